@@ -1,0 +1,134 @@
+"""What the weight of a convolution node is: Conv, QLinearConv, ConvInteger."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+from filterdb.extract.constants import Constant, NotStoredError, dequantize, fold, rank_of
+from filterdb.extract.graph import Node, Value
+from filterdb.schema import KERNEL, WEIGHTS
+
+WEIGHT_INPUT = {"Conv": 1, "QLinearConv": 3, "ConvInteger": 1}
+"""The operators whose weights are stored, and where the weight stands among their inputs."""
+
+MAX_STEPS = 16
+"""How far a ConvInteger's scale is looked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Weight:
+    """A decoded weight: filters (n, 9) float32, C order of (out, in), each flattened row-major."""
+
+    filters: np.ndarray
+    source_dtype: str
+    path: tuple[str, ...]
+    scale_known: bool
+
+
+def is_convolution(node: Node) -> bool:
+    """Whether the node convolves at all, in any form and domain: whatever it is, it is stored or stands in the ledger."""
+    return "Conv" in node.op_type and not node.is_call
+
+
+def is_supported(node: Node) -> bool:
+    """Whether the node is a form whose weights can be stored."""
+    return node.is_standard and node.op_type in WEIGHT_INPUT
+
+
+def has_rank_4(node: Node, folder: Path) -> bool:
+    """Whether the convolution is two-dimensional; judged by `kernel_shape` where the weight is computed."""
+    rank = rank_of(weight_value(node), folder)
+    if rank is None:
+        kernel = node.integers("kernel_shape")
+        rank = 2 + len(kernel) if kernel else None
+    return rank == 4
+
+
+def weight_value(node: Node) -> Value | None:
+    """The value at the weight's input."""
+    return node.input(WEIGHT_INPUT[node.op_type])
+
+
+def weight_shape(node: Node, folder: Path) -> tuple[int, ...]:
+    """Shape of the weight; read from the tensor's head where it stands there. Raises NotStoredError if not constant."""
+    value = weight_value(node)
+    if value is not None and isinstance(value.tensor, onnx.TensorProto):
+        return tuple(value.tensor.dims)
+    return tuple(fold(value, folder).values.shape)
+
+
+def read_weight(node: Node, folder: Path) -> Weight:
+    """Decode the weight of a 3×3 convolution. Raises NotStoredError where that cannot be done."""
+    constant = fold(weight_value(node), folder)
+    scale_known = True
+    values = constant.values
+    if values.ndim != 4 or values.shape[2:] != KERNEL:
+        raise NotStoredError("unreadable", f"the weight's tensor has shape {values.shape}")
+    if values.dtype.kind in "SUOTbcM":
+        raise NotStoredError("dtype", f"the weight has dtype {values.dtype}, which is no number")
+    if node.op_type == "QLinearConv":
+        zero_point = _optional(node.input(5), folder)
+        values = dequantize(values, fold(node.input(4), folder).values, zero_point, axis=0)
+        constant = constant.then(values, "QLinearConv")
+    elif node.op_type == "ConvInteger":
+        scale = _downstream_scale(node, folder, values.shape[0])
+        scale_known = scale is not None
+        one = np.ones((), np.float32)
+        values = dequantize(values, one if scale is None else scale, _optional(node.input(3), folder), axis=0)
+        constant = constant.then(values, "ConvInteger")
+    with np.errstate(over="ignore"):
+        filters = np.ascontiguousarray(values, dtype=np.float32).reshape(-1, WEIGHTS)
+    if not np.isfinite(filters).all():
+        bad = int(np.count_nonzero(~np.isfinite(filters)))
+        raise NotStoredError("nonfinite", f"{bad} of {filters.size} weights are NaN or infinite in float32")
+    return Weight(filters, constant.source_dtype, constant.path, scale_known)
+
+
+def _optional(value: Value | None, folder: Path) -> np.ndarray | None:
+    return None if value is None else fold(value, folder).values
+
+
+def _downstream_scale(node: Node, folder: Path, channels: int) -> np.ndarray | None:
+    """The constant by which a ConvInteger's result is multiplied, a scalar or one per channel; None if not found."""
+    value = node.outputs[0]
+    for _ in range(MAX_STEPS):
+        if len(value.consumers) != 1 or not value.consumers[0].is_standard:
+            return None
+        consumer = value.consumers[0]
+        if consumer.op_type == "Mul":
+            others = [other for other in consumer.inputs if other is not value]
+            factors = _constant_factors(others[0], folder, MAX_STEPS) if len(others) == 1 else []
+            return _per_channel(factors, channels)
+        if consumer.op_type not in {"Cast", "Identity"}:
+            return None
+        value = consumer.outputs[0]
+    return None
+
+
+def _constant_factors(value: Value | None, folder: Path, steps: int) -> list[Constant]:
+    """The constants among the factors of a product (of an input's scale, not constant, and the weight's)."""
+    try:
+        return [fold(value, folder)]
+    except NotStoredError:
+        node = None if value is None else value.producer
+    if node is None or not node.is_standard or node.op_type not in {"Mul", "Cast", "Identity"} or not steps:
+        return []
+    return [factor for operand in node.inputs for factor in _constant_factors(operand, folder, steps - 1)]
+
+
+def _per_channel(factors: list[Constant], channels: int) -> np.ndarray | None:
+    """The product of factors that are scalars or one number per channel of an NCHW tensor."""
+    scale = np.ones((), np.float32)
+    for factor in factors:
+        values = factor.values.astype(np.float32)
+        if values.size == 1:
+            scale = scale * values.reshape(())
+        elif values.shape in {(channels, 1, 1), (1, channels, 1, 1)}:
+            scale = scale * values.reshape(channels)
+        else:
+            return None
+    return scale if factors else None

@@ -1,0 +1,1 @@
+"""Models into a database: scan → plan → write → commit, on Dask. Start at `run.ingest`."""

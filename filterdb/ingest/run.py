@@ -1,0 +1,252 @@
+"""The ingest: what is new becomes one segment and one commit."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import dask
+import numpy as np
+
+from filterdb import cluster, plan, schema
+from filterdb.errors import ConflictError, InputError
+from filterdb.extract.catalog import ModelSource, check_unique, parse_catalog
+from filterdb.ingest.scan import Scan, scan
+from filterdb.ingest.write import Piece, write_chunks
+from filterdb.store import segment as segments
+from filterdb.store import snapshot as snapshots
+from filterdb.store.database import Database
+from filterdb.store.files import Files, expand, is_remote, read_input
+from filterdb.store.segment import Segment
+from filterdb.store.snapshot import Entry, Snapshot, canonical
+
+EXTRACTION = 1
+"""Version of what is read from a model. Part of a segment's id: another reading gives another segment."""
+
+Sources = Sequence[str | os.PathLike[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Ingested:
+    """What an ingest did. `segment` is None where there was nothing new."""
+
+    database: Database
+    segment: str | None
+    added: list[str] = field(default_factory=list)
+    present: list[str] = field(default_factory=list)
+    rejected: dict[str, str] = field(default_factory=dict)
+
+
+def ingest(
+    url: str | os.PathLike[str],
+    sources: Sources = (),
+    *,
+    catalog: str | os.PathLike[str] | None = None,
+    chunk_rows: int = schema.CHUNK_ROWS,
+) -> Ingested:
+    """Read ONNX models into the database at `url`, on Dask; what is new becomes one segment, in one commit.
+
+    `sources`: ONNX files, folders, globs, URLs; without any, every row of the catalog (CSV or Parquet). A model that
+    the snapshot has with the same content and the same catalog row is left out; a file that is no readable model is
+    rejected with its reason and the rest goes on. `chunk_rows`: filters in a chunk of the new segment.
+
+    Raises InputError for sources that cannot be used and for a model id that stands for something else already,
+    StoreError where the store fails.
+    """
+    files = Files.at(url)
+    found = find_sources(sources, catalog)
+    base = snapshots.latest(files)
+    old = None if base is None else Database(files, base)
+    known = {} if old is None else _known(old)
+    tasks = [
+        dask.delayed(scan, traverse=False)(source, known.get(source.id, {}).get("file_hash"), dask_key_name=_key("scan", source))
+        for source in found
+    ]
+    scans: list[Scan] = cluster.run(tasks, "scan")
+    rejected = {result.source.id: result.rejected for result in scans if result.rejected is not None}
+    present = [result.source.id for result in scans if not result.rejected and _is_present(result, known)]
+    new = [result for result in scans if not result.rejected and result.source.id not in present]
+    if not new:
+        if old is None or not present:
+            raise InputError(next(iter(rejected.values())))
+        return Ingested(old, None, [], present, rejected)
+    segment, tables = build_segment(files, new, rejected, known, chunk_rows)
+    digests = segments.create(segment, tables)
+    cluster.run(write_tasks(segment, tables, new), "write")
+    entry = Entry(
+        id=segment.id,
+        filters=segment.rows,
+        layers=len(tables["row_size"]),
+        models=len(new),
+        skipped=len(tables["skipped_model"]),
+        chunk_rows=segment.chunk_rows,
+        digests=digests,
+    )
+    added = [result.source.id for result in new]
+    committed = snapshots.commit(files, base, lambda head: _on_top(files, head, entry, added))
+    return Ingested(Database(files, committed), segment.id, added, present, rejected)
+
+
+def find_sources(sources: Sources, catalog: str | os.PathLike[str] | None) -> list[ModelSource]:
+    """The models that sources and catalog name, in catalog order, then in the order of the sources."""
+    rows: list[ModelSource] = []
+    if catalog is not None:
+        place = os.fspath(catalog)
+        rows = parse_catalog(read_input(place), place)
+    if not sources:
+        if catalog is None:
+            raise InputError("ingest: expected sources or a catalog, got neither")
+        for row in rows:
+            if not is_remote(row.url) and not Path(row.url).is_file():
+                raise InputError(f"{os.fspath(catalog or '')}: model {row.id!r}: expected a file at {row.url}, found none")
+        return rows
+    by_place = {_place(row.url): (position, row) for position, row in enumerate(rows)}
+    listed: dict[str, tuple[int, ModelSource]] = {}
+    for source in sources:
+        for name in expand(os.fspath(source)):
+            place = _place(name)
+            listed.setdefault(place, by_place.get(place, (len(rows), ModelSource(_as_id(name), name))))
+    found = [source for _, source in sorted(listed.values(), key=lambda item: item[0])]
+    check_unique(found, "ingest")
+    return found
+
+
+def _place(url: str) -> str:
+    return url if is_remote(url) else str(Path(url).resolve())
+
+
+def _as_id(name: str) -> str:
+    return name if is_remote(name) else Path(name).as_posix()
+
+
+def _known(db: Database) -> dict[str, dict[str, Any]]:
+    """The snapshot's models: id → file hash and catalog row."""
+    models = db.models
+    names = ["file_hash", "extra", *schema.LABELS]
+    columns = {name: models[name].values for name in names}
+    return {
+        str(model): {name: str(columns[name][i]) for name in names} for i, model in enumerate(models["model"].values)
+    }
+
+
+def _is_present(result: Scan, known: dict[str, dict[str, Any]]) -> bool:
+    """Whether the snapshot has this model already. Raises InputError where its id stands for something else."""
+    source = result.source
+    stored = known.get(source.id)
+    if stored is None:
+        return False
+    if stored["file_hash"] != result.file_hash:
+        raise InputError(
+            f"model {source.id!r}: expected the content that is stored under this name ({stored['file_hash'][:12]}…), "
+            f"got other content ({result.file_hash[:12]}…) from {source.url}; give it another `name` in the catalog"
+        )
+    row = {**source.labels, "extra": source.extra_json}
+    changed = [name for name, value in row.items() if stored[name] != value]
+    if source.has_row and changed:
+        name = changed[0]
+        raise InputError(
+            f"model {source.id!r}: expected its stored catalog row, got {name} = {row[name]!r} instead of "
+            f"{stored[name]!r}; `filterdb relabel` is for changing labels"
+        )
+    return True
+
+
+def build_segment(
+    files: Files, new: list[Scan], rejected: dict[str, str], known: dict[str, dict[str, Any]], chunk_rows: int
+) -> tuple[Segment, dict[str, np.ndarray]]:
+    """The segment of the new models and its tables. Its id is the hash of all that it is made from."""
+    rows = [row | {"model_index": index} for index, result in enumerate(new) for row in result.rows]
+    total = sum(row["row_size"] for row in rows)
+    size = plan.chunk_rows(total, chunk_rows)
+    made_from = {
+        "format": schema.FORMAT,
+        "extraction": EXTRACTION,
+        "chunk_rows": size,
+        "models": [[r.source.id, r.file_hash, dict(r.source.labels), dict(r.source.extra)] for r in new],
+        "rejected": rejected,
+    }
+    segment = Segment(files, hashlib.sha256(canonical(made_from)).hexdigest()[:20], total, size)
+    first_with = {row["file_hash"]: model for model, row in reversed(known.items())}
+    models = []
+    for result in new:
+        source = result.source
+        duplicate_of = first_with.setdefault(result.file_hash, source.id)
+        models.append(
+            {
+                "model": source.id,
+                "file_hash": result.file_hash,
+                "duplicate_of": "" if duplicate_of == source.id else duplicate_of,
+                **source.labels,
+                "extra": source.extra_json,
+                **result.facts,
+            }
+        )
+    ledger = [(r.source.id, skip.layer, skip.code, skip.reason) for r in new for skip in r.skipped]
+    ledger += [(model, "", "rejected", reason) for model, reason in rejected.items()]
+    skipped = [dict(zip((v.name for v in schema.SKIPPED_VARIABLES), entry, strict=True)) for entry in ledger]
+    tables = {
+        variable.name: variable.array([row[variable.name] for row in table])
+        for kinds, table in (
+            (schema.LAYER_VARIABLES, rows),
+            (schema.MODEL_VARIABLES, models),
+            (schema.SKIPPED_VARIABLES, skipped),
+        )
+        for variable in kinds
+    }
+    return segment, tables
+
+
+def write_tasks(segment: Segment, tables: dict[str, np.ndarray], new: list[Scan]) -> list[Any]:
+    """One task per run of whole chunks; a run has about as many rows as a default chunk."""
+    bounds = plan.offsets(tables["row_size"])
+    resume = bool(segment.files.list(f"{segment.name}/{schema.FILTERS.name}/c"))
+    per_task = max(1, schema.CHUNK_ROWS // segment.chunk_rows)
+    tasks = []
+    for chunks in plan.batches(segment.chunks, per_task):
+        start, stop = segment.bounds(chunks[0])[0], segment.bounds(chunks[-1])[1]
+        overlap = plan.runs(bounds, start, stop)
+        layers = range(overlap.first, overlap.last)
+        pieces = tuple(
+            _piece(new[index], tables, bounds, list(group))
+            for index, group in groupby(layers, key=lambda layer: int(tables["model_index"][layer]))
+        )
+        key = f"write-{segment.id}-{chunks[0]}"
+        tasks.append(
+            dask.delayed(write_chunks, traverse=False)(segment, chunks, pieces, resume=resume, dask_key_name=key)
+        )
+    return tasks
+
+
+def _piece(result: Scan, tables: dict[str, np.ndarray], bounds: np.ndarray, layers: Iterable[int]) -> Piece:
+    layers = list(layers)
+    return Piece(
+        result.source,
+        tuple(str(tables["layer_name"][layer]) for layer in layers),
+        tuple(str(tables["hash"][layer]) for layer in layers),
+        tuple(int(bounds[layer]) for layer in layers),
+    )
+
+
+def _on_top(files: Files, head: Snapshot | None, entry: Entry, added: list[str]) -> Snapshot | None:
+    """The snapshot that adds the segment to `head`; None where it is in it. Raises ConflictError."""
+    if head is None:
+        return snapshots.new("ingest", segments=(entry,))
+    if any(other.id == entry.id for other in head.segments):
+        return None
+    taken = set(map(str, Database(files, head).models["model"].values)) & set(added)
+    if taken:
+        raise ConflictError(
+            f"{files.root}: expected to add {len(added)} models, but another ingest committed {sorted(taken)[0]!r} "
+            "meanwhile; run again"
+        )
+    following = head.next("ingest")
+    return snapshots.replace(following, segments=(*head.segments, entry))
+
+
+def _key(label: str, source: ModelSource) -> str:
+    return f"{label}-{hashlib.sha256(source.url.encode()).hexdigest()[:16]}-{os.urandom(4).hex()}"

@@ -1,0 +1,95 @@
+"""One model → its rows and ledger, on a worker. No filters are kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from filterdb.errors import InputError, ModelError, StoreMissingError
+from filterdb.extract.catalog import ModelSource
+from filterdb.extract.constants import NotStoredError
+from filterdb.extract.convolution import Weight
+from filterdb.extract.layers import Layer, Model, Skip, external_files, read_model, weight_row
+from filterdb.numerics.quality import orthogonality
+from filterdb.store.files import LocalInput, file_digest, local_copy
+
+ODD = (ValueError, TypeError, KeyError, IndexError, AttributeError, ArithmeticError, RecursionError, MemoryError)
+"""What reading an odd model can raise besides our own errors: such a model or layer is put aside with its reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """What a scan found. `rejected` is why the file is no readable model; `known`: the store has this content."""
+
+    source: ModelSource
+    file_hash: str
+    facts: dict[str, Any] = field(default_factory=dict)
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    skipped: list[Skip] = field(default_factory=list)
+    rejected: str | None = None
+    known: bool = False
+
+
+def scan(source: ModelSource, known_hash: str | None) -> Scan:
+    """Read a model; where the store has this content under this id (`known_hash`), only its hash.
+
+    Raises InputError where the file is missing.
+    """
+    try:
+        with local_copy(source.url) as local:
+            return _scan_local(source, local, known_hash)
+    except StoreMissingError as error:
+        raise InputError(f"model {source.id!r}: expected a file at {source.url}, found none") from error
+
+
+def _scan_local(source: ModelSource, local: LocalInput, known_hash: str | None) -> Scan:
+    digest = file_digest([local.path])
+    try:
+        companions = bring_external(local)
+        digest = file_digest([local.path, *companions])
+        if digest == known_hash:
+            return Scan(source, digest, known=True)
+        model = read_model(local.path)
+    except ModelError as error:
+        return Scan(source, digest, rejected=str(error).replace(str(local.path), source.url))
+    except ODD as error:
+        return Scan(source, digest, rejected=f"{source.url}: not readable as a model: {one_line(error)}")
+    rows, skipped = [], list(model.skipped)
+    for layer in model.layers:
+        try:
+            rows.append(_row(layer, layer.weight()))
+        except NotStoredError as error:
+            skipped.append(Skip(layer.name, error.code, error.reason))
+        except ODD as error:
+            skipped.append(Skip(layer.name, "unreadable", f"its weight cannot be read: {one_line(error)}"))
+    return Scan(source, digest, model.facts, rows, skipped)
+
+
+def bring_external(local: LocalInput) -> list[Path]:
+    """The files of a model's external data, brought beside it; those that are missing or lie outside left out."""
+    try:
+        names = external_files(local.path)
+    except ODD:
+        return []  # read_model tells what is wrong with the file
+    return [path for path in map(local.bring, names) if path is not None]
+
+
+def _row(layer: Layer, weight: Weight) -> dict[str, Any]:
+    """A layer's complete row; what needs the layer whole is computed here, where it is."""
+    return {
+        **layer.row,
+        **weight_row(weight),
+        "orthogonality": orthogonality(weight.filters, layer.row["out_channels"]),
+    }
+
+
+def one_line(error: BaseException) -> str:
+    """An error of others' as the end of a line of ours."""
+    text = " ".join(str(error).split())[:200]
+    return f"{type(error).__name__} {text}".strip()
+
+
+def layers_by_name(model: Model) -> dict[str, Layer]:
+    """The layers of a model by their unique names."""
+    return {layer.name: layer for layer in model.layers}

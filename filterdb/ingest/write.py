@@ -1,0 +1,71 @@
+"""Runs of whole chunks, on workers: parse the models that overlap, fill, write."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from filterdb.errors import InputError
+from filterdb.extract.catalog import ModelSource
+from filterdb.extract.constants import NotStoredError
+from filterdb.extract.layers import filters_hash, read_model
+from filterdb.ingest.scan import bring_external, layers_by_name
+from filterdb.schema import WEIGHTS
+from filterdb.store.files import local_copy
+from filterdb.store.segment import Segment
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A model's layers within a task: names, hashes, and the row of the segment at which each begins."""
+
+    source: ModelSource
+    names: tuple[str, ...]
+    hashes: tuple[str, ...]
+    starts: tuple[int, ...]
+
+
+def write_chunks(segment: Segment, chunks: range, pieces: Iterable[Piece], *, resume: bool) -> int:
+    """Write the chunks of a task from the models that overlap them; gives how many were written.
+
+    With `resume`, chunks that are present and whole are left as they are. Memory: the task's rows, and one model.
+    Raises InputError where a model is not what the scan saw.
+    """
+    missing = [chunk for chunk in chunks if not (resume and segment.has_chunk(chunk))]
+    if not missing:
+        return 0
+    first, last = segment.bounds(missing[0])[0], segment.bounds(missing[-1])[1]
+    buffer = np.empty((last - first, WEIGHTS), np.float32, order="F")
+    filled = 0
+    for piece in pieces:
+        filled += _fill(buffer, first, piece)
+    assert filled == len(buffer), "the plan's pieces cover the task's rows"
+    for chunk in missing:
+        start, stop = segment.bounds(chunk)
+        segment.write_chunk(chunk, buffer[start - first : stop - first])
+    return len(missing)
+
+
+def _fill(buffer: np.ndarray, first: int, piece: Piece) -> int:
+    """Copy a model's rows into the buffer, whose first row is the segment's row `first`."""
+    filled = 0
+    with local_copy(piece.source.url) as local:
+        bring_external(local)
+        layers = layers_by_name(read_model(local.path))
+        for name, expected, start in zip(piece.names, piece.hashes, piece.starts, strict=True):
+            try:
+                filters = layers[name].weight().filters
+            except (KeyError, NotStoredError):
+                filters = np.empty((0, WEIGHTS), np.float32)
+            if filters_hash(filters) != expected:
+                raise InputError(
+                    f"model {piece.source.id!r} layer {name!r}: expected the weights that the scan saw, got others; "
+                    f"{piece.source.url} changed meanwhile, run again"
+                )
+            begin, end = max(start - first, 0), min(start + len(filters) - first, len(buffer))
+            if begin < end:
+                buffer[begin:end] = filters[begin + first - start : end + first - start]
+                filled += end - begin
+    return filled

@@ -1,0 +1,40 @@
+"""Bins and probabilities of coefficient histograms (method §3, §4)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+BINS = 70
+PSEUDO_FILTERS = 35
+"""α of the shrinkage toward the whole snapshot; ½ in each of the 70 bins."""
+
+FLOAT32_EPS = 1.1920929e-07
+"""What an empty bin's density becomes in `paper` mode."""
+
+
+def bin_edges(low: float, high: float) -> np.ndarray:
+    """Edges (71,) of the uniform bins over [low, high], as numpy.histogram makes them.
+
+    A range without width becomes [low − ½, high + ½], as there.
+    """
+    if low == high:
+        low, high = low - 0.5, high + 0.5
+    return np.linspace(low, high, BINS + 1)
+
+
+def paper_probabilities(counts: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    """Counts (…, 70) → probabilities: density, zeros replaced by float32's epsilon, renormalised (P1's code)."""
+    width = np.diff(edges)
+    total = np.maximum(counts.sum(axis=-1, keepdims=True), 1)
+    density = counts / total / width
+    density = np.where(density == 0, FLOAT32_EPS, density)
+    probabilities: np.ndarray = density / density.sum(axis=-1, keepdims=True)
+    return probabilities
+
+
+def sound_probabilities(counts: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """Counts (…, 9, 70) shrunk toward the whole snapshot's (9, 70): (c + α·π)/(n + α), π = (C + ½)/(N + 35)."""
+    prior = (whole + PSEUDO_FILTERS / BINS) / (whole.sum(axis=-1, keepdims=True) + PSEUDO_FILTERS)
+    size = counts.sum(axis=-1, keepdims=True)
+    probabilities: np.ndarray = (counts + PSEUDO_FILTERS * prior) / (size + PSEUDO_FILTERS)
+    return probabilities

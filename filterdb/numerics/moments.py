@@ -1,0 +1,65 @@
+"""Count, mean and centred second moments of filters: a state that merges.
+
+Merging is Chan's pairwise update (Chan, Golub, LeVeque 1979): centred, so it keeps its digits where the mean is
+large against the spread. Any group of layers is a merge of its layers.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Moments(NamedTuple):
+    """States of any leading shape: count (…) int64, mean (…, 9), m2 = Σ(f−mean)(f−mean)ᵀ (…, 9, 9) float64."""
+
+    count: np.ndarray
+    mean: np.ndarray
+    m2: np.ndarray
+
+    def __getitem__(self, index: object) -> Moments:  # type: ignore[override]
+        """The states at `index` of the leading axes."""
+        return Moments(self.count[index], self.mean[index], self.m2[index])  # type: ignore[index]
+
+    @property
+    def covariance(self) -> np.ndarray:
+        """m2 / (n − 1), (…, 9, 9); zero where n < 2."""
+        freedom = np.maximum(self.count - 1, 1)
+        covariance: np.ndarray = self.m2 / freedom[..., None, None]
+        return covariance
+
+
+def merge(a: Moments, b: Moments) -> Moments:
+    """The states of a's and b's filters together, element by element of the leading shape."""
+    count = a.count + b.count
+    share = b.count / np.maximum(count, 1)
+    delta = b.mean - a.mean
+    # An empty state has no mean: it must not pull.
+    mean = np.where((a.count == 0)[..., None], b.mean, a.mean + delta * share[..., None])
+    weight = (a.count * share)[..., None, None]
+    m2 = a.m2 + b.m2 + weight * delta[..., :, None] * delta[..., None, :]
+    return Moments(count, mean, m2)
+
+
+def pool(states: Moments, group: np.ndarray, groups: int) -> Moments:
+    """Merge states (n,) by group index (n,) into (groups,), in the order in which they stand.
+
+    The same centred update for many at once: m2 = Σ m2ᵢ + Σ nᵢ (meanᵢ − mean)(meanᵢ − mean)ᵀ.
+    """
+    count = np.zeros(groups, np.int64)
+    np.add.at(count, group, states.count)
+    size = np.maximum(count, 1)
+    # Means are taken from each group's first state on, so that equal means stay exactly equal.
+    origin = np.zeros((groups, states.mean.shape[-1]))
+    filled = np.flatnonzero(states.count > 0)
+    first_groups, first = np.unique(group[filled], return_index=True)
+    origin[first_groups] = states.mean[filled[first]]
+    away = np.where((states.count > 0)[:, None], states.mean - origin[group], 0.0)
+    total = np.zeros_like(origin)
+    np.add.at(total, group, states.count[:, None] * away)
+    shift = total / size[:, None]
+    rest = np.where((states.count > 0)[:, None], away - shift[group], 0.0)
+    m2 = np.zeros((groups, *states.m2.shape[1:]))
+    np.add.at(m2, group, states.m2 + states.count[:, None, None] * rest[:, :, None] * rest[:, None, :])
+    return Moments(count, origin + shift, m2)

@@ -1,0 +1,47 @@
+"""Degeneration of a layer: variance entropy, randomness threshold, orthogonality (P1 §4, torchconvquality)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+SPARSE_FRACTION = 100
+"""A filter is sparse where its nine |w| are all strictly below the layer's peak divided by this."""
+
+T_SPAN, T_RATE, T_CENTRE, T_OFFSET = 1.2618047, 0.88767525, 2.30436435, -0.31050834
+"""P1's fit of the smallest entropy of random layers (eq. 8, unrounded)."""
+
+
+def variance_entropy(ratio: np.ndarray) -> np.ndarray:
+    """H = −Σ âᵢ log₁₀ âᵢ over the last axis, 0·log 0 = 0 (P1 eq. 7). In [0, log₁₀ 9]."""
+    safe = np.where(ratio > 0, ratio, 1.0)
+    entropy: np.ndarray = -(ratio * np.log10(safe)).sum(axis=-1)
+    return np.maximum(entropy, 0.0)
+
+
+def randomness_threshold(filters: np.ndarray) -> np.ndarray:
+    """T_H(n) = L/(1 + exp(−k(log₂ n − x₀))) + b for layers of n ≥ 1 filters (P1 eq. 8)."""
+    size = np.log2(np.asarray(filters, dtype=np.float64))
+    threshold: np.ndarray = T_SPAN / (1 + np.exp(-T_RATE * (size - T_CENTRE))) + T_OFFSET
+    return threshold
+
+
+def orthogonality(filters: np.ndarray, out_channels: int, rows: int = 1024) -> float:
+    """1 − Σ|ŴŴᵀ − I| / (c(c−1)) over the c output channels with unit rows; NaN for c = 1 (torchconvquality).
+
+    `filters` (n, 9) float32 of a whole layer; a row of zeros stays zero. Works in strips of `rows` channels.
+    """
+    if out_channels < 2:
+        return float("nan")
+    weights = filters.reshape(out_channels, -1).astype(np.float64)
+    # Scaled first, so that neither tiny nor huge weights leave the range of their squares.
+    peak = np.abs(weights).max(axis=1, keepdims=True)
+    weights /= np.where(peak > 0, peak, 1.0)
+    norm = np.linalg.norm(weights, axis=1, keepdims=True)
+    weights /= np.where(norm > 0, norm, 1.0)
+    total = 0.0
+    for start in range(0, out_channels, rows):
+        product = weights[start : start + rows] @ weights.T
+        index = np.arange(len(product))
+        product[index, start + index] -= 1.0
+        total += float(np.abs(product).sum())
+    return 1.0 - total / (out_channels * (out_channels - 1))

@@ -1,0 +1,201 @@
+"""What coefficients and histograms are taken in: the basis of a snapshot, its weights and its range (method §0).
+
+`sound`: the first reduce fits a basis on the whole snapshot and commits it; later snapshots inherit it, and the range
+±(3 + ‖mean‖₂) holds whatever comes (a max-scaled filter's norm is at most 3). `paper`: fitted on the whole snapshot
+each time; the range is the smallest and largest coefficient. Raw filters take the range of `paper` in both modes.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from filterdb.errors import DamageError, InputError, StoreError, StoreMissingError, UsageError
+from filterdb.numerics import eigen
+from filterdb.numerics.moments import Moments, pool
+from filterdb.reduce.passes import summaries
+from filterdb.reduce.reductions import (
+    SCALED,
+    Axes,
+    ExtremesReduction,
+    HistogramsReduction,
+    MomentsReduction,
+    raw_state,
+    state,
+)
+from filterdb.schema import KERNEL
+from filterdb.store import snapshot as snapshots
+from filterdb.store.database import Database
+from filterdb.store.snapshot import Snapshot, StoredBasis
+from filterdb.store.summary import Arrays
+
+Mode = Literal["sound", "paper"]
+MODES = ("sound", "paper")
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Projection:
+    """Axes, weights and range in which a snapshot's histograms are taken. `id` names a committed basis."""
+
+    mode: str
+    axes: Axes
+    weights: np.ndarray
+    low: float
+    high: float
+    id: str | None
+    fitted_on: int
+    sign_rule: str
+
+    @property
+    def histograms(self) -> HistogramsReduction:
+        """The pass that takes the histograms."""
+        return HistogramsReduction(self.axes, self.low, self.high)
+
+
+def check_mode(mode: str) -> None:
+    """Raise UsageError for a mode that does not exist."""
+    if mode not in MODES:
+        raise UsageError(f"mode: expected one of {', '.join(MODES)}, got {mode!r}")
+
+
+def layer_moments(db: Database, *, scaled: bool) -> Moments:
+    """Moments of every layer of the whole snapshot, scaled or raw."""
+    (arrays,) = summaries(db, MomentsReduction())
+    return state(arrays, SCALED) if scaled else raw_state(arrays)
+
+
+def whole_moments(db: Database, *, scaled: bool) -> Moments:
+    """Moments of all filters of the snapshot together."""
+    layers = layer_moments(db, scaled=scaled)
+    total = pool(layers, np.zeros(len(layers.count), np.int64), 1)[0]
+    if not total.count:
+        raise InputError(f"{db.url}: expected at least one filter, got none; ingest a model with 3×3 convolutions")
+    return total
+
+
+def projection(db: Database, mode: str, *, scaled: bool = True) -> tuple[Database, Projection]:
+    """The snapshot's projection, fitted if need be; and the database at the snapshot that has it."""
+    check_mode(mode)
+    if mode == "sound" and scaled:
+        db = with_basis(db)
+        assert db.basis is not None
+        mean, components, weights = db.basis.arrays()
+        low, high = db.basis.range
+        axes = Axes.of(mean, components, scaled=True)
+        return db, Projection(mode, axes, weights, low, high, db.basis.id, db.basis.snapshot, "component")
+    return db, _fitted(db, mode, scaled=scaled)
+
+
+def _fitted(db: Database, mode: str, *, scaled: bool) -> Projection:
+    """Fitted on the whole snapshot, the range that of the coefficients."""
+    fit = eigen.decompose(whole_moments(db, scaled=scaled))
+    (found,) = summaries(db, ExtremesReduction(Axes.of(fit.mean, fit.components, scaled=scaled)))
+    smallest, largest = found["smallest"].min(axis=0), found["largest"].max(axis=0)
+    flip = (-smallest > largest) & (mode == "paper")
+    # A mirrored component has mirrored coefficients, bit for bit: no second pass.
+    smallest, largest = np.where(flip, -largest, smallest), np.where(flip, -smallest, largest)
+    components = np.where(flip[:, None], -fit.components, fit.components)
+    rule = "coefficient" if mode == "paper" else "component"
+    axes = Axes.of(fit.mean, components, scaled=scaled)
+    low, high = float(smallest.min()), float(largest.max())
+    return Projection(mode, axes, fit.explained_variance_ratio, low, high, None, db.snapshot, rule)
+
+
+def layer_histograms(db: Database, found: Projection) -> Arrays:
+    """counts (layers, 9, 70), underflow and overflow (layers, 9) of the whole snapshot, int64."""
+    (arrays,) = summaries(db, found.histograms)
+    return arrays
+
+
+def with_basis(db: Database) -> Database:
+    """The database at a snapshot with a basis: its own, or one committed now (the first reduce).
+
+    A snapshot that is history already gets one in memory, and so does a store that cannot be written.
+    """
+    if db.state.basis is not None:
+        return db
+    following = _already_fitted(db)
+    if following is not None:
+        return db.at(following)
+    basis = fit_basis(db)
+    try:
+        stored = snapshots.write_basis(db.files, basis)
+        head = snapshots.latest(db.files)
+        if head is not None and head.number == db.snapshot:
+            committed = snapshots.commit(db.files, db.state, lambda head: _with_basis(head, db, stored, refit=False))
+            if committed.basis is not None and committed.segments == db.state.segments:
+                return db.at(committed)
+        return _in_memory(db, stored)
+    except DamageError:
+        raise
+    except StoreError as error:
+        log.warning("basis kept in memory only: %s", error)
+        return _in_memory(db, basis)
+
+
+def refit(db: Database) -> Database:
+    """Fit a new basis on the newest snapshot and commit it; what was counted in the old one stays with the old one."""
+    basis = snapshots.write_basis(db.files, fit_basis(db))
+    return db.at(
+        snapshots.commit(db.files, db.state, lambda head: _with_basis(head, db, basis, refit=True))
+    )
+
+
+def fit_basis(db: Database) -> StoredBasis:
+    """A basis fitted on the whole snapshot, with the range ±(3 + ‖mean‖₂)."""
+    fit = eigen.decompose(whole_moments(db, scaled=True))
+    bound = float(np.sqrt(KERNEL[0] * KERNEL[1]) + np.linalg.norm(fit.mean))
+    return StoredBasis(
+        mean=fit.mean.tolist(),
+        components=fit.components.tolist(),
+        explained_variance_ratio=fit.explained_variance_ratio.tolist(),
+        range=[-bound, bound],
+        snapshot=db.snapshot,
+        filters=int(db.whole.counts["filters"]),
+    )
+
+
+def moved(db: Database, basis: StoredBasis) -> dict[str, list[float]]:
+    """How far the snapshot's own PCA has moved from its frozen basis.
+
+    `angle`: largest principal angle of the leading k-dimensional subspaces, k = 1 … 8, radians; `alignment`: |V·V′ᵀ|'s
+    diagonal; `ratio_change`: explained-variance ratios now less those of the basis.
+    """
+    now = eigen.decompose(whole_moments(db, scaled=True))
+    _, components, ratios = basis.arrays()
+    return {
+        "angle": eigen.principal_angles(components, now.components).tolist(),
+        "alignment": np.abs(np.einsum("ij,ij->i", components, now.components)).tolist(),
+        "ratio_change": (now.explained_variance_ratio - ratios).tolist(),
+    }
+
+
+def _already_fitted(db: Database) -> Snapshot | None:
+    """The snapshot after this one, where all it did was to add a basis fitted on this one."""
+    try:
+        following = snapshots.read(db.files, db.snapshot + 1)
+    except (UsageError, StoreMissingError):
+        return None
+    same = following.segments == db.state.segments and following.basis is not None
+    return following if same else None
+
+
+def _with_basis(head: Snapshot | None, db: Database, basis: StoredBasis, *, refit: bool) -> Snapshot | None:
+    """The snapshot that gives `head` the basis; None where another was first, or an ingest came between."""
+    assert head is not None
+    if not refit and (head.basis is not None or head.segments != db.state.segments):
+        return None
+    following = head.next("refit" if refit else "reduce")
+    return snapshots.replace(following, basis=basis.id)
+
+
+def _in_memory(db: Database, basis: StoredBasis) -> Database:
+    """The same layers with a basis that is not committed."""
+    view = db.at(db.state)
+    view.__dict__["basis"] = view.whole.__dict__["basis"] = basis
+    return view

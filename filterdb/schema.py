@@ -1,0 +1,122 @@
+"""Every variable of a database, once: name, dimensions, dtype, units, meaning; and the format version.
+
+A segment is a contiguous ragged array in the sense of the CF conventions: the rows of `filters` belong to the
+layers in order, `row_size` rows each, and `model_index` ties a layer to its model.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+FORMAT = 1
+"""Version of the store's layout. A reader refuses any other."""
+
+KERNEL = (3, 3)
+"""Shape of a filter."""
+
+WEIGHTS = KERNEL[0] * KERNEL[1]
+"""Number of weights of a filter, flattened row-major."""
+
+CHUNK_ROWS = 1_048_576
+"""Default number of filters in a Zarr chunk (36 MiB)."""
+
+UNKNOWN = "unknown"
+"""The label of a catalog value that is missing."""
+
+LABELS = (
+    "task",
+    "visual_category",
+    "training_dataset",
+    "pretraining_dataset",
+    "family",
+    "architecture",
+    "precision",
+    "paper",
+    "url",
+)
+"""The catalog's columns besides `path` and `name`, in the catalog's order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Variable:
+    """One variable. `dtype` is a NumPy dtype string, or "str" for UTF-8 text."""
+
+    name: str
+    dims: tuple[str, ...]
+    dtype: str
+    doc: str
+    units: str | None = None
+    attributes: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def attrs(self) -> dict[str, Any]:
+        """The attributes that stand with the variable in the store."""
+        units = {} if self.units is None else {"units": self.units}
+        return {"long_name": self.doc, **units, **self.attributes}
+
+    def array(self, values: Any) -> np.ndarray:
+        """`values` as an array of this variable's dtype (text as NumPy's variable-width strings)."""
+        return np.asarray(values, dtype=np.dtypes.StringDType() if self.dtype == "str" else np.dtype(self.dtype))
+
+
+def _variables(dims: tuple[str, ...], *rows: tuple[Any, ...]) -> tuple[Variable, ...]:
+    return tuple(Variable(row[0], dims, row[1], row[2], *row[3:]) for row in rows)
+
+
+FILTERS = Variable(
+    "filters", ("filter", "weight"), "float32", "3×3 filters of the layers in order, flattened row-major"
+)
+
+LAYER_VARIABLES = _variables(
+    ("layer",),
+    ("row_size", "int64", "number of filters of the layer", "1", {"sample_dimension": "filter"}),
+    ("model_index", "int64", "position of the layer's model along `model`", None, {"instance_dimension": "model"}),
+    ("layer_name", "str", "name of the convolution node, else of its first output; unique within the model"),
+    ("conv_depth", "int64", "rank of the node's longest path among those of the model's convolutions", "1"),
+    ("conv_depth_norm", "float64", "conv_depth divided by the largest conv_depth of the model", "1"),
+    ("graph_depth", "int64", "nodes on the longest path from a graph input to this node", "1"),
+    ("in_channels", "int64", "input channels per group", "1"),
+    ("out_channels", "int64", "output channels", "1"),
+    ("groups", "int64", "groups of the convolution", "1"),
+    ("depthwise", "bool", "one input channel per group, more than one group"),
+    ("operator", "str", "ONNX operator: Conv, QLinearConv or ConvInteger"),
+    ("strides", "str", "strides as JSON"),
+    ("dilations", "str", "dilations as JSON"),
+    ("source_dtype", "str", "dtype of the weight where it is stored in the model"),
+    ("weight_source", "str", "how the weight was reached, from its constant to the convolution"),
+    ("bn_folded", "bool", "no BatchNormalization consumes the convolution"),
+    ("scale_known", "bool", "false where an integer weight's scale could not be found"),
+    ("hash", "str", "SHA-256 of the layer's float32 filters"),
+    ("peak", "float64", "largest absolute weight of the layer"),
+    ("orthogonality", "float64", "1 − mean |cosine| between output channels; NaN for a single channel", "1"),
+)
+
+MODEL_VARIABLES = _variables(
+    ("model",),
+    ("model", "str", "id of the model: the catalog's name, else its path"),
+    ("file_hash", "str", "SHA-256 of the model file and the files of its external data"),
+    ("duplicate_of", "str", "id of an earlier model with the same content, or empty"),
+    *((name, "str", f"the catalog's {name.replace('_', ' ')}") for name in LABELS),
+    ("extra", "str", "further catalog columns as JSON"),
+    ("producer", "str", "producer name and version"),
+    ("opset", "int64", "version of the default operator set", "1"),
+    ("model_depth", "int64", "distinct longest-path lengths over all nodes", "1"),
+    ("operators", "str", "operator counts as JSON"),
+    ("filter_shapes", "str", "filters by kernel shape as JSON"),
+    ("total_filters", "int64", "filters of every kernel shape but 1×1", "1"),
+    ("share_3x3", "float64", "share of the 3×3 filters among total_filters; NaN where there is none", "1"),
+)
+
+SKIPPED_VARIABLES = _variables(
+    ("skipped",),
+    ("skipped_model", "str", "id of the model"),
+    ("skipped_layer", "str", "name of the convolution that is not stored; empty: the whole file"),
+    ("skipped_code", "str", "kind of reason, one word"),
+    ("skipped_reason", "str", "why it is not stored"),
+)
+
+TABLES = (*LAYER_VARIABLES, *MODEL_VARIABLES, *SKIPPED_VARIABLES)
+"""Everything of a segment but its filters."""

@@ -1,0 +1,245 @@
+"""A database at one snapshot, as xarray: filters lazily by Dask, layers and models as coordinates."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import dask.array as da
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from filterdb import schema
+from filterdb.errors import InputError, StoreMissingError, UsageError
+from filterdb.plan import offsets
+from filterdb.store import snapshot as snapshots
+from filterdb.store import summary
+from filterdb.store.files import Files
+from filterdb.store.segment import Segment, read_tables, to_dataset
+from filterdb.store.snapshot import Snapshot, StoredBasis
+
+
+def open_database(url: str | os.PathLike[str], snapshot: int | None = None) -> Database:
+    """Open the database at a path or URL, at a snapshot's number or the newest.
+
+    Raises StoreMissingError where there is none, DamageError where it is not what was committed.
+    """
+    files = Files.at(url)
+    found = snapshots.latest(files) if snapshot is None else snapshots.read(files, snapshot)
+    if found is None:
+        raise StoreMissingError(
+            f"{files.root}: expected a filterdb database, found no snapshot; `filterdb ingest` makes one"
+        )
+    return Database(files, found)
+
+
+@dataclass(frozen=True, eq=False)
+class Database:
+    """A database pinned to one snapshot, or a view of some of its layers.
+
+    A view keeps its snapshot's basis, range, weights and π; `whole` is what it was taken from.
+    """
+
+    files: Files
+    state: Snapshot
+    chosen: np.ndarray | None = None
+    """Which of the snapshot's layers the view has, (layers,) bool; None: all."""
+    conditions: tuple[str, ...] = ()
+    """How the view was chosen, in words."""
+    kept: dict[tuple[str, summary.Key], summary.Arrays] = field(default_factory=dict, repr=False)
+    """Summaries in memory: read once, or computed where the store cannot be written."""
+    parent: Database | None = field(default=None, repr=False)
+
+    @property
+    def url(self) -> str:
+        """Where it lies."""
+        return self.files.root
+
+    @property
+    def snapshot(self) -> int:
+        """Number of its snapshot; every result names it."""
+        return self.state.number
+
+    @property
+    def whole(self) -> Database:
+        """All layers of the snapshot."""
+        return self if self.parent is None else self.parent
+
+    @property
+    def segments(self) -> list[Segment]:
+        """The snapshot's segments in order."""
+        return [entry.segment(self.files) for entry in self.state.segments]
+
+    @cached_property
+    def basis(self) -> StoredBasis | None:
+        """The basis of the snapshot; None until a first reduce has fitted one."""
+        return None if self.state.basis is None else snapshots.read_basis(self.files, self.state.basis)
+
+    @cached_property
+    def tables(self) -> list[dict[str, np.ndarray]]:
+        """Each segment's tables, checked against the snapshot's digests."""
+        if self.parent is not None:
+            return self.parent.tables
+        return [read_tables(entry.segment(self.files), entry.digests) for entry in self.state.segments]
+
+    def at(self, state: Snapshot) -> Database:
+        """The same layers at another snapshot with the same segments."""
+        whole = Database(self.files, state, kept=self.kept)
+        whole.__dict__["tables"] = self.tables
+        return whole if self.chosen is None else replace(self, state=state, parent=whole)
+
+    @cached_property
+    def all_layers(self) -> xr.Dataset:
+        """Every layer of the snapshot (layer): its variables, and its model's labels under their own names."""
+        if self.parent is not None:
+            return self.parent.all_layers
+        layers = self._concatenated(schema.LAYER_VARIABLES, "layer")
+        models = self._all_models
+        of_layer = models.isel(model=xr.DataArray(layers["model_index"].values, dims="layer"))
+        wanted = [name for name in of_layer.variables if name not in _MODEL_ONLY]
+        row_segment = np.repeat(np.arange(len(self.segments)), [entry.layers for entry in self.state.segments])
+        return layers.assign({name: of_layer[name].variable for name in wanted} | {"segment": ("layer", row_segment)})
+
+    @cached_property
+    def layers(self) -> xr.Dataset:
+        """The view's layers (layer): their variables, and their models' labels under their own names."""
+        return self.all_layers if self.chosen is None else self.all_layers.isel(layer=self.chosen)
+
+    @cached_property
+    def _all_models(self) -> xr.Dataset:
+        models = self._concatenated(schema.MODEL_VARIABLES, "model")
+        extra = [json.loads(text) for text in models["extra"].values]
+        for name in dict.fromkeys(name for row in extra for name in row):
+            if name not in _RESERVED:
+                models[name] = ("model", np.array([row.get(name, schema.UNKNOWN) for row in extra], dtype=object))
+        return models
+
+    @cached_property
+    def models(self) -> xr.Dataset:
+        """The view's models (model), with `filters` and `layers`, their numbers in the view."""
+        index = self.layers["model_index"].values
+        number = self._all_models.sizes["model"]
+        filters = np.zeros(number, np.int64)
+        np.add.at(filters, index, self.layers["row_size"].values)
+        layers = np.bincount(index, minlength=number)
+        models = self._all_models.assign(filters=("model", filters), layers=("model", layers))
+        return models if self.chosen is None else models.isel(model=layers > 0)
+
+    @cached_property
+    def skipped(self) -> xr.Dataset:
+        """The skip ledger (skipped) of the whole snapshot: every convolution that is not stored, and why."""
+        return self._concatenated(schema.SKIPPED_VARIABLES, "skipped")
+
+    def _concatenated(self, kinds: tuple[schema.Variable, ...], dim: str) -> xr.Dataset:
+        parts = []
+        models = 0
+        for tables in self.tables:
+            part = to_dataset(tables, kinds)
+            if dim == "layer":
+                part["model_index"] = part["model_index"] + models
+            models += len(tables["model"])
+            parts.append(part)
+        if not parts:
+            parts = [to_dataset({v.name: v.array([]) for v in kinds}, kinds)]
+        return xr.concat(parts, dim=dim, combine_attrs="override")
+
+    @cached_property
+    def dataset(self) -> xr.Dataset:
+        """filters (filter, weight) float32, lazily by Dask in the store's chunks; layers and models as coordinates.
+
+        A contiguous ragged array: layer i has the next `row_size[i]` rows, its model is `model_index[i]`.
+        """
+        parts = [
+            da.from_array(segment.filters(), chunks=(segment.chunk_rows, schema.WEIGHTS), name=f"filters-{segment.id}")
+            for segment in self.segments
+            if segment.rows
+        ]
+        if not parts:
+            parts = [da.zeros((0, schema.WEIGHTS), dtype=schema.FILTERS.dtype)]
+        filters = da.concatenate(parts)
+        layers, models = self.layers, self.models
+        if self.chosen is not None:
+            filters = da.concatenate([filters[start:stop] for start, stop in _row_ranges(self)])
+            kept = np.unique(layers["model_index"].values)
+            layers = layers.assign(model_index=("layer", np.searchsorted(kept, layers["model_index"].values)))
+        names = [variable.name for variable in schema.LAYER_VARIABLES]
+        coords = {name: layers[name].variable for name in names}
+        # `filters` and `layers`, the model's numbers, would hide the filters themselves.
+        coords |= {str(name): models[name].variable for name in models.variables if name not in {"filters", "layers"}}
+        return xr.Dataset(
+            {schema.FILTERS.name: (schema.FILTERS.dims, filters, schema.FILTERS.attrs)},
+            coords=coords,
+            attrs={"snapshot": self.snapshot, "url": self.url, "selection": " and ".join(self.conditions) or "all"},
+        )
+
+    def select(self, **labels: Any) -> Database:
+        """A view of the layers whose labels have these values, each a value or a list of values.
+
+        >>> db.select(task="segmentation", conv_depth=[0, 1])  # doctest: +SKIP
+
+        Raises UsageError for an unknown label, InputError where no layer is left.
+        """
+        view = self
+        for name, value in labels.items():
+            many = isinstance(value, Iterable) and not isinstance(value, str)
+            view = view.where(name, list(value) if many else [value])
+        return view
+
+    def where(self, name: str, values: list[Any], *, negate: bool = False) -> Database:
+        """A view of the layers whose label is (or with `negate` is not) one of `values`."""
+        column = self.column(name)
+        hit = np.isin(column.astype(str), [str(value) for value in values])
+        words = f"{name} {'!=' if negate else '='} {', '.join(map(str, values))}"
+        if not (hit ^ negate).any():
+            there = ", ".join(sorted(map(str, pd.unique(column)))[:12])
+            raise InputError(f"{self.url}: expected layers with {words}, found none; `{name}` has {there}")
+        return self.keep(hit ^ negate, words)
+
+    def keep(self, mask: np.ndarray, words: str) -> Database:
+        """A view of the view's layers for which `mask` (layers,) is true, chosen as `words` say."""
+        chosen = np.zeros(self.all_layers.sizes["layer"], bool) if self.chosen is None else self.chosen.copy()
+        if self.chosen is None:
+            chosen[:] = mask
+        else:
+            chosen[chosen] = mask
+        return replace(self, chosen=chosen, conditions=(*self.conditions, words), parent=self.whole)
+
+    def column(self, name: str) -> np.ndarray:
+        """A label of the view's layers, (layers,). Raises UsageError for an unknown one."""
+        if name not in self.layers.variables:
+            known = ", ".join(sorted(map(str, self.layers.variables)))
+            raise UsageError(f"{name}: expected a label of layers or models, one of {known}")
+        return np.asarray(self.layers[name].values)
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """Numbers of filters, layers and models in the view."""
+        return {
+            "filters": int(self.layers["row_size"].sum()),
+            "layers": int(self.layers.sizes["layer"]),
+            "models": int(self.models.sizes["model"]),
+        }
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{number:,} {what}" for what, number in self.counts.items())
+        view = f" where {' and '.join(self.conditions)}" if self.conditions else ""
+        return f"<filterdb.Database {self.url} snapshot {self.snapshot}{view}: {counts}>"
+
+
+_MODEL_ONLY = {"operators", "filter_shapes", "extra", "total_filters", "share_3x3"}
+"""Facts of a model that are no labels of its layers."""
+
+_RESERVED = {v.name for v in (schema.FILTERS, *schema.TABLES)} | {"segment", "layer", "filters", "layers"}
+
+
+def _row_ranges(db: Database) -> list[tuple[int, int]]:
+    """Rows of the chosen layers among all rows of the snapshot, neighbours joined."""
+    assert db.chosen is not None
+    bounds = offsets(db.all_layers["row_size"].values)
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], db.chosen.astype(np.int8), [0]])))
+    return [(int(bounds[a]), int(bounds[b])) for a, b in zip(edges[::2], edges[1::2], strict=True)]

@@ -1,0 +1,254 @@
+"""Bytes in and out of a folder or an object store, and inputs brought to the worker that parses them."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import fsspec
+from botocore.exceptions import BotoCoreError, ClientError
+from zarr.abc.store import Store
+from zarr.storage import FsspecStore, LocalStore
+
+from filterdb.errors import InputError, StoreError, StoreMissingError
+
+_LOST = (OSError, BotoCoreError, ClientError, TimeoutError)
+"""What the clients raise when a store refuses, breaks off or cannot be reached."""
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """A root below which everything of a database lies: an absolute local path, or a URL that fsspec knows.
+
+    Only the root travels to workers; credentials come from each process's own environment.
+    """
+
+    root: str
+
+    @classmethod
+    def at(cls, url: str | os.PathLike[str]) -> Files:
+        """The root at a path or URL; `file://` and relative paths become absolute local paths."""
+        text = os.fspath(url)
+        if not text:
+            raise InputError("database: expected a path or URL, got an empty text")
+        return cls(text.rstrip("/") if is_remote(text) else str(Path(text.removeprefix("file://")).absolute()))
+
+    @property
+    def remote(self) -> bool:
+        """Whether the root lies behind fsspec."""
+        return is_remote(self.root)
+
+    def url(self, name: str) -> str:
+        """The full address of an object, for messages and for opening it."""
+        return f"{self.root}/{name}" if name else self.root
+
+    def read(self, name: str) -> bytes:
+        """The bytes of an object. Raises StoreMissingError where there is none."""
+        url = self.url(name)
+        with _typed("reading", url):
+            return _filesystem(url).cat_file(url) if self.remote else Path(url).read_bytes()  # type: ignore[no-any-return]
+
+    def list(self, prefix: str) -> dict[str, int]:
+        """Objects below a prefix, name → size in bytes, sorted by name; {} where there are none."""
+        url = self.url(prefix)
+        with _typed("listing", url):
+            if not self.remote:
+                found = (path for path in Path(url).rglob("*") if path.is_file())
+                sizes = {path.relative_to(self.root).as_posix(): path.stat().st_size for path in found}
+            else:
+                files = _filesystem(url)
+                root = files._strip_protocol(self.root)
+                listing = files.find(url, detail=True, refresh=True) if self._takes_refresh else files.find(url, detail=True)
+                sizes = {key.removeprefix(root).lstrip("/"): int(info["size"]) for key, info in listing.items()}
+        return dict(sorted(sizes.items()))
+
+    @property
+    def _takes_refresh(self) -> bool:
+        return self.root.startswith("s3://")
+
+    def create(self, name: str, data: bytes) -> bool:
+        """Put an object where there is none. True: these bytes stand there now; False: other bytes did before.
+
+        Safe under races and lost replies: whatever the put answers, what counts is what is read back. The bytes must
+        therefore tell their writer (a nonce) or be the same for every writer (addressed by content).
+        """
+        url = self.url(name)
+        try:
+            if self.remote:
+                _filesystem(url).pipe_file(url, data, mode="create")
+            else:
+                _create_local(Path(url), data)
+            return True
+        except _LOST as error:
+            try:
+                return self.read(name) == data
+            except StoreMissingError:
+                raise _store_error("writing", url, error) from error
+
+    def zarr(self, name: str, *, read_only: bool) -> Store:
+        """The Zarr store at a name."""
+        url = self.url(name)
+        if not self.remote:
+            return LocalStore(url, read_only=read_only)
+        return FsspecStore.from_url(url, storage_options=_options(url), read_only=read_only)
+
+
+def is_remote(url: str) -> bool:
+    """Whether a path is a URL for fsspec (`file://` is not: local files have their own, atomic, ways)."""
+    return "://" in url and not url.startswith("file://")
+
+
+def _create_local(path: Path, data: bytes) -> None:
+    """Write beside, then link: the final name appears whole or not at all, and never over another."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(0o644)
+        os.link(temporary, path)
+    finally:
+        Path(temporary).unlink()
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _options(url: str) -> dict[str, Any]:
+    """Options of ours for a file system; never a secret."""
+    if not url.startswith("s3://"):
+        return {}
+    region = os.environ.get("AWS_REGION")  # botocore itself knows AWS_DEFAULT_REGION only
+    return {"use_listings_cache": False, **({"client_kwargs": {"region_name": region}} if region else {})}
+
+
+@lru_cache(maxsize=16)
+def _known_filesystem(protocol: str, region: str | None) -> Any:
+    del region  # part of the key: _options reads it
+    try:
+        return fsspec.filesystem(protocol, **_options(f"{protocol}://"))
+    except (ValueError, ImportError) as error:
+        raise InputError(f"{protocol}://: expected a protocol that fsspec can open here: {error}") from error
+
+
+def _filesystem(url: str) -> Any:
+    return _known_filesystem(url.split("://", 1)[0], os.environ.get("AWS_REGION"))
+
+
+@contextmanager
+def _typed(action: str, url: str) -> Iterator[None]:
+    try:
+        yield
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise StoreMissingError(f"{action} {url}: expected an object there, found none") from error
+    except _LOST as error:
+        raise _store_error(action, url, error) from error
+
+
+def _store_error(action: str, url: str, error: BaseException) -> StoreError:
+    """One line that names the object and what the store said, with the remedy that fits."""
+    if isinstance(error, StoreError):
+        return error
+    said = " ".join(str(error).split())[:200] or type(error).__name__
+    remedy = "check the credentials and rights" if isinstance(error, PermissionError) else "check the store, run again"
+    return StoreError(f"{action} {url}: the store refused or failed ({said}); {remedy}")
+
+
+def store_errors(action: str, url: str) -> Any:
+    """Turn what store clients raise inside the block into one StoreError line."""
+    return _typed(action, url)
+
+
+def expand(source: str, suffix: str = ".onnx") -> list[str]:
+    """The files that a source names: itself, those below a folder, or those of a glob, sorted. Local paths or URLs.
+
+    Raises InputError where it names none.
+    """
+    is_glob = any(c in source for c in "*?[")
+    if is_remote(source):
+        files = _filesystem(source)
+        scheme = source.split("://", 1)[0]
+        with _typed("looking for models", source):
+            if scheme in {"http", "https"}:
+                found = [source]
+            elif is_glob:
+                found = [f"{scheme}://{name}" for name in files.glob(source)]
+            elif files.isfile(source):
+                found = [source]
+            else:
+                found = [f"{scheme}://{name}" for name in files.find(source) if name.endswith(suffix)]
+    elif is_glob and not Path(source).exists():
+        found = [name for name in glob.glob(source, recursive=True) if Path(name).is_file()]  # noqa: PTH207 - keeps the text as given
+    elif Path(source).is_dir():
+        found = [str(path) for path in Path(source).rglob(f"*{suffix}") if path.is_file()]
+    else:
+        found = [source] if Path(source).is_file() else []
+    if not found:
+        raise InputError(f"{source}: expected a file, a folder with {suffix} files, or a glob that matches, found none")
+    return sorted(found)
+
+
+def read_input(url: str) -> bytes:
+    """The bytes of an input file (a catalog), local or remote."""
+    with _typed("reading", url):
+        return _filesystem(url).cat_file(url) if is_remote(url) else Path(url).read_bytes()  # type: ignore[no-any-return]
+
+
+@contextmanager
+def local_copy(url: str) -> Iterator[LocalInput]:
+    """An input file on this machine: itself, or a copy that is removed afterwards."""
+    if not is_remote(url):
+        yield LocalInput(Path(url.removeprefix("file://")), None)
+        return
+    with tempfile.TemporaryDirectory(prefix="filterdb-") as folder:
+        path = Path(folder) / Path(url).name
+        with _typed("fetching", url):
+            _filesystem(url).get_file(url, str(path))
+        yield LocalInput(path, url)
+
+
+@dataclass(frozen=True, slots=True)
+class LocalInput:
+    """An input file here, and the URL it was brought from (None: it lies here)."""
+
+    path: Path
+    origin: str | None
+
+    def bring(self, companion: str) -> Path | None:
+        """A file beside it, fetched if need be; None where `companion` does not stay inside its folder or is absent."""
+        target = self.path.parent / companion
+        inside = not Path(companion).is_absolute() and ".." not in Path(companion).parts
+        if not inside:
+            return None
+        if self.origin is not None and not target.exists():
+            url = f"{self.origin.rsplit('/', 1)[0]}/{companion}"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                with _typed("fetching", url):
+                    _filesystem(url).get_file(url, str(target))
+            except StoreMissingError:
+                return None
+        return target if target.is_file() else None
+
+
+def file_digest(paths: list[Path]) -> str:
+    """SHA-256 of one file, or of the digests of several."""
+    digests = []
+    for path in paths:
+        with store_errors("reading", str(path)), path.open("rb") as file:
+            digests.append(hashlib.file_digest(file, "sha256").hexdigest())
+    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+
+

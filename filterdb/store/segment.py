@@ -1,0 +1,220 @@
+"""An immutable Zarr group: created from its tables, filled by whole chunks, opened as xarray.
+
+Filters lie columns first inside a chunk ([transpose, bytes, crc32c]): the loops run along columns, and a decoded
+chunk then needs no second copy. Every chunk carries a CRC32C; a missing chunk is an error on read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+import zarr
+from zarr.codecs import BytesCodec, Crc32cCodec, TransposeCodec, ZstdCodec
+from zarr.errors import ZarrUserWarning
+
+from filterdb import schema
+from filterdb.errors import DamageError, StoreMissingError
+from filterdb.plan import chunk_count
+from filterdb.store.files import Files, store_errors
+
+_CONFIG: Any = {"write_empty_chunks": True, "read_missing_chunks": False}
+"""Zarr drops chunks that equal the fill value and reads missing ones as fill value: neither must happen here."""
+
+Tables = Mapping[str, np.ndarray]
+"""Every variable of schema.TABLES by name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A segment's place and extent; small enough to travel with every task."""
+
+    files: Files
+    id: str
+    rows: int
+    chunk_rows: int
+
+    @property
+    def name(self) -> str:
+        """Its place below the root."""
+        return segment_name(self.id)
+
+    @property
+    def chunks(self) -> int:
+        """Number of chunks."""
+        return chunk_count(self.rows, self.chunk_rows)
+
+    def bounds(self, chunk: int) -> tuple[int, int]:
+        """First and past-the-last row of a chunk."""
+        return chunk * self.chunk_rows, min((chunk + 1) * self.chunk_rows, self.rows)
+
+    def chunk_name(self, chunk: int) -> str:
+        """The object that holds a chunk."""
+        return f"{self.name}/{schema.FILTERS.name}/c/{chunk}/0"
+
+    def filters(self, *, read_only: bool = True) -> zarr.Array[Any]:
+        """The array of filters (rows, 9) float32. Reading a missing chunk of it is an error."""
+        with self.damage(schema.FILTERS.name):
+            store = self.files.zarr(f"{self.name}/{schema.FILTERS.name}", read_only=read_only)
+            array = zarr.open_array(store=store, mode="r" if read_only else "r+", config=_CONFIG)
+            got = (array.shape, array.chunks[0], str(array.dtype))
+            expected = ((self.rows, schema.WEIGHTS), self.chunk_rows, schema.FILTERS.dtype)
+            if got != expected:
+                raise DamageError(f"{self.files.url(self.name)}: expected filters {expected}, got {got}")
+            return array
+
+    def read_chunk(self, chunk: int) -> np.ndarray:
+        """One chunk's filters (n, 9) float32, without padding."""
+        start, stop = self.bounds(chunk)
+        with self.damage(schema.FILTERS.name, chunk):
+            return np.asarray(self.filters()[start:stop])
+
+    def write_chunk(self, chunk: int, filters: np.ndarray) -> None:
+        """Write one whole chunk, (n, 9) float32; the last one is padded with NaN."""
+        start, stop = self.bounds(chunk)
+        assert filters.shape == (stop - start, schema.WEIGHTS)
+        with store_errors("writing", self.files.url(self.chunk_name(chunk))):
+            self.filters(read_only=False)[start:stop] = filters
+
+    def has_chunk(self, chunk: int) -> bool:
+        """Whether a chunk is there and whole."""
+        try:
+            self.read_chunk(chunk)
+        except (DamageError, StoreMissingError):
+            return False
+        return True
+
+    @contextmanager
+    def damage(self, variable: str, chunk: int | None = None) -> Iterator[None]:
+        """Turn what reading a damaged variable raises into one DamageError line that names it."""
+        url = self.files.url(f"{self.name}/{variable}") + ("" if chunk is None else f" chunk {chunk}")
+        remedy = "restore it from a copy, or ingest its models into a new database"
+        try:
+            with store_errors("reading", url):
+                yield
+        except DamageError:
+            raise
+        except StoreMissingError as error:
+            raise DamageError(f"{url}: expected to be there, is missing; {remedy}") from error
+        except (ValueError, KeyError, TypeError, RuntimeError) as error:
+            said = " ".join(str(error).split())[:160]
+            raise DamageError(f"{url}: expected the bytes that were committed, got damage ({said}); {remedy}") from error
+
+
+def segment_name(segment_id: str) -> str:
+    """Place of a segment below the root."""
+    return f"segments/{segment_id}.zarr"
+
+
+def create(segment: Segment, tables: Tables) -> dict[str, str]:
+    """Write a segment's metadata and tables; chunks follow by `write_chunk`. Gives the digests for the snapshot.
+
+    Idempotent: the same tables give the same bytes, so a resumed ingest may run it again.
+    """
+    with store_errors("writing", segment.files.url(segment.name)):
+        store = segment.files.zarr(segment.name, read_only=False)
+        attributes = {
+            "Conventions": "CF-1.11",
+            "featureType": "contiguous ragged array of filters by layer",
+            "filterdb_format": schema.FORMAT,
+            "segment": segment.id,
+            "coordinates": " ".join(v.name for v in (*schema.LAYER_VARIABLES, *schema.MODEL_VARIABLES)),
+        }
+        group = zarr.open_group(store, mode="a", zarr_format=3)
+        group.attrs.put(attributes)
+        group.require_array(
+            schema.FILTERS.name,
+            shape=(segment.rows, schema.WEIGHTS),
+            chunks=(segment.chunk_rows, schema.WEIGHTS),
+            dtype=schema.FILTERS.dtype,
+            filters=[TransposeCodec(order=(1, 0))],
+            serializer=BytesCodec(endian="little"),
+            compressors=[Crc32cCodec()],
+            fill_value=np.nan,
+            dimension_names=schema.FILTERS.dims,
+            attributes=schema.FILTERS.attrs,
+            config=_CONFIG,
+        )
+        for variable in schema.TABLES:
+            _write_table(group, variable, variable.array(tables[variable.name]))
+        with warnings.catch_warnings():
+            # Zarr warns that version 3 does not specify it; without it every reader of a segment would warn.
+            warnings.simplefilter("ignore", ZarrUserWarning)
+            zarr.consolidate_metadata(store)
+    return {"metadata": _digest(segment.files.read(f"{segment.name}/zarr.json")), "tables": tables_digest(tables)}
+
+
+def _write_table(group: zarr.Group, variable: schema.Variable, values: np.ndarray) -> None:
+    fill = {"fill_value": np.nan} if variable.dtype.startswith("float") else {}
+    array = group.require_array(
+        variable.name,
+        shape=values.shape,
+        chunks=(max(1, values.size),),
+        dtype=str if variable.dtype == "str" else variable.dtype,
+        compressors=[ZstdCodec(), Crc32cCodec()],
+        **fill,
+        dimension_names=variable.dims,
+        attributes=variable.attrs,
+        config=_CONFIG,
+    )
+    if values.size:
+        array[:] = values
+
+
+def tables_digest(tables: Tables) -> str:
+    """SHA-256 over every table variable in the schema's order: name, shape, values."""
+    digest = hashlib.sha256()
+    for variable in schema.TABLES:
+        values = variable.array(tables[variable.name])
+        digest.update(f"{variable.name}{values.shape}".encode())
+        if variable.dtype == "str":
+            digest.update(json.dumps([str(value) for value in values]).encode())
+        else:
+            digest.update(np.ascontiguousarray(values).astype(values.dtype.newbyteorder("<")).tobytes())
+    return digest.hexdigest()
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def read_tables(segment: Segment, digests: Mapping[str, str]) -> dict[str, np.ndarray]:
+    """A segment's tables, checked against the digests of the snapshot. Raises DamageError."""
+    with segment.damage("zarr.json"):
+        metadata = segment.files.read(f"{segment.name}/zarr.json")
+        if _digest(metadata) != digests["metadata"]:
+            raise DamageError(
+                f"{segment.files.url(segment.name)}/zarr.json: expected SHA-256 {digests['metadata'][:16]}… as in the "
+                f"snapshot, got {_digest(metadata)[:16]}…; restore it from a copy"
+            )
+    tables = {}
+    with segment.damage("tables"):
+        group = zarr.open_group(segment.files.zarr(segment.name, read_only=True), mode="r", use_consolidated=True)
+    for variable in schema.TABLES:
+        with segment.damage(variable.name):
+            array = group[variable.name]
+            assert isinstance(array, zarr.Array)
+            tables[variable.name] = variable.array(array.with_config(_CONFIG)[:])
+    if tables_digest(tables) != digests["tables"]:
+        raise DamageError(
+            f"{segment.files.url(segment.name)}: expected tables with SHA-256 {digests['tables'][:16]}…, got "
+            f"{tables_digest(tables)[:16]}…; restore them from a copy"
+        )
+    return tables
+
+
+def to_dataset(tables: Tables, kinds: tuple[schema.Variable, ...], attrs: Mapping[str, Any] | None = None) -> xr.Dataset:
+    """Table variables as an xarray Dataset, text as objects (so that pandas and plots take it)."""
+    variables = {}
+    for variable in kinds:
+        values = variable.array(tables[variable.name])
+        plain = values.astype(object) if variable.dtype == "str" else values
+        variables[variable.name] = xr.Variable(variable.dims, plain, variable.attrs)
+    return xr.Dataset(variables, attrs=dict(attrs or {}))

@@ -1,0 +1,93 @@
+"""What was computed from a segment: immutable objects apart from it, each naming what it was computed from.
+
+`summaries/<segment>/<name>.npz` is a plain NumPy archive (np.load opens it) whose zip comment is the SHA-256 of all
+before it. They may be deleted at any time: what is missing is computed again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from filterdb.errors import DamageError, StoreMissingError
+from filterdb.store.files import Files
+from filterdb.store.snapshot import canonical
+
+Arrays = dict[str, np.ndarray]
+_EPOCH = (1980, 1, 1, 0, 0, 0)
+_MARK = b"sha256:"
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """What a summary is of. `made_from` (JSON) is everything it depends on besides the segment and the code."""
+
+    kind: str
+    version: int
+    made_from: str = ""
+
+    @property
+    def label(self) -> str:
+        """The object's name: kind, code version, digest of what it was made from."""
+        digest = f"-{hashlib.sha256(self.made_from.encode()).hexdigest()[:16]}" if self.made_from else ""
+        return f"{self.kind}-v{self.version}{digest}"
+
+
+def name_of(segment_id: str, key: Key) -> str:
+    """Place of a summary below the root."""
+    return f"summaries/{segment_id}/{key.label}.npz"
+
+
+def pack(arrays: Mapping[str, np.ndarray], segment_id: str, key: Key) -> bytes:
+    """Arrays as a NumPy archive; the same arrays give the same bytes."""
+    about = canonical({"segment": segment_id, "kind": key.kind, "version": key.version, "made_from": key.made_from})
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        for name, array in sorted({**arrays, "about": np.frombuffer(about, np.uint8)}.items()):
+            member = io.BytesIO()
+            np.lib.format.write_array(member, np.ascontiguousarray(array).reshape(array.shape), allow_pickle=False)
+            archive.writestr(zipfile.ZipInfo(f"{name}.npy", _EPOCH), member.getvalue())
+        archive.comment = _MARK + b"0" * 64
+    body = buffer.getvalue()[:-64]
+    return body + hashlib.sha256(body).hexdigest().encode()
+
+
+def unpack(data: bytes, url: str, segment_id: str, key: Key) -> Arrays:
+    """Arrays of a summary; DamageError where the bytes are not those that were written, or are another's."""
+    body, digest = data[:-64], data[-64:]
+    if hashlib.sha256(body).hexdigest().encode() != digest:
+        raise DamageError(f"{url}: expected a summary with its SHA-256, got damage; delete it, it is computed again")
+    with np.load(io.BytesIO(data), allow_pickle=False) as archive:
+        arrays = {name: archive[name] for name in archive.files}
+    about = json.loads(arrays.pop("about").tobytes())
+    expected = {"segment": segment_id, "kind": key.kind, "version": key.version, "made_from": key.made_from}
+    if about != expected:
+        raise DamageError(f"{url}: expected a summary of {expected}, got one of {about}; delete it")
+    return arrays
+
+
+def load(files: Files, segment_id: str, key: Key) -> Arrays | None:
+    """A stored summary; None where it has not been computed."""
+    name = name_of(segment_id, key)
+    try:
+        data = files.read(name)
+    except StoreMissingError:
+        return None
+    return unpack(data, files.url(name), segment_id, key)
+
+
+def save(files: Files, segment_id: str, key: Key, arrays: Arrays) -> Arrays:
+    """Store a summary where there is none; gives what stands there, perhaps another writer's that was first.
+
+    Two kinds of CPU may differ in the last digits: whoever is first decides, for everybody.
+    """
+    name = name_of(segment_id, key)
+    if files.create(name, pack(arrays, segment_id, key)):
+        return arrays
+    return unpack(files.read(name), files.url(name), segment_id, key)
