@@ -1,0 +1,196 @@
+"""Answers as plain JSON values: the keys other programs rely on. Full float64, NaN as null."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from filterdb import schema
+from filterdb.ingest.run import Ingested
+from filterdb.reduce.integrity import Verified
+from filterdb.store import snapshot as snapshots
+from filterdb.store.database import Database
+
+Answer = dict[str, Any]
+
+
+def plain(value: Any) -> Any:
+    """NumPy values and containers as what JSON has; NaN and infinities as None."""
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, np.ndarray):
+        return plain(value.tolist())
+    if isinstance(value, np.generic):
+        return plain(value.item())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def head(db: Database) -> Answer:
+    """What every answer begins with."""
+    return {"snapshot": db.snapshot, "selection": " and ".join(db.conditions) or "all", **db.counts}
+
+
+def of_result(result: xr.Dataset) -> Answer:
+    """The same, from a result's provenance."""
+    return {name: result.attrs[name] for name in ("snapshot", "selection", "filters", "layers", "models")}
+
+
+def rows(table: xr.Dataset, names: dict[str, str]) -> list[Answer]:
+    """Rows of a table's variables, under the names to give them."""
+    columns = {name: table[variable].values.tolist() for name, variable in names.items()}
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def _names(table: xr.Dataset, renamed: dict[str, str], hidden: set[str]) -> dict[str, str]:
+    shown = [str(name) for name in table.variables if str(name) not in hidden | set(renamed.values())]
+    return {**renamed, **{name: name for name in shown if name not in renamed}}
+
+
+def info(db: Database) -> Answer:
+    """`filterdb info`."""
+    segments = [
+        {"id": e.id, "filters": e.filters, "layers": e.layers, "models": e.models} for e in db.state.segments
+    ]
+    codes, counts = np.unique(db.skipped["skipped_code"].values.astype(str), return_counts=True)
+    return {
+        **head(db),
+        "segments": segments,
+        "chunk_rows": [entry.chunk_rows for entry in db.state.segments],
+        "url": db.url,
+        "skipped_layers": int(db.skipped.sizes["skipped"]),
+        "skipped_by_code": dict(zip(codes.tolist(), counts.tolist(), strict=True)),
+        "basis": db.state.basis,
+        "format": schema.FORMAT,
+    }
+
+
+def models(db: Database) -> Answer:
+    """`filterdb models`."""
+    table = db.models
+    found = rows(table, _names(table, {"model": "model"}, {"operators", "filter_shapes", "extra"}))
+    for row, operators, shapes in zip(found, table["operators"].values, table["filter_shapes"].values, strict=True):
+        row |= {"operators": json.loads(operators), "filter_shapes": json.loads(shapes)}
+    return {**head(db), "rows": found}
+
+
+def layers(db: Database) -> Answer:
+    """`filterdb layers`."""
+    table = db.layers
+    renamed = {"model": "model", "layer": "layer_name", "filters": "row_size"}
+    kept = {v.name for v in schema.LAYER_VARIABLES} - {"model_index"} | {"model"}
+    found = rows(table, _names(table, renamed, {str(name) for name in table.variables} - kept))
+    for row in found:
+        row |= {"strides": json.loads(row["strides"]), "dilations": json.loads(row["dilations"])}
+    ledger = db.skipped
+    chosen = set(db.models["model"].values) if db.chosen is not None else None
+    skipped = [
+        row
+        for row in rows(ledger, {name: f"skipped_{name}" for name in ("model", "layer", "code", "reason")})
+        if chosen is None or row["model"] in chosen
+    ]
+    return {**head(db), "rows": found, "skipped": skipped}
+
+
+def pca(result: xr.Dataset) -> Answer:
+    """`filterdb pca`."""
+    names = [str(name) for name in result.data_vars]
+    groups = [
+        {"group": str(label), **{name: result[name].values[i] for name in names}}
+        for i, label in enumerate(result["group"].values)
+    ]
+    return {**of_result(result), "scaled": bool(result.attrs["scaled"]), "by": result.attrs["by"], "groups": groups}
+
+
+def drift(result: xr.Dataset, strata: dict[str, xr.Dataset] | None = None, within: str | None = None) -> Answer:
+    """`filterdb drift`."""
+    answer = {**of_result(result), **_drift(result), "within": within}
+    if strata is not None:
+        answer["strata"] = [{"stratum": name, **of_result(one), **_drift(one)} for name, one in strata.items()]
+    return answer
+
+
+def _drift(result: xr.Dataset) -> Answer:
+    attrs = result.attrs
+    return {
+        "by": attrs["by"],
+        "mode": attrs["mode"],
+        "metric": attrs["metric"],
+        "bins": result.sizes["bin"],
+        "range": attrs["range"],
+        "weights": result["weights"].values,
+        "groups": [str(label) for label in result["group"].values],
+        "counts": result["count"].values,
+        "few": result["few"].values,
+        "drift": result["drift"].values,
+        "scaled": bool(attrs["scaled"]),
+        "per_component": result["per_component"].values if "per_component" in result else None,
+        "outside": result["outside"].values,
+        "basis": attrs.get("basis"),
+        "basis_moved": json.loads(attrs["basis_moved"]) if "basis_moved" in attrs else None,
+        "sign_rule": attrs["sign_rule"],
+    }
+
+
+def degeneration(result: xr.Dataset) -> Answer:
+    """`filterdb degeneration`."""
+    names = {"model": "layer_model", "layer": "layer_name", "filters": "filters"}
+    shown = [str(name) for name, array in result.variables.items() if array.dims == ("layer",)]
+    found = rows(result, {**names, **{name: name for name in shown if name not in set(names.values())}})
+    rules = [str(rule) for rule in result["rule"].values]
+    for row, verdict in zip(found, result["verdict"].values, strict=True):
+        row["verdict"] = [rule for rule, hit in zip(rules, verdict, strict=True) if hit]
+    untrained = [str(name) for name in result["model"].values[result["untrained"].values]]
+    return {**of_result(result), "mode": result.attrs["mode"], "rows": found, "untrained": untrained}
+
+
+def ingested(done: Ingested) -> Answer:
+    """`filterdb ingest`."""
+    rejected = [{"model": model, "reason": reason} for model, reason in done.rejected.items()]
+    return {
+        **head(done.database),
+        "segment": done.segment,
+        "added": done.added,
+        "present": done.present,
+        "rejected": rejected,
+    }
+
+
+def verified(db: Database, result: Verified) -> Answer:
+    """`filterdb verify`."""
+    problems = [
+        {"segment": p.segment, "variable": p.variable, "chunk": p.chunk, "what": p.what} for p in result.problems
+    ]
+    counts = {
+        "filters": sum(entry.filters for entry in db.state.segments),
+        "layers": sum(entry.layers for entry in db.state.segments),
+        "models": sum(entry.models for entry in db.state.segments),
+    }
+    ok = not problems
+    return {"snapshot": db.snapshot, "selection": "all", **counts, "ok": ok, "chunks": result.chunks, "problems": problems}
+
+
+def history(db: Database) -> Answer:
+    """`filterdb snapshots`."""
+    found = [snapshots.read(db.files, number) for number in snapshots.numbers(db.files)]
+    listed = [
+        {
+            "snapshot": state.number,
+            "action": state.action,
+            "created": state.created,
+            "segments": [entry.id for entry in state.segments],
+            "basis": state.basis,
+            "filters": sum(entry.filters for entry in state.segments),
+            "layers": sum(entry.layers for entry in state.segments),
+            "models": sum(entry.models for entry in state.segments),
+        }
+        for state in found
+    ]
+    return {**head(db), "rows": listed}

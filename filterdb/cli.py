@@ -1,0 +1,292 @@
+"""Thin commands: options in, one call of the same name, a table or --json out."""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+from distributed.security import Security
+
+import filterdb as fdb
+from filterdb import answers, cluster, demo, schema, tables
+from filterdb.analysis.degeneration import VERDICTS
+from filterdb.analysis.drift import METRICS, drift_strata
+from filterdb.cluster import Session
+from filterdb.errors import FilterDBError, UsageError
+from filterdb.reduce.basis import MODES, layer_histograms, projection
+from filterdb.reduce.integrity import verify
+from filterdb.store.database import Database
+
+INTERNAL = 70
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(fdb.__version__, prog_name="filterdb")
+def commands() -> None:
+    """The 3×3 filters of trained CNNs as a database, and what they tell.
+
+    DB is a folder or a URL such as s3://bucket/db; S3 settings come from the environment (AWS_*).
+    """
+
+
+def main() -> None:
+    """Run the command line; an error is one line on stderr and an exit code."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    debug = "--debug" in sys.argv
+    try:
+        code = commands.main(prog_name="filterdb", standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("stopped", err=True)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.exit(0)
+    except FilterDBError as error:
+        _fail(error, error.exit_code, debug)
+    except Exception as error:  # noqa: BLE001 - the last stop: one line, whatever it is
+        _fail(error, INTERNAL, debug)
+
+
+def _fail(error: Exception, code: int, debug: bool) -> None:
+    if debug:
+        traceback.print_exception(error)
+    line = " ".join(str(error).split()) or type(error).__name__
+    if code == INTERNAL:
+        line = f"unexpected {type(error).__name__}: {line}; --debug shows where, please report it"
+    click.echo(f"filterdb: {tables.printable(line)}", err=True)
+    sys.exit(code)
+
+
+Command = Callable[..., Any]
+
+
+def _place(command: Command) -> Command:
+    """The options that every command takes, and where it computes."""
+    options = [
+        click.option("--json", "as_json", is_flag=True, help="Machine output on stdout, nothing else there."),
+        click.option("--threads", type=click.IntRange(1), help="Work in this many threads of this process."),
+        click.option("--workers", type=click.IntRange(1), help="Work in a local cluster of this many processes."),
+        click.option("--scheduler", metavar="ADDRESS", help="Work on this cluster: tcp:// or tls://HOST:PORT."),
+        click.option("--tls-ca", type=click.Path(exists=True, dir_okay=False), help="CA file for tls://."),
+        click.option("--tls-cert", type=click.Path(exists=True, dir_okay=False), help="Certificate for tls://."),
+        click.option("--tls-key", type=click.Path(exists=True, dir_okay=False), help="Key for tls://."),
+        click.option("--debug", is_flag=True, help="Show the traceback of an error."),
+    ]
+
+    @functools.wraps(command)
+    def wrapped(
+        *args: Any,
+        threads: int | None,
+        workers: int | None,
+        scheduler: str | None,
+        tls_ca: str | None,
+        tls_cert: str | None,
+        tls_key: str | None,
+        debug: bool,
+        **kwargs: Any,
+    ) -> Any:
+        del debug
+        if sum(option is not None for option in (threads, workers, scheduler)) > 1:
+            raise UsageError("expected at most one of --threads, --workers, --scheduler, got several")
+        tls = {"tls_ca_file": tls_ca, "tls_client_cert": tls_cert, "tls_client_key": tls_key}
+        security = Security(require_encryption=True, **tls) if any(tls.values()) else None
+        with cluster.session(Session(threads, workers, scheduler, security)):
+            return command(*args, **kwargs)
+
+    for option in reversed(options):
+        wrapped = option(wrapped)
+    return wrapped
+
+
+def _database(command: Command) -> Command:
+    """DB and --snapshot; the command gets the open database."""
+
+    @functools.wraps(command)
+    def wrapped(db: str, snapshot: int | None, **kwargs: Any) -> Any:
+        return command(fdb.open(db, snapshot), **kwargs)
+
+    wrapped = click.option("--snapshot", type=click.IntRange(0), help="Open at this snapshot, not the newest.")(wrapped)
+    return _place(click.argument("db")(wrapped))
+
+
+def _selection(command: Command) -> Command:
+    """--where and --exclude-verdict; the command gets the view."""
+
+    @functools.wraps(command)
+    def wrapped(db: Database, where: tuple[str, ...], exclude_verdict: str, **kwargs: Any) -> Any:
+        for condition in where:
+            name, negated, value = _condition(condition)
+            db = db.where(name, [value], negate=negated)
+        verdicts = [verdict.strip() for verdict in exclude_verdict.split(",") if verdict.strip()]
+        return command(fdb.exclude_verdict(db, verdicts, kwargs.get("mode") or "sound"), **kwargs)
+
+    wrapped = click.option(
+        "--where", multiple=True, metavar="'COLUMN=VALUE'", help="Only layers with this label (!= too; repeatable)."
+    )(wrapped)
+    return click.option(
+        "--exclude-verdict", default="", metavar="LIST", help=f"Without layers that are {', '.join(VERDICTS)}."
+    )(wrapped)
+
+
+def _condition(text: str) -> tuple[str, bool, str]:
+    name, sign, value = text.partition("=")
+    if not sign or not name.rstrip("!").strip():
+        raise UsageError(f"--where: expected COLUMN=VALUE or COLUMN!=VALUE, got {text!r}")
+    return name.removesuffix("!").strip(), name.endswith("!"), value.strip()
+
+
+def _mode(command: Command) -> Command:
+    return click.option(
+        "--mode", type=click.Choice(MODES), default="sound", show_default=True, help="sound: the best answer; paper: P1's."
+    )(command)
+
+
+def _answer(answer: answers.Answer, as_json: bool, table: Callable[[answers.Answer], None]) -> None:
+    if as_json:
+        click.echo(json.dumps(answers.plain(answer), allow_nan=False, ensure_ascii=False))
+    else:
+        table(answer)
+
+
+@commands.command("demo")
+@click.option("--dir", "folder", type=click.Path(file_okay=False, path_type=Path), default=Path("filterdb-demo"), show_default=True)
+@_place
+def demo_command(folder: Path, as_json: bool) -> None:
+    """The whole path on small real models: fetch, ingest, passes, tables, page."""
+    done = demo.run(folder)
+    if not as_json:
+        tables.models(answers.models(done.database))
+        tables.drift(answers.drift(fdb.drift(done.database, by="task")))
+        tables.degeneration(answers.degeneration(fdb.degeneration(done.database)))
+    answer = {**answers.head(done.database), "database": done.database.url, "page": str(done.page)}
+    _answer(answer, as_json, tables.demo)
+
+
+@commands.command()
+@click.argument("db")
+@click.argument("sources", nargs=-1)
+@click.option("--catalog", metavar="FILE", help="CSV or Parquet with path, name, task, visual_category, …")
+@click.option("--chunk-rows", type=click.IntRange(1), default=schema.CHUNK_ROWS, show_default=True, help="Filters in a chunk.")
+@_place
+def ingest(db: str, sources: tuple[str, ...], catalog: str | None, chunk_rows: int, as_json: bool) -> None:
+    """Read ONNX files, folders, globs or URLs (or every row of a catalog) into DB."""
+    done = fdb.ingest(db, sources, catalog=catalog, chunk_rows=chunk_rows)
+    for reason in done.rejected.values():
+        click.echo(f"filterdb: rejected {tables.printable(reason)}", err=True)
+    _answer(answers.ingested(done), as_json, tables.ingested)
+
+
+@commands.command()
+@_database
+def info(db: Database, as_json: bool) -> None:
+    """What is in DB: counts, segments, snapshot."""
+    _answer(answers.info(db), as_json, tables.info)
+
+
+@commands.command()
+@_database
+@_selection
+def models(db: Database, as_json: bool) -> None:
+    """The models, a row each."""
+    _answer(answers.models(db), as_json, tables.models)
+
+
+@commands.command()
+@_database
+@_selection
+def layers(db: Database, as_json: bool) -> None:
+    """The layers, a row each, and the convolutions that are not stored."""
+    _answer(answers.layers(db), as_json, tables.layers)
+
+
+@commands.command("reduce")
+@_database
+@_mode
+@click.option("--raw", is_flag=True, help="Raw filters instead of max-scaled ones.")
+def reduce_command(db: Database, mode: str, raw: bool, as_json: bool) -> None:
+    """Run the passes that are still missing (the analyses do so by themselves)."""
+    db, found = projection(db, mode, scaled=not raw)
+    layer_histograms(db, found)
+    _answer({**answers.head(db), "mode": mode, "scaled": not raw, "basis": found.id}, as_json, tables.reduced)
+
+
+@commands.command()
+@_database
+def refit(db: Database, as_json: bool) -> None:
+    """Fit a new basis on the newest snapshot and commit it."""
+    db = fdb.refit(db)
+    _answer({**answers.head(db), "basis": db.state.basis}, as_json, tables.reduced)
+
+
+@commands.command()
+@_database
+@_selection
+@click.option("--by", metavar="KEY", help="A label, depth_decile, layer, or several joined with commas.")
+@click.option("--raw", is_flag=True, help="Raw filters instead of max-scaled ones.")
+def pca(db: Database, by: str | None, raw: bool, as_json: bool) -> None:
+    """Mean, basis and ratios of the filters, whole or by group."""
+    _answer(answers.pca(fdb.pca(db, by, scaled=not raw)), as_json, tables.pca)
+
+
+@commands.command()
+@_database
+@_selection
+@_mode
+@click.option("--by", metavar="KEY", required=True, help="A label, depth_decile, layer, or several joined with commas.")
+@click.option("--metric", type=click.Choice(list(METRICS)), default="kl", show_default=True)
+@click.option("--raw", is_flag=True, help="Raw filters instead of max-scaled ones.")
+@click.option("--within", metavar="KEY", help="One matrix for each of these groups.")
+def drift(db: Database, by: str, mode: str, metric: str, raw: bool, within: str | None, as_json: bool) -> None:
+    """Drift between all pairs of groups."""
+    strata = drift_strata(db, by, within, mode, metric, scaled=not raw) if within else None
+    result = fdb.drift(db, by, mode, metric, scaled=not raw)
+    _answer(answers.drift(result, strata, within), as_json, tables.drift)
+
+
+@commands.command()
+@_database
+@_selection
+@_mode
+def degeneration(db: Database, mode: str, as_json: bool) -> None:
+    """Sparsity, entropy, threshold and verdict of every layer."""
+    _answer(answers.degeneration(fdb.degeneration(db, mode)), as_json, tables.degeneration)
+
+
+@commands.command()
+@_database
+@_selection
+@_mode
+@click.option("-o", "--output", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder of the page.")
+def report(db: Database, output: Path, mode: str, as_json: bool) -> None:
+    """The page with figures and tables."""
+    page = fdb.report(db, output, mode=mode)
+    _answer({**answers.head(db), "page": str(page)}, as_json, tables.reported)
+
+
+@commands.command("verify")
+@_database
+@click.option("--deep", is_flag=True, help="Read and decode every chunk, not only list it.")
+@click.pass_context
+def verify_command(context: click.Context, db: Database, deep: bool, as_json: bool) -> None:
+    """Integrity: every chunk present and of its size; with --deep every checksum."""
+    answer = answers.verified(db, verify(db, deep=deep))
+    _answer(answer, as_json, tables.verified)
+    if not answer["ok"]:
+        context.exit(1)
+
+
+@commands.command()
+@_database
+def snapshots(db: Database, as_json: bool) -> None:
+    """The history of DB."""
+    _answer(answers.history(db), as_json, tables.history)

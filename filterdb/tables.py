@@ -1,0 +1,199 @@
+"""Answers as tables for a terminal. What a model's file says is printed without its control characters."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from filterdb.answers import Answer
+
+MATRIX_LIMIT = 12
+PAIRS_SHOWN = 20
+WIDE = 240
+
+
+def printable(text: object) -> str:
+    """Text without control characters: names come from files of strangers."""
+    return "".join(c if c.isprintable() else "�" for c in str(text))
+
+
+def _console() -> Console:
+    # A pipe gets whole rows, a terminal what fits.
+    return Console(width=None if sys.stdout.isatty() else WIDE, highlight=False, emoji=False)
+
+
+def _say(text: str) -> None:
+    _console().print(Text(printable(text)))
+
+
+def _table(columns: Sequence[str], rows: Iterable[Sequence[Any]], title: str | None = None) -> None:
+    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False)
+    listed = [[_cell(value) for value in row] for row in rows]
+    for i, column in enumerate(columns):
+        numeric = all(kind for row in listed for kind in [row[i][1]]) and bool(listed)
+        table.add_column(Text(column), justify="right" if numeric else "left", overflow="fold")
+    for row in listed:
+        table.add_row(*(Text(text) for text, _ in row))
+    _console().print(table)
+
+
+def _cell(value: Any) -> tuple[str, bool]:
+    """A value as text, and whether it is a number."""
+    if value is None or (isinstance(value, float) and value != value):
+        return "–", True
+    if isinstance(value, bool | np.bool_):
+        return ("yes" if value else "no"), False
+    if isinstance(value, int | np.integer):
+        return f"{value:,}", True
+    if isinstance(value, float | np.floating):
+        return f"{value:.4g}", True
+    if isinstance(value, list):
+        return ", ".join(printable(item) for item in value) or "–", False
+    return printable(value), False
+
+
+def _columns(answer: Answer, names: Sequence[str], title: str | None = None) -> None:
+    _table(names, ([row[name] for name in names] for row in answer["rows"]), title)
+
+
+def counts(answer: Answer) -> str:
+    """The line under a table."""
+    where = "" if answer["selection"] == "all" else f" where {answer['selection']}"
+    numbers = ", ".join(f"{answer[name]:,} {name}" for name in ("filters", "layers", "models"))
+    return f"{numbers}{where} · snapshot {answer['snapshot']}"
+
+
+def info(answer: Answer) -> None:
+    """`filterdb info`."""
+    _say(f"{answer['url']}: {counts(answer)}")
+    _table(
+        ["segment", "filters", "layers", "models", "chunk rows"],
+        [
+            [s["id"], s["filters"], s["layers"], s["models"], size]
+            for s, size in zip(answer["segments"], answer["chunk_rows"], strict=True)
+        ],
+    )
+    why = ", ".join(f"{count} {code}" for code, count in answer["skipped_by_code"].items())
+    _say(f"not stored: {answer['skipped_layers']} convolutions ({why or 'none'}); `filterdb layers` gives each reason")
+    _say(f"basis: {answer['basis'] or 'none yet; the first reduce fits one'}")
+
+
+def models(answer: Answer) -> None:
+    """`filterdb models`."""
+    _columns(answer, ["model", "task", "visual_category", "training_dataset", "filters", "layers", "opset", "producer"])
+    _say(counts(answer))
+
+
+def layers(answer: Answer) -> None:
+    """`filterdb layers`."""
+    names = ["model", "layer", "filters", "conv_depth", "conv_depth_norm", "in_channels", "out_channels", "groups"]
+    _columns(answer, [*names, "weight_source"])
+    if answer["skipped"]:
+        columns = ["model", "layer", "code", "reason"]
+        _table(columns, ([row[name] for name in columns] for row in answer["skipped"]), "not stored")
+    _say(counts(answer))
+
+
+def pca(answer: Answer) -> None:
+    """`filterdb pca`."""
+    _table(
+        ["group", "filters", *(f"ratio {i}" for i in range(9))],
+        ([g["group"], g["count"], *g["explained_variance_ratio"]] for g in answer["groups"]),
+        "explained-variance ratios" + ("" if answer["scaled"] else " (raw filters)"),
+    )
+    _say(counts(answer))
+
+
+def drift(answer: Answer) -> None:
+    """`filterdb drift`."""
+    _drift(answer, "all layers" if answer["within"] else None)
+    for stratum in answer.get("strata", ()):
+        _drift(stratum, f"{answer['within']} = {stratum['stratum']}")
+    _say(f"{answer['metric']} drift by {answer['by']}, mode {answer['mode']} · {counts(answer)}")
+
+
+def _drift(answer: Answer, title: str | None) -> None:
+    groups, matrix = answer["groups"], np.asarray(answer["drift"])
+    if len(groups) <= MATRIX_LIMIT:
+        flags = [" (few)" if few else "" for few in answer["few"]]
+        rows = [
+            [f"{i + 1} {group}{flags[i]}", int(answer["counts"][i]), *map(float, matrix[i])]
+            for i, group in enumerate(groups)
+        ]
+        _table(["group", "filters", *(str(i + 1) for i in range(len(groups)))], rows, title)
+        return
+    upper = np.triu_indices(len(groups), 1)
+    top = np.argsort(-matrix[upper], kind="stable")[:PAIRS_SHOWN]
+    pairs = [(upper[0][i], upper[1][i]) for i in top]
+    shown = f"the {len(pairs)} largest of {len(upper[0])} pairs; --json has all"
+    _table(
+        ["group", "other", "drift"],
+        ([groups[a], groups[b], float(matrix[a, b])] for a, b in pairs),
+        f"{title}: {shown}" if title else shown,
+    )
+
+
+def degeneration(answer: Answer) -> None:
+    """`filterdb degeneration`."""
+    _columns(
+        answer,
+        ["model", "layer", "filters", "sparsity", "variance_entropy", "threshold", "ratio", "orthogonality", "verdict"],
+    )
+    for model in answer["untrained"]:
+        _say(f"untrained: {model}")
+    bad = sum(bool(row["verdict"]) for row in answer["rows"])
+    _say(f"{bad} of {len(answer['rows'])} layers with a verdict, mode {answer['mode']} · {counts(answer)}")
+
+
+def ingested(answer: Answer) -> None:
+    """`filterdb ingest`."""
+    if answer["segment"] is None:
+        _say(f"nothing new: {len(answer['present'])} models are in the database already · {counts(answer)}")
+    else:
+        _say(
+            f"added {len(answer['added'])} models as segment {answer['segment']}, {len(answer['present'])} were there, "
+            f"{len(answer['rejected'])} rejected · now {counts(answer)}"
+        )
+
+
+def reduced(answer: Answer) -> None:
+    """`filterdb reduce`, `filterdb refit`."""
+    _say(f"summaries are complete · basis {answer['basis'] or 'fitted on the whole snapshot'} · {counts(answer)}")
+
+
+def reported(answer: Answer) -> None:
+    """`filterdb report`."""
+    _say(f"page: {answer['page']}")
+
+
+def demo(answer: Answer) -> None:
+    """`filterdb demo`."""
+    _say(f"database: {answer['database']} · {counts(answer)}")
+    _say(f"page: {answer['page']}")
+
+
+def verified(answer: Answer) -> None:
+    """`filterdb verify`."""
+    if answer["ok"]:
+        _say(f"sound: {answer['chunks']} chunks · {counts(answer)}")
+        return
+    names = ["segment", "variable", "chunk", "what"]
+    _table(names, ([problem[name] for name in names] for problem in answer["problems"]), "damage")
+
+
+def history(answer: Answer) -> None:
+    """`filterdb snapshots`."""
+    _table(
+        ["snapshot", "created", "action", "segments", "filters", "layers", "models", "basis"],
+        (
+            [str(r["snapshot"]), r["created"], r["action"], len(r["segments"]), r["filters"], r["layers"], r["models"], r["basis"]]
+            for r in answer["rows"]
+        ),
+    )
