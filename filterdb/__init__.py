@@ -18,7 +18,7 @@ from filterdb.ingest.run import ingest
 from filterdb.reduce.basis import refit
 from filterdb.report.page import report
 from filterdb.store.database import Database
-from filterdb.store.database import open_database as open  # noqa: A004 - the contract's name
+from filterdb.store.database import open_database as open
 from filterdb.version import __version__
 
 __all__ = [

@@ -56,9 +56,7 @@ def _names(table: xr.Dataset, renamed: dict[str, str], hidden: set[str]) -> dict
 
 def info(db: Database) -> Answer:
     """`filterdb info`."""
-    segments = [
-        {"id": e.id, "filters": e.filters, "layers": e.layers, "models": e.models} for e in db.state.segments
-    ]
+    segments = [{"id": e.id, "filters": e.filters, "layers": e.layers, "models": e.models} for e in db.state.segments]
     codes, counts = np.unique(db.skipped["skipped_code"].values.astype(str), return_counts=True)
     return {
         **head(db),
@@ -106,7 +104,12 @@ def pca(result: xr.Dataset) -> Answer:
         {"group": str(label), **{name: result[name].values[i] for name in names}}
         for i, label in enumerate(result["group"].values)
     ]
-    return {**of_result(result), "scaled": bool(result.attrs["scaled"]), "by": result.attrs["by"], "groups": groups}
+    return {
+        **of_result(result),
+        "scaled": bool(result.attrs["scaled"]),
+        "by": result.attrs["by"],
+        "groups": groups,
+    }
 
 
 def drift(result: xr.Dataset, strata: dict[str, xr.Dataset] | None = None, within: str | None = None) -> Answer:
@@ -174,7 +177,14 @@ def verified(db: Database, result: Verified) -> Answer:
         "models": sum(entry.models for entry in db.state.segments),
     }
     ok = not problems
-    return {"snapshot": db.snapshot, "selection": "all", **counts, "ok": ok, "chunks": result.chunks, "problems": problems}
+    return {
+        "snapshot": db.snapshot,
+        "selection": "all",
+        **counts,
+        "ok": ok,
+        "chunks": result.chunks,
+        "problems": problems,
+    }
 
 
 def history(db: Database) -> Answer:

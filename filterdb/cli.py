@@ -131,10 +131,16 @@ def _selection(command: Command) -> Command:
         return command(fdb.exclude_verdict(db, verdicts, kwargs.get("mode") or "sound"), **kwargs)
 
     wrapped = click.option(
-        "--where", multiple=True, metavar="'COLUMN=VALUE'", help="Only layers with this label (!= too; repeatable)."
+        "--where",
+        multiple=True,
+        metavar="'COLUMN=VALUE'",
+        help="Only layers with this label (!= too; repeatable).",
     )(wrapped)
     return click.option(
-        "--exclude-verdict", default="", metavar="LIST", help=f"Without layers that are {', '.join(VERDICTS)}."
+        "--exclude-verdict",
+        default="",
+        metavar="LIST",
+        help=f"Without layers that are {', '.join(VERDICTS)}.",
     )(wrapped)
 
 
@@ -147,7 +153,11 @@ def _condition(text: str) -> tuple[str, bool, str]:
 
 def _mode(command: Command) -> Command:
     return click.option(
-        "--mode", type=click.Choice(MODES), default="sound", show_default=True, help="sound: the best answer; paper: P1's."
+        "--mode",
+        type=click.Choice(MODES),
+        default="sound",
+        show_default=True,
+        help="sound: the best answer; paper: P1's.",
     )(command)
 
 
@@ -159,7 +169,13 @@ def _answer(answer: answers.Answer, as_json: bool, table: Callable[[answers.Answ
 
 
 @commands.command("demo")
-@click.option("--dir", "folder", type=click.Path(file_okay=False, path_type=Path), default=Path("filterdb-demo"), show_default=True)
+@click.option(
+    "--dir",
+    "folder",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("filterdb-demo"),
+    show_default=True,
+)
 @_place
 def demo_command(folder: Path, as_json: bool) -> None:
     """The whole path on small real models: fetch, ingest, passes, tables, page."""
@@ -176,7 +192,13 @@ def demo_command(folder: Path, as_json: bool) -> None:
 @click.argument("db")
 @click.argument("sources", nargs=-1)
 @click.option("--catalog", metavar="FILE", help="CSV or Parquet with path, name, task, visual_category, …")
-@click.option("--chunk-rows", type=click.IntRange(1), default=schema.CHUNK_ROWS, show_default=True, help="Filters in a chunk.")
+@click.option(
+    "--chunk-rows",
+    type=click.IntRange(1),
+    default=schema.CHUNK_ROWS,
+    show_default=True,
+    help="Filters in a chunk.",
+)
 @_place
 def ingest(db: str, sources: tuple[str, ...], catalog: str | None, chunk_rows: int, as_json: bool) -> None:
     """Read ONNX files, folders, globs or URLs (or every row of a catalog) into DB."""
@@ -266,7 +288,13 @@ def degeneration(db: Database, mode: str, as_json: bool) -> None:
 @_database
 @_selection
 @_mode
-@click.option("-o", "--output", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder of the page.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(file_okay=False, path_type=Path),
+    required=True,
+    help="Folder of the page.",
+)
 def report(db: Database, output: Path, mode: str, as_json: bool) -> None:
     """The page with figures and tables."""
     page = fdb.report(db, output, mode=mode)

@@ -113,7 +113,9 @@ def run(tasks: Sequence[Any], label: str) -> list[Any]:
 def raise_resumable(error: Exception) -> None:
     """Raise InterruptedRunError in place of what a cluster's failure looks like; do nothing for other errors."""
     if type(error).__name__ in {"KilledWorker", "FutureCancelledError", "CancelledError", "CommClosedError"}:
-        raise InterruptedRunError(f"the cluster lost the work ({type(error).__name__}); run again, it resumes") from error
+        raise InterruptedRunError(
+            f"the cluster lost the work ({type(error).__name__}); run again, it resumes"
+        ) from error
 
 
 def _progress(label: str) -> Progress:
@@ -136,7 +138,7 @@ def _thread_progress(label: str) -> Iterator[None]:
             yield
 
 
-class _Bar(TextProgressBar):  # type: ignore[misc]
+class _Bar(TextProgressBar):
     """Dask's own progress of a graph, drawn by rich on stderr (stdout is the answer's). Blocks until the end."""
 
     def __init__(self, futures: list[Any], label: str) -> None:

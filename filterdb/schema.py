@@ -73,7 +73,13 @@ FILTERS = Variable(
 LAYER_VARIABLES = _variables(
     ("layer",),
     ("row_size", "int64", "number of filters of the layer", "1", {"sample_dimension": "filter"}),
-    ("model_index", "int64", "position of the layer's model along `model`", None, {"instance_dimension": "model"}),
+    (
+        "model_index",
+        "int64",
+        "position of the layer's model along `model`",
+        None,
+        {"instance_dimension": "model"},
+    ),
     ("layer_name", "str", "name of the convolution node, else of its first output; unique within the model"),
     ("conv_depth", "int64", "rank of the node's longest path among those of the model's convolutions", "1"),
     ("conv_depth_norm", "float64", "conv_depth divided by the largest conv_depth of the model", "1"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -46,7 +47,7 @@ def _table(columns: Sequence[str], rows: Iterable[Sequence[Any]], title: str | N
 
 def _cell(value: Any) -> tuple[str, bool]:
     """A value as text, and whether it is a number."""
-    if value is None or (isinstance(value, float) and value != value):
+    if value is None or (isinstance(value, float) and math.isnan(value)):
         return "–", True
     if isinstance(value, bool | np.bool_):
         return ("yes" if value else "no"), False
@@ -87,13 +88,25 @@ def info(answer: Answer) -> None:
 
 def models(answer: Answer) -> None:
     """`filterdb models`."""
-    _columns(answer, ["model", "task", "visual_category", "training_dataset", "filters", "layers", "opset", "producer"])
+    _columns(
+        answer,
+        ["model", "task", "visual_category", "training_dataset", "filters", "layers", "opset", "producer"],
+    )
     _say(counts(answer))
 
 
 def layers(answer: Answer) -> None:
     """`filterdb layers`."""
-    names = ["model", "layer", "filters", "conv_depth", "conv_depth_norm", "in_channels", "out_channels", "groups"]
+    names = [
+        "model",
+        "layer",
+        "filters",
+        "conv_depth",
+        "conv_depth_norm",
+        "in_channels",
+        "out_channels",
+        "groups",
+    ]
     _columns(answer, [*names, "weight_source"])
     if answer["skipped"]:
         columns = ["model", "layer", "code", "reason"]
@@ -144,7 +157,17 @@ def degeneration(answer: Answer) -> None:
     """`filterdb degeneration`."""
     _columns(
         answer,
-        ["model", "layer", "filters", "sparsity", "variance_entropy", "threshold", "ratio", "orthogonality", "verdict"],
+        [
+            "model",
+            "layer",
+            "filters",
+            "sparsity",
+            "variance_entropy",
+            "threshold",
+            "ratio",
+            "orthogonality",
+            "verdict",
+        ],
     )
     for model in answer["untrained"]:
         _say(f"untrained: {model}")
@@ -193,7 +216,16 @@ def history(answer: Answer) -> None:
     _table(
         ["snapshot", "created", "action", "segments", "filters", "layers", "models", "basis"],
         (
-            [str(r["snapshot"]), r["created"], r["action"], len(r["segments"]), r["filters"], r["layers"], r["models"], r["basis"]]
+            [
+                str(r["snapshot"]),
+                r["created"],
+                r["action"],
+                len(r["segments"]),
+                r["filters"],
+                r["layers"],
+                r["models"],
+                r["basis"],
+            ]
             for r in answer["rows"]
         ),
     )

@@ -63,7 +63,7 @@ def degeneration(db: Database, mode: str = "sound", rules: Rules | None = None) 
         "random": is_random,
     }
     of_model = layers["model_index"].values
-    models, position = np.unique(of_model, return_inverse=True)
+    _, position = np.unique(of_model, return_inverse=True)
     judged = known & (raw.count >= rules.smallest)
     fresh = is_random & (sparsity < rules.untrained_sparsity)
     untrained = (np.bincount(position, judged & ~fresh) == 0) & (np.bincount(position, judged) > 0)
@@ -81,7 +81,11 @@ def degeneration(db: Database, mode: str = "sound", rules: Rules | None = None) 
             "clean_ratio": (one, np.where(clean.count > 0, _ratio(clean_entropy, clean_threshold), np.nan)),
             "orthogonality": (one, layers["orthogonality"].values),
             "peak": (one, layers["peak"].values),
-            "span": (one, arrays["span"] / raw.count, {"long_name": "mean of max w − min w over filters (P2 fig. 6)"}),
+            "span": (
+                one,
+                arrays["span"] / raw.count,
+                {"long_name": "mean of max w − min w over filters (P2 fig. 6)"},
+            ),
             "verdict": (("layer", "rule"), np.stack([verdict[name] for name in VERDICTS], axis=1)),
             "untrained": ("model", untrained),
         },
@@ -102,7 +106,8 @@ def _entropy(states: Moments) -> np.ndarray:
 
 
 def _ratio(entropy: np.ndarray, threshold: np.ndarray) -> np.ndarray:
-    return np.divide(entropy, threshold, out=np.full_like(entropy, np.nan), where=threshold > 0)
+    ratio: np.ndarray = np.divide(entropy, threshold, out=np.full_like(entropy, np.nan), where=threshold > 0)
+    return ratio
 
 
 def exclude_verdict(db: Database, verdicts: Sequence[str], mode: str = "sound") -> Database:

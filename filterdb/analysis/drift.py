@@ -64,7 +64,7 @@ def drift(
     outside = grouping.sums((histograms["underflow"] + histograms["overflow"])[chosen(db)])
     p = _probabilities(counts, histograms["counts"].sum(axis=0), found)
     if metric == "frechet":
-        matrix = _frechet(pool(layer_moments(db, scaled=scaled)[chosen(db)], grouping.index, len(grouping.labels)))
+        matrix = _frechet(pool(layer_moments(db, scaled=scaled).pick(chosen(db)), grouping.index, len(grouping.labels)))
     else:
         matrix = _weighted(p, found, metric)
     return _result(db, grouping, found, matrix, p, counts, outside, metric)
@@ -91,7 +91,12 @@ def _weighted(p: np.ndarray, found: Projection, metric: str) -> np.ndarray:
     if metric == "wasserstein":
         width = float(np.diff(found.histograms.edges).mean())
         return divergence.wasserstein(p, found.weights, width)
-    weighted = {"kl": divergence.kl, "psi": divergence.kl, "js": divergence.js, "hellinger": divergence.hellinger}
+    weighted = {
+        "kl": divergence.kl,
+        "psi": divergence.kl,
+        "js": divergence.js,
+        "hellinger": divergence.hellinger,
+    }
     return weighted[metric](p, found.weights)
 
 

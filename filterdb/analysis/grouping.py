@@ -59,7 +59,9 @@ def group(db: Database, by: Key | None, mode: str = "sound") -> Grouping:
     codes = np.ravel_multi_index([part.index for part in parts], [len(part.labels) for part in parts])
     found, index = np.unique(codes, return_inverse=True)
     picks = np.unravel_index(found, [len(part.labels) for part in parts])
-    labels = [TIMES.join(part.labels[i] for part, i in zip(parts, pick, strict=True)) for pick in zip(*picks, strict=True)]
+    labels = [
+        TIMES.join(part.labels[i] for part, i in zip(parts, pick, strict=True)) for pick in zip(*picks, strict=True)
+    ]
     return Grouping(",".join(keys), labels, index, ordered=False)
 
 
@@ -77,7 +79,7 @@ def _single(db: Database, key: str, mode: str) -> Grouping:
 
 def depth_decile(conv_depth_norm: np.ndarray) -> np.ndarray:
     """Decile 0 … 9 of normalised depths in [0, 1], as pandas.cut has it."""
-    cut: Any = pd.cut(conv_depth_norm, DECILE_EDGES, include_lowest=True, labels=False)
+    cut: Any = pd.cut(pd.Series(conv_depth_norm), DECILE_EDGES.tolist(), include_lowest=True, labels=False)
     return np.asarray(cut, dtype=np.int64)
 
 

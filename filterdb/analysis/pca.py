@@ -21,7 +21,7 @@ def pca(db: Database, by: Key | None = None, *, scaled: bool = True) -> xr.Datas
     """
     grouping = group(db, by)
     layers = layer_moments(db, scaled=scaled)
-    states = pool(layers[chosen(db)], grouping.index, len(grouping.labels))
+    states = pool(layers.pick(chosen(db)), grouping.index, len(grouping.labels))
     basis = decompose(states)
     return xr.Dataset(
         {
@@ -35,7 +35,10 @@ def pca(db: Database, by: Key | None = None, *, scaled: bool = True) -> xr.Datas
         },
         coords={"group": grouping.labels},
         attrs=provenance(
-            db, by=grouping.by, scaled=int(scaled), sign_rule="component", formula="P1 eq. 1-4; eigh of m2/(n-1)"
+            db,
+            by=grouping.by,
+            scaled=int(scaled),
+            sign_rule="component",
+            formula="P1 eq. 1-4; eigh of m2/(n-1)",
         ),
     )
-

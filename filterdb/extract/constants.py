@@ -125,7 +125,8 @@ def _reshape(node: Node, folder: Path) -> Constant:
         return constant.then(constant.values.reshape(shape), "Reshape")
     except ValueError as error:
         raise NotStoredError(
-            "unreadable", f"the weight of shape {constant.values.shape} is reshaped to {shape}, which does not fit"
+            "unreadable",
+            f"the weight of shape {constant.values.shape} is reshaped to {shape}, which does not fit",
         ) from error
 
 
@@ -136,7 +137,8 @@ def _transpose(node: Node, folder: Path) -> Constant:
         return constant.then(np.transpose(constant.values, order), "Transpose")
     except ValueError as error:
         raise NotStoredError(
-            "unreadable", f"the weight of rank {constant.values.ndim} is transposed by {order}, which does not fit"
+            "unreadable",
+            f"the weight of rank {constant.values.ndim} is transposed by {order}, which does not fit",
         ) from error
 
 
@@ -158,7 +160,12 @@ def dequantize(
 
     ONNX operator DequantizeLinear. Integers are subtracted exactly, in int64.
     """
-    is_integer = np.issubdtype(values.dtype, np.integer) or values.dtype.name in {"int2", "uint2", "int4", "uint4"}
+    is_integer = np.issubdtype(values.dtype, np.integer) or values.dtype.name in {
+        "int2",
+        "uint2",
+        "int4",
+        "uint4",
+    }
     shifted = values.astype(np.int64 if is_integer else np.float32)
     if zero_point is not None:
         shifted = shifted - _along(zero_point.astype(shifted.dtype), values, axis, block)
@@ -180,13 +187,14 @@ def _along(parameter: np.ndarray, values: np.ndarray, axis: int, block: int) -> 
         return parameter.reshape([-1 if i == axis else 1 for i in range(values.ndim)])
     raise NotStoredError(
         "unreadable",
-        f"a scale or zero point of shape {parameter.shape} does not fit a weight of shape {values.shape} on axis {axis}",
+        f"a scale or zero point of shape {parameter.shape} does not fit a weight of shape {values.shape}, axis {axis}",
     )
 
 
 def _dtype(code: int) -> np.dtype:
     try:
-        return np.dtype(helper.tensor_dtype_to_np_dtype(code))
+        dtype: np.dtype = np.dtype(helper.tensor_dtype_to_np_dtype(code))
+        return dtype
     except (KeyError, TypeError, ValueError) as error:
         raise NotStoredError("dtype", f"the weight has the unknown ONNX type {code}") from error
 

@@ -30,7 +30,7 @@ class Weight:
 
 
 def is_convolution(node: Node) -> bool:
-    """Whether the node convolves at all, in any form and domain: whatever it is, it is stored or stands in the ledger."""
+    """Whether the node convolves at all, in any form and domain: it is stored or stands in the ledger."""
     return "Conv" in node.op_type and not node.is_call
 
 

@@ -125,7 +125,9 @@ class _Builder:
 
     def graph(self, graph: onnx.GraphProto, outer: Scope, owner: Node | None, call: Attributes | None = None) -> Scope:
         """Walk a graph or a body; names of `outer` are visible in it. Gives its scope."""
-        length, origin = (0, "a graph input") if owner is None else (owner.length, f"an input of a {owner.op_type} body")
+        length, origin = (
+            (0, "a graph input") if owner is None else (owner.length, f"an input of a {owner.op_type} body")
+        )
         # Through the border of a body the path leads by the owner: what it captures is as long as the owner.
         scope = {name: _seen_through(value, owner) for name, value in outer.items()} if owner else dict(outer)
         for info in graph.input:

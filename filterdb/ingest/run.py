@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -64,7 +64,9 @@ def ingest(
     old = None if base is None else Database(files, base)
     known = {} if old is None else _known(old)
     tasks = [
-        dask.delayed(scan, traverse=False)(source, known.get(source.id, {}).get("file_hash"), dask_key_name=_key("scan", source))
+        dask.delayed(scan, traverse=False)(
+            source, known.get(source.id, {}).get("file_hash"), dask_key_name=_key("scan", source)
+        )
         for source in found
     ]
     scans: list[Scan] = cluster.run(tasks, "scan")
@@ -103,7 +105,9 @@ def find_sources(sources: Sources, catalog: str | os.PathLike[str] | None) -> li
             raise InputError("ingest: expected sources or a catalog, got neither")
         for row in rows:
             if not is_remote(row.url) and not Path(row.url).is_file():
-                raise InputError(f"{os.fspath(catalog or '')}: model {row.id!r}: expected a file at {row.url}, found none")
+                raise InputError(
+                    f"{os.fspath(catalog or '')}: model {row.id!r}: expected a file at {row.url}, found none"
+                )
         return rows
     by_place = {_place(row.url): (position, row) for position, row in enumerate(rows)}
     listed: dict[str, tuple[int, ModelSource]] = {}
@@ -245,7 +249,7 @@ def _on_top(files: Files, head: Snapshot | None, entry: Entry, added: list[str])
             "meanwhile; run again"
         )
     following = head.next("ingest")
-    return snapshots.replace(following, segments=(*head.segments, entry))
+    return replace(following, segments=(*head.segments, entry))
 
 
 def _key(label: str, source: ModelSource) -> str:

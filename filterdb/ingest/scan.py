@@ -14,7 +14,16 @@ from filterdb.extract.layers import Layer, Model, Skip, external_files, read_mod
 from filterdb.numerics.quality import orthogonality
 from filterdb.store.files import LocalInput, file_digest, local_copy
 
-ODD = (ValueError, TypeError, KeyError, IndexError, AttributeError, ArithmeticError, RecursionError, MemoryError)
+ODD = (
+    ValueError,
+    TypeError,
+    KeyError,
+    IndexError,
+    AttributeError,
+    ArithmeticError,
+    RecursionError,
+    MemoryError,
+)
 """What reading an odd model can raise besides our own errors: such a model or layer is put aside with its reason."""
 
 

@@ -64,7 +64,7 @@ def frechet(mean: Array, covariance: Array) -> Array:
         inner = root[i] @ covariance @ root[i]
         cross = np.sqrt(np.maximum(np.linalg.eigvalsh((inner + np.swapaxes(inner, -1, -2)) / 2), 0)).sum(axis=-1)
         result[i] = ((mean[i] - mean) ** 2).sum(axis=-1) + trace[i] + trace - 2 * cross
-    return _clean((result + result.T) / 2)
+    return _clean(result)
 
 
 def _pairwise(p: Array, weights: Array, row: Callable[[Array, Array], Array]) -> Array:
@@ -73,6 +73,6 @@ def _pairwise(p: Array, weights: Array, row: Callable[[Array, Array], Array]) ->
 
 
 def _clean(matrix: Array) -> Array:
-    matrix = np.maximum(matrix, 0.0)
+    matrix = np.maximum((matrix + matrix.T) / 2, 0.0)
     np.fill_diagonal(matrix, 0.0)
     return matrix

@@ -6,21 +6,23 @@ large against the spread. Any group of layers is a merge of its layers.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 
-class Moments(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Moments:
     """States of any leading shape: count (…) int64, mean (…, 9), m2 = Σ(f−mean)(f−mean)ᵀ (…, 9, 9) float64."""
 
     count: np.ndarray
     mean: np.ndarray
     m2: np.ndarray
 
-    def __getitem__(self, index: object) -> Moments:  # type: ignore[override]
+    def pick(self, index: Any) -> Moments:
         """The states at `index` of the leading axes."""
-        return Moments(self.count[index], self.mean[index], self.m2[index])  # type: ignore[index]
+        return Moments(self.count[index], self.mean[index], self.m2[index])
 
     @property
     def covariance(self) -> np.ndarray:

@@ -15,7 +15,8 @@ def variance_entropy(ratio: np.ndarray) -> np.ndarray:
     """H = −Σ âᵢ log₁₀ âᵢ over the last axis, 0·log 0 = 0 (P1 eq. 7). In [0, log₁₀ 9]."""
     safe = np.where(ratio > 0, ratio, 1.0)
     entropy: np.ndarray = -(ratio * np.log10(safe)).sum(axis=-1)
-    return np.maximum(entropy, 0.0)
+    positive: np.ndarray = np.maximum(entropy, 0.0)
+    return positive
 
 
 def randomness_threshold(filters: np.ndarray) -> np.ndarray:

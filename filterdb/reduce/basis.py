@@ -8,7 +8,7 @@ each time; the range is the smallest and largest coefficient. Raw filters take t
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -72,7 +72,7 @@ def layer_moments(db: Database, *, scaled: bool) -> Moments:
 def whole_moments(db: Database, *, scaled: bool) -> Moments:
     """Moments of all filters of the snapshot together."""
     layers = layer_moments(db, scaled=scaled)
-    total = pool(layers, np.zeros(len(layers.count), np.int64), 1)[0]
+    total = pool(layers, np.zeros(len(layers.count), np.int64), 1).pick(0)
     if not total.count:
         raise InputError(f"{db.url}: expected at least one filter, got none; ingest a model with 3×3 convolutions")
     return total
@@ -141,9 +141,7 @@ def with_basis(db: Database) -> Database:
 def refit(db: Database) -> Database:
     """Fit a new basis on the newest snapshot and commit it; what was counted in the old one stays with the old one."""
     basis = snapshots.write_basis(db.files, fit_basis(db))
-    return db.at(
-        snapshots.commit(db.files, db.state, lambda head: _with_basis(head, db, basis, refit=True))
-    )
+    return db.at(snapshots.commit(db.files, db.state, lambda head: _with_basis(head, db, basis, refit=True)))
 
 
 def fit_basis(db: Database) -> StoredBasis:
@@ -191,7 +189,7 @@ def _with_basis(head: Snapshot | None, db: Database, basis: StoredBasis, *, refi
     if not refit and (head.basis is not None or head.segments != db.state.segments):
         return None
     following = head.next("refit" if refit else "reduce")
-    return snapshots.replace(following, basis=basis.id)
+    return replace(following, basis=basis.id)
 
 
 def _in_memory(db: Database, basis: StoredBasis) -> Database:

@@ -30,7 +30,9 @@ def verify(db: Database, *, deep: bool = False) -> Verified:
         seen = {(problem.segment, problem.chunk) for problem in problems}
         run = uuid.uuid4().hex[:8]
         tasks = [
-            dask.delayed(check_chunks, traverse=False)(segment, chunks, dask_key_name=f"verify-{run}-{segment.id}-{chunks[0]}")
+            dask.delayed(check_chunks, traverse=False)(
+                segment, chunks, dask_key_name=f"verify-{run}-{segment.id}-{chunks[0]}"
+            )
             for segment in db.segments
             for chunks in plan.partitions(segment.chunks)
         ]

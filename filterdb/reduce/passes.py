@@ -129,7 +129,9 @@ def build(segment: Segment, tables: Arrays, reductions: Sequence[Reduction]) -> 
         level += 1
         tasks = [
             dask.delayed(join, traverse=True)(
-                [tasks[i] for i in batch], tuple(reductions), dask_key_name=f"merge-{label}-{token}-{level}-{batch[0]}"
+                [tasks[i] for i in batch],
+                tuple(reductions),
+                dask_key_name=f"merge-{label}-{token}-{level}-{batch[0]}",
             )
             for batch in plan.batches(len(tasks), FAN_IN)
         ]

@@ -52,7 +52,7 @@ class Reduction(ABC):
         if wrong.size:
             layer = str(layers["layer_name"][wrong[0]])
             raise DamageError(
-                f"{where} layer {layer!r}: expected {layers['row_size'][wrong[0]]} filters in the summary {self.key.label}, "
+                f"{where} layer {layer!r}: expected {layers['row_size'][wrong[0]]} filters in {self.key.label}, "
                 f"got {count[wrong[0]]}; delete it, it is computed again"
             )
 
@@ -94,7 +94,7 @@ class MomentsReduction(Reduction):
         if wrong.size:
             layer = str(layers["layer_name"][wrong[0]])
             raise DamageError(
-                f"{where} layer {layer!r}: expected the largest |weight| {layers['peak'][wrong[0]]!r} as at ingest, got "
+                f"{where} layer {layer!r}: expected largest |weight| {layers['peak'][wrong[0]]!r} as at ingest, got "
                 f"{arrays['peak'][wrong[0]]!r}; the filters are not those that were ingested"
             )
 
@@ -111,7 +111,7 @@ def _states(arrays: Arrays) -> Moments:
 
 def state(arrays: Arrays, which: int) -> Moments:
     """One state of every layer: CLEAN, SPARSE or SCALED."""
-    return _states(arrays)[:, which]
+    return _states(arrays).pick((slice(None), which))
 
 
 def raw_state(arrays: Arrays) -> Moments:

@@ -89,7 +89,16 @@ def _groups(db: Database, by: str) -> int:
 
 
 def _models(db: Database) -> pd.DataFrame:
-    names = ["model", "task", "visual_category", "training_dataset", "family", "filters", "layers", "total_filters"]
+    names = [
+        "model",
+        "task",
+        "visual_category",
+        "training_dataset",
+        "family",
+        "filters",
+        "layers",
+        "total_filters",
+    ]
     facts = [*names, "share_3x3", "opset", "producer", "operators", "filter_shapes"]
     return pd.DataFrame({name: db.models[name].values for name in facts})
 
@@ -131,12 +140,16 @@ def _records(table: pd.DataFrame) -> dict[str, Any]:
     """A table as the template takes it: column names, rows of texts, which columns are numbers."""
     numeric = [bool(pd.api.types.is_numeric_dtype(dtype)) for dtype in table.dtypes]
     rows = [[_text(value) for value in row] for row in table.itertuples(index=False)]
-    return {"columns": [str(name).replace("_", " ") for name in table.columns], "rows": rows, "numeric": numeric}
+    return {
+        "columns": [str(name).replace("_", " ") for name in table.columns],
+        "rows": rows,
+        "numeric": numeric,
+    }
 
 
 def _text(value: Any) -> str:
     if isinstance(value, float | np.floating):
-        return "–" if value != value else f"{value:.4g}"
+        return "–" if np.isnan(value) else f"{value:.4g}"
     if isinstance(value, int | np.integer):
         return f"{value:,}"
     return str(value)

@@ -116,7 +116,10 @@ class Database:
         extra = [json.loads(text) for text in models["extra"].values]
         for name in dict.fromkeys(name for row in extra for name in row):
             if name not in _RESERVED:
-                models[name] = ("model", np.array([row.get(name, schema.UNKNOWN) for row in extra], dtype=object))
+                models[name] = (
+                    "model",
+                    np.array([row.get(name, schema.UNKNOWN) for row in extra], dtype=object),
+                )
         return models
 
     @cached_property
@@ -174,7 +177,11 @@ class Database:
         return xr.Dataset(
             {schema.FILTERS.name: (schema.FILTERS.dims, filters, schema.FILTERS.attrs)},
             coords=coords,
-            attrs={"snapshot": self.snapshot, "url": self.url, "selection": " and ".join(self.conditions) or "all"},
+            attrs={
+                "snapshot": self.snapshot,
+                "url": self.url,
+                "selection": " and ".join(self.conditions) or "all",
+            },
         )
 
     def select(self, **labels: Any) -> Database:

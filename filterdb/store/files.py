@@ -54,7 +54,7 @@ class Files:
         """The bytes of an object. Raises StoreMissingError where there is none."""
         url = self.url(name)
         with _typed("reading", url):
-            return _filesystem(url).cat_file(url) if self.remote else Path(url).read_bytes()  # type: ignore[no-any-return]
+            return bytes(_filesystem(url).cat_file(url)) if self.remote else Path(url).read_bytes()
 
     def list(self, prefix: str) -> dict[str, int]:
         """Objects below a prefix, name → size in bytes, sorted by name; {} where there are none."""
@@ -66,7 +66,9 @@ class Files:
             else:
                 files = _filesystem(url)
                 root = files._strip_protocol(self.root)
-                listing = files.find(url, detail=True, refresh=True) if self._takes_refresh else files.find(url, detail=True)
+                listing = (
+                    files.find(url, detail=True, refresh=True) if self._takes_refresh else files.find(url, detail=True)
+                )
                 sizes = {key.removeprefix(root).lstrip("/"): int(info["size"]) for key, info in listing.items()}
         return dict(sorted(sizes.items()))
 
@@ -203,7 +205,7 @@ def expand(source: str, suffix: str = ".onnx") -> list[str]:
 def read_input(url: str) -> bytes:
     """The bytes of an input file (a catalog), local or remote."""
     with _typed("reading", url):
-        return _filesystem(url).cat_file(url) if is_remote(url) else Path(url).read_bytes()  # type: ignore[no-any-return]
+        return bytes(_filesystem(url).cat_file(url)) if is_remote(url) else Path(url).read_bytes()
 
 
 @contextmanager
@@ -250,5 +252,3 @@ def file_digest(paths: list[Path]) -> str:
         with store_errors("reading", str(path)), path.open("rb") as file:
             digests.append(hashlib.file_digest(file, "sha256").hexdigest())
     return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
-
-

@@ -105,7 +105,9 @@ class Segment:
             raise DamageError(f"{url}: expected to be there, is missing; {remedy}") from error
         except (ValueError, KeyError, TypeError, RuntimeError) as error:
             said = " ".join(str(error).split())[:160]
-            raise DamageError(f"{url}: expected the bytes that were committed, got damage ({said}); {remedy}") from error
+            raise DamageError(
+                f"{url}: expected the bytes that were committed, got damage ({said}); {remedy}"
+            ) from error
 
 
 def segment_name(segment_id: str) -> str:
@@ -120,7 +122,7 @@ def create(segment: Segment, tables: Tables) -> dict[str, str]:
     """
     with store_errors("writing", segment.files.url(segment.name)):
         store = segment.files.zarr(segment.name, read_only=False)
-        attributes = {
+        attributes: dict[str, Any] = {
             "Conventions": "CF-1.11",
             "featureType": "contiguous ragged array of filters by layer",
             "filterdb_format": schema.FORMAT,
@@ -148,7 +150,10 @@ def create(segment: Segment, tables: Tables) -> dict[str, str]:
             # Zarr warns that version 3 does not specify it; without it every reader of a segment would warn.
             warnings.simplefilter("ignore", ZarrUserWarning)
             zarr.consolidate_metadata(store)
-    return {"metadata": _digest(segment.files.read(f"{segment.name}/zarr.json")), "tables": tables_digest(tables)}
+    return {
+        "metadata": _digest(segment.files.read(f"{segment.name}/zarr.json")),
+        "tables": tables_digest(tables),
+    }
 
 
 def _write_table(group: zarr.Group, variable: schema.Variable, values: np.ndarray) -> None:
@@ -210,7 +215,9 @@ def read_tables(segment: Segment, digests: Mapping[str, str]) -> dict[str, np.nd
     return tables
 
 
-def to_dataset(tables: Tables, kinds: tuple[schema.Variable, ...], attrs: Mapping[str, Any] | None = None) -> xr.Dataset:
+def to_dataset(
+    tables: Tables, kinds: tuple[schema.Variable, ...], attrs: Mapping[str, Any] | None = None
+) -> xr.Dataset:
     """Table variables as an xarray Dataset, text as objects (so that pandas and plots take it)."""
     variables = {}
     for variable in kinds:

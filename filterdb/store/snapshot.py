@@ -111,7 +111,9 @@ def read(files: Files, number: int) -> Snapshot:
             )
         digest = content.pop("sha256")
         if hashlib.sha256(canonical(content)).hexdigest() != digest:
-            raise DamageError(f"{url}: expected content with SHA-256 {digest[:16]}…, got another; restore it from a copy")
+            raise DamageError(
+                f"{url}: expected content with SHA-256 {digest[:16]}…, got another; restore it from a copy"
+            )
         entries = tuple(Entry(**entry) for entry in content.pop("segments"))
         return Snapshot(segments=entries, **content)
     except (ValueError, KeyError, TypeError, AttributeError) as error:

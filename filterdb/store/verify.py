@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from filterdb import schema
 from filterdb.errors import DamageError, StoreMissingError
 from filterdb.store.database import Database
@@ -47,9 +49,7 @@ def check_presence(segment: Segment) -> list[Problem]:
         if got is None:
             problems.append(Problem(segment.id, schema.FILTERS.name, chunk, "missing"))
         elif got != size:
-            problems.append(
-                Problem(segment.id, schema.FILTERS.name, chunk, f"expected {size} bytes, got {got}")
-            )
+            problems.append(Problem(segment.id, schema.FILTERS.name, chunk, f"expected {size} bytes, got {got}"))
     return problems
 
 
@@ -62,6 +62,6 @@ def check_chunks(segment: Segment, chunks: range) -> list[Problem]:
         except (DamageError, StoreMissingError) as error:
             problems.append(Problem(segment.id, schema.FILTERS.name, chunk, str(error)))
             continue
-        if (filters != filters).any():
+        if np.isnan(filters).any():
             problems.append(Problem(segment.id, schema.FILTERS.name, chunk, "NaN among the filters"))
     return problems

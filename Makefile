@@ -1,0 +1,51 @@
+# filterdb: `make demo` and `make test` need Python 3.12 or newer, make, and a reachable package index; nothing else.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+export PYTHONHASHSEED := 0
+
+.PHONY: help demo test quick lint format lock clean
+help:
+	@echo "make demo    the whole path on real models, in filterdb-demo/"
+	@echo "make test    every check: lint, types, floors, tests (about 10 minutes on 2 cores)"
+	@echo "make quick   the inner loop: lint and the tests that are not slow"
+	@echo "make lint    ruff, mypy, import-linter"
+	@echo "make format  ruff's formatter and safe fixes"
+	@echo "make lock    write requirements/*.txt anew from pyproject.toml"
+
+# The environment: what requirements/dev.txt pins by hash, and this checkout.
+$(STAMP): requirements/dev.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version.split()[0]; sys.version_info >= (3, 12) or sys.exit("filterdb needs Python 3.12 or newer, got " + v + "; say make PYTHON=python3.12")'
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $(STAMP)
+
+demo: $(STAMP)
+	$(BIN)/filterdb demo
+
+test: $(STAMP) lint
+	$(BIN)/python -m pytest
+
+quick: $(STAMP) lint
+	$(BIN)/python -m pytest -q -x -m "not slow"
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# No index address is written: a lock file must not name a host.
+LOCK := uv pip compile --quiet --universal --python-version 3.12 --generate-hashes --no-emit-index-url --no-annotate --custom-compile-command "make lock"
+lock: $(STAMP)
+	$(BIN)/$(LOCK) pyproject.toml --extra report --extra parquet -o requirements/image.txt
+	$(BIN)/$(LOCK) pyproject.toml --extra report --extra parquet --group dev -o requirements/dev.txt
+
+clean:
+	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,141 @@
+"""Every convolution that is not stored stands in the ledger with its reason, and costs nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from filterdb.errors import ModelError
+from filterdb.extract.constants import NotStoredError
+from filterdb.extract.layers import read_model
+from tests.models import conv, model, save, tensor, weights
+
+GOOD = weights()
+
+
+def ledger(tmp_path: Path, nodes: list[onnx.NodeProto], initializers: list[onnx.TensorProto]) -> dict[str, str]:
+    """Codes by layer of a model in which the given nodes stand beside one good convolution, which is kept."""
+    both = [conv("x", "good", "kept", "good"), *nodes]
+    found = read_model(save(tmp_path / "m.onnx", model(both, [tensor("good", GOOD), *initializers])))
+    assert "good" in [layer.name for layer in found.layers]
+    skipped = {skip.layer: skip.code for skip in found.skipped}
+    for layer in found.layers:
+        try:
+            layer.weight()
+        except NotStoredError as error:
+            skipped[layer.name] = error.code
+    assert all(skip.reason for skip in found.skipped)
+    return skipped
+
+
+def bad(name: str, w: str, op: str = "Conv", **attributes: object) -> onnx.NodeProto:
+    return helper.make_node(op, ["x", w], [f"{name}_y"], name=name, **attributes)
+
+
+def test_kernels_and_ranks(tmp_path: Path) -> None:
+    nodes = [bad("point", "w1"), bad("wide", "w13"), bad("line", "wl"), bad("cube", "wc")]
+    inits = [
+        tensor("w1", weights(kernel=(1, 1))),
+        tensor("w13", weights(kernel=(1, 3))),
+        tensor("wl", weights(kernel=(3,))),
+        tensor("wc", weights(kernel=(3, 3, 3))),
+    ]
+    assert ledger(tmp_path, nodes, inits) == {"point": "kernel", "wide": "kernel", "line": "rank", "cube": "rank"}
+
+
+def test_transposed_and_foreign_operators(tmp_path: Path) -> None:
+    nodes = [bad("up", "good", "ConvTranspose"), bad("fused", "good", "FusedConv", domain="com.microsoft")]
+    assert ledger(tmp_path, nodes, []) == {"up": "transposed", "fused": "operator"}
+
+
+def test_weights_that_are_not_trained(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("ConstantOfShape", ["shape"], ["filled"]),
+        bad("generated", "filled"),
+        helper.make_node("Relu", ["good"], ["made"]),
+        bad("computed", "made"),
+        bad("from_input", "x"),
+        bad("dangling", "nowhere"),
+        helper.make_node("Conv", ["x"], ["none_y"], name="weightless"),
+    ]
+    shape = tensor("shape", np.array([4, 3, 3, 3], np.int64))
+    assert ledger(tmp_path, nodes, [shape]) == {
+        "generated": "generated",
+        "computed": "computed",
+        "from_input": "computed",
+        "dangling": "computed",
+        "weightless": "missing",
+    }
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_weights_that_are_not_finite(tmp_path: Path, value: float) -> None:
+    w = weights(seed=3)
+    w[1, 2, 0, 1] = value
+    assert ledger(tmp_path, [bad("hot", "w")], [tensor("w", w)]) == {"hot": "nonfinite"}
+
+
+def test_float64_beyond_float32_is_not_finite(tmp_path: Path) -> None:
+    w = weights(seed=3).astype(np.float64)
+    w[0, 0, 0, 0] = 1e300
+    assert ledger(tmp_path, [bad("huge", "w")], [tensor("w", w)]) == {"huge": "nonfinite"}
+
+
+def test_a_convolution_that_no_input_reaches(tmp_path: Path) -> None:
+    node = helper.make_node("Conv", ["image", "good"], ["y"], name="alone")
+    image = tensor("image", np.ones((1, 3, 8, 8), np.float32))
+    assert ledger(tmp_path, [node], [image]) == {"alone": "unreachable"}
+
+
+def test_a_tensor_that_cannot_be_read(tmp_path: Path) -> None:
+    """Its head says 4·3·3·3 numbers, its body has fewer: one layer less, the model is kept."""
+    short = TensorProto(name="w", dims=[4, 3, 3, 3], data_type=TensorProto.FLOAT, raw_data=b"\0" * 16)
+    assert ledger(tmp_path, [bad("short", "w")], [short]) == {"short": "unreadable"}
+
+
+def test_missing_external_data(tmp_path: Path) -> None:
+    w = TensorProto(name="w", dims=[4, 3, 3, 3], data_type=TensorProto.FLOAT, data_location=TensorProto.EXTERNAL)
+    w.external_data.add(key="location", value="gone.bin")
+    assert ledger(tmp_path, [bad("lost", "w")], [w]) == {"lost": "unreadable"}
+
+
+def test_an_empty_weight(tmp_path: Path) -> None:
+    assert ledger(tmp_path, [bad("none", "w")], [tensor("w", np.empty((0, 3, 3, 3), np.float32))]) == {"none": "empty"}
+
+
+def test_no_convolution_at_all(tmp_path: Path) -> None:
+    found = read_model(save(tmp_path / "m.onnx", model([helper.make_node("Relu", ["x"], ["y"])])))
+    assert (found.layers, found.skipped, found.facts["total_filters"]) == ([], [], 0)
+    assert np.isnan(found.facts["share_3x3"])
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"not a model", b"version https://git-lfs.github.com/spec/v1\noid sha256:abc\nsize 12\n", b"\x08\x08"],
+    ids=["empty", "text", "lfs pointer", "head only"],
+)
+def test_files_that_are_no_models(tmp_path: Path, data: bytes) -> None:
+    path = tmp_path / "m.onnx"
+    path.write_bytes(data)
+    with pytest.raises(ModelError, match=r"m\.onnx: not an ONNX model: expected .*, got ") as caught:
+        read_model(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_cycle_is_refused(tmp_path: Path) -> None:
+    nodes = [helper.make_node("Relu", ["a"], ["b"]), helper.make_node("Relu", ["b"], ["a"])]
+    with pytest.raises(ModelError, match="without cycles"):
+        read_model(save(tmp_path / "m.onnx", model(nodes)))
+
+
+def test_a_function_that_calls_itself_is_refused(tmp_path: Path) -> None:
+    again = helper.make_node("F", ["a"], ["b"], domain="own")
+    function = helper.make_function("own", "F", ["a"], ["b"], [again], [helper.make_opsetid("own", 1)])
+    call = helper.make_node("F", ["x"], ["y"], domain="own")
+    proto = model([call], functions=[function], opset_imports=[helper.make_opsetid("own", 1)])
+    with pytest.raises(ModelError, match="calls itself"):
+        read_model(save(tmp_path / "m.onnx", proto))
