@@ -1,0 +1,117 @@
+"""Bytes in and out, on a folder and on a real S3 server: put where there is none, races, lost replies, refusals."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from filterdb.errors import InputError, StoreError, StoreMissingError
+from filterdb.store.files import Files, expand, local_copy
+from tests.models import chain, weights
+
+
+@pytest.fixture(params=["folder", "s3"])
+def files(request: pytest.FixtureRequest, tmp_path: Path) -> Files:
+    return Files.at(tmp_path / "root" if request.param == "folder" else request.getfixturevalue("s3")())
+
+
+def test_create_read_list(files: Files) -> None:
+    assert files.list("a") == {}
+    assert files.create("a/one", b"1")
+    assert files.create("a/deep/two", b"22")
+    assert files.read("a/one") == b"1"
+    assert files.list("a") == {"a/deep/two": 2, "a/one": 1}
+    with pytest.raises(StoreMissingError, match="expected an object there"):
+        files.read("a/none")
+
+
+def test_create_never_overwrites(files: Files) -> None:
+    assert files.create("x", b"mine")
+    assert not files.create("x", b"theirs")
+    assert files.read("x") == b"mine"
+
+
+def test_create_again_with_the_same_bytes_is_mine(files: Files) -> None:
+    """As after a reply that was lost: the retry finds its own object."""
+    assert files.create("x", b"mine")
+    assert files.create("x", b"mine")
+
+
+def test_one_of_many_racers_wins(files: Files) -> None:
+    for round_ in range(5):
+        with ThreadPoolExecutor(16) as pool:
+            won = list(pool.map(lambda i, name=f"race-{round_}": files.create(name, f"{i}".encode()), range(16)))
+        assert sum(won) == 1
+        assert files.read(f"race-{round_}") == str(won.index(True)).encode()
+
+
+def test_nothing_is_left_beside_a_local_object(tmp_path: Path) -> None:
+    files = Files.at(tmp_path)
+    files.create("x", b"1")
+    files.create("x", b"2")
+    assert os.listdir(tmp_path) == ["x"]
+
+
+def test_local_paths_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert Files.at("db").root == Files.at(f"file://{tmp_path}/db").root == str(tmp_path / "db")
+
+
+def test_a_store_that_refuses_is_one_line(s3: Callable[[], str], monkeypatch: pytest.MonkeyPatch) -> None:
+    url = s3()
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+    import s3fs
+
+    from filterdb.store.files import _known_filesystem
+
+    s3fs.S3FileSystem.clear_instance_cache()
+    _known_filesystem.cache_clear()
+    for action in (lambda f: f.read("x"), lambda f: f.create("x", b"1"), lambda f: f.list("x")):
+        with pytest.raises(StoreError) as caught:
+            action(Files.at(url))
+        assert "\n" not in str(caught.value)
+        assert "wrong" not in str(caught.value)
+    s3fs.S3FileSystem.clear_instance_cache()
+    _known_filesystem.cache_clear()
+
+
+def test_a_bucket_that_is_not_there(s3: Callable[[], str]) -> None:
+    s3()
+    files = Files.at("s3://no-such-bucket/db")
+    with pytest.raises(StoreError, match="s3://no-such-bucket/db/x"):
+        files.create("x", b"1")
+
+
+def test_expand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a.onnx", "deep/b.onnx", "deep/c.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    monkeypatch.chdir(tmp_path)
+    assert expand(".") == ["a.onnx", "deep/b.onnx"]
+    assert expand("**/*.onnx") == ["a.onnx", "deep/b.onnx"]
+    assert expand("deep/c.txt") == ["deep/c.txt"]
+    for nothing in ("none.onnx", "none/*.onnx"):
+        with pytest.raises(InputError, match="found none"):
+            expand(nothing)
+
+
+def test_models_on_s3_with_external_data(s3: Callable[[], str], tmp_path: Path) -> None:
+    import fsspec
+
+    url = s3()
+    path = chain(tmp_path / "m.onnx", weights())
+    fsspec.filesystem("s3").put(str(path), f"{url}/models/m.onnx")
+    fsspec.filesystem("s3").pipe(f"{url}/models/m.data", b"beside")
+    assert expand(f"{url}/models") == expand(f"{url}/models/*.onnx") == [f"{url}/models/m.onnx"]
+    with local_copy(f"{url}/models/m.onnx") as local:
+        assert local.path.read_bytes() == path.read_bytes()
+        beside = local.bring("m.data")
+        assert beside is not None and beside.read_bytes() == b"beside"
+        assert local.bring("../m.data") is None
+        assert local.bring("/etc/passwd") is None
+        assert local.bring("gone.data") is None
+    assert not local.path.exists()

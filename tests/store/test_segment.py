@@ -1,0 +1,213 @@
+"""A segment: plain Zarr for everybody, whole chunks, checksums, and no damage that goes unnoticed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+import zarr
+
+import filterdb as fdb
+from filterdb import schema
+from filterdb.errors import DamageError, UsageError
+from tests.models import chain, weights
+
+LAYERS = [weights(5, 7, seed=1), weights(8, 5, seed=2), weights(9, 8, seed=3)]
+EXPECTED = np.concatenate([w.reshape(-1, 9) for w in LAYERS])
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("made")
+    chain(folder / "m.onnx", *LAYERS)
+    (folder / "list.csv").write_text("path,name,task,epoch\nm.onnx,größe,detection,3\n")
+    fdb.drift(fdb.ingest(folder / "db", catalog=folder / "list.csv", chunk_rows=20).database, by="layer")
+    return folder / "db"
+
+
+@pytest.fixture
+def copy(made: Path, tmp_path: Path) -> Path:
+    """A copy to damage."""
+    return Path(shutil.copytree(made, tmp_path / "db"))
+
+
+def segment(db: Path) -> Path:
+    (path,) = (db / "segments").iterdir()
+    return path
+
+
+def test_xarray_opens_a_segment_without_filterdb(made: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = xr.open_zarr(segment(made))
+    np.testing.assert_array_equal(found.filters.values, EXPECTED)
+    assert found.filters.dtype == np.float32
+    assert found.sizes == {"filter": 147, "weight": 9, "layer": 3, "model": 1, "skipped": 0}
+    assert list(found.row_size.values) == [35, 40, 72]
+    assert str(found.task.values[0]) == "detection" and str(found.model.values[0]) == "größe"
+    assert {"row_size", "model", "task"} <= set(found.coords)
+    assert found.row_size.attrs["sample_dimension"] == "filter"
+
+
+def test_layout(made: Path) -> None:
+    """Columns first inside a chunk, then a CRC32C; the last chunk alone is padded, with NaN."""
+    metadata = json.loads((segment(made) / "filters/zarr.json").read_text())
+    assert [codec["name"] for codec in metadata["codecs"]] == ["transpose", "bytes", "crc32c"]
+    assert metadata["fill_value"] == "NaN"
+    chunks = sorted((segment(made) / "filters/c").glob("*/0"), key=lambda p: int(p.parent.name))
+    assert len(chunks) == 8
+    parts = [np.frombuffer(p.read_bytes()[:-4], "<f4").reshape(9, 20).T for p in chunks]
+    whole = np.concatenate(parts)
+    np.testing.assert_array_equal(whole[:147], EXPECTED)
+    assert np.isnan(whole[147:]).all() and len(whole) == 160
+    for path in segment(made).glob("*/zarr.json"):
+        if path.parent.name != "filters":
+            names = [codec["name"] for codec in json.loads(path.read_text())["codecs"]]
+            assert names[-1] == "crc32c", path
+
+
+def test_a_zero_chunk_is_written(tmp_path: Path) -> None:
+    """Zarr drops chunks that equal the fill value unless told otherwise."""
+    chain(tmp_path / "m.onnx", np.zeros((6, 6, 3, 3), np.float32))
+    db = fdb.ingest(tmp_path / "db", [tmp_path / "m.onnx"], chunk_rows=10).database
+    assert len(list(segment(tmp_path / "db").glob("filters/c/*/0"))) == 4
+    assert not db.dataset.filters.values.any()
+
+
+def test_schema_names_are_all_there(made: Path) -> None:
+    group = zarr.open_group(segment(made), mode="r")
+    assert set(group) == {v.name for v in (schema.FILTERS, *schema.TABLES)}
+    for variable in (schema.FILTERS, *schema.TABLES):
+        array = group[variable.name]
+        assert array.metadata.dimension_names == variable.dims
+        assert array.attrs["long_name"] == variable.doc
+
+
+def flip(path: Path, position: int, bit: int = 0) -> None:
+    data = bytearray(path.read_bytes())
+    data[position] ^= 1 << bit
+    path.write_bytes(data)
+
+
+def use(db: Path) -> object:
+    """Everything that reads filters or tables, past every stored summary."""
+    for summary in (db / "summaries").rglob("*.npz"):
+        summary.unlink()
+    opened = fdb.open(db)
+    fdb.drift(opened, by="layer")
+    return opened.dataset.filters.values
+
+
+@pytest.mark.parametrize("position", [0, 17, 359, -1])
+def test_a_flipped_bit_of_a_chunk(copy: Path, position: int) -> None:
+    flip(segment(copy) / "filters/c/3/0", position)
+    with pytest.raises(DamageError, match=r"filters chunk 3: expected the bytes that were committed"):
+        use(copy)
+    with pytest.raises(ValueError, match="checksum"):
+        _ = fdb.open(copy).dataset.filters.values
+
+
+def test_a_missing_chunk(copy: Path) -> None:
+    (segment(copy) / "filters/c/5/0").unlink()
+    with pytest.raises(DamageError, match="filters chunk 5"):
+        use(copy)
+    with pytest.raises(zarr.errors.ChunkNotFoundError):
+        _ = fdb.open(copy).dataset.filters.values
+
+
+@pytest.mark.parametrize("keep", [0, 1, 100])
+def test_a_truncated_chunk(copy: Path, keep: int) -> None:
+    path = segment(copy) / "filters/c/2/0"
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(DamageError, match="filters chunk 2"):
+        use(copy)
+
+
+@pytest.mark.parametrize("variable", [v.name for v in schema.TABLES if not v.name.startswith("skipped")])
+def test_damage_to_any_table(copy: Path, variable: str) -> None:
+    (path,) = (segment(copy) / variable / "c").rglob("0")
+    flip(path, path.stat().st_size // 2)
+    with pytest.raises(DamageError, match=variable):
+        _ = fdb.open(copy).layers
+    path.unlink()
+    with pytest.raises(DamageError, match=variable):
+        _ = fdb.open(copy).layers
+
+
+def test_a_table_replaced_by_another_valid_one(copy: Path) -> None:
+    group = zarr.open_group(segment(copy), mode="r+")
+    group["peak"][:] = group["peak"][:] * 2
+    with pytest.raises(DamageError, match="expected tables with SHA-256"):
+        _ = fdb.open(copy).layers
+
+
+def test_filters_replaced_by_others(copy: Path) -> None:
+    """A chunk with a valid checksum but other filters: their peaks are not those of the ingest."""
+    array = zarr.open_array(segment(copy) / "filters", mode="r+")
+    array[0:20] = array[0:20] * 3
+    with pytest.raises(DamageError, match=r"expected largest \|weight\|"):
+        use(copy)
+
+
+def test_edited_metadata(copy: Path) -> None:
+    path = segment(copy) / "zarr.json"
+    path.write_text(path.read_text().replace("float32", "float64"))
+    with pytest.raises(DamageError, match="expected SHA-256"):
+        _ = fdb.open(copy).layers
+
+
+def test_an_edited_snapshot(copy: Path) -> None:
+    path = max((copy / "snapshots").iterdir())
+    path.write_text(path.read_text().replace('"filters":147', '"filters":146'))
+    with pytest.raises(DamageError, match="expected content with SHA-256"):
+        fdb.open(copy)
+    path.write_text("{")
+    with pytest.raises(DamageError, match="snapshot"):
+        fdb.open(copy)
+
+
+def test_a_snapshot_of_another_format(copy: Path) -> None:
+    path = max((copy / "snapshots").iterdir())
+    path.write_text(path.read_text().replace('"format":1', '"format":99'))
+    with pytest.raises(UsageError, match="expected store format 1, got 99; open it with the filterdb version"):
+        fdb.open(copy)
+
+
+def test_damage_to_a_summary_is_an_error_and_deleting_it_heals(copy: Path) -> None:
+    before = fdb.pca(fdb.open(copy))
+    (moments,) = (copy / "summaries").rglob("moments-*.npz")
+    for position in (0, 40, moments.stat().st_size // 2, -1):
+        flip(moments, position)
+        with pytest.raises(DamageError, match=r"moments-v1\.npz"):
+            fdb.pca(fdb.open(copy))
+        flip(moments, position)
+    with np.load(moments) as plain:  # a plain NumPy archive
+        assert plain["count"].shape == (3, 2)
+    moments.unlink()
+    xr.testing.assert_identical(fdb.pca(fdb.open(copy)), before)
+
+
+def test_another_segments_summary_is_refused(copy: Path, tmp_path: Path) -> None:
+    chain(tmp_path / "other.onnx", weights(5, 7, seed=9), weights(8, 5, seed=8), weights(9, 8, seed=7))
+    other = fdb.ingest(tmp_path / "other", [tmp_path / "other.onnx"], chunk_rows=20).database
+    fdb.pca(other)
+    (mine,) = (copy / "summaries").rglob("moments-*.npz")
+    (theirs,) = (tmp_path / "other/summaries").rglob("moments-*.npz")
+    mine.write_bytes(theirs.read_bytes())
+    with pytest.raises(DamageError, match="expected a summary of"):
+        fdb.pca(fdb.open(copy))
+
+
+def test_damage_to_the_basis(copy: Path) -> None:
+    (path,) = (copy / "bases").iterdir()
+    flip(path, 30)
+    with pytest.raises(DamageError, match="bases"):
+        fdb.drift(fdb.open(copy), by="layer")
+    path.unlink()
+    with pytest.raises(DamageError, match="bases.*refit"):
+        fdb.drift(fdb.open(copy), by="layer")
