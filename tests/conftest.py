@@ -14,6 +14,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import fsspec
 import pytest
 from distributed import Client, LocalCluster
 
@@ -99,10 +100,7 @@ def s3(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Callable[[], str]:
     """The environment of an S3 user; each call gives a fresh prefix in a bucket."""
     for name, value in {**KEYS, "AWS_ENDPOINT_URL": s3_server}.items():
         monkeypatch.setenv(name, value)
-    import s3fs
-
-    s3fs.S3FileSystem.clear_instance_cache()
-    files = s3fs.S3FileSystem()
+    files = fsspec.filesystem("s3", use_listings_cache=False)
     if not files.exists("tests"):
         files.mkdir("tests")
     return lambda: f"s3://tests/{uuid.uuid4().hex}"

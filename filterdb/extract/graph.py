@@ -84,8 +84,8 @@ class Graph:
         return len({node.length for node in self.nodes if node.length is not None})
 
 
-def read_graph(path: Path) -> Graph:
-    """Read the ONNX file at `path`, without its external data. Raises ModelError where it is no readable model."""
+def parse(path: Path) -> onnx.ModelProto:
+    """Parse the ONNX file at `path`, without its external data. Raises ModelError where it is no readable model."""
     try:
         model = onnx.load_model(path, load_external_data=False)
     except DecodeError as error:
@@ -94,7 +94,7 @@ def read_graph(path: Path) -> Graph:
         raise ModelError(
             f"{path}: not an ONNX model: expected a graph, an ir_version and an opset, got {_opening(path)}"
         )
-    return build_graph(model, str(path))
+    return model
 
 
 def _opening(path: Path) -> str:
@@ -104,7 +104,7 @@ def _opening(path: Path) -> str:
 
 
 def build_graph(model: onnx.ModelProto, where: str = "model") -> Graph:
-    """Resolve every name of `model`; `where` names it in errors."""
+    """Resolve every name of `model`; `where` names it in errors. Raises ModelError for a cycle or endless recursion."""
     builder = _Builder(where, {(f.domain, f.name, f.overload): f for f in model.functions})
     builder.graph(model.graph, {}, None)
     opsets = {"ai.onnx" if not entry.domain else entry.domain: entry.version for entry in model.opset_import}

@@ -23,7 +23,7 @@ from filterdb.extract.convolution import (
     read_weight,
     weight_shape,
 )
-from filterdb.extract.graph import Node, read_graph
+from filterdb.extract.graph import Node, build_graph, parse
 from filterdb.schema import KERNEL
 
 
@@ -76,12 +76,12 @@ def filters_hash(filters: np.ndarray) -> str:
     return hashlib.sha256(np.ascontiguousarray(filters, dtype="<f4").tobytes()).hexdigest()
 
 
-def read_model(path: Path) -> Model:
-    """Read the graph of the ONNX file at `path`; weights are decoded when a layer is asked for its own.
+def read_model(path: Path, proto: onnx.ModelProto | None = None) -> Model:
+    """Read the graph of the ONNX file at `path` (parsed already: `proto`); a layer decodes its weight when asked.
 
     Raises ModelError where the file is no readable model.
     """
-    graph = read_graph(path)
+    graph = build_graph(parse(path) if proto is None else proto, str(path))
     folder = path.parent
     convolutions = [node for node in graph.nodes if is_convolution(node)]
     names = _unique_names(convolutions)
@@ -184,10 +184,9 @@ def _batch_normalised(convolutions: list[Node]) -> set[Node]:
     }
 
 
-def external_files(path: Path) -> list[str]:
-    """Locations of external data that the model at `path` names, relative to its folder, in order, each once."""
-    model = onnx.load_model(path, load_external_data=False)
-    locations = (ExternalDataInfo(tensor).location for tensor in _tensors(model) if uses_external_data(tensor))
+def external_files(proto: onnx.ModelProto) -> list[str]:
+    """Locations of external data that a model names, relative to its folder, in order, each once."""
+    locations = (ExternalDataInfo(tensor).location for tensor in _tensors(proto) if uses_external_data(tensor))
     return list(dict.fromkeys(locations))
 
 

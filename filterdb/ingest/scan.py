@@ -6,10 +6,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import onnx
+
 from filterdb.errors import InputError, ModelError, StoreMissingError
 from filterdb.extract.catalog import ModelSource
 from filterdb.extract.constants import NotStoredError
 from filterdb.extract.convolution import Weight
+from filterdb.extract.graph import parse
 from filterdb.extract.layers import Layer, Model, Skip, external_files, read_model, weight_row
 from filterdb.numerics.quality import orthogonality
 from filterdb.store.files import LocalInput, file_digest, local_copy
@@ -55,11 +58,11 @@ def scan(source: ModelSource, known_hash: str | None) -> Scan:
 def _scan_local(source: ModelSource, local: LocalInput, known_hash: str | None) -> Scan:
     digest = file_digest([local.path])
     try:
-        companions = bring_external(local)
-        digest = file_digest([local.path, *companions])
+        proto = parse(local.path)
+        digest = file_digest([local.path, *bring_external(local, proto)])
         if digest == known_hash:
             return Scan(source, digest, known=True)
-        model = read_model(local.path)
+        model = read_model(local.path, proto)
     except ModelError as error:
         return Scan(source, digest, rejected=str(error).replace(str(local.path), source.url))
     except ODD as error:
@@ -75,13 +78,9 @@ def _scan_local(source: ModelSource, local: LocalInput, known_hash: str | None) 
     return Scan(source, digest, model.facts, rows, skipped)
 
 
-def bring_external(local: LocalInput) -> list[Path]:
+def bring_external(local: LocalInput, proto: onnx.ModelProto) -> list[Path]:
     """The files of a model's external data, brought beside it; those that are missing or lie outside left out."""
-    try:
-        names = external_files(local.path)
-    except ODD:
-        return []  # read_model tells what is wrong with the file
-    return [path for path in map(local.bring, names) if path is not None]
+    return [path for path in map(local.bring, external_files(proto)) if path is not None]
 
 
 def _row(layer: Layer, weight: Weight) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import numpy as np
 from filterdb.errors import InputError
 from filterdb.extract.catalog import ModelSource
 from filterdb.extract.constants import NotStoredError
+from filterdb.extract.graph import parse
 from filterdb.extract.layers import filters_hash, read_model
 from filterdb.ingest.scan import bring_external, layers_by_name
 from filterdb.schema import WEIGHTS
@@ -52,8 +53,9 @@ def _fill(buffer: np.ndarray, first: int, piece: Piece) -> int:
     """Copy a model's rows into the buffer, whose first row is the segment's row `first`."""
     filled = 0
     with local_copy(piece.source.url) as local:
-        bring_external(local)
-        layers = layers_by_name(read_model(local.path))
+        proto = parse(local.path)
+        bring_external(local, proto)
+        layers = layers_by_name(read_model(local.path, proto))
         for name, expected, start in zip(piece.names, piece.hashes, piece.starts, strict=True):
             try:
                 filters = layers[name].weight().filters

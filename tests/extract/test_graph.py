@@ -11,7 +11,7 @@ import onnx
 import pytest
 from onnx import helper
 
-from filterdb.extract.graph import build_graph, read_graph
+from filterdb.extract.graph import build_graph
 from filterdb.extract.layers import read_model
 from tests.models import conv, model, save, tensor, weights
 
@@ -124,5 +124,5 @@ def test_depths_of_real_models_equal_networkx(demo_catalog: Path, name: str) -> 
         if before:
             longest[vertex] = max(before) + (isinstance(vertex, tuple))
     expected = [longest.get(("node", i)) for i in range(len(proto.graph.node))]
-    assert [node.length for node in read_graph(Path(source.url)).nodes] == expected
+    assert [node.length for node in build_graph(proto).nodes] == expected
     assert build_graph(proto).depth == len({length for length in expected if length is not None})

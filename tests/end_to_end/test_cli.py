@@ -1,0 +1,204 @@
+"""The command line as a user and a program meet it: real processes, JSON keys, exit codes, one-line errors."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import filterdb as fdb
+from tests.models import chain, weights
+
+
+def run(*args: object, code: int = 0, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "filterdb", *map(str, args)], capture_output=True, text=True, check=False, cwd=cwd
+    )
+    assert done.returncode == code, (args, done.returncode, done.stdout[-2000:], done.stderr[-2000:])
+    return done
+
+
+def answer(*args: object) -> dict[str, Any]:
+    """--json: machine output on stdout and nothing else."""
+    found: dict[str, Any] = json.loads(run(*args, "--json").stdout)
+    assert {"snapshot", "selection", "filters", "layers", "models"} <= found.keys()
+    return found
+
+
+@pytest.fixture(scope="module")
+def db(demo_catalog: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ingested by the command line's own local cluster."""
+    folder = tmp_path_factory.mktemp("cli") / "db"
+    done = run("ingest", folder, "--catalog", demo_catalog, "--workers", "2", "--json")
+    assert "dashboard: http://127.0.0.1:" in done.stderr
+    assert json.loads(done.stdout)["rejected"] == []
+    return folder
+
+
+def test_info_models_layers(db: Path) -> None:
+    info = answer("info", db)
+    assert (info["filters"], info["layers"], info["models"]) == (335_243, 48, 23)
+    assert {"segments", "chunk_rows", "url", "skipped_layers"} <= info.keys()
+    assert info["segments"][0].keys() >= {"id", "filters", "layers", "models"}
+    models = answer("models", db)["rows"]
+    assert models[0].keys() >= {
+        "model", "task", "visual_category", "training_dataset", "filters", "layers", "opset", "producer",
+    }  # fmt: skip
+    assert {row["model"]: row["filters"] for row in models}["thin-resnet50"] == 314_368
+    layers = answer("layers", db, "--where", "model=mtcnn-onet")
+    assert [row["filters"] for row in layers["rows"]] == [96, 2_048, 4_096]
+    assert layers["rows"][0].keys() >= {
+        "model", "layer", "filters", "conv_depth", "conv_depth_norm", "in_channels", "out_channels", "groups", "hash",
+    }  # fmt: skip
+    assert layers["skipped"] == [
+        {"model": "mtcnn-onet", "layer": "Conv_9", "code": "kernel", "reason": "the kernel is 2×2"}
+    ]
+
+
+def test_analyses(db: Path) -> None:
+    pca = answer("pca", db, "--by", "model")
+    assert pca["scaled"] is True
+    assert pca["groups"][0].keys() >= {
+        "group", "count", "mean", "covariance", "components", "explained_variance", "explained_variance_ratio",
+        "singular_values",
+    }  # fmt: skip
+    opened = fdb.open(db)
+    assert pca["groups"][3]["components"] == fdb.pca(opened, by="model")["components"].values[3].tolist()
+    drift = answer("drift", db, "--by", "task,depth_decile", "--mode", "paper")
+    assert drift.keys() >= {
+        "by", "mode", "metric", "bins", "range", "weights", "groups", "counts", "drift", "scaled", "within",
+        "per_component",
+    }  # fmt: skip
+    assert (drift["bins"], drift["within"], drift["metric"], drift["mode"]) == (70, None, "kl", "paper")
+    assert "face detection × [0.0, 0.1]" in drift["groups"]
+    expected = fdb.drift(opened, by="task,depth_decile", mode="paper")
+    assert drift["drift"] == expected["drift"].values.tolist()  # full float64
+    strata = answer("drift", db, "--by", "task", "--within", "depth_decile", "--metric", "js")
+    assert strata["within"] == "depth_decile"
+    assert strata["strata"][0].keys() >= {"stratum", "groups", "drift", "counts", "filters"}
+    rows = answer("degeneration", db, "--mode", "paper")["rows"]
+    assert rows[0].keys() >= {
+        "model", "layer", "filters", "sparsity", "variance_entropy", "threshold", "ratio", "random",
+    }  # fmt: skip
+    assert any(row["orthogonality"] is None for row in rows)  # NaN as null
+    without = answer("drift", db, "--by", "model", "--exclude-verdict", "collapsed", "--where", "task!=classification")
+    assert without["layers"] == 48 - 16 - 1
+    assert "thin-resnet50" not in without["groups"]
+
+
+def test_history_and_integrity(db: Path) -> None:
+    run("reduce", db, "--threads", 2)
+    rows = answer("snapshots", db)["rows"]
+    assert [row["action"] for row in rows] == ["ingest", "reduce"]
+    assert answer("info", db, "--snapshot", 0)["snapshot"] == 0
+    sound = answer("verify", db, "--deep")
+    assert (sound["ok"], sound["chunks"], sound["problems"]) == (True, 1, [])
+
+
+def test_report(db: Path, tmp_path: Path) -> None:
+    found = answer("report", db, "-o", tmp_path / "page")
+    page = Path(found["page"]).read_text()
+    assert page.count("<svg") == 2 + 6
+    assert "335,243" in page and "thin-resnet50" in page and "collapsed" in page
+    assert "http://" not in page.replace("http://www.w3.org", "").replace("http://purl.org", "").replace(
+        "http://creativecommons.org", ""
+    )
+    for name in ("models", "basis", "degeneration", "drift_task"):
+        assert (tmp_path / f"page/{name}.csv").stat().st_size > 100
+
+
+@pytest.mark.parametrize("command", ["info", "models", "layers", "pca", "degeneration", "snapshots", "verify"])
+def test_tables(db: Path, command: str) -> None:
+    done = run(command, db)
+    assert done.stdout.strip()
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "says"),
+    [
+        (["drift", "DB", "--by", "colour"], 2, "colour: expected a label of layers or models, one of"),
+        (["drift", "DB"], 2, "Missing option '--by'"),
+        (["pca", "DB", "--where", "task"], 2, "--where: expected COLUMN=VALUE"),
+        (["pca", "DB", "--where", "task=poetry"], 65, "expected layers with task = poetry, found none"),
+        (["pca", "DB", "--threads", "1", "--workers", "1"], 2, "at most one of --threads, --workers, --scheduler"),
+        (["info", "DB", "--snapshot", "99"], 2, "00000099.json: expected a snapshot, found none"),
+        (["info", "NOWHERE"], 74, "expected a filterdb database, found no snapshot"),
+        (["info", "ftps://x/y"], 65, "expected a protocol that fsspec can open"),
+        (["ingest", "NEW", "NOWHERE/m.onnx"], 65, "m.onnx: expected a file, a folder"),
+        (["ingest", "NEW", "JUNK"], 65, "junk.onnx: not an ONNX model: expected a protobuf ModelProto, got 4 bytes"),
+        (["ingest", "NEW"], 65, "expected sources or a catalog, got neither"),
+        (
+            ["reduce", "DB", "--raw", "--mode", "paper", "--scheduler", "tcp://127.0.0.1:9"],
+            74,
+            "expected a Dask scheduler",
+        ),
+    ],
+)
+def test_errors_are_one_line_with_an_exit_code(db: Path, tmp_path: Path, args: list[str], code: int, says: str) -> None:
+    (tmp_path / "junk.onnx").write_bytes(b"junk")
+    places = {"DB": db, "NOWHERE": tmp_path / "nowhere", "NEW": tmp_path / "new", "JUNK": tmp_path / "junk.onnx"}
+    real = [str(places.get(arg.split("/")[0], arg.split("/")[0])) + arg[len(arg.split("/")[0]) :] for arg in args]
+    done = run(*real, code=code)
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+    lines = [
+        line for line in done.stderr.splitlines() if not line.startswith(("dashboard:", "Usage:", "Try ")) and line
+    ]
+    assert len(lines) == 1, lines
+    assert not (tmp_path / "new").exists()
+
+
+def test_damage_is_74_from_analysis_and_1_from_verify(db: Path, tmp_path: Path) -> None:
+    import shutil
+
+    chain(tmp_path / "m.onnx", weights(10, 10))
+    run("ingest", tmp_path / "db", tmp_path / "m.onnx", "--threads", 1)
+    (chunk,) = (tmp_path / "db").glob("segments/*/filters/c/0/0")
+    data = bytearray(chunk.read_bytes())
+    data[99] ^= 1
+    chunk.write_bytes(data)
+    assert "filters chunk 0: expected the bytes" in run("pca", tmp_path / "db", "--workers", 1, code=74).stderr
+    found = json.loads(run("verify", tmp_path / "db", "--deep", "--json", "--threads", 1, code=1).stdout)
+    assert (found["ok"], found["problems"][0]["chunk"]) == (False, 0)
+    shutil.rmtree(tmp_path / "db" / "segments")
+    assert "zarr.json" in run("info", tmp_path / "db", code=74).stderr
+
+
+def test_names_of_strangers_are_printed_harmlessly(tmp_path: Path) -> None:
+    chain(tmp_path / "m.onnx", weights(), prefix="\x1b[31mred\n")
+    run("ingest", tmp_path / "db", tmp_path / "m.onnx", "--threads", 1)
+    done = run("layers", tmp_path / "db")
+    assert "\x1b" not in done.stdout
+    assert "�[31mred�0" in done.stdout
+
+
+def test_the_whole_path_on_s3(demo_catalog: Path, s3: Callable[[], str], db: Path) -> None:
+    """Every credential comes from the environment; the numbers are those of the folder."""
+    url = f"{s3()}/db"
+    run("ingest", url, "--catalog", demo_catalog, "--workers", 2)
+    here = answer("drift", db, "--by", "model", "--threads", 1)
+    there = answer("drift", url, "--by", "model", "--workers", 2)
+    assert there["drift"] == here["drift"]
+    assert answer("verify", url, "--deep", "--threads", 2)["ok"]
+
+
+@pytest.mark.slow
+def test_demo(demo_catalog: Path, tmp_path: Path) -> None:
+    """`filterdb demo` from models that are there already; again, it changes nothing."""
+    import shutil
+
+    shutil.copytree(demo_catalog.parent, tmp_path / "demo/models")
+    done = run("demo", "--dir", tmp_path / "demo")
+    assert "page: " in done.stdout
+    page = Path(done.stdout.rsplit("page: ", 1)[1].strip())
+    assert page.is_file()
+    assert "335,243 filters, 48 layers, 23 models" in done.stdout
+    run("demo", "--dir", tmp_path / "demo")
+    assert fdb.open(tmp_path / "demo/db").snapshot == 1

@@ -1,0 +1,271 @@
+"""Ingest: what is new becomes one segment; resumes; odd models cost only themselves; conflicts are refused."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import filterdb as fdb
+from filterdb.errors import ConflictError, InputError
+from filterdb.ingest import run, write
+from filterdb.store.segment import Segment
+from tests.models import chain, save, weights
+
+
+def state(db: Path) -> dict[str, str]:
+    """Every file of a database with its content and its time of change."""
+    files = sorted(path for path in db.rglob("*") if path.is_file())
+    return {
+        str(path.relative_to(db)): f"{hashlib.sha256(path.read_bytes()).hexdigest()} {path.stat().st_mtime_ns}"
+        for path in files
+    }
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    chain(tmp_path / "m/a.onnx", weights(6, 5, seed=1), weights(7, 6, seed=2))
+    chain(tmp_path / "m/b.onnx", weights(4, 4, seed=3))
+    (tmp_path / "m/list.csv").write_text("path,name,task,epoch\na.onnx,A,detection,3\nb.onnx,B,,\n")
+    return tmp_path
+
+
+def ingest(folder: Path, **kwargs: object) -> run.Ingested:
+    return fdb.ingest(folder / "db", catalog=folder / "m/list.csv", chunk_rows=10, **kwargs)  # type: ignore[arg-type]
+
+
+def test_catalog_columns_become_coordinates(folder: Path) -> None:
+    db = ingest(folder).database
+    assert list(db.dataset["task"].values) == ["detection", "unknown"]
+    assert list(db.models["epoch"].values) == ["3", "unknown"]
+    assert list(db.layers["task"].values) == ["detection", "detection", "unknown"]
+    assert list(db.layers["layer_name"].values) == ["conv0", "conv1", "conv0"]
+    filters = np.concatenate([w.reshape(-1, 9) for w in (weights(6, 5, 1), weights(7, 6, 2), weights(4, 4, 3))])
+    np.testing.assert_array_equal(db.dataset.filters.values, filters)
+    assert db.dataset.filters.chunks is not None
+
+
+def test_the_same_inputs_again_write_nothing(folder: Path) -> None:
+    ingest(folder)
+    before = state(folder / "db")
+    again = ingest(folder)
+    assert again.segment is None
+    assert again.present == ["A", "B"]
+    assert state(folder / "db") == before
+
+
+def test_one_more_model_is_one_small_segment(folder: Path) -> None:
+    ingest(folder)
+    before = state(folder / "db")
+    chain(folder / "m/c.onnx", weights(2, 2, seed=4))
+    with (folder / "m/list.csv").open("a") as file:
+        file.write("c.onnx,C,other,\n")
+    done = ingest(folder)
+    assert (done.added, done.present) == (["C"], ["A", "B"])
+    after = state(folder / "db")
+    assert {name: after[name] for name in before} == before  # nothing else touched
+    assert [(e.filters, e.chunk_rows) for e in done.database.state.segments] == [(88, 10), (4, 4)]
+    assert list(done.database.layers["model"].values) == ["A", "A", "B", "C"]
+    assert list(done.database.dataset["model_index"].values) == [0, 0, 1, 2]
+
+
+def test_other_content_under_a_known_name_is_refused(folder: Path) -> None:
+    ingest(folder)
+    before = state(folder / "db")
+    chain(folder / "m/a.onnx", weights(6, 5, seed=99))
+    with pytest.raises(InputError, match="model 'A': expected the content that is stored under this name"):
+        ingest(folder)
+    assert state(folder / "db") == before
+
+
+def test_another_row_under_a_known_name_is_refused(folder: Path) -> None:
+    ingest(folder)
+    (folder / "m/list.csv").write_text("path,name,task,epoch\na.onnx,A,segmentation,3\n")
+    with pytest.raises(InputError, match=r"model 'A': .*task = 'segmentation' instead of 'detection'.*relabel"):
+        ingest(folder)
+
+
+def test_the_same_content_under_another_name_is_a_duplicate(folder: Path) -> None:
+    (folder / "m/list.csv").write_text("path,name\na.onnx,A\na.onnx,twin\n")
+    db = ingest(folder).database
+    assert list(db.models["duplicate_of"].values) == ["", "A"]
+    (folder / "m/list.csv").write_text("path,name\na.onnx,third\n")
+    assert list(ingest(folder).database.models["duplicate_of"].values) == ["", "A", "A"]
+
+
+def test_a_row_without_a_file_names_it(folder: Path) -> None:
+    (folder / "m/b.onnx").unlink()
+    with pytest.raises(InputError, match=r"list\.csv: model 'B': expected a file at .*b\.onnx, found none"):
+        ingest(folder)
+    assert not (folder / "db").exists()
+
+
+def test_an_odd_model_costs_only_itself(folder: Path) -> None:
+    (folder / "m/b.onnx").write_bytes((folder / "m/b.onnx").read_bytes()[:100])
+    done = ingest(folder)
+    assert done.added == ["A"]
+    assert "b.onnx: not" in done.rejected["B"]
+    ledger = done.database.skipped
+    assert list(ledger["skipped_model"].values) == ["B"]
+    assert list(ledger["skipped_code"].values) == ["rejected"]
+    again = ingest(folder)
+    assert (again.segment, again.present, list(again.rejected)) == (None, ["A"], ["B"])
+
+
+def test_only_odd_models_are_an_error(folder: Path) -> None:
+    for name in "ab":
+        (folder / f"m/{name}.onnx").write_bytes(b"junk")
+    with pytest.raises(InputError, match=r"a\.onnx: not an ONNX model"):
+        ingest(folder)
+    assert not (folder / "db").exists()
+
+
+def test_sources_without_a_row(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ids are the paths as given; two files of one base name stay apart; overlapping sources count once."""
+    chain(folder / "m/deep/a.onnx", weights(2, 3, seed=8))
+    monkeypatch.chdir(folder)
+    done = fdb.ingest("db", ["m", "m/*.onnx", folder / "m/deep/a.onnx"])
+    assert done.added == ["m/a.onnx", "m/b.onnx", "m/deep/a.onnx"]
+    assert set(done.database.models["task"].values) == {"unknown"}
+
+
+def test_sources_with_a_catalog_take_their_rows(folder: Path) -> None:
+    done = ingest(folder, sources=[folder / "m/b.onnx"])
+    assert done.added == ["B"]
+    assert done.database.counts["models"] == 1
+
+
+def test_neither_sources_nor_catalog(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="expected sources or a catalog"):
+        fdb.ingest(tmp_path / "db")
+
+
+def test_an_interrupted_write_resumes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What stopped half-way left no snapshot; the next run keeps the whole chunks, mends the rest, same bytes."""
+    real = Segment.write_chunk
+    written: list[int] = []
+
+    def failing(segment: Segment, chunk: int, filters: np.ndarray) -> None:
+        if len(written) == 5:
+            raise OSError("disk full")
+        written.append(chunk)
+        real(segment, chunk, filters)
+
+    monkeypatch.setattr(Segment, "write_chunk", failing)
+    with pytest.raises(OSError, match="disk full"):
+        ingest(folder)
+    assert not (folder / "db/snapshots").exists()
+    with pytest.raises(fdb.errors.StoreMissingError):
+        fdb.open(folder / "db")
+    (broken,) = (folder / "db").glob(f"segments/*/filters/c/{written[2]}/0")
+    broken.write_bytes(broken.read_bytes()[:50])
+    kept = {path: path.stat().st_mtime_ns for path in (folder / "db").glob("segments/*/filters/c/*/0")}
+    monkeypatch.setattr(Segment, "write_chunk", real)
+    db = ingest(folder).database
+    changed = [path for path, time in kept.items() if path.stat().st_mtime_ns != time]
+    assert changed == [broken]
+    fresh = fdb.ingest(folder / "fresh", catalog=folder / "m/list.csv", chunk_rows=10).database
+    assert db.state.segments == fresh.state.segments
+    np.testing.assert_array_equal(db.dataset.filters.values, fresh.dataset.filters.values)
+
+
+def test_a_model_that_changes_between_scan_and_write(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = run.write_tasks
+
+    def swapped(*args: object) -> object:
+        chain(folder / "m/b.onnx", weights(4, 4, seed=77))
+        return real(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(run, "write_tasks", swapped)
+    with pytest.raises(InputError, match="model 'B' layer 'conv0': expected the weights that the scan saw"):
+        ingest(folder)
+    assert not (folder / "db/snapshots").exists()
+
+
+def rival(folder: Path, monkeypatch: pytest.MonkeyPatch, catalog: str) -> None:
+    """Another ingest commits after this one has looked and before it commits."""
+    real = run.write_tasks
+
+    def meanwhile(*args: object) -> object:
+        monkeypatch.setattr(run, "write_tasks", real)
+        (folder / "m/rival.csv").write_text(catalog)
+        fdb.ingest(folder / "db", catalog=folder / "m/rival.csv", chunk_rows=10)
+        return real(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(run, "write_tasks", meanwhile)
+
+
+def test_a_rival_with_other_models_commits_below(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rival(folder, monkeypatch, "path,name\na.onnx,other\n")
+    db = ingest(folder).database
+    assert db.snapshot == 1
+    assert list(db.models["model"].values) == ["other", "A", "B"]
+
+
+def test_a_rival_with_the_same_model_is_a_conflict(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rival(folder, monkeypatch, "path,name\na.onnx,A\n")
+    with pytest.raises(ConflictError, match="another ingest committed 'A' meanwhile"):
+        ingest(folder)
+    assert fdb.open(folder / "db").counts["models"] == 1
+
+
+def test_a_rival_with_the_same_inputs_has_done_the_work(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rival(folder, monkeypatch, (folder / "m/list.csv").read_text())
+    db = ingest(folder).database
+    assert db.snapshot == 0
+    assert db.counts["models"] == 2
+
+
+def test_no_task_carries_filters(folder: Path) -> None:
+    """Workers parse models, the client never holds the filters: what is sent and what comes back is small."""
+    import pickle
+
+    from filterdb.extract.catalog import ModelSource
+    from filterdb.ingest.scan import scan
+
+    chain(folder / "big.onnx", weights(128, 128))
+    result = scan(ModelSource("big", str(folder / "big.onnx")), None)
+    assert len(pickle.dumps(result)) < 5_000 < 128 * 128 * 36
+
+
+@pytest.mark.parametrize("where", ["models", "database", "both"])
+def test_on_s3(folder: Path, s3: Callable[[], str], where: str) -> None:
+    """Models, database or both behind a real S3 server: the same tables and filters as in a folder."""
+    import fsspec
+
+    url = s3()
+    local = ingest(folder).database
+    source: str | Path = folder / "m/list.csv"
+    if where in {"models", "both"}:
+        fsspec.filesystem("s3").put(str(folder / "m"), f"{url}/m", recursive=True)
+        source = f"{url}/m/list.csv"
+    target = f"{url}/db" if where in {"database", "both"} else folder / "again"
+    db = fdb.ingest(target, catalog=source, chunk_rows=10).database
+    assert db.state.segments == local.state.segments
+    np.testing.assert_array_equal(db.dataset.filters.values, local.dataset.filters.values)
+    again = fdb.ingest(target, catalog=source, chunk_rows=10)
+    assert again.segment is None
+    assert fdb.open(target).snapshot == 0
+
+
+def test_empty_models_are_models(tmp_path: Path) -> None:
+    """A model without any 3×3 convolution is a row with zero filters; the database opens."""
+    from onnx import helper
+
+    from tests.models import model
+
+    save(tmp_path / "none.onnx", model([helper.make_node("Relu", ["x"], ["y"])]))
+    db = fdb.ingest(tmp_path / "db", [tmp_path / "none.onnx"]).database
+    assert db.counts == {"filters": 0, "layers": 0, "models": 1}
+    assert db.dataset.filters.shape == (0, 9)
+    with pytest.raises(InputError, match="at least one layer"):
+        fdb.drift(db, by="task")
+    with pytest.raises(InputError, match="at least one"):
+        fdb.pca(db)
+    chain(tmp_path / "some.onnx", weights())
+    grown = fdb.ingest(tmp_path / "db", [tmp_path / "some.onnx"]).database
+    assert grown.counts == {"filters": 12, "layers": 1, "models": 2}
+    assert int(fdb.pca(grown)["count"].sum()) == 12

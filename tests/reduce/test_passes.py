@@ -1,0 +1,220 @@
+"""Passes: any chunking gives the same answers, graphs stay small and lazy, only what is missing is computed."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import dask
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import filterdb as fdb
+from filterdb.plan import offsets, runs
+from filterdb.reduce import basis, passes
+from filterdb.reduce.reductions import (
+    Axes,
+    Block,
+    ExtremesReduction,
+    HistogramsReduction,
+    MomentsReduction,
+    Reduction,
+)
+from filterdb.store.database import Database
+from filterdb.store.segment import Segment
+from tests.models import chain, weights
+
+AXES = Axes.of(
+    np.linspace(-0.1, 0.1, 9), np.linalg.qr(np.random.default_rng(0).standard_normal((9, 9)))[0], scaled=True
+)
+REDUCTIONS: list[Reduction] = [MomentsReduction(), ExtremesReduction(AXES), HistogramsReduction(AXES, -3.2, 3.2)]
+
+
+def in_chunks(filters: np.ndarray, sizes: list[int], chunk: int, fan_in: int) -> list[passes.Part]:
+    """A pass over filters in memory, cut and merged as the graph does it."""
+    bounds = offsets(np.array(sizes))
+    peaks = np.array([np.abs(part).max() for part in np.split(filters, bounds[1:-1])], np.float64)
+    parts = []
+    for start in range(0, len(filters), chunk):
+        overlap = runs(bounds, start, min(start + chunk, len(filters)))
+        columns = np.ascontiguousarray(filters[start : start + chunk].T)
+        block = Block(columns, overlap.starts, overlap.stops, peaks[overlap.first : overlap.last])
+        parts.append([passes.Part(overlap.first, reduction.compute(block)) for reduction in REDUCTIONS])
+    while len(parts) > 1:
+        parts = [passes.join(parts[i : i + fan_in], REDUCTIONS) for i in range(0, len(parts), fan_in)]
+    return parts[0]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(1, 60), min_size=1, max_size=10), st.integers(1, 80), st.integers(2, 5), st.integers(0, 99))
+def test_any_chunking_and_any_tree_give_the_same(sizes: list[int], chunk: int, fan_in: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    filters = rng.standard_normal((sum(sizes), 9)).astype(np.float32) * np.float32(10.0 ** rng.integers(-20, 20))
+    filters[rng.random(len(filters)) < 0.2] *= np.float32(1e-3)
+    whole = in_chunks(filters, sizes, len(filters), 2)
+    cut = in_chunks(filters, sizes, chunk, fan_in)
+    for reduction, one, many in zip(REDUCTIONS, whole, cut, strict=True):
+        assert one.first == many.first == 0
+        for name, expected in one.arrays.items():
+            found = many.arrays[name]
+            assert found.shape == expected.shape == (len(sizes), *expected.shape[1:])
+            if expected.dtype.kind == "i" or isinstance(reduction, ExtremesReduction) or name == "peak":
+                np.testing.assert_array_equal(found, expected)
+            else:
+                size = np.abs(expected).reshape(len(sizes), -1).max(axis=1).reshape(-1, *[1] * (expected.ndim - 1))
+                assert (np.abs(found - expected) <= 1e-12 * np.maximum(size, 1e-300) * 50).all()
+        np.testing.assert_array_equal(reduction.count(many.arrays), sizes)
+
+
+class NoReading:
+    """Counts readings of chunks, or refuses them."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, allowed: bool = True) -> None:
+        self.read: list[tuple[str, int]] = []
+        real = Segment.read_chunk
+
+        def counted(segment: Segment, chunk: int) -> np.ndarray:
+            assert allowed, "a chunk was read"
+            self.read.append((segment.id, chunk))
+            return real(segment, chunk)
+
+        monkeypatch.setattr(Segment, "read_chunk", counted)
+
+
+@pytest.mark.parametrize("reductions", [[REDUCTIONS[0]], REDUCTIONS[1:], REDUCTIONS])
+def test_graphs_are_small_and_lazy(
+    real_db: fdb.Database, reductions: list[Reduction], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One reading task per chunk and a merge tree of FAN_IN; nothing is read or computed while it is built."""
+    NoReading(monkeypatch, allowed=False)
+    (segment,) = real_db.segments
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("something was computed")
+
+    monkeypatch.setattr(passes.cluster, "run", refuse)
+    with dask.config.set(scheduler=refuse):
+        task = passes.build(segment, real_db.tables[0], reductions)
+    keys = list(task.__dask_graph__())
+    reading = [key for key in keys if not str(key).startswith("merge-")]
+    assert segment.chunks == 336
+    assert len(reading) == segment.chunks
+    merging = len(keys) - len(reading)
+    assert merging <= segment.chunks / (passes.FAN_IN - 1) + np.log(segment.chunks)
+    assert len(keys) <= 2 * segment.chunks
+
+
+def test_tasks_return_kilobytes(real_db: fdb.Database) -> None:
+    (segment,) = real_db.segments
+    bounds = offsets(real_db.tables[0]["row_size"])
+    parts = passes.reduce_chunks(segment, range(100, 101), 0, bounds, real_db.tables[0]["peak"], REDUCTIONS)
+    size = sum(array.nbytes for part in parts for array in part.arrays.values())
+    assert size < 20_000 < segment.chunk_rows * 36
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Database:
+    chain(tmp_path / "a.onnx", weights(6, 5, seed=1), weights(7, 6, seed=2))
+    return fdb.ingest(tmp_path / "db", [tmp_path / "a.onnx"], chunk_rows=10).database
+
+
+def test_a_pass_runs_once(small: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """First moments, then histograms, each reading each chunk once; then never again, from any process or view."""
+    counter = NoReading(monkeypatch)
+    fdb.pca(small)
+    assert len(counter.read) == 8
+    fdb.degeneration(small)
+    fdb.pca(fdb.open(small.url), by="layer", scaled=False)
+    assert len(counter.read) == 8
+    fdb.drift(small, by="layer")
+    assert len(counter.read) == 16
+    for db in (small, fdb.open(small.url), fdb.open(small.url).select(conv_depth=0)):
+        fdb.drift(db, by="model", metric="js", within="layer")
+    assert len(counter.read) == 16
+    fdb.drift(small, by="layer", mode="paper")  # extremes, then histograms in their range
+    assert len(counter.read) == 32
+
+
+def test_a_new_model_costs_its_own_filters(small: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fdb.drift(small, by="layer")
+    chain(tmp_path / "b.onnx", weights(3, 5, seed=3))
+    db = fdb.ingest(small.url, [tmp_path / "b.onnx"], chunk_rows=10).database
+    counter = NoReading(monkeypatch)
+    found = fdb.drift(db, by="model")
+    assert {segment for segment, _ in counter.read} == {db.segments[1].id}
+    assert len(counter.read) == 2 * 2
+    assert found.attrs["basis"] == fdb.open(db.url, 1).state.basis
+    assert found.attrs["basis_fitted_on"] == 0
+    assert max(basis.moved(db, db.basis)["angle"]) > 0  # type: ignore[arg-type]
+
+
+def test_the_first_reduce_commits_the_basis_and_later_snapshots_inherit_it(small: Database, tmp_path: Path) -> None:
+    assert small.state.basis is None
+    first = fdb.drift(small, by="layer")
+    assert first.attrs["snapshot"] == 1
+    assert fdb.open(small.url).state.action == "reduce"
+    assert fdb.drift(small, by="layer").attrs["snapshot"] == 1  # found, not committed again
+    assert fdb.open(small.url).snapshot == 1
+    chain(tmp_path / "b.onnx", weights(30, 30, seed=3))
+    grown = fdb.ingest(small.url, [tmp_path / "b.onnx"], chunk_rows=10).database
+    assert (grown.snapshot, grown.state.basis) == (2, first.attrs["basis"])
+    refitted = fdb.refit(grown)
+    assert refitted.snapshot == 3
+    assert refitted.state.basis != first.attrs["basis"]
+    assert fdb.drift(refitted, by="layer").attrs["basis_fitted_on"] == 2
+    assert fdb.drift(grown, by="layer").attrs["basis"] == first.attrs["basis"]  # pinned to its snapshot
+
+
+def test_history_without_a_basis_gets_one_in_memory(small: Database, tmp_path: Path) -> None:
+    chain(tmp_path / "b.onnx", weights(3, 5, seed=3))
+    fdb.ingest(small.url, [tmp_path / "b.onnx"], chunk_rows=10)
+    old = fdb.drift(fdb.open(small.url, 0), by="layer")
+    assert old.attrs["snapshot"] == 0
+    assert old.attrs["filters"] == 72
+    assert fdb.open(small.url).snapshot == 1
+
+
+def test_a_read_only_store_keeps_results_in_memory(
+    small: Database, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    expected = fdb.drift(small, by="layer")
+    import filterdb.store.files as module
+
+    for path in (Path(small.url) / "summaries", Path(small.url) / "bases"):
+        import shutil
+
+        shutil.rmtree(path)
+    (Path(small.url) / "snapshots/00000001.json").unlink()
+
+    def refuse(path: Path, data: bytes) -> None:
+        raise PermissionError(13, "read-only", str(path))
+
+    monkeypatch.setattr(module, "_create_local", refuse)
+    db = fdb.open(small.url)
+    with caplog.at_level(logging.WARNING):
+        found = fdb.drift(db, by="layer")
+    np.testing.assert_array_equal(found["drift"], expected["drift"])
+    assert "kept in memory only" in caplog.text
+    counter = NoReading(monkeypatch, allowed=False)
+    fdb.drift(db, by="layer", metric="js")
+    assert not counter.read
+
+
+def test_a_summary_of_other_code_is_not_used(small: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    fdb.pca(small)
+    counter = NoReading(monkeypatch)
+    from filterdb.store.summary import Key
+
+    monkeypatch.setattr(MomentsReduction, "key", property(lambda _: Key("moments", 2)))
+    fdb.pca(fdb.open(small.url))
+    assert len(counter.read) == 8
+
+
+def test_a_database_without_filters(tmp_path: Path) -> None:
+    from tests.models import model, save
+
+    save(tmp_path / "m.onnx", model([]))
+    with pytest.raises(fdb.errors.InputError, match="not an ONNX model|at least one"):
+        fdb.pca(fdb.ingest(tmp_path / "db", [tmp_path / "m.onnx"]).database)
