@@ -149,7 +149,8 @@ def degeneration(result: xr.Dataset) -> Answer:
     found = rows(result, {**names, **{name: name for name in shown if name not in set(names.values())}})
     rules = [str(rule) for rule in result["rule"].values]
     for row, verdict in zip(found, result["verdict"].values, strict=True):
-        row["verdict"] = [rule for rule, hit in zip(rules, verdict, strict=True) if hit]
+        hits = [rule for rule, hit in zip(rules, verdict, strict=True) if hit]
+        row["verdict"] = hits if row["scale_known"] else None
     untrained = [str(name) for name in result["model"].values[result["untrained"].values]]
     return {**of_result(result), "mode": result.attrs["mode"], "rows": found, "untrained": untrained}
 

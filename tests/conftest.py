@@ -63,7 +63,7 @@ KEYS = {
 
 @pytest.fixture(scope="session")
 def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A SeaweedFS process with S3 on a port of its own; gives the endpoint. It holds conditional puts, moto does not."""
+    """A SeaweedFS process with S3 on a port of its own; gives the endpoint. Unlike moto it holds conditional puts."""
     # Each part also opens its gRPC port 10,000 above.
     master, volume, filer, s3, admin = ports = _free_ports(5)
     folder = tmp_path_factory.mktemp("s3")
@@ -79,7 +79,7 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     try:
         for _ in range(300):
             try:
-                urllib.request.urlopen(endpoint, timeout=1)  # noqa: S310
+                urllib.request.urlopen(endpoint, timeout=1)
             except urllib.error.HTTPError:
                 break  # 403: it is up
             except (urllib.error.URLError, OSError):

@@ -17,8 +17,25 @@ from filterdb.reduce.basis import check_mode
 from filterdb.reduce.passes import summaries
 from filterdb.reduce.reductions import CLEAN, SPARSE, MomentsReduction, raw_state, state
 from filterdb.store.database import Database
+from filterdb.store.summary import Arrays
 
 VERDICTS = ("dead", "sparse", "collapsed", "random")
+
+MEASURES = {
+    "filters": "number of filters n",
+    "sparsity": "S: share of filters whose |w| are all below peak/100",
+    "variance_entropy": "H of the layer's own raw PCA (P1 eq. 7)",
+    "threshold": "T_H(n) (P1 eq. 8)",
+    "ratio": "H / T_H, NaN where T_H <= 0",
+    "random": "H > 0, H >= T_H and n large enough",
+    "clean_filters": "filters that are not sparse",
+    "clean_variance_entropy": "H of the filters that are not sparse",
+    "clean_ratio": "H / T_H of the filters that are not sparse",
+    "orthogonality": "1 - mean |cosine| between output channels",
+    "peak": "largest |w|",
+    "span": "mean of max w - min w over filters (P2 fig. 6)",
+    "scale_known": "false where an integer weight's scale could not be found",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,53 +61,21 @@ def degeneration(db: Database, mode: str = "sound", rules: Rules | None = None) 
     check_mode(mode)
     rules = rules or Rules()
     (arrays,) = summaries(db, MomentsReduction())
-    arrays = {name: array[chosen(db)] for name, array in arrays.items()}
+    # Of all layers first: whether a model is untrained does not depend on the view.
+    judged = _judge(db.whole, arrays, mode, rules)
+    models, untrained = _untrained(db.whole, judged, rules)
+    judged = {name: values[chosen(db)] for name, values in judged.items()}
     layers = db.layers
-    known = layers["scale_known"].values
-    raw, clean, sparse = raw_state(arrays), state(arrays, CLEAN), state(arrays, SPARSE)
-    dead = layers["peak"].values == 0
-    sparsity = np.where(dead, float(mode == "sound"), sparse.count / raw.count)
-    sparsity, entropy = np.where(known, sparsity, np.nan), np.where(known, _entropy(raw), np.nan)
-    threshold = randomness_threshold(raw.count)
-    enough = raw.count >= (rules.smallest if mode == "sound" else rules.smallest_paper)
-    is_random = (entropy > 0) & (entropy >= threshold) & enough
-    clean_entropy = np.where(known, np.where(clean.count > 0, _entropy(clean), 0.0), np.nan)
-    clean_threshold = randomness_threshold(np.maximum(clean.count, 1))
-    verdict = {
-        "dead": dead,
-        "sparse": (sparsity > rules.sparse) & ~dead,
-        "collapsed": (raw.count >= rules.smallest) & (10**entropy < rules.collapsed) & ~dead,
-        "random": is_random,
-    }
-    of_model = layers["model_index"].values
-    _, position = np.unique(of_model, return_inverse=True)
-    judged = known & (raw.count >= rules.smallest)
-    fresh = is_random & (sparsity < rules.untrained_sparsity)
-    untrained = (np.bincount(position, judged & ~fresh) == 0) & (np.bincount(position, judged) > 0)
+    in_view = np.isin(models, np.unique(layers["model_index"].values))
     one = ("layer",)
     return xr.Dataset(
         {
-            "filters": (one, raw.count),
-            "sparsity": (one, sparsity, {"formula": "filters with all |w| < peak/100, share"}),
-            "variance_entropy": (one, entropy, {"formula": "P1 eq. 7"}),
-            "threshold": (one, threshold, {"formula": "P1 eq. 8"}),
-            "ratio": (one, _ratio(entropy, threshold)),
-            "random": (one, is_random),
-            "clean_filters": (one, clean.count),
-            "clean_variance_entropy": (one, clean_entropy),
-            "clean_ratio": (one, np.where(clean.count > 0, _ratio(clean_entropy, clean_threshold), np.nan)),
-            "orthogonality": (one, layers["orthogonality"].values),
-            "peak": (one, layers["peak"].values),
-            "span": (
-                one,
-                arrays["span"] / raw.count,
-                {"long_name": "mean of max w − min w over filters (P2 fig. 6)"},
-            ),
-            "verdict": (("layer", "rule"), np.stack([verdict[name] for name in VERDICTS], axis=1)),
-            "untrained": ("model", untrained),
+            **{name: (one, judged[name], {"long_name": doc}) for name, doc in MEASURES.items()},
+            "verdict": (("layer", "rule"), np.stack([judged[name] for name in VERDICTS], axis=1)),
+            "untrained": ("model", untrained[in_view]),
         },
         coords={
-            "model": layers["model"].values[np.unique(of_model, return_index=True)[1]],
+            "model": db.models["model"].values[db.models["layers"].values > 0],
             "layer_model": (one, layers["model"].values),
             "layer_name": (one, layers["layer_name"].values),
             "conv_depth": (one, layers["conv_depth"].values),
@@ -99,6 +84,49 @@ def degeneration(db: Database, mode: str = "sound", rules: Rules | None = None) 
         },
         attrs=provenance(db, mode=mode, formula="P1 eq. 7-8, torchconvquality"),
     )
+
+
+def _judge(db: Database, arrays: Arrays, mode: str, rules: Rules) -> dict[str, np.ndarray]:
+    """MEASURES and verdicts of every layer of the snapshot, (layers,) each."""
+    layers = db.layers
+    known: np.ndarray = layers["scale_known"].values
+    raw, clean, sparse = raw_state(arrays), state(arrays, CLEAN), state(arrays, SPARSE)
+    all_sparse = (layers["peak"].values == 0) & (mode == "sound")
+    sparsity = np.where(known, np.where(all_sparse, 1.0, sparse.count / raw.count), np.nan)
+    entropy = np.where(known, _entropy(raw), np.nan)
+    threshold = randomness_threshold(raw.count)
+    smallest = rules.smallest if mode == "sound" else rules.smallest_paper
+    clean_count = np.where(all_sparse, 0, clean.count)
+    clean_entropy = np.where(known, np.where(clean_count > 0, _entropy(clean), 0.0), np.nan)
+    clean_ratio = _ratio(clean_entropy, randomness_threshold(np.maximum(clean_count, 1)))
+    is_random = (entropy > 0) & (entropy >= threshold) & (raw.count >= smallest)
+    return {
+        "filters": raw.count,
+        "sparsity": sparsity,
+        "variance_entropy": entropy,
+        "threshold": threshold,
+        "ratio": _ratio(entropy, threshold),
+        "random": is_random,
+        "clean_filters": clean_count,
+        "clean_variance_entropy": clean_entropy,
+        "clean_ratio": np.where(clean_count > 0, clean_ratio, np.nan),
+        "orthogonality": layers["orthogonality"].values,
+        "peak": np.where(known, layers["peak"].values, np.nan),
+        "span": np.where(known, arrays["span"] / raw.count, np.nan),
+        "scale_known": known,
+        "dead": (layers["peak"].values == 0) & known,
+        "sparse": sparsity > rules.sparse,
+        "collapsed": (raw.count >= rules.smallest) & (10**entropy < rules.collapsed),
+    }
+
+
+def _untrained(db: Database, judged: dict[str, np.ndarray], rules: Rules) -> tuple[np.ndarray, np.ndarray]:
+    """Indices of the models that have layers; and whether every layer of enough filters is random and not sparse."""
+    models, position = np.unique(db.layers["model_index"].values, return_inverse=True)
+    enough = judged["filters"] >= rules.smallest
+    fresh = judged["random"] & (judged["sparsity"] < rules.untrained_sparsity)
+    found = (np.bincount(position, enough & ~fresh) == 0) & (np.bincount(position, enough) > 0)
+    return models, found
 
 
 def _entropy(states: Moments) -> np.ndarray:

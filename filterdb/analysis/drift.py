@@ -7,12 +7,12 @@ import json
 import numpy as np
 import xarray as xr
 
-from filterdb.analysis.grouping import Grouping, Key, chosen, group, provenance
+from filterdb.analysis.grouping import Grouping, Key, chosen, group, provenance, with_scale
 from filterdb.errors import UsageError
 from filterdb.numerics import divergence
 from filterdb.numerics.histogram import paper_probabilities, sound_probabilities
 from filterdb.numerics.moments import Moments, pool
-from filterdb.reduce.basis import Projection, layer_histograms, layer_moments, moved, projection
+from filterdb.reduce.basis import Projection, has_scale, layer_histograms, layer_moments, moved, projection
 from filterdb.store.database import Database
 
 METRICS = {
@@ -47,7 +47,8 @@ def drift(
     (component, group, other), the unweighted symmetric KL of each (up to 1,000 groups); count (group); probabilities
     and counts (group, component, bin); few (group). Coordinates: weights (component), bin_edges. Basis, weights,
     range and π are the snapshot's, whatever the view is. `mode`: "sound" or "paper" (method §0); `metric`: one of
-    METRICS; `scaled` False: raw filters (P2 A.2); `within`: one matrix per stratum, along `stratum` (absent: NaN).
+    METRICS; `scaled` False: raw filters (P2 A.2), without layers whose scale is unknown; `within`: one matrix per
+    stratum, along `stratum`, in the unstratified order (a group that a stratum lacks: NaN).
 
     Raises UsageError for unknown names.
     """
@@ -55,14 +56,19 @@ def drift(
         raise UsageError(f"metric: expected one of {', '.join(METRICS)}, got {metric!r}")
     if within is not None:
         strata = drift_strata(db, by, within, mode, metric, scaled=scaled)
-        together = xr.concat(list(strata.values()), dim="stratum", join="outer", combine_attrs="drop_conflicts")
-        return together.assign_coords(stratum=list(strata)).assign_attrs(within=group(db, within, mode).by)
-    grouping = group(db, by, mode)
+        whole = drift(db, by, mode, metric, scaled=scaled)
+        labels = whole["group"].values
+        same = [one.reindex(group=labels, other=labels) for one in strata.values()]
+        together = xr.concat(same, dim="stratum", combine_attrs="override").assign_coords(stratum=list(strata))
+        together.attrs = {**whole.attrs, "within": group(db, within, mode).by}
+        return together
     db, found = projection(db, mode, scaled=scaled)
+    db = with_scale(db, scaled=scaled)
+    grouping = group(db, by, mode)
     histograms = layer_histograms(db, found)
     counts = grouping.sums(histograms["counts"][chosen(db)])
     outside = grouping.sums((histograms["underflow"] + histograms["overflow"])[chosen(db)])
-    p = _probabilities(counts, histograms["counts"].sum(axis=0), found)
+    p = _probabilities(counts, histograms["counts"][has_scale(db.whole, scaled=scaled)].sum(axis=0), found)
     if metric == "frechet":
         matrix = _frechet(pool(layer_moments(db, scaled=scaled).pick(chosen(db)), grouping.index, len(grouping.labels)))
     else:
@@ -146,7 +152,7 @@ def _result(
             metric=metric,
             formula=METRICS[metric],
             scaled=int(found.axes.scaled),
-            range=[found.low, found.high],
+            range=found.histograms.edges[[0, -1]].tolist(),
             basis=found.id,
             basis_fitted_on=found.fitted_on,
             basis_moved=None if basis is None else json.dumps(moved(db, basis)),

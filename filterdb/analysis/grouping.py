@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from filterdb.errors import InputError, UsageError
+from filterdb.reduce.basis import has_scale
 from filterdb.store.database import Database
 from filterdb.version import __version__
 
@@ -62,7 +63,7 @@ def group(db: Database, by: Key | None, mode: str = "sound") -> Grouping:
     labels = [
         TIMES.join(part.labels[i] for part, i in zip(parts, pick, strict=True)) for pick in zip(*picks, strict=True)
     ]
-    return Grouping(",".join(keys), labels, index, ordered=False)
+    return Grouping(",".join(keys), _distinct(labels), index, ordered=False)
 
 
 def _single(db: Database, key: str, mode: str) -> Grouping:
@@ -70,7 +71,9 @@ def _single(db: Database, key: str, mode: str) -> Grouping:
         codes = depth_decile(db.layers["conv_depth_norm"].values)
         found, index = np.unique(codes, return_inverse=True)
         return Grouping(key, [DECILES[code] for code in found], index, ordered=True)
-    column = layer_ids(db) if key == "layer" else db.column(key)
+    if key == "layer":
+        return Grouping(key, layer_labels(db), np.arange(db.layers.sizes["layer"]), ordered=False)
+    column = db.column(key)
     if key == "task" and mode == "paper":
         column = np.array(["Segmentation" if "Segmentation" in str(label) else label for label in column], dtype=object)
     values, index = np.unique(column if column.dtype.kind in "biuf" else column.astype(str), return_inverse=True)
@@ -83,11 +86,32 @@ def depth_decile(conv_depth_norm: np.ndarray) -> np.ndarray:
     return np.asarray(cut, dtype=np.int64)
 
 
-def layer_ids(db: Database) -> np.ndarray:
-    """One unique text per layer of a view: model/layer."""
+def layer_labels(db: Database) -> list[str]:
+    """One text per layer of a view: model/layer."""
     layers = db.layers
     pairs = zip(layers["model"].values, layers["layer_name"].values, strict=True)
-    return np.array([f"{model}/{name}" for model, name in pairs], dtype=object)
+    return _distinct([f"{model}/{name}" for model, name in pairs])
+
+
+def _distinct(labels: list[str]) -> list[str]:
+    """Labels of different groups, told apart by `#k` where they read the same."""
+    taken: set[str] = set()
+    own = set(labels)
+    distinct = []
+    for label in labels:
+        unique, k = label, 1
+        while unique in taken or (k > 1 and unique in own):
+            k += 1
+            unique = f"{label}#{k}"
+        taken.add(unique)
+        distinct.append(unique)
+    return distinct
+
+
+def with_scale(db: Database, *, scaled: bool) -> Database:
+    """The view itself; for raw filters without the layers whose scale is unknown."""
+    known = has_scale(db, scaled=scaled)
+    return db if known.all() else db.keep(known, "scale known")
 
 
 def chosen(db: Database) -> slice | np.ndarray:

@@ -167,14 +167,13 @@ def build_segment(
     rows = [row | {"model_index": index} for index, result in enumerate(new) for row in result.rows]
     total = sum(row["row_size"] for row in rows)
     size = plan.chunk_rows(total, chunk_rows)
-    made_from = {
+    made_from: dict[str, Any] = {
         "format": schema.FORMAT,
         "extraction": EXTRACTION,
         "chunk_rows": size,
         "models": [[r.source.id, r.file_hash, dict(r.source.labels), dict(r.source.extra)] for r in new],
         "rejected": rejected,
     }
-    segment = Segment(files, hashlib.sha256(canonical(made_from)).hexdigest()[:20], total, size)
     first_with = {row["file_hash"]: model for model, row in reversed(known.items())}
     models = []
     for result in new:
@@ -202,7 +201,10 @@ def build_segment(
         )
         for variable in kinds
     }
-    return segment, tables
+    # The tables are part of the name: whoever reads a model differently, in the last digit of a table or in the words
+    # of a reason, makes another segment and never writes over this one.
+    made_from["tables"] = segments.tables_digest(tables)
+    return Segment(files, hashlib.sha256(canonical(made_from)).hexdigest()[:20], total, size), tables
 
 
 def write_tasks(segment: Segment, tables: dict[str, np.ndarray], new: list[Scan]) -> list[Any]:

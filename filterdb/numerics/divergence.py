@@ -61,8 +61,8 @@ def frechet(mean: Array, covariance: Array) -> Array:
     trace = np.trace(covariance, axis1=-2, axis2=-1)
     result = np.zeros((len(mean), len(mean)))
     for i in range(len(mean)):
-        inner = root[i] @ covariance @ root[i]
-        cross = np.sqrt(np.maximum(np.linalg.eigvalsh((inner + np.swapaxes(inner, -1, -2)) / 2), 0)).sum(axis=-1)
+        # tr((C₁^½ C₂ C₁^½)^½) as the sum of singular values of C₁^½ C₂^½: no digits lost to a square.
+        cross = np.linalg.svd(root[i] @ root, compute_uv=False).sum(axis=-1)
         result[i] = ((mean[i] - mean) ** 2).sum(axis=-1) + trace[i] + trace - 2 * cross
     return _clean(result)
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
-from filterdb.errors import DamageError, InputError, StoreError, StoreMissingError, UsageError
+from filterdb.errors import ConflictError, DamageError, InputError, StoreError, StoreMissingError, UsageError
 from filterdb.numerics import eigen
 from filterdb.numerics.moments import Moments, pool
 from filterdb.reduce.passes import summaries
@@ -26,7 +26,7 @@ from filterdb.reduce.reductions import (
     raw_state,
     state,
 )
-from filterdb.schema import KERNEL
+from filterdb.schema import WEIGHTS
 from filterdb.store import snapshot as snapshots
 from filterdb.store.database import Database
 from filterdb.store.snapshot import Snapshot, StoredBasis
@@ -63,10 +63,22 @@ def check_mode(mode: str) -> None:
         raise UsageError(f"mode: expected one of {', '.join(MODES)}, got {mode!r}")
 
 
+def has_scale(db: Database, *, scaled: bool) -> np.ndarray:
+    """Which of the view's layers may be used, (layers,) bool: raw, not those whose scale could not be found."""
+    known: np.ndarray = db.layers["scale_known"].values
+    return known | scaled
+
+
 def layer_moments(db: Database, *, scaled: bool) -> Moments:
-    """Moments of every layer of the whole snapshot, scaled or raw."""
+    """Moments of every layer of the whole snapshot, scaled or raw; raw layers without a scale count no filter."""
     (arrays,) = summaries(db, MomentsReduction())
-    return state(arrays, SCALED) if scaled else raw_state(arrays)
+    if scaled:
+        return state(arrays, SCALED)
+    raw = raw_state(arrays)
+    unknown = ~has_scale(db.whole, scaled=False)
+    count, mean, m2 = raw.count.copy(), raw.mean.copy(), raw.m2.copy()
+    count[unknown], mean[unknown], m2[unknown] = 0, 0.0, 0.0
+    return Moments(count, mean, m2)
 
 
 def whole_moments(db: Database, *, scaled: bool) -> Moments:
@@ -95,7 +107,8 @@ def _fitted(db: Database, mode: str, *, scaled: bool) -> Projection:
     """Fitted on the whole snapshot, the range that of the coefficients."""
     fit = eigen.decompose(whole_moments(db, scaled=scaled))
     (found,) = summaries(db, ExtremesReduction(Axes.of(fit.mean, fit.components, scaled=scaled)))
-    smallest, largest = found["smallest"].min(axis=0), found["largest"].max(axis=0)
+    used = has_scale(db.whole, scaled=scaled)
+    smallest, largest = found["smallest"][used].min(axis=0), found["largest"][used].max(axis=0)
     flip = (-smallest > largest) & (mode == "paper")
     # A mirrored component has mirrored coefficients, bit for bit: no second pass.
     smallest, largest = np.where(flip, -largest, smallest), np.where(flip, -smallest, largest)
@@ -123,11 +136,14 @@ def with_basis(db: Database) -> Database:
     if following is not None:
         return db.at(following)
     basis = fit_basis(db)
+    if not basis.is_usable:
+        log.warning("basis not committed: the filters of snapshot %d have no variance to fit one on", db.snapshot)
+        return _in_memory(db, basis)
     try:
         stored = snapshots.write_basis(db.files, basis)
         head = snapshots.latest(db.files)
         if head is not None and head.number == db.snapshot:
-            committed = snapshots.commit(db.files, db.state, lambda head: _with_basis(head, db, stored, refit=False))
+            committed = snapshots.commit(db.files, db.state, lambda found: _with_basis(found, db, stored))
             if committed.basis is not None and committed.segments == db.state.segments:
                 return db.at(committed)
         return _in_memory(db, stored)
@@ -139,36 +155,55 @@ def with_basis(db: Database) -> Database:
 
 
 def refit(db: Database) -> Database:
-    """Fit a new basis on the newest snapshot and commit it; what was counted in the old one stays with the old one."""
-    basis = snapshots.write_basis(db.files, fit_basis(db))
-    return db.at(snapshots.commit(db.files, db.state, lambda head: _with_basis(head, db, basis, refit=True)))
+    """Fit a new basis on the newest snapshot and commit it; what was counted in the old one stays with the old one.
+
+    Gives the whole database at the new snapshot. Raises ConflictError where an ingest commits meanwhile, InputError
+    where the filters have no variance.
+    """
+    head = snapshots.latest(db.files)
+    assert head is not None
+    newest = Database(db.files, head, kept=db.kept)
+    fitted = fit_basis(newest)
+    if not fitted.is_usable:
+        raise InputError(f"{db.url}: expected filters whose variance a basis can be fitted on, got none; ingest more")
+    basis = snapshots.write_basis(db.files, fitted)
+
+    def build(found: Snapshot | None) -> Snapshot:
+        if found is None or found.segments != head.segments:
+            raise ConflictError(f"{db.url}: expected to refit snapshot {head.number}, others added to it; run again")
+        return replace(found.next("refit"), basis=basis.id)
+
+    return newest.at(snapshots.commit(db.files, head, build))
 
 
 def fit_basis(db: Database) -> StoredBasis:
     """A basis fitted on the whole snapshot, with the range ±(3 + ‖mean‖₂)."""
     fit = eigen.decompose(whole_moments(db, scaled=True))
-    bound = float(np.sqrt(KERNEL[0] * KERNEL[1]) + np.linalg.norm(fit.mean))
-    return StoredBasis(
-        mean=fit.mean.tolist(),
-        components=fit.components.tolist(),
-        explained_variance_ratio=fit.explained_variance_ratio.tolist(),
-        range=[-bound, bound],
-        snapshot=db.snapshot,
-        filters=int(db.whole.counts["filters"]),
+    # A max-scaled filter's norm is at most 3; a trifle more, so that rounding leaves none outside.
+    bound = float(np.sqrt(WEIGHTS) + np.linalg.norm(fit.mean)) * (1 + 1e-12)
+    return snapshots.named(
+        StoredBasis(
+            mean=fit.mean.tolist(),
+            components=fit.components.tolist(),
+            explained_variance_ratio=fit.explained_variance_ratio.tolist(),
+            range=[-bound, bound],
+            snapshot=db.snapshot,
+            filters=int(db.whole.counts["filters"]),
+        )
     )
 
 
-def moved(db: Database, basis: StoredBasis) -> dict[str, list[float]]:
+def moved(db: Database, basis: StoredBasis) -> dict[str, Any]:
     """How far the snapshot's own PCA has moved from its frozen basis.
 
-    `angle`: largest principal angle of the leading k-dimensional subspaces, k = 1 … 8, radians; `alignment`: |V·V′ᵀ|'s
-    diagonal; `ratio_change`: explained-variance ratios now less those of the basis.
+    `angle`: largest principal angle of the leading k-dimensional subspaces, k = 1 … 8, radians; `alignment`: |V·V′ᵀ|
+    (9, 9); `ratio_change`: explained-variance ratios now less those of the basis.
     """
     now = eigen.decompose(whole_moments(db, scaled=True))
     _, components, ratios = basis.arrays()
     return {
         "angle": eigen.principal_angles(components, now.components).tolist(),
-        "alignment": np.abs(np.einsum("ij,ij->i", components, now.components)).tolist(),
+        "alignment": np.abs(components @ now.components.T).tolist(),
         "ratio_change": (now.explained_variance_ratio - ratios).tolist(),
     }
 
@@ -179,17 +214,16 @@ def _already_fitted(db: Database) -> Snapshot | None:
         following = snapshots.read(db.files, db.snapshot + 1)
     except (UsageError, StoreMissingError):
         return None
-    same = following.segments == db.state.segments and following.basis is not None
+    same = following.segments == db.state.segments and following.action == "reduce"
     return following if same else None
 
 
-def _with_basis(head: Snapshot | None, db: Database, basis: StoredBasis, *, refit: bool) -> Snapshot | None:
+def _with_basis(head: Snapshot | None, db: Database, basis: StoredBasis) -> Snapshot | None:
     """The snapshot that gives `head` the basis; None where another was first, or an ingest came between."""
     assert head is not None
-    if not refit and (head.basis is not None or head.segments != db.state.segments):
+    if head.basis is not None or head.segments != db.state.segments:
         return None
-    following = head.next("refit" if refit else "reduce")
-    return replace(following, basis=basis.id)
+    return replace(head.next("reduce"), basis=basis.id)
 
 
 def _in_memory(db: Database, basis: StoredBasis) -> Database:

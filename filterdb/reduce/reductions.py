@@ -71,7 +71,7 @@ class MomentsReduction(Reduction):
 
     @property
     def key(self) -> Key:
-        return Key("moments", 1)
+        return Key("moments", 1, canonical({"sparse_fraction": SPARSE_FRACTION}).decode())
 
     def compute(self, block: Block) -> Arrays:
         thresholds = block.peaks / SPARSE_FRACTION

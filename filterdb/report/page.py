@@ -106,7 +106,7 @@ def _models(db: Database) -> pd.DataFrame:
 def _degeneration(result: xr.Dataset) -> pd.DataFrame:
     names = ["filters", "conv_depth", "sparsity", "variance_entropy", "threshold", "ratio", "orthogonality"]
     rules = result["rule"].values
-    verdicts = [", ".join(rules[hit]) for hit in result["verdict"].values]
+    verdicts = [", ".join(rules[hit]) for hit in result["verdict"].values.astype(bool)]
     return pd.DataFrame(
         {
             "model": result["layer_model"].values,

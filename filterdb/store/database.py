@@ -89,6 +89,7 @@ class Database:
 
     def at(self, state: Snapshot) -> Database:
         """The same layers at another snapshot with the same segments."""
+        assert state.segments == self.state.segments
         whole = Database(self.files, state, kept=self.kept)
         whole.__dict__["tables"] = self.tables
         return whole if self.chosen is None else replace(self, state=state, parent=whole)

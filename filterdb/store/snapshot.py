@@ -20,6 +20,7 @@ import numpy as np
 
 from filterdb import schema
 from filterdb.errors import ConflictError, DamageError, StoreMissingError, UsageError
+from filterdb.schema import WEIGHTS
 from filterdb.store.files import Files
 from filterdb.store.segment import Segment
 
@@ -153,6 +154,11 @@ class StoredBasis:
     filters: int
     id: str = field(default="")
 
+    @property
+    def is_usable(self) -> bool:
+        """Whether it weighs the components at all: a basis of too few or equal filters would freeze zeros."""
+        return self.filters > WEIGHTS and sum(self.explained_variance_ratio) > 0
+
     def content(self) -> bytes:
         """Canonical bytes, the id left out: they give the id."""
         return canonical({key: value for key, value in asdict(self).items() if key != "id"})
@@ -167,12 +173,16 @@ def basis_name(basis_id: str) -> str:
     return f"bases/{basis_id}.json"
 
 
+def named(basis: StoredBasis) -> StoredBasis:
+    """The basis with its id, the hash of its content."""
+    return replace(basis, id=hashlib.sha256(basis.content()).hexdigest()[:16])
+
+
 def write_basis(files: Files, basis: StoredBasis) -> StoredBasis:
-    """Store a basis under the hash of its content; gives it with its id."""
-    named = replace(basis, id=hashlib.sha256(basis.content()).hexdigest()[:16])
-    if not files.create(basis_name(named.id), basis.content()):
-        raise DamageError(f"{files.url(basis_name(named.id))}: expected the basis of this name, got other bytes")
-    return named
+    """Store a named basis; gives it."""
+    if not files.create(basis_name(basis.id), basis.content()):
+        raise DamageError(f"{files.url(basis_name(basis.id))}: expected the basis of this name, got other bytes")
+    return basis
 
 
 def read_basis(files: Files, basis_id: str) -> StoredBasis:

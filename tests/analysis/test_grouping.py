@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,6 +12,7 @@ import filterdb as fdb
 from filterdb.analysis.drift import drift_strata
 from filterdb.analysis.grouping import DECILES, depth_decile
 from filterdb.errors import InputError, UsageError
+from tests.models import chain, weights
 
 
 def test_deciles_at_every_edge() -> None:
@@ -75,12 +78,34 @@ def test_strata(real_db: fdb.Database) -> None:
         assert one["count"].values[0] == by_hand.sum()
 
 
-def test_paper_mode_joins_the_segmentations(tmp_path: object) -> None:
-    from pathlib import Path
+def test_strata_keep_the_order_and_say_where_they_come_from(real_db: fdb.Database) -> None:
+    found = fdb.drift(real_db, by="depth_decile", within="model")
+    assert list(found["group"].values) == [label for label in DECILES if label in found["group"].values]
+    assert found.attrs["selection"] == "all"
+    assert (found.attrs["filters"], found.attrs["models"], found.attrs["within"]) == (335_243, 23, "model")
 
-    from tests.models import chain, weights
 
-    folder = Path(str(tmp_path))
+def test_layers_that_read_the_same_stay_apart(tmp_path: Path) -> None:
+    """Model m with layer x/conv0, and model m/x with layer conv0."""
+    chain(tmp_path / "a.onnx", weights(2, 2, seed=1), prefix="x/conv")
+    chain(tmp_path / "b.onnx", weights(3, 3, seed=2))
+    (tmp_path / "list.csv").write_text("path,name\na.onnx,m\nb.onnx,m/x\n")
+    db = fdb.ingest(tmp_path / "db", catalog=tmp_path / "list.csv").database
+    found = fdb.drift(db, by="layer")
+    assert dict(zip(found["group"].values, found["count"].values, strict=True)) == {"m/x/conv0": 4, "m/x/conv0#2": 9}
+
+
+def test_untrained_is_a_matter_of_the_whole_model(tmp_path: Path) -> None:
+    line = np.outer(np.arange(1, 101), np.arange(1, 10)).reshape(10, 10, 3, 3).astype(np.float32)
+    chain(tmp_path / "m.onnx", weights(10, 10), line)
+    db = fdb.ingest(tmp_path / "db", [tmp_path / "m.onnx"]).database
+    for view in (db, db.select(conv_depth=0)):
+        assert not fdb.degeneration(view)["untrained"].values.any()
+    assert bool(fdb.degeneration(db)["random"][0])
+
+
+def test_paper_mode_joins_the_segmentations(tmp_path: Path) -> None:
+    folder = tmp_path
     rows = ["path,task"]
     for i, task in enumerate(["Semantic Segmentation", "Instance Segmentation", "Detection"]):
         chain(folder / f"{i}.onnx", weights(8, 8, seed=i))

@@ -111,7 +111,7 @@ def test_paper_drift_equals_the_double_loop(db: fdb.Database, filters: np.ndarra
 def test_sound_drift_equals_its_definition(db: fdb.Database, filters: np.ndarray) -> None:
     values = oracles.scaled(filters)
     mean = values.mean(axis=0)
-    components, singular, ratio = oracles.svd_pca(values)
+    components, _, ratio = oracles.svd_pca(values)
     bound = 3 + np.linalg.norm(mean)
     coefficients = (values - mean) @ components.T
     edges = np.linspace(-bound, bound, 71)
@@ -129,7 +129,7 @@ def test_sound_drift_equals_its_definition(db: fdb.Database, filters: np.ndarray
             both = [entropy(p[a][k], p[b][k]) + entropy(p[b][k], p[a][k]) for k in range(9)]
             np.testing.assert_allclose(found["drift"][i, j], ratio @ both, rtol=1e-6, atol=1e-9)
             np.testing.assert_allclose(found["per_component"][:, i, j], both, rtol=1e-6, atol=1e-9)
-    assert found.attrs["range"] == pytest.approx([-bound, bound], rel=1e-12)
+    assert found.attrs["range"] == pytest.approx([-bound, bound], rel=2e-12)
     assert not found["outside"].values.any()
     few = {label for label, index in groups.items() if len(index) < 1_000}
     assert set(found["group"].values[found["few"].values]) == few

@@ -11,7 +11,7 @@ import pytest
 
 import filterdb as fdb
 from filterdb.errors import ConflictError, InputError
-from filterdb.ingest import run, write
+from filterdb.ingest import run
 from filterdb.store.segment import Segment
 from tests.models import chain, save, weights
 
@@ -261,7 +261,7 @@ def test_empty_models_are_models(tmp_path: Path) -> None:
     db = fdb.ingest(tmp_path / "db", [tmp_path / "none.onnx"]).database
     assert db.counts == {"filters": 0, "layers": 0, "models": 1}
     assert db.dataset.filters.shape == (0, 9)
-    with pytest.raises(InputError, match="at least one layer"):
+    with pytest.raises(InputError, match="at least one filter"):
         fdb.drift(db, by="task")
     with pytest.raises(InputError, match="at least one"):
         fdb.pca(db)

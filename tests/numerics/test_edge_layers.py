@@ -75,7 +75,7 @@ def test_verdicts(db: fdb.Database) -> None:
     verdicts = {
         model: set(rules[hit]) for model, hit in zip(found["layer_model"].values, found["verdict"].values, strict=True)
     }
-    assert verdicts["zero"] == {"dead"}
+    assert verdicts["zero"] == {"dead", "sparse", "collapsed"}
     assert verdicts["constant"] == {"collapsed"}
     assert verdicts["line"] == {"collapsed"}
     assert verdicts["random"] == {"random"}
@@ -86,7 +86,10 @@ def test_verdicts(db: fdb.Database) -> None:
     assert float(by_model["variance_entropy"].sel(layer="zero")) == 0
     assert float(fdb.degeneration(db, "paper").set_index(layer="layer_model")["sparsity"].sel(layer="zero")) == 0
     assert float(by_model["sparsity"].sel(layer="sparse")) == pytest.approx(0.75, abs=0.01)
-    assert set(found["model"].values[found["untrained"].values]) >= {"random"}
+    assert set(found["model"].values[found["untrained"].values]) == {"random", "huge", "tiny", "denormal"}
+    dead = by_model.sel(layer="zero")
+    assert (int(dead["clean_filters"]), float(dead["clean_variance_entropy"])) == (0, 0)
+    assert np.isnan(dead["clean_ratio"])
 
 
 @pytest.mark.parametrize("mode", ["sound", "paper"])
@@ -110,3 +113,14 @@ def test_unknown_scale_gets_no_verdict(tmp_path: Path) -> None:
     assert np.isnan(found["sparsity"]).all() and np.isnan(found["variance_entropy"]).all()
     assert not found["verdict"].values.any()
     assert not found["untrained"].values.any()
+    assert np.isnan(found["peak"]).all() and np.isnan(found["span"]).all()
+    chain(tmp_path / "float.onnx", weights(16, 16))
+    chain(tmp_path / "other.onnx", weights(16, 16, seed=1))
+    alone = fdb.ingest(tmp_path / "alone", [tmp_path / "float.onnx", tmp_path / "other.onnx"]).database
+    both = fdb.ingest(tmp_path / "db", [tmp_path / "float.onnx", tmp_path / "other.onnx"]).database
+    # Its integer codes, up to 127, neither widen the raw range nor weigh in the raw basis of the others.
+    for mode in ("sound", "paper"):
+        expected, found = (fdb.drift(db, by="model", mode=mode, scaled=False) for db in (alone, both))
+        np.testing.assert_allclose(found["drift"], expected["drift"], rtol=1e-12)
+        assert found.attrs["selection"] == "scale known"
+    np.testing.assert_allclose(fdb.pca(both, scaled=False)["covariance"], fdb.pca(alone, scaled=False)["covariance"])

@@ -26,7 +26,7 @@ def test_threshold_against_known_points() -> None:
 
 @pytest.mark.parametrize("n", [64, 256, 2_048])
 def test_normal_layers_lie_above_the_threshold(n: int) -> None:
-    """P1's experiment: the threshold is the smallest entropy of random layers, so most exceed it (its fit cuts through them)."""
+    """P1's experiment: the threshold is a fit of the smallest entropies of random layers, so most exceed it."""
     rng = np.random.default_rng(n)
     above = 0
     for _ in range(50):

@@ -167,6 +167,40 @@ def test_the_first_reduce_commits_the_basis_and_later_snapshots_inherit_it(small
     assert fdb.drift(grown, by="layer").attrs["basis"] == first.attrs["basis"]  # pinned to its snapshot
 
 
+def test_refit_takes_the_newest_snapshot(small: Database, tmp_path: Path) -> None:
+    """From an old handle too: the basis is that of what is there now, and the result opens."""
+    fdb.drift(small, by="layer")
+    chain(tmp_path / "b.onnx", weights(30, 30, seed=3))
+    fdb.ingest(small.url, [tmp_path / "b.onnx"], chunk_rows=10)
+    refitted = fdb.refit(small)
+    assert refitted.basis is not None
+    assert (refitted.snapshot, refitted.basis.snapshot, refitted.basis.filters) == (3, 2, 972)
+    assert fdb.drift(refitted, by="model").sizes["group"] == 2
+
+
+def test_a_basis_without_variance_is_not_frozen(tmp_path: Path) -> None:
+    chain(tmp_path / "flat.onnx", np.full((8, 8, 3, 3), 0.5, np.float32))
+    db = fdb.ingest(tmp_path / "db", [tmp_path / "flat.onnx"]).database
+    assert fdb.drift(db, by="model").attrs["basis"]
+    assert fdb.open(db.url).snapshot == 0
+    for i in range(2):
+        chain(tmp_path / f"{i}.onnx", weights(20, 20, seed=i) + np.float32(3 * i))
+    grown = fdb.ingest(db.url, [tmp_path / "0.onnx", tmp_path / "1.onnx"]).database
+    found = fdb.drift(grown, by="model")
+    assert float(found["drift"].max()) > 0.1
+    assert fdb.open(db.url).state.basis == found.attrs["basis"]
+
+
+def test_nothing_lies_outside_the_sound_range(tmp_path: Path) -> None:
+    """Filters of nine equal weights have norm 3, the very bound: rounding must not push them over it."""
+    for share in range(1, 8):
+        box = np.where(np.arange(800) % 8 < share, 1, -1).astype(np.float32).reshape(-1, 1, 1, 1)
+        w = np.concatenate([box, -box]) * np.ones((1, 1, 3, 3), np.float32)
+        chain(tmp_path / f"{share}.onnx", w)
+        db = fdb.ingest(tmp_path / f"db{share}", [tmp_path / f"{share}.onnx"]).database
+        assert not fdb.drift(db, by="layer")["outside"].values.any()
+
+
 def test_history_without_a_basis_gets_one_in_memory(small: Database, tmp_path: Path) -> None:
     chain(tmp_path / "b.onnx", weights(3, 5, seed=3))
     fdb.ingest(small.url, [tmp_path / "b.onnx"], chunk_rows=10)
@@ -216,5 +250,5 @@ def test_a_database_without_filters(tmp_path: Path) -> None:
     from tests.models import model, save
 
     save(tmp_path / "m.onnx", model([]))
-    with pytest.raises(fdb.errors.InputError, match="not an ONNX model|at least one"):
+    with pytest.raises(fdb.errors.InputError, match=r"not an ONNX model|at least one"):
         fdb.pca(fdb.ingest(tmp_path / "db", [tmp_path / "m.onnx"]).database)

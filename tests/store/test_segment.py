@@ -183,7 +183,7 @@ def test_damage_to_a_summary_is_an_error_and_deleting_it_heals(copy: Path) -> No
     (moments,) = (copy / "summaries").rglob("moments-*.npz")
     for position in (0, 40, moments.stat().st_size // 2, -1):
         flip(moments, position)
-        with pytest.raises(DamageError, match=r"moments-v1\.npz"):
+        with pytest.raises(DamageError, match=r"moments-v1-\w+\.npz"):
             fdb.pca(fdb.open(copy))
         flip(moments, position)
     with np.load(moments) as plain:  # a plain NumPy archive
@@ -209,5 +209,5 @@ def test_damage_to_the_basis(copy: Path) -> None:
     with pytest.raises(DamageError, match="bases"):
         fdb.drift(fdb.open(copy), by="layer")
     path.unlink()
-    with pytest.raises(DamageError, match="bases.*refit"):
+    with pytest.raises(DamageError, match=r"bases.*refit"):
         fdb.drift(fdb.open(copy), by="layer")
