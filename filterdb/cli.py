@@ -44,7 +44,9 @@ def main() -> None:
         code = commands.main(prog_name="filterdb", standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
     except click.ClickException as error:
-        error.show()
+        command = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "filterdb"
+        line = " ".join(error.format_message().split())
+        click.echo(f"filterdb: {tables.printable(line)} (see `{command} --help`)", err=True)
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         click.echo("stopped", err=True)
@@ -95,12 +97,11 @@ def _place(command: Command) -> Command:
         debug: bool,
         **kwargs: Any,
     ) -> Any:
-        del debug
         if sum(option is not None for option in (threads, workers, scheduler)) > 1:
             raise UsageError("expected at most one of --threads, --workers, --scheduler, got several")
         tls = {"tls_ca_file": tls_ca, "tls_client_cert": tls_cert, "tls_client_key": tls_key}
         security = Security(require_encryption=True, **tls) if any(tls.values()) else None
-        with cluster.session(Session(threads, workers, scheduler, security)):
+        with cluster.session(Session(threads, workers, scheduler, security, debug=debug)):
             return command(*args, **kwargs)
 
     for option in reversed(options):

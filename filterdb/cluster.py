@@ -6,6 +6,7 @@ whatever `dask.config` says). The command line opens a `session`, whose cluster 
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -33,8 +34,14 @@ class Session:
     scheduler: str | None = None
     security: Security | None = None
     quiet: bool = False
+    debug: bool = False
     _stack: ExitStack = field(default_factory=ExitStack)
     _started: bool = False
+
+    @property
+    def log_level(self) -> int:
+        """Of the cluster: a failed task is told once, by the command."""
+        return logging.INFO if self.debug else logging.CRITICAL
 
     def start(self) -> None:
         """Start or connect, once."""
@@ -49,7 +56,7 @@ class Session:
         else:
             size = {} if self.workers is None else {"n_workers": self.workers, "threads_per_worker": 1}
             cluster = self._stack.enter_context(
-                LocalCluster(dashboard_address="127.0.0.1:0", silence_logs="ERROR", **size)
+                LocalCluster(dashboard_address="127.0.0.1:0", silence_logs=self.log_level, **size)
             )
             client = self._stack.enter_context(Client(cluster))
         if not self.quiet:

@@ -26,6 +26,9 @@ CHUNK_ROWS = 1_048_576
 UNKNOWN = "unknown"
 """The label of a catalog value that is missing."""
 
+REJECTED = "rejected"
+"""The ledger's code of a file that is no readable model."""
+
 LABELS = (
     "task",
     "visual_category",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import math
@@ -9,6 +10,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePath
+from urllib.parse import urlsplit, urlunsplit
 
 import pandas as pd
 
@@ -27,6 +29,11 @@ class ModelSource:
     has_row: bool = False
 
     @property
+    def shown(self) -> str:
+        """Where it lies, as it may be shown and stored: without user names, passwords and signatures."""
+        return without_secrets(self.url)
+
+    @property
     def extra_json(self) -> str:
         """Further catalog columns as JSON with sorted names."""
         return json.dumps(dict(self.extra), sort_keys=True, ensure_ascii=False)
@@ -38,16 +45,18 @@ def parse_catalog(data: bytes, url: str) -> list[ModelSource]:
     Columns: path (required), name (else the path is the model's id), schema.LABELS; further ones are kept as text. A
     missing value becomes the label "unknown". Raises InputError for a catalog that cannot be used.
     """
-    table = _read_table(data, url)
-    if "path" not in table.columns:
-        raise InputError(f"{url}: expected a column `path`, got {', '.join(map(str, table.columns)) or 'none'}")
+    columns, rows = _read_table(data, url)
+    if "path" not in columns:
+        raise InputError(f"{url}: expected a column `path`, got {', '.join(columns) or 'none'}")
     sources = []
-    for number, row in enumerate(table.to_dict("records"), start=1):
-        values = {str(key): _text(value) for key, value in row.items()}
+    for number, row in enumerate(rows, start=1):
+        if len(row) != len(columns):
+            raise InputError(f"{url} row {number}: expected {len(columns)} fields as in the head, got {len(row)}")
+        values = dict(zip(columns, row, strict=True))
         path = values.pop("path")
         if not path:
             raise InputError(f"{url} row {number}: expected a path, got nothing")
-        name = values.pop("name", "") or path
+        name = values.pop("name", "") or without_secrets(path)
         labels = {label: values.pop(label, "") or UNKNOWN for label in LABELS}
         extra = {key: value or UNKNOWN for key, value in values.items()}
         sources.append(ModelSource(name, _beside(url, path), labels, extra, has_row=True))
@@ -57,6 +66,14 @@ def parse_catalog(data: bytes, url: str) -> list[ModelSource]:
     return sources
 
 
+def without_secrets(url: str) -> str:
+    """A URL without user, password and query; a path as text that UTF-8 can carry."""
+    if "://" in url:
+        parts = urlsplit(url)
+        url = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+    return url.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
 def check_unique(sources: list[ModelSource], where: str) -> None:
     """Raise InputError where two sources have the same id."""
     twice = [name for name, count in Counter(source.id for source in sources).items() if count > 1]
@@ -64,17 +81,23 @@ def check_unique(sources: list[ModelSource], where: str) -> None:
         raise InputError(f"{where}: expected each model name once, got {twice[0]!r} more than once; rename one of them")
 
 
-def _read_table(data: bytes, url: str) -> pd.DataFrame:
+def _read_table(data: bytes, url: str) -> tuple[list[str], list[list[str]]]:
+    """Column names and rows of texts."""
     suffix = PurePath(url).suffix.lower()
     try:
         if suffix == ".parquet":
-            return pd.read_parquet(io.BytesIO(data))
-        if suffix in {".csv", ".tsv", ".txt"}:
-            separator = "," if suffix == ".csv" else "\t"
-            return pd.read_csv(io.BytesIO(data), dtype=str, sep=separator, keep_default_na=False, skipinitialspace=True)
+            table = pd.read_parquet(io.BytesIO(data))
+            rows = [[_text(value) for value in row] for row in table.itertuples(index=False)]
+            return [str(column) for column in table.columns], rows
+        if suffix in {".csv", ".tsv"}:
+            # Not pandas: it takes a field too many for an index and shifts the labels.
+            text = io.StringIO(data.decode("utf-8-sig"), newline="")
+            reader = csv.reader(text, delimiter="," if suffix == ".csv" else "\t", strict=True)
+            head, *rows = [[cell.strip() for cell in row] for row in reader if row] or [[]]
+            return head, rows
     except ImportError as error:
         raise MissingExtraError(f"{url}: reading Parquet needs the extra: pip install 'filterdb[parquet]'") from error
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, csv.Error) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{url}: expected a {suffix[1:]} table, got something else ({reason})") from error
     raise InputError(f"{url}: expected a catalog that ends in .csv, .tsv or .parquet, got {suffix or 'no suffix'}")

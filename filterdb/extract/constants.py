@@ -28,6 +28,16 @@ class NotStoredError(Exception):
         self.reason = reason
 
 
+ODD = (ValueError, TypeError, KeyError, IndexError, AttributeError, ArithmeticError, RecursionError, MemoryError)
+"""What reading an odd model can raise besides our own errors: such a model or layer is put aside with its reason."""
+
+
+def one_line(error: BaseException, folder: Path) -> str:
+    """An error of others' as the end of a line of ours; where the file lies just now is left out of it."""
+    text = " ".join(str(error).replace(f"{folder}/", "").replace(str(folder), ".").split())
+    return f"{type(error).__name__} {text[:200]}".strip()
+
+
 @dataclass(frozen=True, slots=True)
 class Constant:
     """A folded constant: its values, the dtype in which the model stores it, and the way from there."""
@@ -53,7 +63,11 @@ def fold(value: Value | None, folder: Path) -> Constant:
     if node is None:
         raise NotStoredError("computed", f"the weight is {value.origin}")
     if node.is_standard and node.op_type in _FOLDERS:
-        return _FOLDERS[node.op_type](node, folder)
+        try:
+            return _FOLDERS[node.op_type](node, folder)
+        except ODD as error:
+            reason = f"the weight's {node.op_type} cannot be folded: {one_line(error, folder)}"
+            raise NotStoredError("unreadable", reason) from error
     if node.is_standard and node.op_type == "ConstantOfShape":
         raise NotStoredError("generated", "the weight is filled by ConstantOfShape")
     raise NotStoredError("computed", f"the weight is computed at run time by {node.op_type}")
@@ -79,21 +93,21 @@ def rank_of(value: Value | None, folder: Path) -> int | None:
 def _stored(tensor: onnx.TensorProto, folder: Path, origin: str) -> Constant:
     try:
         values = numpy_helper.to_array(tensor, base_dir=str(folder))
-    except (ValueError, TypeError, KeyError, OverflowError, OSError, ValidationError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise NotStoredError("unreadable", f"the weight's tensor cannot be read: {reason}") from error
+    except (*ODD, OSError, ValidationError) as error:
+        raise NotStoredError("unreadable", f"the weight's tensor cannot be read: {one_line(error, folder)}") from error
     return Constant(values, str(values.dtype), (origin,))
 
 
 def _constant(node: Node, folder: Path) -> Constant:
-    attribute = next(iter(node.attributes.values()), None)
-    if attribute is None or attribute.name == "sparse_value":
-        raise NotStoredError("sparse", "the weight is a Constant node without a dense value")
-    if attribute.name == "value":
+    # By its name here: inside a function the attribute may be one of the call's, under another name.
+    name, attribute = next(iter(node.attributes.items()), ("nothing", None))
+    if attribute is None or name == "sparse_value":
+        raise NotStoredError("sparse", f"the weight is a Constant node with {name}")
+    if name == "value":
         return _stored(attribute.t, folder, "Constant")
-    dtype = {"value_float": "f4", "value_floats": "f4", "value_int": "i8", "value_ints": "i8"}.get(attribute.name)
+    dtype = {"value_float": "f4", "value_floats": "f4", "value_int": "i8", "value_ints": "i8"}.get(name)
     if dtype is None:
-        raise NotStoredError("dtype", f"the weight is a Constant node with {attribute.name}")
+        raise NotStoredError("dtype", f"the weight is a Constant node with {name}")
     values = np.array(helper.get_attribute_value(attribute), dtype=dtype)
     return Constant(values, str(values.dtype), ("Constant",))
 
@@ -105,12 +119,19 @@ def _identity(node: Node, folder: Path) -> Constant:
 
 def _cast(node: Node, folder: Path) -> Constant:
     constant = fold(node.input(0), folder)
-    target = _dtype(node.integer("to", 0))
+    target = _cast_target(node)
     # float8 and 4-bit targets saturate and round in ways of their own: no exporter casts a weight to them.
     if target not in _CASTABLE:
         raise NotStoredError("computed", f"the weight is cast to {target}, which is not folded")
     with np.errstate(over="ignore", invalid="ignore"):
         return constant.then(constant.values.astype(target), f"Cast({target})")
+
+
+def _cast_target(node: Node) -> np.dtype:
+    attribute = node.attributes.get("to")
+    if attribute is not None and attribute.type == onnx.AttributeProto.STRING:  # opset 1 to 5
+        return _dtype(onnx.TensorProto.DataType.Value(attribute.s.decode()))
+    return _dtype(node.integer("to", 0))
 
 
 def _reshape(node: Node, folder: Path) -> Constant:
@@ -168,6 +189,10 @@ def dequantize(
     }
     shifted = values.astype(np.int64 if is_integer else np.float32)
     if zero_point is not None:
+        if zero_point.dtype != values.dtype:
+            raise NotStoredError(
+                "unreadable", f"a zero point of {zero_point.dtype} does not fit {values.dtype} weights"
+            )
         shifted = shifted - _along(zero_point.astype(shifted.dtype), values, axis, block)
     product: np.ndarray = shifted.astype(np.float32) * _along(scale.astype(np.float32), values, axis, block)
     return product

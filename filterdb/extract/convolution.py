@@ -96,14 +96,18 @@ def _downstream_scale(node: Node, folder: Path, channels: int) -> np.ndarray | N
     """The constant by which a ConvInteger's result is multiplied, a scalar or one per channel; None if not found."""
     value = node.outputs[0]
     for _ in range(MAX_STEPS):
-        if len(value.consumers) != 1 or not value.consumers[0].is_standard:
+        # A call consumes by what is inside the function.
+        consumers = [consumer for consumer in value.consumers if not consumer.is_call]
+        if len(consumers) != 1 or not consumers[0].is_standard:
             return None
-        consumer = value.consumers[0]
+        (consumer,) = consumers
         if consumer.op_type == "Mul":
-            others = [other for other in consumer.inputs if other is not value]
+            # Seen from inside a body the value is another object with the same consumers.
+            others = [other for other in consumer.inputs if other and other.consumers is not value.consumers]
             factors = _constant_factors(others[0], folder, MAX_STEPS) if len(others) == 1 else []
-            return _per_channel(factors, channels)
-        if consumer.op_type not in {"Cast", "Identity"}:
+            if factors:
+                return _per_channel(factors, channels)
+        elif consumer.op_type not in {"Cast", "Identity"}:
             return None
         value = consumer.outputs[0]
     return None

@@ -108,7 +108,7 @@ def build_graph(model: onnx.ModelProto, where: str = "model") -> Graph:
     builder = _Builder(where, {(f.domain, f.name, f.overload): f for f in model.functions})
     builder.graph(model.graph, {}, None)
     opsets = {"ai.onnx" if not entry.domain else entry.domain: entry.version for entry in model.opset_import}
-    producer = f"{model.producer_name} {model.producer_version}".strip()
+    producer = f"{_text(model.producer_name)} {_text(model.producer_version)}".strip()
     return Graph(builder.nodes, producer, opsets.get("ai.onnx", 0))
 
 
@@ -154,13 +154,13 @@ class _Builder:
         before = [value.length for value in (*inputs, *captured) if value is not None and value.length is not None]
         key = (proto.domain, proto.op_type, proto.overload)
         node = Node(
-            op_type=proto.op_type,
-            domain=proto.domain,
-            name=proto.name,
+            op_type=_text(proto.op_type),
+            domain=_text(proto.domain),
+            name=_text(proto.name),
             attributes=attributes,
             inputs=inputs,
             outputs=(),
-            output_names=tuple(name for name in proto.output if name),
+            output_names=tuple(_text(name) for name in proto.output if name),
             length=max(before) + 1 if before else None,
             is_call=key in self.functions,
         )
@@ -200,6 +200,11 @@ class _Builder:
         self.walk(function.node, scope, {**defaults, **node.attributes})
         self.active.pop()
         return [scope.get(name, Value()) for name in function.output]
+
+
+def _text(value: str | bytes) -> str:
+    """A name of the file; protobuf gives bytes where it is not UTF-8."""
+    return value if isinstance(value, str) else value.decode("utf-8", "replace")
 
 
 def _seen_through(value: Value, owner: Node) -> Value:

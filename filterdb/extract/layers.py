@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx.external_data_helper import ExternalDataInfo, uses_external_data
+from onnx.external_data_helper import uses_external_data
 
 from filterdb.extract.constants import NotStoredError
 from filterdb.extract.convolution import (
@@ -25,6 +26,9 @@ from filterdb.extract.convolution import (
 )
 from filterdb.extract.graph import Node, build_graph, parse
 from filterdb.schema import KERNEL
+
+MAX_WEIGHTS = 2**40
+"""A tensor that says that it has more numbers lies."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +144,8 @@ def _stored_shape(node: Node, folder: Path, shapes: Counter[tuple[int, ...]]) ->
         raise NotStoredError("rank", f"the weight has rank {len(shape)}, a filter of {len(shape) - 2} dimensions")
     if min(shape) < 1:
         raise NotStoredError("empty", f"the weight has shape {shape}")
+    if math.prod(shape) > MAX_WEIGHTS:
+        raise NotStoredError("unreadable", f"the weight's tensor says that it has shape {shape}")
     shapes[shape[2:]] += shape[0] * shape[1]
     if shape[2:] != KERNEL:
         raise NotStoredError("kernel", f"the kernel is {shape[2]}×{shape[3]}")
@@ -186,8 +192,8 @@ def _batch_normalised(convolutions: list[Node]) -> set[Node]:
 
 def external_files(proto: onnx.ModelProto) -> list[str]:
     """Locations of external data that a model names, relative to its folder, in order, each once."""
-    locations = (ExternalDataInfo(tensor).location for tensor in _tensors(proto) if uses_external_data(tensor))
-    return list(dict.fromkeys(locations))
+    entries = (entry for tensor in _tensors(proto) if uses_external_data(tensor) for entry in tensor.external_data)
+    return list(dict.fromkeys(entry.value for entry in entries if entry.key == "location"))
 
 
 def _tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
@@ -14,14 +15,14 @@ import dask
 import numpy as np
 
 from filterdb import cluster, plan, schema
-from filterdb.errors import ConflictError, InputError
-from filterdb.extract.catalog import ModelSource, check_unique, parse_catalog
+from filterdb.errors import ConflictError, InputError, UsageError
+from filterdb.extract.catalog import ModelSource, check_unique, parse_catalog, without_secrets
 from filterdb.ingest.scan import Scan, scan
 from filterdb.ingest.write import Piece, write_chunks
 from filterdb.store import segment as segments
 from filterdb.store import snapshot as snapshots
 from filterdb.store.database import Database
-from filterdb.store.files import Files, expand, is_remote, read_input
+from filterdb.store.files import Files, expand, is_remote, local_path, read_input
 from filterdb.store.segment import Segment
 from filterdb.store.snapshot import Entry, Snapshot, canonical
 
@@ -63,21 +64,25 @@ def ingest(
     base = snapshots.latest(files)
     old = None if base is None else Database(files, base)
     known = {} if old is None else _known(old)
+    # Fresh names: a cluster must not answer with what it read of a file before.
+    token = uuid.uuid4().hex[:8]
     tasks = [
         dask.delayed(scan, traverse=False)(
-            source, known.get(source.id, {}).get("file_hash"), dask_key_name=_key("scan", source)
+            source, known.get(source.id, {}).get("file_hash"), dask_key_name=f"scan-{token}-{position}"
         )
-        for source in found
+        for position, source in enumerate(found)
     ]
     scans: list[Scan] = cluster.run(tasks, "scan")
     rejected = {result.source.id: result.rejected for result in scans if result.rejected is not None}
+    listed = set() if old is None else _rejections(old)
+    unlisted = {model: reason for model, reason in rejected.items() if (model, reason) not in listed}
     present = [result.source.id for result in scans if not result.rejected and _is_present(result, known)]
     new = [result for result in scans if not result.rejected and result.source.id not in present]
     if not new:
         if old is None or not present:
             raise InputError(next(iter(rejected.values())))
         return Ingested(old, None, [], present, rejected)
-    segment, tables = build_segment(files, new, rejected, known, chunk_rows)
+    segment, tables = build_segment(files, new, unlisted, known, chunk_rows)
     digests = segments.create(segment, tables)
     cluster.run(write_tasks(segment, tables, new), "write")
     entry = Entry(
@@ -97,27 +102,33 @@ def ingest(
 def find_sources(sources: Sources, catalog: str | os.PathLike[str] | None) -> list[ModelSource]:
     """The models that sources and catalog name, in catalog order, then in the order of the sources."""
     rows: list[ModelSource] = []
+    if not sources and catalog is None:
+        raise UsageError("ingest: expected sources or a catalog, got neither")
     if catalog is not None:
-        place = os.fspath(catalog)
-        rows = parse_catalog(read_input(place), place)
-    if not sources:
-        if catalog is None:
-            raise InputError("ingest: expected sources or a catalog, got neither")
+        place = local_path(os.fspath(catalog))
+        rows = [replace(row, url=_absolute(row.url)) for row in parse_catalog(read_input(place), place)]
         for row in rows:
             if not is_remote(row.url) and not Path(row.url).is_file():
                 raise InputError(
                     f"{os.fspath(catalog or '')}: model {row.id!r}: expected a file at {row.url}, found none"
                 )
+    if not sources:
         return rows
     by_place = {_place(row.url): (position, row) for position, row in enumerate(rows)}
     listed: dict[str, tuple[int, ModelSource]] = {}
     for source in sources:
         for name in expand(os.fspath(source)):
             place = _place(name)
-            listed.setdefault(place, by_place.get(place, (len(rows), ModelSource(_as_id(name), name))))
+            listed.setdefault(place, by_place.get(place, (len(rows), ModelSource(_as_id(name), _absolute(name)))))
     found = [source for _, source in sorted(listed.values(), key=lambda item: item[0])]
     check_unique(found, "ingest")
     return found
+
+
+def _absolute(url: str) -> str:
+    """Where workers find it, whatever folder they run in."""
+    url = local_path(url)
+    return url if is_remote(url) else str(Path(url).absolute())
 
 
 def _place(url: str) -> str:
@@ -125,7 +136,14 @@ def _place(url: str) -> str:
 
 
 def _as_id(name: str) -> str:
-    return name if is_remote(name) else Path(name).as_posix()
+    return without_secrets(name if is_remote(name) else Path(name).as_posix())
+
+
+def _rejections(db: Database) -> set[tuple[str, str]]:
+    """What the snapshot's ledger has of files that are no models: id and reason."""
+    ledger = db.skipped
+    rows = zip(*(ledger[f"skipped_{name}"].values.astype(str) for name in ("model", "code", "reason")), strict=True)
+    return {(model, reason) for model, code, reason in rows if code == schema.REJECTED}
 
 
 def _known(db: Database) -> dict[str, dict[str, Any]]:
@@ -147,7 +165,7 @@ def _is_present(result: Scan, known: dict[str, dict[str, Any]]) -> bool:
     if stored["file_hash"] != result.file_hash:
         raise InputError(
             f"model {source.id!r}: expected the content that is stored under this name ({stored['file_hash'][:12]}…), "
-            f"got other content ({result.file_hash[:12]}…) from {source.url}; give it another `name` in the catalog"
+            f"got other content ({result.file_hash[:12]}…) from {source.shown}; give it another `name` in the catalog"
         )
     row = {**source.labels, "extra": source.extra_json}
     changed = [name for name, value in row.items() if stored[name] != value]
@@ -190,7 +208,7 @@ def build_segment(
             }
         )
     ledger = [(r.source.id, skip.layer, skip.code, skip.reason) for r in new for skip in r.skipped]
-    ledger += [(model, "", "rejected", reason) for model, reason in rejected.items()]
+    ledger += [(model, "", schema.REJECTED, reason) for model, reason in rejected.items()]
     skipped = [dict(zip((v.name for v in schema.SKIPPED_VARIABLES), entry, strict=True)) for entry in ledger]
     tables = {
         variable.name: variable.array([row[variable.name] for row in table])
@@ -212,6 +230,7 @@ def write_tasks(segment: Segment, tables: dict[str, np.ndarray], new: list[Scan]
     bounds = plan.offsets(tables["row_size"])
     resume = bool(segment.files.list(f"{segment.name}/{schema.FILTERS.name}/c"))
     per_task = max(1, schema.CHUNK_ROWS // segment.chunk_rows)
+    token = uuid.uuid4().hex[:8]
     tasks = []
     for chunks in plan.batches(segment.chunks, per_task):
         start, stop = segment.bounds(chunks[0])[0], segment.bounds(chunks[-1])[1]
@@ -221,7 +240,7 @@ def write_tasks(segment: Segment, tables: dict[str, np.ndarray], new: list[Scan]
             _piece(new[index], tables, bounds, list(group))
             for index, group in groupby(layers, key=lambda layer: int(tables["model_index"][layer]))
         )
-        key = f"write-{segment.id}-{chunks[0]}"
+        key = f"write-{token}-{chunks[0]}"
         tasks.append(
             dask.delayed(write_chunks, traverse=False)(segment, chunks, pieces, resume=resume, dask_key_name=key)
         )
@@ -252,7 +271,3 @@ def _on_top(files: Files, head: Snapshot | None, entry: Entry, added: list[str])
         )
     following = head.next("ingest")
     return replace(following, segments=(*head.segments, entry))
-
-
-def _key(label: str, source: ModelSource) -> str:
-    return f"{label}-{hashlib.sha256(source.url.encode()).hexdigest()[:16]}-{os.urandom(4).hex()}"

@@ -8,26 +8,15 @@ from typing import Any
 
 import onnx
 
+from filterdb import schema
 from filterdb.errors import InputError, ModelError, StoreMissingError
 from filterdb.extract.catalog import ModelSource
-from filterdb.extract.constants import NotStoredError
+from filterdb.extract.constants import ODD, NotStoredError, one_line
 from filterdb.extract.convolution import Weight
 from filterdb.extract.graph import parse
 from filterdb.extract.layers import Layer, Model, Skip, external_files, read_model, weight_row
 from filterdb.numerics.quality import orthogonality
 from filterdb.store.files import LocalInput, file_digest, local_copy
-
-ODD = (
-    ValueError,
-    TypeError,
-    KeyError,
-    IndexError,
-    AttributeError,
-    ArithmeticError,
-    RecursionError,
-    MemoryError,
-)
-"""What reading an odd model can raise besides our own errors: such a model or layer is put aside with its reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +41,11 @@ def scan(source: ModelSource, known_hash: str | None) -> Scan:
         with local_copy(source.url) as local:
             return _scan_local(source, local, known_hash)
     except StoreMissingError as error:
-        raise InputError(f"model {source.id!r}: expected a file at {source.url}, found none") from error
+        raise InputError(f"model {source.id!r}: expected a file at {source.shown}, found none") from error
 
 
 def _scan_local(source: ModelSource, local: LocalInput, known_hash: str | None) -> Scan:
-    digest = file_digest([local.path])
+    digest, folder = file_digest([local.path]), local.path.parent
     try:
         proto = parse(local.path)
         digest = file_digest([local.path, *bring_external(local, proto)])
@@ -64,9 +53,10 @@ def _scan_local(source: ModelSource, local: LocalInput, known_hash: str | None) 
             return Scan(source, digest, known=True)
         model = read_model(local.path, proto)
     except ModelError as error:
-        return Scan(source, digest, rejected=str(error).replace(str(local.path), source.url))
+        return Scan(source, digest, rejected=str(error).replace(str(local.path), source.shown))
     except ODD as error:
-        return Scan(source, digest, rejected=f"{source.url}: not readable as a model: {one_line(error)}")
+        reason = one_line(error, folder)
+        return Scan(source, digest, rejected=f"{source.shown}: not readable as a model: {reason}")
     rows, skipped = [], list(model.skipped)
     for layer in model.layers:
         try:
@@ -74,8 +64,23 @@ def _scan_local(source: ModelSource, local: LocalInput, known_hash: str | None) 
         except NotStoredError as error:
             skipped.append(Skip(layer.name, error.code, error.reason))
         except ODD as error:
-            skipped.append(Skip(layer.name, "unreadable", f"its weight cannot be read: {one_line(error)}"))
+            reason = one_line(error, folder)
+            skipped.append(Skip(layer.name, "unreadable", f"its weight cannot be read: {reason}"))
+    try:
+        check_rows(model.facts, rows)
+    except ODD as error:
+        return Scan(
+            source, digest, rejected=f"{source.shown}: has facts that no table can hold: {one_line(error, folder)}"
+        )
     return Scan(source, digest, model.facts, rows, skipped)
+
+
+def check_rows(facts: dict[str, Any], rows: list[dict[str, Any]]) -> None:
+    """Raise one of ODD where a value does not fit its variable."""
+    for variable in schema.TABLES:
+        for row in (facts, *rows):
+            if variable.name in row:
+                variable.array([row[variable.name]])
 
 
 def bring_external(local: LocalInput, proto: onnx.ModelProto) -> list[Path]:
@@ -90,12 +95,6 @@ def _row(layer: Layer, weight: Weight) -> dict[str, Any]:
         **weight_row(weight),
         "orthogonality": orthogonality(weight.filters, layer.row["out_channels"]),
     }
-
-
-def one_line(error: BaseException) -> str:
-    """An error of others' as the end of a line of ours."""
-    text = " ".join(str(error).split())[:200]
-    return f"{type(error).__name__} {text}".strip()
 
 
 def layers_by_name(model: Model) -> dict[str, Layer]:

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from filterdb.errors import InputError
+from filterdb.errors import InputError, ModelError, StoreMissingError
 from filterdb.extract.catalog import ModelSource
 from filterdb.extract.constants import NotStoredError
 from filterdb.extract.graph import parse
 from filterdb.extract.layers import filters_hash, read_model
 from filterdb.ingest.scan import bring_external, layers_by_name
 from filterdb.schema import WEIGHTS
-from filterdb.store.files import local_copy
+from filterdb.store.files import local_copy, store_errors
 from filterdb.store.segment import Segment
 
 
@@ -41,7 +41,13 @@ def write_chunks(segment: Segment, chunks: range, pieces: Iterable[Piece], *, re
     buffer = np.empty((last - first, WEIGHTS), np.float32, order="F")
     filled = 0
     for piece in pieces:
-        filled += _fill(buffer, first, piece)
+        try:
+            filled += _fill(buffer, first, piece)
+        except (StoreMissingError, ModelError) as error:
+            raise InputError(
+                f"model {piece.source.id!r}: expected the file that the scan saw, {piece.source.shown} is gone or "
+                "changed meanwhile; run again"
+            ) from error
     assert filled == len(buffer), "the plan's pieces cover the task's rows"
     for chunk in missing:
         start, stop = segment.bounds(chunk)
@@ -52,7 +58,7 @@ def write_chunks(segment: Segment, chunks: range, pieces: Iterable[Piece], *, re
 def _fill(buffer: np.ndarray, first: int, piece: Piece) -> int:
     """Copy a model's rows into the buffer, whose first row is the segment's row `first`."""
     filled = 0
-    with local_copy(piece.source.url) as local:
+    with local_copy(piece.source.url) as local, store_errors("reading", piece.source.shown):
         proto = parse(local.path)
         bring_external(local, proto)
         layers = layers_by_name(read_model(local.path, proto))
@@ -64,7 +70,7 @@ def _fill(buffer: np.ndarray, first: int, piece: Piece) -> int:
             if filters_hash(filters) != expected:
                 raise InputError(
                     f"model {piece.source.id!r} layer {name!r}: expected the weights that the scan saw, got others; "
-                    f"{piece.source.url} changed meanwhile, run again"
+                    f"{piece.source.shown} changed meanwhile, run again"
                 )
             begin, end = max(start - first, 0), min(start + len(filters) - first, len(buffer))
             if begin < end:

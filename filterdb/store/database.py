@@ -13,6 +13,7 @@ import dask.array as da
 import numpy as np
 import pandas as pd
 import xarray as xr
+from dask.base import tokenize
 
 from filterdb import schema
 from filterdb.errors import InputError, StoreMissingError, UsageError
@@ -137,7 +138,10 @@ class Database:
     @cached_property
     def skipped(self) -> xr.Dataset:
         """The skip ledger (skipped) of the whole snapshot: every convolution that is not stored, and why."""
-        return self._concatenated(schema.SKIPPED_VARIABLES, "skipped")
+        ledger = self._concatenated(schema.SKIPPED_VARIABLES, "skipped")
+        # A file that was rejected once and has been mended since is a model now.
+        mended = np.isin(ledger["skipped_model"].values.astype(str), self._all_models["model"].values.astype(str))
+        return ledger.isel(skipped=~(mended & (ledger["skipped_code"].values == schema.REJECTED)))
 
     def _concatenated(self, kinds: tuple[schema.Variable, ...], dim: str) -> xr.Dataset:
         parts = []
@@ -159,7 +163,17 @@ class Database:
         A contiguous ragged array: layer i has the next `row_size[i]` rows, its model is `model_index[i]`.
         """
         parts = [
-            da.from_array(segment.filters(), chunks=(segment.chunk_rows, schema.WEIGHTS), name=f"filters-{segment.id}")
+            da.map_blocks(
+                _read_block,
+                segment,
+                chunks=(
+                    tuple(stop - start for start, stop in map(segment.bounds, range(segment.chunks))),
+                    schema.WEIGHTS,
+                ),
+                dtype=schema.FILTERS.dtype,
+                meta=np.empty((0, 0), schema.FILTERS.dtype),
+                name=f"filters-{tokenize(self.url, segment.id)}",
+            )
             for segment in self.segments
             if segment.rows
         ]
@@ -243,6 +257,12 @@ _MODEL_ONLY = {"operators", "filter_shapes", "extra", "total_filters", "share_3x
 """Facts of a model that are no labels of its layers."""
 
 _RESERVED = {v.name for v in (schema.FILTERS, *schema.TABLES)} | {"segment", "layer", "filters", "layers"}
+
+
+def _read_block(segment: Segment, block_id: tuple[int, int] | None = None) -> np.ndarray:
+    """One chunk, opened where it is read: the graph carries neither open files nor what opens them."""
+    assert block_id is not None
+    return segment.read_chunk(block_id[0])
 
 
 def _row_ranges(db: Database) -> list[tuple[int, int]]:

@@ -6,21 +6,22 @@ import glob
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import fsspec
+from aiohttp import ClientError as HttpError
 from botocore.exceptions import BotoCoreError, ClientError
 from zarr.abc.store import Store
 from zarr.storage import FsspecStore, LocalStore
 
-from filterdb.errors import InputError, StoreError, StoreMissingError
+from filterdb.errors import InputError, StoreError, StoreMissingError, UsageError
 
-_LOST = (OSError, BotoCoreError, ClientError, TimeoutError)
+_LOST = (OSError, BotoCoreError, ClientError, HttpError, TimeoutError)
 """What the clients raise when a store refuses, breaks off or cannot be reached."""
 
 
@@ -39,7 +40,7 @@ class Files:
         text = os.fspath(url)
         if not text:
             raise InputError("database: expected a path or URL, got an empty text")
-        return cls(text.rstrip("/") if is_remote(text) else str(Path(text.removeprefix("file://")).absolute()))
+        return cls(text.rstrip("/") if is_remote(text) else str(Path(local_path(text)).absolute()))
 
     @property
     def remote(self) -> bool:
@@ -61,8 +62,7 @@ class Files:
         url = self.url(prefix)
         with _typed("listing", url):
             if not self.remote:
-                found = (path for path in Path(url).rglob("*") if path.is_file())
-                sizes = {path.relative_to(self.root).as_posix(): path.stat().st_size for path in found}
+                sizes = dict(_walk(Path(url), prefix))
             else:
                 files = _filesystem(url)
                 root = files._strip_protocol(self.root)
@@ -95,6 +95,16 @@ class Files:
             except StoreMissingError:
                 raise _store_error("writing", url, error) from error
 
+    def put(self, objects: Mapping[str, bytes]) -> None:
+        """Put objects, over what stands there: only for bytes that are the same whoever writes them."""
+        if self.remote:
+            with _typed("writing", self.url(next(iter(objects), ""))):
+                _filesystem(self.root).pipe({self.url(name): data for name, data in objects.items()})
+            return
+        for name, data in objects.items():
+            with _typed("writing", self.url(name)):
+                _replace_local(Path(self.url(name)), data)
+
     def zarr(self, name: str, *, read_only: bool) -> Store:
         """The Zarr store at a name."""
         url = self.url(name)
@@ -103,24 +113,55 @@ class Files:
         return FsspecStore.from_url(url, storage_options=_options(url), read_only=read_only)
 
 
+def local_path(url: str) -> str:
+    """A `file://` URL as the path that it is; anything else as it is."""
+    return url.removeprefix("file://")
+
+
 def is_remote(url: str) -> bool:
     """Whether a path is a URL for fsspec (`file://` is not: local files have their own, atomic, ways)."""
     return "://" in url and not url.startswith("file://")
 
 
-def _create_local(path: Path, data: bytes) -> None:
-    """Write beside, then link: the final name appears whole or not at all, and never over another."""
+def _walk(folder: Path, prefix: str) -> Iterator[tuple[str, int]]:
+    """Files below a folder, name and size; what vanishes meanwhile and what begins with a dot (unfinished) left out."""
+    if not folder.is_dir():
+        return
+    for entry in os.scandir(folder):
+        name = f"{prefix}/{entry.name}" if prefix else entry.name
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir():
+            yield from _walk(Path(entry.path), name)
+        else:
+            with suppress(FileNotFoundError):
+                yield name, entry.stat().st_size
+
+
+def _temporary(path: Path, data: bytes) -> Path:
+    """A file beside `path` with these bytes, on the disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    with os.fdopen(handle, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    Path(temporary).chmod(0o644)
+    return Path(temporary)
+
+
+def _replace_local(path: Path, data: bytes) -> None:
+    """Write beside, then rename: whole or not at all."""
+    _temporary(path, data).replace(path)
+
+
+def _create_local(path: Path, data: bytes) -> None:
+    """Write beside, then link: the final name appears whole or not at all, and never over another."""
+    temporary = _temporary(path, data)
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)
         os.link(temporary, path)
     finally:
-        Path(temporary).unlink()
+        temporary.unlink()
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)
@@ -142,7 +183,7 @@ def _known_filesystem(protocol: str, region: str | None) -> Any:
     try:
         return fsspec.filesystem(protocol, **_options(f"{protocol}://"))
     except (ValueError, ImportError) as error:
-        raise InputError(f"{protocol}://: expected a protocol that fsspec can open here: {error}") from error
+        raise UsageError(f"{protocol}://: expected a protocol that fsspec can open here: {error}") from error
 
 
 def _filesystem(url: str) -> Any:
@@ -178,6 +219,7 @@ def expand(source: str, suffix: str = ".onnx") -> list[str]:
 
     Raises InputError where it names none.
     """
+    source = local_path(source)
     is_glob = any(c in source for c in "*?[")
     if is_remote(source):
         files = _filesystem(source)
@@ -203,7 +245,14 @@ def expand(source: str, suffix: str = ".onnx") -> list[str]:
 
 
 def read_input(url: str) -> bytes:
-    """The bytes of an input file (a catalog), local or remote."""
+    """The bytes of an input file (a catalog), local or remote. Raises InputError where there is none."""
+    try:
+        return _read_input(local_path(url))
+    except StoreMissingError as error:
+        raise InputError(f"{url}: expected a file, found none") from error
+
+
+def _read_input(url: str) -> bytes:
     with _typed("reading", url):
         return bytes(_filesystem(url).cat_file(url)) if is_remote(url) else Path(url).read_bytes()
 
@@ -212,7 +261,7 @@ def read_input(url: str) -> bytes:
 def local_copy(url: str) -> Iterator[LocalInput]:
     """An input file on this machine: itself, or a copy that is removed afterwards."""
     if not is_remote(url):
-        yield LocalInput(Path(url.removeprefix("file://")), None)
+        yield LocalInput(Path(url), None)
         return
     with tempfile.TemporaryDirectory(prefix="filterdb-") as folder:
         path = Path(folder) / Path(url).name
@@ -231,18 +280,21 @@ class LocalInput:
     def bring(self, companion: str) -> Path | None:
         """A file beside it, fetched if need be; None where `companion` does not stay inside its folder or is absent."""
         target = self.path.parent / companion
-        inside = not Path(companion).is_absolute() and ".." not in Path(companion).parts
-        if not inside:
+        if Path(companion).is_absolute() or ".." in Path(companion).parts or "\0" in companion:
             return None
-        if self.origin is not None and not target.exists():
-            url = f"{self.origin.rsplit('/', 1)[0]}/{companion}"
-            target.parent.mkdir(parents=True, exist_ok=True)
-            try:
+        try:
+            if self.origin is not None and not target.exists():
+                url = f"{self.origin.rsplit('/', 1)[0]}/{companion}"
+                target.parent.mkdir(parents=True, exist_ok=True)
                 with _typed("fetching", url):
                     _filesystem(url).get_file(url, str(target))
-            except StoreMissingError:
-                return None
-        return target if target.is_file() else None
+            return target if target.is_file() else None
+        except StoreMissingError:
+            return None
+        except StoreError:
+            raise
+        except (OSError, ValueError):
+            return None  # no name that a disk can have: the tensor cannot be read, the model can
 
 
 def file_digest(paths: list[Path]) -> str:

@@ -18,12 +18,17 @@ import numpy as np
 import xarray as xr
 import zarr
 from zarr.codecs import BytesCodec, Crc32cCodec, TransposeCodec, ZstdCodec
-from zarr.errors import ZarrUserWarning
+from zarr.core.buffer import Buffer
+from zarr.errors import ChunkNotFoundError, ZarrUserWarning
+from zarr.storage import MemoryStore
 
 from filterdb import schema
 from filterdb.errors import DamageError, StoreMissingError
 from filterdb.plan import chunk_count
 from filterdb.store.files import Files, store_errors
+
+CODECS: Any = [TransposeCodec(order=(1, 0)), BytesCodec(endian="little"), Crc32cCodec()]
+"""How a chunk of filters is encoded."""
 
 _CONFIG: Any = {"write_empty_chunks": True, "read_missing_chunks": False}
 """Zarr drops chunks that equal the fill value and reads missing ones as fill value: neither must happen here."""
@@ -64,10 +69,13 @@ class Segment:
         with self.damage(schema.FILTERS.name):
             store = self.files.zarr(f"{self.name}/{schema.FILTERS.name}", read_only=read_only)
             array = zarr.open_array(store=store, mode="r" if read_only else "r+", config=_CONFIG)
-            got = (array.shape, array.chunks[0], str(array.dtype))
-            expected = ((self.rows, schema.WEIGHTS), self.chunk_rows, schema.FILTERS.dtype)
+            codecs = [codec.to_dict() for codec in array.metadata.codecs]  # type: ignore[union-attr]
+            got = (array.shape, array.chunks, str(array.dtype), codecs)
+            shape, chunks = (self.rows, schema.WEIGHTS), (self.chunk_rows, schema.WEIGHTS)
+            expected = (shape, chunks, schema.FILTERS.dtype, [codec.to_dict() for codec in CODECS])
             if got != expected:
-                raise DamageError(f"{self.files.url(self.name)}: expected filters {expected}, got {got}")
+                url = self.files.url(f"{self.name}/{schema.FILTERS.name}/zarr.json")
+                raise DamageError(f"{url}: expected {expected}, got {got}; restore it from a copy")
             return array
 
     def read_chunk(self, chunk: int) -> np.ndarray:
@@ -101,7 +109,7 @@ class Segment:
                 yield
         except DamageError:
             raise
-        except StoreMissingError as error:
+        except (StoreMissingError, ChunkNotFoundError) as error:
             raise DamageError(f"{url}: expected to be there, is missing; {remedy}") from error
         except (ValueError, KeyError, TypeError, RuntimeError) as error:
             said = " ".join(str(error).split())[:160]
@@ -118,47 +126,54 @@ def segment_name(segment_id: str) -> str:
 def create(segment: Segment, tables: Tables) -> dict[str, str]:
     """Write a segment's metadata and tables; chunks follow by `write_chunk`. Gives the digests for the snapshot.
 
-    Idempotent: the same tables give the same bytes, so a resumed ingest may run it again.
+    Made in memory, then put object by object, the group's own metadata last. The id covers the tables: whoever writes
+    the same segment again, or at the same time, puts the same bytes.
     """
-    with store_errors("writing", segment.files.url(segment.name)):
-        store = segment.files.zarr(segment.name, read_only=False)
-        attributes: dict[str, Any] = {
-            "Conventions": "CF-1.11",
-            "featureType": "contiguous ragged array of filters by layer",
-            "filterdb_format": schema.FORMAT,
-            "segment": segment.id,
-            "coordinates": " ".join(v.name for v in (*schema.LAYER_VARIABLES, *schema.MODEL_VARIABLES)),
-        }
-        group = zarr.open_group(store, mode="a", zarr_format=3)
-        group.attrs.put(attributes)
-        group.require_array(
-            schema.FILTERS.name,
-            shape=(segment.rows, schema.WEIGHTS),
-            chunks=(segment.chunk_rows, schema.WEIGHTS),
-            dtype=schema.FILTERS.dtype,
-            filters=[TransposeCodec(order=(1, 0))],
-            serializer=BytesCodec(endian="little"),
-            compressors=[Crc32cCodec()],
-            fill_value=np.nan,
-            dimension_names=schema.FILTERS.dims,
-            attributes=schema.FILTERS.attrs,
-            config=_CONFIG,
-        )
-        for variable in schema.TABLES:
-            _write_table(group, variable, variable.array(tables[variable.name]))
-        with warnings.catch_warnings():
-            # Zarr warns that version 3 does not specify it; without it every reader of a segment would warn.
-            warnings.simplefilter("ignore", ZarrUserWarning)
-            zarr.consolidate_metadata(store)
-    return {
-        "metadata": _digest(segment.files.read(f"{segment.name}/zarr.json")),
-        "tables": tables_digest(tables),
+    objects = _objects(segment, tables)
+    metadata = objects.pop("zarr.json")
+    segment.files.put({f"{segment.name}/{name}": data for name, data in objects.items()})
+    segment.files.put({f"{segment.name}/zarr.json": metadata})
+    return {"metadata": _digest(metadata), "tables": tables_digest(tables)}
+
+
+def _objects(segment: Segment, tables: Tables) -> dict[str, bytes]:
+    """Every object of the group but its chunks of filters, by name."""
+    kept: dict[str, Buffer] = {}
+    store = MemoryStore(kept)
+    group = zarr.open_group(store, mode="a", zarr_format=3)
+    attributes: dict[str, Any] = {
+        "Conventions": "CF-1.11",
+        "featureType": "contiguous ragged array of filters by layer",
+        "filterdb_format": schema.FORMAT,
+        "segment": segment.id,
+        "coordinates": " ".join(v.name for v in (*schema.LAYER_VARIABLES, *schema.MODEL_VARIABLES)),
     }
+    group.attrs.put(attributes)
+    group.create_array(
+        schema.FILTERS.name,
+        shape=(segment.rows, schema.WEIGHTS),
+        chunks=(segment.chunk_rows, schema.WEIGHTS),
+        dtype=schema.FILTERS.dtype,
+        filters=CODECS[:1],
+        serializer=CODECS[1],
+        compressors=CODECS[2:],
+        fill_value=np.nan,
+        dimension_names=schema.FILTERS.dims,
+        attributes=schema.FILTERS.attrs,
+        config=_CONFIG,
+    )
+    for variable in schema.TABLES:
+        _write_table(group, variable, variable.array(tables[variable.name]))
+    with warnings.catch_warnings():
+        # Zarr warns that version 3 does not specify it; without it every reader of a segment would warn.
+        warnings.simplefilter("ignore", ZarrUserWarning)
+        zarr.consolidate_metadata(store)
+    return {name: buffer.to_bytes() for name, buffer in kept.items()}
 
 
 def _write_table(group: zarr.Group, variable: schema.Variable, values: np.ndarray) -> None:
-    fill = {"fill_value": np.nan} if variable.dtype.startswith("float") else {}
-    array = group.require_array(
+    fill: dict[str, Any] = {"fill_value": np.nan} if variable.dtype.startswith("float") else {}
+    array = group.create_array(
         variable.name,
         shape=values.shape,
         chunks=(max(1, values.size),),

@@ -115,6 +115,8 @@ def read(files: Files, number: int) -> Snapshot:
             raise DamageError(
                 f"{url}: expected content with SHA-256 {digest[:16]}…, got another; restore it from a copy"
             )
+        if content["number"] != number:
+            raise DamageError(f"{url}: expected snapshot {number}, got {content['number']}; remove the copy")
         entries = tuple(Entry(**entry) for entry in content.pop("segments"))
         return Snapshot(segments=entries, **content)
     except (ValueError, KeyError, TypeError, AttributeError) as error:

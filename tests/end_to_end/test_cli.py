@@ -129,10 +129,10 @@ def test_tables(db: Path, command: str) -> None:
         (["pca", "DB", "--threads", "1", "--workers", "1"], 2, "at most one of --threads, --workers, --scheduler"),
         (["info", "DB", "--snapshot", "99"], 2, "00000099.json: expected a snapshot, found none"),
         (["info", "NOWHERE"], 74, "expected a filterdb database, found no snapshot"),
-        (["info", "ftps://x/y"], 65, "expected a protocol that fsspec can open"),
+        (["info", "ftps://x/y"], 2, "expected a protocol that fsspec can open"),
         (["ingest", "NEW", "NOWHERE/m.onnx"], 65, "m.onnx: expected a file, a folder"),
         (["ingest", "NEW", "JUNK"], 65, "junk.onnx: not an ONNX model: expected a protobuf ModelProto, got 4 bytes"),
-        (["ingest", "NEW"], 65, "expected sources or a catalog, got neither"),
+        (["ingest", "NEW"], 2, "expected sources or a catalog, got neither"),
         (
             ["reduce", "DB", "--raw", "--mode", "paper", "--scheduler", "tcp://127.0.0.1:9"],
             74,

@@ -23,6 +23,17 @@ def test_csv() -> None:
     assert c.extra == {"epoch": "unknown"}
 
 
+def test_byte_order_mark_and_quotes() -> None:
+    (source,) = parse_catalog(b'\xef\xbb\xbfpath,name\r\n"a,b.onnx","say ""hi"""\r\n\r\n', "l.csv")
+    assert (source.url, source.id) == ("a,b.onnx", 'say "hi"')
+
+
+def test_credentials_in_a_url_are_neither_stored_nor_shown() -> None:
+    (source,) = parse_catalog(b"path\nhttps://user:secret@host/m.onnx?X-Amz-Signature=abc\n", "l.csv")
+    assert source.id == source.shown == "https://host/m.onnx"
+    assert source.url == "https://user:secret@host/m.onnx?X-Amz-Signature=abc"
+
+
 def test_parquet() -> None:
     buffer = io.BytesIO()
     pd.DataFrame({"path": ["a.onnx"], "task": [None], "seed": [7]}).to_parquet(buffer)
@@ -35,7 +46,10 @@ def test_parquet() -> None:
     [
         (b"name\nx\n", "l.csv", "expected a column `path`"),
         (b"path\n", "l.csv", "at least one row"),
-        (b"", "l.csv", "expected a csv table"),
+        (b"", "l.csv", "expected a column `path`, got none"),
+        (b"path,name,task\na.onnx,A,seg,\n", "l.csv", "row 1: expected 3 fields as in the head, got 4"),
+        (b"path,name\na.onnx\n", "l.csv", "row 1: expected 2 fields as in the head, got 1"),
+        (b"path\n\xff\n", "l.csv", "expected a csv table"),
         (b"path,name\na.onnx,x\nb.onnx,x\n", "l.csv", "expected each model name once, got 'x'"),
         (b"path,name\n,x\n", "l.csv", "row 1: expected a path"),
         (b"\xff\xfe\x00garbage", "l.parquet", "expected a parquet table"),

@@ -103,6 +103,59 @@ def test_missing_external_data(tmp_path: Path) -> None:
     assert ledger(tmp_path, [bad("lost", "w")], [w]) == {"lost": "unreadable"}
 
 
+def chained(count: int) -> list[onnx.NodeProto]:
+    return [helper.make_node("Identity", [f"i{k}" if k else "w"], [f"i{k + 1}"]) for k in range(count)]
+
+
+ODD_FOLDS = {
+    "text": ([helper.make_node("Cast", ["t"], ["v"], to=TensorProto.FLOAT)], "v"),
+    "text scale": ([helper.make_node("DequantizeLinear", ["q", "t"], ["v"])], "v"),
+    "text shape": ([helper.make_node("Reshape", ["w", "t"], ["v"])], "v"),
+    "nan shape": ([helper.make_node("Reshape", ["w", "nan"], ["v"])], "v"),
+    "nan zero point": ([helper.make_node("DequantizeLinear", ["q", "s", "nan0"], ["v"])], "v"),
+    "negative block": ([helper.make_node("DequantizeLinear", ["q", "s4"], ["v"], block_size=-3)], "v"),
+    "huge block": ([helper.make_node("DequantizeLinear", ["q", "s4"], ["v"], block_size=2**60)], "v"),
+    "wrong transpose": ([helper.make_node("Transpose", ["w"], ["v"], perm=[0, 1])], "v"),
+    "cast to nothing": ([helper.make_node("Cast", ["w"], ["v"], to=99)], "v"),
+    "endless chain": (chained(3_000), "i3000"),
+}
+
+
+@pytest.mark.parametrize("name", ODD_FOLDS)
+def test_what_cannot_be_folded_costs_its_layer_only(tmp_path: Path, name: str) -> None:
+    nodes, value = ODD_FOLDS[name]
+    inits = [
+        tensor("w", GOOD),
+        tensor("t", np.array([b"a", b"b"], dtype=object)),
+        tensor("nan", np.full(4, np.nan, np.float32)),
+        tensor("nan0", np.array(np.nan, np.float32)),
+        tensor("q", np.ones((4, 3, 3, 3), np.int8)),
+        tensor("s", np.array(0.5, np.float32)),
+        tensor("s4", np.ones((4, 1, 3, 3), np.float32)),
+    ]
+    assert ledger(tmp_path, [*nodes, bad("odd", value)], inits).keys() == {"odd"}
+
+
+def test_a_tensor_that_lies_about_its_size(tmp_path: Path) -> None:
+    huge = TensorProto(name="w", dims=[2**40, 2**40, 3, 3], data_type=TensorProto.FLOAT)
+    assert ledger(tmp_path, [bad("huge", "w")], [huge]) == {"huge": "unreadable"}
+
+
+@pytest.mark.parametrize("location", ["x" * 300, "a\0b", "../m.onnx", "/etc/hostname", "m.onnx/inside"])
+def test_external_data_under_odd_names(tmp_path: Path, location: str) -> None:
+    w = TensorProto(name="w", dims=[4, 3, 3, 3], data_type=TensorProto.FLOAT, data_location=TensorProto.EXTERNAL)
+    w.external_data.add(key="location", value=location)
+    w.external_data.add(key="offset", value="abc")
+    assert ledger(tmp_path, [bad("lost", "w")], [w]) == {"lost": "unreadable"}
+
+
+def test_a_name_that_is_not_utf8(tmp_path: Path) -> None:
+    proto = model([conv("x", "w", "y", "NAME")], [tensor("w", GOOD)])
+    (tmp_path / "m.onnx").write_bytes(proto.SerializeToString().replace(b"NAME", b"N\xffME"))
+    (layer,) = read_model(tmp_path / "m.onnx").layers
+    assert layer.name == "N�ME"
+
+
 def test_an_empty_weight(tmp_path: Path) -> None:
     assert ledger(tmp_path, [bad("none", "w")], [tensor("w", np.empty((0, 3, 3, 3), np.float32))]) == {"none": "empty"}
 

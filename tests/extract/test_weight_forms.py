@@ -285,6 +285,41 @@ def test_inside_a_local_function_with_attribute_references(tmp_path: Path) -> No
     assert [layer.row["graph_depth"] for layer in found.layers] == [2, 4]
 
 
+@pytest.mark.parametrize("inner", ["value", "value_floats"])
+def test_a_weight_that_is_an_attribute_of_a_call(tmp_path: Path, inner: str) -> None:
+    """Constant(value=@weight) in a local function; the call names it as it likes, even like another attribute."""
+    constant = helper.make_node("Constant", [], ["flat"])
+    kind = onnx.AttributeProto.TENSOR if inner == "value" else onnx.AttributeProto.FLOATS
+    constant.attribute.add(name=inner, ref_attr_name="value_int", type=kind)
+    nodes = [constant, helper.make_node("Reshape", ["flat", "s"], ["w"]), conv("a", "w", "c", "inner")]
+    function = helper.make_function(
+        "own", "F", ["a", "s"], ["c"], nodes, [helper.make_opsetid("", OPSET)], attributes=["value_int"]
+    )
+    call = helper.make_node("F", ["x", "shape"], ["y"], domain="own")
+    given = numpy_helper.from_array(W.ravel()) if inner == "value" else W.ravel().tolist()
+    call.attribute.append(helper.make_attribute("value_int", given))
+    opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid("own", 1)]
+    shape = tensor("shape", np.array([4, 3, 3, 3]))
+    check(tmp_path, model([call], [shape], functions=[function], opset_imports=opsets), W)
+
+
+def test_conv_integer_whose_scales_are_multiplied_one_after_the_other(tmp_path: Path) -> None:
+    tail = [
+        helper.make_node("Cast", ["acc"], ["float"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["float", "x_scale"], ["half"]),
+        helper.make_node("Mul", ["half", "w_scale"], ["y"]),
+    ]
+    scale = tensor("w_scale", np.array(0.25, np.float32))
+    expected = quantised(None)[0].astype(np.float32) * np.float32(0.25)
+    layer = check(tmp_path, conv_integer(*tail, zero=np.array(0, np.int8), more=[scale]), expected)
+    assert layer.weight().scale_known
+
+
+def test_cast_of_the_first_opsets_names_its_type(tmp_path: Path) -> None:
+    nodes = [helper.make_node("Cast", ["w0"], ["w"], to="FLOAT"), conv("x", "w", "y")]
+    check(tmp_path, model(nodes, [tensor("w0", W.astype(np.float64))]), W)
+
+
 def test_c_order_of_out_and_in(tmp_path: Path) -> None:
     """Filter i·into + j is slice (i, j), row-major."""
     counted = np.arange(2 * 3 * 9, dtype=np.float32).reshape(2, 3, 3, 3)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import filterdb as fdb
-from filterdb.errors import ConflictError, InputError
+from filterdb.errors import ConflictError, InputError, UsageError
 from filterdb.ingest import run
 from filterdb.store.segment import Segment
 from tests.models import chain, save, weights
@@ -115,6 +115,129 @@ def test_an_odd_model_costs_only_itself(folder: Path) -> None:
     assert (again.segment, again.present, list(again.rejected)) == (None, ["A"], ["B"])
 
 
+def test_a_rejection_is_listed_once_and_not_after_it_is_mended(folder: Path) -> None:
+    good = (folder / "m/b.onnx").read_bytes()
+    (folder / "m/b.onnx").write_bytes(b"junk")
+    ingest(folder)
+    chain(folder / "m/c.onnx", weights(2, 2, seed=4))
+    with (folder / "m/list.csv").open("a") as file:
+        file.write("c.onnx,C,,\n")
+    db = ingest(folder).database
+    assert list(db.skipped["skipped_model"].values) == ["B"]
+    (folder / "m/b.onnx").write_bytes(good)
+    db = ingest(folder).database
+    assert db.counts["models"] == 3
+    assert not db.skipped.sizes["skipped"]
+
+
+def test_reasons_do_not_depend_on_where_a_model_is_parsed(folder: Path, s3: Callable[[], str]) -> None:
+    """Missing external data, from S3: temporary folders differ, ledger and segment do not."""
+    import fsspec
+    import onnx
+
+    from tests.models import conv, model, tensor
+
+    url = s3()
+    proto = model([conv("x", "w", "h", "lost"), conv("h", "v", "y", "kept")], [tensor("w", weights(3, 3))])
+    onnx.external_data_helper.set_external_data(proto.graph.initializer[0], "gone.data")
+    proto.graph.initializer[0].ClearField("raw_data")
+    proto.graph.initializer.append(tensor("v", weights(2, 3)))
+    fsspec.filesystem("s3").pipe(f"{url}/m.onnx", proto.SerializeToString())
+    one, two = (fdb.ingest(folder / name, [f"{url}/m.onnx"]) for name in ("one", "two"))
+    assert one.segment == two.segment
+    (reason,) = one.database.skipped["skipped_reason"].values
+    assert "gone.data" in reason and "filterdb-" not in reason and "/tmp" not in reason
+
+
+def test_names_that_are_not_utf8(folder: Path) -> None:
+    import os
+
+    path = os.fsdecode(os.fsencode(folder) + b"/b\xff.onnx")
+    Path(path).write_bytes((folder / "m/b.onnx").read_bytes())
+    done = fdb.ingest(folder / "db", [path])
+    assert done.added == [f"{folder}/b�.onnx"]
+    assert fdb.ingest(folder / "db", [path]).present == done.added
+
+
+def test_file_urls(folder: Path) -> None:
+    (folder / "m/urls.csv").write_text(f"path,name\nfile://{folder}/m/a.onnx,A\n")
+    assert fdb.ingest(folder / "db", catalog=f"file://{folder}/m/urls.csv").added == ["A"]
+    assert fdb.ingest(f"file://{folder}/db", [f"file://{folder}/m/b.onnx"]).added == [f"{folder}/m/b.onnx"]
+
+
+def test_the_same_ingest_at_the_same_time(folder: Path, s3: Callable[[], str]) -> None:
+    """Real processes, in a folder and on S3: both succeed, the database opens, the chunks are whole."""
+    import subprocess
+    import sys
+
+    from filterdb.reduce.integrity import verify
+
+    for url in (str(folder / "db"), f"{s3()}/db"):
+        command = [
+            sys.executable,
+            "-m",
+            "filterdb",
+            "ingest",
+            url,
+            "--catalog",
+            str(folder / "m/list.csv"),
+            "--threads",
+            "1",
+        ]
+        running = [
+            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(3)
+        ]
+        for process in running:
+            _, errors = process.communicate(timeout=120)
+            assert process.returncode == 0, errors
+        db = fdb.open(url)
+        assert (db.snapshot, db.counts["models"]) == (0, 2)
+        assert not verify(db, deep=True).problems
+
+
+def test_a_server_that_refuses(folder: Path) -> None:
+    import http.server
+    import threading
+
+    class Refusing(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_error(403)
+
+        do_HEAD = do_GET  # noqa: N815
+
+        def log_message(self, *_: object) -> None: ...
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Refusing)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        with pytest.raises(fdb.errors.StoreError, match="403"):
+            fdb.ingest(folder / "db", [f"http://127.0.0.1:{server.server_port}/m.onnx"])
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def test_a_model_that_vanishes_between_scan_and_write(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = run.write_tasks
+
+    def gone(*args: object) -> object:
+        (folder / "m/b.onnx").unlink()
+        return real(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(run, "write_tasks", gone)
+    with pytest.raises(InputError, match="model 'B': expected the file that the scan saw"):
+        ingest(folder)
+
+
+def test_no_secret_travels_with_a_graph(folder: Path, s3: Callable[[], str]) -> None:
+    import cloudpickle
+
+    db = fdb.ingest(f"{s3()}/db", catalog=folder / "m/list.csv", chunk_rows=10).database
+    assert db.dataset.filters.shape == (88, 9)
+    for thing in (db, db.dataset, db.segments[0]):
+        assert b"secretsecret" not in cloudpickle.dumps(thing)
+
+
 def test_only_odd_models_are_an_error(folder: Path) -> None:
     for name in "ab":
         (folder / f"m/{name}.onnx").write_bytes(b"junk")
@@ -139,7 +262,7 @@ def test_sources_with_a_catalog_take_their_rows(folder: Path) -> None:
 
 
 def test_neither_sources_nor_catalog(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="expected sources or a catalog"):
+    with pytest.raises(UsageError, match="expected sources or a catalog"):
         fdb.ingest(tmp_path / "db")
 
 
