@@ -151,9 +151,7 @@ def reduce_chunks(
     for chunk in chunks:
         start, stop = segment.bounds(chunk)
         overlap = plan.runs(bounds, start, stop)
-        # A decoded chunk lies columns first: no copy.
-        columns = np.ascontiguousarray(segment.read_chunk(chunk).T)
-        block = Block(columns, overlap.starts, overlap.stops, peaks[overlap.first : overlap.last])
+        block = Block(segment.read_columns(chunk), overlap.starts, overlap.stops, peaks[overlap.first : overlap.last])
         found.append([Part(first + overlap.first, reduction.compute(block)) for reduction in reductions])
     return join(found, reductions)
 

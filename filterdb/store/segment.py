@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import crc32c
 import numpy as np
 import xarray as xr
 import zarr
@@ -29,6 +31,10 @@ from filterdb.store.files import Files, store_errors
 
 CODECS: Any = [TransposeCodec(order=(1, 0)), BytesCodec(endian="little"), Crc32cCodec()]
 """How a chunk of filters is encoded."""
+
+CRC_BYTES = 4
+
+RESTORE = "restore it from a copy, or ingest its models into a new database"
 
 _CONFIG: Any = {"write_empty_chunks": True, "read_missing_chunks": False}
 """Zarr drops chunks that equal the fill value and reads missing ones as fill value: neither must happen here."""
@@ -84,6 +90,23 @@ class Segment:
         with self.damage(schema.FILTERS.name, chunk):
             return np.asarray(self.filters()[start:stop])
 
+    def read_columns(self, chunk: int) -> np.ndarray:
+        """One chunk as it lies on disk: columns (9, chunk_rows) float32, the last chunk's padding included.
+
+        What the passes read by. CODECS decode by a look: the array is the object, less its checksum, which is checked.
+        The memory is this thread's and is used again by its next call: keep nothing of it.
+        """
+        size = schema.WEIGHTS * self.chunk_rows * 4
+        buffer = _thread_buffer(size + CRC_BYTES)
+        where = f"{self.files.url(self.name)}/{schema.FILTERS.name} chunk {chunk}"
+        with self.damage(schema.FILTERS.name, chunk):
+            got = self.files.read_into(self.chunk_name(chunk), buffer)
+            if got != size + CRC_BYTES:
+                raise DamageError(f"{where}: expected {size + CRC_BYTES} bytes, got {got}; {RESTORE}")
+            if crc32c.crc32c(buffer[:size]) != int.from_bytes(buffer[size:], "little"):
+                raise ValueError("its checksum does not fit")
+        return np.frombuffer(buffer[:size], "<f4").reshape(schema.WEIGHTS, self.chunk_rows)
+
     def write_chunk(self, chunk: int, filters: np.ndarray) -> None:
         """Write one whole chunk, (n, 9) float32; the last one is padded with NaN."""
         start, stop = self.bounds(chunk)
@@ -103,19 +126,28 @@ class Segment:
     def damage(self, variable: str, chunk: int | None = None) -> Iterator[None]:
         """Turn what reading a damaged variable raises into one DamageError line that names it."""
         url = self.files.url(f"{self.name}/{variable}") + ("" if chunk is None else f" chunk {chunk}")
-        remedy = "restore it from a copy, or ingest its models into a new database"
         try:
             with store_errors("reading", url):
                 yield
         except DamageError:
             raise
         except (StoreMissingError, ChunkNotFoundError) as error:
-            raise DamageError(f"{url}: expected to be there, is missing; {remedy}") from error
+            raise DamageError(f"{url}: expected to be there, is missing; {RESTORE}") from error
         except (ValueError, KeyError, TypeError, RuntimeError) as error:
             said = " ".join(str(error).split())[:160]
             raise DamageError(
-                f"{url}: expected the bytes that were committed, got damage ({said}); {remedy}"
+                f"{url}: expected the bytes that were committed, got damage ({said}); {RESTORE}"
             ) from error
+
+
+_kept = threading.local()
+
+
+def _thread_buffer(size: int) -> memoryview:
+    """This thread's buffer of at least `size` bytes, cut to it."""
+    if len(getattr(_kept, "buffer", b"")) < size:
+        _kept.buffer = bytearray(size)
+    return memoryview(_kept.buffer)[:size]
 
 
 def segment_name(segment_id: str) -> str:

@@ -9,9 +9,7 @@ import numpy as np
 from filterdb import schema
 from filterdb.errors import DamageError, StoreMissingError
 from filterdb.store.database import Database
-from filterdb.store.segment import Segment, read_tables
-
-CRC_BYTES = 4
+from filterdb.store.segment import CRC_BYTES, Segment, read_tables
 
 
 @dataclass(frozen=True, slots=True)

@@ -113,7 +113,7 @@ def _die_once(marker: str) -> None:
     """Make this worker process end without a word at its next chunk, unless one has already."""
     from filterdb.store.segment import Segment
 
-    real = Segment.read_chunk
+    real = Segment.read_columns
 
     def deadly(segment: Segment, chunk: int) -> np.ndarray:
         if not Path(marker).exists():
@@ -121,4 +121,4 @@ def _die_once(marker: str) -> None:
             os._exit(9)
         return real(segment, chunk)
 
-    Segment.read_chunk = deadly  # type: ignore[method-assign]
+    Segment.read_columns = deadly  # type: ignore[method-assign]

@@ -73,14 +73,14 @@ class NoReading:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *, allowed: bool = True) -> None:
         self.read: list[tuple[str, int]] = []
-        real = Segment.read_chunk
+        real = Segment.read_columns
 
         def counted(segment: Segment, chunk: int) -> np.ndarray:
             assert allowed, "a chunk was read"
             self.read.append((segment.id, chunk))
             return real(segment, chunk)
 
-        monkeypatch.setattr(Segment, "read_chunk", counted)
+        monkeypatch.setattr(Segment, "read_columns", counted)
 
 
 @pytest.mark.parametrize("reductions", [[REDUCTIONS[0]], REDUCTIONS[1:], REDUCTIONS])

@@ -79,6 +79,22 @@ def test_a_zero_chunk_is_written(tmp_path: Path) -> None:
     assert not db.dataset.filters.values.any()
 
 
+@pytest.mark.parametrize("where", ["folder", "s3"])
+def test_the_passes_read_what_zarr_reads(where: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    """The short way round Zarr, in one thread's reused memory: chunks of several sizes, full and padded."""
+    chain(tmp_path / "m.onnx", *LAYERS)
+    for size in (147, 20, 7, 1_000):
+        url = f"{request.getfixturevalue('s3')()}/db" if where == "s3" else str(tmp_path / f"db{size}")
+        (found,) = fdb.ingest(url, [tmp_path / "m.onnx"], chunk_rows=size).database.segments
+        for chunk in (*range(found.chunks), 0):
+            start, stop = found.bounds(chunk)
+            columns = found.read_columns(chunk)
+            assert columns.shape == (9, found.chunk_rows) and columns.flags.c_contiguous
+            np.testing.assert_array_equal(columns[:, : stop - start].T, EXPECTED[start:stop])
+            np.testing.assert_array_equal(found.read_chunk(chunk), EXPECTED[start:stop])
+            assert np.isnan(columns[:, stop - start :]).all()
+
+
 def test_schema_names_are_all_there(made: Path) -> None:
     group = zarr.open_group(segment(made), mode="r")
     assert set(group) == {v.name for v in (schema.FILTERS, *schema.TABLES)}
