@@ -73,9 +73,9 @@ def main() -> None:
             "notebook: PCA + nine histograms": (n, notebook),
         }
         try:
-            from dask_ml.decomposition import PCA as DaskPCA
+            from dask_ml import decomposition
 
-            peers["dask-ml PCA"] = (n, lambda: DaskPCA(svd_solver="full").fit(lazy))
+            peers["dask-ml PCA"] = (n, lambda: decomposition.PCA(svd_solver="full").fit(lazy))
         except ImportError:
             pass
         times: dict[str, list[float]] = {name: [] for name in peers}

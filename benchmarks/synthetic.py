@@ -79,6 +79,11 @@ def peak(layer: Layer) -> float:
     return max(float(np.abs(layer.rows(a, min(a + step, layer.size))).max()) for a in range(0, layer.size, step))
 
 
+def peaks_of(found: list[Layer]) -> list[float]:
+    """Peaks of several layers."""
+    return [peak(layer) for layer in found]
+
+
 def tables(found: list[Layer], models: int, peaks: list[float]) -> dict[str, np.ndarray]:
     """Complete segment tables for these layers, spread over `models` models."""
     number = len(found)
@@ -131,10 +136,8 @@ def make(url: str | Path, filters: int, number: int, models: int, chunk_rows: in
     found = layers(filters, number)
     bounds = plan.offsets(np.array([layer.size for layer in found]))
     batches = [found[i : i + 64] for i in range(0, number, 64)]
-    peaks = sum(
-        cluster.run([dask.delayed(lambda b: [peak(layer) for layer in b])(batch) for batch in batches], "peaks"), []
-    )
-    complete = tables(found, models, peaks)
+    parts = cluster.run([dask.delayed(peaks_of)(batch) for batch in batches], "peaks")
+    complete = tables(found, models, [one for part in parts for one in part])
     segment = Segment(files, f"synthetic{filters}", filters, plan.chunk_rows(filters, chunk_rows))
     digests = segments.create(segment, complete)
     tasks = []

@@ -15,6 +15,8 @@ from distributed import Client
 
 import filterdb as fdb
 
+pytestmark = pytest.mark.slow
+
 VOLATILE = {"database", "basis_moved"}
 
 

@@ -14,6 +14,8 @@ import pytest
 import filterdb as fdb
 from tests.models import chain, weights
 
+pytestmark = pytest.mark.slow
+
 
 def run(*args: object, code: int = 0, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
