@@ -163,6 +163,7 @@ def ingested(done: Ingested) -> Answer:
         "segment": done.segment,
         "added": done.added,
         "present": done.present,
+        "duplicates": done.duplicates,
         "rejected": rejected,
     }
 

@@ -43,6 +43,9 @@ def main() -> None:
     try:
         code = commands.main(prog_name="filterdb", standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        sys.exit(error.exit_code)
     except click.ClickException as error:
         command = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "filterdb"
         line = " ".join(error.format_message().split())
@@ -158,7 +161,7 @@ def _mode(command: Command) -> Command:
         type=click.Choice(MODES),
         default="sound",
         show_default=True,
-        help="sound: the best answer; paper: P1's.",
+        help="sound: the best answer; paper: the CVPR 2022 paper's.",
     )(command)
 
 

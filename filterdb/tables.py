@@ -134,6 +134,9 @@ def drift(answer: Answer) -> None:
 
 def _drift(answer: Answer, title: str | None) -> None:
     groups, matrix = answer["groups"], np.asarray(answer["drift"])
+    if len(groups) == 1:
+        _say(f"{title + ': ' if title else ''}only one group, {groups[0]!r}: nothing to compare")
+        return
     if len(groups) <= MATRIX_LIMIT:
         flags = [" (few)" if few else "" for few in answer["few"]]
         rows = [
@@ -177,13 +180,12 @@ def degeneration(answer: Answer) -> None:
 
 def ingested(answer: Answer) -> None:
     """`filterdb ingest`."""
-    if answer["segment"] is None:
-        _say(f"nothing new: {len(answer['present'])} models are in the database already · {counts(answer)}")
-    else:
-        _say(
-            f"added {len(answer['added'])} models as segment {answer['segment']}, {len(answer['present'])} were there, "
-            f"{len(answer['rejected'])} rejected · now {counts(answer)}"
-        )
+    new, there, bad, twice = (len(answer[name]) for name in ("added", "present", "rejected", "duplicates"))
+    added = "nothing new" if answer["segment"] is None else f"segment {answer['segment']}"
+    _say(f"models: {new} added ({added}), {there} were there, {bad} rejected · now {counts(answer)}")
+    if twice:
+        first = answer["duplicates"][0]
+        _say(f"{twice} of them have another model's content, such as {first}; `--where duplicate_of=` leaves them out")
 
 
 def reduced(answer: Answer) -> None:
@@ -205,7 +207,7 @@ def demo(answer: Answer) -> None:
 def verified(answer: Answer) -> None:
     """`filterdb verify`."""
     if answer["ok"]:
-        _say(f"sound: {answer['chunks']} chunks · {counts(answer)}")
+        _say(f"intact: chunks {answer['chunks']}, {counts(answer)}")
         return
     names = ["segment", "variable", "chunk", "what"]
     _table(names, ([problem[name] for name in names] for problem in answer["problems"]), "damage")

@@ -50,12 +50,12 @@ class Rules:
 
 
 def degeneration(db: Database, mode: str = "sound", rules: Rules | None = None) -> xr.Dataset:
-    """Per layer of the view, on raw filters. Dim: layer (and verdict, model).
+    """Per layer of the view, on raw filters. Dims: layer, rule, model.
 
     sparsity S: share of filters whose |w| are all below peak/100 (an all-zero layer: 1, in `paper` mode 0);
     variance_entropy H of the layer's own raw PCA, in [0, log₁₀ 9]; threshold T_H(n); ratio H/T_H (NaN where
     T_H ≤ 0); random (bool); clean_* the same for the filters that are not sparse; orthogonality; verdict
-    (layer, verdict) bool; untrained (model) bool. Where a layer's scale is unknown, S and H are NaN and it gets no
+    (layer, rule) bool; untrained (model) bool. Where a layer's scale is unknown, S and H are NaN and it gets no
     verdict. Source: P1 eq. 7 and 8, torchconvquality.
     """
     check_mode(mode)

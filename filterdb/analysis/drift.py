@@ -142,6 +142,7 @@ def _result(
         coords={
             "group": labels,
             "other": labels,
+            **{key: ("group", [part[i] for i in order]) for key, part in grouping.parts.items()},
             "weights": ("component", found.weights),
             "bin_edges": ("edge", found.histograms.edges),
         },

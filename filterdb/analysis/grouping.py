@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -32,6 +32,8 @@ class Grouping:
     labels: list[str]
     index: np.ndarray
     ordered: bool
+    parts: dict[str, list[str]] = field(default_factory=dict)
+    """Of a product: the label of each key, by group."""
 
     def sums(self, values: np.ndarray) -> np.ndarray:
         """Sums of integer values (layers, …) by group, (groups, …)."""
@@ -63,7 +65,8 @@ def group(db: Database, by: Key | None, mode: str = "sound") -> Grouping:
     labels = [
         TIMES.join(part.labels[i] for part, i in zip(parts, pick, strict=True)) for pick in zip(*picks, strict=True)
     ]
-    return Grouping(",".join(keys), _distinct(labels), index, ordered=False)
+    of_key = {part.by: [part.labels[i] for i in pick] for part, pick in zip(parts, picks, strict=True)}
+    return Grouping(",".join(keys), _distinct(labels), index, ordered=False, parts=of_key)
 
 
 def _single(db: Database, key: str, mode: str) -> Grouping:

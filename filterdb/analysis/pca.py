@@ -35,7 +35,7 @@ def pca(db: Database, by: Key | None = None, *, scaled: bool = True) -> xr.Datas
             "explained_variance_ratio": (("group", "component"), basis.explained_variance_ratio),
             "singular_values": (("group", "component"), basis.singular_values),
         },
-        coords={"group": grouping.labels},
+        coords={"group": grouping.labels, **{key: ("group", part) for key, part in grouping.parts.items()}},
         attrs=provenance(
             db,
             by=grouping.by,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import difflib
 import io
 import json
+import logging
 import math
 from collections import Counter
 from collections.abc import Mapping
@@ -15,7 +17,12 @@ from urllib.parse import urlsplit, urlunsplit
 import pandas as pd
 
 from filterdb.errors import InputError, MissingExtraError
-from filterdb.schema import LABELS, UNKNOWN
+from filterdb.schema import FILTERS, LABELS, TABLES, UNKNOWN
+
+RESERVED = ({v.name for v in (FILTERS, *TABLES)} | {"layer", "layers", "segment", "depth_decile"}) - set(LABELS)
+"""Names that mean something already; a catalog's own columns need others."""
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +54,15 @@ def parse_catalog(data: bytes, url: str) -> list[ModelSource]:
     """
     columns, rows = _read_table(data, url)
     if "path" not in columns:
-        raise InputError(f"{url}: expected a column `path`, got {', '.join(columns) or 'none'}")
+        hint = "; separate columns with commas" if len(columns) == 1 and ";" in columns[0] else ""
+        raise InputError(f"{url}: expected a column `path`, got {', '.join(columns) or 'none'}{hint}")
+    taken = sorted(set(columns) & RESERVED)
+    if taken:
+        raise InputError(f"{url}: expected a column name of your own, got {taken[0]!r}, which has a meaning; rename it")
+    for column in set(columns) - {"path", "name", *LABELS}:
+        near = difflib.get_close_matches(column, LABELS, 1, cutoff=0.8)
+        if near and near[0] not in columns:
+            log.warning("%s: column %r is kept as one of your own; did you mean %r?", url, column, near[0])
     sources = []
     for number, row in enumerate(rows, start=1):
         if len(row) != len(columns):

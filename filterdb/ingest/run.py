@@ -42,6 +42,14 @@ class Ingested:
     present: list[str] = field(default_factory=list)
     rejected: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def duplicates(self) -> list[str]:
+        """Added models whose content the database has under another name as well."""
+        models = self.database.models
+        named = zip(models["model"].values.astype(str), models["duplicate_of"].values.astype(str), strict=True)
+        of = dict(named)
+        return [model for model in self.added if of.get(model)]
+
 
 def ingest(
     url: str | os.PathLike[str],
@@ -173,7 +181,7 @@ def _is_present(result: Scan, known: dict[str, dict[str, Any]]) -> bool:
         name = changed[0]
         raise InputError(
             f"model {source.id!r}: expected its stored catalog row, got {name} = {row[name]!r} instead of "
-            f"{stored[name]!r}; `filterdb relabel` is for changing labels"
+            f"{stored[name]!r}; labels of stored models cannot be changed yet, ingest into a new database"
         )
     return True
 

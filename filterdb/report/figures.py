@@ -52,8 +52,12 @@ def basis(result: xr.Dataset, group: int = 0) -> str:
 
 
 def heatmap(result: xr.Dataset) -> str:
-    """The matrix of a `drift` result, in its order."""
-    groups = [str(label) for label in result["group"].values]
+    """The matrix of a `drift` result, in its order; each group with its number of filters."""
+    counts, few = result["count"].values, result["few"].values
+    groups = [
+        f"{label} ({count:,}{', few' if small else ''})"
+        for label, count, small in zip(result["group"].values, counts, few, strict=True)
+    ]
     number = len(groups)
     side = min(9.0, 2.5 + 0.35 * number)
     figure = _figure(side + 1.2, side)
@@ -88,5 +92,6 @@ def entropy_and_sparsity(result: xr.Dataset) -> str:
         axes.set_ylabel(name.replace("_", " "))
         axes.spines[["top", "right"]].set_visible(False)
     left.axhline(np.log10(9), color="grey", linewidth=0.8, linestyle=":")
+    left.annotate("largest possible", (1, np.log10(9)), ha="right", va="bottom", fontsize=7, color="grey")
     right.legend(frameon=False, fontsize=8)
     return _svg(figure, "Entropy and sparsity over depth")

@@ -15,10 +15,14 @@ from filterdb.analysis.drift import drift
 from filterdb.analysis.pca import pca
 from filterdb.errors import InputError, MissingExtraError, StoreError
 from filterdb.report import figures
+from filterdb.schema import REJECTED, UNKNOWN
 from filterdb.store.database import Database
 
 GROUPINGS = ("task", "visual_category", "training_dataset", "family", "model", "depth_decile")
 """The groupings whose heatmaps the page has, those with fewer than two groups left out."""
+
+SHOWN = ["model", "task", "visual_category", "training_dataset", "family", "filters", "layers", "opset", "producer"]
+"""Columns of the page's table of models; models.csv has more."""
 
 GROUP_LIMIT = 1_000
 """A grouping with more groups is left out, and the page says so."""
@@ -63,7 +67,10 @@ def report(db: Database, folder: str | Path, mode: str = "sound") -> Path:
         skipped=_skipped(db),
         pictures=pictures,
         drifts=drifts,
-        models=_records(sheets["models"].drop(columns=["operators", "filter_shapes"])),
+        models=_records(sheets["models"][sheets["models"]["filters"] > 0][SHOWN]),
+        without=int((sheets["models"]["filters"] == 0).sum()),
+        rejected=int((db.skipped["skipped_code"] == REJECTED).sum()),
+        untrained=degenerated["model"].values[degenerated["untrained"].values].tolist(),
         bad=_records(layers[layers["verdict"] != ""]),
         layers=len(layers),
         left_out=[by for by in GROUPINGS if _groups(db, by) > GROUP_LIMIT],
@@ -85,7 +92,7 @@ def report(db: Database, folder: str | Path, mode: str = "sound") -> Path:
 
 def _groups(db: Database, by: str) -> int:
     column = "conv_depth_norm" if by == "depth_decile" else by
-    return len(np.unique(db.column(column).astype(str)))
+    return len(set(db.column(column).astype(str)) - {UNKNOWN})
 
 
 def _models(db: Database) -> pd.DataFrame:
@@ -132,7 +139,9 @@ def _matrix(result: xr.Dataset) -> pd.DataFrame:
 
 
 def _skipped(db: Database) -> list[tuple[str, int]]:
-    codes, counts = np.unique(db.skipped["skipped_code"].values.astype(str), return_counts=True)
+    """Convolutions that are not stored, by code."""
+    found = db.skipped["skipped_code"].values.astype(str)
+    codes, counts = np.unique(found[found != REJECTED], return_counts=True)
     return list(zip(codes.tolist(), counts.tolist(), strict=True))
 
 

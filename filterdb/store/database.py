@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import os
 from collections.abc import Iterable, Mapping
@@ -11,7 +12,6 @@ from typing import Any
 
 import dask.array as da
 import numpy as np
-import pandas as pd
 import xarray as xr
 from dask.base import tokenize
 
@@ -218,7 +218,12 @@ class Database:
         hit = np.isin(column.astype(str), [str(value) for value in values])
         words = f"{name} {'!=' if negate else '='} {', '.join(map(str, values))}"
         if not (hit ^ negate).any():
-            there = ", ".join(sorted(map(str, pd.unique(column)))[:12])
+            values_there = [
+                str(value) for value in np.unique(column if column.dtype.kind in "biuf" else column.astype(str))
+            ]
+            there = ", ".join(values_there[:12]) + (
+                f" and {len(values_there) - 12} more" if len(values_there) > 12 else ""
+            )
             raise InputError(f"{self.url}: expected layers with {words}, found none; `{name}` has {there}")
         return self.keep(hit ^ negate, words)
 
@@ -234,8 +239,10 @@ class Database:
     def column(self, name: str) -> np.ndarray:
         """A label of the view's layers, (layers,). Raises UsageError for an unknown one."""
         if name not in self.layers.variables:
-            known = ", ".join(sorted(map(str, self.layers.variables)))
-            raise UsageError(f"{name}: expected a label of layers or models, one of {known}")
+            known = sorted({*map(str, self.layers.variables), "depth_decile", "layer"})
+            near = difflib.get_close_matches(name, known, 1)
+            hint = f"did you mean {near[0]}? There are" if near else "one of"
+            raise UsageError(f"{name}: expected a label of layers or models; {hint} {', '.join(known)}")
         return np.asarray(self.layers[name].values)
 
     @property

@@ -216,6 +216,8 @@ def _typed(action: str, url: str) -> Iterator[None]:
     try:
         yield
     except (FileNotFoundError, NotADirectoryError) as error:
+        if action == "writing":
+            raise StoreError(f"writing {url}: expected a folder or bucket to write to, found none ({error})") from error
         raise StoreMissingError(f"{action} {url}: expected an object there, found none") from error
     except _LOST as error:
         raise _store_error(action, url, error) from error

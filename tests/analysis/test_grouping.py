@@ -54,6 +54,14 @@ def test_dataset_of_a_view_has_its_rows(real_db: fdb.Database) -> None:
     assert set(view["model_index"].values) == {0, 1}
 
 
+def test_parts_of_a_product_are_coordinates(real_db: fdb.Database) -> None:
+    found = fdb.drift(real_db, by="task,depth_decile")
+    for group, task, decile in zip(*(found[name].values for name in ("group", "task", "depth_decile")), strict=True):
+        assert group == f"{task} × {decile}"
+    by_parts = fdb.pca(real_db, by=["family", "task"]).set_index(group=["family", "task"])
+    assert int(by_parts["count"].sel(family="ResNet", task="classification").sum()) == 314_368
+
+
 def test_where_and_not_where(real_db: fdb.Database) -> None:
     without = real_db.where("task", ["classification"], negate=True)
     assert without.counts["filters"] == real_db.counts["filters"] - 314_368

@@ -28,6 +28,12 @@ def test_byte_order_mark_and_quotes() -> None:
     assert (source.url, source.id) == ("a,b.onnx", 'say "hi"')
 
 
+def test_a_near_miss_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    (source,) = parse_catalog(b"path,taks\na.onnx,seg\n", "l.csv")
+    assert "did you mean 'task'?" in caplog.text
+    assert (source.labels["task"], source.extra) == ("unknown", {"taks": "seg"})
+
+
 def test_credentials_in_a_url_are_neither_stored_nor_shown() -> None:
     (source,) = parse_catalog(b"path\nhttps://user:secret@host/m.onnx?X-Amz-Signature=abc\n", "l.csv")
     assert source.id == source.shown == "https://host/m.onnx"
@@ -49,6 +55,8 @@ def test_parquet() -> None:
         (b"", "l.csv", "expected a column `path`, got none"),
         (b"path,name,task\na.onnx,A,seg,\n", "l.csv", "row 1: expected 3 fields as in the head, got 4"),
         (b"path,name\na.onnx\n", "l.csv", "row 1: expected 2 fields as in the head, got 1"),
+        (b"path;name\na;b\n", "l.csv", "got path;name; separate columns with commas"),
+        (b"path,depth_decile\na,b\n", "l.csv", "got 'depth_decile', which has a meaning"),
         (b"path\n\xff\n", "l.csv", "expected a csv table"),
         (b"path,name\na.onnx,x\nb.onnx,x\n", "l.csv", "expected each model name once, got 'x'"),
         (b"path,name\n,x\n", "l.csv", "row 1: expected a path"),

@@ -84,7 +84,7 @@ def test_other_content_under_a_known_name_is_refused(folder: Path) -> None:
 def test_another_row_under_a_known_name_is_refused(folder: Path) -> None:
     ingest(folder)
     (folder / "m/list.csv").write_text("path,name,task,epoch\na.onnx,A,segmentation,3\n")
-    with pytest.raises(InputError, match=r"model 'A': .*task = 'segmentation' instead of 'detection'.*relabel"):
+    with pytest.raises(InputError, match=r"model 'A': .*task = 'segmentation' instead of 'detection'.*new database"):
         ingest(folder)
 
 
