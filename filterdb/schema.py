@@ -129,3 +129,18 @@ SKIPPED_VARIABLES = _variables(
 
 TABLES = (*LAYER_VARIABLES, *MODEL_VARIABLES, *SKIPPED_VARIABLES)
 """Everything of a segment but its filters."""
+
+
+def distinct(names: list[str]) -> list[str]:
+    """Names told apart: a repeated one gets `#k`, k = 2, 3, …, unless another has that name of its own."""
+    taken: set[str] = set()
+    own = set(names)
+    found = []
+    for name in names:
+        unique, k = name, 1
+        while unique in taken or (k > 1 and unique in own):
+            k += 1
+            unique = f"{name}#{k}"
+        taken.add(unique)
+        found.append(unique)
+    return found

@@ -11,6 +11,7 @@ import pandas as pd
 
 from filterdb.errors import InputError, UsageError
 from filterdb.reduce.basis import has_scale
+from filterdb.schema import distinct
 from filterdb.store.database import Database
 from filterdb.version import __version__
 
@@ -66,7 +67,7 @@ def group(db: Database, by: Key | None, mode: str = "sound") -> Grouping:
         TIMES.join(part.labels[i] for part, i in zip(parts, pick, strict=True)) for pick in zip(*picks, strict=True)
     ]
     of_key = {part.by: [part.labels[i] for i in pick] for part, pick in zip(parts, picks, strict=True)}
-    return Grouping(",".join(keys), _distinct(labels), index, ordered=False, parts=of_key)
+    return Grouping(",".join(keys), distinct(labels), index, ordered=False, parts=of_key)
 
 
 def _single(db: Database, key: str, mode: str) -> Grouping:
@@ -93,22 +94,7 @@ def layer_labels(db: Database) -> list[str]:
     """One text per layer of a view: model/layer."""
     layers = db.layers
     pairs = zip(layers["model"].values, layers["layer_name"].values, strict=True)
-    return _distinct([f"{model}/{name}" for model, name in pairs])
-
-
-def _distinct(labels: list[str]) -> list[str]:
-    """Labels of different groups, told apart by `#k` where they read the same."""
-    taken: set[str] = set()
-    own = set(labels)
-    distinct = []
-    for label in labels:
-        unique, k = label, 1
-        while unique in taken or (k > 1 and unique in own):
-            k += 1
-            unique = f"{label}#{k}"
-        taken.add(unique)
-        distinct.append(unique)
-    return distinct
+    return distinct([f"{model}/{name}" for model, name in pairs])
 
 
 def with_scale(db: Database, *, scaled: bool) -> Database:

@@ -25,7 +25,7 @@ from filterdb.extract.convolution import (
     weight_shape,
 )
 from filterdb.extract.graph import Node, build_graph, parse
-from filterdb.schema import KERNEL
+from filterdb.schema import KERNEL, distinct
 
 MAX_WEIGHTS = 2**40
 """A tensor that says that it has more numbers lies."""
@@ -88,7 +88,8 @@ def read_model(path: Path, proto: onnx.ModelProto | None = None) -> Model:
     graph = build_graph(parse(path) if proto is None else proto, str(path))
     folder = path.parent
     convolutions = [node for node in graph.nodes if is_convolution(node)]
-    names = _unique_names(convolutions)
+    # A layer is called by its node, else by its first output.
+    names = distinct([node.name or next(iter(node.output_names), node.op_type) for node in convolutions])
     ranks = _depth_ranks(convolutions, folder)
     deepest = max(ranks.values(), default=0)
     shapes: Counter[tuple[int, ...]] = Counter()
@@ -152,22 +153,6 @@ def _stored_shape(node: Node, folder: Path, shapes: Counter[tuple[int, ...]]) ->
     if node.length is None:
         raise NotStoredError("unreachable", "no graph input reaches the convolution")
     return shape
-
-
-def _unique_names(nodes: list[Node]) -> list[str]:
-    """Node name, else first output; a repeated one gets `#k`, k = 2, 3, …"""
-    taken: set[str] = set()
-    names = []
-    wanted = [node.name or next(iter(node.output_names), node.op_type) for node in nodes]
-    own = set(wanted)
-    for name in wanted:
-        unique, k = name, 1
-        while unique in taken or (k > 1 and unique in own):
-            k += 1
-            unique = f"{name}#{k}"
-        taken.add(unique)
-        names.append(unique)
-    return names
 
 
 def _depth_ranks(convolutions: list[Node], folder: Path) -> dict[int, int]:
