@@ -60,7 +60,7 @@ def parse_catalog(data: bytes, url: str) -> list[ModelSource]:
     if taken:
         raise InputError(f"{url}: expected a column name of your own, got {taken[0]!r}, which has a meaning; rename it")
     for column in set(columns) - {"path", "name", *LABELS}:
-        near = difflib.get_close_matches(column, LABELS, 1, cutoff=0.8)
+        near = difflib.get_close_matches(column, LABELS, 1, cutoff=0.7)
         if near and near[0] not in columns:
             log.warning("%s: column %r is kept as one of your own; did you mean %r?", url, column, near[0])
     sources = []
