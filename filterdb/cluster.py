@@ -33,7 +33,6 @@ class Session:
     workers: int | None = None
     scheduler: str | None = None
     security: Security | None = None
-    quiet: bool = False
     debug: bool = False
     _stack: ExitStack = field(default_factory=ExitStack)
     _started: bool = False
@@ -59,8 +58,7 @@ class Session:
                 LocalCluster(dashboard_address="127.0.0.1:0", silence_logs=self.log_level, **size)
             )
             client = self._stack.enter_context(Client(cluster))
-        if not self.quiet:
-            print(f"dashboard: {client.dashboard_link}", file=sys.stderr)  # noqa: T201
+        print(f"dashboard: {client.dashboard_link}", file=sys.stderr)  # noqa: T201
 
     def _connect(self, address: str) -> Client:
         try:
@@ -103,7 +101,7 @@ def run(tasks: Sequence[Any], label: str) -> list[Any]:
     if place is not None:
         place.start()
     client = current_client()
-    show = place is not None and not place.quiet and sys.stderr.isatty()
+    show = place is not None and sys.stderr.isatty()
     if client is None:
         with _thread_progress(label) if show else ExitStack():
             return list(dask.compute(*tasks))
@@ -135,7 +133,7 @@ def _thread_progress(label: str) -> Iterator[None]:
     with _progress(label) as progress:
         bar = progress.add_task(label, total=None)
 
-        def begin(dsk: Any, state: Any) -> None:
+        def begin(_: Any, state: Any) -> None:
             progress.update(bar, total=len(state["ready"]) + len(state["waiting"]))
 
         def after(*_: Any) -> None:

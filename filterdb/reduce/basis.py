@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -32,7 +32,6 @@ from filterdb.store.database import Database
 from filterdb.store.snapshot import Snapshot, StoredBasis
 from filterdb.store.summary import Arrays
 
-Mode = Literal["sound", "paper"]
 MODES = ("sound", "paper")
 
 log = logging.getLogger(__name__)

@@ -54,7 +54,7 @@ class Files:
     def read(self, name: str) -> bytes:
         """The bytes of an object. Raises StoreMissingError where there is none."""
         url = self.url(name)
-        with _typed("reading", url):
+        with store_errors("reading", url):
             return bytes(_filesystem(url).cat_file(url)) if self.remote else Path(url).read_bytes()
 
     def read_into(self, name: str, buffer: memoryview) -> int:
@@ -63,7 +63,7 @@ class Files:
         Whole objects into memory that is there already: on fresh memory the page faults cost more than the reading.
         """
         url = self.url(name)
-        with _typed("reading", url):
+        with store_errors("reading", url):
             if self.remote:
                 data = _filesystem(url).cat_file(url)
                 buffer[: len(data)] = data[: len(buffer)]
@@ -81,7 +81,7 @@ class Files:
     def list(self, prefix: str) -> dict[str, int]:
         """Objects below a prefix, name → size in bytes, sorted by name; {} where there are none."""
         url = self.url(prefix)
-        with _typed("listing", url):
+        with store_errors("listing", url):
             if not self.remote:
                 sizes = dict(_walk(Path(url), prefix))
             else:
@@ -119,11 +119,11 @@ class Files:
     def put(self, objects: Mapping[str, bytes]) -> None:
         """Put objects, over what stands there: only for bytes that are the same whoever writes them."""
         if self.remote:
-            with _typed("writing", self.url(next(iter(objects), ""))):
+            with store_errors("writing", self.url(next(iter(objects), ""))):
                 _filesystem(self.root).pipe({self.url(name): data for name, data in objects.items()})
             return
         for name, data in objects.items():
-            with _typed("writing", self.url(name)):
+            with store_errors("writing", self.url(name)):
                 _replace_local(Path(self.url(name)), data)
 
     def zarr(self, name: str, *, read_only: bool) -> Store:
@@ -212,7 +212,8 @@ def _filesystem(url: str) -> Any:
 
 
 @contextmanager
-def _typed(action: str, url: str) -> Iterator[None]:
+def store_errors(action: str, url: str) -> Iterator[None]:
+    """Turn what store clients raise inside the block into one StoreError line; StoreMissingError where it is absent."""
     try:
         yield
     except (FileNotFoundError, NotADirectoryError) as error:
@@ -232,11 +233,6 @@ def _store_error(action: str, url: str, error: BaseException) -> StoreError:
     return StoreError(f"{action} {url}: the store refused or failed ({said}); {remedy}")
 
 
-def store_errors(action: str, url: str) -> Any:
-    """Turn what store clients raise inside the block into one StoreError line."""
-    return _typed(action, url)
-
-
 def expand(source: str, suffix: str = ".onnx") -> list[str]:
     """The files that a source names: itself, those below a folder, or those of a glob, sorted. Local paths or URLs.
 
@@ -247,7 +243,7 @@ def expand(source: str, suffix: str = ".onnx") -> list[str]:
     if is_remote(source):
         files = _filesystem(source)
         scheme = source.split("://", 1)[0]
-        with _typed("looking for models", source):
+        with store_errors("looking for models", source):
             if scheme in {"http", "https"}:
                 found = [source]
             elif is_glob:
@@ -276,7 +272,7 @@ def read_input(url: str) -> bytes:
 
 
 def _read_input(url: str) -> bytes:
-    with _typed("reading", url):
+    with store_errors("reading", url):
         return bytes(_filesystem(url).cat_file(url)) if is_remote(url) else Path(url).read_bytes()
 
 
@@ -288,7 +284,7 @@ def local_copy(url: str) -> Iterator[LocalInput]:
         return
     with tempfile.TemporaryDirectory(prefix="filterdb-") as folder:
         path = Path(folder) / Path(url).name
-        with _typed("fetching", url):
+        with store_errors("fetching", url):
             _filesystem(url).get_file(url, str(path))
         yield LocalInput(path, url)
 
@@ -309,7 +305,7 @@ class LocalInput:
             if self.origin is not None and not target.exists():
                 url = f"{self.origin.rsplit('/', 1)[0]}/{companion}"
                 target.parent.mkdir(parents=True, exist_ok=True)
-                with _typed("fetching", url):
+                with store_errors("fetching", url):
                     _filesystem(url).get_file(url, str(target))
             return target if target.is_file() else None
         except StoreMissingError:
