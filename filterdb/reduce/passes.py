@@ -15,6 +15,7 @@ from dask.base import tokenize
 from filterdb import cluster, plan
 from filterdb.errors import DamageError, StoreError
 from filterdb.reduce.reductions import Block, Reduction
+from filterdb.schema import WEIGHTS
 from filterdb.store import summary
 from filterdb.store.database import Database
 from filterdb.store.segment import Segment
@@ -94,7 +95,7 @@ def _concatenate(reduction: Reduction, parts: list[Arrays]) -> Arrays:
 
 def _empty(reduction: Reduction) -> Arrays:
     nothing = np.empty(0, np.int64)
-    return reduction.compute(Block(np.empty((9, 0), np.float32), nothing, nothing, nothing.astype(np.float64)))
+    return reduction.compute(Block(np.empty((WEIGHTS, 0), np.float32), nothing, nothing, nothing.astype(np.float64)))
 
 
 def build(segment: Segment, tables: Arrays, reductions: Sequence[Reduction]) -> Any:

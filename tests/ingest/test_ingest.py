@@ -295,6 +295,37 @@ def test_an_interrupted_write_resumes(folder: Path, monkeypatch: pytest.MonkeyPa
     np.testing.assert_array_equal(db.dataset.filters.values, fresh.dataset.filters.values)
 
 
+@pytest.mark.parametrize("where", ["threads", "two processes"])
+def test_many_writing_tasks_with_layers_and_models_across_them(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest, where: str
+) -> None:
+    """A run of chunks is about a default chunk long, so small data are one task: here each has two chunks of 10."""
+    import contextlib
+
+    monkeypatch.setattr(run.schema, "CHUNK_ROWS", 20)
+    made: list[int] = []
+    real = run.write_tasks
+
+    def counted(*args: object) -> list[object]:
+        tasks = real(*args)  # type: ignore[arg-type]
+        made.append(len(tasks))
+        return tasks
+
+    monkeypatch.setattr(run, "write_tasks", counted)
+    client = request.getfixturevalue("two_workers") if where == "two processes" else None
+    with client.as_current() if client else contextlib.nullcontext():
+        db = ingest(folder).database
+    assert made == [5]  # 88 filters; layers of 30, 42 and 16 lie across tasks, and so do both models
+    filters = np.concatenate([w.reshape(-1, 9) for w in (weights(6, 5, 1), weights(7, 6, 2), weights(4, 4, 3))])
+    np.testing.assert_array_equal(db.dataset.filters.values, filters)
+    for chunk in (1, 4):
+        (path,) = (folder / "db").glob(f"segments/*/filters/c/{chunk}/0")
+        path.unlink()
+    for snapshot in (folder / "db/snapshots").iterdir():
+        snapshot.unlink()  # as if it had stopped before the commit, in the middle of two tasks
+    np.testing.assert_array_equal(ingest(folder).database.dataset.filters.values, filters)
+
+
 def test_a_model_that_changes_between_scan_and_write(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = run.write_tasks
 
