@@ -7,12 +7,13 @@ whatever `dask.config` says). The command line opens a `session`, whose cluster 
 from __future__ import annotations
 
 import logging
+import resource
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import dask
 from dask.callbacks import Callback
@@ -23,6 +24,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from filterdb.errors import InterruptedRunError, StoreError, UsageError
+
+PROCESS_BYTES = 320 * 2**20
+"""What a worker holds before it has anything to do: Python, Dask, Zarr, Numba's compiled loops."""
 
 
 @dataclass(slots=True)
@@ -69,6 +73,19 @@ class Session:
             raise UsageError(f"{address}: expected tcp://HOST:PORT or tls://HOST:PORT ({error})") from error
 
 
+class Memory(NamedTuple):
+    """Bytes that work takes of a worker: of each thread, and once for the whole."""
+
+    per_thread: int = 0
+    once: int = 0
+
+    @classmethod
+    def most(cls, needs: Iterable[Memory]) -> Memory:
+        """The largest of several pieces of work that follow one another."""
+        every = [cls(), *needs]
+        return cls(max(need.per_thread for need in every), max(need.once for need in every))
+
+
 _session: ContextVar[Session | None] = ContextVar("filterdb_session", default=None)
 
 
@@ -93,8 +110,11 @@ def current_client() -> Client | None:
         return None
 
 
-def run(tasks: Sequence[Any], label: str) -> list[Any]:
-    """Compute Dask tasks (delayed) and give their results in order; a session shows progress under `label`."""
+def run(tasks: Sequence[Any], label: str, memory: Memory | None = None) -> list[Any]:
+    """Compute Dask tasks (delayed) and give their results in order; a session shows progress under `label`.
+
+    Raises UsageError before anything runs where a worker's limit is below what the tasks need (`memory`).
+    """
     if not tasks:
         return []
     place = _session.get()
@@ -105,6 +125,8 @@ def run(tasks: Sequence[Any], label: str) -> list[Any]:
     if client is None:
         with _thread_progress(label) if show else ExitStack():
             return list(dask.compute(*tasks))
+    if memory is not None:
+        _check_memory(client, memory)
     futures = client.compute(list(tasks), optimize_graph=False)
     try:
         if show:
@@ -113,6 +135,32 @@ def run(tasks: Sequence[Any], label: str) -> list[Any]:
     except Exception as error:
         raise_resumable(error)
         raise
+
+
+def _check_memory(client: Client, memory: Memory) -> None:
+    """Better told now than killed later: the nanny ends a worker at 95 % of its limit."""
+    for address, worker in client.scheduler_info(n_workers=-1)["workers"].items():
+        limit, threads = worker["memory_limit"], worker["nthreads"]
+        need = PROCESS_BYTES + threads * memory.per_thread + memory.once
+        if limit and need > limit:
+            raise UsageError(
+                f"worker {address}: expected a memory limit of {need / 2**20:,.0f} MiB or more for {threads} threads, "
+                f"got {limit / 2**20:,.0f} MiB; start it with more memory or fewer threads"
+            )
+
+
+def peak_memory() -> dict[str, int]:
+    """The most bytes that each process has held so far (resident): "client", and workers by address."""
+    client = current_client()
+    found = {"client": _peak()}
+    if client is not None:
+        found |= client.run(_peak)
+    return found
+
+
+def _peak() -> int:
+    kilobyte = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * kilobyte
 
 
 def raise_resumable(error: Exception) -> None:

@@ -7,6 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+TASK_ROWS = 1_048_576
+"""Rows of a task: where chunks are smaller, a task takes a run of them."""
+
 MAX_TASKS = 10_000
 """A pass has at most this many reading tasks; beyond, each takes a longer run of chunks."""
 
@@ -43,9 +46,12 @@ def runs(bounds: np.ndarray, start: int, stop: int) -> Runs:
     return Runs(first, last, edges[:-1], edges[1:])
 
 
-def partitions(chunks: int, limit: int = MAX_TASKS) -> list[range]:
-    """Runs of whole chunks, one per task: one chunk each, more only where tasks would exceed `limit`."""
-    return list(batches(chunks, max(1, -(-chunks // limit))))
+def partitions(chunks: int, chunk_rows: int) -> list[range]:
+    """Runs of whole chunks, one per task: about TASK_ROWS rows each, more where tasks would exceed MAX_TASKS.
+
+    Summaries are merged along them, whoever computes them: part of their last digits.
+    """
+    return list(batches(chunks, max(1, TASK_ROWS // chunk_rows, -(-chunks // MAX_TASKS))))
 
 
 def batches(count: int, size: int) -> Iterator[range]:

@@ -19,9 +19,17 @@ import pytest
 from distributed import Client, LocalCluster
 
 import filterdb as fdb
-from filterdb import demo
+from filterdb import demo, plan
 
 CACHE = Path(__file__).parent.parent / ".cache"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def many_tasks() -> Iterator[None]:
+    """Every chunk is a task of its own, however small, so that small data cross the borders of tasks and merges."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plan, "TASK_ROWS", 1)
+        yield
 
 
 @pytest.fixture(scope="session")

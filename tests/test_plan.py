@@ -26,9 +26,24 @@ def test_runs_cover_every_row_once_and_in_its_layer(sizes: list[int], chunk: int
     np.testing.assert_array_equal(seen, owner)
 
 
-@pytest.mark.parametrize(("chunks", "tasks"), [(0, 0), (1, 1), (9_999, 9_999), (10_000, 10_000), (140_000, 10_000)])
-def test_partitions_stay_under_the_limit(chunks: int, tasks: int) -> None:
-    parts = plan.partitions(chunks)
+@pytest.mark.parametrize(
+    ("chunks", "rows", "tasks"),
+    [
+        (0, 1 << 20, 0),
+        (1, 7, 1),
+        (9_999, 1 << 20, 9_999),
+        (10_000, 1 << 21, 10_000),
+        (140_000, 1 << 20, 10_000),
+        (160, 1 << 16, 10),
+        (161, 1 << 16, 11),
+        (5_000, 100, 1),
+    ],
+)
+def test_partitions_are_neither_small_nor_many(
+    chunks: int, rows: int, tasks: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plan, "TASK_ROWS", 1 << 20)
+    parts = plan.partitions(chunks, rows)
     assert len(parts) == tasks
     assert [chunk for part in parts for chunk in part] == list(range(chunks))
 

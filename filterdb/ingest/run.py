@@ -18,7 +18,9 @@ from filterdb import cluster, plan, schema
 from filterdb.errors import ConflictError, InputError, UsageError
 from filterdb.extract.catalog import ModelSource, check_unique, parse_catalog, without_secrets
 from filterdb.ingest.scan import Scan, scan
-from filterdb.ingest.write import Piece, write_chunks
+from filterdb.ingest.write import TAKEN, Piece, write_partition
+from filterdb.reduce import passes
+from filterdb.reduce.passes import Part
 from filterdb.store import segment as segments
 from filterdb.store import snapshot as snapshots
 from filterdb.store.database import Database
@@ -92,7 +94,8 @@ def ingest(
         return Ingested(old, None, [], present, rejected)
     segment, tables = build_segment(files, new, unlisted, known, chunk_rows)
     digests = segments.create(segment, tables)
-    cluster.run(write_tasks(segment, tables, new), "write")
+    for reduction, part in zip(TAKEN, write(segment, tables, new), strict=True):
+        passes.store(segment, tables, reduction, part)
     entry = Entry(
         id=segment.id,
         filters=segment.rows,
@@ -233,26 +236,22 @@ def build_segment(
     return Segment(files, hashlib.sha256(canonical(made_from)).hexdigest()[:20], total, size), tables
 
 
-def write_tasks(segment: Segment, tables: dict[str, np.ndarray], new: list[Scan]) -> list[Any]:
-    """One task per run of whole chunks; a run has about as many rows as a default chunk."""
-    bounds = plan.offsets(tables["row_size"])
+def write(segment: Segment, tables: dict[str, np.ndarray], new: list[Scan]) -> list[Part]:
+    """Write every chunk, a task per partition; gives the segment's moments."""
     resume = bool(segment.files.list(f"{segment.name}/{schema.FILTERS.name}/c"))
-    per_task = max(1, schema.CHUNK_ROWS // segment.chunk_rows)
     token = uuid.uuid4().hex[:8]
+    bounds = plan.offsets(tables["row_size"])
     tasks = []
-    for chunks in plan.batches(segment.chunks, per_task):
-        start, stop = segment.bounds(chunks[0])[0], segment.bounds(chunks[-1])[1]
-        overlap = plan.runs(bounds, start, stop)
-        layers = range(overlap.first, overlap.last)
+    for partition in passes.partitions(segment, tables):
+        layers = range(partition.first, partition.first + len(partition.peaks))
         pieces = tuple(
             _piece(new[index], tables, bounds, list(group))
             for index, group in groupby(layers, key=lambda layer: int(tables["model_index"][layer]))
         )
-        key = f"write-{token}-{chunks[0]}"
-        tasks.append(
-            dask.delayed(write_chunks, traverse=False)(segment, chunks, pieces, resume=resume, dask_key_name=key)
-        )
-    return tasks
+        key = f"write-{token}-{partition.chunks[0]}"
+        tasks.append(dask.delayed(write_partition, traverse=False)(partition, pieces, resume=resume, dask_key_name=key))
+    (parts,) = cluster.run([passes.merge_tree(tasks, TAKEN, f"write-{token}")], "write")
+    return list(parts)
 
 
 def _piece(result: Scan, tables: dict[str, np.ndarray], bounds: np.ndarray, layers: Iterable[int]) -> Piece:

@@ -13,9 +13,13 @@ from filterdb.extract.constants import NotStoredError
 from filterdb.extract.graph import parse
 from filterdb.extract.layers import filters_hash, read_model
 from filterdb.ingest.scan import bring_external, layers_by_name
+from filterdb.reduce.passes import Part, Partition, fold, reduce_partition
+from filterdb.reduce.reductions import MomentsReduction, Reduction
 from filterdb.schema import WEIGHTS
 from filterdb.store.files import local_copy, store_errors
-from filterdb.store.segment import Segment
+
+TAKEN: tuple[Reduction, ...] = (MomentsReduction(),)
+"""What is computed of the rows as they are written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,15 +32,17 @@ class Piece:
     starts: tuple[int, ...]
 
 
-def write_chunks(segment: Segment, chunks: range, pieces: Iterable[Piece], *, resume: bool) -> int:
-    """Write the chunks of a task from the models that overlap them; gives how many were written.
+def write_partition(partition: Partition, pieces: Iterable[Piece], *, resume: bool) -> list[Part]:
+    """Write the chunks of a task from the models that overlap them; gives the moments of its rows.
 
-    With `resume`, chunks that are present and whole are left as they are. Memory: the task's rows, and one model.
-    Raises InputError where a model is not what the scan saw.
+    They are taken while the rows are in hand: a fresh database needs no first pass. With `resume`, chunks that are
+    present and whole are left as they are. Memory: the task's rows, and one model. Raises InputError where a model is
+    not what the scan saw.
     """
+    segment, chunks = partition.segment, partition.chunks
     missing = [chunk for chunk in chunks if not (resume and segment.has_chunk(chunk))]
     if not missing:
-        return 0
+        return reduce_partition(partition, TAKEN)
     first, last = segment.bounds(missing[0])[0], segment.bounds(missing[-1])[1]
     buffer = np.empty((last - first, WEIGHTS), np.float32, order="F")
     filled = 0
@@ -52,7 +58,9 @@ def write_chunks(segment: Segment, chunks: range, pieces: Iterable[Piece], *, re
     for chunk in missing:
         start, stop = segment.bounds(chunk)
         segment.write_chunk(chunk, buffer[start - first : stop - first])
-    return len(missing)
+    if len(missing) < len(chunks):
+        return reduce_partition(partition, TAKEN)
+    return fold(partition, segment.cut(buffer, first), TAKEN)
 
 
 def _fill(buffer: np.ndarray, first: int, piece: Piece) -> int:

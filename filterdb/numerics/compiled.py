@@ -1,9 +1,10 @@
 """The compiled loops over filters. All in one module: Numba's cache does not see a change in another.
 
 A block comes with its columns first, (9, n) float32, as it lies in a chunk; `starts` and `stops` (runs,) int64 cut
-it into runs, one per layer. Every sum is float64. Sums may be reassociated (they vectorise), always in the same
-way on one machine; the projection may not, so that extremes and histograms see the same coefficients bit for bit.
-Division is never replaced by a reciprocal.
+it into runs, one per layer, whose states are changed in place. Every sum is float64. Sums may be reassociated (they
+vectorise), always in the same way on one machine; the projection may not, so that extremes and histograms see the same
+coefficients bit for bit. Division is never replaced by a reciprocal. Single precision serves only to find out that
+double precision is not needed.
 
 Inner loops run along one-dimensional views: with two indices Numba checks each for being negative, and LLVM gives up
 vectorising. Minima and maxima are plain comparisons (there is no NaN among stored filters) for the same reason.
@@ -19,9 +20,6 @@ from filterdb.schema import WEIGHTS
 LANES = 256
 """Filters handled at a time: their 9 columns in float64 fill 18 KiB of the first-level cache."""
 
-NEAR = 1e-6
-"""How near to an edge, in bins, a coefficient's bin is looked up in the edges: far above rounding (1e-13)."""
-
 _SUMS = {"reassoc", "contract", "nsz"}
 _ORDER = {"reassoc", "nsz", "nnan"}
 
@@ -29,15 +27,18 @@ _ORDER = {"reassoc", "nsz", "nnan"}
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=_ORDER)
 def _bounds(columns, start, m, low, high, peak):
     """Smallest and largest weight and largest |w| of each of m filters; gives the extremes of the last."""
-    for i in range(m):
-        a = columns[0, start + i]
-        b = a
-        for j in range(1, WEIGHTS):
-            w = columns[j, start + i]
-            a = w if w < a else a
-            b = w if w > b else b
-        low[i] = a
-        high[i] = b
+    for j in range(0, WEIGHTS, 3):
+        r0, r1, r2 = columns[j, start : start + m], columns[j + 1, start : start + m], columns[j + 2, start : start + m]
+        for i in range(m):
+            a, b = (r0[i], r0[i]) if j == 0 else (low[i], high[i])
+            a = r0[i] if r0[i] < a else a
+            b = r0[i] if r0[i] > b else b
+            a = r1[i] if r1[i] < a else a
+            b = r1[i] if r1[i] > b else b
+            a = r2[i] if r2[i] < a else a
+            b = r2[i] if r2[i] > b else b
+            low[i] = a
+            high[i] = b
     smallest = np.float32(np.finfo(np.float32).max)
     largest = np.float32(0)
     for i in range(m):
@@ -98,13 +99,14 @@ def _split(columns, start, m, peak, threshold, clean, sparse):
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=_SUMS)
 def _accumulate(f, m, count, mean, m2):
-    """Merge m filters (columns of f, overwritten) into count (1,), mean (9,), m2 (9, 9; upper triangle).
+    """Merge m filters (columns of f, overwritten) into the moments of `count`; gives m.
 
-    Centred twice: sums are taken from the first filter on, so that equal filters give exactly zero, products from the
-    block's own mean; then Chan's update (Chan, Golub, LeVeque 1979).
+    mean (9,) and m2 (9, 9; upper triangle) are changed in place. Centred twice: sums are taken from the first filter
+    on, so that equal filters give exactly zero, products from the block's own mean; then Chan's update (Chan, Golub,
+    LeVeque 1979).
     """
     if m == 0:
-        return
+        return 0
     delta = np.empty(WEIGHTS)
     for j in range(WEIGHTS):
         row = f[j]
@@ -116,7 +118,7 @@ def _accumulate(f, m, count, mean, m2):
         for i in range(m):
             row[i] -= centre
         delta[j] = centre - mean[j]
-    n = count[0]
+    n = np.float64(count)
     weight = n * (m / (n + m))
     for j in range(0, WEIGHTS, 3):
         a0, a1, a2 = f[j], f[j + 1], f[j + 2]
@@ -144,7 +146,7 @@ def _accumulate(f, m, count, mean, m2):
             m2[j + 2, k + 2] += s22 + weight * delta[j + 2] * delta[k + 2]
     for j in range(WEIGHTS):
         mean[j] += delta[j] * (m / (n + m))
-    count[0] = n + m
+    return m
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -155,61 +157,104 @@ def _mirror(m2):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def moments(columns, starts, stops, thresholds):
-    """Moments of each run; `thresholds` (runs,) float64: a filter whose |w| are all below it is sparse.
+def moments(columns, starts, stops, thresholds, counts, means, m2, peaks, spans):
+    """Add each run to its state; `thresholds` (runs,) float64: a filter whose |w| are all below it is sparse.
 
-    Returns counts (runs, 2) int64, means (runs, 3, 9), m2 (runs, 3, 9, 9), peaks (runs,), spans (runs,): the second
-    axis is clean (raw filters that are not sparse), sparse (raw), scaled; spans is Σ(max w − min w) over filters.
+    The state, changed in place: counts (runs, 2) int64, means (runs, 3, 9), m2 (runs, 3, 9, 9), peaks (runs,), spans
+    (runs,). Their second axis is clean (raw filters that are not sparse), sparse (raw), scaled; spans is
+    Σ(max w − min w) over filters.
     """
-    runs = starts.size
-    counts = np.zeros((runs, 3))
-    means = np.zeros((runs, 3, WEIGHTS))
-    m2 = np.zeros((runs, 3, WEIGHTS, WEIGHTS))
-    peaks = np.zeros(runs)
-    spans = np.zeros(runs)
     f = np.empty((WEIGHTS, LANES))
     g = np.empty((WEIGHTS, LANES))
     divisor = np.empty(LANES)
     low = np.empty(LANES, np.float32)
     high = np.empty(LANES, np.float32)
     peak = np.empty(LANES, np.float32)
-    for r in range(runs):
+    for r in range(starts.size):
         for start in range(starts[r], stops[r], LANES):
             m = min(LANES, stops[r] - start)
             smallest, largest = _bounds(columns, start, m, low, high, peak)
             peaks[r] = max(peaks[r], np.float64(largest))
             spans[r] += _spans(low, high, m)
+            before = counts[r, 0] + counts[r, 1]
             if smallest >= thresholds[r]:
                 _load(columns, start, m, f)
-                _accumulate(f, m, counts[r, 0:1], means[r, 0], m2[r, 0])
+                counts[r, 0] += _accumulate(f, m, counts[r, 0], means[r, 0], m2[r, 0])
             else:
                 clean, sparse = _split(columns, start, m, peak, thresholds[r], f, g)
-                _accumulate(f, clean, counts[r, 0:1], means[r, 0], m2[r, 0])
-                _accumulate(g, sparse, counts[r, 1:2], means[r, 1], m2[r, 1])
+                counts[r, 0] += _accumulate(f, clean, counts[r, 0], means[r, 0], m2[r, 0])
+                counts[r, 1] += _accumulate(g, sparse, counts[r, 1], means[r, 1], m2[r, 1])
             _load_scaled(columns, start, m, peak, divisor, f)
-            _accumulate(f, m, counts[r, 2:3], means[r, 2], m2[r, 2])
+            _accumulate(f, m, before, means[r, 2], m2[r, 2])
         for s in range(3):
             _mirror(m2[r, s])
-    return counts[:, :2].astype(np.int64), means, m2, peaks, spans
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _project(f, m, mean, components, out):
-    """Coefficients (f − mean)·Vᵀ of m filters (columns of f, overwritten) into the rows of out."""
-    for j in range(WEIGHTS):
-        row = f[j]
-        centre = mean[j]
-        for i in range(m):
-            row[i] -= centre
+def _project(f, m, mean, v, out):
+    """Coefficients (f − mean)·v of m filters (columns of f) on one component."""
     f0, f1, f2, f3, f4, f5, f6, f7, f8 = f[0], f[1], f[2], f[3], f[4], f[5], f[6], f[7], f[8]
-    for k in range(WEIGHTS):
-        v = components[k]
-        v0, v1, v2, v3, v4, v5, v6, v7, v8 = v[0], v[1], v[2], v[3], v[4], v[5], v[6], v[7], v[8]
-        to = out[k]
+    c0, c1, c2, c3, c4, c5, c6, c7, c8 = mean
+    v0, v1, v2, v3, v4, v5, v6, v7, v8 = v
+    for i in range(m):
+        # In this order, one rounding after the other: nothing here may be reassociated or contracted.
+        first = (((f0[i] - c0) * v0 + (f1[i] - c1) * v1) + (f2[i] - c2) * v2) + (f3[i] - c3) * v3
+        second = ((first + (f4[i] - c4) * v4) + (f5[i] - c5) * v5) + (f6[i] - c6) * v6
+        out[i] = (second + (f7[i] - c7) * v7) + (f8[i] - c8) * v8
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _scale_roughly(columns, start, m, peak, out):
+    """m filters divided by their peaks, in single precision."""
+    for i in range(m):
+        peak[i] = peak[i] if peak[i] > 0 else np.float32(1)
+    for j in range(WEIGHTS):
+        row = columns[j, start : start + m]
+        to = out[j]
         for i in range(m):
-            # In this order, one rounding after the other: nothing here may be reassociated or contracted.
-            first = ((f0[i] * v0 + f1[i] * v1) + f2[i] * v2) + f3[i] * v3
-            to[i] = ((((first + f4[i] * v4) + f5[i] * v5) + f6[i] * v6) + f7[i] * v7) + f8[i] * v8
+            to[i] = row[i] / peak[i]
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=_SUMS)
+def _project_roughly(f, m, v, offset, out):
+    """f·Vᵀ + offset of m filters in single precision, eight at a time; at most `doubt` away from the coefficients."""
+    for k in range(0, WEIGHTS, 3):
+        to0, to1, to2 = out[k], out[k + 1], out[k + 2]
+        for j in range(0, WEIGHTS, 3):
+            f0, f1, f2 = f[j], f[j + 1], f[j + 2]
+            v00, v01, v02 = v[k, j], v[k, j + 1], v[k, j + 2]
+            v10, v11, v12 = v[k + 1, j], v[k + 1, j + 1], v[k + 1, j + 2]
+            v20, v21, v22 = v[k + 2, j], v[k + 2, j + 1], v[k + 2, j + 2]
+            if j == 0:
+                for i in range(m):
+                    to0[i] = offset[k] + f0[i] * v00 + f1[i] * v01 + f2[i] * v02
+                    to1[i] = offset[k + 1] + f0[i] * v10 + f1[i] * v11 + f2[i] * v12
+                    to2[i] = offset[k + 2] + f0[i] * v20 + f1[i] * v21 + f2[i] * v22
+            else:
+                for i in range(m):
+                    to0[i] += f0[i] * v00 + f1[i] * v01 + f2[i] * v02
+                    to1[i] += f0[i] * v10 + f1[i] * v11 + f2[i] * v12
+                    to2[i] += f0[i] * v20 + f1[i] * v21 + f2[i] * v22
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _rough_axes(mean, components):
+    """Components and −mean·Vᵀ in single precision, and how far a rough coefficient of a scaled filter may be off.
+
+    With u = 2⁻²⁴ and |f| ≤ 1: the division and the component's own rounding 2u‖v‖₁, the nine products and sums
+    10u‖v‖₁ in any order, the offset 2u‖v‖₁|mean| (Higham 2002, §3.1); twice as much is allowed.
+    """
+    offsets = np.empty(WEIGHTS, np.float32)
+    reach = 0.0
+    for k in range(WEIGHTS):
+        total = 0.0
+        size = 0.0
+        for j in range(WEIGHTS):
+            total -= mean[j] * components[k, j]
+            size += (1 + abs(mean[j])) * abs(components[k, j])
+        offsets[k] = total
+        reach = max(reach, size)
+    return components.astype(np.float32), offsets, 28 * reach * 2.0**-24
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=_ORDER)
@@ -222,123 +267,173 @@ def _range(row, m, low, high):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def extremes(columns, starts, stops, mean, components, scaled):
-    """Smallest and largest coefficient of each run and component: two (runs, 9) float64."""
-    runs = starts.size
-    smallest = np.full((runs, WEIGHTS), np.finfo(np.float64).max)
-    largest = np.full((runs, WEIGHTS), -np.finfo(np.float64).max)
+def extremes(columns, starts, stops, mean, components, scaled, smallest, largest):
+    """Widen smallest and largest (runs, 9) float64, in place, by the coefficients of each run.
+
+    Scaled filters are projected in single precision first, and in double only where they could be a new extreme.
+    """
+    rough_components, offsets, doubt = _rough_axes(mean, components)
     f = np.empty((WEIGHTS, LANES))
-    c = np.empty((WEIGHTS, LANES))
+    c = np.empty(LANES)
+    rough = np.empty((WEIGHTS, LANES), np.float32)
+    about = np.empty((WEIGHTS, LANES), np.float32)
     divisor = np.empty(LANES)
     low = np.empty(LANES, np.float32)
     high = np.empty(LANES, np.float32)
     peak = np.empty(LANES, np.float32)
-    for r in range(runs):
+    top = np.float32(np.finfo(np.float32).max)
+    for r in range(starts.size):
         for start in range(starts[r], stops[r], LANES):
             m = min(LANES, stops[r] - start)
+            loaded = False
             if scaled:
                 _bounds(columns, start, m, low, high, peak)
-                _load_scaled(columns, start, m, peak, divisor, f)
-            else:
-                _load(columns, start, m, f)
-            _project(f, m, mean, components, c)
+                _scale_roughly(columns, start, m, peak, rough)
+                _project_roughly(rough, m, rough_components, offsets, about)
             for k in range(WEIGHTS):
-                smallest[r, k], largest[r, k] = _range(c[k], m, smallest[r, k], largest[r, k])
-    return smallest, largest
+                if scaled:
+                    a, b = _range(about[k], m, top, -top)
+                    if a - doubt > smallest[r, k] and b + doubt < largest[r, k]:
+                        continue
+                if not loaded:
+                    loaded = True
+                    if scaled:
+                        _load_scaled(columns, start, m, peak, divisor, f)
+                    else:
+                        _load(columns, start, m, f)
+                _project(f, m, mean, components[k], c)
+                smallest[r, k], largest[r, k] = _range(c, m, smallest[r, k], largest[r, k])
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _count(row, m, edges, place, counts):
-    """Count m coefficients, at least one of them outside the edges or near one, as numpy.histogram does."""
+def _bin(v, edges):
+    """The bin of a coefficient as numpy.histogram finds it; −1 below the edges, the number of bins above them."""
     bins = edges.size - 1
-    under = 0
-    over = 0
-    for i in range(m):
-        v = row[i]
-        if v < edges[0]:
-            under += 1
-        elif v > edges[bins]:
-            over += 1
-        else:
-            b = min(np.int64(place[i]), bins - 1)
-            if v < edges[b]:
-                b -= 1
-            elif v >= edges[b + 1] and b != bins - 1:
-                b += 1
-            counts[b] += 1
-    return under, over
-
-
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=_ORDER)
-def _is_clear(place, m, bins):
-    """Whether all m places, in bins, are inside and off the edges by more than NEAR."""
-    worst = 1.0
-    for i in range(m):
-        p = place[i]
-        inside = p if p < bins - p else bins - p
-        away = p - np.floor(p)
-        away = away if away < 1 - away else 1 - away
-        worst = away if away < worst else worst
-        worst = inside if inside < worst else worst
-    return worst > NEAR
+    if not v >= edges[0]:
+        return -1
+    if not v <= edges[bins]:
+        return bins
+    b = min(np.int64((v - edges[0]) / (edges[bins] - edges[0]) * bins), bins - 1)
+    if v < edges[b]:
+        return b - 1
+    if b != bins - 1 and v >= edges[b + 1]:
+        return b + 1
+    return b
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def histograms(columns, starts, stops, mean, components, scaled, edges):
-    """Counts of each run and component over uniform bins, and what lies outside.
+def _add(b, bins, row, under, over):
+    """Count one coefficient's bin."""
+    if b < 0:
+        under[0] += 1
+    elif b == bins:
+        over[0] += 1
+    else:
+        row[b] += 1
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _places(about, m, scale, shift, near, bins, index):
+    """Bins of m coefficients, −1 where in doubt; gives whether all are within the edges and none is in doubt.
+
+    In doubt: below the edges, or within `near` bins of one, or no number; nothing may be assumed of a chunk whose
+    checksum is still to come. What is truncated towards zero from below the edges is never within half a bin.
+    """
+    half = type(near)(0.5)
+    far = half - near
+    for i in range(m):
+        place = about[i] * scale + shift
+        b = np.int32(place)
+        index[i] = b if np.abs(place - type(near)(b) - half) < far else np.int32(-1)
+    signs = np.int32(0)
+    last = np.int32(bins - 1)
+    for i in range(m):
+        signs |= index[i] | (last - index[i])
+    return signs >= 0
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _tally(index, m, p0, p1, p2, p3):
+    """Count m bins in four counters: neighbours fall into the same bins, and one addition need not wait for another."""
+    whole = m - m % 4
+    for i in range(0, whole, 4):
+        p0[np.uint32(index[i])] += 1
+        p1[np.uint32(index[i + 1])] += 1
+        p2[np.uint32(index[i + 2])] += 1
+        p3[np.uint32(index[i + 3])] += 1
+    for i in range(whole, m):
+        p0[np.uint32(index[i])] += 1
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _one(columns, i, peak, mean, v):
+    """The coefficient of one scaled filter, bit for bit that of `_project`."""
+    p = np.float64(peak)
+    first = (columns[0, i] / p - mean[0]) * v[0]
+    for j in range(1, WEIGHTS):
+        first += (columns[j, i] / p - mean[j]) * v[j]
+    return first
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def histograms(columns, starts, stops, mean, components, scaled, edges, counts, underflow, overflow):
+    """Count the coefficients of each run over uniform bins, and what lies outside, as numpy.histogram does.
 
     `edges` (bins + 1,) float64 is np.linspace; the right edge is closed, and the bin of a value is corrected against
-    the edges as np.histogram does it. Returns counts (runs, 9, bins), underflow (runs, 9), overflow (runs, 9), int64.
+    the edges. counts (runs, 9, bins), underflow (runs, 9), overflow (runs, 9), int64, are added to in place.
+
+    Scaled filters are projected in single precision first; those that come so near to an edge that their bin is in
+    doubt are projected again in double, as the others would be: the counts are those of double precision.
     """
-    runs = starts.size
     bins = edges.size - 1
-    first = edges[0]
-    width = edges[bins] - first
-    counts = np.zeros((runs, WEIGHTS, bins), np.int64)
-    underflow = np.zeros((runs, WEIGHTS), np.int64)
-    overflow = np.zeros((runs, WEIGHTS), np.int64)
+    width = edges[bins] - edges[0]
+    rough_components, offsets, doubt = _rough_axes(mean, components)
+    scale = bins / width
+    shift = -edges[0] * scale
+    # In bins; the rounding of a place itself, up to `bins`, is added.
+    near = (doubt / width + 4 * 2.0**-24 * (1 + abs(edges[0]) / width)) * bins
+    roughly = scaled and near < 0.01
+    if not roughly:
+        near = 1e-6 * (1 + abs(edges[0]) / width)
     f = np.empty((WEIGHTS, LANES))
-    c = np.empty((WEIGHTS, LANES))
-    divisor = np.empty(LANES)
-    place = np.empty(LANES)
+    c = np.empty(LANES)
+    rough = np.empty((WEIGHTS, LANES), np.float32)
+    about = np.empty((WEIGHTS, LANES), np.float32)
     index = np.empty(LANES, np.int32)
+    divisor = np.empty(LANES)
     low = np.empty(LANES, np.float32)
     high = np.empty(LANES, np.float32)
     peak = np.empty(LANES, np.float32)
-    # Neighbouring filters fall into the same bins: four counters, so that one addition need not wait for the other.
-    part = np.zeros((4, WEIGHTS, bins), np.int64)
-    for r in range(runs):
+    part = np.zeros((4, WEIGHTS, bins), np.int32)
+    for r in range(starts.size):
         for start in range(starts[r], stops[r], LANES):
             m = min(LANES, stops[r] - start)
             if scaled:
                 _bounds(columns, start, m, low, high, peak)
+            if roughly:
+                _scale_roughly(columns, start, m, peak, rough)
+                _project_roughly(rough, m, rough_components, offsets, about)
+            elif scaled:
                 _load_scaled(columns, start, m, peak, divisor, f)
             else:
                 _load(columns, start, m, f)
-            _project(f, m, mean, components, c)
             for k in range(WEIGHTS):
-                row = c[k]
-                for i in range(m):
-                    place[i] = (row[i] - first) / width * bins
-                if _is_clear(place, m, bins):
-                    for i in range(m):
-                        index[i] = np.int32(place[i])
-                    p0, p1, p2, p3 = part[0, k], part[1, k], part[2, k], part[3, k]
-                    whole = m - m % 4
-                    for i in range(0, whole, 4):
-                        p0[np.uint32(index[i])] += 1
-                        p1[np.uint32(index[i + 1])] += 1
-                        p2[np.uint32(index[i + 2])] += 1
-                        p3[np.uint32(index[i + 3])] += 1
-                    for i in range(whole, m):
-                        p0[np.uint32(index[i])] += 1
+                if roughly:
+                    clear = _places(about[k], m, np.float32(scale), np.float32(shift), np.float32(near), bins, index)
                 else:
-                    under, over = _count(row, m, edges, place, part[0, k])
-                    underflow[r, k] += under
-                    overflow[r, k] += over
+                    _project(f, m, mean, components[k], c)
+                    clear = _places(c, m, scale, shift, near, bins, index)
+                if clear:
+                    _tally(index, m, part[0, k], part[1, k], part[2, k], part[3, k])
+                    continue
+                for i in range(m):
+                    if 0 <= index[i] < bins:
+                        part[0, k, index[i]] += 1
+                    else:
+                        v = _one(columns, start + i, peak[i], mean, components[k]) if roughly else c[i]
+                        _add(_bin(v, edges), bins, counts[r, k], underflow[r, k : k + 1], overflow[r, k : k + 1])
         for k in range(WEIGHTS):
             for b in range(bins):
                 for p in range(4):
                     counts[r, k, b] += part[p, k, b]
                     part[p, k, b] = 0
-    return counts, underflow, overflow

@@ -34,7 +34,7 @@ def verify(db: Database, *, deep: bool = False) -> Verified:
                 segment, chunks, dask_key_name=f"verify-{run}-{segment.id}-{chunks[0]}"
             )
             for segment in db.segments
-            for chunks in plan.partitions(segment.chunks)
+            for chunks in plan.partitions(segment.chunks, segment.chunk_rows)
         ]
         found = [problem for part in cluster.run(tasks, "verify") for problem in part]
         problems += [problem for problem in found if (problem.segment, problem.chunk) not in seen]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
 import dask
@@ -13,16 +13,19 @@ import numpy as np
 from dask.base import tokenize
 
 from filterdb import cluster, plan
+from filterdb.cluster import Memory
 from filterdb.errors import DamageError, StoreError
 from filterdb.reduce.reductions import Block, Reduction
-from filterdb.schema import WEIGHTS
 from filterdb.store import summary
 from filterdb.store.database import Database
-from filterdb.store.segment import Segment
-from filterdb.store.summary import Arrays
+from filterdb.store.segment import Segment, Strip
+from filterdb.store.summary import Arrays, Key
 
 FAN_IN = 16
-"""Parts that one merging task joins."""
+"""Parts that one merging task joins; a pass that is stopped goes on from the last FAN_IN partitions of each worker."""
+
+_FIRST = "first"
+"""Name under which a kept Part's first layer stands."""
 
 log = logging.getLogger(__name__)
 
@@ -53,12 +56,11 @@ def summaries(db: Database, *reductions: Reduction) -> list[Arrays]:
         if missing:
             graphs.append((position, segment, missing, build(segment, db.tables[position], missing)))
     label = "+".join(dict.fromkeys(reduction.key.kind for _, _, missing, _ in graphs for reduction in missing))
-    for (position, segment, missing, _), parts in zip(
-        graphs, cluster.run([task for *_, task in graphs], label), strict=True
-    ):
+    needs = [projected(segment, db.tables[position], missing) for position, segment, missing, _ in graphs]
+    results = cluster.run([task for *_, task in graphs], label, Memory.most(needs))
+    for (position, segment, missing, _), parts in zip(graphs, results, strict=True):
         for reduction, part in zip(missing, parts, strict=True):
-            reduction.check(part.arrays, db.tables[position], segment.files.url(segment.name))
-            db.kept[segment.id, reduction.key] = _save(segment, reduction, part.arrays)
+            db.kept[segment.id, reduction.key] = store(segment, db.tables[position], reduction, part)
     return [
         _concatenate(reduction, [db.kept[segment.id, reduction.key] for segment in db.segments])
         for reduction in reductions
@@ -78,83 +80,161 @@ def _find(db: Database, segment: Segment, reduction: Reduction) -> Arrays | None
     return db.kept[place]
 
 
-def _save(segment: Segment, reduction: Reduction, arrays: Arrays) -> Arrays:
+def store(segment: Segment, tables: Arrays, reduction: Reduction, part: Part) -> Arrays:
+    """Check a complete result and store it; gives what counts from now on. In memory only, where it must be."""
+    reduction.check(part.arrays, tables, segment.files.url(segment.name))
     try:
-        return summary.save(segment.files, segment.id, reduction.key, arrays)
+        arrays = summary.save(segment.files, segment.id, reduction.key, part.arrays)
+        if segment.chunks > FAN_IN:
+            summary.remove_parts(segment.files, segment.id, reduction.key)
+        return arrays
     except DamageError:
         raise
     except StoreError as error:
         log.warning("summary kept in memory only: %s", error)
-        return arrays
+        return part.arrays
 
 
 def _concatenate(reduction: Reduction, parts: list[Arrays]) -> Arrays:
-    parts = parts or [_empty(reduction)]
+    if len(parts) == 1:
+        return parts[0]
+    parts = parts or [reduction.empty(0)]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def _empty(reduction: Reduction) -> Arrays:
-    nothing = np.empty(0, np.int64)
-    return reduction.compute(Block(np.empty((WEIGHTS, 0), np.float32), nothing, nothing, nothing.astype(np.float64)))
+@dataclass(frozen=True, slots=True)
+class Partition:
+    """What one task reduces: chunks of a segment, and the layers in them: `bounds`, `peaks` from layer `first` on."""
+
+    segment: Segment
+    chunks: range
+    first: int
+    bounds: np.ndarray
+    peaks: np.ndarray
+
+
+def partitions(segment: Segment, tables: Arrays) -> list[Partition]:
+    """A segment in runs of whole chunks."""
+    bounds = plan.offsets(tables["row_size"])
+    found = []
+    for chunks in plan.partitions(segment.chunks, segment.chunk_rows):
+        layers = plan.runs(bounds, segment.bounds(chunks[0])[0], segment.bounds(chunks[-1])[1])
+        of_layers = bounds[layers.first : layers.last + 1], tables["peak"][layers.first : layers.last]
+        found.append(Partition(segment, chunks, layers.first, *of_layers))
+    return found
 
 
 def build(segment: Segment, tables: Arrays, reductions: Sequence[Reduction]) -> Any:
     """The graph of a pass over one segment: a Dask task whose result is a Part of all layers for each reduction.
 
-    One reading task per run of chunks; merging tasks join neighbours, FAN_IN at a time, in the order of the rows: a
-    fixed tree, so that every scheduler gives the same bytes. Nothing is read or computed here.
+    One reading task per partition; merging tasks join neighbours. What a stopped pass has left is not read again.
+    Nothing is read or computed here.
     """
-    bounds = plan.offsets(tables["row_size"])
     token = tokenize(segment.files.root, segment.id, [reduction.key for reduction in reductions])[:12]
-    label = "-".join(reduction.key.kind for reduction in reductions)
+    label = f"{'-'.join(reduction.key.kind for reduction in reductions)}-{token}"
+    every = partitions(segment, tables)
+    if len(every) <= FAN_IN:
+        return merge_tree(_reading(every, tuple(reductions), label), reductions, label)
+    kept = set(segment.files.list(summary.parts_name(segment.id)))
     tasks = []
-    for chunks in plan.partitions(segment.chunks):
-        start, stop = segment.bounds(chunks[0])[0], segment.bounds(chunks[-1])[1]
-        overlap = plan.runs(bounds, start, stop)
-        tasks.append(
-            dask.delayed(reduce_chunks, traverse=False)(
-                segment,
-                chunks,
-                overlap.first,
-                bounds[overlap.first : overlap.last + 1],
-                tables["peak"][overlap.first : overlap.last],
-                tuple(reductions),
-                dask_key_name=f"{label}-{token}-{chunks[0]}",
-            )
-        )
+    for batch in plan.batches(len(every), FAN_IN):
+        group, name = every[batch[0] : batch[-1] + 1], f"{label}-1-{batch[0]}"
+        if all(summary.name_of(segment.id, _part_key(reduction, group)) in kept for reduction in reductions):
+            task = dask.delayed(resume, traverse=False)(group, tuple(reductions), dask_key_name=f"resume-{name}")
+        else:
+            reading = _reading(group, tuple(reductions), label)
+            task = dask.delayed(join_and_keep)(reading, group, tuple(reductions), dask_key_name=f"merge-{name}")
+        tasks.append(task)
+    return merge_tree(tasks, reductions, label, level=2)
+
+
+def projected(segment: Segment, tables: Arrays, reductions: Sequence[Reduction]) -> Memory:
+    """Bytes that a pass takes of a worker: per thread while it reads, and once where the last merge takes place."""
+    layer = sum(reduction.layer_bytes for reduction in reductions)
+    every = partitions(segment, tables)
+    widest = max((len(one.peaks) for one in every), default=0)
+    # Parts come and go as messages too: twice their size.
+    return Memory(segment.reading_bytes + 2 * widest * layer, 3 * len(tables["row_size"]) * layer)
+
+
+def _reading(every: list[Partition], reductions: tuple[Reduction, ...], label: str) -> list[Any]:
+    task = dask.delayed(reduce_partition, traverse=False)
+    return [task(one, reductions, dask_key_name=f"{label}-{one.chunks[0]}") for one in every]
+
+
+def merge_tree(tasks: list[Any], reductions: Sequence[Reduction], label: str, level: int = 1) -> Any:
+    """One task that joins the Parts of all, FAN_IN at a time, on workers.
+
+    In the order of the rows, and the same tree whoever asks: every scheduler, and the ingest, gives the same bytes.
+    """
     if not tasks:
-        empty = [Part(0, _empty(reduction)) for reduction in reductions]
-        return dask.delayed(partial(list, empty))(dask_key_name=f"{label}-{token}-none")
-    level = 0
+        return dask.delayed([Part(0, one.empty(0)) for one in reductions], traverse=False, name=f"{label}-none")
     while len(tasks) > 1:
-        level += 1
         tasks = [
-            dask.delayed(join, traverse=True)(
-                [tasks[i] for i in batch],
-                tuple(reductions),
-                dask_key_name=f"merge-{label}-{token}-{level}-{batch[0]}",
+            dask.delayed(join)(
+                tasks[batch[0] : batch[-1] + 1], tuple(reductions), dask_key_name=f"merge-{label}-{level}-{batch[0]}"
             )
             for batch in plan.batches(len(tasks), FAN_IN)
         ]
+        level += 1
     return tasks[0]
 
 
-def reduce_chunks(
-    segment: Segment,
-    chunks: range,
-    first: int,
-    bounds: np.ndarray,
-    peaks: np.ndarray,
-    reductions: Sequence[Reduction],
+def reduce_partition(partition: Partition, reductions: Sequence[Reduction]) -> list[Part]:
+    """Read a partition's chunks once and reduce them: the reading task."""
+    strips = chain.from_iterable(partition.segment.strips(chunk) for chunk in partition.chunks)
+    return fold(partition, strips, reductions)
+
+
+def fold(partition: Partition, strips: Iterable[Strip], reductions: Sequence[Reduction]) -> list[Part]:
+    """All strips of a partition, in order, added to the arrays of its layers."""
+    parts = [Part(partition.first, reduction.empty(len(partition.peaks))) for reduction in reductions]
+    for start, stop, columns in strips:
+        runs = plan.runs(partition.bounds, start, stop)
+        here = slice(runs.first, runs.last)
+        block = Block(columns, runs.starts, runs.stops, partition.peaks[here])
+        for reduction, part in zip(reductions, parts, strict=True):
+            reduction.add({name: array[here] for name, array in part.arrays.items()}, block)
+    return parts
+
+
+def _part_key(reduction: Reduction, group: Sequence[Partition]) -> Key:
+    """The name under which the Part of consecutive partitions is kept until the pass is complete."""
+    return replace(reduction.key, part=f"{group[0].chunks[0]:08d}-{group[-1].chunks[-1]:08d}")
+
+
+def join_and_keep(
+    parts: Sequence[Sequence[Part]], group: Sequence[Partition], reductions: Sequence[Reduction]
 ) -> list[Part]:
-    """Read chunks once and reduce them: the reading task. `bounds`, `peaks` are those of layers `first` and on."""
+    """Join, and keep the result in the store, so that a stopped pass goes on from there."""
+    segment = group[0].segment
+    joined = join(parts, reductions)
+    for reduction, part in zip(reductions, joined, strict=True):
+        try:
+            summary.save(
+                segment.files, segment.id, _part_key(reduction, group), {**part.arrays, _FIRST: np.array(part.first)}
+            )
+        except DamageError:
+            raise
+        except StoreError as error:
+            log.debug("part not kept: %s", error)
+    return joined
+
+
+def resume(group: Sequence[Partition], reductions: Sequence[Reduction]) -> list[Part]:
+    """What `join_and_keep` kept; computed where it is gone meanwhile or damaged."""
+    segment = group[0].segment
     found = []
-    for chunk in chunks:
-        start, stop = segment.bounds(chunk)
-        overlap = plan.runs(bounds, start, stop)
-        block = Block(segment.read_columns(chunk), overlap.starts, overlap.stops, peaks[overlap.first : overlap.last])
-        found.append([Part(first + overlap.first, reduction.compute(block)) for reduction in reductions])
-    return join(found, reductions)
+    for reduction in reductions:
+        try:
+            arrays = summary.load(segment.files, segment.id, _part_key(reduction, group))
+        except DamageError as error:
+            log.warning("%s", error)
+            arrays = None
+        if arrays is None:
+            return join([reduce_partition(one, reductions) for one in group], reductions)
+        found.append(Part(int(arrays.pop(_FIRST)), arrays))
+    return found
 
 
 def join(parts: Sequence[Sequence[Part]], reductions: Sequence[Reduction]) -> list[Part]:

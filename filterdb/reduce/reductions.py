@@ -1,4 +1,4 @@
-"""What a pass computes: of a block, an array per layer; of two parts of one layer, their merge.
+"""What a pass computes: arrays per layer, to which a block of rows is added; of two parts of one layer, their merge.
 
 A reduction is a small frozen object that travels with every task. Its arrays all have the layers first.
 """
@@ -16,6 +16,7 @@ from filterdb.numerics import compiled
 from filterdb.numerics.histogram import BINS, bin_edges
 from filterdb.numerics.moments import Moments, merge
 from filterdb.numerics.quality import SPARSE_FRACTION
+from filterdb.schema import WEIGHTS
 from filterdb.store.snapshot import canonical
 from filterdb.store.summary import Arrays, Key
 
@@ -38,8 +39,17 @@ class Reduction(ABC):
         """Name, code version and inputs of its summaries."""
 
     @abstractmethod
-    def compute(self, block: Block) -> Arrays:
-        """The arrays of the block's runs, (runs, …)."""
+    def empty(self, layers: int) -> Arrays:
+        """The arrays of layers without a filter, (layers, …), C-contiguous."""
+
+    @abstractmethod
+    def add(self, arrays: Arrays, block: Block) -> None:
+        """Add the block to the arrays of its runs' layers, (runs, …), in place."""
+
+    @property
+    def layer_bytes(self) -> int:
+        """Size of one layer's arrays."""
+        return sum(array.nbytes for array in self.empty(1).values())
 
     @abstractmethod
     def merge(self, a: Arrays, b: Arrays) -> Arrays:
@@ -71,12 +81,25 @@ class MomentsReduction(Reduction):
 
     @property
     def key(self) -> Key:
-        return Key("moments", 1, canonical({"sparse_fraction": SPARSE_FRACTION}).decode())
+        return Key("moments", 2, canonical({"sparse_fraction": SPARSE_FRACTION}).decode())
 
-    def compute(self, block: Block) -> Arrays:
-        thresholds = block.peaks / SPARSE_FRACTION
-        counts, means, m2, peaks, spans = compiled.moments(block.columns, block.starts, block.stops, thresholds)
-        return {"count": counts, "mean": means, "m2": m2, "peak": peaks, "span": spans}
+    def empty(self, layers: int) -> Arrays:
+        return {
+            "count": np.zeros((layers, 2), np.int64),
+            "mean": np.zeros((layers, 3, WEIGHTS)),
+            "m2": np.zeros((layers, 3, WEIGHTS, WEIGHTS)),
+            "peak": np.zeros(layers),
+            "span": np.zeros(layers),
+        }
+
+    def add(self, arrays: Arrays, block: Block) -> None:
+        compiled.moments(
+            block.columns,
+            block.starts,
+            block.stops,
+            block.peaks / SPARSE_FRACTION,
+            *(arrays[name] for name in ("count", "mean", "m2", "peak", "span")),
+        )
 
     def merge(self, a: Arrays, b: Arrays) -> Arrays:
         states = merge(_states(a), _states(b))
@@ -154,14 +177,27 @@ class ExtremesReduction(Reduction):
 
     @property
     def key(self) -> Key:
-        return Key("extremes", 1, canonical(self.axes.content).decode())
+        return Key("extremes", 2, canonical(self.axes.content).decode())
 
-    def compute(self, block: Block) -> Arrays:
-        mean, components = self.axes.arrays
-        smallest, largest = compiled.extremes(
-            block.columns, block.starts, block.stops, mean, components, self.axes.scaled
+    def empty(self, layers: int) -> Arrays:
+        far = np.finfo(np.float64).max
+        return {
+            "smallest": np.full((layers, WEIGHTS), far),
+            "largest": np.full((layers, WEIGHTS), -far),
+            "count": np.zeros(layers, np.int64),
+        }
+
+    def add(self, arrays: Arrays, block: Block) -> None:
+        arrays["count"] += block.stops - block.starts
+        compiled.extremes(
+            block.columns,
+            block.starts,
+            block.stops,
+            *self.axes.arrays,
+            self.axes.scaled,
+            arrays["smallest"],
+            arrays["largest"],
         )
-        return {"smallest": smallest, "largest": largest, "count": block.stops - block.starts}
 
     def merge(self, a: Arrays, b: Arrays) -> Arrays:
         return {
@@ -185,19 +221,30 @@ class HistogramsReduction(Reduction):
     @property
     def key(self) -> Key:
         content = {**self.axes.content, "range": [self.low, self.high], "bins": BINS}
-        return Key("histograms", 1, canonical(content).decode())
+        return Key("histograms", 2, canonical(content).decode())
 
     @property
     def edges(self) -> np.ndarray:
         """Edges of the bins, (71,)."""
         return bin_edges(self.low, self.high)
 
-    def compute(self, block: Block) -> Arrays:
-        mean, components = self.axes.arrays
-        counts, underflow, overflow = compiled.histograms(
-            block.columns, block.starts, block.stops, mean, components, self.axes.scaled, self.edges
+    def empty(self, layers: int) -> Arrays:
+        return {
+            "counts": np.zeros((layers, WEIGHTS, BINS), np.int64),
+            "underflow": np.zeros((layers, WEIGHTS), np.int64),
+            "overflow": np.zeros((layers, WEIGHTS), np.int64),
+        }
+
+    def add(self, arrays: Arrays, block: Block) -> None:
+        compiled.histograms(
+            block.columns,
+            block.starts,
+            block.stops,
+            *self.axes.arrays,
+            self.axes.scaled,
+            self.edges,
+            *(arrays[name] for name in ("counts", "underflow", "overflow")),
         )
-        return {"counts": counts, "underflow": underflow, "overflow": overflow}
 
     def merge(self, a: Arrays, b: Arrays) -> Arrays:
         return {name: a[name] + b[name] for name in a}

@@ -6,12 +6,12 @@ import glob
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import fsspec
 from aiohttp import ClientError as HttpError
@@ -57,26 +57,23 @@ class Files:
         with store_errors("reading", url):
             return bytes(_filesystem(url).cat_file(url)) if self.remote else Path(url).read_bytes()
 
-    def read_into(self, name: str, buffer: memoryview) -> int:
-        """Read an object into a buffer of bytes; gives the object's size, which may be more than fits.
-
-        Whole objects into memory that is there already: on fresh memory the page faults cost more than the reading.
-        """
+    @contextmanager
+    def opened(self, name: str) -> Iterator[Reader]:
+        """An object to read parts of. An object store's is fetched whole, with one request, and read from memory."""
         url = self.url(name)
         with store_errors("reading", url):
             if self.remote:
-                data = _filesystem(url).cat_file(url)
-                buffer[: len(data)] = data[: len(buffer)]
-                return len(data)
-            with Path(url).open("rb", buffering=0) as file:
-                size = os.fstat(file.fileno()).st_size
-                done = 0
-                while done < min(size, len(buffer)):
-                    got = file.readinto(buffer[done:])
-                    if not got:
-                        return done
-                    done += got
-                return size
+                yield _Fetched(memoryview(_filesystem(url).cat_file(url)))
+                return
+            file = os.open(url, os.O_RDONLY)
+            try:
+                size = os.fstat(file).st_size
+                if hasattr(os, "posix_fadvise"):
+                    # Parts are read in leaps, which a disk's own reading ahead does not see through.
+                    os.posix_fadvise(file, 0, size, os.POSIX_FADV_WILLNEED)
+                yield _Local(file, size)
+            finally:
+                os.close(file)
 
     def list(self, prefix: str) -> dict[str, int]:
         """Objects below a prefix, name → size in bytes, sorted by name; {} where there are none."""
@@ -126,12 +123,62 @@ class Files:
             with store_errors("writing", self.url(name)):
                 _replace_local(Path(self.url(name)), data)
 
+    def remove(self, names: Iterable[str]) -> None:
+        """Remove objects that may be gone already."""
+        for name in names:
+            url = self.url(name)
+            with suppress(StoreMissingError), store_errors("removing", url):
+                if self.remote:
+                    _filesystem(url).rm_file(url)
+                else:
+                    Path(url).unlink()
+
     def zarr(self, name: str, *, read_only: bool) -> Store:
         """The Zarr store at a name."""
         url = self.url(name)
         if not self.remote:
             return LocalStore(url, read_only=read_only)
         return FsspecStore.from_url(url, storage_options=_options(url), read_only=read_only)
+
+
+class Reader(Protocol):
+    """An open object."""
+
+    @property
+    def size(self) -> int:
+        """Bytes in it."""
+
+    def read_into(self, buffer: memoryview, offset: int) -> int:
+        """Fill a buffer of bytes from an offset on; gives how many bytes there were."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Local:
+    file: int
+    size: int
+
+    def read_into(self, buffer: memoryview, offset: int) -> int:
+        done = 0
+        while done < len(buffer):
+            got = os.preadv(self.file, [buffer[done:]], offset + done)
+            if not got:
+                break
+            done += got
+        return done
+
+
+@dataclass(frozen=True, slots=True)
+class _Fetched:
+    data: memoryview
+
+    @property
+    def size(self) -> int:
+        return len(self.data)
+
+    def read_into(self, buffer: memoryview, offset: int) -> int:
+        part = self.data[offset : offset + len(buffer)]
+        buffer[: len(part)] = part
+        return len(part)
 
 
 def local_path(url: str) -> str:

@@ -13,9 +13,8 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-import crc32c
 import numpy as np
 import xarray as xr
 import zarr
@@ -27,12 +26,16 @@ from zarr.storage import MemoryStore
 from filterdb import schema
 from filterdb.errors import DamageError, StoreMissingError
 from filterdb.plan import chunk_count
+from filterdb.store import checksum
 from filterdb.store.files import Files, store_errors
 
 CODECS: Any = [TransposeCodec(order=(1, 0)), BytesCodec(endian="little"), Crc32cCodec()]
 """How a chunk of filters is encoded."""
 
 CRC_BYTES = 4
+
+STRIP_ROWS = 16_384
+"""Rows read and reduced at a time: 576 KiB. Part of every summary's last digits, so never changed lightly."""
 
 RESTORE = "restore it from a copy, or ingest its models into a new database"
 
@@ -41,6 +44,14 @@ _CONFIG: Any = {"write_empty_chunks": True, "read_missing_chunks": False}
 
 Tables = Mapping[str, np.ndarray]
 """Every variable of schema.TABLES by name."""
+
+
+class Strip(NamedTuple):
+    """Rows [start, stop) of a segment as columns (9, m) float32, m ≥ stop − start: the rest is padding."""
+
+    start: int
+    stop: int
+    columns: np.ndarray
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +72,14 @@ class Segment:
     def chunks(self) -> int:
         """Number of chunks."""
         return chunk_count(self.rows, self.chunk_rows)
+
+    @property
+    def reading_bytes(self) -> int:
+        """Memory that a thread takes to read it by strips: a strip, and for an object store the object."""
+        strip = schema.WEIGHTS * min(STRIP_ROWS, self.chunk_rows) * 4
+        chunk = schema.WEIGHTS * self.chunk_rows * 4
+        # A client joins an object's pieces: for a moment it has it twice.
+        return strip + (2 * chunk if self.files.remote else 0)
 
     def bounds(self, chunk: int) -> tuple[int, int]:
         """First and past-the-last row of a chunk."""
@@ -90,22 +109,45 @@ class Segment:
         with self.damage(schema.FILTERS.name, chunk):
             return np.asarray(self.filters()[start:stop])
 
-    def read_columns(self, chunk: int) -> np.ndarray:
-        """One chunk as it lies on disk: columns (9, chunk_rows) float32, the last chunk's padding included.
+    def strips(self, chunk: int) -> Iterator[Strip]:
+        """One chunk strip by strip.
 
-        What the passes read by. CODECS decode by a look: the array is the object, less its checksum, which is checked.
-        The memory is this thread's and is used again by its next call: keep nothing of it.
+        What the passes read by. CODECS decode by a look: the array is the object, less its checksum. A strip fits into
+        the second-level cache, and its memory is this thread's, used again by the next: keep nothing of it. The
+        checksum is known after the last strip: where the loop ends with a DamageError, what came before is worth
+        nothing, and may be any bits at all.
         """
-        size = schema.WEIGHTS * self.chunk_rows * 4
-        buffer = _thread_buffer(size + CRC_BYTES)
+        start, stop = self.bounds(chunk)
+        column = self.chunk_rows * 4
+        size = schema.WEIGHTS * column
         where = f"{self.files.url(self.name)}/{schema.FILTERS.name} chunk {chunk}"
-        with self.damage(schema.FILTERS.name, chunk):
-            got = self.files.read_into(self.chunk_name(chunk), buffer)
-            if got != size + CRC_BYTES:
-                raise DamageError(f"{where}: expected {size + CRC_BYTES} bytes, got {got}; {RESTORE}")
-            if crc32c.crc32c(buffer[:size]) != int.from_bytes(buffer[size:], "little"):
+        checksums = [0] * schema.WEIGHTS
+        with self.damage(schema.FILTERS.name, chunk), self.files.opened(self.chunk_name(chunk)) as file:
+            if file.size != size + CRC_BYTES:
+                raise DamageError(f"{where}: expected {size + CRC_BYTES} bytes, got {file.size}; {RESTORE}")
+            for first in range(0, self.chunk_rows, STRIP_ROWS):
+                width = min(STRIP_ROWS, self.chunk_rows - first) * 4
+                buffer = _thread_buffer(schema.WEIGHTS * width)
+                for j in range(schema.WEIGHTS):
+                    part = buffer[j * width : (j + 1) * width]
+                    if file.read_into(part, j * column + first * 4) != width:
+                        raise DamageError(f"{where}: expected {size + CRC_BYTES} bytes, it ended before; {RESTORE}")
+                    checksums[j] = checksum.extend(checksums[j], part)
+                last = min(start + first + width // 4, stop)  # the last chunk is padded
+                if start + first < last:
+                    yield Strip(start + first, last, np.frombuffer(buffer, "<f4").reshape(schema.WEIGHTS, -1))
+            expected = _thread_buffer(CRC_BYTES)
+            file.read_into(expected, size)
+            if checksum.joined(checksums, column) != int.from_bytes(expected, "little"):
                 raise ValueError("its checksum does not fit")
-        return np.frombuffer(buffer[:size], "<f4").reshape(schema.WEIGHTS, self.chunk_rows)
+
+    def cut(self, filters: np.ndarray, start: int) -> Iterator[Strip]:
+        """Rows in memory, (n, 9) float32, whole chunks from row `start` on, in the strips that reading them gives."""
+        for chunk in range(start // self.chunk_rows, chunk_count(start + len(filters), self.chunk_rows)):
+            low, high = self.bounds(chunk)
+            for first in range(low, high, STRIP_ROWS):
+                last = min(first + STRIP_ROWS, high)
+                yield Strip(first, last, np.ascontiguousarray(filters[first - start : last - start].T))
 
     def write_chunk(self, chunk: int, filters: np.ndarray) -> None:
         """Write one whole chunk, (n, 9) float32; the last one is padded with NaN."""

@@ -26,11 +26,15 @@ _MARK = b"sha256:"
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """What a summary is of. `made_from` (JSON) is everything it depends on besides the segment and the code."""
+    """What a summary is of. `made_from` (JSON) is everything it depends on besides the segment and the code.
+
+    `part`: of which chunks, while the pass over the segment is not complete; else empty.
+    """
 
     kind: str
     version: int
     made_from: str = ""
+    part: str = ""
 
     @property
     def label(self) -> str:
@@ -38,35 +42,50 @@ class Key:
         digest = f"-{hashlib.sha256(self.made_from.encode()).hexdigest()[:16]}" if self.made_from else ""
         return f"{self.kind}-v{self.version}{digest}"
 
+    @property
+    def content(self) -> dict[str, object]:
+        """What stands in the object itself."""
+        return {"kind": self.kind, "version": self.version, "made_from": self.made_from, "part": self.part}
+
 
 def name_of(segment_id: str, key: Key) -> str:
-    """Place of a summary below the root."""
+    """Place of a summary, or of a part of one, below the root."""
+    if key.part:
+        return f"{parts_name(segment_id)}/{key.label}/{key.part}.npz"
     return f"summaries/{segment_id}/{key.label}.npz"
+
+
+def parts_name(segment_id: str) -> str:
+    """Place of what unfinished passes have left."""
+    return f"summaries/{segment_id}/parts"
 
 
 def pack(arrays: Mapping[str, np.ndarray], segment_id: str, key: Key) -> bytes:
     """Arrays as a NumPy archive; the same arrays give the same bytes."""
-    about = canonical({"segment": segment_id, "kind": key.kind, "version": key.version, "made_from": key.made_from})
+    about = canonical({"segment": segment_id, **key.content})
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         for name, array in sorted({**arrays, "about": np.frombuffer(about, np.uint8)}.items()):
-            member = io.BytesIO()
-            np.lib.format.write_array(member, np.ascontiguousarray(array).reshape(array.shape), allow_pickle=False)
-            archive.writestr(zipfile.ZipInfo(f"{name}.npy", _EPOCH), member.getvalue())
+            with archive.open(zipfile.ZipInfo(f"{name}.npy", _EPOCH), "w") as member:
+                plain = np.ascontiguousarray(array).reshape(np.shape(array))
+                np.lib.format.write_array(member, plain, allow_pickle=False)
         archive.comment = _MARK + b"0" * 64
-    body = buffer.getvalue()[:-64]
-    return body + hashlib.sha256(body).hexdigest().encode()
+    with buffer.getbuffer() as view:
+        digest = hashlib.sha256(view[:-64]).hexdigest().encode()
+    buffer.seek(-64, io.SEEK_END)
+    buffer.write(digest)
+    return buffer.getvalue()
 
 
 def unpack(data: bytes, url: str, segment_id: str, key: Key) -> Arrays:
     """Arrays of a summary; DamageError where the bytes are not those that were written, or are another's."""
-    body, digest = data[:-64], data[-64:]
+    body, digest = memoryview(data)[:-64], data[-64:]
     if hashlib.sha256(body).hexdigest().encode() != digest:
         raise DamageError(f"{url}: expected a summary with its SHA-256, got damage; delete it, it is computed again")
     with np.load(io.BytesIO(data), allow_pickle=False) as archive:
         arrays = {name: archive[name] for name in archive.files}
     about = json.loads(arrays.pop("about").tobytes())
-    expected = {"segment": segment_id, "kind": key.kind, "version": key.version, "made_from": key.made_from}
+    expected = {"segment": segment_id, **key.content}
     if about != expected:
         raise DamageError(f"{url}: expected a summary of {expected}, got one of {about}; delete it")
     return arrays
@@ -91,3 +110,8 @@ def save(files: Files, segment_id: str, key: Key, arrays: Arrays) -> Arrays:
     if files.create(name, pack(arrays, segment_id, key)):
         return arrays
     return unpack(files.read(name), files.url(name), segment_id, key)
+
+
+def remove_parts(files: Files, segment_id: str, key: Key) -> None:
+    """Remove the parts of a summary that is complete."""
+    files.remove(files.list(f"{parts_name(segment_id)}/{key.label}"))

@@ -97,7 +97,7 @@ def test_a_worker_that_dies_in_a_pass(demo_catalog: Path, tmp_path: Path) -> Non
     from distributed import LocalCluster
 
     db = ingest(tmp_path / "db", demo_catalog)
-    shutil.copytree(tmp_path / "db", tmp_path / "copy")
+    shutil.copytree(tmp_path / "db", tmp_path / "copy", ignore=shutil.ignore_patterns("summaries"))
     expected = fdb.pca(db)
     with (
         LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
@@ -115,7 +115,7 @@ def _die_once(marker: str) -> None:
     """Make this worker process end without a word at its next chunk, unless one has already."""
     from filterdb.store.segment import Segment
 
-    real = Segment.read_columns
+    real = Segment.strips
 
     def deadly(segment: Segment, chunk: int) -> np.ndarray:
         if not Path(marker).exists():
@@ -123,4 +123,4 @@ def _die_once(marker: str) -> None:
             os._exit(9)
         return real(segment, chunk)
 
-    Segment.read_columns = deadly  # type: ignore[method-assign]
+    Segment.strips = deadly  # type: ignore[method-assign]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 import filterdb as fdb
+from filterdb import plan
 from filterdb.errors import ConflictError, InputError, UsageError
 from filterdb.ingest import run
 from filterdb.store.segment import Segment
@@ -218,13 +220,13 @@ def test_a_server_that_refuses(folder: Path) -> None:
 
 
 def test_a_model_that_vanishes_between_scan_and_write(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = run.write_tasks
+    real = run.write
 
     def gone(*args: object) -> object:
         (folder / "m/b.onnx").unlink()
         return real(*args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(run, "write_tasks", gone)
+    monkeypatch.setattr(run, "write", gone)
     with pytest.raises(InputError, match="model 'B': expected the file that the scan saw"):
         ingest(folder)
 
@@ -302,16 +304,16 @@ def test_many_writing_tasks_with_layers_and_models_across_them(
     """A run of chunks is about a default chunk long, so small data are one task: here each has two chunks of 10."""
     import contextlib
 
-    monkeypatch.setattr(run.schema, "CHUNK_ROWS", 20)
+    monkeypatch.setattr(plan, "TASK_ROWS", 20)
     made: list[int] = []
-    real = run.write_tasks
+    real = run.passes.partitions
 
     def counted(*args: object) -> list[object]:
-        tasks = real(*args)  # type: ignore[arg-type]
-        made.append(len(tasks))
-        return tasks
+        found = real(*args)  # type: ignore[arg-type]
+        made.append(len(found))
+        return found  # type: ignore[return-value]
 
-    monkeypatch.setattr(run, "write_tasks", counted)
+    monkeypatch.setattr(run.passes, "partitions", counted)
     client = request.getfixturevalue("two_workers") if where == "two processes" else None
     with client.as_current() if client else contextlib.nullcontext():
         db = ingest(folder).database
@@ -323,17 +325,25 @@ def test_many_writing_tasks_with_layers_and_models_across_them(
         path.unlink()
     for snapshot in (folder / "db/snapshots").iterdir():
         snapshot.unlink()  # as if it had stopped before the commit, in the middle of two tasks
+    kept = {name: db.files.read(name) for name in db.files.list("summaries")}
+    assert len(kept) == 1
+    shutil.rmtree(folder / "db/summaries")
     np.testing.assert_array_equal(ingest(folder).database.dataset.filters.values, filters)
+    # The moments of rows in hand, of chunks read back, and of a pass of its own: the same bytes.
+    assert {name: db.files.read(name) for name in db.files.list("summaries")} == kept
+    shutil.rmtree(folder / "db/summaries")
+    fdb.pca(fdb.open(folder / "db"))
+    assert {name: db.files.read(name) for name in db.files.list("summaries")} == kept
 
 
 def test_a_model_that_changes_between_scan_and_write(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = run.write_tasks
+    real = run.write
 
     def swapped(*args: object) -> object:
         chain(folder / "m/b.onnx", weights(4, 4, seed=77))
         return real(*args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(run, "write_tasks", swapped)
+    monkeypatch.setattr(run, "write", swapped)
     with pytest.raises(InputError, match="model 'B' layer 'conv0': expected the weights that the scan saw"):
         ingest(folder)
     assert not (folder / "db/snapshots").exists()
@@ -341,15 +351,15 @@ def test_a_model_that_changes_between_scan_and_write(folder: Path, monkeypatch: 
 
 def rival(folder: Path, monkeypatch: pytest.MonkeyPatch, catalog: str) -> None:
     """Another ingest commits after this one has looked and before it commits."""
-    real = run.write_tasks
+    real = run.write
 
     def meanwhile(*args: object) -> object:
-        monkeypatch.setattr(run, "write_tasks", real)
+        monkeypatch.setattr(run, "write", real)
         (folder / "m/rival.csv").write_text(catalog)
         fdb.ingest(folder / "db", catalog=folder / "m/rival.csv", chunk_rows=10)
         return real(*args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(run, "write_tasks", meanwhile)
+    monkeypatch.setattr(run, "write", meanwhile)
 
 
 def test_a_rival_with_other_models_commits_below(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

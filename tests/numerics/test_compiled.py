@@ -21,6 +21,29 @@ def filters(sizes: list[int], seed: int = 0, mean: float = 0.0) -> np.ndarray:
     return np.concatenate(layers).astype(np.float32)
 
 
+def moments(columns: np.ndarray, starts: np.ndarray, stops: np.ndarray, thresholds: np.ndarray) -> list[np.ndarray]:
+    """The loop on empty states."""
+    n = len(starts)
+    state = [np.zeros((n, 2), np.int64), np.zeros((n, 3, 9)), np.zeros((n, 3, 9, 9)), np.zeros(n), np.zeros(n)]
+    compiled.moments(columns, starts, stops, thresholds, *state)
+    return state
+
+
+def extremes(columns: np.ndarray, starts: np.ndarray, stops: np.ndarray, *axes: object) -> list[np.ndarray]:
+    far = np.full((len(starts), 9), np.finfo(float).max)
+    state = [far, -far]
+    compiled.extremes(columns, starts, stops, *axes, *state)
+    return state
+
+
+def histograms(columns: np.ndarray, starts: np.ndarray, stops: np.ndarray, *axes: object) -> list[np.ndarray]:
+    bins = len(axes[-1]) - 1  # type: ignore[arg-type]
+    n = len(starts)
+    state = [np.zeros((n, 9, bins), np.int64), np.zeros((n, 9), np.int64), np.zeros((n, 9), np.int64)]
+    compiled.histograms(columns, starts, stops, *axes, *state)
+    return state
+
+
 def close(a: np.ndarray, b: np.ndarray, scale_of: np.ndarray | float, tolerance: float = 1e-12) -> None:
     """Equal to 1e-12 of the size of what was summed."""
     np.testing.assert_array_less(np.abs(a - b), tolerance * np.maximum(scale_of, np.finfo(float).tiny) + 1e-300)
@@ -34,7 +57,7 @@ def test_moments(mean: float) -> None:
     # A hundredth of the peak finds few; a third of it splits every layer in two.
     for share in (100, 3):
         thresholds = peaks / share
-        counts, means, m2, peak, spans = compiled.moments(oracles.columns(x), starts, stops, thresholds)
+        counts, means, m2, peak, spans = moments(oracles.columns(x), starts, stops, thresholds)
         np.testing.assert_array_equal(peak, peaks)
         for r, (a, b) in enumerate(zip(starts, stops, strict=True)):
             raw = x[a:b]
@@ -54,7 +77,7 @@ def test_moments_keep_their_digits_far_from_zero() -> None:
     """|mean| = 100 σ: an uncentred sum in the input's dtype is 15 % off, ours is exact to 1e-11 of the variance."""
     x = (np.random.default_rng(0).standard_normal((50_000, 9)) + 100).astype(np.float32)
     starts, stops = oracles.runs([len(x)])
-    _, _, m2, _, _ = compiled.moments(oracles.columns(x), starts, stops, np.zeros(1))
+    _, _, m2, _, _ = moments(oracles.columns(x), starts, stops, np.zeros(1))
     np.testing.assert_allclose(m2[0, 0], oracles.moments(x)[2], rtol=0, atol=1e-11 * len(x))
 
 
@@ -62,7 +85,7 @@ def test_moments_keep_their_digits_far_from_zero() -> None:
 def test_equal_filters_have_exactly_no_variance(value: float) -> None:
     x = np.full((1_000, 9), value, np.float32)
     starts, stops = oracles.runs([1, 299, 700])
-    counts, means, m2, peaks, spans = compiled.moments(oracles.columns(x), starts, stops, np.zeros(3))
+    counts, means, m2, peaks, spans = moments(oracles.columns(x), starts, stops, np.zeros(3))
     assert not m2.any()
     assert not spans.any()
     np.testing.assert_array_equal(means[:, 0], np.broadcast_to(np.float64(np.float32(value)), (3, 9)))
@@ -75,7 +98,7 @@ def test_scaled_results_do_not_depend_on_the_scale(factor: float) -> None:
     """Huge, tiny and denormal weights (the latter keep few bits, the same ones for the twin)."""
     x = (filters([500]).astype(np.float64) * factor).astype(np.float32)
     starts, stops = oracles.runs([500])
-    _, means, m2, _, _ = compiled.moments(oracles.columns(x), starts, stops, np.zeros(1))
+    _, means, m2, _, _ = moments(oracles.columns(x), starts, stops, np.zeros(1))
     _, mean, expected = oracles.moments(oracles.scaled(x))
     close(means[0, 2], mean, 1.0)
     close(m2[0, 2], expected, 500.0)
@@ -94,11 +117,11 @@ def test_extremes_and_histograms_equal_numpy(scaled: bool) -> None:
     mean, components = basis(values)
     coefficients = (values - mean) @ components.T
     starts, stops = oracles.runs(SIZES)
-    low, high = compiled.extremes(oracles.columns(x), starts, stops, mean, components, scaled)
+    low, high = extremes(oracles.columns(x), starts, stops, mean, components, scaled)
     # A range narrower than the data: what lies outside is counted, not dropped.
     spread = np.abs(coefficients).max()
     edges = bin_edges(*np.quantile(coefficients, [0.03, 0.98]))
-    counts, under, over = compiled.histograms(oracles.columns(x), starts, stops, mean, components, scaled, edges)
+    counts, under, over = histograms(oracles.columns(x), starts, stops, mean, components, scaled, edges)
     assert under.any() and over.any()
     for r, (a, b) in enumerate(zip(starts, stops, strict=True)):
         part = coefficients[a:b]
@@ -119,7 +142,7 @@ def test_histogram_edges_are_numpys() -> None:
     x = np.zeros((len(edges), 9), np.float32)
     x[:, 0] = edges
     starts, stops = oracles.runs([len(x)])
-    counts, under, over = compiled.histograms(oracles.columns(x), starts, stops, np.zeros(9), np.eye(9), False, edges)
+    counts, under, over = histograms(oracles.columns(x), starts, stops, np.zeros(9), np.eye(9), False, edges)
     expected, _ = np.histogram(x[:, 0].astype(np.float64), bins=70, range=(-1, 1))
     np.testing.assert_array_equal(counts[0, 0], expected)
     assert (under.sum(), over.sum()) == (0, 0)
@@ -131,8 +154,86 @@ def test_extremes_stand_in_the_histogram_that_they_bound() -> None:
     x = filters([5_000], seed=3)
     mean, components = basis(oracles.scaled(x))
     starts, stops = oracles.runs([len(x)])
-    low, high = compiled.extremes(oracles.columns(x), starts, stops, mean, components, True)
+    low, high = extremes(oracles.columns(x), starts, stops, mean, components, True)
     edges = bin_edges(low.min(), high.max())
-    counts, under, over = compiled.histograms(oracles.columns(x), starts, stops, mean, components, True, edges)
+    counts, under, over = histograms(oracles.columns(x), starts, stops, mean, components, True, edges)
     assert (under.sum(), over.sum()) == (0, 0)
     assert (counts.sum(axis=-1) == len(x)).all()
+
+
+def in_double(x: np.ndarray, mean: np.ndarray, components: np.ndarray) -> np.ndarray:
+    """Coefficients of scaled filters, (n, 9), in the order of operations that the loops promise."""
+    f = oracles.scaled(x) - mean
+    total = f[:, 0, None] * components[:, 0]
+    for j in range(1, 9):
+        total = total + f[:, j, None] * components[:, j]
+    return total
+
+
+def awkward() -> np.ndarray:
+    """Filters of few values, as quantised and binary layers have them: the same coefficients again and again."""
+    rng = np.random.default_rng(5)
+    quantised = np.round(rng.standard_normal((4_000, 9)) * 2) / 2
+    binary = rng.choice([-1.0, 1.0], (2_000, 9))
+    zero = np.zeros((300, 9))
+    single = np.eye(9)[rng.integers(0, 9, 700)] * rng.choice([-0.3, 0.7], (700, 1))
+    return np.concatenate([quantised, binary, zero, single]).astype(np.float32)
+
+
+@pytest.mark.parametrize("bins", [70, 7, 1_000, 100_000])
+def test_single_precision_decides_nothing(bins: int) -> None:
+    """Edges laid exactly on coefficients, and a hair beside: the counts are those of double precision, all of them."""
+    x = awkward()
+    mean, components = basis(oracles.scaled(x))
+    coefficients = in_double(x, mean, components)
+    starts, stops = oracles.runs([len(x)])
+    low, high = extremes(oracles.columns(x), starts, stops, mean, components, True)
+    np.testing.assert_array_equal(low[0], coefficients.min(axis=0))
+    np.testing.assert_array_equal(high[0], coefficients.max(axis=0))
+    popular = np.unique(coefficients.round(3), return_counts=True)
+    on = coefficients.flat[np.abs(coefficients - popular[0][np.argmax(popular[1])]).argmin()]
+    for origin in (on, np.nextafter(on, 9), np.nextafter(on, -9), on + 1e-7, on - 1e-7):
+        edges = np.linspace(origin - 1.25, origin + 1.25, bins + 1)
+        counts, under, over = histograms(oracles.columns(x), starts, stops, mean, components, True, edges)
+        for k in range(9):
+            expected, _ = np.histogram(coefficients[:, k], edges)
+            np.testing.assert_array_equal(counts[0, k], expected)
+            assert under[0, k] == (coefficients[:, k] < edges[0]).sum()
+            assert over[0, k] == (coefficients[:, k] > edges[-1]).sum()
+
+
+@pytest.mark.parametrize("scaled", [True, False])
+def test_any_bits_are_survived(scaled: bool) -> None:
+    """A damaged chunk is reduced before its checksum is known: whatever is in it, nothing is written out of place."""
+    rng = np.random.default_rng(0)
+    bits = rng.integers(0, 2**32, (9, 3_000), dtype=np.uint32)
+    bits[:, :600] = 0x7FC00000  # NaN
+    bits[:, 600:900] = 0xFF800000  # -inf
+    columns = bits.view(np.float32)
+    starts, stops = oracles.runs([1, 999, 2_000])
+    edges = bin_edges(-3.2, 3.2)
+    with np.errstate(all="ignore"):
+        counts, under, over = histograms(columns, starts, stops, np.zeros(9), np.eye(9), scaled, edges)
+        extremes(columns, starts, stops, np.zeros(9), np.eye(9), scaled)
+        moments(columns, starts, stops, np.ones(3))
+    np.testing.assert_array_equal((counts.sum(axis=-1) + under + over), np.repeat([[1], [999], [2_000]], 9, axis=1))
+
+
+def test_states_are_added_to() -> None:
+    """Twice half of the rows is once all of them: counts exactly, moments to rounding."""
+    x = filters([4_096], seed=7)
+    mean, components = basis(oracles.scaled(x))
+    edges = bin_edges(-3.2, 3.2)
+    columns = oracles.columns(x)
+    whole = oracles.runs([4_096])
+    once = [*moments(columns, *whole, np.zeros(1)), *histograms(columns, *whole, mean, components, True, edges)]
+    twice = [np.zeros_like(array) for array in once]
+    for start in (0, 2_048):
+        part = np.array([start]), np.array([start + 2_048])
+        compiled.moments(columns, *part, np.zeros(1), *twice[:5])
+        compiled.histograms(columns, *part, mean, components, True, edges, *twice[5:])
+    for a, b in zip(once, twice, strict=True):
+        if a.dtype.kind == "i":
+            np.testing.assert_array_equal(a, b)
+        else:
+            np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12 * np.abs(a).max())

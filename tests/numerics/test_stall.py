@@ -30,7 +30,9 @@ def test_forty_million_rows() -> None:
         # As a float32 sum over rows does it: one addition after the other.
         stalled = np.array([np.add.accumulate(np.append(s, c))[-1] for s, c in zip(stalled, columns, strict=True)])
         one = np.array([0]), np.array([ROWS]), np.array([0.0])
-        parts.append([Part(0, reduction.compute(Block(columns, *one)))])
+        part = Part(0, reduction.empty(1))
+        reduction.add(part.arrays, Block(columns, *one))
+        parts.append([part])
     state = raw_state(join(parts, [reduction])[0].arrays).pick(0)
     mean = exact / (CHUNKS * ROWS)
     assert state.count == CHUNKS * ROWS
