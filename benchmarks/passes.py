@@ -1,73 +1,111 @@
-"""Each pass against the plain library read and against the floor, interleaved, medians, on one local database.
+"""Each pass against zarr's own read of the same chunks and against the floor, interleaved, on one local database.
 
-floor: whole chunks into reused buffers with their checksum, plain threads, no Dask. zarr: zarr's own read of the same
-chunks. Passes run through Dask's threads, as `filterdb --threads N` does, summaries not stored. Page cache warm.
+floor: whole chunks read into reused buffers with their checksum, plain threads, no Dask. Passes run through Dask's
+threads, as `filterdb --threads N` does, summaries not stored. Page cache warm.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
-import time
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
+import crc32c
 import dask
 import numpy as np
+import zarr
+from rounds import Contender, interleave, table
 
 import filterdb as fdb
 from filterdb.reduce import passes
-from filterdb.reduce.basis import fit_basis, whole_moments
-from filterdb.reduce.reductions import Axes, ExtremesReduction, HistogramsReduction, MomentsReduction
+from filterdb.reduce.basis import fit_basis
+from filterdb.reduce.reductions import Axes, ExtremesReduction, HistogramsReduction, MomentsReduction, Reduction
+from filterdb.store import summary
+from filterdb.store.segment import Segment
+
+_kept = threading.local()
+
+
+def read_whole(segment: Segment, chunk: int, *, checked: bool = True) -> None:
+    """The floor: one chunk into this thread's buffer."""
+    path = Path(segment.files.url(segment.chunk_name(chunk)))
+    if not hasattr(_kept, "buffer"):
+        _kept.buffer = bytearray(path.stat().st_size)
+    with path.open("rb", buffering=0) as file:
+        file.readinto(_kept.buffer)
+    if checked:
+        crc32c.crc32c(memoryview(_kept.buffer)[:-4])
+
+
+def pipelines() -> list[str]:
+    """Zarr's default codec pipeline, and zarrs where it is installed."""
+    try:
+        import zarrs  # noqa: F401
+    except ImportError:
+        return ["zarr.core.codec_pipeline.BatchedCodecPipeline"]
+    return ["zarr.core.codec_pipeline.BatchedCodecPipeline", "zarrs.ZarrsCodecPipeline"]
+
+
+def contenders(db: fdb.Database, threads: int) -> list[Contender]:
+    """Floors, zarr's reads, and passes."""
+    (segment,) = db.segments
+    tables = db.tables[0]
+    basis = fit_basis(db)
+    mean, components, _ = basis.arrays()
+    axes = Axes.of(mean, components, scaled=True)
+    low, high = basis.range
+    pool = ThreadPoolExecutor(threads)  # kept, as Dask keeps its own: new threads would need new buffers
+    moments, extremes = MomentsReduction(), ExtremesReduction(axes)
+    histograms = HistogramsReduction(axes, low, high)
+
+    def each(read: Callable[[int], object]) -> Callable[[], object]:
+        return lambda: list(pool.map(read, range(segment.chunks)))
+
+    def passing(name: str, *reductions: Reduction) -> Contender:
+        def forget() -> None:
+            for reduction in reductions:
+                summary.remove_parts(segment.files, segment.id, reduction.key)
+
+        return Contender(
+            name, segment.rows, lambda: dask.compute(passes.build(segment, tables, reductions)), after=forget
+        )
+
+    found = [
+        Contender("floor: read + checksum", segment.rows, each(lambda c: read_whole(segment, c))),
+        Contender("read alone", segment.rows, each(lambda c: read_whole(segment, c, checked=False))),
+        Contender("as the passes read", segment.rows, each(lambda c: segment.read_columns(c)[0, 0])),
+    ]
+    for path in pipelines():
+        with zarr.config.set({"codec_pipeline.path": path}):
+            # Without filterdb's strictness about missing chunks, which zarrs does not know.
+            array = zarr.open_array(segment.files.url(f"{segment.name}/filters"), mode="r")
+        name = "zarr" if path.startswith("zarr.") else "zarr with zarrs"
+        read = each(lambda c, array=array: np.asarray(array[slice(*segment.bounds(c))])[0, 0])
+        found.append(Contender(f"{name}, plain read", segment.rows, read))
+    return [
+        *found,
+        passing("moments pass", moments),
+        passing("extremes pass", extremes),
+        passing("histograms pass", histograms),
+        passing("all three in one reading", moments, extremes, histograms),
+    ]
 
 
 def main() -> None:
-    """Print a row per contender: median and range in ns per filter, and the ratio of the floor to it."""
+    """Print a row per contender."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("url", help="a database, such as benchmarks/synthetic.py makes")
+    parser.add_argument("url", help="a local database of one segment, such as benchmarks/synthetic.py makes")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     db = fdb.open(options.url)
-    (segment,) = db.segments
-    tables = db.tables[0]
     with dask.config.set(scheduler="threads", num_workers=options.threads):
-        whole_moments(db, scaled=True)
-        basis = fit_basis(db)
-        mean, components, _ = basis.arrays()
-        axes = Axes.of(mean, components, scaled=True)
-        chunks = range(segment.chunks)
-        array = segment.filters()
-
-        pool = ThreadPoolExecutor(options.threads)  # kept, as Dask keeps its own: new threads would need new buffers
-
-        def threads(read: Callable[[int], object]) -> None:
-            list(pool.map(read, chunks))
-
-        def run(reduction: passes.Reduction) -> None:
-            dask.compute(passes.build(segment, tables, [reduction]))
-
-        low, high = basis.range
-        contenders: dict[str, Callable[[], None]] = {
-            "floor (read + checksum)": lambda: threads(lambda c: segment.read_columns(c)[0, 0]),
-            "zarr, plain read": lambda: threads(lambda c: np.asarray(array[slice(*segment.bounds(c))])[0, 0]),
-            "moments pass": lambda: run(MomentsReduction()),
-            "extremes pass": lambda: run(ExtremesReduction(axes)),
-            "histograms pass": lambda: run(HistogramsReduction(axes, low, high)),
-        }
-        times: dict[str, list[float]] = {name: [] for name in contenders}
-        for turn in range(options.rounds + 1):
-            for name, contender in contenders.items():
-                start = time.perf_counter()
-                contender()
-                if turn:  # the first warms cache, buffers and compiled code
-                    times[name].append((time.perf_counter() - start) / segment.rows * 1e9)
-    floor = statistics.median(times["floor (read + checksum)"])
-    print(f"{segment.rows:,} filters, {segment.chunks} chunks, {options.threads} threads, {options.rounds} rounds")
-    print("| contender | ns per filter, median (min–max) | floor ÷ it |\n|---|---|---|")
-    for name, taken in times.items():
-        middle = statistics.median(taken)
-        print(f"| {name} | {middle:.1f} ({min(taken):.1f}–{max(taken):.1f}) | {floor / middle:.0%} |")
+        times = interleave(contenders(db, options.threads), options.rounds)
+    (segment,) = db.segments
+    print(f"{segment.rows:,} filters, {segment.chunks} chunks, {options.threads} threads, {options.rounds} rounds\n")
+    print(table(times, "floor: read + checksum", ratio="floor ÷ it"))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,7 +60,17 @@ def write_partition(partition: Partition, pieces: Iterable[Piece], *, resume: bo
         segment.write_chunk(chunk, buffer[start - first : stop - first])
     if len(missing) < len(chunks):
         return reduce_partition(partition, TAKEN)
-    return fold(partition, segment.cut(buffer, first), TAKEN)
+    return fold(partition, _columns(partition, buffer), TAKEN)
+
+
+def _columns(partition: Partition, buffer: np.ndarray) -> Iterator[np.ndarray]:
+    """The chunks in the buffer as reading them would give them."""
+    first = partition.segment.bounds(partition.chunks[0])[0]
+    for chunk in partition.chunks:
+        start, stop = partition.segment.bounds(chunk)
+        columns = np.ascontiguousarray(buffer[start - first : stop - first].T)
+        columns.flags.writeable = False
+        yield columns
 
 
 def _fill(buffer: np.ndarray, first: int, piece: Piece) -> int:

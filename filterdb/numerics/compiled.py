@@ -336,8 +336,8 @@ def _add(b, bins, row, under, over):
 def _places(about, m, scale, shift, near, bins, index):
     """Bins of m coefficients, −1 where in doubt; gives whether all are within the edges and none is in doubt.
 
-    In doubt: below the edges, or within `near` bins of one, or no number; nothing may be assumed of a chunk whose
-    checksum is still to come. What is truncated towards zero from below the edges is never within half a bin.
+    In doubt: below the edges, or within `near` bins of one, or no number. What is truncated towards zero from below
+    the edges is never within half a bin.
     """
     half = type(near)(0.5)
     far = half - near

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
 from typing import Any
 
 import dask
@@ -18,7 +17,7 @@ from filterdb.errors import DamageError, StoreError
 from filterdb.reduce.reductions import Block, Reduction
 from filterdb.store import summary
 from filterdb.store.database import Database
-from filterdb.store.segment import Segment, Strip
+from filterdb.store.segment import Segment
 from filterdb.store.summary import Arrays, Key
 
 FAN_IN = 16
@@ -182,17 +181,16 @@ def merge_tree(tasks: list[Any], reductions: Sequence[Reduction], label: str, le
 
 def reduce_partition(partition: Partition, reductions: Sequence[Reduction]) -> list[Part]:
     """Read a partition's chunks once and reduce them: the reading task."""
-    strips = chain.from_iterable(partition.segment.strips(chunk) for chunk in partition.chunks)
-    return fold(partition, strips, reductions)
+    return fold(partition, map(partition.segment.read_columns, partition.chunks), reductions)
 
 
-def fold(partition: Partition, strips: Iterable[Strip], reductions: Sequence[Reduction]) -> list[Part]:
-    """All strips of a partition, in order, added to the arrays of its layers."""
+def fold(partition: Partition, columns: Iterable[np.ndarray], reductions: Sequence[Reduction]) -> list[Part]:
+    """The chunks of a partition, each as columns (9, n) float32, added to the arrays of its layers."""
     parts = [Part(partition.first, reduction.empty(len(partition.peaks))) for reduction in reductions]
-    for start, stop, columns in strips:
-        runs = plan.runs(partition.bounds, start, stop)
+    for chunk, filters in zip(partition.chunks, columns, strict=True):
+        runs = plan.runs(partition.bounds, *partition.segment.bounds(chunk))
         here = slice(runs.first, runs.last)
-        block = Block(columns, runs.starts, runs.stops, partition.peaks[here])
+        block = Block(filters, runs.starts, runs.stops, partition.peaks[here])
         for reduction, part in zip(reductions, parts, strict=True):
             reduction.add({name: array[here] for name, array in part.arrays.items()}, block)
     return parts

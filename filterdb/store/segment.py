@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
+import crc32c
 import numpy as np
 import xarray as xr
 import zarr
@@ -26,16 +26,12 @@ from zarr.storage import MemoryStore
 from filterdb import schema
 from filterdb.errors import DamageError, StoreMissingError
 from filterdb.plan import chunk_count
-from filterdb.store import checksum
 from filterdb.store.files import Files, store_errors
 
 CODECS: Any = [TransposeCodec(order=(1, 0)), BytesCodec(endian="little"), Crc32cCodec()]
 """How a chunk of filters is encoded."""
 
 CRC_BYTES = 4
-
-STRIP_ROWS = 16_384
-"""Rows read and reduced at a time: 576 KiB. Part of every summary's last digits, so never changed lightly."""
 
 RESTORE = "restore it from a copy, or ingest its models into a new database"
 
@@ -44,14 +40,6 @@ _CONFIG: Any = {"write_empty_chunks": True, "read_missing_chunks": False}
 
 Tables = Mapping[str, np.ndarray]
 """Every variable of schema.TABLES by name."""
-
-
-class Strip(NamedTuple):
-    """Rows [start, stop) of a segment as columns (9, m) float32, m ≥ stop − start: the rest is padding."""
-
-    start: int
-    stop: int
-    columns: np.ndarray
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +63,10 @@ class Segment:
 
     @property
     def reading_bytes(self) -> int:
-        """Memory that a thread takes to read it by strips: a strip, and for an object store the object."""
-        strip = schema.WEIGHTS * min(STRIP_ROWS, self.chunk_rows) * 4
+        """Memory that a thread takes to read a chunk: mapped pages, or an object as it comes."""
         chunk = schema.WEIGHTS * self.chunk_rows * 4
         # A client joins an object's pieces: for a moment it has it twice.
-        return strip + (2 * chunk if self.files.remote else 0)
+        return 2 * chunk if self.files.remote else chunk
 
     def bounds(self, chunk: int) -> tuple[int, int]:
         """First and past-the-last row of a chunk."""
@@ -109,45 +96,24 @@ class Segment:
         with self.damage(schema.FILTERS.name, chunk):
             return np.asarray(self.filters()[start:stop])
 
-    def strips(self, chunk: int) -> Iterator[Strip]:
-        """One chunk strip by strip.
+    def read_columns(self, chunk: int) -> np.ndarray:
+        """One chunk as it lies in the store: columns (9, chunk_rows) float32, read-only, padding included.
 
-        What the passes read by. CODECS decode by a look: the array is the object, less its checksum. A strip fits into
-        the second-level cache, and its memory is this thread's, used again by the next: keep nothing of it. The
-        checksum is known after the last strip: where the loop ends with a DamageError, what came before is worth
-        nothing, and may be any bits at all.
+        What the passes read by. CODECS decode by a look: the array is the object, less its checksum, which is checked.
+        No memory is filled: a local chunk is mapped from the page cache, and unmapped with the array.
         """
-        start, stop = self.bounds(chunk)
-        column = self.chunk_rows * 4
-        size = schema.WEIGHTS * column
+        size = schema.WEIGHTS * self.chunk_rows * 4
         where = f"{self.files.url(self.name)}/{schema.FILTERS.name} chunk {chunk}"
-        checksums = [0] * schema.WEIGHTS
         with self.damage(schema.FILTERS.name, chunk), self.files.opened(self.chunk_name(chunk)) as file:
             if file.size != size + CRC_BYTES:
                 raise DamageError(f"{where}: expected {size + CRC_BYTES} bytes, got {file.size}; {RESTORE}")
-            for first in range(0, self.chunk_rows, STRIP_ROWS):
-                width = min(STRIP_ROWS, self.chunk_rows - first) * 4
-                buffer = _thread_buffer(schema.WEIGHTS * width)
-                for j in range(schema.WEIGHTS):
-                    part = buffer[j * width : (j + 1) * width]
-                    if file.read_into(part, j * column + first * 4) != width:
-                        raise DamageError(f"{where}: expected {size + CRC_BYTES} bytes, it ended before; {RESTORE}")
-                    checksums[j] = checksum.extend(checksums[j], part)
-                last = min(start + first + width // 4, stop)  # the last chunk is padded
-                if start + first < last:
-                    yield Strip(start + first, last, np.frombuffer(buffer, "<f4").reshape(schema.WEIGHTS, -1))
-            expected = _thread_buffer(CRC_BYTES)
-            file.read_into(expected, size)
-            if checksum.joined(checksums, column) != int.from_bytes(expected, "little"):
+            checksum = 0
+            for piece in file.pieces(size):
+                checksum = crc32c.crc32c(piece, checksum)
+            data = file.whole()
+            if checksum != int.from_bytes(data[size:], "little"):
                 raise ValueError("its checksum does not fit")
-
-    def cut(self, filters: np.ndarray, start: int) -> Iterator[Strip]:
-        """Rows in memory, (n, 9) float32, whole chunks from row `start` on, in the strips that reading them gives."""
-        for chunk in range(start // self.chunk_rows, chunk_count(start + len(filters), self.chunk_rows)):
-            low, high = self.bounds(chunk)
-            for first in range(low, high, STRIP_ROWS):
-                last = min(first + STRIP_ROWS, high)
-                yield Strip(first, last, np.ascontiguousarray(filters[first - start : last - start].T))
+            return np.frombuffer(data[:size], "<f4").reshape(schema.WEIGHTS, self.chunk_rows)
 
     def write_chunk(self, chunk: int, filters: np.ndarray) -> None:
         """Write one whole chunk, (n, 9) float32; the last one is padded with NaN."""
@@ -180,16 +146,6 @@ class Segment:
             raise DamageError(
                 f"{url}: expected the bytes that were committed, got damage ({said}); {RESTORE}"
             ) from error
-
-
-_kept = threading.local()
-
-
-def _thread_buffer(size: int) -> memoryview:
-    """This thread's buffer of at least `size` bytes, cut to it."""
-    if len(getattr(_kept, "buffer", b"")) < size:
-        _kept.buffer = bytearray(size)
-    return memoryview(_kept.buffer)[:size]
 
 
 def segment_name(segment_id: str) -> str:

@@ -115,7 +115,7 @@ def _die_once(marker: str) -> None:
     """Make this worker process end without a word at its next chunk, unless one has already."""
     from filterdb.store.segment import Segment
 
-    real = Segment.strips
+    real = Segment.read_columns
 
     def deadly(segment: Segment, chunk: int) -> np.ndarray:
         if not Path(marker).exists():
@@ -123,4 +123,4 @@ def _die_once(marker: str) -> None:
             os._exit(9)
         return real(segment, chunk)
 
-    Segment.strips = deadly  # type: ignore[method-assign]
+    Segment.read_columns = deadly  # type: ignore[method-assign]

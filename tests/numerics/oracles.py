@@ -40,5 +40,7 @@ def runs(sizes: list[int]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def columns(filters: np.ndarray) -> np.ndarray:
-    """(n, 9) rows as (9, n) float32 columns."""
-    return np.ascontiguousarray(filters.astype(np.float32).T)
+    """(n, 9) rows as (9, n) float32 columns, read-only as those of a chunk are."""
+    columns = np.ascontiguousarray(filters.astype(np.float32).T)
+    columns.flags.writeable = False
+    return columns

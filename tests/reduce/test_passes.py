@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 
 import dask
@@ -24,7 +23,7 @@ from filterdb.reduce.reductions import (
 )
 from filterdb.store.database import Database
 from filterdb.store.files import Files
-from filterdb.store.segment import Segment, Strip
+from filterdb.store.segment import Segment
 from tests.models import chain, weights
 
 AXES = Axes.of(
@@ -44,7 +43,7 @@ def in_chunks(filters: np.ndarray, sizes: list[int], chunk: int, fan_in: int) ->
         of_layers = bounds[overlap.first : overlap.last + 1], peaks[overlap.first : overlap.last]
         segment = Segment(Files(""), "", len(filters), chunk)
         partition = passes.Partition(segment, range(start // chunk, start // chunk + 1), overlap.first, *of_layers)
-        parts.append(passes.fold(partition, segment.cut(part, start), REDUCTIONS))
+        parts.append(passes.fold(partition, [np.ascontiguousarray(part.T)], REDUCTIONS))
     while len(parts) > 1:
         parts = [passes.join(parts[i : i + fan_in], REDUCTIONS) for i in range(0, len(parts), fan_in)]
     return parts[0]
@@ -76,14 +75,14 @@ class NoReading:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *, allowed: bool = True) -> None:
         self.read: list[tuple[str, int]] = []
-        real = Segment.strips
+        real = Segment.read_columns
 
-        def counted(segment: Segment, chunk: int) -> Iterator[Strip]:
+        def counted(segment: Segment, chunk: int) -> np.ndarray:
             assert allowed, "a chunk was read"
             self.read.append((segment.id, chunk))
             return real(segment, chunk)
 
-        monkeypatch.setattr(Segment, "strips", counted)
+        monkeypatch.setattr(Segment, "read_columns", counted)
 
 
 @pytest.mark.parametrize("reductions", [[REDUCTIONS[0]], REDUCTIONS[1:], REDUCTIONS])

@@ -7,7 +7,6 @@ import shutil
 import warnings
 from pathlib import Path
 
-import crc32c
 import numpy as np
 import pytest
 import xarray as xr
@@ -16,8 +15,7 @@ import zarr
 import filterdb as fdb
 from filterdb import schema
 from filterdb.errors import DamageError, UsageError
-from filterdb.store import checksum
-from filterdb.store import segment as segments
+from filterdb.store import files
 from tests.models import chain, weights
 
 LAYERS = [weights(5, 7, seed=1), weights(8, 5, seed=2), weights(9, 8, seed=3)]
@@ -86,25 +84,20 @@ def test_a_zero_chunk_is_written(tmp_path: Path) -> None:
 def test_the_passes_read_what_zarr_reads(
     where: str, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The short way round Zarr, by strips in one thread's reused memory: chunks of several sizes, padded or not."""
-    monkeypatch.setattr(segments, "STRIP_ROWS", 6)
+    """The short way round Zarr: chunks of several sizes, full and padded, read in pieces of 100 bytes."""
+    monkeypatch.setattr(files, "_PIECE", 100)
     chain(tmp_path / "m.onnx", *LAYERS)
     for size in (147, 20, 7, 1_000):
         url = f"{request.getfixturevalue('s3')()}/db" if where == "s3" else str(tmp_path / f"db{size}")
         (found,) = fdb.ingest(url, [tmp_path / "m.onnx"], chunk_rows=size).database.segments
         for chunk in (*range(found.chunks), 0):
             start, stop = found.bounds(chunk)
-            row = start
-            for first, last, columns in found.strips(chunk):
-                assert first == row and last - first <= columns.shape[1] <= 6 and columns.flags.c_contiguous
-                np.testing.assert_array_equal(columns[:, : last - first].T, EXPECTED[first:last])
-                assert np.isnan(columns[:, last - first :]).all()
-                row = last
-            assert row == stop
+            columns = found.read_columns(chunk)
+            assert columns.shape == (9, found.chunk_rows) and columns.flags.c_contiguous
+            assert not columns.flags.writeable
+            np.testing.assert_array_equal(columns[:, : stop - start].T, EXPECTED[start:stop])
+            assert np.isnan(columns[:, stop - start :]).all()
             np.testing.assert_array_equal(found.read_chunk(chunk), EXPECTED[start:stop])
-            cut = list(found.cut(EXPECTED[start:stop], start))
-            assert [strip[:2] for strip in cut] == [strip[:2] for strip in found.strips(chunk)]
-            np.testing.assert_array_equal(np.concatenate([c for *_, c in cut], axis=1).T, EXPECTED[start:stop])
 
 
 def test_schema_names_are_all_there(made: Path) -> None:
@@ -256,12 +249,3 @@ def test_damage_to_the_basis(copy: Path) -> None:
     path.unlink()
     with pytest.raises(DamageError, match=r"bases.*refit"):
         fdb.drift(fdb.open(copy), by="layer")
-
-
-@pytest.mark.parametrize("size", [1, 2, 3, 20, 4 * 147, 4 * 65_537])
-def test_checksums_of_parts_join(size: int) -> None:
-    """Against the CRC32C of the whole, computed in one go."""
-    data = np.random.default_rng(size).bytes(5 * size)
-    parts = [crc32c.crc32c(data[i * size : (i + 1) * size]) for i in range(5)]
-    assert checksum.joined(parts, size) == crc32c.crc32c(data)
-    assert checksum.extend(crc32c.crc32c(data[:size]), memoryview(data)[size:]) == crc32c.crc32c(data)
