@@ -16,6 +16,8 @@ import dask
 import numpy as np
 
 from filterdb import cluster, plan, schema
+from filterdb.ingest.write import TAKEN, write_partition
+from filterdb.reduce import passes
 from filterdb.store import segment as segments
 from filterdb.store import snapshot as snapshots
 from filterdb.store.database import Database
@@ -66,7 +68,7 @@ class Layer:
 def layers(filters: int, number: int, seed: int = 0) -> list[Layer]:
     """`number` layers with exactly `filters` filters together, sizes log-normal with a long tail."""
     rng = np.random.default_rng(seed)
-    raw = rng.lognormal(0, 1.8, number)
+    raw = rng.lognormal(0, 1.4, number)
     sizes = np.maximum(1, np.floor(raw / raw.sum() * filters)).astype(np.int64)
     sizes[np.argmax(sizes)] += filters - sizes.sum()
     kinds = rng.choice(["sound", "dead", "collapsed", "random"], number, p=[0.93, 0.01, 0.02, 0.04])
@@ -120,32 +122,36 @@ def tables(found: list[Layer], models: int, peaks: list[float]) -> dict[str, np.
     return complete
 
 
-def write_chunk(segment: Segment, chunk: int, found: list[Layer], bounds: np.ndarray) -> None:
-    """Make and write one chunk."""
-    start, stop = segment.bounds(chunk)
-    columns = np.empty((schema.WEIGHTS, stop - start), np.float32)
-    overlap = plan.runs(bounds, start, stop)
-    for layer, first, a, b in zip(found, bounds, overlap.starts, overlap.stops, strict=False):
-        columns[:, a:b] = layer.rows(a + start - first, b + start - first)
-    segment.write_chunk(chunk, columns.T)
+@dataclass(frozen=True)
+class Drawn:
+    """Fills a buffer with rows of these layers, which begin at `bounds`: what an ingest's FromModels is to models."""
+
+    layers: list[Layer]
+    bounds: np.ndarray
+
+    def __call__(self, buffer: np.ndarray, first: int) -> None:
+        runs = plan.runs(self.bounds, first, first + len(buffer))
+        for i, a, b in zip(range(runs.first, runs.last), runs.starts, runs.stops, strict=True):
+            offset = first - int(self.bounds[i])
+            buffer.T[:, a:b] = self.layers[i].rows(a + offset, b + offset)
 
 
 def make(url: str | Path, filters: int, number: int, models: int, chunk_rows: int = schema.CHUNK_ROWS) -> Database:
     """Write a synthetic database on the current Dask scheduler."""
     files = Files.at(url)
     found = layers(filters, number)
-    bounds = plan.offsets(np.array([layer.size for layer in found]))
     batches = [found[i : i + 64] for i in range(0, number, 64)]
     parts = cluster.run([dask.delayed(peaks_of)(batch) for batch in batches], "peaks")
     complete = tables(found, models, [one for part in parts for one in part])
     segment = Segment(files, f"synthetic{filters}", filters, plan.chunk_rows(filters, chunk_rows))
     digests = segments.create(segment, complete)
     tasks = []
-    for chunk in range(segment.chunks):
-        overlap = plan.runs(bounds, *segment.bounds(chunk))
-        part, edges = found[overlap.first : overlap.last], bounds[overlap.first : overlap.last + 1]
-        tasks.append(dask.delayed(write_chunk, traverse=False)(segment, chunk, part, edges))
-    cluster.run(tasks, "write")
+    for one in passes.partitions(segment, complete):
+        drawn = Drawn(found[one.first : one.first + len(one.peaks)], one.bounds)
+        tasks.append(dask.delayed(write_partition, traverse=False)(one, drawn, resume=False))
+    (parts,) = cluster.run([passes.merge_tree(tasks, TAKEN, "write")], "write")
+    for reduction, part in zip(TAKEN, parts, strict=True):
+        passes.store(segment, complete, reduction, part)
     entry = Entry(segment.id, filters, number, models, 0, segment.chunk_rows, digests)
     state = snapshots.commit(
         files, None, lambda head: snapshots.new("synthetic", segments=(entry,)) if head is None else None

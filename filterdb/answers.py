@@ -120,7 +120,12 @@ def drift(result: xr.Dataset, strata: dict[str, xr.Dataset] | None = None, withi
     return answer
 
 
-def _drift(result: xr.Dataset) -> Answer:
+def drift_written(result: xr.Dataset, place: str) -> Answer:
+    """`filterdb drift -o`: what was written, without the matrix."""
+    return {**of_result(result), **_drift(result, matrix=False), "within": None, "output": place}
+
+
+def _drift(result: xr.Dataset, *, matrix: bool = True) -> Answer:
     attrs = result.attrs
     return {
         "by": attrs["by"],
@@ -132,7 +137,7 @@ def _drift(result: xr.Dataset) -> Answer:
         "groups": [str(label) for label in result["group"].values],
         "counts": result["count"].values,
         "few": result["few"].values,
-        "drift": result["drift"].values,
+        "drift": result["drift"].values if matrix else None,
         "scaled": bool(attrs["scaled"]),
         "per_component": result["per_component"].values if "per_component" in result else None,
         "outside": result["outside"].values,

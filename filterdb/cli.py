@@ -272,8 +272,17 @@ def pca(db: Database, by: str | None, raw: bool, as_json: bool) -> None:
 @click.option("--metric", type=click.Choice(list(METRICS)), default="kl", show_default=True)
 @click.option("--raw", is_flag=True, help="Raw filters instead of max-scaled ones.")
 @click.option("--within", metavar="KEY", help="One matrix for each of these groups.")
-def drift(db: Database, by: str, mode: str, metric: str, raw: bool, within: str | None, as_json: bool) -> None:
+@click.option(
+    "-o", "--output", metavar="OUT", help="Write the matrix here, a Zarr group: for ten thousand groups and more."
+)
+def drift(
+    db: Database, by: str, mode: str, metric: str, raw: bool, within: str | None, output: str | None, as_json: bool
+) -> None:
     """Drift between all pairs of groups."""
+    if output is not None:
+        written = fdb.drift(db, by, mode, metric, scaled=not raw, within=within, out=output)
+        _answer(answers.drift_written(written, output), as_json, tables.drift_written)
+        return
     strata = drift_strata(db, by, within, mode, metric, scaled=not raw) if within else None
     result = fdb.drift(db, by, mode, metric, scaled=not raw)
     _answer(answers.drift(result, strata, within), as_json, tables.drift)

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import dask
@@ -25,7 +26,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from filterdb.errors import InterruptedRunError, StoreError, UsageError
 
-PROCESS_BYTES = 320 * 2**20
+PROCESS_BYTES = 384 * 2**20
 """What a worker holds before it has anything to do: Python, Dask, Zarr, Numba's compiled loops."""
 
 
@@ -159,8 +160,11 @@ def peak_memory() -> dict[str, int]:
 
 
 def _peak() -> int:
-    kilobyte = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * kilobyte
+    status = Path("/proc/self/status")
+    if status.exists():  # getrusage would begin with what the parent held when it forked
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+        return int(line.split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def raise_resumable(error: Exception) -> None:

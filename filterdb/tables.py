@@ -132,6 +132,13 @@ def drift(answer: Answer) -> None:
     _say(f"{answer['metric']} drift by {answer['by']}, mode {answer['mode']} · {counts(answer)}")
 
 
+def drift_written(answer: Answer) -> None:
+    """`filterdb drift -o`."""
+    number = len(answer["groups"])
+    _say(f"{answer['output']}: {answer['metric']} drift of {number:,} × {number:,} groups by {answer['by']}")
+    _say(f"mode {answer['mode']} · {counts(answer)}; xarray.open_zarr opens it, lazily")
+
+
 def _drift(answer: Answer, title: str | None) -> None:
     groups, matrix = answer["groups"], np.asarray(answer["drift"])
     if len(groups) == 1:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import xarray as xr
@@ -11,9 +14,11 @@ from filterdb.analysis.grouping import Grouping, Key, chosen, group, provenance,
 from filterdb.errors import UsageError
 from filterdb.numerics import divergence
 from filterdb.numerics.histogram import paper_probabilities, sound_probabilities
-from filterdb.numerics.moments import Moments, pool
+from filterdb.numerics.moments import pool
 from filterdb.reduce.basis import Projection, has_scale, layer_histograms, layer_moments, moved, projection
+from filterdb.store import matrix as matrix_store
 from filterdb.store.database import Database
+from filterdb.store.summary import Arrays
 
 METRICS = {
     "kl": "sum_i a_i (KL(P_i|Q_i) + KL(Q_i|P_i)), P1 eq. 5-6",
@@ -31,6 +36,9 @@ FEW = 1_000
 PER_COMPONENT_LIMIT = 1_000
 """Up to this many groups a result has `per_component` as well."""
 
+IN_MEMORY_LIMIT = 10_000
+"""Up to this many groups (800 MB of them) the matrix is made in memory."""
+
 
 def drift(
     db: Database,
@@ -40,6 +48,7 @@ def drift(
     *,
     scaled: bool = True,
     within: Key | None = None,
+    out: str | os.PathLike[str] | None = None,
 ) -> xr.Dataset:
     """Drift between all pairs of groups of the view's layers, in heatmap order.
 
@@ -50,11 +59,17 @@ def drift(
     METRICS; `scaled` False: raw filters (P2 A.2), without layers whose scale is unknown; `within`: one matrix per
     stratum, along `stratum`, in the unstratified order (a group that a stratum lacks: NaN).
 
-    Raises UsageError for unknown names.
+    `out`: a path or URL at which nothing is yet. The matrix is written there, a Zarr group, block by block, and the
+    result is opened from it, lazily by Dask: memory does not grow with the square of the groups. Its groups keep the
+    order of the layers; `heatmap_order` (group) is their rank by row mean. Without `per_component`, `probabilities`.
+
+    Raises UsageError for unknown names, and for more than 10,000 groups without `out`.
     """
     if metric not in METRICS:
         raise UsageError(f"metric: expected one of {', '.join(METRICS)}, got {metric!r}")
     if within is not None:
+        if out is not None:
+            raise UsageError("drift: expected `within` or `out`, got both; select one stratum and write that")
         strata = drift_strata(db, by, within, mode, metric, scaled=scaled)
         whole = drift(db, by, mode, metric, scaled=scaled)
         labels = whole["group"].values
@@ -64,16 +79,15 @@ def drift(
         return together
     db, found = projection(db, mode, scaled=scaled)
     db = with_scale(db, scaled=scaled)
-    grouping = group(db, by, mode)
-    histograms = layer_histograms(db, found)
-    counts = grouping.sums(histograms["counts"][chosen(db)])
-    outside = grouping.sums((histograms["underflow"] + histograms["overflow"])[chosen(db)])
-    p = _probabilities(counts, histograms["counts"][has_scale(db.whole, scaled=scaled)].sum(axis=0), found)
-    if metric == "frechet":
-        matrix = _frechet(pool(layer_moments(db, scaled=scaled).pick(chosen(db)), grouping.index, len(grouping.labels)))
-    else:
-        matrix = _weighted(p, found, metric)
-    return _result(db, grouping, found, matrix, p, counts, outside, metric)
+    groups = _Groups(db, group(db, by, mode), found, metric)
+    if out is not None:
+        return groups.write(out)
+    if groups.number > IN_MEMORY_LIMIT:
+        raise UsageError(
+            f"drift: expected at most {IN_MEMORY_LIMIT:,} groups for a matrix in memory, got {groups.number:,}; "
+            "say where to write it (`out`, on the command line -o)"
+        )
+    return groups.in_memory()
 
 
 def drift_strata(
@@ -87,76 +101,107 @@ def drift_strata(
     }
 
 
-def _probabilities(counts: np.ndarray, whole: np.ndarray, found: Projection) -> np.ndarray:
-    if found.mode == "paper":
-        return paper_probabilities(counts, found.histograms.edges)
-    return sound_probabilities(counts, whole)
+@dataclass(frozen=True)
+class _Groups:
+    """The groups of a drift: what is known of each, and any block of the matrix."""
 
+    db: Database
+    grouping: Grouping
+    found: Projection
+    metric: str
 
-def _weighted(p: np.ndarray, found: Projection, metric: str) -> np.ndarray:
-    if metric == "wasserstein":
-        width = float(np.diff(found.histograms.edges).mean())
-        return divergence.wasserstein(p, found.weights, width)
-    weighted = {
-        "kl": divergence.kl,
-        "psi": divergence.kl,
-        "js": divergence.js,
-        "hellinger": divergence.hellinger,
-    }
-    return weighted[metric](p, found.weights)
+    @property
+    def number(self) -> int:
+        return len(self.grouping.labels)
 
+    @cached_property
+    def histograms(self) -> Arrays:
+        """Of the snapshot's layers."""
+        return layer_histograms(self.db, self.found)
 
-def _frechet(states: Moments) -> np.ndarray:
-    return divergence.frechet(states.mean, states.covariance)
+    @cached_property
+    def counts(self) -> np.ndarray:
+        """Filters in each bin, (groups, 9, 70) int64."""
+        return self.grouping.sums(self.histograms["counts"][chosen(self.db)])
 
+    @cached_property
+    def probabilities(self) -> np.ndarray:
+        """Of each bin, (groups, 9, 70)."""
+        if self.found.mode == "paper":
+            return paper_probabilities(self.counts, self.found.histograms.edges)
+        used = has_scale(self.db.whole, scaled=self.found.axes.scaled)
+        whole = self.histograms["counts"].sum(axis=0, where=used[:, None, None])
+        return sound_probabilities(self.counts, whole)
 
-def _result(
-    db: Database,
-    grouping: Grouping,
-    found: Projection,
-    matrix: np.ndarray,
-    p: np.ndarray,
-    counts: np.ndarray,
-    outside: np.ndarray,
-    metric: str,
-) -> xr.Dataset:
-    # P1's heatmaps: ascending row mean, the zero diagonal included; deciles keep their order.
-    order = np.arange(len(matrix)) if grouping.ordered else np.argsort(matrix.mean(axis=1), kind="stable")
-    number = grouping.sums(db.layers["row_size"].values)[order]
-    data = {
-        "drift": (("group", "other"), matrix[np.ix_(order, order)]),
-        "count": ("group", number),
-        "few": ("group", number < FEW),
-        "outside": (("group", "component"), outside[order]),
-        "probabilities": (("group", "component", "bin"), p[order]),
-        "counts": (("group", "component", "bin"), counts[order]),
-    }
-    if len(matrix) <= PER_COMPONENT_LIMIT:
-        one = np.eye(p.shape[1])
-        parts = [divergence.kl(p[order], weights) for weights in one]
-        data["per_component"] = (("component", "group", "other"), np.stack(parts))
-    labels = [grouping.labels[i] for i in order]
-    basis = db.basis if found.id is not None else None
-    return xr.Dataset(
-        data,
-        coords={
-            "group": labels,
-            "other": labels,
-            **{key: ("group", [part[i] for i in order]) for key, part in grouping.parts.items()},
-            "weights": ("component", found.weights),
-            "bin_edges": ("edge", found.histograms.edges),
-        },
-        attrs=provenance(
-            db,
-            by=grouping.by,
-            mode=found.mode,
-            metric=metric,
-            formula=METRICS[metric],
-            scaled=int(found.axes.scaled),
-            range=found.histograms.edges[[0, -1]].tolist(),
-            basis=found.id,
-            basis_fitted_on=found.fitted_on,
-            basis_moved=None if basis is None else json.dumps(moved(db, basis)),
-            sign_rule=found.sign_rule,
-        ),
-    )
+    @cached_property
+    def block(self) -> divergence.Block:
+        """Any part of the matrix."""
+        if self.metric == "frechet":
+            layers = layer_moments(self.db, scaled=self.found.axes.scaled).pick(chosen(self.db))
+            states = pool(layers, self.grouping.index, self.number)
+            return divergence.frechet(states.mean, states.covariance)
+        p, weights = self.probabilities, self.found.weights
+        if self.metric == "wasserstein":
+            return divergence.wasserstein(p, weights, float(np.diff(self.found.histograms.edges).mean()))
+        of = {"kl": divergence.kl, "psi": divergence.kl, "js": divergence.js, "hellinger": divergence.hellinger}
+        return of[self.metric](p, weights)
+
+    def in_memory(self) -> xr.Dataset:
+        """The result in heatmap order."""
+        matrix = divergence.whole(self.number, self.block)
+        # P1's heatmaps: ascending row mean, the zero diagonal included; deciles keep their order.
+        order = np.arange(self.number)
+        if not self.grouping.ordered:
+            order = np.argsort(matrix.mean(axis=1), kind="stable")
+        result = self.described(order)
+        result["drift"] = (("group", "other"), matrix[np.ix_(order, order)])
+        result["probabilities"] = (("group", "component", "bin"), self.probabilities[order])
+        if self.number <= PER_COMPONENT_LIMIT:
+            one = np.eye(len(self.found.weights))
+            parts = [divergence.whole(self.number, divergence.kl(self.probabilities[order], only)) for only in one]
+            result["per_component"] = (("component", "group", "other"), np.stack(parts))
+        return result
+
+    def write(self, out: str | os.PathLike[str]) -> xr.Dataset:
+        """The result in a Zarr group of its own, the matrix block by block."""
+        result = self.described(np.arange(self.number))
+        result["heatmap_order"] = ("group", np.zeros(self.number, np.int64))
+        target = matrix_store.create(out, result, "drift", ("group", "other"), divergence.BLOCK)
+        means = divergence.fill(target.matrix, self.number, self.block)
+        return target.finish("heatmap_order", np.argsort(np.argsort(means, kind="stable"), kind="stable"))
+
+    def described(self, order: np.ndarray) -> xr.Dataset:
+        """All but the matrix, groups in the given order."""
+        db, grouping, found = self.db, self.grouping, self.found
+        number = grouping.sums(db.layers["row_size"].values)[order]
+        outside = grouping.sums((self.histograms["underflow"] + self.histograms["overflow"])[chosen(db)])
+        labels = [grouping.labels[i] for i in order]
+        basis = db.basis if found.id is not None else None
+        return xr.Dataset(
+            {
+                "count": ("group", number),
+                "few": ("group", number < FEW),
+                "outside": (("group", "component"), outside[order]),
+                "counts": (("group", "component", "bin"), self.counts[order]),
+            },
+            coords={
+                "group": labels,
+                "other": labels,
+                **{key: ("group", [part[i] for i in order]) for key, part in grouping.parts.items()},
+                "weights": ("component", found.weights),
+                "bin_edges": ("edge", found.histograms.edges),
+            },
+            attrs=provenance(
+                db,
+                by=grouping.by,
+                mode=found.mode,
+                metric=self.metric,
+                formula=METRICS[self.metric],
+                scaled=int(found.axes.scaled),
+                range=found.histograms.edges[[0, -1]].tolist(),
+                basis=found.id,
+                basis_fitted_on=found.fitted_on,
+                basis_moved=None if basis is None else json.dumps(moved(db, basis)),
+                sign_rule=found.sign_rule,
+            ),
+        )

@@ -18,7 +18,7 @@ from filterdb import cluster, plan, schema
 from filterdb.errors import ConflictError, InputError, UsageError
 from filterdb.extract.catalog import ModelSource, check_unique, parse_catalog, without_secrets
 from filterdb.ingest.scan import Scan, scan
-from filterdb.ingest.write import TAKEN, Piece, write_partition
+from filterdb.ingest.write import TAKEN, FromModels, Piece, write_partition
 from filterdb.reduce import passes
 from filterdb.reduce.passes import Part
 from filterdb.store import segment as segments
@@ -249,7 +249,11 @@ def write(segment: Segment, tables: dict[str, np.ndarray], new: list[Scan]) -> l
             for index, group in groupby(layers, key=lambda layer: int(tables["model_index"][layer]))
         )
         key = f"write-{token}-{partition.chunks[0]}"
-        tasks.append(dask.delayed(write_partition, traverse=False)(partition, pieces, resume=resume, dask_key_name=key))
+        tasks.append(
+            dask.delayed(write_partition, traverse=False)(
+                partition, FromModels(pieces), resume=resume, dask_key_name=key
+            )
+        )
     (parts,) = cluster.run([passes.merge_tree(tasks, TAKEN, f"write-{token}")], "write")
     return list(parts)
 

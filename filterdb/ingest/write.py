@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,12 +32,15 @@ class Piece:
     starts: tuple[int, ...]
 
 
-def write_partition(partition: Partition, pieces: Iterable[Piece], *, resume: bool) -> list[Part]:
-    """Write the chunks of a task from the models that overlap them; gives the moments of its rows.
+Fill = Callable[[np.ndarray, int], None]
+"""Puts rows into a buffer (n, 9) float32, whose first row is the given row of the segment: all of its rows."""
+
+
+def write_partition(partition: Partition, fill: Fill, *, resume: bool) -> list[Part]:
+    """Write the chunks of a task; gives the moments of its rows.
 
     They are taken while the rows are in hand: a fresh database needs no first pass. With `resume`, chunks that are
-    present and whole are left as they are. Memory: the task's rows, and one model. Raises InputError where a model is
-    not what the scan saw.
+    present and whole are left as they are. Memory: the task's rows, a chunk, and what `fill` takes.
     """
     segment, chunks = partition.segment, partition.chunks
     missing = [chunk for chunk in chunks if not (resume and segment.has_chunk(chunk))]
@@ -45,22 +48,33 @@ def write_partition(partition: Partition, pieces: Iterable[Piece], *, resume: bo
         return reduce_partition(partition, TAKEN)
     first, last = segment.bounds(missing[0])[0], segment.bounds(missing[-1])[1]
     buffer = np.empty((last - first, WEIGHTS), np.float32, order="F")
-    filled = 0
-    for piece in pieces:
-        try:
-            filled += _fill(buffer, first, piece)
-        except (StoreMissingError, ModelError) as error:
-            raise InputError(
-                f"model {piece.source.id!r}: expected the file that the scan saw, {piece.source.shown} is gone or "
-                "changed meanwhile; run again"
-            ) from error
-    assert filled == len(buffer), "the plan's pieces cover the task's rows"
+    fill(buffer, first)
     for chunk in missing:
         start, stop = segment.bounds(chunk)
         segment.write_chunk(chunk, buffer[start - first : stop - first])
     if len(missing) < len(chunks):
         return reduce_partition(partition, TAKEN)
     return fold(partition, _columns(partition, buffer), TAKEN)
+
+
+@dataclass(frozen=True, slots=True)
+class FromModels:
+    """Fills a buffer from the models whose layers overlap it."""
+
+    pieces: tuple[Piece, ...]
+
+    def __call__(self, buffer: np.ndarray, first: int) -> None:
+        """Raises InputError where a model is not what the scan saw."""
+        filled = 0
+        for piece in self.pieces:
+            try:
+                filled += _fill(buffer, first, piece)
+            except (StoreMissingError, ModelError) as error:
+                raise InputError(
+                    f"model {piece.source.id!r}: expected the file that the scan saw, {piece.source.shown} is gone or "
+                    "changed meanwhile; run again"
+                ) from error
+        assert filled == len(buffer), "the plan's pieces cover the task's rows"
 
 
 def _columns(partition: Partition, buffer: np.ndarray) -> Iterator[np.ndarray]:

@@ -1,33 +1,47 @@
-"""Divergences between groups, all pairs at once.
+"""Divergences between groups: a block of rows and columns at a time, so that memory does not grow with the matrix.
 
-Input: probabilities (groups, 9, 70) and the weights â (9,) of the components. Output: (groups, groups), symmetric,
-the diagonal exactly 0, negative rounding clipped.
+Input: probabilities (groups, 9, 70) and the weights â (9,) of the components. Output: a Block, which gives any part of
+the symmetric (groups, groups) matrix; `fill` puts a whole one together, the diagonal exactly 0, negative rounding
+clipped.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
+Block = Callable[[slice, slice], Array]
+"""Rows and columns → that part of the matrix, (rows, columns)."""
 
-def kl(p: Array, weights: Array) -> Array:
+BLOCK = 2_048
+"""Rows and columns of a block: about 100 MB with what it takes to compute it."""
+
+
+def kl(p: Array, weights: Array) -> Block:
     """Σᵢ âᵢ (KL(Pᵢ‖Qᵢ) + KL(Qᵢ‖Pᵢ)), natural logarithm, no ½ (P1 eq. 5 and 6).
 
-    d_i + d_j − C_ij − C_ji with C = (aP)(log P)ᵀ: one matrix product instead of a double loop.
+    d_i + d_j − C_ij − C_ji with C = (aP)(log P)ᵀ: matrix products instead of a double loop.
     """
-    groups = len(p)
-    log_p = np.log(p).reshape(groups, -1)
-    weighted = (p * weights[:, None]).reshape(groups, -1)
-    cross = weighted @ log_p.T
-    own = np.einsum("gx,gx->g", weighted, log_p)
-    return _clean(own[:, None] + own[None, :] - cross - cross.T)
+
+    def parts(of: slice) -> tuple[Array, Array, Array]:
+        weighted = (p[of] * weights[:, None]).reshape(len(p[of]), -1)
+        log_p = np.log(p[of]).reshape(len(weighted), -1)
+        return weighted, log_p, np.einsum("gx,gx->g", weighted, log_p)
+
+    def block(rows: slice, columns: slice) -> Array:
+        a, log_a, own_a = parts(rows)
+        b, log_b, own_b = (a, log_a, own_a) if rows == columns else parts(columns)
+        return own_a[:, None] + own_b[None, :] - a @ log_b.T - log_a @ b.T
+
+    return block
 
 
-def js(p: Array, weights: Array) -> Array:
+def js(p: Array, weights: Array) -> Block:
     """Jensen–Shannon divergence in nats, weighted over components."""
 
     def row(mixture: Array, one: Array) -> Array:
@@ -36,22 +50,20 @@ def js(p: Array, weights: Array) -> Array:
         right = (one * np.log(one / middle)).sum(axis=-1)
         return (left + right) / 2
 
-    return _pairwise(p, weights, row)
+    return _by_rows(p, weights, row)
 
 
-def hellinger(p: Array, weights: Array) -> Array:
+def hellinger(p: Array, weights: Array) -> Block:
     """√(½ Σ(√P − √Q)²), weighted over components."""
-    root = np.sqrt(p)
-    return _pairwise(root, weights, lambda a, b: np.sqrt(((a - b) ** 2).sum(axis=-1) / 2))
+    return _by_rows(np.sqrt(p), weights, lambda a, b: np.sqrt(((a - b) ** 2).sum(axis=-1) / 2))
 
 
-def wasserstein(p: Array, weights: Array, width: float) -> Array:
+def wasserstein(p: Array, weights: Array, width: float) -> Block:
     """1-Wasserstein distance on the bins: bin width · Σ|ΔCDF|, weighted over components."""
-    cumulative = np.cumsum(p, axis=-1)
-    return _pairwise(cumulative, weights, lambda a, b: width * np.abs(a - b).sum(axis=-1))
+    return _by_rows(np.cumsum(p, axis=-1), weights, lambda a, b: width * np.abs(a - b).sum(axis=-1))
 
 
-def frechet(mean: Array, covariance: Array) -> Array:
+def frechet(mean: Array, covariance: Array) -> Block:
     """Squared Fréchet distance of 9-D Gaussians, means (groups, 9), covariances (groups, 9, 9); unweighted.
 
     |m₁−m₂|² + tr(C₁ + C₂ − 2 (C₁^½ C₂ C₁^½)^½) (Dowson and Landau 1982).
@@ -59,20 +71,51 @@ def frechet(mean: Array, covariance: Array) -> Array:
     values, vectors = np.linalg.eigh(covariance)
     root = (vectors * np.sqrt(np.maximum(values, 0))[:, None, :]) @ np.swapaxes(vectors, -1, -2)
     trace = np.trace(covariance, axis1=-2, axis2=-1)
-    result = np.zeros((len(mean), len(mean)))
-    for i in range(len(mean)):
-        # tr((C₁^½ C₂ C₁^½)^½) as the sum of singular values of C₁^½ C₂^½: no digits lost to a square.
-        cross = np.linalg.svd(root[i] @ root, compute_uv=False).sum(axis=-1)
-        result[i] = ((mean[i] - mean) ** 2).sum(axis=-1) + trace[i] + trace - 2 * cross
-    return _clean(result)
+
+    def block(rows: slice, columns: slice) -> Array:
+        found = np.empty((len(mean[rows]), len(mean[columns])))
+        for i, (m, r, t) in enumerate(zip(mean[rows], root[rows], trace[rows], strict=True)):
+            # tr((C₁^½ C₂ C₁^½)^½) as the sum of singular values of C₁^½ C₂^½: no digits lost to a square.
+            cross = np.linalg.svd(r @ root[columns], compute_uv=False).sum(axis=-1)
+            found[i] = ((m - mean[columns]) ** 2).sum(axis=-1) + t + trace[columns] - 2 * cross
+        return found
+
+    return block
 
 
-def _pairwise(p: Array, weights: Array, row: Callable[[Array, Array], Array]) -> Array:
-    """One row of the matrix at a time: memory stays at groups × 9 × 70."""
-    return _clean(np.stack([row(p, one[None]) @ weights for one in p]))
+def _by_rows(p: Array, weights: Array, row: Callable[[Array, Array], Array]) -> Block:
+    """One row of the block at a time: what is elementwise takes columns × 9 × 70."""
+
+    def block(rows: slice, columns: slice) -> Array:
+        return np.stack([row(p[columns], one[None]) @ weights for one in p[rows]])
+
+    return block
 
 
-def _clean(matrix: Array) -> Array:
-    matrix = np.maximum((matrix + matrix.T) / 2, 0.0)
-    np.fill_diagonal(matrix, 0.0)
+def fill(matrix: Any, groups: int, block: Block, size: int = BLOCK) -> Array:
+    """Put the whole matrix (an array, or anything that takes slices) together; gives its row means (groups,).
+
+    Each block above the diagonal is computed once and stands below it too: symmetric to the last bit.
+    """
+    total = np.zeros(groups)
+    for i in range(0, groups, size):
+        rows = slice(i, min(i + size, groups))
+        for j in range(i, groups, size):
+            columns = slice(j, min(j + size, groups))
+            found = np.maximum(block(rows, columns), 0.0)
+            if i == j:
+                found = (found + found.T) / 2
+                np.fill_diagonal(found, 0.0)
+            else:
+                matrix[columns, rows] = found.T
+                total[columns] += found.sum(axis=0)
+            matrix[rows, columns] = found
+            total[rows] += found.sum(axis=1)
+    return total / groups
+
+
+def whole(groups: int, block: Block) -> Array:
+    """The matrix in memory, (groups, groups)."""
+    matrix = np.empty((groups, groups))
+    fill(matrix, groups, block)
     return matrix

@@ -112,11 +112,11 @@ class Files:
             except StoreMissingError:
                 raise _store_error("writing", url, error) from error
 
-    def put(self, objects: Mapping[str, bytes]) -> None:
+    def put(self, objects: Mapping[str, bytes | bytearray]) -> None:
         """Put objects, over what stands there: only for bytes that are the same whoever writes them."""
         if self.remote:
             with store_errors("writing", self.url(next(iter(objects), ""))):
-                _filesystem(self.root).pipe({self.url(name): data for name, data in objects.items()})
+                _filesystem(self.root).pipe({self.url(name): bytes(data) for name, data in objects.items()})
             return
         for name, data in objects.items():
             with store_errors("writing", self.url(name)):
@@ -217,7 +217,7 @@ def _walk(folder: Path, prefix: str) -> Iterator[tuple[str, int]]:
                 yield name, entry.stat().st_size
 
 
-def _temporary(path: Path, data: bytes) -> Path:
+def _temporary(path: Path, data: bytes | bytearray) -> Path:
     """A file beside `path` with these bytes, on the disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
@@ -229,7 +229,7 @@ def _temporary(path: Path, data: bytes) -> Path:
     return Path(temporary)
 
 
-def _replace_local(path: Path, data: bytes) -> None:
+def _replace_local(path: Path, data: bytes | bytearray) -> None:
     """Write beside, then rename: whole or not at all."""
     _temporary(path, data).replace(path)
 

@@ -34,7 +34,7 @@ ORACLES = {
 @pytest.mark.parametrize("name", ORACLES)
 def test_equals_the_double_loop(name: str) -> None:
     extra = [np.diff(EDGES)[0]] if name == "wasserstein" else []
-    found = getattr(divergence, name)(P, WEIGHTS, *extra)
+    found = divergence.whole(len(P), getattr(divergence, name)(P, WEIGHTS, *extra))
     np.testing.assert_allclose(found, double_loop(ORACLES[name]), rtol=1e-9, atol=1e-12)
     np.testing.assert_array_equal(found, found.T)
     assert (np.diag(found) == 0).all()
@@ -45,7 +45,7 @@ def test_frechet() -> None:
     factors = RNG.standard_normal((4, 9, 9))
     covariances = factors @ np.swapaxes(factors, 1, 2)
     covariances[3] = 0  # a group without variance
-    found = divergence.frechet(means, covariances)
+    found = divergence.whole(4, divergence.frechet(means, covariances))
     for i in range(3):
         for j in range(3):
             cross = sqrtm(covariances[i] @ covariances[j]).real
@@ -72,3 +72,14 @@ def test_sound_probabilities_shrink_toward_the_whole() -> None:
     np.testing.assert_allclose(P, (COUNTS + 35 * prior) / (n + 35), rtol=1e-14)
     np.testing.assert_allclose(P.sum(axis=-1), 1, rtol=1e-12)
     assert (sound_probabilities(np.zeros((1, 9, 70)), whole) > 0).all()
+
+
+@pytest.mark.parametrize("size", [1, 2, 4, 5, 6, 100])
+def test_blocks_of_any_size_make_the_same_matrix(size: int) -> None:
+    for block in (divergence.kl(P, WEIGHTS), divergence.js(P, WEIGHTS)):
+        matrix = np.full((6, 6), np.nan)
+        means = divergence.fill(matrix, 6, block, size)
+        np.testing.assert_allclose(matrix, divergence.whole(6, block), rtol=1e-12, atol=1e-14)
+        np.testing.assert_array_equal(matrix, matrix.T)
+        np.testing.assert_array_equal(np.diag(matrix), 0)
+        np.testing.assert_allclose(means, matrix.mean(axis=1), rtol=1e-12)

@@ -16,6 +16,8 @@ import filterdb as fdb
 from filterdb import schema
 from filterdb.errors import DamageError, UsageError
 from filterdb.store import files
+from filterdb.store import segment as segments
+from filterdb.store.files import Files
 from tests.models import chain, weights
 
 LAYERS = [weights(5, 7, seed=1), weights(8, 5, seed=2), weights(9, 8, seed=3)]
@@ -98,6 +100,29 @@ def test_the_passes_read_what_zarr_reads(
             np.testing.assert_array_equal(columns[:, : stop - start].T, EXPECTED[start:stop])
             assert np.isnan(columns[:, stop - start :]).all()
             np.testing.assert_array_equal(found.read_chunk(chunk), EXPECTED[start:stop])
+
+
+@pytest.mark.parametrize("rows", [20, 13])
+def test_chunks_are_written_as_zarr_writes_them(rows: int, tmp_path: Path) -> None:
+    """Byte for byte, padding and checksum included."""
+    filters = weights(4, 5).reshape(-1, 9)[:rows]
+    ours = segments.Segment(Files(str(tmp_path)), "x", rows, 10)
+    group = zarr.open_group(tmp_path / "zarr", mode="w")
+    array = group.create_array(
+        "filters",
+        shape=(rows, 9),
+        chunks=(10, 9),
+        dtype="f4",
+        filters=segments.CODECS[:1],
+        serializer=segments.CODECS[1],
+        compressors=segments.CODECS[2:],
+        fill_value=np.nan,
+    )
+    array[:] = filters
+    for chunk in range(2):
+        ours.write_chunk(chunk, filters[chunk * 10 : chunk * 10 + 10])
+        expected = (tmp_path / f"zarr/filters/c/{chunk}/0").read_bytes()
+        assert (tmp_path / ours.chunk_name(chunk)).read_bytes() == expected
 
 
 def test_schema_names_are_all_there(made: Path) -> None:

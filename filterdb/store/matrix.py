@@ -1,0 +1,60 @@
+"""A result with a matrix too large for memory: a Zarr group that is filled block by block and opened lazily."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import dask.array as da
+import numpy as np
+import xarray as xr
+import zarr
+from zarr.errors import UnstableSpecificationWarning, ZarrUserWarning
+
+from filterdb.errors import UsageError
+from filterdb.store.files import Files, store_errors
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A group whose matrix is being filled."""
+
+    files: Files
+    matrix: zarr.Array[Any]
+
+    def finish(self, name: str, values: np.ndarray) -> xr.Dataset:
+        """Put the variable that needed the whole matrix; open the group."""
+        with store_errors("writing", self.files.root), _quiet():
+            array = zarr.open_array(self.files.zarr(name, read_only=False), mode="r+")
+            array[...] = values
+            opened: xr.Dataset = xr.open_zarr(self.files.zarr("", read_only=True), consolidated=True)
+            return opened
+
+
+def create(url: str | os.PathLike[str], result: xr.Dataset, name: str, dims: tuple[str, str], block: int) -> Target:
+    """A new Zarr group with all of a result and an empty matrix `name` (dims) float64 in chunks of `block` squared.
+
+    Raises UsageError where something stands already.
+    """
+    files = Files.at(url)
+    if files.list(""):
+        raise UsageError(f"{files.root}: expected nothing there, found objects; choose another place or remove them")
+    shape = tuple(result.sizes[dim] for dim in dims)
+    template = result.assign({name: (dims, da.full(shape, np.nan, chunks=min(block, max(shape))))})
+    with store_errors("writing", files.root), _quiet():
+        template.to_zarr(files.zarr("", read_only=False), mode="w-", zarr_format=3, consolidated=True, compute=False)
+        matrix = zarr.open_array(files.zarr(name, read_only=False), mode="r+")
+    return Target(files, matrix)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Zarr version 3 does not specify consolidated metadata and text yet: every reader would be warned."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ZarrUserWarning)
+        warnings.simplefilter("ignore", UnstableSpecificationWarning)
+        yield
