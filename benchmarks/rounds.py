@@ -34,12 +34,21 @@ def interleave(contenders: list[Contender], rounds: int) -> dict[str, list[float
     return times
 
 
-def table(times: dict[str, list[float]], reference: str, *, ratio: str, inverse: bool = False) -> str:
-    """A Markdown table: median and range in ns, and the ratio of the reference's median to each (or its inverse)."""
+def table(
+    times: dict[str, list[float]],
+    reference: str,
+    *,
+    ratio: str,
+    inverse: bool = False,
+    peaks: dict[str, int] | None = None,
+) -> str:
+    """A Markdown table: median and range in ns, the ratio of the reference's median to each (or its inverse), peaks."""
     base = statistics.median(times[reference])
-    rows = [f"| contender | ns per filter, median (min–max) | {ratio} |", "|---|---|---|"]
+    rows = [f"| contender | ns per filter, median (min–max) | {ratio} |{' peak |' if peaks else ''}"]
+    rows.append(f"|---|---|---|{'---|' if peaks else ''}")
     for name, taken in times.items():
         middle = statistics.median(taken)
         share = f"{middle / base:.1f}×" if inverse else f"{base / middle:.0%}"
-        rows.append(f"| {name} | {middle:,.1f} ({min(taken):,.1f}–{max(taken):,.1f}) | {share} |")
+        held = f" {peaks[name] / 2**20:,.0f} MiB |" if peaks else ""
+        rows.append(f"| {name} | {middle:,.1f} ({min(taken):,.1f}–{max(taken):,.1f}) | {share} |{held}")
     return "\n".join(rows)

@@ -164,18 +164,19 @@ class _Groups:
 
     def write(self, out: str | os.PathLike[str]) -> xr.Dataset:
         """The result in a Zarr group of its own, the matrix block by block."""
-        result = self.described(np.arange(self.number))
+        result = self.described(slice(None))
         result["heatmap_order"] = ("group", np.zeros(self.number, np.int64))
         target = matrix_store.create(out, result, "drift", ("group", "other"), divergence.BLOCK)
         means = divergence.fill(target.matrix, self.number, self.block)
         return target.finish("heatmap_order", np.argsort(np.argsort(means, kind="stable"), kind="stable"))
 
-    def described(self, order: np.ndarray) -> xr.Dataset:
+    def described(self, order: np.ndarray | slice) -> xr.Dataset:
         """All but the matrix, groups in the given order."""
         db, grouping, found = self.db, self.grouping, self.found
         number = grouping.sums(db.layers["row_size"].values)[order]
         outside = grouping.sums((self.histograms["underflow"] + self.histograms["overflow"])[chosen(db)])
-        labels = [grouping.labels[i] for i in order]
+        places = np.arange(self.number)[order]
+        labels = [grouping.labels[i] for i in places]
         basis = db.basis if found.id is not None else None
         return xr.Dataset(
             {
@@ -187,7 +188,7 @@ class _Groups:
             coords={
                 "group": labels,
                 "other": labels,
-                **{key: ("group", [part[i] for i in order]) for key, part in grouping.parts.items()},
+                **{key: ("group", [part[i] for i in places]) for key, part in grouping.parts.items()},
                 "weights": ("component", found.weights),
                 "bin_edges": ("edge", found.histograms.edges),
             },

@@ -37,7 +37,9 @@ class Grouping:
     """Of a product: the label of each key, by group."""
 
     def sums(self, values: np.ndarray) -> np.ndarray:
-        """Sums of integer values (layers, …) by group, (groups, …)."""
+        """Sums of integer values (layers, …) by group, (groups, …); the values themselves where each is a group."""
+        if np.array_equal(self.index, np.arange(len(self.labels))):
+            return values
         total = np.zeros((len(self.labels), *values.shape[1:]), values.dtype)
         np.add.at(total, self.index, values)
         return total

@@ -35,6 +35,7 @@ def paper_probabilities(counts: np.ndarray, edges: np.ndarray) -> np.ndarray:
 def sound_probabilities(counts: np.ndarray, whole: np.ndarray) -> np.ndarray:
     """Counts (…, 9, 70) shrunk toward the whole snapshot's (9, 70): (c + α·π)/(n + α), π = (C + ½)/(N + 35)."""
     prior = (whole + PSEUDO_FILTERS / BINS) / (whole.sum(axis=-1, keepdims=True) + PSEUDO_FILTERS)
-    size = counts.sum(axis=-1, keepdims=True)
-    probabilities: np.ndarray = (counts + PSEUDO_FILTERS * prior) / (size + PSEUDO_FILTERS)
+    probabilities: np.ndarray = counts + PSEUDO_FILTERS * prior
+    # In place: of all layers of the published data this is 108 MB.
+    probabilities /= counts.sum(axis=-1, keepdims=True) + PSEUDO_FILTERS
     return probabilities
