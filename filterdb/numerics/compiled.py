@@ -81,49 +81,46 @@ def _load_scaled(columns, start, m, peak, divisor, out):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _split(columns, start, m, peak, threshold, clean, sparse, order):
-    """m filters as float64 columns, those whose peak is below the threshold apart; gives the numbers of both."""
-    cleans = 0
-    sparses = 0
-    # Clean ones are listed from the front, sparse ones from the back; without a branch, which would be mispredicted.
+def _take_sparse(columns, start, m, peak, threshold, f, places, sparse, held):
+    """Move the filters whose peak is below the threshold out of f (9, m) to the end of `sparse` (9, …), which has
+    `held`; gives how many. The last filters of f fill the gaps.
+    """
+    found = 0
     for i in range(m):
-        is_sparse = peak[i] < threshold
-        order[cleans] = i
-        order[m - 1 - sparses] = i if is_sparse else order[m - 1 - sparses]
-        cleans += 1 - is_sparse
-        sparses += is_sparse
-    for j in range(WEIGHTS):
-        row, to, aside = columns[j, start : start + m], clean[j], sparse[j]
-        for i in range(cleans):
-            to[i] = row[np.uint32(order[i])]
-        for i in range(sparses):
-            aside[i] = row[np.uint32(order[m - 1 - i])]
-    return cleans, sparses
+        places[found] = i
+        found += peak[i] < threshold
+    for k in range(found - 1, -1, -1):  # from behind: what fills a gap is not sparse itself
+        m -= 1
+        for j in range(WEIGHTS):
+            sparse[j, held] = columns[j, start + places[k]]
+            f[j, places[k]] = f[j, m]
+        held += 1
+    return found
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=_SUMS)
 def _accumulate(f, m, count, mean, m2):
     """Merge m filters (columns of f, overwritten) into the moments of `count`; gives m.
 
-    mean (9,) and m2 (9, 9; upper triangle) are changed in place. Centred twice: sums are taken from the first filter
-    on, so that equal filters give exactly zero, products from the block's own mean; then Chan's update (Chan, Golub,
-    LeVeque 1979).
+    mean (9,) and m2 (9, 9; upper triangle) are changed in place. Everything is taken from the mean so far (at first
+    from the first filter) on, so that equal filters give exactly zero and no digits are lost where the mean is large
+    against the spread; with d the mean of what is left, m2 grows by Σff − d·d·m²/(n + m), which is Chan's update
+    (Chan, Golub, LeVeque 1979) of the block's own moments.
     """
     if m == 0:
         return 0
-    delta = np.empty(WEIGHTS)
+    n = np.float64(count)
+    shift = np.empty(WEIGHTS)
     for j in range(WEIGHTS):
         row = f[j]
-        origin = row[0]
+        origin = row[0] if count == 0 else mean[j]
         total = 0.0
         for i in range(m):
-            total += row[i] - origin
-        centre = origin + total / m
-        for i in range(m):
-            row[i] -= centre
-        delta[j] = centre - mean[j]
-    n = np.float64(count)
-    weight = n * (m / (n + m))
+            row[i] -= origin
+            total += row[i]
+        mean[j] = origin + total / (n + m)
+        shift[j] = total / m
+    weight = m * (m / (n + m))
     for j in range(0, WEIGHTS, 3):
         a0, a1, a2 = f[j], f[j + 1], f[j + 2]
         for k in range(j, WEIGHTS, 3):
@@ -139,17 +136,15 @@ def _accumulate(f, m, count, mean, m2):
                 s20 += a2[i] * b0[i]
                 s21 += a2[i] * b1[i]
                 s22 += a2[i] * b2[i]
-            m2[j, k] += s00 + weight * delta[j] * delta[k]
-            m2[j, k + 1] += s01 + weight * delta[j] * delta[k + 1]
-            m2[j, k + 2] += s02 + weight * delta[j] * delta[k + 2]
-            m2[j + 1, k] += s10 + weight * delta[j + 1] * delta[k]
-            m2[j + 1, k + 1] += s11 + weight * delta[j + 1] * delta[k + 1]
-            m2[j + 1, k + 2] += s12 + weight * delta[j + 1] * delta[k + 2]
-            m2[j + 2, k] += s20 + weight * delta[j + 2] * delta[k]
-            m2[j + 2, k + 1] += s21 + weight * delta[j + 2] * delta[k + 1]
-            m2[j + 2, k + 2] += s22 + weight * delta[j + 2] * delta[k + 2]
-    for j in range(WEIGHTS):
-        mean[j] += delta[j] * (m / (n + m))
+            m2[j, k] += s00 - weight * shift[j] * shift[k]
+            m2[j, k + 1] += s01 - weight * shift[j] * shift[k + 1]
+            m2[j, k + 2] += s02 - weight * shift[j] * shift[k + 2]
+            m2[j + 1, k] += s10 - weight * shift[j + 1] * shift[k]
+            m2[j + 1, k + 1] += s11 - weight * shift[j + 1] * shift[k + 1]
+            m2[j + 1, k + 2] += s12 - weight * shift[j + 1] * shift[k + 2]
+            m2[j + 2, k] += s20 - weight * shift[j + 2] * shift[k]
+            m2[j + 2, k + 1] += s21 - weight * shift[j + 2] * shift[k + 1]
+            m2[j + 2, k + 2] += s22 - weight * shift[j + 2] * shift[k + 2]
     return m
 
 
@@ -169,28 +164,32 @@ def moments(columns, starts, stops, thresholds, counts, means, m2, peaks, spans)
     Σ(max w − min w) over filters.
     """
     f = np.empty((WEIGHTS, LANES))
-    g = np.empty((WEIGHTS, LANES))
-    order = np.empty(LANES, np.int32)
+    sparse = np.empty((WEIGHTS, 2 * LANES))
+    places = np.empty(LANES, np.int32)
     divisor = np.empty(LANES)
     low = np.empty(LANES, np.float32)
     high = np.empty(LANES, np.float32)
     peak = np.empty(LANES, np.float32)
     for r in range(starts.size):
+        held = 0
+        before = counts[r, 0] + counts[r, 1]
         for start in range(starts[r], stops[r], LANES):
             m = min(LANES, stops[r] - start)
             smallest, largest = _bounds(columns, start, m, low, high, peak)
             peaks[r] = max(peaks[r], np.float64(largest))
             spans[r] += _spans(low, high, m)
-            before = counts[r, 0] + counts[r, 1]
-            if smallest >= thresholds[r]:
-                _load(columns, start, m, f)
-                counts[r, 0] += _accumulate(f, m, counts[r, 0], means[r, 0], m2[r, 0])
-            else:
-                clean, sparse = _split(columns, start, m, peak, thresholds[r], f, g, order)
-                counts[r, 0] += _accumulate(f, clean, counts[r, 0], means[r, 0], m2[r, 0])
-                counts[r, 1] += _accumulate(g, sparse, counts[r, 1], means[r, 1], m2[r, 1])
+            _load(columns, start, m, f)
+            taken = 0
+            if smallest < thresholds[r]:
+                taken = _take_sparse(columns, start, m, peak, thresholds[r], f, places, sparse, held)
+                held += taken
+            counts[r, 0] += _accumulate(f, m - taken, counts[r, 0], means[r, 0], m2[r, 0])
+            if held >= LANES:
+                counts[r, 1] += _accumulate(sparse, held, counts[r, 1], means[r, 1], m2[r, 1])
+                held = 0
             _load_scaled(columns, start, m, peak, divisor, f)
-            _accumulate(f, m, before, means[r, 2], m2[r, 2])
+            before += _accumulate(f, m, before, means[r, 2], m2[r, 2])
+        counts[r, 1] += _accumulate(sparse, held, counts[r, 1], means[r, 1], m2[r, 1])
         for s in range(3):
             _mirror(m2[r, s])
 

@@ -23,6 +23,9 @@ from filterdb.store.summary import Arrays, Key
 FAN_IN = 16
 """Parts that one merging task joins; a pass that is stopped goes on from the last FAN_IN partitions of each worker."""
 
+WORTH_KEEPING = 64
+"""Partitions from which on a pass keeps its parts on the way: a second or two of reading."""
+
 _FIRST = "first"
 """Name under which a kept Part's first layer stands."""
 
@@ -84,7 +87,7 @@ def store(segment: Segment, tables: Arrays, reduction: Reduction, part: Part) ->
     reduction.check(part.arrays, tables, segment.files.url(segment.name))
     try:
         arrays = summary.save(segment.files, segment.id, reduction.key, part.arrays)
-        if segment.chunks > FAN_IN:
+        if len(plan.partitions(segment.chunks, segment.chunk_rows)) >= WORTH_KEEPING:
             summary.remove_parts(segment.files, segment.id, reduction.key)
         return arrays
     except DamageError:
@@ -132,7 +135,7 @@ def build(segment: Segment, tables: Arrays, reductions: Sequence[Reduction]) -> 
     token = tokenize(segment.files.root, segment.id, [reduction.key for reduction in reductions])[:12]
     label = f"{'-'.join(reduction.key.kind for reduction in reductions)}-{token}"
     every = partitions(segment, tables)
-    if len(every) <= FAN_IN:
+    if len(every) < WORTH_KEEPING:
         return merge_tree(_reading(every, tuple(reductions), label), reductions, label)
     kept = set(segment.files.list(summary.parts_name(segment.id)))
     tasks = []
