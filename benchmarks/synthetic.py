@@ -10,9 +10,9 @@ from __future__ import annotations
 import argparse
 import json
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-import dask
 import numpy as np
 
 from filterdb import cluster, plan, schema
@@ -141,14 +141,16 @@ def make(url: str | Path, filters: int, number: int, models: int, chunk_rows: in
     files = Files.at(url)
     found = layers(filters, number)
     batches = [found[i : i + 64] for i in range(0, number, 64)]
-    parts = cluster.run([dask.delayed(peaks_of)(batch) for batch in batches], "peaks")
+    parts = cluster.run(
+        [cluster.task(f"peaks-{filters}-{i}", partial(peaks_of, batch)) for i, batch in enumerate(batches)], "peaks"
+    )
     complete = tables(found, models, [one for part in parts for one in part])
     segment = Segment(files, f"synthetic{filters}", filters, plan.chunk_rows(filters, chunk_rows))
     digests = segments.create(segment, complete)
     tasks = []
     for one in passes.partitions(segment, complete):
         drawn = Drawn(found[one.first : one.first + len(one.peaks)], one.bounds)
-        tasks.append(dask.delayed(write_partition, traverse=False)(one, drawn, resume=False))
+        tasks.append(cluster.task(f"write-{one.chunks[0]}", partial(write_partition, one, drawn, resume=False)))
     (parts,) = cluster.run([passes.merge_tree(tasks, TAKEN, "write")], "write")
     for reduction, part in zip(TAKEN, parts, strict=True):
         passes.store(segment, complete, reduction, part)

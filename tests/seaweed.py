@@ -33,6 +33,7 @@ def serving(folder: Path) -> Iterator[str]:
         "-s3.port.lance=0", "-s3.autoCreateBucket=false", f"-master.port={master}", f"-volume.port={volume}",
         f"-filer.port={filer}", f"-s3.port={s3}", f"-admin.port={admin}",
     ]  # fmt: skip
+    folder.mkdir(parents=True, exist_ok=True)
     log = (folder / "log").open("wb")
     server = subprocess.Popen(command, env={**os.environ, **KEYS}, stdout=log, stderr=subprocess.STDOUT, cwd=folder)
     endpoint = f"http://127.0.0.1:{s3}"

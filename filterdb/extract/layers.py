@@ -77,7 +77,7 @@ def weight_row(weight: Weight) -> dict[str, Any]:
 
 def filters_hash(filters: np.ndarray) -> str:
     """SHA-256 of filters (n, 9) as little-endian float32, rows first."""
-    return hashlib.sha256(np.ascontiguousarray(filters, dtype="<f4").tobytes()).hexdigest()
+    return hashlib.sha256(np.ascontiguousarray(filters, dtype="<f4").data).hexdigest()
 
 
 def read_model(path: Path, proto: onnx.ModelProto | None = None) -> Model:

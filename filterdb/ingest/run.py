@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import os
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import dask
 import numpy as np
 
 from filterdb import cluster, plan, schema
@@ -77,9 +77,7 @@ def ingest(
     # Fresh names: a cluster must not answer with what it read of a file before.
     token = uuid.uuid4().hex[:8]
     tasks = [
-        dask.delayed(scan, traverse=False)(
-            source, known.get(source.id, {}).get("file_hash"), dask_key_name=f"scan-{token}-{position}"
-        )
+        cluster.task(f"scan-{token}-{position}", partial(scan, source, known.get(source.id, {}).get("file_hash")))
         for position, source in enumerate(found)
     ]
     scans: list[Scan] = cluster.run(tasks, "scan")
@@ -241,31 +239,21 @@ def write(segment: Segment, tables: dict[str, np.ndarray], new: list[Scan]) -> l
     resume = bool(segment.files.list(f"{segment.name}/{schema.FILTERS.name}/c"))
     token = uuid.uuid4().hex[:8]
     bounds = plan.offsets(tables["row_size"])
+    checksums = [checksum for result in new for checksum in result.checksums]
     tasks = []
     for partition in passes.partitions(segment, tables):
         layers = range(partition.first, partition.first + len(partition.peaks))
-        pieces = tuple(
-            _piece(new[index], tables, bounds, list(group))
-            for index, group in groupby(layers, key=lambda layer: int(tables["model_index"][layer]))
-        )
+        pieces = []
+        for index, group in groupby(layers, key=lambda layer: int(tables["model_index"][layer])):
+            own = list(group)
+            names = tuple(str(tables["layer_name"][layer]) for layer in own)
+            starts = tuple(int(bounds[layer]) for layer in own)
+            pieces.append(Piece(new[index].source, names, tuple(checksums[layer] for layer in own), starts))
         key = f"write-{token}-{partition.chunks[0]}"
-        tasks.append(
-            dask.delayed(write_partition, traverse=False)(
-                partition, FromModels(pieces), resume=resume, dask_key_name=key
-            )
-        )
+        work = partial(write_partition, partition, FromModels(tuple(pieces)), resume=resume)
+        tasks.append(cluster.task(key, work))
     (parts,) = cluster.run([passes.merge_tree(tasks, TAKEN, f"write-{token}")], "write")
     return list(parts)
-
-
-def _piece(result: Scan, tables: dict[str, np.ndarray], bounds: np.ndarray, layers: Iterable[int]) -> Piece:
-    layers = list(layers)
-    return Piece(
-        result.source,
-        tuple(str(tables["layer_name"][layer]) for layer in layers),
-        tuple(str(tables["hash"][layer]) for layer in layers),
-        tuple(int(bounds[layer]) for layer in layers),
-    )
 
 
 def _on_top(files: Files, head: Snapshot | None, entry: Entry, added: list[str]) -> Snapshot | None:

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import crc32c
+import numpy as np
 import onnx
 
 from filterdb import schema
@@ -21,12 +23,16 @@ from filterdb.store.files import LocalInput, file_digest, local_copy
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """What a scan found. `rejected` is why the file is no readable model; `known`: the store has this content."""
+    """What a scan found; `checksums` of the rows' filters, for the writing to compare.
+
+    `rejected` is why the file is no readable model; `known`: the store has this content.
+    """
 
     source: ModelSource
     file_hash: str
     facts: dict[str, Any] = field(default_factory=dict)
     rows: list[dict[str, Any]] = field(default_factory=list)
+    checksums: list[int] = field(default_factory=list)
     skipped: list[Skip] = field(default_factory=list)
     rejected: str | None = None
     known: bool = False
@@ -57,22 +63,27 @@ def _scan_local(source: ModelSource, local: LocalInput, known_hash: str | None) 
     except ODD as error:
         reason = one_line(error, folder)
         return Scan(source, digest, rejected=f"{source.shown}: not readable as a model: {reason}")
-    rows, skipped = [], list(model.skipped)
+    rows, checksums, skipped = [], [], list(model.skipped)
     for layer in model.layers:
         try:
-            rows.append(_row(layer, layer.weight()))
+            weight = layer.weight()
+            row, checksum = _row(layer, weight), filters_checksum(weight.filters)
         except NotStoredError as error:
             skipped.append(Skip(layer.name, error.code, error.reason))
+            continue
         except ODD as error:
             reason = one_line(error, folder)
             skipped.append(Skip(layer.name, "unreadable", f"its weight cannot be read: {reason}"))
+            continue
+        rows.append(row)
+        checksums.append(checksum)
     try:
         check_rows(model.facts, rows)
     except ODD as error:
         return Scan(
             source, digest, rejected=f"{source.shown}: has facts that no table can hold: {one_line(error, folder)}"
         )
-    return Scan(source, digest, model.facts, rows, skipped)
+    return Scan(source, digest, model.facts, rows, checksums, skipped)
 
 
 def check_rows(facts: dict[str, Any], rows: list[dict[str, Any]]) -> None:
@@ -95,6 +106,11 @@ def _row(layer: Layer, weight: Weight) -> dict[str, Any]:
         **weight_row(weight),
         "orthogonality": orthogonality(weight.filters, layer.row["out_channels"]),
     }
+
+
+def filters_checksum(filters: np.ndarray) -> int:
+    """CRC32C of filters (n, 9): enough to notice a file that has changed, and next to free."""
+    return int(crc32c.crc32c(np.ascontiguousarray(filters, dtype="<f4").data.cast("B")))
 
 
 def layers_by_name(model: Model) -> dict[str, Layer]:

@@ -11,8 +11,8 @@ from filterdb.errors import InputError, ModelError, StoreMissingError
 from filterdb.extract.catalog import ModelSource
 from filterdb.extract.constants import NotStoredError
 from filterdb.extract.graph import parse
-from filterdb.extract.layers import filters_hash, read_model
-from filterdb.ingest.scan import bring_external, layers_by_name
+from filterdb.extract.layers import read_model
+from filterdb.ingest.scan import bring_external, filters_checksum, layers_by_name
 from filterdb.reduce.passes import Part, Partition, fold, reduce_partition
 from filterdb.reduce.reductions import MomentsReduction, Reduction
 from filterdb.schema import WEIGHTS
@@ -24,11 +24,11 @@ TAKEN: tuple[Reduction, ...] = (MomentsReduction(),)
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A model's layers within a task: names, hashes, and the row of the segment at which each begins."""
+    """A model's layers within a task: names, checksums, and the row of the segment at which each begins."""
 
     source: ModelSource
     names: tuple[str, ...]
-    hashes: tuple[str, ...]
+    checksums: tuple[int, ...]
     starts: tuple[int, ...]
 
 
@@ -94,12 +94,12 @@ def _fill(buffer: np.ndarray, first: int, piece: Piece) -> int:
         proto = parse(local.path)
         bring_external(local, proto)
         layers = layers_by_name(read_model(local.path, proto))
-        for name, expected, start in zip(piece.names, piece.hashes, piece.starts, strict=True):
+        for name, expected, start in zip(piece.names, piece.checksums, piece.starts, strict=True):
             try:
                 filters = layers[name].weight().filters
             except (KeyError, NotStoredError):
                 filters = np.empty((0, WEIGHTS), np.float32)
-            if filters_hash(filters) != expected:
+            if filters_checksum(filters) != expected:
                 raise InputError(
                     f"model {piece.source.id!r} layer {name!r}: expected the weights that the scan saw, got others; "
                     f"{piece.source.shown} changed meanwhile, run again"

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import uuid
 from dataclasses import dataclass
-
-import dask
+from functools import partial
 
 from filterdb import cluster, plan
 from filterdb.store.database import Database
@@ -30,9 +29,7 @@ def verify(db: Database, *, deep: bool = False) -> Verified:
         seen = {(problem.segment, problem.chunk) for problem in problems}
         run = uuid.uuid4().hex[:8]
         tasks = [
-            dask.delayed(check_chunks, traverse=False)(
-                segment, chunks, dask_key_name=f"verify-{run}-{segment.id}-{chunks[0]}"
-            )
+            cluster.task(f"verify-{run}-{segment.id}-{chunks[0]}", partial(check_chunks, segment, chunks))
             for segment in db.segments
             for chunks in plan.partitions(segment.chunks, segment.chunk_rows)
         ]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
-import dask
 import numpy as np
 from dask.base import tokenize
 
@@ -142,10 +142,10 @@ def build(segment: Segment, tables: Arrays, reductions: Sequence[Reduction]) -> 
     for batch in plan.batches(len(every), FAN_IN):
         group, name = every[batch[0] : batch[-1] + 1], f"{label}-1-{batch[0]}"
         if all(summary.name_of(segment.id, _part_key(reduction, group)) in kept for reduction in reductions):
-            task = dask.delayed(resume, traverse=False)(group, tuple(reductions), dask_key_name=f"resume-{name}")
+            task = cluster.task(f"resume-{name}", partial(resume, group, tuple(reductions)))
         else:
             reading = _reading(group, tuple(reductions), label)
-            task = dask.delayed(join_and_keep)(reading, group, tuple(reductions), dask_key_name=f"merge-{name}")
+            task = cluster.task(f"merge-{name}", partial(join_and_keep, group, tuple(reductions)), reading)
         tasks.append(task)
     return merge_tree(tasks, reductions, label, level=2)
 
@@ -160,8 +160,7 @@ def projected(segment: Segment, tables: Arrays, reductions: Sequence[Reduction])
 
 
 def _reading(every: list[Partition], reductions: tuple[Reduction, ...], label: str) -> list[Any]:
-    task = dask.delayed(reduce_partition, traverse=False)
-    return [task(one, reductions, dask_key_name=f"{label}-{one.chunks[0]}") for one in every]
+    return [cluster.task(f"{label}-{one.chunks[0]}", partial(reduce_partition, one, reductions)) for one in every]
 
 
 def merge_tree(tasks: list[Any], reductions: Sequence[Reduction], label: str, level: int = 1) -> Any:
@@ -170,12 +169,11 @@ def merge_tree(tasks: list[Any], reductions: Sequence[Reduction], label: str, le
     In the order of the rows, and the same tree whoever asks: every scheduler, and the ingest, gives the same bytes.
     """
     if not tasks:
-        return dask.delayed([Part(0, one.empty(0)) for one in reductions], traverse=False, name=f"{label}-none")
+        return cluster.task(f"{label}-none", partial(list, [Part(0, one.empty(0)) for one in reductions]))
     while len(tasks) > 1:
+        work = partial(join, reductions=tuple(reductions))
         tasks = [
-            dask.delayed(join)(
-                tasks[batch[0] : batch[-1] + 1], tuple(reductions), dask_key_name=f"merge-{label}-{level}-{batch[0]}"
-            )
+            cluster.task(f"merge-{label}-{level}-{batch[0]}", work, tasks[batch[0] : batch[-1] + 1])
             for batch in plan.batches(len(tasks), FAN_IN)
         ]
         level += 1
@@ -205,7 +203,7 @@ def _part_key(reduction: Reduction, group: Sequence[Partition]) -> Key:
 
 
 def join_and_keep(
-    parts: Sequence[Sequence[Part]], group: Sequence[Partition], reductions: Sequence[Reduction]
+    group: Sequence[Partition], reductions: Sequence[Reduction], parts: Sequence[Sequence[Part]]
 ) -> list[Part]:
     """Join, and keep the result in the store, so that a stopped pass goes on from there."""
     segment = group[0].segment
