@@ -5,13 +5,15 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export PYTHONHASHSEED := 0
 
-.PHONY: help demo test quick lint format lock clean
+.PHONY: help demo test quick lint format lock bench bench-full clean
 help:
 	@echo "make demo    the whole path on real models, in filterdb-demo/"
 	@echo "make test    every check: lint, types, floors, tests (about 10 minutes on 2 cores)"
 	@echo "make quick   the inner loop: lint and the tests that are not slow"
 	@echo "make lint    ruff, mypy, import-linter"
 	@echo "make format  ruff's formatter and safe fixes"
+	@echo "make bench   every benchmark but the full size (about 20 minutes, 3 GB below BENCH=/tmp/filterdb-bench)"
+	@echo "make bench-full  1,464,797,156 filters for real (about 20 minutes, 53 GB)"
 	@echo "make lock    write requirements/*.txt anew from pyproject.toml"
 
 # The environment: what requirements/dev.txt pins by hash, and this checkout.
@@ -47,5 +49,28 @@ lock: $(STAMP)
 	$(BIN)/$(LOCK) pyproject.toml --extra report --extra parquet -o requirements/image.txt
 	$(BIN)/$(LOCK) pyproject.toml --extra report --extra parquet --group dev -o requirements/dev.txt
 
+# Peers are no dependencies: they get an environment of their own, beside what requirements/dev.txt pins.
+BENCH := /tmp/filterdb-bench
+PEERS := $(VENV)-bench
+$(PEERS)/.installed: $(STAMP)
+	$(PYTHON) -m venv --clear $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check dask-ml obstore zarrs
+	@touch $@
+
+$(BENCH): $(PEERS)/.installed
+	$(PEERS)/bin/python benchmarks/synthetic.py $(BENCH) --filters 20000000
+
+bench: $(BENCH)
+	for name in kernels passes scaling ingest s3 graph peers; do \
+	  echo; echo "## $$name"; echo; \
+	  case $$name in passes|peers) place=$(BENCH);; *) place=;; esac; \
+	  $(PEERS)/bin/python benchmarks/$$name.py $$place || exit 1; \
+	done
+
+bench-full: $(PEERS)/.installed
+	$(PEERS)/bin/python benchmarks/full_scale.py $(BENCH)-full
+
 clean:
-	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(PEERS) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -92,9 +92,8 @@ def main() -> None:
             one = obstore_get(endpoint)
             works["plain GETs, obstore"] = get(lambda name: one(name.removeprefix("bench/")))
         times = interleave([Contender(name, segment.rows, work) for name, work in works.items()], options.rounds)
-        print(
-            f"{segment.rows:,} filters, {segment.chunks} objects, {options.threads} at a time, {options.rounds} rounds\n"
-        )
+        print(f"{segment.rows:,} filters, {segment.chunks} objects, {options.threads} at a time")
+        print(f"{options.rounds} rounds\n")
         print(table(times, plain, ratio="plain GETs ÷ it"))
 
 

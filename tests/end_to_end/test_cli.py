@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import filterdb as fdb
@@ -204,3 +205,18 @@ def test_demo(demo_catalog: Path, tmp_path: Path) -> None:
     assert "335,243 filters, 48 layers, 23 models" in done.stdout
     run("demo", "--dir", tmp_path / "demo")
     assert fdb.open(tmp_path / "demo/db").snapshot == 1
+
+
+def test_drift_to_a_place(db: Path, tmp_path: Path) -> None:
+    """`-o` writes the matrix and says where; what stands there already is not touched."""
+    import xarray as xr
+
+    out = tmp_path / "layers.zarr"
+    written = answer("drift", db, "--by", "layer", "-o", out)
+    assert (written["output"], written["drift"], written["by"]) == (str(out), None, "layer")
+    matrix = xr.open_zarr(out)["drift"].load()
+    expected = answer("drift", db, "--by", "layer")
+    same = matrix.sel(group=expected["groups"], other=expected["groups"])
+    np.testing.assert_allclose(same, expected["drift"], rtol=1e-9, atol=1e-12)
+    again = run("drift", db, "--by", "layer", "-o", out, code=2)
+    assert "expected nothing there, found objects" in again.stderr
