@@ -20,11 +20,15 @@ from filterdb.schema import WEIGHTS
 LANES = 256
 """Filters handled at a time: their 9 columns in float64 fill 18 KiB of the first-level cache."""
 
+_INLINE = {"cache": True, "nogil": True, "error_model": "numpy", "forceinline": True}
+"""Of the helpers. Not inlined, one would run as compiled by itself in the process that compiles, and as compiled with
+its caller in those that take the caller from Numba's cache: the same source, other last digits."""
+
 _SUMS = {"reassoc", "contract", "nsz"}
 _ORDER = {"reassoc", "nsz", "nnan"}
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=_ORDER)
+@njit(**_INLINE, fastmath=_ORDER)
 def _bounds(columns, start, m, low, high, peak):
     """Smallest and largest weight and largest |w| of each of m filters; gives the extremes of the last."""
     for j in range(0, WEIGHTS, 3):
@@ -49,7 +53,7 @@ def _bounds(columns, start, m, low, high, peak):
     return smallest, largest
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=_SUMS)
+@njit(**_INLINE, fastmath=_SUMS)
 def _spans(low, high, m):
     """Σ(max w − min w) of m filters."""
     total = 0.0
@@ -58,7 +62,7 @@ def _spans(low, high, m):
     return total
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(**_INLINE)
 def _load(columns, start, m, out):
     """m filters as float64 columns."""
     for j in range(WEIGHTS):
@@ -68,7 +72,7 @@ def _load(columns, start, m, out):
             to[i] = row[i]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(**_INLINE)
 def _load_scaled(columns, start, m, peak, divisor, out):
     """m filters as float64 columns, divided by their peaks; an all-zero filter stays zero."""
     for i in range(m):
@@ -80,7 +84,7 @@ def _load_scaled(columns, start, m, peak, divisor, out):
             to[i] = np.float64(row[i]) / divisor[i]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(**_INLINE)
 def _take_sparse(columns, start, m, peak, threshold, f, places, sparse, held):
     """Move the filters whose peak is below the threshold out of f (9, m) to the end of `sparse` (9, …), which has
     `held`; gives how many. The last filters of f fill the gaps.
@@ -98,7 +102,7 @@ def _take_sparse(columns, start, m, peak, threshold, f, places, sparse, held):
     return found
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=_SUMS)
+@njit(**_INLINE, fastmath=_SUMS)
 def _accumulate(f, m, count, mean, m2):
     """Merge m filters (columns of f, overwritten) into the moments of `count`; gives m.
 
@@ -148,7 +152,7 @@ def _accumulate(f, m, count, mean, m2):
     return m
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(**_INLINE)
 def _mirror(m2):
     for j in range(WEIGHTS):
         for k in range(j):
@@ -194,7 +198,7 @@ def moments(columns, starts, stops, thresholds, counts, means, m2, peaks, spans)
             _mirror(m2[r, s])
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(**_INLINE)
 def _project(f, m, mean, v, out):
     """Coefficients (f − mean)·v of m filters (columns of f) on one component."""
     f0, f1, f2, f3, f4, f5, f6, f7, f8 = f[0], f[1], f[2], f[3], f[4], f[5], f[6], f[7], f[8]
@@ -207,7 +211,7 @@ def _project(f, m, mean, v, out):
         out[i] = (second + (f7[i] - c7) * v7) + (f8[i] - c8) * v8
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(**_INLINE)
 def _scale_roughly(columns, start, m, peak, out):
     """m filters divided by their peaks, in single precision."""
     for i in range(m):
@@ -219,7 +223,7 @@ def _scale_roughly(columns, start, m, peak, out):
             to[i] = row[i] / peak[i]
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=_SUMS)
+@njit(**_INLINE, fastmath=_SUMS)
 def _project_roughly(f, m, v, offset, out):
     """f·Vᵀ + offset of m filters in single precision, eight at a time; at most `doubt` away from the coefficients."""
     for k in range(0, WEIGHTS, 3):
@@ -241,7 +245,7 @@ def _project_roughly(f, m, v, offset, out):
                     to2[i] += f0[i] * v20 + f1[i] * v21 + f2[i] * v22
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(**_INLINE)
 def _rough_axes(mean, components):
     """Components and −mean·Vᵀ in single precision, and how far a rough coefficient of a scaled filter may be off.
 
@@ -261,7 +265,7 @@ def _rough_axes(mean, components):
     return components.astype(np.float32), offsets, 28 * reach * 2.0**-24
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=_ORDER)
+@njit(**_INLINE, fastmath=_ORDER)
 def _range(row, m, low, high):
     for i in range(m):
         v = row[i]
@@ -309,7 +313,7 @@ def extremes(columns, starts, stops, mean, components, scaled, smallest, largest
                 smallest[r, k], largest[r, k] = _range(c, m, smallest[r, k], largest[r, k])
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(**_INLINE)
 def _bin(v, edges):
     """The bin of a coefficient as numpy.histogram finds it; −1 below the edges, the number of bins above them."""
     bins = edges.size - 1
@@ -325,7 +329,7 @@ def _bin(v, edges):
     return b
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(**_INLINE)
 def _add(b, bins, row, under, over):
     """Count one coefficient's bin."""
     if b < 0:
@@ -336,7 +340,7 @@ def _add(b, bins, row, under, over):
         row[b] += 1
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(**_INLINE)
 def _places(about, m, scale, shift, near, bins, index):
     """Bins of m coefficients, −1 where in doubt; gives whether all are within the edges and none is in doubt.
 
@@ -356,7 +360,7 @@ def _places(about, m, scale, shift, near, bins, index):
     return signs >= 0
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(**_INLINE)
 def _tally(index, m, p0, p1, p2, p3):
     """Count m bins in four counters: neighbours fall into the same bins, and one addition need not wait for another."""
     whole = m - m % 4
@@ -369,7 +373,7 @@ def _tally(index, m, p0, p1, p2, p3):
         p0[np.uint32(index[i])] += 1
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(**_INLINE)
 def _one(columns, i, peak, mean, v):
     """The coefficient of one scaled filter, bit for bit that of `_project`."""
     p = np.float64(peak)

@@ -81,7 +81,7 @@ class MomentsReduction(Reduction):
 
     @property
     def key(self) -> Key:
-        return Key("moments", 2, canonical({"sparse_fraction": SPARSE_FRACTION}).decode())
+        return Key("moments", 3, canonical({"sparse_fraction": SPARSE_FRACTION}).decode())
 
     def empty(self, layers: int) -> Arrays:
         return {
@@ -177,7 +177,7 @@ class ExtremesReduction(Reduction):
 
     @property
     def key(self) -> Key:
-        return Key("extremes", 2, canonical(self.axes.content).decode())
+        return Key("extremes", 3, canonical(self.axes.content).decode())
 
     def empty(self, layers: int) -> Arrays:
         far = np.finfo(np.float64).max
@@ -221,7 +221,7 @@ class HistogramsReduction(Reduction):
     @property
     def key(self) -> Key:
         content = {**self.axes.content, "range": [self.low, self.high], "bins": BINS}
-        return Key("histograms", 2, canonical(content).decode())
+        return Key("histograms", 3, canonical(content).decode())
 
     @property
     def edges(self) -> np.ndarray:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -238,3 +243,28 @@ def test_states_are_added_to() -> None:
             np.testing.assert_array_equal(a, b)
         else:
             np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12 * np.abs(a).max())
+
+
+@pytest.mark.slow
+def test_the_process_that_compiles_computes_what_the_others_do(tmp_path: Path) -> None:
+    """Byte for byte, whether the loops were compiled in this process or taken from Numba's cache."""
+    code = """
+import sys, numpy as np
+from tests.numerics import test_compiled as t
+x = t.filters([5_000], seed=1)
+columns, runs = t.oracles.columns(x), t.oracles.runs([5_000])
+mean, components = t.basis(t.oracles.scaled(x))
+found = t.moments(columns, *runs, np.array([np.abs(x).max() / 3.0]))
+for scaled in (True, False):
+    found += t.extremes(columns, *runs, mean, components, scaled)
+    found += t.histograms(columns, *runs, mean, components, scaled, t.bin_edges(-3.2, 3.2))
+sys.stdout.buffer.write(b"".join(array.tobytes() for array in found))
+"""
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    runs = [
+        subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=True).stdout
+        for _ in range(2)
+    ]
+    assert list(tmp_path.rglob("*.nbc"))
+    assert len(runs[0]) > 10_000
+    assert runs[0] == runs[1]
