@@ -167,7 +167,10 @@ def test_damage_is_74_from_analysis_and_1_from_verify(db: Path, tmp_path: Path) 
     data = bytearray(chunk.read_bytes())
     data[99] ^= 1
     chunk.write_bytes(data)
-    assert "filters chunk 0: expected the bytes" in run("pca", tmp_path / "db", "--workers", 1, code=74).stderr
+    assert (
+        "filters chunk 0: expected the bytes"
+        in run("drift", tmp_path / "db", "--by", "layer", "--workers", 1, code=74).stderr
+    )
     found = json.loads(run("verify", tmp_path / "db", "--deep", "--json", "--threads", 1, code=1).stdout)
     assert (found["ok"], found["problems"][0]["chunk"]) == (False, 0)
     shutil.rmtree(tmp_path / "db" / "segments")
