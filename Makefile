@@ -12,7 +12,7 @@ help:
 	@echo "make quick   the inner loop: lint and the tests that are not slow"
 	@echo "make lint    ruff, mypy, import-linter"
 	@echo "make format  ruff's formatter and safe fixes"
-	@echo "make bench   every benchmark but the full size (about 20 minutes, 3 GB below BENCH=/tmp/filterdb-bench)"
+	@echo "make bench   every benchmark but the full size (about 20 minutes, 7 GB below /tmp)"
 	@echo "make bench-full  1,464,797,156 filters for real (about 20 minutes, 53 GB)"
 	@echo "make lock    write requirements/*.txt anew from pyproject.toml"
 
