@@ -87,14 +87,17 @@ def store(segment: Segment, tables: Arrays, reduction: Reduction, part: Part) ->
     reduction.check(part.arrays, tables, segment.files.url(segment.name))
     try:
         arrays = summary.save(segment.files, segment.id, reduction.key, part.arrays)
-        if len(plan.partitions(segment.chunks, segment.chunk_rows)) >= WORTH_KEEPING:
-            summary.remove_parts(segment.files, segment.id, reduction.key)
-        return arrays
     except DamageError:
         raise
     except StoreError as error:
         log.warning("summary kept in memory only: %s", error)
         return part.arrays
+    if len(plan.partitions(segment.chunks, segment.chunk_rows)) >= WORTH_KEEPING:
+        try:
+            summary.remove_parts(segment.files, segment.id, reduction.key)
+        except StoreError as error:
+            log.warning("parts of a complete summary stay where they are: %s", error)
+    return arrays
 
 
 def _concatenate(reduction: Reduction, parts: list[Arrays]) -> Arrays:
