@@ -20,7 +20,8 @@ from rounds import Contender, interleave, table
 import filterdb as fdb
 from filterdb.extract.graph import parse
 from filterdb.extract.layers import read_model
-from filterdb.store.files import Files, file_digest
+from filterdb.store.files import Files
+from filterdb.store.inputs import file_digest
 from filterdb.store.segment import Segment
 
 sys.path.append(str(Path(__file__).parents[1]))

@@ -20,6 +20,7 @@ import dask
 import fsspec
 import numpy as np
 import synthetic
+import zarr
 from rounds import Contender, interleave, table
 
 from filterdb.reduce import passes
@@ -67,7 +68,7 @@ def main() -> None:
         basis = fit_basis(db)
         mean, components, _ = basis.arrays()
         histograms = HistogramsReduction(Axes.of(mean, components, scaled=True), *basis.range)
-        array = segment.filters()
+        array = zarr.open_array(segment.files.zarr(f"{segment.name}/filters", read_only=True), mode="r")
 
         def get(read: Callable[[str], object]) -> Callable[[], object]:
             return lambda: list(pool.map(read, names))

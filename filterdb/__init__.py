@@ -14,23 +14,34 @@ from filterdb import errors
 from filterdb.analysis.degeneration import degeneration, exclude_verdict
 from filterdb.analysis.drift import drift
 from filterdb.analysis.pca import pca
+from filterdb.ingest.compact import compact
+from filterdb.ingest.relabel import relabel
 from filterdb.ingest.run import ingest
 from filterdb.reduce.basis import refit
+from filterdb.reduce.integrity import verify
 from filterdb.report.page import report
+from filterdb.store.collect import gc
 from filterdb.store.database import Database
 from filterdb.store.database import open_database as open
+from filterdb.store.history import remove, tag
 from filterdb.version import __version__
 
 __all__ = [
     "Database",
     "__version__",
+    "compact",
     "degeneration",
     "drift",
     "errors",
     "exclude_verdict",
+    "gc",
     "ingest",
     "open",
     "pca",
     "refit",
+    "relabel",
+    "remove",
     "report",
+    "tag",
+    "verify",
 ]

@@ -13,6 +13,7 @@ from filterdb import schema
 from filterdb.ingest.run import Ingested
 from filterdb.reduce.integrity import Verified
 from filterdb.store import snapshot as snapshots
+from filterdb.store.collect import Garbage
 from filterdb.store.database import Database
 
 Answer = dict[str, Any]
@@ -61,6 +62,7 @@ def info(db: Database) -> Answer:
     return {
         **head(db),
         "segments": segments,
+        "tags": dict(db.state.tags),
         "chunk_rows": [entry.chunk_rows for entry in db.state.segments],
         "url": db.url,
         "skipped_layers": int(db.skipped.sizes["skipped"]),
@@ -73,7 +75,7 @@ def info(db: Database) -> Answer:
 def models(db: Database) -> Answer:
     """`filterdb models`."""
     table = db.models
-    found = rows(table, _names(table, {"model": "model"}, {"operators", "filter_shapes", "extra"}))
+    found = rows(table, _names(table, {"model": "model"}, {"operators", "filter_shapes", "extra", "segment"}))
     for row, operators, shapes in zip(found, table["operators"].values, table["filter_shapes"].values, strict=True):
         row |= {"operators": json.loads(operators), "filter_shapes": json.loads(shapes)}
     return {**head(db), "rows": found}
@@ -173,21 +175,34 @@ def ingested(done: Ingested) -> Answer:
     }
 
 
+def changed(before: Database, after: Database) -> Answer:
+    """`filterdb relabel`, `remove`, `tag`, `compact`: the newest snapshot, and whether it is a new one."""
+    state = after.state
+    return {
+        **head(after),
+        "action": state.action,
+        "changed": state.number != before.snapshot,
+        "segments": [entry.id for entry in state.segments],
+        "tags": dict(state.tags),
+    }
+
+
+def collected(db: Database, found: list[Garbage], *, deleted: bool) -> Answer:
+    """`filterdb gc`."""
+    rows = [{"kind": one.kind, "name": one.name, "objects": len(one.objects), "bytes": one.bytes} for one in found]
+    return {**head(db), "deleted": deleted, "bytes": sum(one.bytes for one in found), "rows": rows}
+
+
 def verified(db: Database, result: Verified) -> Answer:
     """`filterdb verify`."""
     problems = [
         {"segment": p.segment, "variable": p.variable, "chunk": p.chunk, "what": p.what} for p in result.problems
     ]
-    counts = {
-        "filters": sum(entry.filters for entry in db.state.segments),
-        "layers": sum(entry.layers for entry in db.state.segments),
-        "models": sum(entry.models for entry in db.state.segments),
-    }
     ok = not problems
     return {
         "snapshot": db.snapshot,
         "selection": "all",
-        **counts,
+        **db.state.counts,
         "ok": ok,
         "chunks": result.chunks,
         "problems": problems,
@@ -196,7 +211,6 @@ def verified(db: Database, result: Verified) -> Answer:
 
 def history(db: Database) -> Answer:
     """`filterdb snapshots`."""
-    found = [snapshots.read(db.files, number) for number in snapshots.numbers(db.files)]
     listed = [
         {
             "snapshot": state.number,
@@ -204,10 +218,9 @@ def history(db: Database) -> Answer:
             "created": state.created,
             "segments": [entry.id for entry in state.segments],
             "basis": state.basis,
-            "filters": sum(entry.filters for entry in state.segments),
-            "layers": sum(entry.layers for entry in state.segments),
-            "models": sum(entry.models for entry in state.segments),
+            "tags": [name for name, number in db.state.tags.items() if number == state.number],
+            **state.counts,
         }
-        for state in found
+        for state in snapshots.history(db.files)
     ]
     return {**head(db), "rows": listed}

@@ -20,8 +20,10 @@ from filterdb.analysis.degeneration import VERDICTS
 from filterdb.analysis.drift import METRICS, drift_strata
 from filterdb.cluster import Session
 from filterdb.errors import FilterDBError, UsageError
+from filterdb.extract.sandbox import Limits
 from filterdb.reduce.basis import MODES, layer_histograms, projection
 from filterdb.reduce.integrity import verify
+from filterdb.store.collect import GRACE
 from filterdb.store.database import Database
 
 INTERNAL = 70
@@ -116,10 +118,10 @@ def _database(command: Command) -> Command:
     """DB and --snapshot; the command gets the open database."""
 
     @functools.wraps(command)
-    def wrapped(db: str, snapshot: int | None, **kwargs: Any) -> Any:
+    def wrapped(db: str, snapshot: str | None, **kwargs: Any) -> Any:
         return command(fdb.open(db, snapshot), **kwargs)
 
-    wrapped = click.option("--snapshot", type=click.IntRange(0), help="Open at this snapshot, not the newest.")(wrapped)
+    wrapped = click.option("--snapshot", metavar="N|TAG", help="Open at this snapshot, not the newest.")(wrapped)
     return _place(click.argument("db")(wrapped))
 
 
@@ -203,13 +205,89 @@ def demo_command(folder: Path, as_json: bool) -> None:
     show_default=True,
     help="Filters in a chunk.",
 )
+@click.option(
+    "--model-memory",
+    type=click.IntRange(1),
+    default=Limits().memory // 2**20,
+    show_default=True,
+    metavar="MIB",
+    help="Memory for reading a model; one that takes more is rejected.",
+)
+@click.option(
+    "--model-seconds",
+    type=click.FloatRange(1),
+    default=Limits().seconds,
+    show_default=True,
+    metavar="S",
+    help="CPU time for reading a model, and 1 s more for every 20 MB.",
+)
 @_place
-def ingest(db: str, sources: tuple[str, ...], catalog: str | None, chunk_rows: int, as_json: bool) -> None:
+def ingest(
+    db: str,
+    sources: tuple[str, ...],
+    catalog: str | None,
+    chunk_rows: int,
+    model_memory: int,
+    model_seconds: float,
+    as_json: bool,
+) -> None:
     """Read ONNX files, folders, globs or URLs (or every row of a catalog) into DB."""
-    done = fdb.ingest(db, sources, catalog=catalog, chunk_rows=chunk_rows)
+    limits = Limits(model_memory * 2**20, model_seconds)
+    done = fdb.ingest(db, sources, catalog=catalog, chunk_rows=chunk_rows, limits=limits)
     for reason in done.rejected.values():
         click.echo(f"filterdb: rejected {tables.printable(reason)}", err=True)
     _answer(answers.ingested(done), as_json, tables.ingested)
+
+
+@commands.command()
+@_database
+@click.option("--catalog", metavar="FILE", required=True, help="CSV or Parquet with the new rows, by name or path.")
+def relabel(db: Database, catalog: str, as_json: bool) -> None:
+    """Put a catalog's rows in the place of those of the models; a new snapshot, no filter is rewritten."""
+    before = db
+    db = fdb.relabel(db, catalog)
+    _answer(answers.changed(before, db), as_json, tables.changed)
+
+
+@commands.command()
+@_database
+@click.argument("models", nargs=-1, required=True)
+def remove(db: Database, models: tuple[str, ...], as_json: bool) -> None:
+    """A new snapshot without these models; earlier snapshots keep them."""
+    _answer(answers.changed(db, fdb.remove(db, models)), as_json, tables.changed)
+
+
+@commands.command()
+@_database
+@click.argument("name")
+def tag(db: Database, name: str, as_json: bool) -> None:
+    """Call the newest snapshot (or --snapshot) NAME; --snapshot NAME opens it from now on."""
+    _answer(answers.changed(db, fdb.tag(db, name)), as_json, tables.changed)
+
+
+@commands.command()
+@_database
+@click.option("--chunk-rows", type=click.IntRange(1), default=schema.CHUNK_ROWS, show_default=True)
+def compact(db: Database, chunk_rows: int, as_json: bool) -> None:
+    """Join neighbouring segments of less than a chunk into larger ones."""
+    _answer(answers.changed(db, fdb.compact(db, chunk_rows=chunk_rows)), as_json, tables.changed)
+
+
+@commands.command("gc")
+@_database
+@click.option("--delete", is_flag=True, help="Remove it; without, it is only listed.")
+@click.option(
+    "--grace",
+    type=click.FloatRange(0),
+    default=GRACE / 60,
+    show_default=True,
+    metavar="MINUTES",
+    help="Leave alone what was written later than this.",
+)
+def gc_command(db: Database, delete: bool, grace: float, as_json: bool) -> None:
+    """What no snapshot lists and no live ingest owns: listed, and with --delete removed."""
+    found = fdb.gc(db.url, delete=delete, grace=60 * grace)
+    _answer(answers.collected(db, found, deleted=delete), as_json, tables.collected)
 
 
 @commands.command()
@@ -316,10 +394,10 @@ def report(db: Database, output: Path, mode: str, as_json: bool) -> None:
 
 @commands.command("verify")
 @_database
-@click.option("--deep", is_flag=True, help="Read and decode every chunk, not only list it.")
+@click.option("--deep", is_flag=True, help="Read every byte, recompute every layer's hash.")
 @click.pass_context
 def verify_command(context: click.Context, db: Database, deep: bool, as_json: bool) -> None:
-    """Integrity: every chunk present and of its size; with --deep every checksum."""
+    """Integrity: history, tables and summaries whole, every chunk present; with --deep every byte."""
     answer = answers.verified(db, verify(db, deep=deep))
     _answer(answer, as_json, tables.verified)
     if not answer["ok"]:

@@ -9,8 +9,10 @@ from __future__ import annotations
 import logging
 import resource
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,13 +20,20 @@ from typing import Any, NamedTuple
 
 import dask
 from dask.callbacks import Callback
-from distributed import Client, LocalCluster
+from dask.utils import parse_timedelta
+from distributed import Client, Future, LocalCluster
 from distributed.diagnostics.progressbar import TextProgressBar
 from distributed.security import Security
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from filterdb.errors import InterruptedRunError, StoreError, UsageError
+from filterdb.errors import FilterDBError, InterruptedRunError, StoreError, UsageError
+
+NO_WORKERS_SECONDS = 300.0
+"""How long a run waits while there is no worker, unless Dask's `distributed.scheduler.no-workers-timeout` says."""
+
+LOOK_SECONDS = 5.0
+"""How often a run is looked after."""
 
 PROCESS_BYTES = 384 * 2**20
 """What a worker holds before it has anything to do: Python, Dask, Zarr, Numba's compiled loops."""
@@ -135,16 +144,84 @@ def run(tasks: Sequence[Any], label: str, memory: Memory | None = None) -> list[
     if client is None:
         with _thread_progress(label) if show else ExitStack():
             return list(dask.compute(*tasks))
-    if memory is not None:
-        _check_memory(client, memory)
-    futures = client.compute(list(tasks), optimize_graph=False)
     try:
-        if show:
-            _Bar(futures, label)
-        return list(client.gather(futures))
+        _wait_for_workers(client)
+        if memory is not None:
+            _check_memory(client, memory)
+        futures = client.compute(list(tasks), optimize_graph=False)
+        with _Watch(client, futures) as watch:
+            try:
+                if show:
+                    _Bar(futures, label)
+                return list(client.gather(futures))
+            except Exception as error:
+                if watch.found is not None:
+                    raise InterruptedRunError(f"{label}: {watch.found}; run again, it resumes") from error
+                raise
     except Exception as error:
-        raise_resumable(error)
+        raise_resumable(error, label)
         raise
+
+
+def _seconds(name: str, default: float) -> float:
+    """A duration of Dask's configuration."""
+    value = dask.config.get(name, None)
+    return default if value is None else float(parse_timedelta(value))
+
+
+def _wait_for_workers(client: Client) -> None:
+    """Raise InterruptedRunError where no worker comes: a client alone would wait for ever."""
+    if client.scheduler_info(n_workers=1)["workers"]:
+        return
+    seconds = _seconds("distributed.scheduler.no-workers-timeout", NO_WORKERS_SECONDS)
+    try:
+        client.wait_for_workers(1, timeout=seconds)
+    except TimeoutError as error:
+        raise InterruptedRunError(
+            f"{client.scheduler_info(n_workers=0)['address']}: expected at least one worker within {seconds:.0f} s, "
+            "none came; start workers, run again"
+        ) from error
+
+
+class _Watch:
+    """Looks after a run from beside: where no worker has been there for long, or no scheduler, the run is ended.
+
+    `found`: why, if so. Without it a client waits for ever for workers that do not come back.
+    """
+
+    def __init__(self, client: Client, futures: list[Future]) -> None:
+        self.client, self.futures, self.found = client, futures, None
+        self.limit = _seconds("distributed.scheduler.no-workers-timeout", NO_WORKERS_SECONDS)
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._look, name="filterdb-watch", daemon=True)
+
+    found: str | None
+
+    def _look(self) -> None:
+        alone_since: float | None = None
+        while not self._ended.wait(min(LOOK_SECONDS, self.limit / 4)):
+            try:
+                workers = self.client.scheduler_info(n_workers=1)["workers"]
+                what = "the scheduler has had no worker"
+            except Exception:  # noqa: BLE001 - whatever a lost connection is called
+                workers, what = {}, "no scheduler has answered"
+            if workers:
+                alone_since = None
+                continue
+            now = time.monotonic()
+            alone_since = alone_since or now
+            if now - alone_since >= self.limit:
+                self.found = f"{what} for {self.limit:.0f} s"
+                with suppress(Exception):
+                    self.client.cancel(self.futures, force=True)
+                return
+
+    def __enter__(self) -> _Watch:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
 
 
 def _check_memory(client: Client, memory: Memory) -> None:
@@ -176,12 +253,25 @@ def _peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def raise_resumable(error: Exception) -> None:
+_LOST = ("KilledWorker", "FutureCancelledError", "CancelledError", "CommClosedError", "FuturesCancelledError")
+"""What Dask raises where the cluster has failed, not the work."""
+
+
+def raise_resumable(error: Exception, label: str) -> None:
     """Raise InterruptedRunError in place of what a cluster's failure looks like; do nothing for other errors."""
-    if type(error).__name__ in {"KilledWorker", "FutureCancelledError", "CancelledError", "CommClosedError"}:
-        raise InterruptedRunError(
-            f"the cluster lost the work ({type(error).__name__}); run again, it resumes"
-        ) from error
+    if isinstance(error, FilterDBError):
+        return
+    name = type(error).__name__
+    if name == "KilledWorker":
+        # The dying worker blames every task that was queued on it: the name is a hint, no verdict.
+        what = f"workers died again and again over it, last with task {error.args[0]!r} (memory? see their logs)"
+    elif name in _LOST or isinstance(error, TimeoutError | ConnectionError):
+        what = f"the cluster lost the work ({name})"
+    elif "NoWorker" in name or "NoValidWorker" in name:
+        what = "the scheduler has no worker for it"
+    else:
+        return
+    raise InterruptedRunError(f"{label}: {what}; run again, it resumes") from error
 
 
 def _progress(label: str) -> Progress:

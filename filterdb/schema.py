@@ -11,8 +11,11 @@ from typing import Any
 
 import numpy as np
 
-FORMAT = 1
-"""Version of the store's layout. A reader refuses any other."""
+FORMAT = 2
+"""Version of the store's layout that is written. 2: removed models, labels, tags, manifests, marks."""
+
+READABLE = (1, 2)
+"""Versions that are read; any other is refused."""
 
 KERNEL = (3, 3)
 """Shape of a filter."""

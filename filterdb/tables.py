@@ -211,6 +211,21 @@ def demo(answer: Answer) -> None:
     _say(f"page: {answer['page']}")
 
 
+def changed(answer: Answer) -> None:
+    """`filterdb relabel`, `remove`, `tag`, `compact`."""
+    what = answer["action"] if answer["changed"] else "nothing to change"
+    _say(f"{what} · now {counts(answer)}, {len(answer['segments'])} segments")
+
+
+def collected(answer: Answer) -> None:
+    """`filterdb gc`."""
+    if not answer["rows"]:
+        _say("nothing to collect")
+        return
+    names = ["kind", "name", "objects", "bytes"]
+    _columns(answer, names, "removed" if answer["deleted"] else "to be removed by --delete")
+
+
 def verified(answer: Answer) -> None:
     """`filterdb verify`."""
     if answer["ok"]:
@@ -223,10 +238,11 @@ def verified(answer: Answer) -> None:
 def history(answer: Answer) -> None:
     """`filterdb snapshots`."""
     _table(
-        ["snapshot", "created", "action", "segments", "filters", "layers", "models", "basis"],
+        ["snapshot", "tags", "created", "action", "segments", "filters", "layers", "models", "basis"],
         (
             [
                 str(r["snapshot"]),
+                r["tags"],
                 r["created"],
                 r["action"],
                 len(r["segments"]),

@@ -19,7 +19,9 @@ import pandas as pd
 from filterdb.errors import InputError, MissingExtraError
 from filterdb.schema import FILTERS, LABELS, TABLES, UNKNOWN
 
-RESERVED = ({v.name for v in (FILTERS, *TABLES)} | {"layer", "layers", "segment", "depth_decile"}) - set(LABELS)
+RESERVED = ({v.name for v in (FILTERS, *TABLES)} | {"layer", "layers", "segment", "first_row", "depth_decile"}) - set(
+    LABELS
+)
 """Names that mean something already; a catalog's own columns need others."""
 
 log = logging.getLogger(__name__)
@@ -46,16 +48,19 @@ class ModelSource:
         return json.dumps(dict(self.extra), sort_keys=True, ensure_ascii=False)
 
 
-def parse_catalog(data: bytes, url: str) -> list[ModelSource]:
+def parse_catalog(data: bytes, url: str, *, needs_path: bool = True) -> list[ModelSource]:
     """Rows of a catalog; `url` is its own place: a `path` is absolute, a URL, or relative to the catalog's folder.
 
     Columns: path (required), name (else the path is the model's id), schema.LABELS; further ones are kept as text. A
-    missing value becomes the label "unknown". Raises InputError for a catalog that cannot be used.
+    missing value becomes the label "unknown". Where no file is read (not `needs_path`) a `name` does.
+
+    Raises InputError for a catalog that cannot be used.
     """
     columns, rows = _read_table(data, url)
-    if "path" not in columns:
+    if "path" not in columns and (needs_path or "name" not in columns):
         hint = "; separate columns with commas" if len(columns) == 1 and ";" in columns[0] else ""
-        raise InputError(f"{url}: expected a column `path`, got {', '.join(columns) or 'none'}{hint}")
+        wanted = "`path`" if needs_path else "`path` or `name`"
+        raise InputError(f"{url}: expected a column {wanted}, got {', '.join(columns) or 'none'}{hint}")
     taken = sorted(set(columns) & RESERVED)
     if taken:
         raise InputError(f"{url}: expected a column name of your own, got {taken[0]!r}, which has a meaning; rename it")
@@ -68,8 +73,8 @@ def parse_catalog(data: bytes, url: str) -> list[ModelSource]:
         if len(row) != len(columns):
             raise InputError(f"{url} row {number}: expected {len(columns)} fields as in the head, got {len(row)}")
         values = dict(zip(columns, row, strict=True))
-        path = values.pop("path")
-        if not path:
+        path = values.pop("path", "")
+        if not path and (needs_path or not values["name"]):
             raise InputError(f"{url} row {number}: expected a path, got nothing")
         name = values.pop("name", "") or without_secrets(path)
         labels = {label: values.pop(label, "") or UNKNOWN for label in LABELS}

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import onnx
 from google.protobuf.message import DecodeError
@@ -20,6 +21,10 @@ from filterdb.errors import ModelError
 
 MAX_NODES = 1_000_000
 """Nodes after the local functions are expanded; a model with more is refused (functions can nest exponentially)."""
+
+
+MAX_NESTING = 64
+"""How deep bodies may lie in one another."""
 
 
 @dataclass(eq=False, slots=True)
@@ -94,7 +99,24 @@ def parse(path: Path) -> onnx.ModelProto:
         raise ModelError(
             f"{path}: not an ONNX model: expected a graph, an ir_version and an opset, got {_opening(path)}"
         )
+    _check_size(model, path)
     return model
+
+
+def _check_size(model: onnx.ModelProto, path: Path) -> None:
+    """Raise ModelError for more nodes or deeper bodies than any model has, before anything is made of them."""
+    pending: list[tuple[Any, int]] = [(model.graph, 1), *((function, 1) for function in model.functions)]
+    nodes = 0
+    while pending:
+        owner, depth = pending.pop()
+        nodes += len(owner.node)
+        if nodes > MAX_NODES:
+            raise ModelError(f"{path}: expected at most {MAX_NODES:,} nodes, got more")
+        if depth > MAX_NESTING:
+            raise ModelError(f"{path}: expected bodies at most {MAX_NESTING} deep in one another, got deeper ones")
+        for node in owner.node:
+            for attribute in node.attribute:
+                pending += [(body, depth + 1) for body in _graphs(attribute)]
 
 
 def _opening(path: Path) -> str:

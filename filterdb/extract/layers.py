@@ -27,8 +27,8 @@ from filterdb.extract.convolution import (
 from filterdb.extract.graph import Node, build_graph, parse
 from filterdb.schema import KERNEL, distinct
 
-MAX_WEIGHTS = 2**40
-"""A tensor that says that it has more numbers lies."""
+MAX_WEIGHTS = 2**29
+"""Numbers of a weight (2 GiB in float32): one that says that it has more lies, or is no filter's."""
 
 
 @dataclass(frozen=True, slots=True)

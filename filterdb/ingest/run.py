@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import uuid
 from collections.abc import Sequence
@@ -17,16 +16,18 @@ import numpy as np
 from filterdb import cluster, plan, schema
 from filterdb.errors import ConflictError, InputError, UsageError
 from filterdb.extract.catalog import ModelSource, check_unique, parse_catalog, without_secrets
+from filterdb.extract.sandbox import Limits
+from filterdb.ingest.adding import Filler, add, new_segment, stack
 from filterdb.ingest.scan import Scan, scan
-from filterdb.ingest.write import TAKEN, FromModels, Piece, write_partition
-from filterdb.reduce import passes
-from filterdb.reduce.passes import Part
-from filterdb.store import segment as segments
+from filterdb.ingest.write import FromModels, Piece
+from filterdb.reduce.passes import Partition
 from filterdb.store import snapshot as snapshots
 from filterdb.store.database import Database
-from filterdb.store.files import Files, expand, is_remote, local_path, read_input
+from filterdb.store.files import Files, local_path
+from filterdb.store.inputs import expand, read_input
+from filterdb.store.remote import is_remote
 from filterdb.store.segment import Segment
-from filterdb.store.snapshot import Entry, Snapshot, canonical
+from filterdb.store.snapshot import Entry, Snapshot
 
 EXTRACTION = 1
 """Version of what is read from a model. Part of a segment's id: another reading gives another segment."""
@@ -59,25 +60,31 @@ def ingest(
     *,
     catalog: str | os.PathLike[str] | None = None,
     chunk_rows: int = schema.CHUNK_ROWS,
+    limits: Limits = Limits(),  # noqa: B008 - frozen
 ) -> Ingested:
     """Read ONNX models into the database at `url`, on Dask; what is new becomes one segment, in one commit.
 
     `sources`: ONNX files, folders, globs, URLs; without any, every row of the catalog (CSV or Parquet). A model that
-    the snapshot has with the same content and the same catalog row is left out; a file that is no readable model is
-    rejected with its reason and the rest goes on. `chunk_rows`: filters in a chunk of the new segment.
+    the snapshot has with the same content and the same catalog row is left out; a file that is no readable model, or
+    takes more than `limits` to read, is rejected with its reason and the rest goes on. `chunk_rows`: filters in a
+    chunk of the new segment.
 
     Raises InputError for sources that cannot be used and for a model id that stands for something else already,
-    StoreError where the store fails.
+    StoreError where the store fails, InterruptedRunError for what a re-run resumes.
     """
     files = Files.at(url)
     found = find_sources(sources, catalog)
     base = snapshots.latest(files)
+    if base is None:
+        files.probe()  # before the work of reading the models
     old = None if base is None else Database(files, base)
     known = {} if old is None else _known(old)
     # Fresh names: a cluster must not answer with what it read of a file before.
     token = uuid.uuid4().hex[:8]
     tasks = [
-        cluster.task(f"scan-{token}-{position}", partial(scan, source, known.get(source.id, {}).get("file_hash")))
+        cluster.task(
+            f"scan-{token}-{position}", partial(scan, source, known.get(source.id, {}).get("file_hash"), limits)
+        )
         for position, source in enumerate(found)
     ]
     scans: list[Scan] = cluster.run(tasks, "scan")
@@ -91,20 +98,14 @@ def ingest(
             raise InputError(next(iter(rejected.values())))
         return Ingested(old, None, [], present, rejected)
     segment, tables = build_segment(files, new, unlisted, known, chunk_rows)
-    digests = segments.create(segment, tables)
-    for reduction, part in zip(TAKEN, write(segment, tables, new), strict=True):
-        passes.store(segment, tables, reduction, part)
-    entry = Entry(
-        id=segment.id,
-        filters=segment.rows,
-        layers=len(tables["row_size"]),
-        models=len(new),
-        skipped=len(tables["skipped_model"]),
-        chunk_rows=segment.chunk_rows,
-        digests=digests,
-    )
     added = [result.source.id for result in new]
-    committed = snapshots.commit(files, base, lambda head: _on_top(files, head, entry, added))
+    committed = add(
+        segment,
+        tables,
+        from_models(tables, new, limits),
+        base,
+        lambda head, entry: add_models(files, head, entry, added),
+    )
     return Ingested(Database(files, committed), segment.id, added, present, rejected)
 
 
@@ -182,7 +183,7 @@ def _is_present(result: Scan, known: dict[str, dict[str, Any]]) -> bool:
         name = changed[0]
         raise InputError(
             f"model {source.id!r}: expected its stored catalog row, got {name} = {row[name]!r} instead of "
-            f"{stored[name]!r}; labels of stored models cannot be changed yet, ingest into a new database"
+            f"{stored[name]!r}; `filterdb relabel` changes the labels of stored models"
         )
     return True
 
@@ -192,12 +193,8 @@ def build_segment(
 ) -> tuple[Segment, dict[str, np.ndarray]]:
     """The segment of the new models and its tables. Its id is the hash of all that it is made from."""
     rows = [row | {"model_index": index} for index, result in enumerate(new) for row in result.rows]
-    total = sum(row["row_size"] for row in rows)
-    size = plan.chunk_rows(total, chunk_rows)
     made_from: dict[str, Any] = {
-        "format": schema.FORMAT,
         "extraction": EXTRACTION,
-        "chunk_rows": size,
         "models": [[r.source.id, r.file_hash, dict(r.source.labels), dict(r.source.extra)] for r in new],
         "rejected": rejected,
     }
@@ -220,53 +217,49 @@ def build_segment(
     ledger += [(model, "", schema.REJECTED, reason) for model, reason in rejected.items()]
     skipped = [dict(zip((v.name for v in schema.SKIPPED_VARIABLES), entry, strict=True)) for entry in ledger]
     tables = {
-        variable.name: variable.array([row[variable.name] for row in table])
-        for kinds, table in (
-            (schema.LAYER_VARIABLES, rows),
-            (schema.MODEL_VARIABLES, models),
-            (schema.SKIPPED_VARIABLES, skipped),
-        )
-        for variable in kinds
+        **stack(rows, schema.LAYER_VARIABLES),
+        **stack(models, schema.MODEL_VARIABLES),
+        **stack(skipped, schema.SKIPPED_VARIABLES),
     }
-    # The tables are part of the name: whoever reads a model differently, in the last digit of a table or in the words
-    # of a reason, makes another segment and never writes over this one.
-    made_from["tables"] = segments.tables_digest(tables)
-    return Segment(files, hashlib.sha256(canonical(made_from)).hexdigest()[:20], total, size), tables
+    return new_segment(files, tables, made_from, chunk_rows), tables
 
 
-def write(segment: Segment, tables: dict[str, np.ndarray], new: list[Scan]) -> list[Part]:
-    """Write every chunk, a task per partition; gives the segment's moments."""
-    resume = bool(segment.files.list(f"{segment.name}/{schema.FILTERS.name}/c"))
-    token = uuid.uuid4().hex[:8]
+def from_models(tables: dict[str, np.ndarray], new: list[Scan], limits: Limits) -> Filler:
+    """What fills a partition: the models whose layers overlap it."""
     bounds = plan.offsets(tables["row_size"])
     checksums = [checksum for result in new for checksum in result.checksums]
-    tasks = []
-    for partition in passes.partitions(segment, tables):
+
+    def filler(partition: Partition) -> FromModels:
         layers = range(partition.first, partition.first + len(partition.peaks))
         pieces = []
         for index, group in groupby(layers, key=lambda layer: int(tables["model_index"][layer])):
             own = list(group)
-            names = tuple(str(tables["layer_name"][layer]) for layer in own)
-            starts = tuple(int(bounds[layer]) for layer in own)
-            pieces.append(Piece(new[index].source, names, tuple(checksums[layer] for layer in own), starts))
-        key = f"write-{token}-{partition.chunks[0]}"
-        work = partial(write_partition, partition, FromModels(tuple(pieces)), resume=resume)
-        tasks.append(cluster.task(key, work))
-    (parts,) = cluster.run([passes.merge_tree(tasks, TAKEN, f"write-{token}")], "write")
-    return list(parts)
+            pieces.append(
+                Piece(
+                    new[index].source,
+                    tuple(str(tables["layer_name"][layer]) for layer in own),
+                    tuple(checksums[layer] for layer in own),
+                    tuple(int(tables["row_size"][layer]) for layer in own),
+                    tuple(int(bounds[layer]) for layer in own),
+                )
+            )
+        return FromModels(tuple(pieces), limits)
+
+    return filler
 
 
-def _on_top(files: Files, head: Snapshot | None, entry: Entry, added: list[str]) -> Snapshot | None:
+def add_models(files: Files, head: Snapshot | None, entry: Entry, added: list[str]) -> Snapshot | None:
     """The snapshot that adds the segment to `head`; None where it is in it. Raises ConflictError."""
     if head is None:
         return snapshots.new("ingest", segments=(entry,))
     if any(other.id == entry.id for other in head.segments):
-        return None
+        # The same models, removed since, are back.
+        without = tuple(one for one in head.without if one.segment != entry.id)
+        return None if without == head.without else head.next("ingest", without=without)
     taken = set(map(str, Database(files, head).models["model"].values)) & set(added)
     if taken:
         raise ConflictError(
             f"{files.root}: expected to add {len(added)} models, but another ingest committed {sorted(taken)[0]!r} "
             "meanwhile; run again"
         )
-    following = head.next("ingest")
-    return replace(following, segments=(*head.segments, entry))
+    return head.next("ingest", segments=(*head.segments, entry))

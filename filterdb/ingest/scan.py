@@ -1,24 +1,26 @@
-"""One model → its rows and ledger, on a worker. No filters are kept."""
+"""One model → its rows and ledger, on a worker, by a child process. No filters are kept."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import crc32c
-import numpy as np
-import onnx
-
 from filterdb import schema
 from filterdb.errors import InputError, ModelError, StoreMissingError
 from filterdb.extract.catalog import ModelSource
-from filterdb.extract.constants import ODD, NotStoredError, one_line
-from filterdb.extract.convolution import Weight
-from filterdb.extract.graph import parse
-from filterdb.extract.layers import Layer, Model, Skip, external_files, read_model, weight_row
-from filterdb.numerics.quality import orthogonality
-from filterdb.store.files import LocalInput, file_digest, local_copy
+from filterdb.extract.constants import ODD, one_line
+from filterdb.extract.layers import Skip
+from filterdb.extract.sandbox import Channel, Limits, sandbox
+from filterdb.store.inputs import LocalInput, file_digest, local_copy
+
+MAX_FILE = 2**31 - 1
+"""Bytes that a protobuf can have: larger models keep their weights beside them, as external data."""
+
+READER = "filterdb.ingest.reading"
+"""The module that the child process runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,81 +40,89 @@ class Scan:
     known: bool = False
 
 
-def scan(source: ModelSource, known_hash: str | None) -> Scan:
+def scan(source: ModelSource, known_hash: str | None, limits: Limits) -> Scan:
     """Read a model; where the store has this content under this id (`known_hash`), only its hash.
 
     Raises InputError where the file is missing.
     """
     try:
         with local_copy(source.url) as local:
-            return _scan_local(source, local, known_hash)
+            refused = _refused(local.path, source.shown)
+            digest = "" if refused else file_digest([local.path])
+            if refused:
+                return Scan(source, digest, rejected=refused)
+            try:
+                return _scan(source, local, known_hash, limits)
+            except ModelError as error:
+                return Scan(source, digest, rejected=str(error))
     except StoreMissingError as error:
         raise InputError(f"model {source.id!r}: expected a file at {source.shown}, found none") from error
 
 
-def _scan_local(source: ModelSource, local: LocalInput, known_hash: str | None) -> Scan:
-    digest, folder = file_digest([local.path]), local.path.parent
-    try:
-        proto = parse(local.path)
-        digest = file_digest([local.path, *bring_external(local, proto)])
+def _refused(path: Path, shown: str) -> str | None:
+    """Why a file is not even opened, if so."""
+    if not path.is_file():
+        return f"{shown}: not an ONNX model: expected a regular file" if path.exists() else None
+    size = path.stat().st_size
+    if size > MAX_FILE:
+        return (
+            f"{shown}: not an ONNX model: expected at most {MAX_FILE:,} bytes (a protobuf), got {size:,}; "
+            "larger models keep their weights as external data"
+        )
+    return None
+
+
+def _scan(source: ModelSource, local: LocalInput, known_hash: str | None, limits: Limits) -> Scan:
+    request = {"do": "scan"}
+    with reading(source, local, limits, request) as (channel, files):
+        digest = file_digest([local.path, *files])
+        channel.send({"go": digest != known_hash})
         if digest == known_hash:
             return Scan(source, digest, known=True)
-        model = read_model(local.path, proto)
-    except ModelError as error:
-        return Scan(source, digest, rejected=str(error).replace(str(local.path), source.shown))
-    except ODD as error:
-        reason = one_line(error, folder)
-        return Scan(source, digest, rejected=f"{source.shown}: not readable as a model: {reason}")
-    rows, checksums, skipped = [], [], list(model.skipped)
-    for layer in model.layers:
-        try:
-            weight = layer.weight()
-            row, checksum = _row(layer, weight), filters_checksum(weight.filters)
-        except NotStoredError as error:
-            skipped.append(Skip(layer.name, error.code, error.reason))
-            continue
-        except ODD as error:
-            reason = one_line(error, folder)
-            skipped.append(Skip(layer.name, "unreadable", f"its weight cannot be read: {reason}"))
-            continue
-        rows.append(row)
-        checksums.append(checksum)
+        answer = _answer(channel)
     try:
-        check_rows(model.facts, rows)
+        skipped = [Skip(str(layer), str(code), str(reason)) for layer, code, reason in answer["skipped"]]
+        found = Scan(source, digest, answer["facts"], answer["rows"], list(map(int, answer["checksums"])), skipped)
+        check_rows(found.facts, found.rows)
     except ODD as error:
-        return Scan(
-            source, digest, rejected=f"{source.shown}: has facts that no table can hold: {one_line(error, folder)}"
-        )
-    return Scan(source, digest, model.facts, rows, checksums, skipped)
+        raise ModelError(
+            f"{source.shown}: has facts that no table can hold: {one_line(error, local.path.parent)}"
+        ) from error
+    return found
+
+
+@contextmanager
+def reading(
+    source: ModelSource, local: LocalInput, limits: Limits, request: dict[str, Any]
+) -> Iterator[tuple[Channel, list[Path]]]:
+    """A child that has parsed the model; and the files of its external data, brought beside it.
+
+    Files that are missing or lie outside the model's folder are left out. Raises ModelError.
+    """
+    size = local.path.stat().st_size
+    with sandbox(READER).reading(source.shown, size, limits) as channel:
+        channel.send({**request, "path": str(local.path), "named": source.shown})
+        names = map(str, _answer(channel)["external"])
+        yield channel, [path for path in map(local.bring, names) if path is not None]
+
+
+def _answer(channel: Channel) -> dict[str, Any]:
+    """What the child says. Raises ModelError where that is why it does not read the file."""
+    answer = channel.receive()
+    if not isinstance(answer, dict):
+        raise ValueError("an answer that is no object")
+    if "rejected" in answer:
+        raise ModelError(str(answer["rejected"]))
+    return answer
 
 
 def check_rows(facts: dict[str, Any], rows: list[dict[str, Any]]) -> None:
-    """Raise one of ODD where a value does not fit its variable."""
-    for variable in schema.TABLES:
-        for row in (facts, *rows):
-            if variable.name in row:
-                variable.array([row[variable.name]])
-
-
-def bring_external(local: LocalInput, proto: onnx.ModelProto) -> list[Path]:
-    """The files of a model's external data, brought beside it; those that are missing or lie outside left out."""
-    return [path for path in map(local.bring, external_files(proto)) if path is not None]
-
-
-def _row(layer: Layer, weight: Weight) -> dict[str, Any]:
-    """A layer's complete row; what needs the layer whole is computed here, where it is."""
-    return {
-        **layer.row,
-        **weight_row(weight),
-        "orthogonality": orthogonality(weight.filters, layer.row["out_channels"]),
-    }
-
-
-def filters_checksum(filters: np.ndarray) -> int:
-    """CRC32C of filters (n, 9): enough to notice a file that has changed, and next to free."""
-    return int(crc32c.crc32c(np.ascontiguousarray(filters, dtype="<f4").data.cast("B")))
-
-
-def layers_by_name(model: Model) -> dict[str, Layer]:
-    """The layers of a model by their unique names."""
-    return {layer.name: layer for layer in model.layers}
+    """Raise one of ODD where a value is not there or does not fit its variable."""
+    for kinds, table, elsewhere in (
+        (schema.LAYER_VARIABLES, rows, {"model_index"}),
+        (schema.MODEL_VARIABLES, [facts], {"model", "file_hash", "duplicate_of", "extra", *schema.LABELS}),
+    ):
+        for variable in kinds:
+            if variable.name not in elsewhere:
+                for row in table:
+                    variable.array([row[variable.name]])

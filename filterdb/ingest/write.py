@@ -1,4 +1,4 @@
-"""Runs of whole chunks, on workers: parse the models that overlap, fill, write."""
+"""Runs of whole chunks, on workers: fill from the models that overlap, write, take the moments."""
 
 from __future__ import annotations
 
@@ -9,14 +9,13 @@ import numpy as np
 
 from filterdb.errors import InputError, ModelError, StoreMissingError
 from filterdb.extract.catalog import ModelSource
-from filterdb.extract.constants import NotStoredError
-from filterdb.extract.graph import parse
-from filterdb.extract.layers import read_model
-from filterdb.ingest.scan import bring_external, filters_checksum, layers_by_name
+from filterdb.extract.sandbox import Limits
+from filterdb.ingest.scan import reading
 from filterdb.reduce.passes import Part, Partition, fold, reduce_partition
 from filterdb.reduce.reductions import MomentsReduction, Reduction
 from filterdb.schema import WEIGHTS
-from filterdb.store.files import local_copy, store_errors
+from filterdb.store.inputs import local_copy
+from filterdb.store.remote import store_errors
 
 TAKEN: tuple[Reduction, ...] = (MomentsReduction(),)
 """What is computed of the rows as they are written."""
@@ -24,11 +23,12 @@ TAKEN: tuple[Reduction, ...] = (MomentsReduction(),)
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A model's layers within a task: names, checksums, and the row of the segment at which each begins."""
+    """A model's layers within a task: names, checksums, sizes, and the row of the segment at which each begins."""
 
     source: ModelSource
     names: tuple[str, ...]
     checksums: tuple[int, ...]
+    sizes: tuple[int, ...]
     starts: tuple[int, ...]
 
 
@@ -62,13 +62,14 @@ class FromModels:
     """Fills a buffer from the models whose layers overlap it."""
 
     pieces: tuple[Piece, ...]
+    limits: Limits
 
     def __call__(self, buffer: np.ndarray, first: int) -> None:
         """Raises InputError where a model is not what the scan saw."""
         filled = 0
         for piece in self.pieces:
             try:
-                filled += _fill(buffer, first, piece)
+                filled += _fill(buffer, first, piece, self.limits)
             except (StoreMissingError, ModelError) as error:
                 raise InputError(
                     f"model {piece.source.id!r}: expected the file that the scan saw, {piece.source.shown} is gone or "
@@ -87,25 +88,30 @@ def _columns(partition: Partition, buffer: np.ndarray) -> Iterator[np.ndarray]:
         yield columns
 
 
-def _fill(buffer: np.ndarray, first: int, piece: Piece) -> int:
+def _fill(buffer: np.ndarray, first: int, piece: Piece, limits: Limits) -> int:
     """Copy a model's rows into the buffer, whose first row is the segment's row `first`."""
     filled = 0
-    with local_copy(piece.source.url) as local, store_errors("reading", piece.source.shown):
-        proto = parse(local.path)
-        bring_external(local, proto)
-        layers = layers_by_name(read_model(local.path, proto))
-        for name, expected, start in zip(piece.names, piece.checksums, piece.starts, strict=True):
-            try:
-                filters = layers[name].weight().filters
-            except (KeyError, NotStoredError):
-                filters = np.empty((0, WEIGHTS), np.float32)
-            if filters_checksum(filters) != expected:
+    wanted = [
+        (name, max(first - start, 0), min(first + len(buffer) - start, size))
+        for name, start, size in zip(piece.names, piece.starts, piece.sizes, strict=True)
+    ]
+    request = {"do": "filters", "wanted": wanted}
+    with (
+        local_copy(piece.source.url) as local,
+        store_errors("reading", piece.source.shown),
+        reading(piece.source, local, limits, request) as (channel, _),
+    ):
+        channel.send({"go": True})
+        for (name, begin, end), size, checksum, start in zip(
+            wanted, piece.sizes, piece.checksums, piece.starts, strict=True
+        ):
+            if channel.receive() != {"rows": size, "checksum": checksum}:
                 raise InputError(
                     f"model {piece.source.id!r} layer {name!r}: expected the weights that the scan saw, got others; "
                     f"{piece.source.shown} changed meanwhile, run again"
                 )
-            begin, end = max(start - first, 0), min(start + len(filters) - first, len(buffer))
-            if begin < end:
-                buffer[begin:end] = filters[begin + first - start : end + first - start]
-                filled += end - begin
+            rows = np.empty((end - begin, WEIGHTS), np.float32)
+            channel.receive_into(rows)
+            buffer[start + begin - first : start + end - first] = rows
+            filled += len(rows)
     return filled

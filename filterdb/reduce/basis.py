@@ -143,7 +143,7 @@ def with_basis(db: Database) -> Database:
         head = snapshots.latest(db.files)
         if head is not None and head.number == db.snapshot:
             committed = snapshots.commit(db.files, db.state, lambda found: _with_basis(found, db, stored))
-            if committed.basis is not None and committed.segments == db.state.segments:
+            if committed.basis is not None and committed.has_content_of(db.state):
                 return db.at(committed)
         return _in_memory(db, stored)
     except DamageError:
@@ -168,7 +168,7 @@ def refit(db: Database) -> Database:
     basis = snapshots.write_basis(db.files, fitted)
 
     def build(found: Snapshot | None) -> Snapshot:
-        if found is None or found.segments != head.segments:
+        if found is None or not found.has_content_of(head):
             raise ConflictError(f"{db.url}: expected to refit snapshot {head.number}, others added to it; run again")
         return replace(found.next("refit"), basis=basis.id)
 
@@ -213,14 +213,14 @@ def _already_fitted(db: Database) -> Snapshot | None:
         following = snapshots.read(db.files, db.snapshot + 1)
     except (UsageError, StoreMissingError):
         return None
-    same = following.segments == db.state.segments and following.action == "reduce"
+    same = following.has_content_of(db.state) and following.action == "reduce"
     return following if same else None
 
 
 def _with_basis(head: Snapshot | None, db: Database, basis: StoredBasis) -> Snapshot | None:
     """The snapshot that gives `head` the basis; None where another was first, or an ingest came between."""
     assert head is not None
-    if head.basis is not None or head.segments != db.state.segments:
+    if head.basis is not None or not head.has_content_of(db.state):
         return None
     return replace(head.next("reduce"), basis=basis.id)
 

@@ -56,17 +56,37 @@ def summaries(db: Database, *reductions: Reduction) -> list[Arrays]:
     for position, segment in enumerate(db.segments):
         missing = [reduction for reduction in reductions if _find(db, segment, reduction) is None]
         if missing:
-            graphs.append((position, segment, missing, build(segment, db.tables[position], missing)))
+            tables = {name: db.tables[position][name] for name in ("row_size", "peak", "layer_name")}
+            whole = build(segment, db.tables[position], missing)
+            keep = cluster.task(
+                f"store-{_label(segment, missing)}", partial(_store_all, segment, tables, missing), whole
+            )
+            graphs.append((position, segment, missing, keep))
+    # As "store" tasks on workers: what is complete stays so, whatever happens to the rest or to the client.
     label = "+".join(dict.fromkeys(reduction.key.kind for _, _, missing, _ in graphs for reduction in missing))
     needs = [projected(segment, db.tables[position], missing) for position, segment, missing, _ in graphs]
     results = cluster.run([task for *_, task in graphs], label, Memory.most(needs))
-    for (position, segment, missing, _), parts in zip(graphs, results, strict=True):
-        for reduction, part in zip(missing, parts, strict=True):
-            db.kept[segment.id, reduction.key] = store(segment, db.tables[position], reduction, part)
+    for (_, segment, missing, _), found in zip(graphs, results, strict=True):
+        for reduction, arrays in zip(missing, found, strict=True):
+            db.kept[segment.id, reduction.key] = arrays
     return [
-        _concatenate(reduction, [db.kept[segment.id, reduction.key] for segment in db.segments])
+        _present(db, _concatenate(reduction, [db.kept[segment.id, reduction.key] for segment in db.segments]))
         for reduction in reductions
     ]
+
+
+def _present(db: Database, arrays: Arrays) -> Arrays:
+    """Without the layers of removed models: summaries are of segments, answers of snapshots."""
+    return {name: array[db.present] for name, array in arrays.items()} if db.state.without else arrays
+
+
+def _store_all(segment: Segment, tables: Arrays, reductions: list[Reduction], parts: list[Part]) -> list[Arrays]:
+    return [store(segment, tables, reduction, part) for reduction, part in zip(reductions, parts, strict=True)]
+
+
+def _label(segment: Segment, reductions: Sequence[Reduction]) -> str:
+    token = tokenize(segment.files.root, segment.id, [reduction.key for reduction in reductions])[:12]
+    return f"{'-'.join(reduction.key.kind for reduction in reductions)}-{token}"
 
 
 def _find(db: Database, segment: Segment, reduction: Reduction) -> Arrays | None:
@@ -135,8 +155,7 @@ def build(segment: Segment, tables: Arrays, reductions: Sequence[Reduction]) -> 
     One reading task per partition; merging tasks join neighbours. What a stopped pass has left is not read again.
     Nothing is read or computed here.
     """
-    token = tokenize(segment.files.root, segment.id, [reduction.key for reduction in reductions])[:12]
-    label = f"{'-'.join(reduction.key.kind for reduction in reductions)}-{token}"
+    label = _label(segment, reductions)
     every = partitions(segment, tables)
     if len(every) < WORTH_KEEPING:
         return merge_tree(_reading(every, tuple(reductions), label), reductions, label)

@@ -17,7 +17,7 @@ from filterdb.numerics.histogram import BINS, bin_edges
 from filterdb.numerics.moments import Moments, merge
 from filterdb.numerics.quality import SPARSE_FRACTION
 from filterdb.schema import WEIGHTS
-from filterdb.store.snapshot import canonical
+from filterdb.store.canonical import canonical
 from filterdb.store.summary import Arrays, Key
 
 

@@ -25,13 +25,18 @@ from filterdb.store.segment import Segment, read_tables, to_dataset
 from filterdb.store.snapshot import Snapshot, StoredBasis
 
 
-def open_database(url: str | os.PathLike[str], snapshot: int | None = None) -> Database:
-    """Open the database at a path or URL, at a snapshot's number or the newest.
+def open_database(url: str | os.PathLike[str], snapshot: int | str | None = None) -> Database:
+    """Open the database at a path or URL, at a snapshot's number or tag, or the newest.
 
     Raises StoreMissingError where there is none, DamageError where it is not what was committed.
     """
     files = Files.at(url)
-    found = snapshots.latest(files) if snapshot is None else snapshots.read(files, snapshot)
+    if snapshot is None:
+        found = snapshots.latest(files)
+    elif isinstance(snapshot, str) and not snapshot.isdigit():
+        found = snapshots.tagged(files, snapshot)
+    else:
+        found = snapshots.read(files, int(snapshot))
     if found is None:
         raise StoreMissingError(
             f"{files.root}: expected a filterdb database, found no snapshot; `filterdb ingest` makes one"
@@ -82,6 +87,16 @@ class Database:
         return None if self.state.basis is None else snapshots.read_basis(self.files, self.state.basis)
 
     @cached_property
+    def present(self) -> np.ndarray:
+        """Which of the segments' layers the snapshot has, (stored layers,) bool: not those of removed models."""
+        if self.parent is not None:
+            return self.parent.present
+        has_model = self._stored_models[1]
+        index = np.concatenate([part["model_index"].values for part in self._parts(schema.LAYER_VARIABLES, "layer")])
+        found: np.ndarray = has_model[index.astype(np.int64)]
+        return found
+
+    @cached_property
     def tables(self) -> list[dict[str, np.ndarray]]:
         """Each segment's tables, checked against the snapshot's digests."""
         if self.parent is not None:
@@ -90,7 +105,7 @@ class Database:
 
     def at(self, state: Snapshot) -> Database:
         """The same layers at another snapshot with the same segments."""
-        assert state.segments == self.state.segments
+        assert state.has_content_of(self.state)
         whole = Database(self.files, state, kept=self.kept)
         whole.__dict__["tables"] = self.tables
         return whole if self.chosen is None else replace(self, state=state, parent=whole)
@@ -100,12 +115,19 @@ class Database:
         """Every layer of the snapshot (layer): its variables, and its model's labels under their own names."""
         if self.parent is not None:
             return self.parent.all_layers
-        layers = self._concatenated(schema.LAYER_VARIABLES, "layer")
+        layers = xr.concat(self._parts(schema.LAYER_VARIABLES, "layer"), dim="layer", combine_attrs="override")
+        bounds = offsets(layers["row_size"].values)
+        row_segment = np.repeat(np.arange(len(self.segments)), [entry.layers for entry in self.state.segments])
+        layers = layers.assign(segment=("layer", row_segment), first_row=("layer", bounds[:-1]))
+        if not self.present.all():
+            layers = layers.isel(layer=self.present)
+            # Counted among the models that are left.
+            index = np.cumsum(self._stored_models[1]) - 1
+            layers["model_index"] = ("layer", index[layers["model_index"].values], layers["model_index"].attrs)
         models = self._all_models
         of_layer = models.isel(model=xr.DataArray(layers["model_index"].values, dims="layer"))
         wanted = [name for name in of_layer.variables if name not in _MODEL_ONLY]
-        row_segment = np.repeat(np.arange(len(self.segments)), [entry.layers for entry in self.state.segments])
-        return layers.assign({name: of_layer[name].variable for name in wanted} | {"segment": ("layer", row_segment)})
+        return layers.assign({name: of_layer[name].variable for name in wanted})
 
     @cached_property
     def layers(self) -> xr.Dataset:
@@ -113,8 +135,30 @@ class Database:
         return self.all_layers if self.chosen is None else self.all_layers.isel(layer=self.chosen)
 
     @cached_property
+    def _stored_models(self) -> tuple[xr.Dataset, np.ndarray]:
+        """Every model of the segments, and which of them the snapshot has, (stored models,) bool."""
+        parts = self._parts(schema.MODEL_VARIABLES, "model")
+        stored = xr.concat(parts, dim="model", combine_attrs="override")
+        gone = {(one.segment, one.model) for one in self.state.without}
+        ids = [entry.id for entry in self.state.segments for _ in range(entry.models)]
+        names = map(str, stored["model"].values)
+        has = np.array([key not in gone for key in zip(ids, names, strict=True)], bool)
+        row_segment = np.repeat(np.arange(len(self.segments)), [entry.models for entry in self.state.segments])
+        return stored.assign(segment=("model", row_segment)), has
+
+    @cached_property
     def _all_models(self) -> xr.Dataset:
-        models = self._concatenated(schema.MODEL_VARIABLES, "model")
+        stored, has = self._stored_models
+        models = stored if has.all() else stored.isel(model=has)
+        rows = snapshots.read_labels(self.files, self.state.labels)
+        if rows:
+            ids = [str(model) for model in models["model"].values]
+            for name in (*schema.LABELS, "extra"):
+                values = models[name].values.copy()
+                for position, model in enumerate(ids):
+                    if model in rows:
+                        values[position] = rows[model][name]
+                models[name] = ("model", values, models[name].attrs)
         extra = [json.loads(text) for text in models["extra"].values]
         for name in dict.fromkeys(name for row in extra for name in row):
             if name not in _RESERVED:
@@ -138,12 +182,16 @@ class Database:
     @cached_property
     def skipped(self) -> xr.Dataset:
         """The skip ledger (skipped) of the whole snapshot: every convolution that is not stored, and why."""
-        ledger = self._concatenated(schema.SKIPPED_VARIABLES, "skipped")
+        ledger = xr.concat(self._parts(schema.SKIPPED_VARIABLES, "skipped"), dim="skipped", combine_attrs="override")
+        names = ledger["skipped_model"].values.astype(str)
         # A file that was rejected once and has been mended since is a model now.
-        mended = np.isin(ledger["skipped_model"].values.astype(str), self._all_models["model"].values.astype(str))
-        return ledger.isel(skipped=~(mended & (ledger["skipped_code"].values == schema.REJECTED)))
+        mended = np.isin(names, self._all_models["model"].values.astype(str))
+        rejected = ledger["skipped_code"].values == schema.REJECTED
+        gone = np.isin(names, [one.model for one in self.state.without]) & ~mended
+        return ledger.isel(skipped=~((mended & rejected) | gone))
 
-    def _concatenated(self, kinds: tuple[schema.Variable, ...], dim: str) -> xr.Dataset:
+    def _parts(self, kinds: tuple[schema.Variable, ...], dim: str) -> list[xr.Dataset]:
+        """Each segment's table; layers tied to the models of all segments."""
         parts = []
         models = 0
         for tables in self.tables:
@@ -152,9 +200,7 @@ class Database:
                 part["model_index"] = part["model_index"] + models
             models += len(tables["model"])
             parts.append(part)
-        if not parts:
-            parts = [to_dataset({v.name: v.array([]) for v in kinds}, kinds)]
-        return xr.concat(parts, dim=dim, combine_attrs="override")
+        return parts or [to_dataset({v.name: v.array([]) for v in kinds}, kinds)]
 
     @cached_property
     def dataset(self) -> xr.Dataset:
@@ -181,14 +227,19 @@ class Database:
             parts = [da.zeros((0, schema.WEIGHTS), dtype=schema.FILTERS.dtype)]
         filters = da.concatenate(parts)
         layers, models = self.layers, self.models
-        if self.chosen is not None:
-            filters = da.concatenate([filters[start:stop] for start, stop in _row_ranges(self)])
+        if self.chosen is not None or self.state.without:
+            ranges = [filters[start:stop] for start, stop in _row_ranges(self)]
+            filters = da.concatenate(ranges) if ranges else filters[:0]
             kept = np.unique(layers["model_index"].values)
             layers = layers.assign(model_index=("layer", np.searchsorted(kept, layers["model_index"].values)))
         names = [variable.name for variable in schema.LAYER_VARIABLES]
         coords = {name: layers[name].variable for name in names}
         # `filters` and `layers`, the model's numbers, would hide the filters themselves.
-        coords |= {str(name): models[name].variable for name in models.variables if name not in {"filters", "layers"}}
+        coords |= {
+            str(name): models[name].variable
+            for name in models.variables
+            if name not in {"filters", "layers", "segment"}
+        }
         return xr.Dataset(
             {schema.FILTERS.name: (schema.FILTERS.dims, filters, schema.FILTERS.attrs)},
             coords=coords,
@@ -260,10 +311,16 @@ class Database:
         return f"<filterdb.Database {self.url} snapshot {self.snapshot}{view}: {counts}>"
 
 
-_MODEL_ONLY = {"operators", "filter_shapes", "extra", "total_filters", "share_3x3"}
+_MODEL_ONLY = {"operators", "filter_shapes", "extra", "total_filters", "share_3x3", "segment"}
 """Facts of a model that are no labels of its layers."""
 
-_RESERVED = {v.name for v in (schema.FILTERS, *schema.TABLES)} | {"segment", "layer", "filters", "layers"}
+_RESERVED = {v.name for v in (schema.FILTERS, *schema.TABLES)} | {
+    "segment",
+    "first_row",
+    "layer",
+    "filters",
+    "layers",
+}
 
 
 def _read_block(segment: Segment, block_id: tuple[int, int] | None = None) -> np.ndarray:
@@ -273,8 +330,12 @@ def _read_block(segment: Segment, block_id: tuple[int, int] | None = None) -> np
 
 
 def _row_ranges(db: Database) -> list[tuple[int, int]]:
-    """Rows of the chosen layers among all rows of the snapshot, neighbours joined."""
-    assert db.chosen is not None
-    bounds = offsets(db.all_layers["row_size"].values)
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], db.chosen.astype(np.int8), [0]])))
-    return [(int(bounds[a]), int(bounds[b])) for a, b in zip(edges[::2], edges[1::2], strict=True)]
+    """Rows of the view's layers among all rows of the segments, neighbours joined."""
+    first, sizes = db.layers["first_row"].values, db.layers["row_size"].values
+    ranges: list[tuple[int, int]] = []
+    for start, stop in zip(first.tolist(), (first + sizes).tolist(), strict=True):
+        if ranges and ranges[-1][1] == start:
+            ranges[-1] = (ranges[-1][0], stop)
+        else:
+            ranges.append((start, stop))
+    return ranges

@@ -16,7 +16,8 @@ import zarr
 from zarr.errors import UnstableSpecificationWarning, ZarrUserWarning
 
 from filterdb.errors import UsageError
-from filterdb.store.files import Files, store_errors
+from filterdb.store.files import Files
+from filterdb.store.remote import store_errors
 
 
 @dataclass(frozen=True, slots=True)

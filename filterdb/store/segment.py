@@ -19,19 +19,24 @@ import numpy as np
 import xarray as xr
 import zarr
 from zarr.codecs import BytesCodec, Crc32cCodec, TransposeCodec, ZstdCodec
-from zarr.core.buffer import Buffer
+from zarr.core.buffer import Buffer, default_buffer_prototype
 from zarr.errors import ChunkNotFoundError, ZarrUserWarning
 from zarr.storage import MemoryStore
 
 from filterdb import schema
 from filterdb.errors import DamageError, StoreMissingError
 from filterdb.plan import chunk_count
-from filterdb.store.files import Files, store_errors
+from filterdb.store.canonical import canonical, digest
+from filterdb.store.files import Files
+from filterdb.store.remote import store_errors
 
 CODECS: Any = [TransposeCodec(order=(1, 0)), BytesCodec(endian="little"), Crc32cCodec()]
 """How a chunk of filters is encoded."""
 
 CRC_BYTES = 4
+
+MANIFEST = "manifest.json"
+"""The object that lists the SHA-256 of every other object of a segment but its chunks."""
 
 RESTORE = "restore it from a copy, or ingest its models into a new database"
 
@@ -76,25 +81,15 @@ class Segment:
         """The object that holds a chunk."""
         return f"{self.name}/{schema.FILTERS.name}/c/{chunk}/0"
 
-    def filters(self) -> zarr.Array[Any]:
-        """The array of filters (rows, 9) float32. Reading a missing chunk of it is an error."""
-        with self.damage(schema.FILTERS.name):
-            store = self.files.zarr(f"{self.name}/{schema.FILTERS.name}", read_only=True)
-            array = zarr.open_array(store=store, mode="r", config=_CONFIG)
-            codecs = [codec.to_dict() for codec in array.metadata.codecs]  # type: ignore[union-attr]
-            got = (array.shape, array.chunks, str(array.dtype), codecs)
-            shape, chunks = (self.rows, schema.WEIGHTS), (self.chunk_rows, schema.WEIGHTS)
-            expected = (shape, chunks, schema.FILTERS.dtype, [codec.to_dict() for codec in CODECS])
-            if got != expected:
-                url = self.files.url(f"{self.name}/{schema.FILTERS.name}/zarr.json")
-                raise DamageError(f"{url}: expected {expected}, got {got}; restore it from a copy")
-            return array
+    @property
+    def chunk_bytes(self) -> int:
+        """Size of a chunk's object."""
+        return schema.WEIGHTS * self.chunk_rows * 4 + CRC_BYTES
 
     def read_chunk(self, chunk: int) -> np.ndarray:
         """One chunk's filters (n, 9) float32, without padding."""
         start, stop = self.bounds(chunk)
-        with self.damage(schema.FILTERS.name, chunk):
-            return np.asarray(self.filters()[start:stop])
+        return np.ascontiguousarray(self.read_columns(chunk)[:, : stop - start].T)
 
     def read_columns(self, chunk: int) -> np.ndarray:
         """One chunk as it lies in the store: columns (9, chunk_rows) float32, read-only, padding included.
@@ -102,11 +97,14 @@ class Segment:
         What the passes read by. CODECS decode by a look: the array is the object, less its checksum, which is checked.
         No memory is filled: a local chunk is mapped from the page cache, and unmapped with the array.
         """
+        return self.files.untrusting(lambda: self._read_columns(chunk))
+
+    def _read_columns(self, chunk: int) -> np.ndarray:
         size = schema.WEIGHTS * self.chunk_rows * 4
         where = f"{self.files.url(self.name)}/{schema.FILTERS.name} chunk {chunk}"
         with self.damage(schema.FILTERS.name, chunk), self.files.opened(self.chunk_name(chunk)) as file:
-            if file.size != size + CRC_BYTES:
-                raise DamageError(f"{where}: expected {size + CRC_BYTES} bytes, got {file.size}; {RESTORE}")
+            if file.size != self.chunk_bytes:
+                raise DamageError(f"{where}: expected {self.chunk_bytes} bytes, got {file.size}; {RESTORE}")
             checksum = 0
             for piece in file.pieces(size):
                 checksum = crc32c.crc32c(piece, checksum)
@@ -123,7 +121,7 @@ class Segment:
         start, stop = self.bounds(chunk)
         assert filters.shape == (stop - start, schema.WEIGHTS)
         size = schema.WEIGHTS * self.chunk_rows * 4
-        data = bytearray(size + CRC_BYTES)
+        data = bytearray(self.chunk_bytes)
         columns = np.frombuffer(memoryview(data)[:size], "<f4").reshape(schema.WEIGHTS, self.chunk_rows)
         columns[:, : stop - start] = filters.T
         columns[:, stop - start :] = np.nan
@@ -164,14 +162,50 @@ def segment_name(segment_id: str) -> str:
 def create(segment: Segment, tables: Tables) -> dict[str, str]:
     """Write a segment's metadata and tables; chunks follow by `write_chunk`. Gives the digests for the snapshot.
 
-    Made in memory, then put object by object, the group's own metadata last. The id covers the tables: whoever writes
-    the same segment again, or at the same time, puts the same bytes.
+    Made in memory, then put object by object, the manifest last: with it, everything is there. The id covers the
+    tables: whoever writes the same segment again, or at the same time, puts the same bytes; what is there and whole
+    is not written again.
     """
     objects = _objects(segment, tables)
-    metadata = objects.pop("zarr.json")
+    manifest = canonical({name: digest(data) for name, data in objects.items()})
+    digests = {"metadata": digest(objects["zarr.json"]), "tables": tables_digest(tables), "manifest": digest(manifest)}
+    if not check_objects(segment, digests):
+        return digests
     segment.files.put({f"{segment.name}/{name}": data for name, data in objects.items()})
-    segment.files.put({f"{segment.name}/zarr.json": metadata})
-    return {"metadata": _digest(metadata), "tables": tables_digest(tables)}
+    segment.files.put({f"{segment.name}/{MANIFEST}": manifest})
+    return digests
+
+
+def check_objects(segment: Segment, digests: Mapping[str, str]) -> dict[str, str]:
+    """What is wrong with each object of a segment but its chunks, by name; {} where nothing is.
+
+    A segment of format 1 has no manifest: {}, its tables have digests of their own.
+    """
+    if "manifest" not in digests:
+        return {}
+    try:
+        manifest = _manifest(segment, digests)
+    except DamageError as error:
+        return {MANIFEST: str(error)}
+    found = segment.files.read_many([f"{segment.name}/{name}" for name in manifest])
+    problems = {}
+    for name, expected in manifest.items():
+        data = found.get(f"{segment.name}/{name}")
+        if data is None:
+            problems[name] = "missing"
+        elif digest(data) != expected:
+            problems[name] = f"expected SHA-256 {expected[:16]}…, got {digest(data)[:16]}…"
+    return problems
+
+
+def _manifest(segment: Segment, digests: Mapping[str, str]) -> dict[str, str]:
+    """SHA-256 of every object of the segment but its chunks, by name."""
+    with segment.damage(MANIFEST):
+        data = segment.files.read(f"{segment.name}/{MANIFEST}")
+        if digest(data) != digests["manifest"]:
+            raise DamageError(_differs(segment, MANIFEST, digests["manifest"], data))
+        manifest: dict[str, str] = json.loads(data)
+        return manifest
 
 
 def _objects(segment: Segment, tables: Tables) -> dict[str, bytes]:
@@ -228,44 +262,56 @@ def _write_table(group: zarr.Group, variable: schema.Variable, values: np.ndarra
 
 def tables_digest(tables: Tables) -> str:
     """SHA-256 over every table variable in the schema's order: name, shape, values."""
-    digest = hashlib.sha256()
+    found = hashlib.sha256()
     for variable in schema.TABLES:
         values = variable.array(tables[variable.name])
-        digest.update(f"{variable.name}{values.shape}".encode())
+        found.update(f"{variable.name}{values.shape}".encode())
         if variable.dtype == "str":
-            digest.update(json.dumps([str(value) for value in values]).encode())
+            found.update(json.dumps([str(value) for value in values]).encode())
         else:
-            digest.update(np.ascontiguousarray(values).astype(values.dtype.newbyteorder("<")).tobytes())
-    return digest.hexdigest()
-
-
-def _digest(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
+            found.update(np.ascontiguousarray(values).astype(values.dtype.newbyteorder("<")).tobytes())
+    return found.hexdigest()
 
 
 def read_tables(segment: Segment, digests: Mapping[str, str]) -> dict[str, np.ndarray]:
     """A segment's tables, checked against the digests of the snapshot. Raises DamageError."""
-    with segment.damage("zarr.json"):
-        metadata = segment.files.read(f"{segment.name}/zarr.json")
-        if _digest(metadata) != digests["metadata"]:
-            raise DamageError(
-                f"{segment.files.url(segment.name)}/zarr.json: expected SHA-256 {digests['metadata'][:16]}… as in the "
-                f"snapshot, got {_digest(metadata)[:16]}…; restore it from a copy"
-            )
+    return segment.files.untrusting(lambda: _read_tables(segment, digests))
+
+
+def _read_tables(segment: Segment, digests: Mapping[str, str]) -> dict[str, np.ndarray]:
+    names = ["zarr.json", *(f"{variable.name}/c/0" for variable in schema.TABLES)]
+    found = segment.files.read_many([f"{segment.name}/{name}" for name in names])
+    objects = {name: found[f"{segment.name}/{name}"] for name in names if f"{segment.name}/{name}" in found}
+    if "zarr.json" not in objects:
+        raise DamageError(
+            f"{segment.files.url(segment.name)}/zarr.json: expected to be there, is missing; restore it from a copy"
+        )
+    if digest(objects["zarr.json"]) != digests["metadata"]:
+        raise DamageError(_differs(segment, "zarr.json", digests["metadata"], objects["zarr.json"]))
     tables = {}
     with segment.damage("tables"):
-        group = zarr.open_group(segment.files.zarr(segment.name, read_only=True), mode="r", use_consolidated=True)
+        prototype = default_buffer_prototype()
+        store = MemoryStore({name: prototype.buffer.from_bytes(data) for name, data in objects.items()}, read_only=True)
+        group = zarr.open_group(store, mode="r", use_consolidated=True)
     for variable in schema.TABLES:
         with segment.damage(variable.name):
             array = group[variable.name]
             assert isinstance(array, zarr.Array)
             tables[variable.name] = variable.array(array.with_config(_CONFIG)[:])
     if tables_digest(tables) != digests["tables"]:
+        # The checksums of the parts fit: whole objects were exchanged.
         raise DamageError(
             f"{segment.files.url(segment.name)}: expected tables with SHA-256 {digests['tables'][:16]}…, got "
-            f"{tables_digest(tables)[:16]}…; restore them from a copy"
+            f"{tables_digest(tables)[:16]}…; restore them from a copy, `filterdb verify` names the objects"
         )
     return tables
+
+
+def _differs(segment: Segment, name: str, expected: str, data: bytes) -> str:
+    return (
+        f"{segment.files.url(segment.name)}/{name}: expected SHA-256 {expected[:16]}… as in the snapshot, got "
+        f"{digest(data)[:16]}…; restore it from a copy"
+    )
 
 
 def to_dataset(

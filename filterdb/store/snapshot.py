@@ -2,13 +2,14 @@
 
 A snapshot is one small JSON object, `snapshots/<number>.json`, put where there is none: whoever puts it first has
 committed. It carries a nonce, so that a writer whose reply was lost can tell its own from another's, and the SHA-256
-of its content.
+of its content. A mark `<number>.committed` follows it: without the marks a database whose newest snapshot is
+lost would look like an older one that is whole. Snapshots are never removed: their history is what keeps a segment.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
+import logging
 import re
 import uuid
 from collections.abc import Callable, Mapping
@@ -19,12 +20,15 @@ from typing import Any
 import numpy as np
 
 from filterdb import schema
-from filterdb.errors import ConflictError, DamageError, StoreMissingError, UsageError
+from filterdb.errors import ConflictError, DamageError, StoreError, StoreMissingError, UsageError
 from filterdb.schema import WEIGHTS
+from filterdb.store.canonical import canonical, digest
 from filterdb.store.files import Files
 from filterdb.store.segment import Segment
 
-_NAME = re.compile(r"snapshots/(\d{8})\.json")
+_NAME = re.compile(r"snapshots/(\d{8})\.(json|committed)")
+
+log = logging.getLogger(__name__)
 
 COMMIT_TRIES = 20
 """How often a commit is put on top of others' before it gives up."""
@@ -48,8 +52,22 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
+class Removed:
+    """A model that a segment has and the snapshot has not any more."""
+
+    segment: str
+    model: str
+    filters: int
+    layers: int
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A database at one moment: its segments in order, and its basis (None until the first reduce fits one)."""
+    """A database at one moment: its segments in order, and its basis (None until the first reduce fits one).
+
+    `without`: models of the segments that were removed. `labels`: id of the catalog rows that stand for those of the
+    segments. `tags`: names of snapshots, this one or earlier.
+    """
 
     number: int
     action: str
@@ -57,16 +75,33 @@ class Snapshot:
     nonce: str
     segments: tuple[Entry, ...] = ()
     basis: str | None = None
+    without: tuple[Removed, ...] = ()
+    labels: str | None = None
+    tags: Mapping[str, int] = field(default_factory=dict)
     format: int = schema.FORMAT
 
     def next(self, action: str, **changes: Any) -> Snapshot:
         """The snapshot after this one, not committed yet."""
-        return replace(new(action), number=self.number + 1, segments=self.segments, basis=self.basis, **changes)
+        kept = {name: getattr(self, name) for name in ("segments", "basis", "without", "labels", "tags")}
+        return new(action, self.number + 1, **{**kept, **changes})
+
+    def has_content_of(self, other: Snapshot) -> bool:
+        """Whether the same models stand in both, under the same labels."""
+        return (self.segments, self.without, self.labels) == (other.segments, other.without, other.labels)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Numbers of filters, layers and models."""
+        return {
+            "filters": sum(e.filters for e in self.segments) - sum(r.filters for r in self.without),
+            "layers": sum(e.layers for e in self.segments) - sum(r.layers for r in self.without),
+            "models": sum(e.models for e in self.segments) - len(self.without),
+        }
 
     def to_json(self) -> bytes:
         """Canonical bytes, with the SHA-256 of everything else."""
         content = asdict(self)
-        return canonical({**content, "sha256": hashlib.sha256(canonical(content)).hexdigest()})
+        return canonical({**content, "sha256": digest(canonical(content))})
 
 
 def new(action: str, number: int = 0, **fields: Any) -> Snapshot:
@@ -74,58 +109,98 @@ def new(action: str, number: int = 0, **fields: Any) -> Snapshot:
     return Snapshot(number, action, datetime.now(UTC).isoformat(timespec="seconds"), uuid.uuid4().hex, **fields)
 
 
-def canonical(content: Any) -> bytes:
-    """JSON with sorted keys and no spare space: the same content gives the same bytes."""
-    return json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
-
-
 def name_of(number: int) -> str:
     """Place of a snapshot below the root."""
     return f"snapshots/{number:08d}.json"
 
 
-def numbers(files: Files) -> list[int]:
-    """Numbers of all snapshots, rising."""
-    found = (_NAME.fullmatch(name) for name in files.list("snapshots"))
-    return sorted(int(match.group(1)) for match in found if match)
+def mark_of(number: int) -> str:
+    """Place of the mark that says that a snapshot was committed."""
+    return f"snapshots/{number:08d}.committed"
+
+
+def numbers(files: Files) -> tuple[list[int], list[int]]:
+    """Numbers of the snapshots that are there, and of those that must have been and are not; rising."""
+    found = [match for match in map(_NAME.fullmatch, files.list("snapshots")) if match]
+    there = {int(match[1]) for match in found if match[2] == "json"}
+    end = max((int(match[1]) for match in found), default=-1) + 1
+    return sorted(there), sorted(set(range(end)) - there)
 
 
 def latest(files: Files) -> Snapshot | None:
-    """The newest snapshot; None where there is no database yet."""
-    known = numbers(files)
-    return read(files, known[-1]) if known else None
+    """The newest snapshot; None where there is no database yet. Raises DamageError where the newest is lost."""
+    there, lost = numbers(files)
+    if lost and (not there or lost[-1] > there[-1]):
+        raise DamageError(_lost(files, lost[-1]))
+    return read(files, there[-1]) if there else None
+
+
+def history(files: Files) -> list[Snapshot]:
+    """Every snapshot, oldest first. Raises DamageError where one is lost or damaged."""
+    there, lost = numbers(files)
+    if lost:
+        raise DamageError(_lost(files, lost[0]))
+    return [read(files, number) for number in there]
+
+
+def _lost(files: Files, number: int) -> str:
+    return (
+        f"{files.url(name_of(number))}: expected the snapshot that was committed under this number, is missing; "
+        "restore it from a copy (--snapshot N opens those that are there)"
+    )
+
+
+def tagged(files: Files, name: str) -> Snapshot:
+    """The snapshot that a tag names. Raises UsageError where there is no such tag."""
+    head = latest(files)
+    tags = {} if head is None else head.tags
+    if name not in tags:
+        known = ", ".join(sorted(tags)) or "none"
+        raise UsageError(f"{files.root}: expected a snapshot's number or a tag, got {name!r}; there are tags: {known}")
+    return read(files, tags[name])
 
 
 def read(files: Files, number: int) -> Snapshot:
     """One snapshot. Raises UsageError where there is none, DamageError where it is not what was committed."""
     url = files.url(name_of(number))
     try:
-        data = files.read(name_of(number))
+        return files.read_valid(name_of(number), lambda data: _decode(data, number, url))
     except StoreMissingError as error:
+        if mark_of(number) in files.list("snapshots"):
+            raise DamageError(_lost(files, number)) from error
         raise UsageError(f"{url}: expected a snapshot, found none; `filterdb snapshots` lists them") from error
+
+
+def _decode(data: bytes, number: int, url: str) -> Snapshot:
     try:
         content = json.loads(data)
-        if content.get("format") != schema.FORMAT:
+        if content.get("format") not in schema.READABLE:
+            newer = isinstance(content.get("format"), int) and content["format"] > schema.FORMAT
             raise UsageError(
-                f"{url}: expected store format {schema.FORMAT}, got {content.get('format')}; "
-                "open it with the filterdb version that wrote it"
+                f"{url}: expected store format {' or '.join(map(str, schema.READABLE))}, got {content.get('format')}; "
+                + ("install a newer filterdb: pip install --upgrade filterdb" if newer else "restore it from a copy")
             )
-        digest = content.pop("sha256")
-        if hashlib.sha256(canonical(content)).hexdigest() != digest:
+        expected = content.pop("sha256")
+        if digest(canonical(content)) != expected:
             raise DamageError(
-                f"{url}: expected content with SHA-256 {digest[:16]}…, got another; restore it from a copy"
+                f"{url}: expected content with SHA-256 {expected[:16]}…, got another; restore it from a copy"
             )
         if content["number"] != number:
-            raise DamageError(f"{url}: expected snapshot {number}, got {content['number']}; remove the copy")
+            raise DamageError(f"{url}: expected snapshot {number}, got {content['number']}; restore it from a copy")
         entries = tuple(Entry(**entry) for entry in content.pop("segments"))
-        return Snapshot(segments=entries, **content)
+        without = tuple(Removed(**one) for one in content.pop("without", ()))
+        return Snapshot(segments=entries, without=without, **content)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         if isinstance(error, UsageError):
             raise
         raise DamageError(f"{url}: expected a snapshot's JSON, got damage ({error}); restore it from a copy") from error
 
 
-def commit(files: Files, base: Snapshot | None, build: Callable[[Snapshot | None], Snapshot | None]) -> Snapshot:
+Build = Callable[[Snapshot | None], Snapshot | None]
+"""Makes the snapshot to commit on top of one; None where there is nothing to do."""
+
+
+def commit(files: Files, base: Snapshot | None, build: Build) -> Snapshot:
     """Put the snapshot that `build` makes on top of `base`; on top of others' if they were first.
 
     `build` gets the snapshot to build on; it raises ConflictError where its change does not fit there any more, and
@@ -137,11 +212,23 @@ def commit(files: Files, base: Snapshot | None, build: Callable[[Snapshot | None
             assert base is not None
             return base
         if files.create(name_of(wanted.number), wanted.to_json()):
+            _mark(files, wanted.number)
             return wanted
         base = read(files, wanted.number)
     raise ConflictError(
         f"{files.root}: expected to commit within {COMMIT_TRIES} tries, others were always first; run again"
     )
+
+
+def _mark(files: Files, number: int) -> None:
+    """Say that snapshots up to this one were committed: a writer that was killed may have left the last unmarked."""
+    marked = files.list("snapshots")
+    for one in range(number + 1):
+        if mark_of(one) not in marked:
+            try:
+                files.create(mark_of(one), b"committed\n")
+            except StoreError as error:
+                log.warning("snapshot %d is committed, but not marked: %s", one, error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +264,7 @@ def basis_name(basis_id: str) -> str:
 
 def named(basis: StoredBasis) -> StoredBasis:
     """The basis with its id, the hash of its content."""
-    return replace(basis, id=hashlib.sha256(basis.content()).hexdigest()[:16])
+    return replace(basis, id=digest(basis.content())[:16])
 
 
 def write_basis(files: Files, basis: StoredBasis) -> StoredBasis:
@@ -189,11 +276,44 @@ def write_basis(files: Files, basis: StoredBasis) -> StoredBasis:
 
 def read_basis(files: Files, basis_id: str) -> StoredBasis:
     """A stored basis. Raises DamageError where it is missing or not what was committed."""
-    url = files.url(basis_name(basis_id))
+    content = _read_named(files, basis_name(basis_id), basis_id, "`filterdb refit` fits another")
+    return StoredBasis(**content, id=basis_id)
+
+
+Rows = Mapping[str, Mapping[str, str]]
+"""Catalog rows by model id: the labels and `extra`, as the models' table has them."""
+
+
+def labels_name(labels_id: str) -> str:
+    """Place of catalog rows below the root."""
+    return f"labels/{labels_id}.json"
+
+
+def write_labels(files: Files, rows: Rows) -> str:
+    """Store catalog rows; gives their id, the hash of their content."""
+    data = canonical({model: dict(row) for model, row in rows.items()})
+    labels_id = digest(data)[:16]
+    if not files.create(labels_name(labels_id), data):
+        raise DamageError(f"{files.url(labels_name(labels_id))}: expected the rows of this name, got other bytes")
+    return labels_id
+
+
+def read_labels(files: Files, labels_id: str | None) -> Rows:
+    """Stored catalog rows; {} for None. Raises DamageError where they are missing or not what was committed."""
+    return {} if labels_id is None else _read_named(files, labels_name(labels_id), labels_id, "restore it from a copy")
+
+
+def _read_named(files: Files, name: str, id_: str, remedy: str) -> dict[str, Any]:
+    """A JSON object that is named by its content's hash."""
+    url = files.url(name)
+
+    def decode(data: bytes) -> dict[str, Any]:
+        if digest(data)[:16] != id_:
+            raise DamageError(f"{url}: expected content with SHA-256 {id_}…, got other bytes; restore it from a copy")
+        content: dict[str, Any] = json.loads(data)
+        return content
+
     try:
-        data = files.read(basis_name(basis_id))
+        return files.read_valid(name, decode)
     except StoreMissingError as error:
-        raise DamageError(f"{url}: expected the snapshot's basis, is missing; `filterdb refit` fits another") from error
-    if hashlib.sha256(data).hexdigest()[:16] != basis_id:
-        raise DamageError(f"{url}: expected a basis with SHA-256 {basis_id}…, got other bytes; restore it from a copy")
-    return StoredBasis(**json.loads(data), id=basis_id)
+        raise DamageError(f"{url}: expected to be there, as the snapshot names it, is missing; {remedy}") from error

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import logging
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,12 +17,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from filterdb.errors import DamageError, StoreMissingError
+from filterdb.store.canonical import canonical
 from filterdb.store.files import Files
-from filterdb.store.snapshot import canonical
 
 Arrays = dict[str, np.ndarray]
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 _MARK = b"sha256:"
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,39 +80,59 @@ def pack(arrays: Mapping[str, np.ndarray], segment_id: str, key: Key) -> bytes:
     return buffer.getvalue()
 
 
-def unpack(data: bytes, url: str, segment_id: str, key: Key) -> Arrays:
-    """Arrays of a summary; DamageError where the bytes are not those that were written, or are another's."""
-    body, digest = memoryview(data)[:-64], data[-64:]
-    if hashlib.sha256(body).hexdigest().encode() != digest:
-        raise DamageError(f"{url}: expected a summary with its SHA-256, got damage; delete it, it is computed again")
+def unpack(data: bytes, url: str, segment_id: str, key: Key) -> Arrays | None:
+    """Arrays of a summary; None where it is whole, but another's. Raises DamageError where it is not whole."""
+    _whole(data, url)
     with np.load(io.BytesIO(data), allow_pickle=False) as archive:
         arrays = {name: archive[name] for name in archive.files}
-    about = json.loads(arrays.pop("about").tobytes())
+    about = json.loads(arrays.pop("about", np.empty(0, np.uint8)).tobytes() or "null")
     expected = {"segment": segment_id, **key.content}
     if about != expected:
-        raise DamageError(f"{url}: expected a summary of {expected}, got one of {about}; delete it")
+        log.warning("%s: expected a summary of %s, got one of %s; not used", url, expected, about)
+        return None
     return arrays
 
 
+def _whole(data: bytes, url: str) -> None:
+    body, digest = memoryview(data)[:-64], data[-64:]
+    if hashlib.sha256(body).hexdigest().encode() != digest:
+        raise DamageError(f"{url}: expected a summary with its SHA-256, got damage; delete it, it is computed again")
+
+
+def problem(files: Files, name: str) -> str | None:
+    """What is wrong with the bytes of a summary; None where nothing is."""
+    try:
+        files.read_valid(name, lambda data: _whole(data, files.url(name)))
+    except StoreMissingError:
+        return None  # removed meanwhile: it is computed again
+    except DamageError as error:
+        return str(error)
+    return None
+
+
 def load(files: Files, segment_id: str, key: Key) -> Arrays | None:
-    """A stored summary; None where it has not been computed."""
+    """A stored summary; None where it has not been computed, or what stands there is another's."""
     name = name_of(segment_id, key)
     try:
-        data = files.read(name)
+        return files.read_valid(name, lambda data: unpack(data, files.url(name), segment_id, key))
     except StoreMissingError:
         return None
-    return unpack(data, files.url(name), segment_id, key)
 
 
 def save(files: Files, segment_id: str, key: Key, arrays: Arrays) -> Arrays:
     """Store a summary where there is none; gives what stands there, perhaps another writer's that was first.
 
-    Two kinds of CPU may differ in the last digits: whoever is first decides, for everybody.
+    Two kinds of CPU may differ in the last digits: whoever is first decides, for everybody. What is whole but
+    another's (a file put there by hand) is replaced.
     """
-    name = name_of(segment_id, key)
-    if files.create(name, pack(arrays, segment_id, key)):
+    name, data = name_of(segment_id, key), pack(arrays, segment_id, key)
+    if files.create(name, data):
         return arrays
-    return unpack(files.read(name), files.url(name), segment_id, key)
+    stored = load(files, segment_id, key)
+    if stored is None:
+        files.put({name: data})
+        return arrays
+    return stored
 
 
 def remove_parts(files: Files, segment_id: str, key: Key) -> None:

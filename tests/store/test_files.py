@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from filterdb.errors import InputError, StoreError, StoreMissingError
-from filterdb.store.files import Files, expand, local_copy
+from filterdb.store.files import Files
+from filterdb.store.inputs import expand, local_copy
 from tests.models import chain, weights
 
 
@@ -65,7 +66,7 @@ def test_a_store_that_refuses_is_one_line(s3: Callable[[], str], monkeypatch: py
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
     import s3fs
 
-    from filterdb.store.files import _known_filesystem
+    from filterdb.store.remote import _known_filesystem
 
     s3fs.S3FileSystem.clear_instance_cache()
     _known_filesystem.cache_clear()

@@ -51,4 +51,4 @@ def test_damaged_tables_show(db: Path) -> None:
     (segment,) = (db / "segments").iterdir()
     (segment / "row_size/c/0").write_bytes(b"")
     (problem,) = verify(fdb.open(db)).problems
-    assert "row_size" in problem.what
+    assert problem.variable == "row_size/c/0"

@@ -1,0 +1,134 @@
+"""Small segments made into larger ones: fewer objects, fewer tasks, the same filters."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from itertools import groupby
+
+import numpy as np
+
+from filterdb import plan, schema
+from filterdb.errors import ConflictError, DamageError
+from filterdb.extract.layers import filters_hash
+from filterdb.ingest.adding import add, new_segment
+from filterdb.reduce.passes import Partition
+from filterdb.store import snapshot as snapshots
+from filterdb.store.database import Database
+from filterdb.store.segment import Segment
+from filterdb.store.snapshot import Entry, Snapshot
+
+
+def compact(db: Database, *, chunk_rows: int = schema.CHUNK_ROWS) -> Database:
+    """Join neighbouring segments of less than `chunk_rows` filters, each run of them into one, a commit each.
+
+    Filters are copied with their checksums and layer hashes looked at; models that were removed are left behind, rows
+    that were replaced are written into the new tables. Earlier snapshots keep the old segments. Gives the database at
+    the newest snapshot.
+    """
+    head = snapshots.latest(db.files)
+    assert head is not None
+    for ids in _runs(head, chunk_rows):
+        now = snapshots.latest(db.files)
+        assert now is not None
+        head = _join(Database(db.files, now), ids, chunk_rows)
+    return Database(db.files, head)
+
+
+def _runs(state: Snapshot, chunk_rows: int) -> list[list[str]]:
+    """Ids of neighbouring small segments, two and more."""
+    groups = groupby(state.segments, key=lambda entry: entry.filters < chunk_rows)
+    runs = [[entry.id for entry in group] for small, group in groups if small]
+    return [run for run in runs if len(run) > 1]
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """Fills rows from segments: for each layer the segment, its first row there and here, its size and its hash."""
+
+    layers: tuple[tuple[Segment, int, int, int, str], ...]
+
+    def __call__(self, buffer: np.ndarray, first: int) -> None:
+        """Raises DamageError where a layer that lies in the buffer whole is not what was committed."""
+        chunks: dict[tuple[str, int], np.ndarray] = {}
+        for segment, begin, start, size, expected in self.layers:
+            low, high = max(start, first), min(start + size, first + len(buffer))
+            for chunk, rows, target in _chunks(segment, begin + low - start, high - low):
+                if (segment.id, chunk) not in chunks:
+                    chunks = {(segment.id, chunk): segment.read_columns(chunk)}
+                offset = low - first + target
+                buffer[offset : offset + rows.stop - rows.start] = chunks[segment.id, chunk][:, rows].T
+            if high - low == size and filters_hash(buffer[low - first : high - first]) != expected:
+                raise DamageError(
+                    f"{segment.files.url(segment.name)}: expected the layer of rows {begin} to {begin + size} with "
+                    f"SHA-256 {expected[:16]}…, got others; restore the segment from a copy"
+                )
+
+
+def _chunks(segment: Segment, begin: int, count: int) -> list[tuple[int, slice, int]]:
+    """The chunks of rows [begin, begin + count): number, rows within the chunk, where they go."""
+    found = []
+    row = begin
+    while row < begin + count:
+        chunk = row // segment.chunk_rows
+        low, high = segment.bounds(chunk)
+        stop = min(high, begin + count)
+        found.append((chunk, slice(row - low, stop - low), row - begin))
+        row = stop
+    return found
+
+
+def _join(db: Database, ids: list[str], chunk_rows: int) -> Snapshot:
+    wanted = [position for position, entry in enumerate(db.state.segments) if entry.id in ids]
+    layers = db.all_layers.isel(layer=np.isin(db.all_layers["segment"].values, wanted))
+    models = db.models.isel(model=np.isin(db.models["segment"].values, wanted))
+    first_model = int(np.flatnonzero(np.isin(db.models["segment"].values, wanted))[0]) if models.sizes["model"] else 0
+    names = {str(model) for model in models["model"].values}
+    ledgers = [db.tables[position] for position in wanted]
+    gone = {one.model for one in db.state.without if one.segment in ids} - names
+    tables = {
+        **{v.name: v.array(layers[v.name].values) for v in schema.LAYER_VARIABLES},
+        **{v.name: v.array(models[v.name].values) for v in schema.MODEL_VARIABLES},
+    }
+    tables["model_index"] = tables["model_index"] - first_model
+    kept = [np.array([str(model) not in gone for model in ledger["skipped_model"]], bool) for ledger in ledgers]
+    for variable in schema.SKIPPED_VARIABLES:
+        parts = [ledger[variable.name][keep] for ledger, keep in zip(ledgers, kept, strict=True)]
+        tables[variable.name] = variable.array(np.concatenate(parts))
+    made_from = {"compacted": ids, "without": sorted(gone), "labels": db.state.labels}
+    segment = new_segment(db.files, tables, made_from, chunk_rows)
+    starts = plan.offsets(tables["row_size"])
+    stored = np.concatenate([[0], np.cumsum([entry.filters for entry in db.state.segments])])
+
+    def filler(partition: Partition) -> Copy:
+        own = range(partition.first, partition.first + len(partition.peaks))
+        return Copy(
+            tuple(
+                (
+                    db.segments[int(layers["segment"].values[layer])],
+                    int(layers["first_row"].values[layer] - stored[layers["segment"].values[layer]]),
+                    int(starts[layer]),
+                    int(tables["row_size"][layer]),
+                    str(tables["hash"][layer]),
+                )
+                for layer in own
+            )
+        )
+
+    def on_top(head: Snapshot | None, entry: Entry) -> Snapshot | None:
+        assert head is not None
+        if any(other.id == entry.id for other in head.segments):
+            return None
+        there = [other.id for other in head.segments]
+        begin = there.index(ids[0]) if ids[0] in there else 0
+        same = [one for one in head.without if one.segment in ids] == [
+            one for one in db.state.without if one.segment in ids
+        ]
+        if there[begin : begin + len(ids)] != ids or not same or head.labels != db.state.labels:
+            raise ConflictError(
+                f"{db.url}: expected to compact snapshot {db.snapshot}, others changed these segments; run again"
+            )
+        following = (*head.segments[:begin], *([entry] if entry.models else []), *head.segments[begin + len(ids) :])
+        without = tuple(one for one in head.without if one.segment not in ids)
+        return replace(head.next("compact"), segments=following, without=without)
+
+    return add(segment, tables, filler, db.state, on_top)

@@ -1,0 +1,96 @@
+"""What the child process does with a model's file: parse, look at each layer, hand out filters.
+
+Runs in the sandbox: it imports no store, has no credentials, and answers in JSON and plain bytes.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import crc32c
+import numpy as np
+import onnx
+
+from filterdb.errors import ModelError
+from filterdb.extract.constants import ODD, NotStoredError, one_line
+from filterdb.extract.convolution import Weight
+from filterdb.extract.graph import parse
+from filterdb.extract.layers import Layer, Model, external_files, read_model, weight_row
+from filterdb.extract.sandbox import Channel
+from filterdb.numerics.quality import orthogonality
+from filterdb.schema import WEIGHTS
+
+
+def serve(channel: Channel) -> None:
+    """Answer one request: {"do": "scan" | "filters", "path": …, "named": how the file is called in reasons, …}."""
+    request = channel.receive()
+    path = Path(request["path"])
+    try:
+        proto = parse(path)
+        channel.send({"external": external_files(proto)})
+        answer = channel.receive()
+        if answer["go"]:
+            {"scan": _scan, "filters": _filters}[request["do"]](channel, path, proto, request)
+    except ModelError as error:
+        channel.send({"rejected": str(error).replace(str(path), request["named"])})
+    except MemoryError:
+        raise
+    except ODD as error:
+        reason = one_line(error, path.parent)
+        channel.send({"rejected": f"{request['named']}: not readable as a model: {reason}"})
+
+
+def _scan(channel: Channel, path: Path, proto: onnx.ModelProto, request: dict[str, Any]) -> None:
+    """Facts, rows and their filters' checksums, what is skipped; no filters."""
+    model = read_model(path, proto)
+    rows, checksums = [], []
+    skipped = [[skip.layer, skip.code, skip.reason] for skip in model.skipped]
+    for layer in model.layers:
+        try:
+            weight = layer.weight()
+            row, checksum = _row(layer, weight), filters_checksum(weight.filters)
+        except NotStoredError as error:
+            skipped.append([layer.name, error.code, error.reason])
+            continue
+        except MemoryError:
+            skipped.append([layer.name, "memory", "its weight takes more memory than reading a model may take"])
+            continue
+        except ODD as error:
+            reason = one_line(error, path.parent)
+            skipped.append([layer.name, "unreadable", f"its weight cannot be read: {reason}"])
+            continue
+        rows.append(row)
+        checksums.append(checksum)
+    channel.send({"facts": model.facts, "rows": rows, "checksums": checksums, "skipped": skipped})
+
+
+def _row(layer: Layer, weight: Weight) -> dict[str, Any]:
+    """A layer's complete row; what needs the layer whole is computed here, where it is."""
+    return {
+        **layer.row,
+        **weight_row(weight),
+        "orthogonality": orthogonality(weight.filters, layer.row["out_channels"]),
+    }
+
+
+def _filters(channel: Channel, path: Path, proto: onnx.ModelProto, request: dict[str, Any]) -> None:
+    """For each of the wanted [name, first, last]: its checksum and size, then its rows [first, last)."""
+    layers = layers_by_name(read_model(path, proto))
+    for name, first, last in request["wanted"]:
+        try:
+            filters = layers[name].weight().filters
+        except (KeyError, NotStoredError):
+            filters = np.empty((0, WEIGHTS), np.float32)
+        channel.send({"rows": len(filters), "checksum": filters_checksum(filters)})
+        channel.send_array(filters[first:last])
+
+
+def filters_checksum(filters: np.ndarray) -> int:
+    """CRC32C of filters (n, 9): enough to notice a file that has changed, and next to free."""
+    return int(crc32c.crc32c(np.ascontiguousarray(filters, dtype="<f4").data.cast("B")))
+
+
+def layers_by_name(model: Model) -> dict[str, Layer]:
+    """The layers of a model by their unique names."""
+    return {layer.name: layer for layer in model.layers}

@@ -1,0 +1,122 @@
+"""New snapshots that rewrite no filter: models removed, rows replaced, names for snapshots."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+import numpy as np
+
+from filterdb.errors import ConflictError, InputError, UsageError
+from filterdb.store import snapshot as snapshots
+from filterdb.store.database import Database
+from filterdb.store.snapshot import Removed, Rows, Snapshot
+
+
+def remove(db: Database, models: Iterable[str]) -> Database:
+    """Commit a snapshot without these models; earlier snapshots keep them, and so does the disk.
+
+    Raises UsageError where the newest snapshot has no such model.
+    """
+    wanted = list(dict.fromkeys(models))
+    if not wanted:
+        raise UsageError("remove: expected at least one model, got none")
+
+    def build(head: Snapshot | None) -> Snapshot:
+        assert head is not None
+        now = Database(db.files, head)
+        gone = _stored(now, wanted)
+        without = {(one.segment, one.model): one for one in (*head.without, *gone)}
+        kept = []
+        for entry in head.segments:
+            own = [key for key in without if key[0] == entry.id]
+            if len(own) == entry.models:  # nothing of it is left
+                for key in own:
+                    del without[key]
+            else:
+                kept.append(entry)
+        return head.next("remove", segments=tuple(kept), without=tuple(without.values()))
+
+    return _committed(db, build)
+
+
+def _stored(db: Database, wanted: list[str]) -> list[Removed]:
+    """Where the models lie, and how large they are."""
+    table, layers = db.models, db.layers
+    ids = list(map(str, table["model"].values))
+    unknown = [model for model in wanted if model not in ids]
+    if unknown:
+        raise UsageError(
+            f"{db.url}: expected models of snapshot {db.snapshot}, got {unknown[0]!r}; `filterdb models` lists them"
+        )
+    found = []
+    for model in wanted:
+        row = ids.index(model)
+        segment = db.state.segments[int(table["segment"].values[row])].id
+        own = layers["model_index"].values == row
+        filters = int(np.sum(layers["row_size"].values[own]))
+        found.append(Removed(segment, model, filters, int(own.sum())))
+    return found
+
+
+def relabel(db: Database, rows: Rows) -> Database:
+    """Commit a snapshot in which these catalog rows stand for those of the models: labels and `extra`, by model id.
+
+    A row replaces the model's whole row. Raises InputError for a row of a model that is not there. Where nothing
+    changes there is no new snapshot.
+    """
+
+    def build(head: Snapshot | None) -> Snapshot | None:
+        assert head is not None
+        now = Database(db.files, head)
+        ids = set(map(str, now.models["model"].values))
+        unknown = [model for model in rows if model not in ids]
+        if unknown:
+            raise InputError(
+                f"{db.url}: expected rows of models that are there, got one of {unknown[0]!r}; "
+                "`filterdb models` lists them, `filterdb ingest` adds it"
+            )
+        if not changed_rows(now, rows):
+            return None
+        before = {model: row for model, row in snapshots.read_labels(db.files, head.labels).items() if model in ids}
+        return head.next("relabel", labels=snapshots.write_labels(db.files, {**before, **rows}))
+
+    return _committed(db, build)
+
+
+def changed_rows(db: Database, rows: Rows) -> list[str]:
+    """Models of the database whose row is another than given here."""
+    table = db.models
+    position = {str(model): i for i, model in enumerate(table["model"].values)}
+    return [
+        model
+        for model, row in rows.items()
+        if any(str(table[name].values[position[model]]) != value for name, value in row.items())
+    ]
+
+
+def tag(db: Database, name: str) -> Database:
+    """Commit a snapshot that calls the database's own snapshot by a name; `open(url, snapshot=name)` finds it.
+
+    Raises UsageError for a name that is a number, ConflictError for one that another snapshot has: tags never move.
+    """
+    if not name or name.strip() != name or name.isdigit() or not name.isprintable():
+        raise UsageError(f"tag: expected a name that is no number, such as cvpr-2026, got {name!r}")
+
+    def build(head: Snapshot | None) -> Snapshot | None:
+        assert head is not None
+        there = head.tags.get(name)
+        if there == db.snapshot:
+            return None
+        if there is not None:
+            raise ConflictError(f"{db.url}: expected a name of no snapshot, {name!r} is snapshot {there}; take another")
+        return head.next("tag", tags={**head.tags, name: db.snapshot})
+
+    return _committed(db, build)
+
+
+def _committed(db: Database, build: snapshots.Build) -> Database:
+    """The newest state after a change to it."""
+    head = snapshots.latest(db.files)
+    state = snapshots.commit(db.files, head, build)
+    return replace(Database(db.files, state), kept=db.kept)

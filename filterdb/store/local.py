@@ -1,0 +1,104 @@
+"""Objects in a folder: whole or not at all, on the disk before anything lists them."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+
+class Found(NamedTuple):
+    """An object in a listing: its size in bytes, when it was last written (POSIX seconds; NaN unknown)."""
+
+    size: int
+    modified: float
+
+
+def walk(folder: Path, prefix: str, *, unfinished: bool = False) -> Iterator[tuple[str, Found]]:
+    """Files below a folder; what vanishes meanwhile left out. Names that begin with a dot are `unfinished` ones."""
+    if not folder.is_dir():
+        return
+    with suppress(FileNotFoundError):
+        for entry in os.scandir(folder):
+            name = f"{prefix}/{entry.name}" if prefix else entry.name
+            if entry.is_dir():
+                if not entry.name.startswith("."):
+                    yield from walk(Path(entry.path), name, unfinished=unfinished)
+            elif entry.name.startswith(".") == unfinished:
+                with suppress(FileNotFoundError):
+                    status = entry.stat()
+                    yield name, Found(status.st_size, status.st_mtime)
+
+
+def replace(objects: Mapping[Path, bytes | bytearray]) -> None:
+    """Write each beside, then rename: whole or not at all. Their names are on the disk when all are there."""
+    touched: set[Path] = set()
+    for path, data in objects.items():
+        _temporary(path, data, touched).replace(path)
+    for folder in touched:
+        _keep(folder)
+
+
+def create(path: Path, data: bytes) -> None:
+    """Write beside, then link: the final name appears whole or not at all, and never over another."""
+    touched: set[Path] = set()
+    temporary = _temporary(path, data, touched)
+    try:
+        os.link(temporary, path)
+    finally:
+        temporary.unlink()
+    for folder in touched:
+        _keep(folder)
+
+
+def _temporary(path: Path, data: bytes | bytearray, touched: set[Path]) -> Path:
+    """A file beside `path` with these bytes, on the disk; nothing where the disk is full.
+
+    `touched` gets the folders that have a new name in them.
+    """
+    handle, temporary = _open_beside(path, touched)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.chmod(0o644)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    return temporary
+
+
+def _open_beside(path: Path, touched: set[Path]) -> tuple[int, Path]:
+    touched.add(path.parent)
+    while True:
+        _make(path.parent, touched)
+        try:
+            handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+            return handle, Path(name)
+        except FileNotFoundError:
+            continue  # whoever removed the last object beside it has removed the folder meanwhile
+
+
+def _make(folder: Path, touched: set[Path]) -> None:
+    """The folder and those above it."""
+    if not folder.is_dir():
+        _make(folder.parent, touched)
+        with suppress(FileNotFoundError):  # as above
+            folder.mkdir(exist_ok=True)
+            touched.add(folder.parent)
+
+
+def _keep(folder: Path) -> None:
+    """Put a folder's names on the disk: without it a file is safe and its name is not."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except FileNotFoundError:
+        return  # removed by whoever removed the last object in it
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
