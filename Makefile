@@ -46,8 +46,8 @@ format: $(STAMP)
 # No index address is written: a lock file must not name a host.
 LOCK := uv pip compile --quiet --universal --python-version 3.12 --generate-hashes --no-emit-index-url --no-annotate --custom-compile-command "make lock"
 lock: $(STAMP)
-	$(BIN)/$(LOCK) pyproject.toml --extra report --extra parquet -o requirements/image.txt
-	$(BIN)/$(LOCK) pyproject.toml --extra report --extra parquet --group dev -o requirements/dev.txt
+	$(BIN)/$(LOCK) pyproject.toml --extra report --extra parquet --extra hdf5 -o requirements/image.txt
+	$(BIN)/$(LOCK) pyproject.toml --extra report --extra parquet --extra hdf5 --group dev -o requirements/dev.txt
 
 # Peers are no dependencies: they get an environment of their own, beside what requirements/dev.txt pins.
 BENCH := /tmp/filterdb-bench

@@ -15,6 +15,7 @@ from filterdb.analysis.degeneration import degeneration, exclude_verdict
 from filterdb.analysis.drift import drift
 from filterdb.analysis.pca import pca
 from filterdb.ingest.compact import compact
+from filterdb.ingest.published import import_hdf5
 from filterdb.ingest.relabel import relabel
 from filterdb.ingest.run import ingest
 from filterdb.reduce.basis import refit
@@ -35,6 +36,7 @@ __all__ = [
     "errors",
     "exclude_verdict",
     "gc",
+    "import_hdf5",
     "ingest",
     "open",
     "pca",

@@ -239,6 +239,25 @@ def ingest(
     _answer(answers.ingested(done), as_json, tables.ingested)
 
 
+@commands.command("import-hdf5")
+@click.argument("db")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option(
+    "--tables",
+    "csv",
+    nargs=2,
+    type=click.Path(path_type=Path),
+    metavar="FILTERS MODELS",
+    help="Metadata from the two CSV tables of the authors' tool, not from FILE.",
+)
+@click.option("--chunk-rows", type=click.IntRange(1), default=schema.CHUNK_ROWS, show_default=True)
+@_place
+def import_hdf5(db: str, file: Path, csv: tuple[Path, Path] | None, chunk_rows: int, as_json: bool) -> None:
+    """The published data set of the CVPR 2022 paper (HDF5) into DB, as one segment."""
+    done = fdb.import_hdf5(db, file, tables=csv, chunk_rows=chunk_rows)
+    _answer(answers.ingested(done), as_json, tables.ingested)
+
+
 @commands.command()
 @_database
 @click.option("--catalog", metavar="FILE", required=True, help="CSV or Parquet with the new rows, by name or path.")

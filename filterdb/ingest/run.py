@@ -78,7 +78,7 @@ def ingest(
     if base is None:
         files.probe()  # before the work of reading the models
     old = None if base is None else Database(files, base)
-    known = {} if old is None else _known(old)
+    known = {} if old is None else known_models(old)
     # Fresh names: a cluster must not answer with what it read of a file before.
     token = uuid.uuid4().hex[:8]
     tasks = [
@@ -96,6 +96,7 @@ def ingest(
     if not new:
         if old is None or not present:
             raise InputError(next(iter(rejected.values())))
+        snapshots.mark(files, old.snapshot)
         return Ingested(old, None, [], present, rejected)
     segment, tables = build_segment(files, new, unlisted, known, chunk_rows)
     added = [result.source.id for result in new]
@@ -156,7 +157,7 @@ def _rejections(db: Database) -> set[tuple[str, str]]:
     return {(model, reason) for model, code, reason in rows if code == schema.REJECTED}
 
 
-def _known(db: Database) -> dict[str, dict[str, Any]]:
+def known_models(db: Database) -> dict[str, dict[str, Any]]:
     """The snapshot's models: id → file hash and catalog row."""
     models = db.models
     names = ["file_hash", "extra", *schema.LABELS]

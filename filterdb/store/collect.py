@@ -22,6 +22,9 @@ from filterdb.store.local import Found
 GRACE = 3600.0
 """Seconds for which everything is left alone after it was last written."""
 
+_WITHIN = lease.LIVE / 2
+"""Seconds after which an announcement is about to expire and protects nobody."""
+
 _OF_SEGMENT = re.compile(r"(?:segments/(?P<segment>[^/]+)\.zarr|summaries/(?P<summary>[^/]+))/")
 _BATCH = 100
 
@@ -95,8 +98,7 @@ def _collect(files: Files, grace: float) -> list[Garbage]:
             if garbage.kind == "segment" and garbage.name in claimed:
                 continue
             for start in range(0, len(garbage.objects), _BATCH):
-                # An announcement that has expired protects nobody.
-                if time.monotonic() - began > lease.LIVE / 2:
+                if time.monotonic() - began > _WITHIN:
                     raise InterruptedRunError(f"{files.url(own)}: removing takes longer than announced; run again")
                 files.remove(garbage.objects[start : start + _BATCH])
             removed.append(garbage)

@@ -169,10 +169,14 @@ def create(segment: Segment, tables: Tables) -> dict[str, str]:
     objects = _objects(segment, tables)
     manifest = canonical({name: digest(data) for name, data in objects.items()})
     digests = {"metadata": digest(objects["zarr.json"]), "tables": tables_digest(tables), "manifest": digest(manifest)}
-    if not check_objects(segment, digests):
-        return digests
-    segment.files.put({f"{segment.name}/{name}": data for name, data in objects.items()})
-    segment.files.put({f"{segment.name}/{MANIFEST}": manifest})
+    placed = {f"{segment.name}/{name}": data for name, data in (*objects.items(), (MANIFEST, manifest))}
+    listing = segment.files.list(segment.name)
+    there = segment.files.read_many([name for name in placed if name in listing])
+    missing = {name: data for name, data in placed.items() if there.get(name) != data}
+    last = missing.pop(f"{segment.name}/{MANIFEST}", None)
+    segment.files.put(missing)
+    if last is not None:
+        segment.files.put({f"{segment.name}/{MANIFEST}": last})
     return digests
 
 

@@ -1,0 +1,191 @@
+"""Random histories of a database, with deaths at any write, against a model of what it should hold."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import dask
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, Phase, note, settings
+from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
+
+import filterdb as fdb
+from filterdb import errors
+from filterdb.store import lease
+from tests.faults.crash import CrashError, mutations
+from tests.models import chain, weights
+
+MODELS = "abcde"
+TASKS = ["detection", "segmentation", "unknown"]
+ROWS = {name: (3 + i) * 4 for i, name in enumerate(MODELS)}
+
+State = dict[str, str]
+"""Model → task."""
+
+
+class History(RuleBasedStateMachine):
+    """`now`: what the newest snapshot should hold; `past`: what every snapshot that was seen held."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = Path(tempfile.mkdtemp(prefix="filterdb-history-"))
+        self.url = self.folder / "db"
+        self.now: State = {}
+        self.past: dict[int, State] = {}
+        self.tags: dict[str, int] = {}
+        self.patch = pytest.MonkeyPatch()
+        self.patch.setattr(lease, "LIVE", -1.0)  # who has died owns nothing from then on
+        self.patch.setattr(os, "fsync", lambda _: None)  # processes die here, machines do not
+        self.config = dask.config.set(scheduler="synchronous")
+        for i, name in enumerate(MODELS):
+            chain(self.folder / f"{name}.onnx", weights(4, 3 + i, seed=i))
+
+    def teardown(self) -> None:
+        self.config.__exit__(None, None, None)
+        self.patch.undo()
+        shutil.rmtree(self.folder)
+
+    def attempt(self, act: Callable[[], object], after: State, crash: tuple[int, bool] | None) -> None:
+        """Do something that leads to `after`; with a crash, to what was before or to `after`, nothing between."""
+        try:
+            if crash is None:
+                act()
+            else:
+                with mutations(crash[0], after=crash[1]) as counted:
+                    act()
+                note(f"ended after {counted.count} writes")
+            self.now = after
+        except CrashError as death:
+            note(f"died at {death}")
+            if self.seen() == after:
+                self.now = after
+        self.check()
+
+    def seen(self) -> State:
+        """What the newest snapshot holds."""
+        try:
+            db = fdb.open(self.url)
+        except errors.StoreMissingError:
+            return {}
+        return dict(zip(db.models["model"].values, db.models["task"].values, strict=True))
+
+    def check(self) -> None:
+        assert self.seen() == self.now
+        if not self.now and not self.past:
+            return
+        db = fdb.open(self.url)
+        self.past.setdefault(db.snapshot, dict(self.now))
+        assert db.counts["filters"] == sum(ROWS[name] for name in self.now)
+        index = db.dataset["model_index"].values
+        filters, sizes = db.dataset.filters.values, db.dataset["row_size"].values
+        bounds = np.concatenate([[0], np.cumsum(sizes)])
+        for layer, model in enumerate(index):
+            name = str(db.models["model"].values[model])
+            expected = weights(4, 3 + MODELS.index(name), seed=MODELS.index(name)).reshape(-1, 9)
+            np.testing.assert_array_equal(filters[bounds[layer] : bounds[layer + 1]], expected)
+
+    crashes = st.none() | st.tuples(st.integers(0, 110), st.booleans())
+
+    @rule(names=st.sets(st.sampled_from(MODELS), min_size=1), task=st.sampled_from(TASKS), crash=crashes)
+    def ingest(self, names: set[str], task: str, crash: tuple[int, bool] | None) -> None:
+        rows = "".join(f"{name}.onnx,{name},{task}\n" for name in sorted(names))
+        (self.folder / "list.csv").write_text(f"path,name,task\n{rows}")
+
+        def act() -> None:
+            fdb.ingest(self.url, catalog=self.folder / "list.csv", chunk_rows=7)
+
+        if any(self.now.get(name, task) != task for name in names):
+            with pytest.raises(errors.InputError, match="relabel"):
+                act()
+            self.check()
+            return
+        self.attempt(act, {**self.now, **dict.fromkeys(names, task)}, crash)
+
+    @precondition(lambda self: self.now)
+    @rule(data=st.data(), crash=crashes)
+    def remove(self, data: st.DataObject, crash: tuple[int, bool] | None) -> None:
+        name = data.draw(st.sampled_from(sorted(self.now)))
+        after = {other: task for other, task in self.now.items() if other != name}
+        self.attempt(lambda: fdb.remove(fdb.open(self.url), [name]), after, crash)
+
+    @precondition(lambda self: self.now)
+    @rule(data=st.data(), task=st.sampled_from(TASKS), crash=crashes)
+    def relabel(self, data: st.DataObject, task: str, crash: tuple[int, bool] | None) -> None:
+        name = data.draw(st.sampled_from(sorted(self.now)))
+        (self.folder / "labels.csv").write_text(f"name,task\n{name},{task}\n")
+        act = lambda: fdb.relabel(fdb.open(self.url), self.folder / "labels.csv")  # noqa: E731
+        self.attempt(act, {**self.now, name: task}, crash)
+
+    @precondition(lambda self: self.past)
+    @rule(crash=crashes)
+    def compact(self, crash: tuple[int, bool] | None) -> None:
+        self.attempt(lambda: fdb.compact(fdb.open(self.url), chunk_rows=50), dict(self.now), crash)
+
+    @precondition(lambda self: sum(ROWS[name] for name in self.now) > 9)
+    @rule(crash=crashes)
+    def reduce(self, crash: tuple[int, bool] | None) -> None:
+        self.attempt(lambda: fdb.drift(fdb.open(self.url), by="model"), dict(self.now), crash)
+
+    @precondition(lambda self: self.past)
+    @rule(crash=crashes)
+    def gc(self, crash: tuple[int, bool] | None) -> None:
+        self.attempt(lambda: fdb.gc(self.url, delete=True, grace=-1), dict(self.now), crash)
+        if crash is None:
+            assert fdb.gc(self.url, grace=-1) == []
+
+    @precondition(lambda self: self.past)
+    @rule(name=st.sampled_from(["one", "two"]))
+    def tag(self, name: str) -> None:
+        db = fdb.open(self.url)
+        if name in self.tags:
+            assert db.state.tags[name] == self.tags[name]
+            return
+        self.tags[name] = db.snapshot
+        fdb.tag(db, name)
+        self.check()
+
+    @precondition(lambda self: self.past)
+    @rule(data=st.data())
+    def look_back(self, data: st.DataObject) -> None:
+        number = data.draw(st.sampled_from(sorted(self.past)))
+        db = fdb.open(self.url, number)
+        found = dict(zip(db.models["model"].values, db.models["task"].values, strict=True))
+        assert found == self.past[number]
+        assert db.dataset.filters.values.shape == (sum(ROWS[name] for name in found), 9)
+
+    @precondition(lambda self: self.past)
+    @rule()
+    def verify(self) -> None:
+        assert fdb.verify(fdb.open(self.url), deep=True).problems == []
+
+
+def run(examples: int) -> None:
+    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+        History,
+        settings=settings(
+            max_examples=examples,
+            stateful_step_count=40,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+            phases=[Phase.explicit, Phase.reuse, Phase.generate],  # a step takes too long to shrink by the hundred
+        ),
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_histories() -> None:
+    run(10)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+def test_many_histories() -> None:
+    """Thousands of steps."""
+    run(100)
