@@ -61,6 +61,8 @@ class Session:
         if self._started:
             return
         self._started = True
+        for name in ("distributed", "distributed.client", "distributed.comm", "tornado", "asyncio"):
+            logging.getLogger(name).setLevel(self.log_level)
         if self.threads is not None:
             self._stack.enter_context(dask.config.set(scheduler="threads", num_workers=self.threads))
             return

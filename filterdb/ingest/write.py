@@ -91,10 +91,13 @@ def _columns(partition: Partition, buffer: np.ndarray) -> Iterator[np.ndarray]:
 def _fill(buffer: np.ndarray, first: int, piece: Piece, limits: Limits) -> int:
     """Copy a model's rows into the buffer, whose first row is the segment's row `first`."""
     filled = 0
-    wanted = [
-        (name, max(first - start, 0), min(first + len(buffer) - start, size))
-        for name, start, size in zip(piece.names, piece.starts, piece.sizes, strict=True)
-    ]
+    last = first + len(buffer)
+    layers = zip(piece.names, piece.checksums, piece.sizes, piece.starts, strict=True)
+    # Where some chunks were there, not all that overlaps the task overlaps the buffer.
+    here = [layer for layer in layers if layer[3] < last and first < layer[3] + layer[2]]
+    if not here:
+        return 0
+    wanted = [(name, max(first - start, 0), min(last - start, size)) for name, _, size, start in here]
     request = {"do": "filters", "wanted": wanted}
     with (
         local_copy(piece.source.url) as local,
@@ -102,9 +105,7 @@ def _fill(buffer: np.ndarray, first: int, piece: Piece, limits: Limits) -> int:
         reading(piece.source, local, limits, request) as (channel, _),
     ):
         channel.send({"go": True})
-        for (name, begin, end), size, checksum, start in zip(
-            wanted, piece.sizes, piece.checksums, piece.starts, strict=True
-        ):
+        for (name, begin, end), (_, checksum, size, start) in zip(wanted, here, strict=True):
             if channel.receive() != {"rows": size, "checksum": checksum}:
                 raise InputError(
                     f"model {piece.source.id!r} layer {name!r}: expected the weights that the scan saw, got others; "

@@ -35,7 +35,11 @@ def remove(db: Database, models: Iterable[str]) -> Database:
                     del without[key]
             else:
                 kept.append(entry)
-        return head.next("remove", segments=tuple(kept), without=tuple(without.values()))
+        rows = snapshots.read_labels(db.files, head.labels)
+        # A model of this name that comes again comes with a row of its own.
+        left = {model: row for model, row in rows.items() if model not in wanted}
+        labels = head.labels if len(left) == len(rows) else snapshots.write_labels(db.files, left) if left else None
+        return head.next("remove", segments=tuple(kept), without=tuple(without.values()), labels=labels)
 
     return _committed(db, build)
 

@@ -18,10 +18,16 @@ from typing import Any
 
 import fsspec
 from aiohttp import ClientError as HttpError
-from botocore.exceptions import BotoCoreError, ClientError, CredentialRetrievalError, NoCredentialsError
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    CredentialRetrievalError,
+    FlexibleChecksumError,
+    NoCredentialsError,
+)
 from fsspec.asyn import sync
 
-from filterdb.errors import StoreError, StoreMissingError, UsageError
+from filterdb.errors import DamageError, StoreError, StoreMissingError, UsageError
 
 TRIES = 3
 """How often a request is made before its error counts."""
@@ -142,6 +148,10 @@ def store_error(action: str, url: str, error: BaseException) -> StoreError:
     if isinstance(error, StoreError):
         return error
     said = " ".join(str(error).split())[:200] or type(error).__name__
+    if isinstance(error, FlexibleChecksumError):
+        return DamageError(
+            f"{action} {url}: expected the bytes that were put, got others ({said}); restore it from a copy"
+        )
     refused = isinstance(error, PermissionError | NoCredentialsError | CredentialRetrievalError)
     remedy = "check the credentials and rights" if refused else "check the store, run again"
     return StoreError(f"{action} {url}: the store refused or failed ({said}); {remedy}")

@@ -174,16 +174,16 @@ def read(files: Files, number: int) -> Snapshot:
 def _decode(data: bytes, number: int, url: str) -> Snapshot:
     try:
         content = json.loads(data)
-        if content.get("format") not in schema.READABLE:
-            newer = isinstance(content.get("format"), int) and content["format"] > schema.FORMAT
-            raise UsageError(
-                f"{url}: expected store format {' or '.join(map(str, schema.READABLE))}, got {content.get('format')}; "
-                + ("install a newer filterdb: pip install --upgrade filterdb" if newer else "restore it from a copy")
-            )
+        # The digest first: a format that nobody knows may be a flipped bit. Every format has it in the same place.
         expected = content.pop("sha256")
         if digest(canonical(content)) != expected:
             raise DamageError(
                 f"{url}: expected content with SHA-256 {expected[:16]}…, got another; restore it from a copy"
+            )
+        if content["format"] not in schema.READABLE:
+            raise UsageError(
+                f"{url}: expected store format {' or '.join(map(str, schema.READABLE))}, got {content['format']}; "
+                "install a newer filterdb: pip install --upgrade filterdb"
             )
         if content["number"] != number:
             raise DamageError(f"{url}: expected snapshot {number}, got {content['number']}; restore it from a copy")
@@ -212,7 +212,7 @@ def commit(files: Files, base: Snapshot | None, build: Build) -> Snapshot:
             assert base is not None
             return base
         if files.create(name_of(wanted.number), wanted.to_json()):
-            _mark(files, wanted.number)
+            mark(files, wanted.number)
             return wanted
         base = read(files, wanted.number)
     raise ConflictError(
@@ -220,9 +220,16 @@ def commit(files: Files, base: Snapshot | None, build: Build) -> Snapshot:
     )
 
 
-def _mark(files: Files, number: int) -> None:
-    """Say that snapshots up to this one were committed: a writer that was killed may have left the last unmarked."""
-    marked = files.list("snapshots")
+def mark(files: Files, number: int) -> None:
+    """Say that snapshots up to this one were committed: a writer that was killed may have left the last unmarked.
+
+    A store that refuses is told of, no more: the snapshot is committed all the same.
+    """
+    try:
+        marked = files.list("snapshots")
+    except StoreError as error:
+        log.warning("snapshot %d is committed, but not marked: %s", number, error)
+        return
     for one in range(number + 1):
         if mark_of(one) not in marked:
             try:

@@ -13,7 +13,9 @@ import shutil
 import signal
 import sys
 import tempfile
+import traceback
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -55,22 +57,25 @@ def counting_requests(at: int | None) -> list[int]:
     count = [0]
 
     def one(act: Callable[[], Any]) -> Any:
-        for moment in range(2):
-            if count[0] == at:
-                os.kill(os.getpid(), signal.SIGKILL)
-            count[0] += 1
-            result = act() if moment == 0 else result
+        step()
+        result = act()
+        step()
         return result
+
+    def step() -> None:
+        if count[0] == at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        count[0] += 1
 
     create, put, remove = Files.create, Files.put, Files.remove
     Files.create = lambda files, name, data: one(lambda: create(files, name, data))  # type: ignore[method-assign]
 
     def each(files: Files, objects: Mapping[str, bytes | bytearray]) -> None:
         for name, data in objects.items():
-            one(lambda name=name, data=data: put(files, {name: data}))  # type: ignore[misc]
+            one(partial(put, files, {name: data}))
 
     Files.put = each  # type: ignore[method-assign]
-    Files.remove = lambda files, names: [one(lambda: remove(files, [name])) for name in names] and None  # type: ignore[method-assign]
+    Files.remove = lambda files, names: [one(partial(remove, files, [name])) for name in names] and None  # type: ignore[method-assign]
     return count
 
 
@@ -87,6 +92,8 @@ def child(work: Callable[[], Any]) -> tuple[int, Any]:
                 result = work()
             os.write(outer, json.dumps(result).encode())
             code = 0
+        except BaseException:  # noqa: BLE001 - the parent tells, from stderr
+            traceback.print_exc()
         finally:
             os._exit(code)
     os.close(outer)
@@ -122,7 +129,7 @@ def times(url: str) -> dict[str, float]:
     return {name: entry.modified for name, entry in Files.at(url).entries("").items()}
 
 
-def main() -> None:
+def main() -> None:  # noqa: PLR0915
     where, folder, first, step = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
     chain(folder / "a.onnx", weights(4, 5, seed=1))
     chain(folder / "b.onnx", weights(6, 5, seed=2), weights(3, 6, seed=3))

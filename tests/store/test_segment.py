@@ -17,6 +17,7 @@ from filterdb import schema
 from filterdb.errors import DamageError, UsageError
 from filterdb.store import files
 from filterdb.store import segment as segments
+from filterdb.store.canonical import canonical, digest
 from filterdb.store.files import Files
 from tests.models import chain, weights
 
@@ -242,7 +243,9 @@ def test_an_edited_snapshot(copy: Path) -> None:
 
 def test_a_snapshot_of_another_format(copy: Path) -> None:
     path = max((copy / "snapshots").glob("*.json"))
-    path.write_text(path.read_text().replace('"format":2', '"format":99'))
+    content = json.loads(path.read_text()) | {"format": 99}
+    del content["sha256"]
+    path.write_bytes(canonical({**content, "sha256": digest(canonical(content))}))
     with pytest.raises(UsageError, match="expected store format 1 or 2, got 99; install a newer filterdb: pip install"):
         fdb.open(copy)
 

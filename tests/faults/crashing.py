@@ -1,0 +1,57 @@
+"""A reader of models that crashes for files of certain names: what a hole in a parser would do."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from filterdb.extract.sandbox import Channel
+from filterdb.ingest import reading
+
+
+def _memory() -> None:
+    held = []
+    while True:
+        held.append(bytearray(2**24))
+
+
+def _cpu() -> None:
+    while True:
+        pass
+
+
+FAULTS: dict[str, Any] = {
+    "segfault": lambda: ctypes.string_at(0),
+    "abort": os.abort,
+    "memory": _memory,
+    "cpu": _cpu,
+    "sleep": lambda: time.sleep(600),
+    "exit": lambda: os._exit(3),
+}
+
+
+class _Faulty:
+    """A channel whose request makes the process crash."""
+
+    def __init__(self, inner: Channel) -> None:
+        self.inner = inner
+
+    def receive(self) -> Any:
+        request = self.inner.receive()
+        stem = Path(request["path"]).stem if "path" in request else ""
+        if stem == "nonsense":
+            self.inner._end.sendall(b"\xff" * 64)
+        if stem in FAULTS:
+            FAULTS[stem]()
+        return request
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+
+def serve(channel: Channel) -> None:
+    """As the real one, but for the fault."""
+    reading.serve(_Faulty(channel))  # type: ignore[arg-type]
