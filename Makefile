@@ -5,10 +5,11 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export PYTHONHASHSEED := 0
 
-.PHONY: help demo test quick lint format lock bench bench-full clean
+.PHONY: help demo test quick faults lint format lock bench bench-full clean
 help:
 	@echo "make demo    the whole path on real models, in filterdb-demo/"
 	@echo "make test    every check: lint, types, floors, tests (about 10 minutes on 2 cores)"
+	@echo "make faults  the long enumerations: kills, damage, histories (about 20 minutes)"
 	@echo "make quick   the inner loop: lint and the tests that are not slow"
 	@echo "make lint    ruff, mypy, import-linter"
 	@echo "make format  ruff's formatter and safe fixes"
@@ -28,10 +29,13 @@ demo: $(STAMP)
 	$(BIN)/filterdb demo
 
 test: $(STAMP) lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not soak"
+
+faults: $(STAMP)
+	$(BIN)/python -m pytest -m soak
 
 quick: $(STAMP) lint
-	$(BIN)/python -m pytest -q -x -m "not slow"
+	$(BIN)/python -m pytest -q -x -m "not slow and not soak"
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -4,19 +4,33 @@ from __future__ import annotations
 
 import glob
 import hashlib
+import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-from filterdb.errors import InputError, StoreError, StoreMissingError
+from filterdb.errors import InputError, ModelError, StoreError, StoreMissingError
+from filterdb.extract.sandbox import open_inside
 from filterdb.store import remote
 from filterdb.store.files import local_path
 from filterdb.store.remote import is_remote, retried, store_errors
 
 FETCH_SECONDS = 1800.0
 """How long fetching a model may take."""
+
+MAX_COMPANIONS = 10_000
+"""Files of external data that a model may have."""
+
+MAX_COMPANION_BYTES = 64 * 2**30
+"""Bytes of all of them together."""
+
+MAX_KEY = 512
+"""Bytes of the name of one that is fetched; S3 takes 1,024 with the folder's."""
+
+_ACTIVE = frozenset("%?#\\*[]")
+"""Characters that mean something in a URL, or to what reads one."""
 
 
 def expand(source: str, suffix: str = ".onnx") -> list[str]:
@@ -77,29 +91,77 @@ def local_copy(url: str) -> Iterator[LocalInput]:
 
 @dataclass(frozen=True, slots=True)
 class LocalInput:
-    """An input file here, and the URL it was brought from (None: it lies here)."""
+    """An input file here, and the URL it was brought from (None: it lies here).
+
+    Its companions are the files of its external data, named relative to the folder of `path`. Where `path` is a link
+    they lie beside the link: they are looked for in the folder where the model was named, not where the link leads.
+    Companions themselves are plain files: a link, soft or hard, could lead to any file that the user may read.
+    """
 
     path: Path
     origin: str | None
 
+    def companions(self, names: Iterable[str]) -> list[str]:
+        """Which of the names are companions, brought here, each file once. Raises ModelError for too many or too much.
+
+        Names that lead out of the folder, and of what is no plain file, are left out.
+        """
+        distinct = list(dict.fromkeys(str(PurePosixPath(name)) for name in names))
+        if len(distinct) > MAX_COMPANIONS:
+            raise ModelError(f"{self.path}: expected at most {MAX_COMPANIONS:,} files of external data, got more")
+        found: dict[tuple[int, int], tuple[str, int]] = {}
+        for name in distinct:
+            if self.bring(name) is not None and (status := self._status(name)) is not None:
+                found.setdefault((status.st_dev, status.st_ino), (name, status.st_size))
+        if sum(size for _, size in found.values()) > MAX_COMPANION_BYTES:
+            size = MAX_COMPANION_BYTES // 2**30
+            raise ModelError(f"{self.path}: expected at most {size} GiB of external data, got more")
+        return [name for name, _ in found.values()]
+
     def bring(self, companion: str) -> Path | None:
-        """A file beside it, fetched if need be; None where `companion` does not stay inside its folder or is absent."""
+        """A companion, fetched if need be; None where it is none, or absent."""
         target = self.path.parent / companion
-        if Path(companion).is_absolute() or ".." in Path(companion).parts or "\0" in companion:
-            return None
         try:
-            if self.origin is not None and not target.exists():
+            if self.origin is not None and _is_key(companion) and not target.exists():
                 url = f"{self.origin.rsplit('/', 1)[0]}/{companion}"
                 target.parent.mkdir(parents=True, exist_ok=True)
                 with store_errors("fetching", url):
                     retried(lambda: remote.call(url, "get_file", url, str(target), seconds=FETCH_SECONDS))
-            return target if target.is_file() else None
         except StoreMissingError:
             return None
         except StoreError:
             raise
         except (OSError, ValueError):
             return None  # no name that a disk can have: the tensor cannot be read, the model can
+        return None if self._status(companion) is None else target
+
+    def _status(self, companion: str) -> os.stat_result | None:
+        try:
+            handle = open_inside(self.path.parent, companion)
+        except (OSError, ValueError):
+            return None
+        try:
+            return os.fstat(handle)
+        finally:
+            os.close(handle)
+
+    def digest(self, companions: list[str]) -> str:
+        """SHA-256 of the file, or of the digests of it and its companions. Raises ModelError where one is gone."""
+        digests = [file_digest([self.path])]
+        for name in companions:
+            try:
+                with os.fdopen(open_inside(self.path.parent, name), "rb") as file:
+                    digests.append(hashlib.file_digest(file, "sha256").hexdigest())
+            except (OSError, ValueError) as error:
+                raise ModelError(f"{self.path}: its external data {name!r} cannot be read: {error}") from error
+        return _joined(digests)
+
+
+def _is_key(name: str) -> bool:
+    """Whether a name can be asked for below a URL and stays there, whatever a server makes of dots and escapes."""
+    parts = PurePosixPath(name).parts
+    inside = bool(parts) and not name.startswith("/") and ".." not in parts
+    return inside and len(name.encode("utf-8", "replace")) <= MAX_KEY and name.isprintable() and not set(name) & _ACTIVE
 
 
 def file_digest(paths: list[Path]) -> str:
@@ -108,4 +170,8 @@ def file_digest(paths: list[Path]) -> str:
     for path in paths:
         with store_errors("reading", str(path)), path.open("rb") as file:
             digests.append(hashlib.file_digest(file, "sha256").hexdigest())
+    return _joined(digests)
+
+
+def _joined(digests: list[str]) -> str:
     return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()

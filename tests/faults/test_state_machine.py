@@ -181,11 +181,11 @@ def run(examples: int) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_histories() -> None:
-    run(10)
+    run(6)
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(3600)
 def test_many_histories() -> None:
     """Thousands of steps."""
-    run(100)
+    run(60)
