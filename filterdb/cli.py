@@ -167,6 +167,32 @@ def _mode(command: Command) -> Command:
     )(command)
 
 
+def _limits(command: Command) -> Command:
+    """What reading a stranger's file may take; the command gets the Limits."""
+
+    @functools.wraps(command)
+    def wrapped(model_memory: int, model_seconds: float, **kwargs: Any) -> Any:
+        return command(limits=Limits(model_memory * 2**20, model_seconds), **kwargs)
+
+    default = Limits()
+    wrapped = click.option(
+        "--model-seconds",
+        type=click.FloatRange(1),
+        default=default.seconds,
+        show_default=True,
+        metavar="S",
+        help=f"CPU time for reading a file, and 1 s more for every {default.rate / 1e6:.0f} MB.",
+    )(wrapped)
+    return click.option(
+        "--model-memory",
+        type=click.IntRange(1),
+        default=default.memory // 2**20,
+        show_default=True,
+        metavar="MIB",
+        help="Memory for reading a file; one that takes more is rejected.",
+    )(wrapped)
+
+
 def _answer(answer: answers.Answer, as_json: bool, table: Callable[[answers.Answer], None]) -> None:
     if as_json:
         click.echo(json.dumps(answers.plain(answer), allow_nan=False, ensure_ascii=False))
@@ -205,34 +231,12 @@ def demo_command(folder: Path, as_json: bool) -> None:
     show_default=True,
     help="Filters in a chunk.",
 )
-@click.option(
-    "--model-memory",
-    type=click.IntRange(1),
-    default=Limits().memory // 2**20,
-    show_default=True,
-    metavar="MIB",
-    help="Memory for reading a model; one that takes more is rejected.",
-)
-@click.option(
-    "--model-seconds",
-    type=click.FloatRange(1),
-    default=Limits().seconds,
-    show_default=True,
-    metavar="S",
-    help="CPU time for reading a model, and 1 s more for every 20 MB.",
-)
+@_limits
 @_place
 def ingest(
-    db: str,
-    sources: tuple[str, ...],
-    catalog: str | None,
-    chunk_rows: int,
-    model_memory: int,
-    model_seconds: float,
-    as_json: bool,
+    db: str, sources: tuple[str, ...], catalog: str | None, chunk_rows: int, limits: Limits, as_json: bool
 ) -> None:
     """Read ONNX files, folders, globs or URLs (or every row of a catalog) into DB."""
-    limits = Limits(model_memory * 2**20, model_seconds)
     done = fdb.ingest(db, sources, catalog=catalog, chunk_rows=chunk_rows, limits=limits)
     for reason in done.rejected.values():
         click.echo(f"filterdb: rejected {tables.printable(reason)}", err=True)
@@ -251,10 +255,13 @@ def ingest(
     help="Metadata from the two CSV tables of the authors' tool, not from FILE.",
 )
 @click.option("--chunk-rows", type=click.IntRange(1), default=schema.CHUNK_ROWS, show_default=True)
+@_limits
 @_place
-def import_hdf5(db: str, file: Path, csv: tuple[Path, Path] | None, chunk_rows: int, as_json: bool) -> None:
+def import_hdf5(
+    db: str, file: Path, csv: tuple[Path, Path] | None, chunk_rows: int, limits: Limits, as_json: bool
+) -> None:
     """The published data set of the CVPR 2022 paper (HDF5) into DB, as one segment."""
-    done = fdb.import_hdf5(db, file, tables=csv, chunk_rows=chunk_rows)
+    done = fdb.import_hdf5(db, file, tables=csv, chunk_rows=chunk_rows, limits=limits)
     _answer(answers.ingested(done), as_json, tables.ingested)
 
 

@@ -52,8 +52,6 @@ def add(segment: Segment, tables: Tables, filler: Filler, base: Snapshot | None,
     before all of it is there; after a failure nothing is removed.
     """
     files = segment.files
-    if base is None:
-        files.probe()
     with lease.writing(files, segment.id):
         digests = segments.create(segment, tables)
         for reduction, part in zip(TAKEN, _write(segment, tables, filler), strict=True):

@@ -9,6 +9,7 @@ import math
 import os
 import uuid
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,7 +19,7 @@ import numpy as np
 
 from filterdb import cluster, plan, schema
 from filterdb.cluster import Memory
-from filterdb.errors import InputError, MissingExtraError, ModelError
+from filterdb.errors import InputError, MissingExtraError
 from filterdb.extract.constants import ODD
 from filterdb.extract.layers import filters_hash
 from filterdb.extract.published import PublishedLayer, PublishedModel
@@ -84,25 +85,8 @@ class PublishedFile:
             channel.receive_into(rows)
         return rows
 
-    def _reading(self, size: int) -> Any:
-        return _as_input(sandbox(READER).reading(self.path, size, self.limits))
-
-
-class _as_input:  # noqa: N801 - a context manager
-    """ModelError, which quarantines one of many, is here the whole input's error."""
-
-    def __init__(self, inner: Any) -> None:
-        self.inner = inner
-
-    def __enter__(self) -> Channel:
-        channel: Channel = self.inner.__enter__()
-        return channel
-
-    def __exit__(self, *raised: Any) -> Any:
-        try:
-            return self.inner.__exit__(*raised)
-        except ModelError as error:
-            raise InputError(str(error)) from error
+    def _reading(self, size: int) -> AbstractContextManager[Channel]:
+        return sandbox(READER).reading(self.path, size, self.limits)
 
 
 def _answer(channel: Channel) -> dict[str, Any]:
