@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,8 @@ from filterdb.store.collect import Garbage
 from filterdb.store.database import Database
 
 Answer = dict[str, Any]
+
+_CONTROL = re.compile("[\x7f-\x9f\u2028\u2029]")
 
 
 def plain(value: Any) -> Any:
@@ -32,6 +35,12 @@ def plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
+
+
+def to_json(answer: Answer) -> str:
+    """One line of JSON. Control characters of names are escaped, those above ASCII too: a terminal obeys them."""
+    text = json.dumps(plain(answer), allow_nan=False, ensure_ascii=False)
+    return _CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def head(db: Database) -> Answer:

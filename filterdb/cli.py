@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import logging
 import sys
 import traceback
@@ -195,7 +194,7 @@ def _limits(command: Command) -> Command:
 
 def _answer(answer: answers.Answer, as_json: bool, table: Callable[[answers.Answer], None]) -> None:
     if as_json:
-        click.echo(json.dumps(answers.plain(answer), allow_nan=False, ensure_ascii=False))
+        click.echo(answers.to_json(answer))
     else:
         table(answer)
 

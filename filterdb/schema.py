@@ -136,14 +136,13 @@ TABLES = (*LAYER_VARIABLES, *MODEL_VARIABLES, *SKIPPED_VARIABLES)
 
 def distinct(names: list[str]) -> list[str]:
     """Names told apart: a repeated one gets `#k`, k = 2, 3, …, unless another has that name of its own."""
-    taken: set[str] = set()
     own = set(names)
+    turns = dict.fromkeys(names, 0)
     found = []
     for name in names:
-        unique, k = name, 1
-        while unique in taken or (k > 1 and unique in own):
-            k += 1
-            unique = f"{name}#{k}"
-        taken.add(unique)
-        found.append(unique)
+        # Goes on where the last one of this name stopped: of many equal names none is tried again.
+        turns[name] += 1
+        while turns[name] > 1 and f"{name}#{turns[name]}" in own:
+            turns[name] += 1
+        found.append(name if turns[name] == 1 else f"{name}#{turns[name]}")
     return found

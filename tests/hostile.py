@@ -858,6 +858,7 @@ def _count_bombs(writer: Writer) -> None:
         bomb=True,
         odd=(GOOD,) * 20,
         or_else=("rejected", "skipped"),
+        layer="c000000",
     )
 
 

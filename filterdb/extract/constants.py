@@ -6,8 +6,10 @@ DequantizeLinear. Everything else is computed at run time, hence no trained para
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import ml_dtypes
@@ -15,8 +17,25 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 from onnx.checker import ValidationError
+from onnx.external_data_helper import uses_external_data
 
-from filterdb.extract.graph import Node, Value
+from filterdb.extract.graph import Node, Value, shortened, text
+from filterdb.extract.sandbox import open_inside
+
+MAX_WEIGHTS = 2**29
+"""Numbers of a weight (2 GiB in float32): one that says that it has more lies, or is no filter's."""
+
+MAX_RANK = 64
+"""Dimensions that an array can have."""
+
+MAX_CHAIN = 200
+"""Operators between a constant and its convolution."""
+
+MAX_STEPS = 10_000
+"""Values that are looked at for one weight: a value may be used twice by the next, and so on."""
+
+SMALL, ROOM = 2**20, 64 * 2**20
+"""Bytes of a constant that is kept once it is folded, and of all that are kept, for what uses it again."""
 
 
 class NotStoredError(Exception):
@@ -25,7 +44,7 @@ class NotStoredError(Exception):
     def __init__(self, code: str, reason: str) -> None:
         super().__init__(code, reason)
         self.code = code
-        self.reason = reason
+        self.reason = shortened(reason)
 
 
 ODD = (ValueError, TypeError, KeyError, IndexError, AttributeError, ArithmeticError, RecursionError, MemoryError)
@@ -34,8 +53,8 @@ ODD = (ValueError, TypeError, KeyError, IndexError, AttributeError, ArithmeticEr
 
 def one_line(error: BaseException, folder: Path) -> str:
     """An error of others' as the end of a line of ours; where the file lies just now is left out of it."""
-    text = " ".join(str(error).replace(f"{folder}/", "").replace(str(folder), ".").split())
-    return f"{type(error).__name__} {text[:200]}".strip()
+    said = " ".join(str(error).replace(f"{folder}/", "").replace(str(folder), ".").split())
+    return f"{type(error).__name__} {said[:200]}".strip()
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,64 +66,170 @@ class Constant:
     path: tuple[str, ...]
 
     def then(self, values: np.ndarray, step: str) -> Constant:
-        """The constant after one more operator."""
+        """The constant after one more operator. Raises NotStoredError for too many."""
+        if len(self.path) > MAX_CHAIN:
+            raise _too_far()
         return Constant(values, self.source_dtype, (*self.path, step))
 
 
-def fold(value: Value | None, folder: Path) -> Constant:
-    """The constant that `value` stands for; external data lies in `folder`. Raises NotStoredError where it is none."""
-    if value is None:
-        raise NotStoredError("missing", "the convolution has no weight input")
-    if isinstance(value.tensor, onnx.SparseTensorProto):
-        raise NotStoredError("sparse", "the weight is a sparse initializer")
-    if value.tensor is not None:
-        return _stored(value.tensor, folder, value.origin)
-    node = value.producer
-    if node is None:
-        raise NotStoredError("computed", f"the weight is {value.origin}")
-    if node.is_standard and node.op_type in _FOLDERS:
+def _too_far() -> NotStoredError:
+    return NotStoredError("unreadable", f"the weight lies behind more than {MAX_CHAIN} operators")
+
+
+@dataclass(slots=True)
+class Constants:
+    """The constants of a model, folded when asked for; its external data lies in `folder`."""
+
+    folder: Path
+    _kept: dict[Value, Constant] = field(default_factory=dict, repr=False)
+    _room: int = ROOM
+    _refused: dict[Value, NotStoredError] = field(default_factory=dict, repr=False)
+    _shapes: dict[Value, tuple[int, ...]] = field(default_factory=dict, repr=False)
+    _depth: int = 0
+    _steps: int = 0
+
+    def fold(self, value: Value | None) -> Constant:
+        """The constant that `value` stands for. Raises NotStoredError where it is none."""
+        if value is None:
+            raise NotStoredError("missing", "the convolution has no weight input")
+        if value in self._kept:
+            return self._kept[value]
+        if value in self._refused:
+            raise NotStoredError(self._refused[value].code, self._refused[value].reason)
+        outermost = not self._depth
+        self._steps = 0 if outermost else self._steps + 1
+        if self._steps > MAX_STEPS:
+            raise NotStoredError("unreadable", f"the weight takes more than {MAX_STEPS:,} steps to fold")
+        if self._depth > MAX_CHAIN:
+            raise _too_far()
+        self._depth += 1
         try:
-            return _FOLDERS[node.op_type](node, folder)
-        except ODD as error:
-            reason = f"the weight's {node.op_type} cannot be folded: {one_line(error, folder)}"
-            raise NotStoredError("unreadable", reason) from error
-    if node.is_standard and node.op_type == "ConstantOfShape":
-        raise NotStoredError("generated", "the weight is filled by ConstantOfShape")
-    raise NotStoredError("computed", f"the weight is computed at run time by {node.op_type}")
+            found = self._folded(value)
+        except NotStoredError as error:
+            if outermost:  # further in it may be the way so far that was too long
+                self._refused[value] = NotStoredError(error.code, error.reason)
+            raise
+        finally:
+            self._depth -= 1
+        if found.values.nbytes <= min(SMALL, self._room):
+            self._room -= found.values.nbytes
+            self._kept[value] = found
+        return found
 
+    def _folded(self, value: Value) -> Constant:
+        if isinstance(value.tensor, onnx.SparseTensorProto):
+            raise NotStoredError("sparse", "the weight is a sparse initializer")
+        if value.tensor is not None:
+            return _stored(value.tensor, self.folder, value.origin)
+        node = value.producer
+        if node is None:
+            raise NotStoredError("computed", f"the weight is {value.origin}")
+        if node.is_standard and node.op_type in _FOLDERS:
+            try:
+                return _FOLDERS[node.op_type](node, self)
+            except ODD as error:
+                reason = f"the weight's {node.op_type} cannot be folded: {one_line(error, self.folder)}"
+                raise NotStoredError("unreadable", reason) from error
+        if node.is_standard and node.op_type == "ConstantOfShape":
+            raise NotStoredError("generated", "the weight is filled by ConstantOfShape")
+        raise NotStoredError("computed", f"the weight is computed at run time by {node.op_type}")
 
-def rank_of(value: Value | None, folder: Path) -> int | None:
-    """Rank of a weight where it can be told without running the model; also for one that is not stored."""
-    if value is None:
-        return None
-    if isinstance(value.tensor, onnx.SparseTensorProto):
-        return len(value.tensor.dims)
-    if value.tensor is not None:
-        return len(value.tensor.dims)
-    node = value.producer
-    try:
-        if node is not None and node.is_standard and node.op_type == "ConstantOfShape":
-            return int(fold(node.input(0), folder).values.size)
-        return int(fold(value, folder).values.ndim)
-    except NotStoredError:
-        return None
+    def shape(self, value: Value | None) -> tuple[int, ...]:
+        """Shape of a weight; of a tensor read from its head, once its data are as long. Raises NotStoredError."""
+        if value is None or not isinstance(value.tensor, onnx.TensorProto):
+            return tuple(self.fold(value).values.shape)
+        if value not in self._shapes:
+            self._shapes[value] = _shape(value.tensor, self.folder)
+        return self._shapes[value]
+
+    def rank(self, value: Value | None) -> int | None:
+        """Rank of a weight where it can be told without running the model; also for one that is not stored."""
+        if value is None:
+            return None
+        if value.tensor is not None:
+            return len(value.tensor.dims)
+        node = value.producer
+        try:
+            if node is not None and node.is_standard and node.op_type == "ConstantOfShape":
+                return int(self.fold(node.input(0)).values.size)
+            return int(self.fold(value).values.ndim)
+        except NotStoredError:
+            return None
 
 
 def _stored(tensor: onnx.TensorProto, folder: Path, origin: str) -> Constant:
+    _shape(tensor, folder)
     try:
         values = numpy_helper.to_array(tensor, base_dir=str(folder))
-    except (*ODD, OSError, ValidationError) as error:
-        raise NotStoredError("unreadable", f"the weight's tensor cannot be read: {one_line(error, folder)}") from error
+    except (*ODD, OSError, RuntimeError, ValidationError) as error:  # RuntimeError: from C++, of file names
+        raise _unreadable(error, folder) from error
     return Constant(values, str(values.dtype), (origin,))
 
 
-def _constant(node: Node, folder: Path) -> Constant:
+def _unreadable(error: BaseException, folder: Path) -> NotStoredError:
+    return NotStoredError("unreadable", f"the weight's tensor cannot be read: {one_line(error, folder)}")
+
+
+def _shape(tensor: onnx.TensorProto, folder: Path) -> tuple[int, ...]:
+    """The shape that a tensor says it has. Raises NotStoredError where it cannot have it, or its data are not as long.
+
+    Readers further down take negative numbers for "as many as there are", and cut what is too long.
+    """
+    if len(tensor.dims) > MAX_RANK:
+        raise NotStoredError("unreadable", f"the weight's tensor says that it has rank {len(tensor.dims):,}")
+    shape = tuple(map(int, tensor.dims))
+    if min(shape, default=0) < 0 or math.prod(shape) > MAX_WEIGHTS:
+        raise NotStoredError("unreadable", f"the weight's tensor says that it has shape {shape}")
+    dtype = _dtype(tensor.data_type)
+    if dtype.kind == "O":
+        raise NotStoredError("dtype", "the weight's tensor is one of text")
+    try:
+        expected, found = _lengths(tensor, math.prod(shape), dtype, folder)
+    except (*ODD, OSError) as error:
+        raise _unreadable(error, folder) from error
+    if expected != found:
+        reason = f"the weight's tensor has data of length {found}, {dtype.name} of shape {shape} has {expected}"
+        raise NotStoredError("unreadable", reason)
+    return shape
+
+
+_BITS = {"int2": 2, "uint2": 2, "int4": 4, "uint4": 4, "float4_e2m1fn": 4, "float6_e2m3fn": 6, "float6_e3m2fn": 6}
+"""Types whose numbers are packed into bytes."""
+
+
+def _lengths(tensor: onnx.TensorProto, count: int, dtype: np.dtype, folder: Path) -> tuple[int, int]:
+    """How long a tensor's data have to be, and are: in bytes, or in entries of the field that they stand in."""
+    packed = -(-count * _BITS.get(dtype.name, 8 * dtype.itemsize) // 8)
+    if uses_external_data(tensor):
+        return packed, _external_length(tensor, folder)
+    if tensor.HasField("raw_data"):
+        return packed, len(tensor.raw_data)
+    entries = packed if _BITS.get(dtype.name) in {2, 4} else 2 * count if dtype.kind == "c" else count
+    return entries, len(getattr(tensor, helper.tensor_dtype_to_field(tensor.data_type)))
+
+
+def _external_length(tensor: onnx.TensorProto, folder: Path) -> int:
+    """Bytes of a tensor's external data. Raises OSError or ValueError where they are not there."""
+    said = {entry.key: entry.value for entry in tensor.external_data}
+    handle = open_inside(folder, text(said.get("location", "")))
+    try:
+        size = os.fstat(handle).st_size
+    finally:
+        os.close(handle)
+    offset = int(said.get("offset", 0))
+    length = int(said.get("length", size - offset))
+    if min(offset, length) < 0 or offset + length > size:
+        raise ValueError(f"external data from {offset}, {length} bytes long, in a file of {size} bytes")
+    return length
+
+
+def _constant(node: Node, constants: Constants) -> Constant:
     # By its name here: inside a function the attribute may be one of the call's, under another name.
     name, attribute = next(iter(node.attributes.items()), ("nothing", None))
     if attribute is None or name == "sparse_value":
         raise NotStoredError("sparse", f"the weight is a Constant node with {name}")
     if name == "value":
-        return _stored(attribute.t, folder, "Constant")
+        return _stored(attribute.t, constants.folder, "Constant")
     dtype = {"value_float": "f4", "value_floats": "f4", "value_int": "i8", "value_ints": "i8"}.get(name)
     if dtype is None:
         raise NotStoredError("dtype", f"the weight is a Constant node with {name}")
@@ -112,13 +237,13 @@ def _constant(node: Node, folder: Path) -> Constant:
     return Constant(values, str(values.dtype), ("Constant",))
 
 
-def _identity(node: Node, folder: Path) -> Constant:
-    constant = fold(node.input(0), folder)
+def _identity(node: Node, constants: Constants) -> Constant:
+    constant = constants.fold(node.input(0))
     return constant.then(constant.values, "Identity")
 
 
-def _cast(node: Node, folder: Path) -> Constant:
-    constant = fold(node.input(0), folder)
+def _cast(node: Node, constants: Constants) -> Constant:
+    constant = constants.fold(node.input(0))
     target = _cast_target(node)
     # float8 and 4-bit targets saturate and round in ways of their own: no exporter casts a weight to them.
     if target not in _CASTABLE:
@@ -134,11 +259,15 @@ def _cast_target(node: Node) -> np.dtype:
     return _dtype(node.integer("to", 0))
 
 
-def _reshape(node: Node, folder: Path) -> Constant:
-    constant = fold(node.input(0), folder)
+def _reshape(node: Node, constants: Constants) -> Constant:
+    constant = constants.fold(node.input(0))
     shape = node.integers("shape")  # opset 1 to 4
     if shape is None:
-        shape = [int(n) for n in fold(node.input(1), folder).values.ravel()]
+        given = constants.fold(node.input(1)).values
+        shape = [int(n) for n in given.ravel()[: MAX_RANK + 1]]
+    # NumPy would take any negative number for the rest, and shapes of any length.
+    if len(shape) > MAX_RANK or min(shape, default=0) < -1 or shape.count(-1) > 1:
+        raise NotStoredError("unreadable", f"the weight is reshaped to {shape}, which is no shape")
     if not node.integer("allowzero", 0):
         old = constant.values.shape
         shape = [old[i] if n == 0 and i < len(old) else n for i, n in enumerate(shape)]
@@ -151,22 +280,22 @@ def _reshape(node: Node, folder: Path) -> Constant:
         ) from error
 
 
-def _transpose(node: Node, folder: Path) -> Constant:
-    constant = fold(node.input(0), folder)
+def _transpose(node: Node, constants: Constants) -> Constant:
+    constant = constants.fold(node.input(0))
     order = node.integers("perm")
-    try:
-        return constant.then(np.transpose(constant.values, order), "Transpose")
-    except ValueError as error:
+    rank = constant.values.ndim
+    # NumPy would count negative axes from the end.
+    if order is not None and sorted(order) != list(range(rank)):
         raise NotStoredError(
-            "unreadable",
-            f"the weight of rank {constant.values.ndim} is transposed by {order}, which does not fit",
-        ) from error
+            "unreadable", f"the weight of rank {rank} is transposed by {order[:MAX_RANK]}, which does not fit"
+        )
+    return constant.then(np.transpose(constant.values, order), "Transpose")
 
 
-def _dequantize_linear(node: Node, folder: Path) -> Constant:
-    constant = fold(node.input(0), folder)
-    scale = fold(node.input(1), folder).values
-    zero_point = None if node.input(2) is None else fold(node.input(2), folder).values
+def _dequantize_linear(node: Node, constants: Constants) -> Constant:
+    constant = constants.fold(node.input(0))
+    scale = constants.fold(node.input(1)).values
+    zero_point = None if node.input(2) is None else constants.fold(node.input(2)).values
     values = dequantize(
         constant.values, scale, zero_point, axis=node.integer("axis", 1), block=node.integer("block_size", 0)
     )
@@ -204,10 +333,12 @@ def _along(parameter: np.ndarray, values: np.ndarray, axis: int, block: int) -> 
         return parameter.reshape(())
     axis += values.ndim if axis < 0 else 0
     fits = 0 <= axis < values.ndim
-    if fits and block and parameter.ndim == values.ndim:
-        wide = np.repeat(parameter, block, axis=axis).take(np.arange(values.shape[axis]), axis=axis, mode="clip")
-        if wide.shape == values.shape:
-            return wide
+    if fits and block > 0 and parameter.ndim == values.ndim:
+        size = values.shape[axis]
+        if parameter.shape[axis] == -(-size // block):
+            wide = parameter.take(np.arange(size) // block, axis=axis)
+            if wide.shape == values.shape:
+                return wide
     elif fits and parameter.ndim == 1 and parameter.size == values.shape[axis]:
         return parameter.reshape([-1 if i == axis else 1 for i in range(values.ndim)])
     raise NotStoredError(
@@ -226,7 +357,7 @@ def _dtype(code: int) -> np.dtype:
 
 _CASTABLE = {np.dtype(c) for c in "?bBhHiIlLefd"} | {np.dtype(ml_dtypes.bfloat16)}
 
-_FOLDERS: dict[str, Callable[[Node, Path], Constant]] = {
+_FOLDERS: dict[str, Callable[[Node, Constants], Constant]] = {
     "Constant": _constant,
     "Identity": _identity,
     "Cast": _cast,

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-import onnx
 
-from filterdb.extract.constants import Constant, NotStoredError, dequantize, fold, rank_of
+from filterdb.extract.constants import Constant, Constants, NotStoredError, dequantize
 from filterdb.extract.graph import Node, Value
 from filterdb.schema import KERNEL, WEIGHTS
 
@@ -17,6 +15,9 @@ WEIGHT_INPUT = {"Conv": 1, "QLinearConv": 3, "ConvInteger": 1}
 
 MAX_STEPS = 16
 """How far a ConvInteger's scale is looked for."""
+
+MAX_FACTORS = 1_000
+"""Values among which it is looked for: a product may have many factors, each of them a product."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +40,9 @@ def is_supported(node: Node) -> bool:
     return node.is_standard and node.op_type in WEIGHT_INPUT
 
 
-def has_rank_4(node: Node, folder: Path) -> bool:
+def has_rank_4(node: Node, constants: Constants) -> bool:
     """Whether the convolution is two-dimensional; judged by `kernel_shape` where the weight is computed."""
-    rank = rank_of(weight_value(node), folder)
+    rank = constants.rank(weight_value(node))
     if rank is None:
         kernel = node.integers("kernel_shape")
         rank = 2 + len(kernel) if kernel else None
@@ -53,17 +54,14 @@ def weight_value(node: Node) -> Value | None:
     return node.input(WEIGHT_INPUT[node.op_type])
 
 
-def weight_shape(node: Node, folder: Path) -> tuple[int, ...]:
+def weight_shape(node: Node, constants: Constants) -> tuple[int, ...]:
     """Shape of the weight; read from the tensor's head where it stands there. Raises NotStoredError if not constant."""
-    value = weight_value(node)
-    if value is not None and isinstance(value.tensor, onnx.TensorProto):
-        return tuple(value.tensor.dims)
-    return tuple(fold(value, folder).values.shape)
+    return constants.shape(weight_value(node))
 
 
-def read_weight(node: Node, folder: Path) -> Weight:
+def read_weight(node: Node, constants: Constants) -> Weight:
     """Decode the weight of a 3×3 convolution. Raises NotStoredError where that cannot be done."""
-    constant = fold(weight_value(node), folder)
+    constant = constants.fold(weight_value(node))
     scale_known = True
     values = constant.values
     if values.ndim != 4 or values.shape[2:] != KERNEL:
@@ -71,14 +69,14 @@ def read_weight(node: Node, folder: Path) -> Weight:
     if values.dtype.kind in "SUOTbcM":
         raise NotStoredError("dtype", f"the weight has dtype {values.dtype}, which is no number")
     if node.op_type == "QLinearConv":
-        zero_point = _optional(node.input(5), folder)
-        values = dequantize(values, fold(node.input(4), folder).values, zero_point, axis=0)
+        zero_point = _optional(node.input(5), constants)
+        values = dequantize(values, constants.fold(node.input(4)).values, zero_point, axis=0)
         constant = constant.then(values, "QLinearConv")
     elif node.op_type == "ConvInteger":
-        scale = _downstream_scale(node, folder, values.shape[0])
+        scale = _downstream_scale(node, constants, values.shape[0])
         scale_known = scale is not None
         one = np.ones((), np.float32)
-        values = dequantize(values, one if scale is None else scale, _optional(node.input(3), folder), axis=0)
+        values = dequantize(values, one if scale is None else scale, _optional(node.input(3), constants), axis=0)
         constant = constant.then(values, "ConvInteger")
     with np.errstate(over="ignore"):
         filters = np.ascontiguousarray(values, dtype=np.float32).reshape(-1, WEIGHTS)
@@ -88,11 +86,11 @@ def read_weight(node: Node, folder: Path) -> Weight:
     return Weight(filters, constant.source_dtype, constant.path, scale_known)
 
 
-def _optional(value: Value | None, folder: Path) -> np.ndarray | None:
-    return None if value is None else fold(value, folder).values
+def _optional(value: Value | None, constants: Constants) -> np.ndarray | None:
+    return None if value is None else constants.fold(value).values
 
 
-def _downstream_scale(node: Node, folder: Path, channels: int) -> np.ndarray | None:
+def _downstream_scale(node: Node, constants: Constants, channels: int) -> np.ndarray | None:
     """The constant by which a ConvInteger's result is multiplied, a scalar or one per channel; None if not found."""
     value = node.outputs[0]
     for _ in range(MAX_STEPS):
@@ -104,7 +102,7 @@ def _downstream_scale(node: Node, folder: Path, channels: int) -> np.ndarray | N
         if consumer.op_type == "Mul":
             # Seen from inside a body the value is another object with the same consumers.
             others = [other for other in consumer.inputs if other and other.consumers is not value.consumers]
-            factors = _constant_factors(others[0], folder, MAX_STEPS) if len(others) == 1 else []
+            factors = _constant_factors(others[0], constants) if len(others) == 1 else []
             if factors:
                 return _per_channel(factors, channels)
         elif consumer.op_type not in {"Cast", "Identity"}:
@@ -113,15 +111,25 @@ def _downstream_scale(node: Node, folder: Path, channels: int) -> np.ndarray | N
     return None
 
 
-def _constant_factors(value: Value | None, folder: Path, steps: int) -> list[Constant]:
-    """The constants among the factors of a product (of an input's scale, not constant, and the weight's)."""
-    try:
-        return [fold(value, folder)]
-    except NotStoredError:
-        node = None if value is None else value.producer
-    if node is None or not node.is_standard or node.op_type not in {"Mul", "Cast", "Identity"} or not steps:
-        return []
-    return [factor for operand in node.inputs for factor in _constant_factors(operand, folder, steps - 1)]
+def _constant_factors(value: Value | None, constants: Constants) -> list[Constant]:
+    """The constants among the factors of a product (of an input's scale, not constant, and the weight's).
+
+    Empty where there are too many values to look at.
+    """
+    found: list[Constant] = []
+    pending = [(value, MAX_STEPS)]
+    for _ in range(MAX_FACTORS):
+        if not pending:
+            return found
+        operand, steps = pending.pop()
+        try:
+            found.append(constants.fold(operand))
+        except NotStoredError:
+            node = None if operand is None else operand.producer
+            through = node is not None and node.is_standard and node.op_type in {"Mul", "Cast", "Identity"}
+            if steps and node is not None and through and len(node.inputs) <= 2:
+                pending += [(factor, steps - 1) for factor in reversed(node.inputs)]
+    return []
 
 
 def _per_channel(factors: list[Constant], channels: int) -> np.ndarray | None:

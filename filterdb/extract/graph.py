@@ -8,6 +8,7 @@ Scan, or a local function) the path goes on from the owning node.
 from __future__ import annotations
 
 import heapq
+import resource
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -19,12 +20,17 @@ from google.protobuf.message import DecodeError
 
 from filterdb.errors import ModelError
 
-MAX_NODES = 1_000_000
+MAX_NODES = 500_000
 """Nodes after the local functions are expanded; a model with more is refused (functions can nest exponentially)."""
 
+MAX_ENTRIES = 2_000_000
+"""Inputs, outputs, attributes, initializers and functions, all together, also after functions are expanded."""
 
 MAX_NESTING = 64
 """How deep bodies may lie in one another."""
+
+MAX_NAME = 4_096
+"""Characters of a name; what a longer one has more is cut off."""
 
 
 @dataclass(eq=False, slots=True)
@@ -89,12 +95,19 @@ class Graph:
         return len({node.length for node in self.nodes if node.length is not None})
 
 
-def parse(path: Path) -> onnx.ModelProto:
-    """Parse the ONNX file at `path`, without its external data. Raises ModelError where it is no readable model."""
+def parse(path: Path, memory: int | None = None) -> onnx.ModelProto:
+    """Parse the ONNX file at `path`, without its external data. Raises ModelError where it is no readable model.
+
+    `memory`: bytes that this process may take at most.
+    """
     try:
-        model = onnx.load_model(path, load_external_data=False)
+        model = onnx.load_model(path, format="protobuf", load_external_data=False)
     except DecodeError as error:
-        raise ModelError(f"{path}: not an ONNX model: expected a protobuf ModelProto, got {_opening(path)}") from error
+        expected = "expected a protobuf ModelProto"
+        # The parser says the same of a damaged file and of one for which there was no memory.
+        if memory is not None and resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 > memory // 2:
+            expected += " that does not take more memory than reading may take (--model-memory)"
+        raise ModelError(f"{path}: not an ONNX model: {expected}, got {_opening(path)}") from error
     if not model.HasField("graph") or not (model.ir_version and model.opset_import):
         raise ModelError(
             f"{path}: not an ONNX model: expected a graph, an ir_version and an opset, got {_opening(path)}"
@@ -105,8 +118,9 @@ def parse(path: Path) -> onnx.ModelProto:
 
 def _check_size(model: onnx.ModelProto, path: Path) -> None:
     """Raise ModelError for more nodes or deeper bodies than any model has, before anything is made of them."""
-    pending: list[tuple[Any, int]] = [(model.graph, 1), *((function, 1) for function in model.functions)]
-    nodes = 0
+    nodes, entries = 0, len(model.functions)
+    _check_entries(entries, str(path))
+    pending: list[tuple[Any, int]] = [*((function, 1) for function in model.functions), (model.graph, 1)]
     while pending:
         owner, depth = pending.pop()
         nodes += len(owner.node)
@@ -114,9 +128,25 @@ def _check_size(model: onnx.ModelProto, path: Path) -> None:
             raise ModelError(f"{path}: expected at most {MAX_NODES:,} nodes, got more")
         if depth > MAX_NESTING:
             raise ModelError(f"{path}: expected bodies at most {MAX_NESTING} deep in one another, got deeper ones")
+        entries += sum(len(getattr(owner, name, ())) for name in _LISTS)
         for node in owner.node:
+            entries += len(node.input) + len(node.output) + len(node.attribute)
+            _check_entries(entries, str(path))
             for attribute in node.attribute:
                 pending += [(body, depth + 1) for body in _graphs(attribute)]
+        _check_entries(entries, str(path))
+
+
+_LISTS = ("input", "output", "initializer", "sparse_initializer", "attribute_proto")
+"""What a graph or a function has besides nodes."""
+
+
+def _check_entries(entries: int, where: str) -> None:
+    if entries > MAX_ENTRIES:
+        raise ModelError(
+            f"{where}: expected at most {MAX_ENTRIES:,} inputs, outputs, attributes, initializers and functions, "
+            "got more"
+        )
 
 
 def _opening(path: Path) -> str:
@@ -130,7 +160,7 @@ def build_graph(model: onnx.ModelProto, where: str = "model") -> Graph:
     builder = _Builder(where, {(f.domain, f.name, f.overload): f for f in model.functions})
     builder.graph(model.graph, {}, None)
     opsets = {"ai.onnx" if not entry.domain else entry.domain: entry.version for entry in model.opset_import}
-    producer = f"{_text(model.producer_name)} {_text(model.producer_version)}".strip()
+    producer = f"{_name(model.producer_name)} {_name(model.producer_version)}".strip()
     return Graph(builder.nodes, producer, opsets.get("ai.onnx", 0))
 
 
@@ -143,6 +173,7 @@ class _Builder:
         self.where = where
         self.functions = functions
         self.nodes: list[Node] = []
+        self.entries = 0
         self.active: list[tuple[str, str, str]] = []
 
     def graph(self, graph: onnx.GraphProto, outer: Scope, owner: Node | None, call: Attributes | None = None) -> Scope:
@@ -152,6 +183,8 @@ class _Builder:
         )
         # Through the border of a body the path leads by the owner: what it captures is as long as the owner.
         scope = {name: _seen_through(value, owner) for name, value in outer.items()} if owner else dict(outer)
+        self.entries += len(scope)
+        _check_entries(self.entries, self.where)
         for info in graph.input:
             scope[info.name] = Value(length, origin=origin)
         # After the inputs: an initializer that is also listed as an input is a weight.
@@ -168,7 +201,11 @@ class _Builder:
 
     def place(self, proto: onnx.NodeProto, scope: Scope, call: Attributes) -> None:
         if len(self.nodes) >= MAX_NODES:
-            raise ModelError(f"{self.where}: expected at most {MAX_NODES} nodes, got more once functions are expanded")
+            raise ModelError(
+                f"{self.where}: expected at most {MAX_NODES:,} nodes, got more once functions are expanded"
+            )
+        self.entries += len(proto.input) + len(proto.output)
+        _check_entries(self.entries, self.where)
         attributes = _resolve(proto.attribute, call)
         bodies = [graph for attribute in attributes.values() for graph in _graphs(attribute)]
         inputs = tuple(scope.setdefault(name, Value()) if name else None for name in proto.input)
@@ -176,13 +213,13 @@ class _Builder:
         before = [value.length for value in (*inputs, *captured) if value is not None and value.length is not None]
         key = (proto.domain, proto.op_type, proto.overload)
         node = Node(
-            op_type=_text(proto.op_type),
-            domain=_text(proto.domain),
-            name=_text(proto.name),
+            op_type=_name(proto.op_type),
+            domain=_name(proto.domain),
+            name=_name(proto.name),
             attributes=attributes,
             inputs=inputs,
             outputs=(),
-            output_names=tuple(_text(name) for name in proto.output if name),
+            output_names=tuple(_name(name) for name in proto.output if name),
             length=max(before) + 1 if before else None,
             is_call=key in self.functions,
         )
@@ -213,7 +250,10 @@ class _Builder:
         """The nodes of a local function in the place of its call; gives the values of its outputs."""
         function = self.functions[key]
         if key in self.active:
-            raise ModelError(f"{self.where}: local function {function.name!r} calls itself, directly or by others")
+            name = shortened(text(function.name))
+            raise ModelError(f"{self.where}: local function {name!r} calls itself, directly or by others")
+        self.entries += len(function.input) + len(function.output) + len(function.attribute_proto)
+        _check_entries(self.entries, self.where)
         self.active.append(key)
         scope: Scope = {}
         for name, value in zip(function.input, (*node.inputs, *[None] * len(function.input)), strict=False):
@@ -224,9 +264,19 @@ class _Builder:
         return [scope.get(name, Value()) for name in function.output]
 
 
-def _text(value: str | bytes) -> str:
-    """A name of the file; protobuf gives bytes where it is not UTF-8."""
+def text(value: str | bytes) -> str:
+    """Text of the file; protobuf gives bytes where it is not UTF-8."""
     return value if isinstance(value, str) else value.decode("utf-8", "replace")
+
+
+def shortened(value: str, length: int = 300) -> str:
+    """Text of at most `length` characters: what others write into a reason or a table has bounds."""
+    return value if len(value) <= length else f"{value[: length - 1]}…"
+
+
+def _name(value: str | bytes) -> str:
+    """A name of the file."""
+    return shortened(text(value), MAX_NAME)
 
 
 def _seen_through(value: Value, owner: Node) -> Value:

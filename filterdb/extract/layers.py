@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 import onnx
 from onnx.external_data_helper import uses_external_data
 
-from filterdb.extract.constants import NotStoredError
+from filterdb.extract.constants import Constants, NotStoredError
 from filterdb.extract.convolution import (
     Weight,
     has_rank_4,
@@ -24,11 +23,14 @@ from filterdb.extract.convolution import (
     read_weight,
     weight_shape,
 )
-from filterdb.extract.graph import Node, build_graph, parse
+from filterdb.extract.graph import Node, build_graph, parse, text
 from filterdb.schema import KERNEL, distinct
 
-MAX_WEIGHTS = 2**29
-"""Numbers of a weight (2 GiB in float32): one that says that it has more lies, or is no filter's."""
+MAX_FILTERS = 2**28
+"""Filters of a model (9 GiB): one weight may stand in any number of convolutions, and is stored for each."""
+
+MAX_SPATIAL = 64
+"""Numbers that strides and dilations may have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,20 +49,29 @@ class Layer:
     name: str
     row: dict[str, Any]
     node: Node = field(repr=False)
-    folder: Path
+    constants: Constants = field(repr=False)
+
+    @property
+    def filters(self) -> int:
+        """Number of filters, as far as the weight's head says."""
+        return int(self.row["in_channels"] * self.row["out_channels"])
 
     def weight(self) -> Weight:
         """Decode the weight; filters are (out·in/groups, 9) float32. Raises NotStoredError."""
-        return read_weight(self.node, self.folder)
+        return read_weight(self.node, self.constants)
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A model's facts, its 3×3 layers in order of (conv_depth, topological order), and what is not stored."""
+    """A model's facts, its 3×3 layers in order of (conv_depth, topological order), and what is not stored.
+
+    `shapes`: its filters by kernel shape, as the facts have them too.
+    """
 
     facts: dict[str, Any]
     layers: list[Layer]
     skipped: list[Skip]
+    shapes: Counter[tuple[int, ...]]
 
 
 def weight_row(weight: Weight) -> dict[str, Any]:
@@ -86,67 +97,91 @@ def read_model(path: Path, proto: onnx.ModelProto | None = None) -> Model:
     Raises ModelError where the file is no readable model.
     """
     graph = build_graph(parse(path) if proto is None else proto, str(path))
-    folder = path.parent
+    constants = Constants(path.parent)
     convolutions = [node for node in graph.nodes if is_convolution(node)]
     # A layer is called by its node, else by its first output.
     names = distinct([node.name or next(iter(node.output_names), node.op_type) for node in convolutions])
-    ranks = _depth_ranks(convolutions, folder)
+    ranks = _depth_ranks(convolutions, constants)
     deepest = max(ranks.values(), default=0)
     shapes: Counter[tuple[int, ...]] = Counter()
     found: list[tuple[int, int, Layer]] = []
     skipped: list[Skip] = []
+    room = MAX_FILTERS
     consumers = _batch_normalised(convolutions)
     for position, (node, name) in enumerate(zip(convolutions, names, strict=True)):
         try:
-            shape = _stored_shape(node, folder, shapes)
+            shape = _stored_shape(node, constants, shapes)
+            row = _row(node, name, shape)
+            room -= shape[0] * shape[1]
+            if room < 0:
+                raise NotStoredError("many", f"with it the model would have more than {MAX_FILTERS:,} filters")
         except NotStoredError as error:
             skipped.append(Skip(name, error.code, error.reason))
             continue
         assert node.length is not None
         rank = ranks[node.length]
-        groups = node.integer("group", 1)
-        row = {
-            "layer_name": name,
+        row |= {
             "conv_depth": rank,
             "conv_depth_norm": rank / deepest if deepest else 0.0,
-            "graph_depth": node.length,
-            "in_channels": shape[1],
-            "out_channels": shape[0],
-            "groups": groups,
-            "depthwise": groups > 1 and shape[1] == 1,
-            "operator": node.op_type,
-            "strides": json.dumps(node.integers("strides") or [1, 1]),
-            "dilations": json.dumps(node.integers("dilations") or [1, 1]),
             "bn_folded": node not in consumers,
         }
-        found.append((rank, position, Layer(name, row, node, folder)))
-    total = sum(count for kernel, count in shapes.items() if kernel != (1, 1))
+        found.append((rank, position, Layer(name, row, node, constants)))
     facts = {
         "producer": graph.producer,
         "opset": graph.opset,
         "model_depth": graph.depth,
         "operators": json.dumps(graph.operators),
-        "filter_shapes": json.dumps({str(kernel): count for kernel, count in sorted(shapes.items())}),
-        "total_filters": total,
-        "share_3x3": shapes[KERNEL] / total if total else float("nan"),
+        **shape_facts(shapes),
     }
-    return Model(facts, [layer for _, _, layer in sorted(found, key=lambda item: item[:2])], skipped)
+    return Model(facts, [layer for _, _, layer in sorted(found, key=lambda item: item[:2])], skipped, shapes)
 
 
-def _stored_shape(node: Node, folder: Path, shapes: Counter[tuple[int, ...]]) -> tuple[int, ...]:
+def shape_facts(shapes: Counter[tuple[int, ...]]) -> dict[str, Any]:
+    """What a model's facts say of its filters by kernel shape."""
+    counts = {kernel: count for kernel, count in sorted(shapes.items()) if count}
+    total = sum(count for kernel, count in counts.items() if kernel != (1, 1))
+    return {
+        "filter_shapes": json.dumps({str(kernel): count for kernel, count in counts.items()}),
+        "total_filters": total,
+        "share_3x3": counts.get(KERNEL, 0) / total if total else float("nan"),
+    }
+
+
+def _row(node: Node, name: str, shape: tuple[int, ...]) -> dict[str, Any]:
+    """What a layer's row says of its node. Raises NotStoredError for attributes that no convolution has."""
+    groups = node.integer("group", 1)
+    return {
+        "layer_name": name,
+        "graph_depth": node.length,
+        "in_channels": shape[1],
+        "out_channels": shape[0],
+        "groups": groups,
+        "depthwise": groups > 1 and shape[1] == 1,
+        "operator": node.op_type,
+        "strides": _spatial(node, "strides"),
+        "dilations": _spatial(node, "dilations"),
+    }
+
+
+def _spatial(node: Node, name: str) -> str:
+    values = node.integers(name) or [1, 1]
+    if len(values) > MAX_SPATIAL:
+        raise NotStoredError("unreadable", f"the convolution has {len(values):,} {name}")
+    return json.dumps(values)
+
+
+def _stored_shape(node: Node, constants: Constants, shapes: Counter[tuple[int, ...]]) -> tuple[int, ...]:
     """Shape of a weight that is to be stored, counted in `shapes` if two-dimensional; else raises NotStoredError."""
     if node.op_type == "ConvTranspose":
         raise NotStoredError("transposed", "a ConvTranspose")
     if not is_supported(node):
         domain = f"{node.domain}." if node.domain else ""
         raise NotStoredError("operator", f"{domain}{node.op_type} is not one of Conv, QLinearConv, ConvInteger")
-    shape = weight_shape(node, folder)
+    shape = weight_shape(node, constants)
     if len(shape) != 4:
         raise NotStoredError("rank", f"the weight has rank {len(shape)}, a filter of {len(shape) - 2} dimensions")
     if min(shape) < 1:
         raise NotStoredError("empty", f"the weight has shape {shape}")
-    if math.prod(shape) > MAX_WEIGHTS:
-        raise NotStoredError("unreadable", f"the weight's tensor says that it has shape {shape}")
     shapes[shape[2:]] += shape[0] * shape[1]
     if shape[2:] != KERNEL:
         raise NotStoredError("kernel", f"the kernel is {shape[2]}×{shape[3]}")
@@ -155,12 +190,12 @@ def _stored_shape(node: Node, folder: Path, shapes: Counter[tuple[int, ...]]) ->
     return shape
 
 
-def _depth_ranks(convolutions: list[Node], folder: Path) -> dict[int, int]:
+def _depth_ranks(convolutions: list[Node], constants: Constants) -> dict[int, int]:
     """Longest-path length → rank, over all two-dimensional convolutions that an input reaches, skipped ones too."""
     lengths = {
         node.length
         for node in convolutions
-        if node.length is not None and is_supported(node) and has_rank_4(node, folder)
+        if node.length is not None and is_supported(node) and has_rank_4(node, constants)
     }
     return {length: rank for rank, length in enumerate(sorted(lengths))}
 
@@ -178,7 +213,8 @@ def _batch_normalised(convolutions: list[Node]) -> set[Node]:
 def external_files(proto: onnx.ModelProto) -> list[str]:
     """Locations of external data that a model names, relative to its folder, in order, each once."""
     entries = (entry for tensor in _tensors(proto) if uses_external_data(tensor) for entry in tensor.external_data)
-    return list(dict.fromkeys(entry.value for entry in entries if entry.key == "location"))
+    # One file has any number of names with dots and slashes.
+    return list(dict.fromkeys(str(PurePosixPath(text(entry.value))) for entry in entries if entry.key == "location"))
 
 
 def _tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:

@@ -9,12 +9,14 @@ never pickles: a child that a file has taken over can lie about the file, and do
 from __future__ import annotations
 
 import atexit
+import gc
 import importlib
 import json
 import os
 import resource
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import threading
@@ -22,15 +24,15 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 
 from filterdb.errors import FilterDBError, InterruptedRunError, ModelError
 
-MAX_MESSAGE = 256 * 2**20
-"""Bytes of an answer in JSON; a longer one is not read."""
+MAX_MESSAGE = 64 * 2**20
+"""Bytes of an answer in JSON (of some 100,000 layers); a longer one is not read."""
 
 _OUT_OF_MEMORY = 71
 """Exit code of a child whose memory did not do."""
@@ -49,6 +51,9 @@ main()
 """
 """Starts without `filterdb/__init__.py`, which would import Dask and all stores: two seconds and 100 MB."""
 
+WAITING = 10.0
+"""Seconds for which a child may wait for disks and for others; and half its CPU seconds more, on a busy machine."""
+
 _START = 120.0
 _READY = "ready"
 
@@ -61,9 +66,9 @@ class Limits:
     """Bytes of memory."""
 
     seconds: float = 20.0
-    """CPU seconds, and one more for every `rate` bytes of the file. Twice that by the clock."""
+    """CPU seconds, and one more for every `rate` bytes of the file. By the clock half as much again, and WAITING seconds."""
 
-    rate: int = 20_000_000
+    rate: int = 100_000_000
 
     def cpu(self, size: int) -> int:
         """CPU seconds for a file of `size` bytes."""
@@ -82,8 +87,10 @@ class Channel:
         self._left = seconds
 
     def send(self, message: Any) -> None:
-        """Send what JSON can carry."""
+        """Send what JSON can carry. Raises OverflowError for more than the other end reads."""
         data = json.dumps(message).encode()
+        if len(data) > MAX_MESSAGE:
+            raise OverflowError(f"what is said of it takes {len(data):,} bytes, more than {MAX_MESSAGE:,}")
         self._end.sendall(len(data).to_bytes(8, "little") + data)
 
     def receive(self) -> Any:
@@ -161,7 +168,7 @@ class _Nursery:
         with other:
             order = json.dumps({"memory": limits.memory, "cpu": limits.cpu(size)}).encode()
             socket.send_fds(self.control, [order], [other.fileno()])
-        return Channel(own, 2.0 * limits.cpu(size))
+        return Channel(own, 1.5 * limits.cpu(size) + WAITING)
 
     def end(self) -> int | None:
         """How the child ended: its exit code, or the number of the signal that ended it, negative; None: it has not."""
@@ -267,6 +274,30 @@ def _ended(what: str, status: int | None, limits: Limits, size: int) -> str:
     return f"{what}: not readable as a model: the process that read it ended with {how}"
 
 
+def open_inside(folder: Path, name: str) -> int:
+    """A handle of the plain file below `folder` that a model names as its data.
+
+    Raises OSError or ValueError for all else: a name that leads out, a link of either kind, also among the folders on
+    the way, a device, a pipe. Each part is opened by itself, without following it and without waiting for it.
+    """
+    parts = PurePosixPath(name).parts
+    if not parts or PurePosixPath(name).is_absolute() or ".." in parts:
+        raise ValueError("external data outside the model's folder")
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        for part in parts:
+            inner = os.open(part, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY, dir_fd=handle)
+            os.close(handle)
+            handle = inner
+        found = os.fstat(handle)
+        if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
+            raise ValueError("external data that is not a plain file without other names")
+    except BaseException:
+        os.close(handle)
+        raise
+    return handle
+
+
 def _limit(memory: int, cpu: int) -> None:
     """Set the limits of this process: it has what it holds now, and `memory` bytes more."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -284,6 +315,7 @@ def _limit(memory: int, cpu: int) -> None:
 
 def _child(channel: Channel, serve: Any, order: dict[str, int]) -> int:
     """What a forked child does; gives its exit code."""
+    gc.disable()  # it ends with the file: looking through millions of nodes for garbage takes longer than reading them
     _limit(**order)
     try:
         serve(channel)

@@ -16,18 +16,18 @@ from filterdb.errors import ModelError
 from filterdb.extract.constants import ODD, NotStoredError, one_line
 from filterdb.extract.convolution import Weight
 from filterdb.extract.graph import parse
-from filterdb.extract.layers import Layer, Model, external_files, read_model, weight_row
+from filterdb.extract.layers import Layer, Model, external_files, read_model, shape_facts, weight_row
 from filterdb.extract.sandbox import Channel
 from filterdb.numerics.quality import orthogonality
-from filterdb.schema import WEIGHTS
+from filterdb.schema import KERNEL, WEIGHTS
 
 
 def serve(channel: Channel) -> None:
-    """Answer one request: {"do": "scan" | "filters", "path": …, "named": how the file is called in reasons, …}."""
+    """Answer one request: {"do": "scan" | "filters", "path", "named": how the file is called, "memory": bytes, …}."""
     request = channel.receive()
     path = Path(request["path"])
     try:
-        proto = parse(path)
+        proto = parse(path, request["memory"])
         channel.send({"external": external_files(proto)})
         answer = channel.receive()
         if answer["go"]:
@@ -44,7 +44,7 @@ def serve(channel: Channel) -> None:
 def _scan(channel: Channel, path: Path, proto: onnx.ModelProto, request: dict[str, Any]) -> None:
     """Facts, rows and their filters' checksums, what is skipped; no filters."""
     model = read_model(path, proto)
-    rows, checksums = [], []
+    rows, checksums, shapes = [], [], model.shapes
     skipped = [[skip.layer, skip.code, skip.reason] for skip in model.skipped]
     for layer in model.layers:
         try:
@@ -52,6 +52,8 @@ def _scan(channel: Channel, path: Path, proto: onnx.ModelProto, request: dict[st
             row, checksum = _row(layer, weight), filters_checksum(weight.filters)
         except NotStoredError as error:
             skipped.append([layer.name, error.code, error.reason])
+            # What cannot be read has the filters that its head speaks of no more than any others.
+            shapes[KERNEL] -= layer.filters if error.code == "unreadable" else 0
             continue
         except MemoryError:
             skipped.append([layer.name, "memory", "its weight takes more memory than reading a model may take"])
@@ -59,10 +61,12 @@ def _scan(channel: Channel, path: Path, proto: onnx.ModelProto, request: dict[st
         except ODD as error:
             reason = one_line(error, path.parent)
             skipped.append([layer.name, "unreadable", f"its weight cannot be read: {reason}"])
+            shapes[KERNEL] -= layer.filters
             continue
         rows.append(row)
         checksums.append(checksum)
-    channel.send({"facts": model.facts, "rows": rows, "checksums": checksums, "skipped": skipped})
+    facts = {**model.facts, **shape_facts(shapes)}
+    channel.send({"facts": facts, "rows": rows, "checksums": checksums, "skipped": skipped})
 
 
 def _row(layer: Layer, weight: Weight) -> dict[str, Any]:

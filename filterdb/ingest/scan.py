@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,12 +13,19 @@ from filterdb import schema
 from filterdb.errors import InputError, ModelError, StoreMissingError
 from filterdb.extract.catalog import ModelSource
 from filterdb.extract.constants import ODD, one_line
-from filterdb.extract.layers import Skip
-from filterdb.extract.sandbox import Channel, Limits, sandbox
-from filterdb.store.inputs import LocalInput, file_digest, local_copy
+from filterdb.extract.graph import MAX_NAME, shortened
+from filterdb.extract.layers import MAX_FILTERS, Skip
+from filterdb.extract.sandbox import Channel, Limits, NoAnswerError, sandbox
+from filterdb.store.inputs import LocalInput, local_copy
 
 MAX_FILE = 2**31 - 1
 """Bytes that a protobuf can have: larger models keep their weights beside them, as external data."""
+
+MAX_REASON = 2 * MAX_NAME
+"""Characters of a reason, which may begin with a path."""
+
+MAX_TEXT = 2**22
+"""Characters of a text in a table: the operators and the shapes of a model are the longest."""
 
 READER = "filterdb.ingest.reading"
 """The module that the child process runs."""
@@ -48,13 +56,12 @@ def scan(source: ModelSource, known_hash: str | None, limits: Limits) -> Scan:
     try:
         with local_copy(source.url) as local:
             refused = _refused(local.path, source.shown)
-            digest = "" if refused else file_digest([local.path])
             if refused:
-                return Scan(source, digest, rejected=refused)
+                return Scan(source, "", rejected=refused)
             try:
                 return _scan(source, local, known_hash, limits)
             except ModelError as error:
-                return Scan(source, digest, rejected=str(error))
+                return Scan(source, local.digest([]), rejected=str(error).replace(str(local.path), source.shown))
     except StoreMissingError as error:
         raise InputError(f"model {source.id!r}: expected a file at {source.shown}, found none") from error
 
@@ -74,55 +81,101 @@ def _refused(path: Path, shown: str) -> str | None:
 
 def _scan(source: ModelSource, local: LocalInput, known_hash: str | None, limits: Limits) -> Scan:
     request = {"do": "scan"}
-    with reading(source, local, limits, request) as (channel, files):
-        digest = file_digest([local.path, *files])
+    with reading(source, local, limits, request) as (channel, companions):
+        digest = local.digest(companions)
         channel.send({"go": digest != known_hash})
         if digest == known_hash:
             return Scan(source, digest, known=True)
         answer = _answer(channel)
     try:
-        skipped = [Skip(str(layer), str(code), str(reason)) for layer, code, reason in answer["skipped"]]
-        found = Scan(source, digest, answer["facts"], answer["rows"], list(map(int, answer["checksums"])), skipped)
-        check_rows(found.facts, found.rows)
+        facts, rows, checksums, skipped = checked(answer)
     except ODD as error:
         raise ModelError(
             f"{source.shown}: has facts that no table can hold: {one_line(error, local.path.parent)}"
         ) from error
-    return found
+    return Scan(source, digest, facts, rows, checksums, skipped)
 
 
 @contextmanager
 def reading(
     source: ModelSource, local: LocalInput, limits: Limits, request: dict[str, Any]
-) -> Iterator[tuple[Channel, list[Path]]]:
-    """A child that has parsed the model; and the files of its external data, brought beside it.
+) -> Iterator[tuple[Channel, list[str]]]:
+    """A child that has parsed the model; and the names of the files of its external data, brought beside it.
 
     Files that are missing or lie outside the model's folder are left out. Raises ModelError.
     """
     size = local.path.stat().st_size
     with sandbox(READER).reading(source.shown, size, limits) as channel:
-        channel.send({**request, "path": str(local.path), "named": source.shown})
-        names = map(str, _answer(channel)["external"])
-        yield channel, [path for path in map(local.bring, names) if path is not None]
+        channel.send({**request, "path": str(local.path), "named": source.shown, "memory": limits.memory})
+        yield channel, local.companions(map(str, _answer(channel)["external"]))
 
 
 def _answer(channel: Channel) -> dict[str, Any]:
     """What the child says. Raises ModelError where that is why it does not read the file."""
     answer = channel.receive()
     if not isinstance(answer, dict):
-        raise ValueError("an answer that is no object")
+        raise NoAnswerError("an answer that is no object")
     if "rejected" in answer:
-        raise ModelError(str(answer["rejected"]))
+        raise ModelError(shortened(str(answer["rejected"]), MAX_REASON))
     return answer
 
 
-def check_rows(facts: dict[str, Any], rows: list[dict[str, Any]]) -> None:
-    """Raise one of ODD where a value is not there or does not fit its variable."""
-    for kinds, table, elsewhere in (
-        (schema.LAYER_VARIABLES, rows, {"model_index"}),
-        (schema.MODEL_VARIABLES, [facts], {"model", "file_hash", "duplicate_of", "extra", *schema.LABELS}),
-    ):
-        for variable in kinds:
-            if variable.name not in elsewhere:
-                for row in table:
-                    variable.array([row[variable.name]])
+Checked = tuple[dict[str, Any], list[dict[str, Any]], list[int], list[Skip]]
+
+
+def checked(answer: dict[str, Any]) -> Checked:
+    """Facts, rows, checksums and skipped layers of an answer, and nothing else that it has.
+
+    What a file has taken over may have answered: it can lie about the model, and do no more. Raises one of ODD for
+    values that are not there, or that are not what their variables hold.
+    """
+    facts = _row(answer["facts"], schema.MODEL_VARIABLES, _OURS)
+    rows = [_row(row, schema.LAYER_VARIABLES, {"model_index"}) for row in _list(answer["rows"])]
+    checksums = [_checked(value, "int64") for value in _list(answer["checksums"])]
+    skipped = [Skip(*_skipped(entry)) for entry in _list(answer["skipped"])]
+    if len(checksums) != len(rows) or len({row["layer_name"] for row in rows}) < len(rows):
+        raise ValueError("layers without a checksum or a name of their own")
+    sizes = [row["row_size"] for row in rows]
+    if min(sizes, default=1) < 1 or sum(sizes) > MAX_FILTERS:
+        raise ValueError("layers without filters, or with too many")
+    if not all(0 <= row["peak"] < math.inf for row in rows):
+        raise ValueError("weights that are not finite")
+    return facts, rows, checksums, skipped
+
+
+_OURS = {"model", "file_hash", "duplicate_of", "extra", *schema.LABELS}
+"""What the parent and the catalog say of a model."""
+
+_TYPES: dict[str, tuple[type, ...]] = {"int64": (int,), "float64": (float, int), "bool": (bool,), "str": (str,)}
+
+
+def _list(value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise TypeError(f"a list that is a {type(value).__name__}")
+    return value
+
+
+def _row(values: Any, variables: tuple[schema.Variable, ...], elsewhere: Collection[str]) -> dict[str, Any]:
+    return {
+        variable.name: _checked(values[variable.name], variable.dtype)
+        for variable in variables
+        if variable.name not in elsewhere
+    }
+
+
+def _checked(value: Any, dtype: str) -> Any:
+    """`value`, which a variable of this type can hold as it is."""
+    if type(value) not in _TYPES[dtype] or (dtype == "str" and len(value) > MAX_TEXT):
+        raise TypeError(f"{dtype}: {shortened(repr(value), 100)}")
+    if dtype == "int64" and not -(2**63) <= value < 2**63:
+        raise OverflowError(f"{dtype}: {value}")
+    if dtype == "str":
+        value.encode()  # raises ValueError where it is no text
+    return value
+
+
+def _skipped(entry: Any) -> tuple[str, str, str]:
+    layer, code, reason = (_checked(value, "str") for value in entry)
+    if not code.isalpha() or len(code) > 20 or code == schema.REJECTED:
+        raise ValueError(f"a code {code[:20]!r}")
+    return layer, code, shortened(reason, MAX_REASON)

@@ -113,6 +113,8 @@ def _fill(buffer: np.ndarray, first: int, piece: Piece, limits: Limits) -> int:
                 )
             rows = np.empty((end - begin, WEIGHTS), np.float32)
             channel.receive_into(rows)
+            if not np.isfinite(rows).all():  # whoever reads a hostile file may lie
+                raise InputError(f"model {piece.source.id!r} layer {name!r}: expected numbers, got others; remove it")
             buffer[start + begin - first : start + end - first] = rows
             filled += len(rows)
     return filled

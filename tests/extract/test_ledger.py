@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -107,6 +108,11 @@ def chained(count: int) -> list[onnx.NodeProto]:
     return [helper.make_node("Identity", [f"i{k}" if k else "w"], [f"i{k + 1}"]) for k in range(count)]
 
 
+def doubled(count: int) -> list[onnx.NodeProto]:
+    nodes = [helper.make_node("DequantizeLinear", [f"d{k}", f"d{k}"], [f"d{k + 1}"]) for k in range(count)]
+    return [helper.make_node("Identity", ["big"], ["d0"]), *nodes]
+
+
 ODD_FOLDS = {
     "text": ([helper.make_node("Cast", ["t"], ["v"], to=TensorProto.FLOAT)], "v"),
     "text scale": ([helper.make_node("DequantizeLinear", ["q", "t"], ["v"])], "v"),
@@ -114,7 +120,12 @@ ODD_FOLDS = {
     "nan shape": ([helper.make_node("Reshape", ["w", "nan"], ["v"])], "v"),
     "nan zero point": ([helper.make_node("DequantizeLinear", ["q", "s", "nan0"], ["v"])], "v"),
     "negative block": ([helper.make_node("DequantizeLinear", ["q", "s4"], ["v"], block_size=-3)], "v"),
-    "huge block": ([helper.make_node("DequantizeLinear", ["q", "s4"], ["v"], block_size=2**60)], "v"),
+    "too many blocks": ([helper.make_node("DequantizeLinear", ["q", "s4"], ["v"], block_size=2)], "v"),
+    "short raw data behind Identity": ([helper.make_node("Identity", ["short"], ["v"])], "v"),
+    "negative dims behind Identity": ([helper.make_node("Identity", ["negative"], ["v"])], "v"),
+    "negative shape": ([helper.make_node("Reshape", ["w", "minus two"], ["v"])], "v"),
+    "negative transpose": ([helper.make_node("Transpose", ["w"], ["v"], perm=[-4, -3, 2, 3])], "v"),
+    "a value used twice, again and again": (doubled(40), "d40"),
     "wrong transpose": ([helper.make_node("Transpose", ["w"], ["v"], perm=[0, 1])], "v"),
     "cast to nothing": ([helper.make_node("Cast", ["w"], ["v"], to=99)], "v"),
     "endless chain": (chained(3_000), "i3000"),
@@ -132,6 +143,10 @@ def test_what_cannot_be_folded_costs_its_layer_only(tmp_path: Path, name: str) -
         tensor("q", np.ones((4, 3, 3, 3), np.int8)),
         tensor("s", np.array(0.5, np.float32)),
         tensor("s4", np.ones((4, 1, 3, 3), np.float32)),
+        TensorProto(name="short", dims=[5, 3, 3, 3], data_type=TensorProto.FLOAT, raw_data=GOOD.tobytes()),
+        TensorProto(name="negative", dims=[-1, 3, 3, 3], data_type=TensorProto.FLOAT, raw_data=GOOD.tobytes()),
+        tensor("minus two", np.array([4, -2, 3, 3])),
+        tensor("big", np.ones(300_000, np.float32)),  # more than is kept
     ]
     assert ledger(tmp_path, [*nodes, bad("odd", value)], inits).keys() == {"odd"}
 
@@ -192,3 +207,54 @@ def test_a_function_that_calls_itself_is_refused(tmp_path: Path) -> None:
     proto = model([call], functions=[function], opset_imports=[helper.make_opsetid("own", 1)])
     with pytest.raises(ModelError, match="calls itself"):
         read_model(save(tmp_path / "m.onnx", proto))
+
+
+def test_long_names_and_reasons_are_cut(tmp_path: Path) -> None:
+    node = helper.make_node("Conv" + "L" * 10_000, ["x", "good"], ["z"], name="n" * 10_000)
+    proto = model([conv("x", "good", "y", "n" * 9_000), node], [tensor("good", GOOD)])
+    found = read_model(save(tmp_path / "m.onnx", proto))
+    (layer,), (skip,) = found.layers, found.skipped
+    assert (len(layer.name), len(skip.layer), len(skip.reason)) == (4_096, 4_098, 300)
+    assert (layer.name[-1], skip.layer[-3:], skip.reason[-1]) == ("…", "…#2", "…")
+
+
+def test_a_weight_that_stands_in_too_many_convolutions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("filterdb.extract.layers.MAX_FILTERS", 30)
+    nodes = [conv("x", "good", f"y{k}", f"c{k}") for k in range(4)]
+    found = read_model(save(tmp_path / "m.onnx", model(nodes, [tensor("good", GOOD)])))
+    assert [layer.name for layer in found.layers] == ["c0", "c1"]
+    assert [(skip.layer, skip.code) for skip in found.skipped] == [("c2", "many"), ("c3", "many")]
+    assert found.facts["total_filters"] == 48
+
+
+def test_a_lying_head_does_not_count(tmp_path: Path) -> None:
+    huge = TensorProto(name="w", dims=[10_000, 10_000, 5, 1], data_type=TensorProto.FLOAT, raw_data=b"1234")
+    found = read_model(
+        save(tmp_path / "m.onnx", model([conv("x", "good", "y"), bad("h", "w")], [tensor("good", GOOD), huge]))
+    )
+    assert (found.facts["total_filters"], found.facts["share_3x3"]) == (12, 1.0)
+
+
+@pytest.mark.parametrize("kind", ["plain", "soft link", "hard link", "folder link", "pipe"])
+def test_external_data_is_a_plain_file(tmp_path: Path, kind: str) -> None:
+    """In the model's own folder; whatever else stands there is not read."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "data.bin").write_bytes(GOOD.tobytes())
+    folder = tmp_path / "model"
+    (folder / "sub").mkdir(parents=True)
+    data = folder / "sub" / "data.bin"
+    if kind == "plain":
+        data.write_bytes(GOOD.tobytes())
+    elif kind == "soft link":
+        data.symlink_to(outside / "data.bin")
+    elif kind == "hard link":
+        data.hardlink_to(outside / "data.bin")
+    elif kind == "pipe":
+        os.mkfifo(data)
+    else:
+        data.parent.rmdir()
+        data.parent.symlink_to(outside)
+    w = TensorProto(name="w", dims=[4, 3, 3, 3], data_type=TensorProto.FLOAT, data_location=TensorProto.EXTERNAL)
+    w.external_data.add(key="location", value="sub/data.bin")
+    assert ledger(folder, [bad("far", "w")], [w]) == ({} if kind == "plain" else {"far": "unreadable"})

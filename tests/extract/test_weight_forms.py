@@ -325,3 +325,29 @@ def test_c_order_of_out_and_in(tmp_path: Path) -> None:
     counted = np.arange(2 * 3 * 9, dtype=np.float32).reshape(2, 3, 3, 3)
     filters = only_layer(tmp_path, model([conv("x", "w", "y")], [tensor("w", counted)])).weight().filters
     np.testing.assert_array_equal(filters[1 * 3 + 2], counted[1, 2].ravel())
+
+
+def test_one_block_that_is_longer_than_the_axis(tmp_path: Path) -> None:
+    nodes = [helper.make_node("DequantizeLinear", ["q", "s"], ["w"], axis=1, block_size=2**60), conv("x", "w", "y")]
+    scale = np.arange(1, 37, dtype=np.float32).reshape(4, 1, 3, 3)
+    q = np.full((4, 6, 3, 3), 3, np.int8)
+    check(tmp_path, model(nodes, [tensor("q", q), tensor("s", scale)]), q * scale)
+
+
+PACKED = ["int4", "uint4", "float4_e2m1fn", "int2", "uint2", "float6_e2m3fn"]
+WHOLE = ["float8_e4m3fn", "bfloat16", "int8", "uint16", "int64", "float16", "float64", "bool"]
+
+
+@pytest.mark.parametrize("raw", [True, False])
+@pytest.mark.parametrize("dtype", [*PACKED, *WHOLE])
+def test_data_is_as_long_as_the_shape_says(tmp_path: Path, dtype: str, raw: bool) -> None:
+    """An odd number of numbers, as many to the byte as there are; as other writers put it into either field."""
+    kind = np.dtype(getattr(ml_dtypes, dtype, None) or dtype)
+    values = (np.arange(9 * 3) % 2).reshape(3, 1, 3, 3).astype(kind)
+    code = helper.np_dtype_to_tensor_dtype(kind)
+    proto = numpy_helper.from_array(values, "v")
+    if not raw:
+        proto = helper.make_tensor("v", code, values.shape, values.astype(np.float32).ravel())
+    nodes = [helper.make_node("Cast", ["v"], ["w"], to=TensorProto.FLOAT), conv("x", "w", "y")]
+    assert proto.HasField("raw_data") == raw
+    check(tmp_path, model(nodes, [proto]), values.astype(np.float32))

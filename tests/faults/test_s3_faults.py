@@ -577,7 +577,10 @@ def broken_chunks(proxy: Proxy) -> None:
     proxy.fault(KINDS["PUT chunk"], status(403), FOREVER)
 
 
-@pytest.mark.parametrize("way", ["AWS", "FSSPEC"])
+WAYS = ["AWS", pytest.param("FSSPEC", marks=pytest.mark.soak)]
+
+
+@pytest.mark.parametrize("way", WAYS)
 def test_no_secret_is_written(way: str, with_canary: str, models: list[Path], tmp_path: Path) -> None:
     """Not to a terminal, not to a disk, not into the database: a whole run in two processes, failures among it."""
     url = f"s3://{BUCKET}/{uuid.uuid4().hex}/db"
@@ -609,7 +612,7 @@ def administrator_with_canary(endpoint: str) -> s3fs.S3FileSystem:
     )
 
 
-@pytest.mark.parametrize("way", ["AWS", "FSSPEC"])
+@pytest.mark.parametrize("way", WAYS)
 def test_no_secret_travels(way: str, with_canary: str, models: list[Path], tmp_path: Path) -> None:
     """Client and workers have it in their environments; neither tells it to the scheduler, with errors or without."""
     url = f"s3://{BUCKET}/{uuid.uuid4().hex}/db"
