@@ -25,17 +25,23 @@ $(STAMP): requirements/dev.txt pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $(STAMP)
 
+# Which of the long enumerations: all of tests/faults, unless said otherwise.
+FAULTS ?= tests/faults
+
+# Two processes: much of the time goes into waiting for others to start, answer and die.
+TWO := -n 2 --dist loadfile
+
 demo: $(STAMP)
 	$(BIN)/filterdb demo
 
 test: $(STAMP) lint
-	$(BIN)/python -m pytest -m "not soak"
+	$(BIN)/python -m pytest -m "not soak" $(TWO)
 
 faults: $(STAMP)
-	$(BIN)/python -m pytest -m soak
+	$(BIN)/python -m pytest -m soak -x $(TWO) $(FAULTS)
 
 quick: $(STAMP) lint
-	$(BIN)/python -m pytest -q -x -m "not slow and not soak"
+	$(BIN)/python -m pytest -q -x -m "not slow and not soak" $(TWO)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -66,7 +66,7 @@ def main() -> None:
 
         works = {
             "parse": lambda: list(pool.map(parsed, paths)),
-            "hash": lambda: list(pool.map(lambda path: file_digest([path]), paths)),
+            "hash": lambda: list(pool.map(file_digest, paths)),
             "write": lambda: list(pool.map(written, range(segment.chunks))),
             "ingest": lambda: fdb.ingest(place / "db", paths),
         }

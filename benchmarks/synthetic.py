@@ -16,14 +16,11 @@ from pathlib import Path
 import numpy as np
 
 from filterdb import cluster, plan, schema
-from filterdb.ingest.write import TAKEN, write_partition
-from filterdb.reduce import passes
-from filterdb.store import segment as segments
+from filterdb.ingest.adding import add
 from filterdb.store import snapshot as snapshots
 from filterdb.store.database import Database
 from filterdb.store.files import Files
 from filterdb.store.segment import Segment
-from filterdb.store.snapshot import Entry
 
 ROWS = 65_536
 """Rows of a layer that one generator makes."""
@@ -146,17 +143,12 @@ def make(url: str | Path, filters: int, number: int, models: int, chunk_rows: in
     )
     complete = tables(found, models, [one for part in parts for one in part])
     segment = Segment(files, f"synthetic{filters}", filters, plan.chunk_rows(filters, chunk_rows))
-    digests = segments.create(segment, complete)
-    tasks = []
-    for one in passes.partitions(segment, complete):
-        drawn = Drawn(found[one.first : one.first + len(one.peaks)], one.bounds)
-        tasks.append(cluster.task(f"write-{one.chunks[0]}", partial(write_partition, one, drawn, resume=False)))
-    (parts,) = cluster.run([passes.merge_tree(tasks, TAKEN, "write")], "write")
-    for reduction, part in zip(TAKEN, parts, strict=True):
-        passes.store(segment, complete, reduction, part)
-    entry = Entry(segment.id, filters, number, models, 0, segment.chunk_rows, digests)
-    state = snapshots.commit(
-        files, None, lambda head: snapshots.new("synthetic", segments=(entry,)) if head is None else None
+    state = add(
+        segment,
+        complete,
+        lambda one: Drawn(found[one.first : one.first + len(one.peaks)], one.bounds),
+        None,
+        lambda head, entry: snapshots.new("synthetic", segments=(entry,)) if head is None else None,
     )
     return Database(files, state)
 

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import fsspec
 import pytest
+import s3fs
 from distributed import Client, LocalCluster
 
 import filterdb as fdb
 from filterdb import demo, plan
+from filterdb.store import remote
 from tests import seaweed
 
 CACHE = Path(__file__).parent.parent / ".cache"
@@ -66,6 +68,9 @@ def s3(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Callable[[], str]:
     """The environment of an S3 user; each call gives a fresh prefix in a bucket."""
     for name, value in {**seaweed.KEYS, "AWS_ENDPOINT_URL": s3_server}.items():
         monkeypatch.setenv(name, value)
+    # Clients of other servers may be there still, from tests with keys of their own.
+    s3fs.S3FileSystem.clear_instance_cache()
+    remote._known_filesystem.cache_clear()
     files = fsspec.filesystem("s3", use_listings_cache=False)
     if not files.exists("tests"):
         files.mkdir("tests")

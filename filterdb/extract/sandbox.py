@@ -66,7 +66,7 @@ class Limits:
     """Bytes of memory."""
 
     seconds: float = 20.0
-    """CPU seconds, and one more for every `rate` bytes of the file. By the clock half as much again, and WAITING seconds."""
+    """CPU seconds, and one more for every `rate` bytes of the file. By the clock half as much again, and WAITING."""
 
     rate: int = 100_000_000
 

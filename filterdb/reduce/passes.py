@@ -59,7 +59,9 @@ def summaries(db: Database, *reductions: Reduction) -> list[Arrays]:
             tables = {name: db.tables[position][name] for name in ("row_size", "peak", "layer_name")}
             whole = build(segment, db.tables[position], missing)
             keep = cluster.task(
-                f"store-{_label(segment, missing)}", partial(_store_all, segment, tables, missing), whole
+                f"store-{_label(segment, missing)}",
+                partial(_store_all, segment, tables, missing, parts=_keeps_parts(segment)),
+                whole,
             )
             graphs.append((position, segment, missing, keep))
     # As "store" tasks on workers: what is complete stays so, whatever happens to the rest or to the client.
@@ -80,8 +82,15 @@ def _present(db: Database, arrays: Arrays) -> Arrays:
     return {name: array[db.present] for name, array in arrays.items()} if db.state.without else arrays
 
 
-def _store_all(segment: Segment, tables: Arrays, reductions: list[Reduction], parts: list[Part]) -> list[Arrays]:
-    return [store(segment, tables, reduction, part) for reduction, part in zip(reductions, parts, strict=True)]
+def _store_all(
+    segment: Segment, tables: Arrays, reductions: list[Reduction], found: list[Part], *, parts: bool
+) -> list[Arrays]:
+    return [store(segment, tables, one, part, parts=parts) for one, part in zip(reductions, found, strict=True)]
+
+
+def _keeps_parts(segment: Segment) -> bool:
+    """Whether a pass over the segment keeps parts on the way; decided once, by the client."""
+    return len(plan.partitions(segment.chunks, segment.chunk_rows)) >= WORTH_KEEPING
 
 
 def _label(segment: Segment, reductions: Sequence[Reduction]) -> str:
@@ -102,8 +111,11 @@ def _find(db: Database, segment: Segment, reduction: Reduction) -> Arrays | None
     return db.kept[place]
 
 
-def store(segment: Segment, tables: Arrays, reduction: Reduction, part: Part) -> Arrays:
-    """Check a complete result and store it; gives what counts from now on. In memory only, where it must be."""
+def store(segment: Segment, tables: Arrays, reduction: Reduction, part: Part, *, parts: bool = False) -> Arrays:
+    """Check a complete result and store it; gives what counts from now on. In memory only, where it must be.
+
+    `parts`: the pass has kept some on the way, which are removed then.
+    """
     reduction.check(part.arrays, tables, segment.files.url(segment.name))
     try:
         arrays = summary.save(segment.files, segment.id, reduction.key, part.arrays)
@@ -112,7 +124,7 @@ def store(segment: Segment, tables: Arrays, reduction: Reduction, part: Part) ->
     except StoreError as error:
         log.warning("summary kept in memory only: %s", error)
         return part.arrays
-    if len(plan.partitions(segment.chunks, segment.chunk_rows)) >= WORTH_KEEPING:
+    if parts:
         try:
             summary.remove_parts(segment.files, segment.id, reduction.key)
         except StoreError as error:

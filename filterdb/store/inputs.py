@@ -147,14 +147,14 @@ class LocalInput:
 
     def digest(self, companions: list[str]) -> str:
         """SHA-256 of the file, or of the digests of it and its companions. Raises ModelError where one is gone."""
-        digests = [file_digest([self.path])]
+        digests = [file_digest(self.path)]
         for name in companions:
             try:
                 with os.fdopen(open_inside(self.path.parent, name), "rb") as file:
                     digests.append(hashlib.file_digest(file, "sha256").hexdigest())
             except (OSError, ValueError) as error:
                 raise ModelError(f"{self.path}: its external data {name!r} cannot be read: {error}") from error
-        return _joined(digests)
+        return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
 def _is_key(name: str) -> bool:
@@ -164,14 +164,7 @@ def _is_key(name: str) -> bool:
     return inside and len(name.encode("utf-8", "replace")) <= MAX_KEY and name.isprintable() and not set(name) & _ACTIVE
 
 
-def file_digest(paths: list[Path]) -> str:
-    """SHA-256 of one file, or of the digests of several."""
-    digests = []
-    for path in paths:
-        with store_errors("reading", str(path)), path.open("rb") as file:
-            digests.append(hashlib.file_digest(file, "sha256").hexdigest())
-    return _joined(digests)
-
-
-def _joined(digests: list[str]) -> str:
-    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file."""
+    with store_errors("reading", str(path)), path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -62,6 +62,16 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Path], d
         return sources, everything(folder / "db", sources)
 
 
+@pytest.fixture(scope="module")
+def two_mortals() -> Iterator[Client]:
+    """Two processes that may die; a nanny starts others in their place."""
+    with (
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as local,
+        Client(local, set_as_default=False) as client,
+    ):
+        yield client
+
+
 DEADLY = {
     "scan": ("filterdb.ingest.scan", "_scan", 1),
     "write": ("filterdb.store.segment", "Segment.write_chunk", 3),
@@ -74,15 +84,15 @@ DEADLY = {
 
 
 @pytest.mark.parametrize("where", DEADLY)
-def test_a_worker_killed(where: str, undisturbed: tuple[list[Path], dict[str, str]], tmp_path: Path) -> None:
+def test_a_worker_killed(
+    where: str, undisturbed: tuple[list[Path], dict[str, str]], two_mortals: Client, tmp_path: Path
+) -> None:
     """kill −9 in the middle of a task: others do its work, and every byte is that of an undisturbed run."""
     sources, expected = undisturbed
     marker = tmp_path / "killed"
-    with (
-        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as local,
-        Client(local) as client,
-    ):
-        client.run(die_once, *DEADLY[where], str(marker))
+    with two_mortals.as_current():
+        two_mortals.wait_for_workers(2)
+        two_mortals.run(die_once, *DEADLY[where], str(marker))
         found = everything(tmp_path / "db", sources)
     assert marker.exists()
     assert found == expected
@@ -236,11 +246,13 @@ def free_port() -> int:
 SLOW = """
 import time
 from filterdb.store.segment import Segment
-real = Segment.read_columns
-def slow(segment, chunk):
-    time.sleep(0.15)
-    return real(segment, chunk)
-Segment.read_columns = slow
+def made_slow(real):
+    def slow(segment, chunk):
+        time.sleep(0.15)
+        return real(segment, chunk)
+    return slow
+if Segment.read_columns.__name__ != "slow":  # a worker may load this twice
+    Segment.read_columns = made_slow(Segment.read_columns)
 """
 
 
@@ -261,7 +273,7 @@ def test_the_scheduler_killed_in_a_pass(tmp_path: Path) -> None:
         scheduler,
     ):
         run = subprocess.Popen([*command, address], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while len(parts()) < 2 and time.monotonic() < deadline:
             time.sleep(0.05)
         scheduler.kill()
@@ -419,7 +431,7 @@ def test_who_comes_first_gc_or_ingest(tmp_path: Path, monkeypatch: pytest.Monkey
     """An ingest that resumes a segment which is just being collected: one of the two steps back."""
     fdb.ingest(tmp_path / "db", models(tmp_path, "a"), chunk_rows=10)
     files = Files.at(tmp_path / "db")
-    with monkeypatch.context() as patch:
+    with monkeypatch.context() as patch, dask.config.set(scheduler="synchronous"):
         patch.setattr(Segment, "write_chunk", lambda *_: (_ for _ in ()).throw(StoreError("died")))
         with pytest.raises(StoreError):
             fdb.ingest(tmp_path / "db", models(tmp_path, "b"), chunk_rows=10)

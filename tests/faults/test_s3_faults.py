@@ -269,7 +269,7 @@ def test_the_committing_put(
 # Bytes that are not what was stored
 
 
-@pytest.fixture(params=["client checks", "client trusts"])
+@pytest.fixture(params=[pytest.param("client checks", marks=pytest.mark.soak), "client trusts"])
 def checking(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether botocore checks replies against the checksum that the server kept; not every server keeps one."""
     if request.param == "client trusts":

@@ -165,11 +165,12 @@ class History(RuleBasedStateMachine):
         assert fdb.verify(fdb.open(self.url), deep=True).problems == []
 
 
-def run(examples: int) -> None:
+def run(examples: int, *, same: bool) -> None:
     run_state_machine_as_test(  # type: ignore[no-untyped-call]
         History,
         settings=settings(
             max_examples=examples,
+            derandomize=same,
             stateful_step_count=40,
             deadline=None,
             suppress_health_check=list(HealthCheck),
@@ -181,11 +182,11 @@ def run(examples: int) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_histories() -> None:
-    run(6)
+    run(6, same=True)
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(3600)
 def test_many_histories() -> None:
     """Thousands of steps."""
-    run(60)
+    run(60, same=False)

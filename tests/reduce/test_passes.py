@@ -223,18 +223,19 @@ def test_a_read_only_store_keeps_results_in_memory(
     small: Database, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     expected = fdb.drift(small, by="layer")
-    import filterdb.store.files as module
+    import filterdb.store.local as module
 
     for path in (Path(small.url) / "summaries", Path(small.url) / "bases"):
         import shutil
 
         shutil.rmtree(path)
-    (Path(small.url) / "snapshots/00000001.json").unlink()
+    for suffix in ("json", "committed"):
+        (Path(small.url) / f"snapshots/00000001.{suffix}").unlink()
 
     def refuse(path: Path, data: bytes) -> None:
         raise PermissionError(13, "read-only", str(path))
 
-    monkeypatch.setattr(module, "_create_local", refuse)
+    monkeypatch.setattr(module, "create", refuse)
     db = fdb.open(small.url)
     with caplog.at_level(logging.WARNING):
         found = fdb.drift(db, by="layer")
