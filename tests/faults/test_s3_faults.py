@@ -532,11 +532,13 @@ CANARY = "canary7Qx9Zk2LmVt4"
 @pytest.fixture(scope="module")
 def with_canary(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A server whose administrator's secret is the canary."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(seaweed.KEYS, "AWS_SECRET_ACCESS_KEY", CANARY)
-        with seaweed.serving(tmp_path_factory.mktemp("with-canary") / "server") as endpoint:
+    with ExitStack() as stack:
+        # Only while it starts: another server may start later, with the usual secret.
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setitem(seaweed.KEYS, "AWS_SECRET_ACCESS_KEY", CANARY)
+            endpoint = stack.enter_context(seaweed.serving(tmp_path_factory.mktemp("with-canary") / "server"))
             make_bucket(endpoint)
-            yield endpoint
+        yield endpoint
 
 
 def secrets(way: str, endpoint: str) -> dict[str, str]:
@@ -669,7 +671,6 @@ def test_no_secret_is_pickled(
     conf: dict[str, Any] = {}
     fsspec.config.set_conf_env(conf)  # as an interpreter does that is started with this environment
     monkeypatch.setattr(fsspec.config, "conf", conf)
-    monkeypatch.setitem(fsspec.config.apply_config.__globals__, "conf", conf)
     try:
         url = f"s3://{BUCKET}/{uuid.uuid4().hex}/db"
         db = ingest(url, models)
