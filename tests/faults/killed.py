@@ -88,7 +88,6 @@ def child(work: Callable[[], Any]) -> tuple[int, Any]:
         try:
             for nursery in sandbox(READER)._free:
                 nursery.owner = os.getpid()  # one nursery for all, one after another
-                nursery.process.poll = lambda: None  # type: ignore[method-assign]
             with dask.config.set(scheduler="synchronous"):
                 result = work()
             os.write(outer, json.dumps(result).encode())
