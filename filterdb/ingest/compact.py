@@ -11,6 +11,7 @@ from filterdb import plan, schema
 from filterdb.errors import ConflictError, DamageError
 from filterdb.extract.layers import filters_hash
 from filterdb.ingest.adding import add, new_segment
+from filterdb.plan import chunk_count
 from filterdb.reduce.passes import Partition
 from filterdb.store import snapshot as snapshots
 from filterdb.store.database import Database
@@ -21,7 +22,7 @@ from filterdb.store.snapshot import Entry, Snapshot
 def compact(db: Database, *, chunk_rows: int = schema.CHUNK_ROWS) -> Database:
     """Join neighbouring segments of less than `chunk_rows` filters, each run of them into one, a commit each.
 
-    Filters are copied with their checksums and layer hashes looked at; models that were removed are left behind, rows
+    Filters are copied, every checksum and every layer's hash looked at; models that were removed are left behind, rows
     that were replaced are written into the new tables. Earlier snapshots keep the old segments. Gives the database at
     the newest snapshot.
     """
@@ -42,39 +43,47 @@ def _runs(state: Snapshot, chunk_rows: int) -> list[list[str]]:
 
 
 @dataclass(frozen=True, slots=True)
-class Copy:
-    """Fills rows from segments: for each layer the segment, its first row there and here, its size and its hash."""
+class Copied:
+    """A layer to copy: rows [begin, begin + size) of a segment, which become those from `start` on; and their hash."""
 
-    layers: tuple[tuple[Segment, int, int, int, str], ...]
+    segment: Segment
+    begin: int
+    start: int
+    size: int
+    hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """Fills rows from segments."""
+
+    layers: tuple[Copied, ...]
 
     def __call__(self, buffer: np.ndarray, first: int) -> None:
-        """Raises DamageError where a layer that lies in the buffer whole is not what was committed."""
-        chunks: dict[tuple[str, int], np.ndarray] = {}
-        for segment, begin, start, size, expected in self.layers:
-            low, high = max(start, first), min(start + size, first + len(buffer))
-            for chunk, rows, target in _chunks(segment, begin + low - start, high - low):
-                if (segment.id, chunk) not in chunks:
-                    chunks = {(segment.id, chunk): segment.read_columns(chunk)}
-                offset = low - first + target
-                buffer[offset : offset + rows.stop - rows.start] = chunks[segment.id, chunk][:, rows].T
-            if high - low == size and filters_hash(buffer[low - first : high - first]) != expected:
-                raise DamageError(
-                    f"{segment.files.url(segment.name)}: expected the layer of rows {begin} to {begin + size} with "
-                    f"SHA-256 {expected[:16]}…, got others; restore the segment from a copy"
-                )
+        """Raises DamageError where a layer is not what was committed, whole chunks exchanged included.
+
+        A layer is read whole, also where the buffer has a part of it: the layers of small segments are small.
+        """
+        for layer in self.layers:
+            low, high = max(layer.start, first), min(layer.start + layer.size, first + len(buffer))
+            if low < high:
+                buffer[low - first : high - first] = _read(layer)[low - layer.start : high - layer.start]
 
 
-def _chunks(segment: Segment, begin: int, count: int) -> list[tuple[int, slice, int]]:
-    """The chunks of rows [begin, begin + count): number, rows within the chunk, where they go."""
-    found = []
-    row = begin
-    while row < begin + count:
-        chunk = row // segment.chunk_rows
-        low, high = segment.bounds(chunk)
-        stop = min(high, begin + count)
-        found.append((chunk, slice(row - low, stop - low), row - begin))
-        row = stop
-    return found
+def _read(layer: Copied) -> np.ndarray:
+    """A layer's rows (n, 9) float32."""
+    segment, end = layer.segment, layer.begin + layer.size
+    rows = np.empty((layer.size, schema.WEIGHTS), np.float32)
+    for chunk in range(layer.begin // segment.chunk_rows, chunk_count(end, segment.chunk_rows)):
+        start, stop = segment.bounds(chunk)
+        low, high = max(start, layer.begin), min(stop, end)
+        rows[low - layer.begin : high - layer.begin] = segment.read_columns(chunk)[:, low - start : high - start].T
+    if filters_hash(rows) != layer.hash:
+        raise DamageError(
+            f"{segment.files.url(segment.name)}: expected the layer of rows {layer.begin} to {end} with SHA-256 "
+            f"{layer.hash[:16]}…, got others; restore the segment from a copy"
+        )
+    return rows
 
 
 def _join(db: Database, ids: list[str], chunk_rows: int) -> Snapshot:
@@ -103,7 +112,7 @@ def _join(db: Database, ids: list[str], chunk_rows: int) -> Snapshot:
         own = range(partition.first, partition.first + len(partition.peaks))
         return Copy(
             tuple(
-                (
+                Copied(
                     db.segments[int(layers["segment"].values[layer])],
                     int(layers["first_row"].values[layer] - stored[layers["segment"].values[layer]]),
                     int(starts[layer]),

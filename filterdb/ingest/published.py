@@ -10,7 +10,7 @@ import os
 import uuid
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,8 @@ from filterdb.extract.constants import ODD
 from filterdb.extract.layers import filters_hash
 from filterdb.extract.published import PublishedLayer, PublishedModel
 from filterdb.extract.sandbox import Channel, Limits, sandbox
-from filterdb.ingest.adding import Filler, add, new_segment, stack
-from filterdb.ingest.run import Ingested, add_models, known_models
+from filterdb.ingest.adding import Filler, new_segment, stack
+from filterdb.ingest.run import Ingested, commit_models, duplicates, known_models
 from filterdb.numerics.quality import orthogonality
 from filterdb.reduce.passes import Partition
 from filterdb.schema import WEIGHTS
@@ -168,15 +168,7 @@ def import_hdf5(
         return Ingested(old, None, [], present)
     arrays, kept = _tables(source, new, layers, scans, hashes, known)
     segment = new_segment(files, arrays, {"published": 1}, chunk_rows)
-    added = [model.id for model in new]
-    committed = add(
-        segment,
-        arrays,
-        _filler(source, arrays, kept),
-        base,
-        lambda head, entry: add_models(files, head, entry, added),
-    )
-    return Ingested(Database(files, committed), segment.id, added, present)
+    return replace(commit_models(segment, arrays, _filler(source, arrays, kept), base), present=present)
 
 
 def _scan(file: PublishedFile, layers: list[PublishedLayer]) -> list[LayerScan]:
@@ -232,11 +224,10 @@ def _tables(
             continue
         kept.append(layer)
         rows.append(_layer_row(layer, scan) | {"model_index": index[layer.model]})
-    first_with = {row["file_hash"]: model for model, row in reversed(known.items())}
-    model_rows = []
-    for model in models:
-        twin = first_with.setdefault(hashes[model.id], model.id)
-        model_rows.append(_model_row(model, hashes[model.id]) | {"duplicate_of": "" if twin == model.id else twin})
+    twins = duplicates(known, [(model.id, hashes[model.id]) for model in models])
+    model_rows = [
+        _model_row(model, hashes[model.id]) | {"duplicate_of": twin} for model, twin in zip(models, twins, strict=True)
+    ]
     try:
         return {
             **stack(rows, schema.LAYER_VARIABLES),

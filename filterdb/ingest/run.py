@@ -99,15 +99,8 @@ def ingest(
         snapshots.mark(files, old.snapshot)
         return Ingested(old, None, [], present, rejected)
     segment, tables = build_segment(files, new, unlisted, known, chunk_rows)
-    added = [result.source.id for result in new]
-    committed = add(
-        segment,
-        tables,
-        from_models(tables, new, limits),
-        base,
-        lambda head, entry: add_models(files, head, entry, added),
-    )
-    return Ingested(Database(files, committed), segment.id, added, present, rejected)
+    committed = commit_models(segment, tables, from_models(tables, new, limits), base)
+    return replace(committed, present=present, rejected=rejected)
 
 
 def find_sources(sources: Sources, catalog: str | os.PathLike[str] | None) -> list[ModelSource]:
@@ -199,21 +192,18 @@ def build_segment(
         "models": [[r.source.id, r.file_hash, dict(r.source.labels), dict(r.source.extra)] for r in new],
         "rejected": rejected,
     }
-    first_with = {row["file_hash"]: model for model, row in reversed(known.items())}
-    models = []
-    for result in new:
-        source = result.source
-        duplicate_of = first_with.setdefault(result.file_hash, source.id)
-        models.append(
-            {
-                "model": source.id,
-                "file_hash": result.file_hash,
-                "duplicate_of": "" if duplicate_of == source.id else duplicate_of,
-                **source.labels,
-                "extra": source.extra_json,
-                **result.facts,
-            }
-        )
+    twins = duplicates(known, [(result.source.id, result.file_hash) for result in new])
+    models = [
+        {
+            "model": result.source.id,
+            "file_hash": result.file_hash,
+            "duplicate_of": twin,
+            **result.source.labels,
+            "extra": result.source.extra_json,
+            **result.facts,
+        }
+        for result, twin in zip(new, twins, strict=True)
+    ]
     ledger = [(r.source.id, skip.layer, skip.code, skip.reason) for r in new for skip in r.skipped]
     ledger += [(model, "", schema.REJECTED, reason) for model, reason in rejected.items()]
     skipped = [dict(zip((v.name for v in schema.SKIPPED_VARIABLES), entry, strict=True)) for entry in ledger]
@@ -249,14 +239,26 @@ def from_models(tables: dict[str, np.ndarray], new: list[Scan], limits: Limits) 
     return filler
 
 
-def add_models(files: Files, head: Snapshot | None, entry: Entry, added: list[str]) -> Snapshot | None:
+def commit_models(segment: Segment, tables: dict[str, np.ndarray], filler: Filler, base: Snapshot | None) -> Ingested:
+    """Write a segment of new models and commit it, on top of others' if they were first. Raises ConflictError."""
+    files, added = segment.files, [str(model) for model in tables["model"]]
+    state = add(segment, tables, filler, base, lambda head, entry: _with_models(files, head, entry, added))
+    return Ingested(Database(files, state), segment.id, added)
+
+
+def duplicates(known: dict[str, dict[str, Any]], new: Sequence[tuple[str, str]]) -> list[str]:
+    """For each new (model, file hash): the id of an earlier model with the same content, or nothing."""
+    first_with = {row["file_hash"]: model for model, row in reversed(known.items())}
+    first = [first_with.setdefault(digest, model) for model, digest in new]
+    return ["" if other == model else other for other, (model, _) in zip(first, new, strict=True)]
+
+
+def _with_models(files: Files, head: Snapshot | None, entry: Entry, added: list[str]) -> Snapshot | None:
     """The snapshot that adds the segment to `head`; None where it is in it. Raises ConflictError."""
     if head is None:
         return snapshots.new("ingest", segments=(entry,))
     if any(other.id == entry.id for other in head.segments):
-        # The same models, removed since, are back.
-        without = tuple(one for one in head.without if one.segment != entry.id)
-        return None if without == head.without else head.next("ingest", without=without)
+        return None
     taken = set(map(str, Database(files, head).models["model"].values)) & set(added)
     if taken:
         raise ConflictError(

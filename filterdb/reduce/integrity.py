@@ -7,19 +7,8 @@ from dataclasses import dataclass
 from functools import partial
 
 from filterdb import cluster, plan
-from filterdb.errors import DamageError
 from filterdb.store.database import Database
-from filterdb.store.segment import read_tables
-from filterdb.store.snapshot import Entry
-from filterdb.store.verify import (
-    Layers,
-    Problem,
-    check_history,
-    check_layers,
-    check_presence,
-    check_tables,
-    layers_of,
-)
+from filterdb.store.verify import Problem, check_history, check_layers, check_segment, layers_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,30 +25,22 @@ def verify(db: Database, *, deep: bool = False) -> Verified:
     With `deep` every byte is read and every layer's hash recomputed.
     """
     db = db.whole
-    problems = check_history(db) + check_tables(db)
-    for segment in db.segments:
-        problems += check_presence(segment)
-    if deep:
-        seen = {(problem.segment, problem.chunk) for problem in problems}
-        run = uuid.uuid4().hex[:8]
-        tasks = [
-            cluster.task(f"verify-{run}-{entry.id}-{layers.bounds[0]}", partial(check_layers, layers))
-            for entry in db.state.segments
-            for layers in _readable(entry, db)
-        ]
-        for problem in (problem for part in cluster.run(tasks, "verify") for problem in part):
-            # Layers of two tasks may share a chunk.
-            if (problem.segment, problem.chunk) not in seen:
-                problems.append(problem)
-                seen.add((problem.segment, problem.chunk))
+    problems, layers = check_history(db), []
+    for entry in db.state.segments:
+        found, tables = check_segment(entry, db.files)
+        problems += found
+        # Tables that are damaged do not say what to expect.
+        if deep and tables is not None:
+            segment = entry.segment(db.files)
+            layers += layers_of(segment, tables, max(plan.TASK_ROWS, segment.chunk_rows))
+    seen = {(problem.segment, problem.chunk) for problem in problems}
+    run = uuid.uuid4().hex[:8]
+    tasks = [
+        cluster.task(f"verify-{run}-{one.segment.id}-{one.bounds[0]}", partial(check_layers, one)) for one in layers
+    ]
+    for problem in (problem for part in cluster.run(tasks, "verify") for problem in part):
+        # Layers of two tasks may share a chunk.
+        if (problem.segment, problem.chunk) not in seen:
+            problems.append(problem)
+            seen.add((problem.segment, problem.chunk))
     return Verified(sum(segment.chunks for segment in db.segments), problems)
-
-
-def _readable(entry: Entry, db: Database) -> list[Layers]:
-    """A segment's layers in tasks; none where its tables, which say what to expect, are damaged."""
-    segment = entry.segment(db.files)
-    try:
-        tables = read_tables(segment, entry.digests)
-    except DamageError:
-        return []
-    return layers_of(segment, tables, max(plan.TASK_ROWS, segment.chunk_rows))

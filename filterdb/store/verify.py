@@ -14,7 +14,9 @@ from filterdb.plan import offsets
 from filterdb.store import snapshot as snapshots
 from filterdb.store import summary
 from filterdb.store.database import Database
+from filterdb.store.files import Files
 from filterdb.store.segment import Segment, check_objects, read_tables
+from filterdb.store.snapshot import Entry
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,23 +44,22 @@ def check_history(db: Database) -> list[Problem]:
     return problems
 
 
-def check_tables(db: Database) -> list[Problem]:
-    """Metadata, tables and summaries of every segment against what was committed."""
-    problems = []
-    for entry in db.state.segments:
-        segment = entry.segment(db.files)
-        wrong = check_objects(segment, entry.digests)
-        problems += [Problem(entry.id, name, None, what) for name, what in wrong.items()]
-        try:
-            read_tables(segment, entry.digests)
-        except DamageError as error:
-            if not wrong:
-                problems.append(Problem(entry.id, "tables", None, str(error)))
-        for name in db.files.list(f"summaries/{entry.id}"):
-            what = summary.problem(db.files, name)
-            if what:
-                problems.append(Problem(entry.id, name, None, what))
-    return problems
+def check_segment(entry: Entry, files: Files) -> tuple[list[Problem], dict[str, np.ndarray] | None]:
+    """A segment's metadata, tables, summaries and chunks' sizes; and the tables, None where they are damaged."""
+    segment = entry.segment(files)
+    wrong = check_objects(segment, entry.digests)
+    problems = [Problem(entry.id, name, None, what) for name, what in wrong.items()]
+    tables = None
+    try:
+        tables = read_tables(segment, entry.digests)
+    except DamageError as error:
+        if not wrong:
+            problems.append(Problem(entry.id, "tables", None, str(error)))
+    for name in files.list(f"summaries/{entry.id}"):
+        what = summary.problem(files, name)
+        if what:
+            problems.append(Problem(entry.id, name, None, what))
+    return problems + check_presence(segment), tables
 
 
 def check_presence(segment: Segment) -> list[Problem]:

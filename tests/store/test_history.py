@@ -52,8 +52,8 @@ def test_a_life(where: str, tmp_path: Path, request: pytest.FixtureRequest) -> N
     np.testing.assert_array_equal(removed.dataset.filters.values, filters("acd"))
     assert list(removed.dataset["model_index"].values) == [0, 0, 1, 1, 2, 2]
     before = fdb.drift(removed, by="model")
-    compacted = fdb.compact(removed)
-    assert [entry.models for entry in compacted.state.segments] == [3]
+    compacted = fdb.compact(removed, chunk_rows=100)
+    assert [(entry.models, entry.chunk_rows) for entry in compacted.state.segments] == [(3, 100)]
     np.testing.assert_array_equal(compacted.dataset.filters.values, filters("acd"))
     after = fdb.drift(compacted, by="model")
     np.testing.assert_allclose(after["drift"], before["drift"], rtol=1e-12)
@@ -177,14 +177,15 @@ def test_others_change_what_is_being_compacted(db: fdb.Database, monkeypatch: py
     assert names(fdb.open(db.url)) == "acd"
 
 
-def test_compacting_notices_damage_that_checksums_do_not(db: fdb.Database) -> None:
-    """Whole chunks of two segments exchanged: a layer's hash tells."""
+@pytest.mark.parametrize("chunk_rows", [1_000, 100], ids=["one chunk", "layers across chunks"])
+def test_compacting_notices_damage_that_checksums_do_not(db: fdb.Database, chunk_rows: int) -> None:
+    """Whole chunks of two segments exchanged: a layer's hash tells, also of layers that no task has whole."""
     one, other = (Path(db.url) / segment.chunk_name(0) for segment in db.segments[:2])
     first, second = one.read_bytes(), other.read_bytes()
     one.write_bytes(second)
     other.write_bytes(first)
     with pytest.raises(fdb.errors.DamageError, match="expected the layer of rows 0 to 30"):
-        fdb.compact(db)
+        fdb.compact(db, chunk_rows=chunk_rows)
     assert fdb.open(db.url).state == db.state
 
 
