@@ -124,6 +124,19 @@ def _database(command: Command) -> Command:
     return _place(click.argument("db")(wrapped))
 
 
+def _newest(command: Command) -> Command:
+    """As `_database`, for what makes a new snapshot: that goes on top of the newest, and --snapshot is refused."""
+
+    @functools.wraps(command)
+    def wrapped(db: str, snapshot: str | None, **kwargs: Any) -> Any:
+        if snapshot is not None:
+            raise UsageError("--snapshot: expected none, a change goes on top of the newest snapshot; leave it out")
+        return command(fdb.open(db), **kwargs)
+
+    wrapped = click.option("--snapshot", metavar="N|TAG", hidden=True)(wrapped)
+    return _place(click.argument("db")(wrapped))
+
+
 def _selection(command: Command) -> Command:
     """--where and --exclude-verdict; the command gets the view."""
 
@@ -265,7 +278,7 @@ def import_hdf5(
 
 
 @commands.command()
-@_database
+@_newest
 @click.option("--catalog", metavar="FILE", required=True, help="CSV or Parquet with the new rows, by name or path.")
 def relabel(db: Database, catalog: str, as_json: bool) -> None:
     """Put a catalog's rows in the place of those of the models; a new snapshot, no filter is rewritten."""
@@ -275,7 +288,7 @@ def relabel(db: Database, catalog: str, as_json: bool) -> None:
 
 
 @commands.command()
-@_database
+@_newest
 @click.argument("models", nargs=-1, required=True)
 def remove(db: Database, models: tuple[str, ...], as_json: bool) -> None:
     """A new snapshot without these models; earlier snapshots keep them."""
@@ -291,7 +304,7 @@ def tag(db: Database, name: str, as_json: bool) -> None:
 
 
 @commands.command()
-@_database
+@_newest
 @click.option("--chunk-rows", type=click.IntRange(1), default=schema.CHUNK_ROWS, show_default=True)
 def compact(db: Database, chunk_rows: int, as_json: bool) -> None:
     """Join neighbouring segments of less than a chunk into larger ones."""
@@ -350,7 +363,7 @@ def reduce_command(db: Database, mode: str, raw: bool, as_json: bool) -> None:
 
 
 @commands.command()
-@_database
+@_newest
 def refit(db: Database, as_json: bool) -> None:
     """Fit a new basis on the newest snapshot and commit it."""
     db = fdb.refit(db)

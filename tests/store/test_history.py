@@ -211,3 +211,9 @@ def test_on_the_command_line(db: fdb.Database, tmp_path: Path) -> None:
     assert run("info", db.url, "--snapshot", "first")["models"] == 4
     assert [row["tags"] for row in run("snapshots", db.url)["rows"]][3] == ["first"]  # type: ignore[attr-defined]
     assert run("verify", db.url, "--deep")["ok"] is True
+    for command in (["remove", db.url, "a"], ["compact", db.url]):
+        done = subprocess.run(
+            [sys.executable, "-m", "filterdb", *command, "--snapshot", "1"], capture_output=True, text=True, check=False
+        )
+        assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
+        assert "a change goes on top of the newest snapshot" in done.stderr
