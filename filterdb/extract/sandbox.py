@@ -198,8 +198,7 @@ class Sandbox:
 
         Raises ModelError where it dies or goes beyond its limits: the file's fault, whatever it did.
         """
-        nursery = self._take()
-        channel = nursery.begin(limits, size)
+        nursery, channel = self._begin(limits, size)
         status: int | None = None
         try:
             try:
@@ -222,6 +221,14 @@ class Sandbox:
             else:
                 with self._lock:
                     self._free.append(nursery)
+
+    def _begin(self, limits: Limits, size: int) -> tuple[_Nursery, Channel]:
+        while True:
+            nursery = self._take()
+            try:
+                return nursery, nursery.begin(limits, size)
+            except OSError:
+                nursery.kill()  # it was ended while it waited, by whoever needed memory; that is not the file's fault
 
     def _take(self) -> _Nursery:
         with self._lock:

@@ -382,6 +382,21 @@ def test_a_model_that_crashes_its_reader(tmp_path: Path, monkeypatch: pytest.Mon
     assert [Path(model).stem for model in found.added] == ["a", "b"]
 
 
+def test_a_nursery_that_was_ended_while_it_waited(tmp_path: Path) -> None:
+    """As by the kernel, for its memory: another takes its place, no model is blamed."""
+    from filterdb.extract.sandbox import sandbox
+
+    fdb.ingest(tmp_path / "one", models(tmp_path, "a"), chunk_rows=10)
+    waiting = sandbox(scanning.READER)._free
+    assert waiting
+    for nursery in waiting:
+        nursery.process.poll = lambda: None  # type: ignore[method-assign]  # as in the moment before it is known
+        os.kill(nursery.process.pid, signal.SIGKILL)
+        os.waitpid(nursery.process.pid, 0)
+    done = fdb.ingest(tmp_path / "two", models(tmp_path, "b"), chunk_rows=10)
+    assert (len(done.added), done.rejected) == (1, {})
+
+
 def test_gc_beside_an_open_ingest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A collection while chunks are being written takes nothing that the ingest has or will have."""
     fdb.ingest(tmp_path / "db", models(tmp_path, "a"), chunk_rows=10)
