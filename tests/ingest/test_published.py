@@ -128,13 +128,13 @@ def test_a_hostile_file_runs_nothing(by: str, file: Path, tmp_path: Path) -> Non
 def test_a_file_that_changes_meanwhile(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from filterdb.ingest import published as module
 
-    real = module.add
+    real = module.commit_models
 
     def changed(*args: object) -> object:
         published.add_filters(file, np.zeros((1, 9), np.float32), name="more")
         return real(*args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(module, "add", changed)
+    monkeypatch.setattr(module, "commit_models", changed)
     with pytest.raises(InputError, match="it has changed meanwhile; run again"):
         fdb.import_hdf5(tmp_path / "db", file)
 
