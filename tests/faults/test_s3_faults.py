@@ -121,11 +121,11 @@ def test_for_ever(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """One error within a bound; when the store is well again, a re-run finishes and keeps what was there."""
-    if not patient:
-        be_impatient(monkeypatch)
     rule = place.fault(after_chunks(done, match), action, FOREVER)
     began = time.monotonic()
-    with pytest.raises(StoreError) as caught:
+    with monkeypatch.context() as patch, pytest.raises(StoreError) as caught:
+        if not patient:
+            be_impatient(patch)
         ingest(place.url, models)
     assert time.monotonic() - began < BOUND
     assert type(caught.value) is StoreError
