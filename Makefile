@@ -55,9 +55,10 @@ format: $(STAMP)
 
 # No index address is written: a lock file must not name a host.
 LOCK := uv pip compile --quiet --universal --python-version 3.12 --generate-hashes --no-emit-index-url --no-annotate --custom-compile-command "make lock"
+EXTRAS := --extra report --extra parquet --extra hdf5 --extra metrics
 lock: $(STAMP)
-	$(BIN)/$(LOCK) pyproject.toml --extra report --extra parquet --extra hdf5 -o requirements/image.txt
-	$(BIN)/$(LOCK) pyproject.toml --extra report --extra parquet --extra hdf5 --group dev -o requirements/dev.txt
+	$(BIN)/$(LOCK) pyproject.toml $(EXTRAS) -o requirements/image.txt
+	$(BIN)/$(LOCK) pyproject.toml $(EXTRAS) --extra kubernetes --extra jobqueue --group dev -o requirements/dev.txt
 
 # Peers are no dependencies: they get an environment of their own, beside what requirements/dev.txt pins.
 BENCH := /tmp/filterdb-bench

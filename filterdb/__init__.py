@@ -7,13 +7,14 @@ segment, kept as summaries → `pca`, `drift`, `degeneration`, as xarray → `re
 >>> db = fdb.open("s3://bucket/db")                  # doctest: +SKIP
 >>> fdb.drift(db, by="task")                         # doctest: +SKIP
 
-The work runs on the current `dask.distributed.Client` when there is one, else on Dask's threads.
+The work runs on the current `dask.distributed.Client` when there is one (`connect` gives one), else on Dask's threads.
 """
 
 from filterdb import errors
 from filterdb.analysis.degeneration import degeneration, exclude_verdict
 from filterdb.analysis.drift import drift
 from filterdb.analysis.pca import pca
+from filterdb.cluster import connect
 from filterdb.ingest.compact import compact
 from filterdb.ingest.published import import_hdf5
 from filterdb.ingest.relabel import relabel
@@ -31,6 +32,7 @@ __all__ = [
     "Database",
     "__version__",
     "compact",
+    "connect",
     "degeneration",
     "drift",
     "errors",

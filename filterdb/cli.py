@@ -14,7 +14,7 @@ import click
 from distributed.security import Security
 
 import filterdb as fdb
-from filterdb import answers, cluster, demo, schema, tables
+from filterdb import answers, cluster, demo, logs, schema, tables
 from filterdb.analysis.degeneration import VERDICTS
 from filterdb.analysis.drift import METRICS, drift_strata
 from filterdb.cluster import Session
@@ -40,6 +40,7 @@ def commands() -> None:
 def main() -> None:
     """Run the command line; an error is one line on stderr and an exit code."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    logs.setup()
     debug = "--debug" in sys.argv
     try:
         code = commands.main(prog_name="filterdb", standalone_mode=False)
@@ -81,8 +82,16 @@ def _place(command: Command) -> Command:
     options = [
         click.option("--json", "as_json", is_flag=True, help="Machine output on stdout, nothing else there."),
         click.option("--threads", type=click.IntRange(1), help="Work in this many threads of this process."),
-        click.option("--workers", type=click.IntRange(1), help="Work in a local cluster of this many processes."),
-        click.option("--scheduler", metavar="ADDRESS", help="Work on this cluster: tcp:// or tls://HOST:PORT."),
+        click.option(
+            "--workers",
+            type=click.IntRange(1),
+            help="Work in a local cluster of this many processes (or pods, or jobs).",
+        ),
+        click.option(
+            "--scheduler",
+            metavar="WHERE",
+            help="Work on this cluster: tcp:// or tls://HOST:PORT, kubernetes:NAME|FILE.yaml, slurm, pbs, …",
+        ),
         click.option("--tls-ca", type=click.Path(exists=True, dir_okay=False), help="CA file for tls://."),
         click.option("--tls-cert", type=click.Path(exists=True, dir_okay=False), help="Certificate for tls://."),
         click.option("--tls-key", type=click.Path(exists=True, dir_okay=False), help="Key for tls://."),
@@ -101,8 +110,8 @@ def _place(command: Command) -> Command:
         debug: bool,
         **kwargs: Any,
     ) -> Any:
-        if sum(option is not None for option in (threads, workers, scheduler)) > 1:
-            raise UsageError("expected at most one of --threads, --workers, --scheduler, got several")
+        if threads is not None and (workers is not None or scheduler is not None):
+            raise UsageError("--threads: expected neither --workers nor --scheduler beside it, got several")
         tls = {"tls_ca_file": tls_ca, "tls_client_cert": tls_cert, "tls_client_key": tls_key}
         security = Security(require_encryption=True, **tls) if any(tls.values()) else None
         with cluster.session(Session(threads, workers, scheduler, security, debug=debug)):
@@ -420,11 +429,11 @@ def degeneration(db: Database, mode: str, as_json: bool) -> None:
 @click.option(
     "-o",
     "--output",
-    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
     required=True,
-    help="Folder of the page.",
+    help="Folder of the page, or a URL such as s3://bucket/report.",
 )
-def report(db: Database, output: Path, mode: str, as_json: bool) -> None:
+def report(db: Database, output: str, mode: str, as_json: bool) -> None:
     """The page with figures and tables."""
     page = fdb.report(db, output, mode=mode)
     _answer({**answers.head(db), "page": str(page)}, as_json, tables.reported)

@@ -26,7 +26,7 @@ class Demo:
     """What the demo made."""
 
     database: Database
-    page: Path
+    page: Path | str
 
 
 def run(folder: Path) -> Demo:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import uuid
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -10,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from filterdb import cluster, plan, schema
+from filterdb import cluster, logs, plan, schema
 from filterdb.cluster import Memory
 from filterdb.errors import InterruptedRunError
 from filterdb.ingest.write import TAKEN, Fill, write_partition
@@ -24,6 +25,8 @@ from filterdb.store.files import Files
 from filterdb.store.segment import Segment, Tables
 from filterdb.store.snapshot import Entry, Snapshot
 from filterdb.store.verify import check_presence
+
+log = logging.getLogger(__name__)
 
 Filler = Callable[[Partition], Fill]
 """Makes what fills a partition's rows: sent to the worker that writes it."""
@@ -52,6 +55,7 @@ def add(segment: Segment, tables: Tables, filler: Filler, base: Snapshot | None,
     before all of it is there; after a failure nothing is removed.
     """
     files = segment.files
+    logs.event(log, "writing", url=files.root, segment=segment.id, filters=segment.rows, chunks=segment.chunks)
     with lease.writing(files, segment.id):
         digests = segments.create(segment, tables)
         for reduction, part in zip(TAKEN, _write(segment, tables, filler), strict=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import uuid
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from filterdb import cluster, plan, schema
+from filterdb import cluster, logs, plan, schema
 from filterdb.errors import ConflictError, InputError, UsageError
 from filterdb.extract.catalog import ModelSource, check_unique, parse_catalog, without_secrets
 from filterdb.extract.sandbox import Limits
@@ -28,6 +29,8 @@ from filterdb.store.inputs import expand, read_input
 from filterdb.store.remote import is_remote
 from filterdb.store.segment import Segment
 from filterdb.store.snapshot import Entry, Snapshot
+
+log = logging.getLogger(__name__)
 
 EXTRACTION = 1
 """Version of what is read from a model. Part of a segment's id: another reading gives another segment."""
@@ -89,6 +92,8 @@ def ingest(
     ]
     scans: list[Scan] = cluster.run(tasks, "scan")
     rejected = {result.source.id: result.rejected for result in scans if result.rejected is not None}
+    for model, reason in rejected.items():
+        logs.event(log, "rejected", model=model, reason=reason)
     listed = set() if old is None else _rejections(old)
     unlisted = {model: reason for model, reason in rejected.items() if (model, reason) not in listed}
     present = [result.source.id for result in scans if not result.rejected and _is_present(result, known)]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from filterdb import schema
+from filterdb import metrics, schema
 from filterdb.errors import InputError, ModelError, StoreMissingError
 from filterdb.extract.catalog import ModelSource
 from filterdb.extract.constants import ODD, one_line
@@ -57,13 +57,18 @@ def scan(source: ModelSource, known_hash: str | None, limits: Limits) -> Scan:
         with local_copy(source.url) as local:
             refused = _refused(local.path, source.shown)
             if refused:
-                return Scan(source, "", rejected=refused)
+                return _rejected(source, "", refused)
             try:
                 return _scan(source, local, known_hash, limits)
             except ModelError as error:
-                return Scan(source, local.digest([]), rejected=str(error).replace(str(local.path), source.shown))
+                return _rejected(source, local.digest([]), str(error).replace(str(local.path), source.shown))
     except StoreMissingError as error:
         raise InputError(f"model {source.id!r}: expected a file at {source.shown}, found none") from error
+
+
+def _rejected(source: ModelSource, digest: str, reason: str) -> Scan:
+    metrics.count(metrics.QUARANTINED)
+    return Scan(source, digest, rejected=reason)
 
 
 def _refused(path: Path, shown: str) -> str | None:

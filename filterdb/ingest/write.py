@@ -11,7 +11,7 @@ from filterdb.errors import InputError, ModelError, StoreMissingError
 from filterdb.extract.catalog import ModelSource
 from filterdb.extract.sandbox import Limits
 from filterdb.ingest.scan import reading
-from filterdb.reduce.passes import Part, Partition, fold, reduce_partition
+from filterdb.reduce.passes import Part, Partition, count, fold, reduce_partition
 from filterdb.reduce.reductions import MomentsReduction, Reduction
 from filterdb.schema import WEIGHTS
 from filterdb.store.inputs import local_copy
@@ -54,7 +54,9 @@ def write_partition(partition: Partition, fill: Fill, *, resume: bool) -> list[P
         segment.write_chunk(chunk, buffer[start - first : stop - first])
     if len(missing) < len(chunks):
         return reduce_partition(partition, TAKEN)
-    return fold(partition, _columns(partition, buffer), TAKEN)
+    found = fold(partition, _columns(partition, buffer), TAKEN)
+    count("ingest", partition)
+    return found
 
 
 @dataclass(frozen=True, slots=True)

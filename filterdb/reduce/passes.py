@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 from dask.base import tokenize
 
-from filterdb import cluster, plan
+from filterdb import cluster, logs, metrics, plan
 from filterdb.cluster import Memory
 from filterdb.errors import DamageError, StoreError
 from filterdb.reduce.reductions import Block, Reduction
+from filterdb.schema import WEIGHTS
 from filterdb.store import summary
 from filterdb.store.database import Database
 from filterdb.store.segment import Segment
@@ -119,6 +120,7 @@ def store(segment: Segment, tables: Arrays, reduction: Reduction, part: Part, *,
     reduction.check(part.arrays, tables, segment.files.url(segment.name))
     try:
         arrays = summary.save(segment.files, segment.id, reduction.key, part.arrays)
+        logs.event(log, "reduced", segment=segment.id, summary=reduction.key.kind, filters=segment.rows)
     except DamageError:
         raise
     except StoreError as error:
@@ -216,7 +218,17 @@ def merge_tree(tasks: list[Any], reductions: Sequence[Reduction], label: str, le
 
 def reduce_partition(partition: Partition, reductions: Sequence[Reduction]) -> list[Part]:
     """Read a partition's chunks once and reduce them: the reading task."""
-    return fold(partition, map(partition.segment.read_columns, partition.chunks), reductions)
+    found = fold(partition, map(partition.segment.read_columns, partition.chunks), reductions)
+    count("+".join(reduction.key.kind for reduction in reductions), partition)
+    return found
+
+
+def count(label: str, partition: Partition) -> None:
+    """Tell Prometheus of a partition that a pass has done."""
+    chunks, segment = partition.chunks, partition.segment
+    rows = segment.bounds(chunks[-1])[1] - segment.bounds(chunks[0])[0]
+    metrics.count(metrics.FILTERS, rows, **{"pass": label})
+    metrics.count(metrics.BYTES, rows * WEIGHTS * 4, **{"pass": label})
 
 
 def fold(partition: Partition, columns: Iterable[np.ndarray], reductions: Sequence[Reduction]) -> list[Part]:

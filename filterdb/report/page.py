@@ -13,10 +13,11 @@ import xarray as xr
 from filterdb.analysis.degeneration import degeneration
 from filterdb.analysis.drift import drift
 from filterdb.analysis.pca import pca
-from filterdb.errors import InputError, MissingExtraError, StoreError
+from filterdb.errors import InputError, MissingExtraError
 from filterdb.report import figures
 from filterdb.schema import REJECTED, UNKNOWN
 from filterdb.store.database import Database
+from filterdb.store.files import Files
 
 GROUPINGS = ("task", "visual_category", "training_dataset", "family", "model", "depth_decile")
 """The groupings whose heatmaps the page has, those with fewer than two groups left out."""
@@ -28,8 +29,8 @@ GROUP_LIMIT = 1_000
 """A grouping with more groups is left out, and the page says so."""
 
 
-def report(db: Database, folder: str | Path, mode: str = "sound") -> Path:
-    """Write the page about a view's layers into a folder (made if need be); gives the page's path.
+def report(db: Database, folder: str | Path, mode: str = "sound") -> Path | str:
+    """Write the page about a view's layers into a folder (made if need be) or below a URL; gives where the page is.
 
     Beside `index.html` stand each figure (SVG) and each table (CSV). Raises MissingExtraError without the extra
     `report`, InputError for a database without filters.
@@ -76,18 +77,15 @@ def report(db: Database, folder: str | Path, mode: str = "sound") -> Path:
         left_out=[by for by in GROUPINGS if _groups(db, by) > GROUP_LIMIT],
         single=[by for by in GROUPINGS if _groups(db, by) < 2],
     )
-    folder = Path(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, svg in pictures.items():
-            (folder / f"{name}.svg").write_text(svg, "utf-8")
-        for name, sheet in sheets.items():
-            sheet.to_csv(folder / f"{name}.csv", index=False)
-        page = folder / "index.html"
-        page.write_text(html, "utf-8")
-    except OSError as error:
-        raise StoreError(f"{folder}: expected to write the page there, got {error}; choose another folder") from error
-    return page.absolute()
+    place = Files.at(folder)
+    place.put(
+        {
+            **{f"{name}.svg": svg.encode() for name, svg in pictures.items()},
+            **{f"{name}.csv": sheet.to_csv(index=False).encode() for name, sheet in sheets.items()},
+        }
+    )
+    place.put({"index.html": html.encode()})  # last: whoever sees the page sees all that it shows
+    return place.url("index.html") if place.remote else Path(place.url("index.html")).absolute()
 
 
 def _groups(db: Database, by: str) -> int:

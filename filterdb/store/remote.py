@@ -27,6 +27,7 @@ from botocore.exceptions import (
 )
 from fsspec.asyn import sync
 
+from filterdb import metrics
 from filterdb.errors import DamageError, StoreError, StoreMissingError, UsageError
 
 TRIES = 3
@@ -121,6 +122,7 @@ def retried[T](attempt: Callable[[], T]) -> T:
         except LOST:
             if time.monotonic() - began > RETRY_SECONDS:
                 raise
+            metrics.count(metrics.RETRIES)
             pause(number)
     return attempt()
 

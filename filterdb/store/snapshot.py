@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from filterdb import schema
+from filterdb import logs, schema
 from filterdb.errors import ConflictError, DamageError, StoreError, StoreMissingError, UsageError
 from filterdb.schema import WEIGHTS
 from filterdb.store.canonical import canonical, digest
@@ -213,6 +213,9 @@ def commit(files: Files, base: Snapshot | None, build: Build) -> Snapshot:
             return base
         if files.create(name_of(wanted.number), wanted.to_json()):
             mark(files, wanted.number)
+            known = set() if base is None else {entry.id for entry in base.segments}
+            added = [entry.id for entry in wanted.segments if entry.id not in known]
+            logs.event(log, "committed", url=files.root, snapshot=wanted.number, action=wanted.action, segments=added)
             return wanted
         base = read(files, wanted.number)
     raise ConflictError(

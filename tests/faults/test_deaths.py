@@ -64,7 +64,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Path], d
 
 @pytest.fixture
 def two_mortals() -> Iterator[Client]:
-    """Two processes that may die; a nanny starts others in their place, or gives up on a busy machine: new ones a test."""
+    """Two processes that may die; a nanny starts others in their place, or may give up: new ones a test."""
     with (
         LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as local,
         Client(local, set_as_default=False) as client,

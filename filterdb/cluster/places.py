@@ -1,0 +1,178 @@
+"""One way to get a client, wherever the work is to run."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import dask
+import yaml
+from distributed import Client, LocalCluster
+from distributed.deploy import Cluster
+from distributed.security import Security
+
+from filterdb.cluster import settings
+from filterdb.cluster.versions import check_scheduler
+from filterdb.errors import InputError, MissingExtraError, StoreError, UsageError
+
+QUEUES = {
+    "slurm": "SLURMCluster",
+    "pbs": "PBSCluster",
+    "lsf": "LSFCluster",
+    "sge": "SGECluster",
+    "oar": "OARCluster",
+    "moab": "MoabCluster",
+    "htcondor": "HTCondorCluster",
+}
+"""Batch systems that dask-jobqueue knows, by the name that `connect` and Dask's configuration have for them."""
+
+CONNECT_SECONDS = 10
+"""How long a scheduler may take to answer the first call."""
+
+
+def connect(
+    where: str | None = None,
+    *,
+    workers: int | None = None,
+    security: Security | None = None,
+    silence_logs: int = logging.WARNING,
+) -> Client:
+    """A client of a cluster, which filterdb's work then runs on; `with`, or `close()`, ends what this has started.
+
+    `where`
+        None or "local": a cluster of processes on this machine, its dashboard on 127.0.0.1;
+        "tcp://HOST:PORT", "tls://HOST:PORT": a scheduler that runs already;
+        "kubernetes:NAME": a DaskCluster of this namespace; "kubernetes:FILE.yaml": one made from that manifest;
+        "slurm", "pbs", "lsf", "sge", "oar", "moab", "htcondor": jobs of that queue, as Dask's configuration
+        `jobqueue` describes them (deploy/slurm has one).
+    `workers`
+        Processes, or jobs of a queue, or pods. None: as many as the machine has cores for; what the manifest says;
+        one job.
+    `security`
+        For tls://; None: the certificates that Dask's configuration names (`distributed.comm.tls`).
+
+    Raises UsageError for an address that is none and for versions that do not fit, MissingExtraError where the extra
+    `kubernetes` or `jobqueue` is not installed, StoreError where no scheduler answers.
+    """
+    settings.apply()
+    if where is None or where == "local":
+        return _own(_local(workers, silence_logs))
+    if where.startswith("kubernetes:"):
+        client = _own(_kubernetes(where.removeprefix("kubernetes:"), workers))
+    elif where in QUEUES:
+        client = _own(_queue(where, 1 if workers is None else workers, security), security)
+    elif workers is not None:
+        raise UsageError(f"{where}: expected no number of workers where a cluster runs already, got {workers}")
+    else:
+        client = _address(where, security)
+    try:
+        check_scheduler(client, where)
+    except BaseException:
+        client.close()
+        raise
+    return client
+
+
+class _OwningClient(Client):
+    """A client that ends with it the cluster that was started for it."""
+
+    def close(self, *args: Any, **kwargs: Any) -> Any:
+        closed = super().close(*args, **kwargs)
+        if self.cluster is not None:
+            self.cluster.close()
+        return closed
+
+
+def _own(cluster: Cluster, security: Security | None = None) -> Client:
+    try:
+        return _OwningClient(cluster, **({} if security is None else {"security": security}))
+    except BaseException:
+        cluster.close()
+        raise
+
+
+def _local(workers: int | None, silence_logs: int) -> Cluster:
+    size = {} if workers is None else {"n_workers": workers, "threads_per_worker": 1}
+    return LocalCluster(dashboard_address="127.0.0.1:0", silence_logs=silence_logs, **size)
+
+
+def _address(where: str, security: Security | None) -> Client:
+    try:
+        return Client(where, security=security, timeout=CONNECT_SECONDS)
+    except (OSError, TimeoutError) as error:
+        raise StoreError(
+            f"{where}: expected a Dask scheduler, none answered ({_reason(error)}); check the address, and tcp:// or "
+            "tls:// with its certificates"
+        ) from error
+    except (ValueError, TypeError) as error:
+        known = "tcp://HOST:PORT, tls://HOST:PORT, kubernetes:NAME, " + ", ".join(QUEUES)
+        raise UsageError(f"{where}: expected one of {known} ({error})") from error
+
+
+def _reason(error: BaseException) -> str:
+    """The innermost cause: what a socket or TLS said, not that a time was up."""
+    while (inner := error.__cause__ or error.__context__) is not None:
+        error = inner
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _kubernetes(name: str, workers: int | None) -> Cluster:
+    """dask-kubernetes speaks tcp:// to a scheduler from outside; a TLS cluster is reached through its address."""
+    cluster_type = _extra("dask_kubernetes.operator", "KubeCluster", "kubernetes")
+    if not name.endswith((".yaml", ".yml")):
+        cluster = _started(lambda: cluster_type.from_name(name), f"kubernetes:{name}")
+    else:
+        spec = _manifest(Path(name))
+        metadata = spec["metadata"]
+        place = {"namespace": metadata["namespace"]} if "namespace" in metadata else {}
+        cluster = _started(
+            lambda: cluster_type(name=metadata["name"], custom_cluster_spec=spec, **place), f"kubernetes:{name}"
+        )
+    if workers is not None:
+        cluster.scale(workers)
+    return cluster
+
+
+def _manifest(path: Path) -> dict[str, Any]:
+    try:
+        spec = yaml.safe_load(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"{path}: expected a DaskCluster manifest in YAML, cannot read it ({error})") from error
+    if not isinstance(spec, dict) or spec.get("kind") != "DaskCluster" or "name" not in spec.get("metadata", {}):
+        raise InputError(f"{path}: expected one DaskCluster with a name, got {_kind(spec)}")
+    return spec
+
+
+def _kind(spec: object) -> str:
+    return f"kind {spec.get('kind')!r}" if isinstance(spec, dict) else type(spec).__name__
+
+
+def _queue(name: str, jobs: int, security: Security | None) -> Cluster:
+    """Jobs of a batch system. The scheduler runs here, with the dashboard on 127.0.0.1."""
+    cluster_type = _extra("dask_jobqueue", QUEUES[name], "jobqueue")
+    options: dict[str, Any] = {"scheduler_options": {"dashboard_address": "127.0.0.1:0"}}
+    if security is not None:
+        options |= {"security": security, "protocol": "tls"}
+    if dask.config.get(f"jobqueue.{name}.death-timeout", None) in {None, 60}:  # 60: dask-jobqueue's own default
+        options["death_timeout"] = settings.seconds("filterdb.death-timeout")
+    cluster = _started(lambda: cluster_type(**options), name)
+    cluster.scale(jobs=jobs)
+    return cluster
+
+
+def _extra(module: str, name: str, extra: str) -> Any:
+    try:
+        return getattr(__import__(module, fromlist=[name]), name)
+    except ImportError as error:
+        raise MissingExtraError(f"{extra}: expected {module} here; pip install 'filterdb[{extra}]'") from error
+
+
+def _started(start: Callable[[], Cluster], where: str) -> Cluster:
+    """Their libraries raise whatever a missing cluster, command or setting makes of itself."""
+    try:
+        return start()
+    except Exception as error:
+        said = _reason(error)
+        raise StoreError(f"{where}: expected a cluster to start or to connect to, got {said[:300]}") from error

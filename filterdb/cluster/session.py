@@ -1,0 +1,82 @@
+"""The command line's place to work: started when the first work comes, ended with the command."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+
+import dask
+from distributed import Client
+from distributed.security import Security
+
+from filterdb.cluster import places
+
+
+@dataclass(slots=True)
+class Session:
+    """A lazily started place to work. `threads` and `workers` None: a local cluster sized to the machine.
+
+    `scheduler`: as `where` of `connect`.
+    """
+
+    threads: int | None = None
+    workers: int | None = None
+    scheduler: str | None = None
+    security: Security | None = None
+    debug: bool = False
+    _stack: ExitStack = field(default_factory=ExitStack)
+    _started: bool = False
+
+    @property
+    def log_level(self) -> int:
+        """Of the cluster: a failed task is told once, by the command."""
+        return logging.INFO if self.debug else logging.CRITICAL
+
+    def start(self) -> None:
+        """Start or connect, once."""
+        if self._started:
+            return
+        self._started = True
+        for name in ("distributed", "distributed.client", "distributed.comm", "tornado", "asyncio"):
+            logging.getLogger(name).setLevel(self.log_level)
+        if self.threads is not None:
+            self._stack.enter_context(dask.config.set(scheduler="threads", num_workers=self.threads))
+            return
+        client = places.connect(
+            self.scheduler, workers=self.workers, security=self.security, silence_logs=self.log_level
+        )
+        self._stack.enter_context(client)
+        print(f"dashboard: {client.dashboard_link}", file=sys.stderr)  # noqa: T201
+
+
+_session: ContextVar[Session | None] = ContextVar("filterdb_session", default=None)
+
+
+@contextmanager
+def session(place: Session) -> Iterator[Session]:
+    """Work inside the block runs in `place`; whatever it started ends with the block."""
+    token = _session.set(place)
+    try:
+        with place._stack:
+            yield place
+    finally:
+        _session.reset(token)
+
+
+def current_session() -> Session | None:
+    """The session around, if there is one."""
+    return _session.get()
+
+
+def current_client() -> Client | None:
+    """The current `distributed.Client`, if there is one and `dask.config` names no other scheduler."""
+    if dask.config.get("scheduler", None) not in {None, "dask.distributed", "distributed"}:
+        return None
+    try:
+        return Client.current()
+    except ValueError:
+        return None

@@ -1,0 +1,56 @@
+"""Log lines on stderr: words for a person, or, with FILTERDB_LOG=json, one JSON object a line for a machine.
+
+What happens to the database (a commit, a rejected model, a pass) is an `event`: a word and fields such as `snapshot`,
+`segment`, `model`. No field is ever a setting of a store: URLs that reach here carry no secret.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from datetime import UTC, datetime
+from typing import Any
+
+VARIABLE = "FILTERDB_LOG"
+"""`json` for machine lines, `info` for words on every event; else words on warnings only."""
+
+
+def setup() -> None:
+    """Make this process' log what FILTERDB_LOG says; once for each command and worker."""
+    kind = os.environ.get(VARIABLE, "")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Json() if kind == "json" else _Words())
+    own = logging.getLogger("filterdb")
+    own.handlers = [handler]
+    own.propagate = False
+    own.setLevel(logging.INFO if kind in {"json", "info"} else logging.WARNING)
+
+
+def event(log: logging.Logger, word: str, **fields: Any) -> None:
+    """Say that something has happened."""
+    log.info(word, extra={"fields": fields})
+
+
+class _Json(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "event": record.getMessage(),
+            **getattr(record, "fields", {}),
+        }
+        if record.exc_info:
+            line["error"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str)
+
+
+class _Words(logging.Formatter):
+    def __init__(self) -> None:
+        super().__init__("%(levelname)s %(name)s: %(message)s")
+
+    def format(self, record: logging.LogRecord) -> str:
+        fields = getattr(record, "fields", {})
+        return " ".join([super().format(record), *(f"{name}={value}" for name, value in fields.items())])

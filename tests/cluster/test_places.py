@@ -1,0 +1,194 @@
+"""One way to a client: each place, what it refuses, the settings it brings, the same versions everywhere."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import dask
+import pytest
+import yaml
+from distributed import Scheduler, Worker
+
+import filterdb as fdb
+from filterdb.cluster import places, settings, versions
+from filterdb.errors import InputError, MissingExtraError, StoreError, UsageError
+
+PACKAGE = Path(fdb.__file__).parent
+
+
+@contextmanager
+def scheduler(folder: Path, *workers: list[str]) -> Iterator[str]:
+    """A scheduler process and workers of it; gives its address."""
+    dask_command = str(Path(sysconfig.get_path("scripts")) / "dask")
+    file = folder / "scheduler.json"
+    place = ["--host", "127.0.0.1", "--port", "0", "--no-dashboard"]
+    with (folder / "log").open("wb") as log:
+        processes = [
+            subprocess.Popen([dask_command, "scheduler", *place, "--scheduler-file", file], stdout=log, stderr=log)
+        ]
+        try:
+            for arguments in workers:
+                command = [dask_command, "worker", "--scheduler-file", file, "--host", "127.0.0.1", "--no-dashboard"]
+                processes.append(subprocess.Popen([*command, *arguments], stdout=log, stderr=log, cwd=folder))
+            for _ in range(300):
+                if file.exists():
+                    break
+                with pytest.raises(subprocess.TimeoutExpired):
+                    processes[0].wait(0.1)
+            yield json.loads(file.read_text())["address"]
+        finally:
+            for process in reversed(processes):
+                process.kill()
+                process.wait()
+
+
+def test_local_has_our_settings_and_a_private_dashboard() -> None:
+    with fdb.connect(workers=2) as client:
+        assert len(client.scheduler_info()["workers"]) == 2
+        assert client.dashboard_link.startswith("http://127.0.0.1:")
+        found = client.run(os.getenv, "MALLOC_ARENA_MAX")
+        assert set(found.values()) == {"2"}
+        assert client.run_on_scheduler(_allowed_failures) == 5
+        cluster = client.cluster
+    assert cluster.status.name == "closed"
+
+
+def _allowed_failures(dask_scheduler: Scheduler) -> int:
+    return dask_scheduler.allowed_failures
+
+
+def test_what_the_user_has_set_stays() -> None:
+    code = (
+        "import dask; dask.config.set({'distributed.scheduler.worker-ttl': '7 s'}); from filterdb.cluster import "
+        "settings; settings.apply(); print(dask.config.get('distributed.scheduler.worker-ttl'), "
+        "dask.config.get('distributed.scheduler.allowed-failures'))"
+    )
+    environment = {**os.environ, "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "9"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["7", "s", "9"]
+
+
+def _names(tree: dict[str, object], path: str = "") -> Iterator[str]:
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            yield from _names(value, f"{path}{name}.")
+        else:
+            yield path + name
+
+
+def test_dask_knows_every_setting() -> None:
+    """A misspelt setting is none."""
+    import distributed
+
+    known = yaml.safe_load((Path(distributed.__file__).parent / "distributed.yaml").read_text())
+    ours = {name for name in _names(settings.defaults()) if not name.startswith("filterdb.")}
+    assert ours
+    free = "distributed.nanny.pre-spawn-environ."
+    assert {name for name in ours if not name.startswith(free)} <= set(_names(known))
+
+
+def test_address(tmp_path: Path) -> None:
+    with scheduler(tmp_path, ["--nthreads", "1"]) as address, fdb.connect(address) as client:
+        client.wait_for_workers(1, timeout=30)
+        versions.check_workers(client)
+        assert client.submit(sum, [1, 2]).result() == 3
+        with pytest.raises(UsageError, match="no number of workers where a cluster runs already"):
+            fdb.connect(address, workers=2)
+        assert client.cluster is None  # it is not ours to end
+
+
+def test_nobody_there() -> None:
+    with pytest.raises(StoreError, match=r"tcp://127.0.0.1:9: expected a Dask scheduler, none answered"):
+        fdb.connect("tcp://127.0.0.1:9")
+
+
+@pytest.mark.parametrize("where", ["nonsense", "http://127.0.0.1:1", "slurmm"])
+def test_no_place(where: str) -> None:
+    with pytest.raises((UsageError, StoreError), match=where):
+        fdb.connect(where)
+
+
+def test_other_versions_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with scheduler(tmp_path, ["--nthreads", "1"]) as address, fdb.connect(address) as client:
+        client.wait_for_workers(1, timeout=30)
+        monkeypatch.setattr(versions, "__version__", "0.0.1")
+        with pytest.raises(
+            UsageError, match=r"worker tcp://.*: expected filterdb 0\.0\.1 as on this client, got .*image"
+        ):
+            fdb.cluster.run([fdb.cluster.task("one", _one)], "test")
+
+
+def _one() -> int:
+    return 1
+
+
+def test_another_dask_of_the_scheduler_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = versions._here
+    monkeypatch.setattr(
+        versions, "_here", lambda names: {**real(names), "packages": {**real(names)["packages"], "dask": "2020.1"}}
+    )
+    with scheduler(tmp_path) as address, pytest.raises(UsageError, match=r"scheduler .*expected dask 2020\.1"):
+        fdb.connect(address)
+
+
+def test_missing_extras_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "dask_kubernetes.operator", None)
+    with pytest.raises(MissingExtraError, match=r"filterdb\[kubernetes\]"):
+        fdb.connect("kubernetes:filterdb")
+    monkeypatch.setitem(sys.modules, "dask_jobqueue", None)
+    with pytest.raises(MissingExtraError, match=r"filterdb\[jobqueue\]"):
+        fdb.connect("slurm")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "cannot read it"),
+        ("kind: [", "cannot read it"),
+        ("kind: Pod\nmetadata: {name: a}", "got kind 'Pod'"),
+        ("- 1", "got list"),
+    ],
+)
+def test_odd_manifests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str | None, message: str) -> None:
+    monkeypatch.setattr(places, "_extra", lambda *_: None)
+    path = tmp_path / "cluster.yaml"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(InputError, match=message):
+        fdb.connect(f"kubernetes:{path}")
+
+
+def test_no_queue_here() -> None:
+    """A queue whose commands are not there, or that is not set up: one line."""
+    with dask.config.set({"jobqueue.pbs.cores": None}), pytest.raises(StoreError, match=r"^pbs: expected a cluster"):
+        fdb.connect("pbs")
+
+
+def test_a_worker_preloads_the_log(tmp_path: Path) -> None:
+    configuration = {"DASK_CONFIG": str(PACKAGE / "dask.yaml"), "FILTERDB_LOG": "json"}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in configuration.items():
+            patch.setenv(name, value)
+        with scheduler(tmp_path, ["--nthreads", "1"]) as address, fdb.connect(address) as client:
+            client.wait_for_workers(1, timeout=30)
+            assert set(client.run(_level).values()) == {logging.INFO}
+            assert set(client.run(os.getenv, "MALLOC_ARENA_MAX").values()) == {"2"}
+
+
+def _level(dask_worker: Worker) -> int:
+    del dask_worker
+    return logging.getLogger("filterdb").level
+
+
+def test_death_timeout_is_ours() -> None:
+    assert settings.seconds("filterdb.death-timeout") == 300
+    with dask.config.set({"filterdb.death-timeout": "10 s"}):
+        assert settings.seconds("filterdb.death-timeout") == 10
