@@ -1,0 +1,113 @@
+"""Commands that compute: the passes, the analyses, the page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+import filterdb as fdb
+from filterdb import answers, demo, tables
+from filterdb.analysis.drift import METRICS, drift_strata
+from filterdb.cli.options import answer_with, commands, database, mode_option, newest, place, selection
+from filterdb.reduce.basis import layer_histograms, projection
+from filterdb.store.database import Database
+
+
+@commands.command("demo")
+@click.option(
+    "--dir",
+    "folder",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("filterdb-demo"),
+    show_default=True,
+)
+@place
+def demo_command(folder: Path, as_json: bool) -> None:
+    """The whole path on small real models: fetch, ingest, passes, tables, page."""
+    done = demo.run(folder)
+    if not as_json:
+        tables.models(answers.models(done.database))
+        tables.drift(answers.drift(fdb.drift(done.database, by="task")))
+        tables.degeneration(answers.degeneration(fdb.degeneration(done.database)))
+    answer = {**answers.head(done.database), "database": done.database.url, "page": str(done.page)}
+    answer_with(answer, as_json, tables.demo)
+
+
+@commands.command("reduce")
+@database
+@mode_option
+@click.option("--raw", is_flag=True, help="Raw filters instead of max-scaled ones.")
+def reduce_command(db: Database, mode: str, raw: bool, as_json: bool) -> None:
+    """Run the passes that are still missing (the analyses do so by themselves)."""
+    db, found = projection(db, mode, scaled=not raw)
+    layer_histograms(db, found)
+    answer_with({**answers.head(db), "mode": mode, "scaled": not raw, "basis": found.id}, as_json, tables.reduced)
+
+
+@commands.command()
+@newest
+def refit(db: Database, as_json: bool) -> None:
+    """Fit a new basis on the newest snapshot and commit it."""
+    db = fdb.refit(db)
+    answer_with({**answers.head(db), "basis": db.state.basis}, as_json, tables.reduced)
+
+
+@commands.command()
+@database
+@selection
+@click.option("--by", metavar="KEY", help="A label, depth_decile, layer, or several joined with commas.")
+@click.option("--raw", is_flag=True, help="Raw filters instead of max-scaled ones.")
+def pca(db: Database, by: str | None, raw: bool, as_json: bool) -> None:
+    """Mean, basis and ratios of the filters, whole or by group."""
+    answer_with(answers.pca(fdb.pca(db, by, scaled=not raw)), as_json, tables.pca)
+
+
+@commands.command()
+@database
+@selection
+@mode_option
+@click.option("--by", metavar="KEY", required=True, help="A label, depth_decile, layer, or several joined with commas.")
+@click.option("--metric", type=click.Choice(list(METRICS)), default="kl", show_default=True)
+@click.option("--raw", is_flag=True, help="Raw filters instead of max-scaled ones.")
+@click.option("--within", metavar="KEY", help="One matrix for each of these groups.")
+@click.option(
+    "-o", "--output", metavar="OUT", help="Write the matrix here, a Zarr group: for ten thousand groups and more."
+)
+def drift(
+    db: Database, by: str, mode: str, metric: str, raw: bool, within: str | None, output: str | None, as_json: bool
+) -> None:
+    """Drift between all pairs of groups."""
+    if output is not None:
+        written = fdb.drift(db, by, mode, metric, scaled=not raw, within=within, out=output)
+        answer_with(answers.drift_written(written, output), as_json, tables.drift_written)
+        return
+    strata = drift_strata(db, by, within, mode, metric, scaled=not raw) if within else None
+    result = fdb.drift(db, by, mode, metric, scaled=not raw)
+    answer_with(answers.drift(result, strata, within), as_json, tables.drift)
+
+
+@commands.command()
+@database
+@selection
+@mode_option
+def degeneration(db: Database, mode: str, as_json: bool) -> None:
+    """Sparsity, entropy, threshold and verdict of every layer."""
+    answer_with(answers.degeneration(fdb.degeneration(db, mode)), as_json, tables.degeneration)
+
+
+@commands.command()
+@database
+@selection
+@mode_option
+@click.option(
+    "-o",
+    "--output",
+    metavar="DIR",
+    required=True,
+    help="Folder of the page, or a URL such as s3://bucket/report.",
+)
+def report(db: Database, output: str, mode: str, as_json: bool) -> None:
+    """The page with figures and tables."""
+    page = fdb.report(db, output, mode=mode)
+    answer_with({**answers.head(db), "page": str(page)}, as_json, tables.reported)
