@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import dask
+import distributed
 import yaml
-from distributed import Client, LocalCluster
+from distributed import LocalCluster
 from distributed.deploy import Cluster
 from distributed.security import Security
 
@@ -75,8 +76,8 @@ def connect(
     return client
 
 
-class _OwningClient(Client):
-    """A client that ends with it the cluster that was started for it."""
+class Client(distributed.Client):
+    """A client that, where a cluster was started for it, ends that too."""
 
     def close(self, *args: Any, **kwargs: Any) -> Any:
         closed = super().close(*args, **kwargs)
@@ -87,7 +88,7 @@ class _OwningClient(Client):
 
 def _own(cluster: Cluster, security: Security | None = None) -> Client:
     try:
-        return _OwningClient(cluster, **({} if security is None else {"security": security}))
+        return Client(cluster, **({} if security is None else {"security": security}))
     except BaseException:
         cluster.close()
         raise

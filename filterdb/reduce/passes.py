@@ -60,7 +60,7 @@ def summaries(db: Database, *reductions: Reduction) -> list[Arrays]:
             tables = {name: db.tables[position][name] for name in ("row_size", "peak", "layer_name")}
             whole = build(segment, db.tables[position], missing)
             keep = cluster.task(
-                f"store-{_label(segment, missing)}",
+                _named("store", _label(segment, missing)),
                 partial(_store_all, segment, tables, missing, parts=_keeps_parts(segment)),
                 whole,
             )
@@ -96,7 +96,16 @@ def _keeps_parts(segment: Segment) -> bool:
 
 def _label(segment: Segment, reductions: Sequence[Reduction]) -> str:
     token = tokenize(segment.files.root, segment.id, [reduction.key for reduction in reductions])[:12]
-    return f"{'-'.join(reduction.key.kind for reduction in reductions)}-{token}"
+    return f"{'_'.join(reduction.key.kind for reduction in reductions)}-{token}"
+
+
+def _named(step: str, label: str) -> str:
+    """`step` between the pass and the token of a label: a dashboard then shows a pass's tasks side by side.
+
+    The pass comes first, a word without hyphens: of later ones Dask takes those like "extremes" for a token.
+    """
+    first, rest = label.split("-", 1)
+    return f"{first}-{step}-{rest}"
 
 
 def _find(db: Database, segment: Segment, reduction: Reduction) -> Arrays | None:
@@ -178,10 +187,10 @@ def build(segment: Segment, tables: Arrays, reductions: Sequence[Reduction]) -> 
     for batch in plan.batches(len(every), FAN_IN):
         group, name = every[batch[0] : batch[-1] + 1], f"{label}-1-{batch[0]}"
         if all(summary.name_of(segment.id, _part_key(reduction, group)) in kept for reduction in reductions):
-            task = cluster.task(f"resume-{name}", partial(resume, group, tuple(reductions)))
+            task = cluster.task(_named("resume", name), partial(resume, group, tuple(reductions)))
         else:
             reading = _reading(group, tuple(reductions), label)
-            task = cluster.task(f"merge-{name}", partial(join_and_keep, group, tuple(reductions)), reading)
+            task = cluster.task(_named("merge", name), partial(join_and_keep, group, tuple(reductions)), reading)
         tasks.append(task)
     return merge_tree(tasks, reductions, label, level=2)
 
@@ -209,7 +218,7 @@ def merge_tree(tasks: list[Any], reductions: Sequence[Reduction], label: str, le
     while len(tasks) > 1:
         work = partial(join, reductions=tuple(reductions))
         tasks = [
-            cluster.task(f"merge-{label}-{level}-{batch[0]}", work, tasks[batch[0] : batch[-1] + 1])
+            cluster.task(_named("merge", f"{label}-{level}-{batch[0]}"), work, tasks[batch[0] : batch[-1] + 1])
             for batch in plan.batches(len(tasks), FAN_IN)
         ]
         level += 1

@@ -18,8 +18,8 @@ from dask.base import tokenize
 from filterdb import schema
 from filterdb.errors import InputError, StoreMissingError, UsageError
 from filterdb.plan import offsets
+from filterdb.store import html, summary
 from filterdb.store import snapshot as snapshots
-from filterdb.store import summary
 from filterdb.store.files import Files
 from filterdb.store.segment import Segment, read_tables, to_dataset
 from filterdb.store.snapshot import Snapshot, StoredBasis
@@ -309,6 +309,9 @@ class Database:
         counts = ", ".join(f"{number:,} {what}" for what, number in self.counts.items())
         view = f" where {' and '.join(self.conditions)}" if self.conditions else ""
         return f"<filterdb.Database {self.url} snapshot {self.snapshot}{view}: {counts}>"
+
+    def _repr_html_(self) -> str:
+        return html.database(self)
 
 
 _MODEL_ONLY = {"operators", "filter_shapes", "extra", "total_filters", "share_3x3", "segment"}

@@ -75,7 +75,7 @@ def test_two_processes(reference: dict[str, bytes], demo_catalog: Path, tmp_path
     done = two_workers.run(os.getpid)
     assert len(set(done.values()) - {os.getpid()}) == 2
     story = two_workers.cluster.scheduler.task_prefixes  # type: ignore[union-attr]
-    for prefix in ("scan", "write", "merge-write", "moments", "merge-moments", "extremes", "histograms"):
+    for prefix in ("scan", "write", "write-merge", "moments", "moments-merge", "extremes-store", "histograms"):
         assert any(name.startswith(prefix) for name in story), (prefix, list(story))
 
 

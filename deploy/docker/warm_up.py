@@ -1,0 +1,40 @@
+"""Fills Numba's cache (NUMBA_CACHE_DIR) by an ingest and its passes over two small models, as they run in production.
+
+Once in threads of one process and once in a worker process, whose inputs are read-only: Numba compiles for that apart.
+The installed command runs, from a folder without sources: the cache is found again by the path of the module.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+
+def model(path: Path, seed: int) -> None:
+    """A model of two 3×3 convolutions."""
+    weights = np.random.default_rng(seed).standard_normal((2, 32, 32, 3, 3)).astype(np.float32)
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in ("x", "y")]
+    nodes = [helper.make_node("Conv", ["x", "w0"], ["h"]), helper.make_node("Conv", ["h", "w1"], ["y"])]
+    initializers = [numpy_helper.from_array(w, f"w{i}") for i, w in enumerate(weights)]
+    graph = helper.make_graph(nodes, "warm-up", ends[:1], ends[1:], initializers)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)]), path)
+
+
+def main() -> None:
+    filterdb = str(Path(sys.executable).with_name("filterdb"))
+    with tempfile.TemporaryDirectory() as folder:
+        for seed in range(2):
+            model(Path(folder) / f"{seed}.onnx", seed)
+        for place, count in (("--threads", "1"), ("--workers", "1")):
+            db = f"db{place}"
+            for command in (["ingest", db, folder], ["reduce", db], ["reduce", db, "--raw"]):
+                subprocess.run([filterdb, *command, place, count], cwd=folder, check=True)
+    print(sum(len(files) for *_, files in os.walk(os.environ["NUMBA_CACHE_DIR"])), "files of compiled loops")  # noqa: T201
+
+
+main()

@@ -1,0 +1,457 @@
+"""deploy/'s scripts: shellcheck, --dry-run, what they refuse, make-tls for real, and with a stand-in for kubectl.
+
+The stand-in shows what the scripts make of exit codes and in what order they call: nothing of Kubernetes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import stat
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import yaml
+from distributed import Client
+from distributed.deploy.local import LocalCluster
+from distributed.security import Security
+
+ROOT = Path(__file__).parent.parent.parent
+DEPLOY = ROOT / "deploy"
+SCRIPTS = ("make-tls", "run-batch", "open-session", "kind-up")
+DIGEST = "registry.example/filterdb@sha256:" + "0123456789abcdef" * 4
+
+
+def call(*command: str | Path, path: str | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
+    """A script, with this PATH and IMAGE and the like only if named."""
+    base = {name: value for name, value in os.environ.items() if name not in {"IMAGE", "TLS_DIR", "PORT", "RERUNS"}}
+    if path is not None:
+        base["PATH"] = path
+    return subprocess.run(
+        command,
+        env=base | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        stdin=subprocess.DEVNULL,
+    )
+
+
+@pytest.fixture
+def without_tools(tmp_path: Path) -> str:
+    """A PATH with what every system has, and none of kubectl, kind, helm, docker, openssl, sbatch."""
+    place = tmp_path / "bin"
+    place.mkdir()
+    for name in ("bash", "env", "dirname", "sed", "grep", "cat", "mktemp", "rm", "cp"):
+        (place / name).symlink_to(shutil.which(name) or name)
+    return str(place)
+
+
+def deploy_with_values(tmp_path: Path) -> Path:
+    """A copy of deploy/ as a user has it who has filled in the parameters."""
+    copy = tmp_path / "deploy"
+    shutil.copytree(DEPLOY, copy)
+    for file in copy.glob("kubernetes/overlays/*/parameters.env"):
+        file.write_text(file.read_text().replace("SET-ME", "mine"))
+    return copy
+
+
+def test_shellcheck() -> None:
+    files = [
+        *(DEPLOY / name for name in SCRIPTS),
+        *DEPLOY.rglob("*.sh"),
+        *DEPLOY.rglob("*.sbatch"),
+        DEPLOY / "docker/entrypoint",
+    ]
+    for file in DEPLOY.rglob("*"):
+        if file.is_file() and file.read_bytes()[:2] == b"#!" and b"python" not in file.read_bytes().split(b"\n", 1)[0]:
+            assert file in files, f"{file}: add it to this test"
+            assert os.access(file, os.X_OK) or file.suffix == ".sbatch", file
+    shellcheck = Path(sysconfig.get_path("scripts")) / "shellcheck"
+    done = subprocess.run([shellcheck, "-x", "--source-path=SCRIPTDIR", *files], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_help_is_the_scripts_own_head(script: str) -> None:
+    done = call(DEPLOY / script, "--help")
+    assert done.returncode == 0
+    assert done.stdout.startswith(f"{script} [--dry-run]")
+    assert "source" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    "command, expected",
+    [
+        (["run-batch"], "expected an overlay or slurm"),
+        (["run-batch", "kind"], "expected IMAGE=registry/filterdb@sha256"),
+        (["open-session", "kind"], "expected IMAGE=registry/filterdb@sha256"),
+        (["kind-up"], "expected IMAGE=name:tag"),
+        (["run-batch", "nowhere"], "expected one of kind s3-endpoint workload-identity"),
+        (["run-batch", "kind", "nothing"], "nothing: expected ingest, reduce or report"),
+        (["run-batch", "--quick"], "unknown option --quick"),
+        (["run-batch", "--dry-run", "slurm"], "expected FILTERDB_DATABASE"),
+        (["make-tls"], "expected a folder"),
+    ],
+)
+def test_wrong_use_is_one_line(command: list[str], expected: str) -> None:
+    done = call(DEPLOY / command[0], *command[1:])
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1 and expected in done.stderr
+
+
+@pytest.mark.parametrize("image", ["filterdb", "registry.example/filterdb:latest"])
+def test_an_image_without_a_digest_is_refused(tmp_path: Path, image: str) -> None:
+    done = call(deploy_with_values(tmp_path) / "run-batch", "--dry-run", "s3-endpoint", IMAGE=image)
+    assert done.returncode == 2
+    assert f"got {image}" in done.stderr
+
+
+@pytest.mark.parametrize("script", ["run-batch", "open-session"])
+@pytest.mark.parametrize("overlay", ["workload-identity", "s3-endpoint"])
+def test_parameters_that_nobody_has_set_are_refused(script: str, overlay: str) -> None:
+    done = call(DEPLOY / script, "--dry-run", overlay, IMAGE=DIGEST)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1 and "SET-ME" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "command, program",
+    [
+        (["make-tls", "tls"], "openssl"),
+        (["run-batch", "kind"], "kubectl"),
+        (["open-session", "kind"], "kubectl"),
+        (["kind-up"], "docker"),
+        (["run-batch", "slurm"], "sbatch"),
+    ],
+)
+def test_a_missing_program_is_named(command: list[str], program: str, without_tools: str, tmp_path: Path) -> None:
+    done = call(DEPLOY / command[0], *command[1:], path=without_tools, IMAGE="filterdb:local", TMPDIR=str(tmp_path))
+    assert done.returncode == 2
+    assert done.stderr == f"{command[0]}: expected the program {program} on PATH; install it\n"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bin"]
+
+
+DRY = {
+    "make-tls": (
+        ["new"],
+        ["mkdir -p new", "openssl req -x509", "openssl req -newkey", "openssl x509 -req", "mv -f new/.new/ca.crt"],
+    ),
+    "run-batch": (
+        ["s3-endpoint"],
+        [
+            "#   resources: [kubernetes/overlays/s3-endpoint]",
+            "kubectl --namespace filterdb apply --kustomize",
+            "make-tls",
+            "kubectl --namespace filterdb create secret generic filterdb-tls",
+            *(
+                line
+                for job in ("ingest", "reduce", "report")
+                for line in (
+                    f"#   resources: [kubernetes/jobs/{job}]",
+                    "kubectl --namespace filterdb apply --kustomize",
+                    f"kubectl --namespace filterdb logs --follow filterdb-{job}-runner",
+                )
+            ),
+        ],
+    ),
+    "open-session": (
+        ["workload-identity"],
+        [
+            "#   resources: [kubernetes/overlays/workload-identity]",
+            "kubectl --namespace filterdb apply --kustomize",
+            "kubectl --namespace filterdb rollout status --timeout=10m deployment/filterdb-scheduler",
+            "port-forward --address 127.0.0.1 service/filterdb-scheduler 8786:8786 8787:8787",
+        ],
+    ),
+    "kind-up": (
+        [],
+        [
+            "kind create cluster --name filterdb",
+            "kind load docker-image filterdb:local --name filterdb",
+            "helm --kube-context kind-filterdb upgrade dask-operator",
+            "--version 2026.3.0",
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_dry_run_tells_every_command_and_does_none(script: str, tmp_path: Path, without_tools: str) -> None:
+    """With no program there to call, no folder is changed, and the commands stand in order."""
+    arguments, expected = DRY[script]
+    home = tmp_path / "home"
+    home.mkdir()
+    copy = deploy_with_values(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    image = "filterdb:local" if script == "kind-up" else DIGEST
+    done = call(
+        "bash", "-c", 'cd "$1" && shift && "$@"', "-", home, copy / script, "--dry-run", *arguments,
+        path=without_tools, IMAGE=image, TMPDIR=str(home), HOME=str(home),
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    place = 0
+    for text in expected:
+        assert text in done.stdout[place:], (text, done.stdout)
+        place = done.stdout.index(text, place)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_dry_run_of_slurm() -> None:
+    values = {f"FILTERDB_{name}": "/somewhere" for name in ("DATABASE", "CATALOG", "REPORT")}
+    done = call(DEPLOY / "run-batch", "--dry-run", "slurm", "--ntasks=9", **values)
+    assert done.returncode == 0
+    assert done.stdout.split() == ["sbatch", "--wait", "--ntasks=9", str(DEPLOY / "slurm" / "filterdb.sbatch")]
+
+
+# make-tls, for real
+
+
+@pytest.fixture(scope="module")
+def tls(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("made") / "tls"
+    done = call(DEPLOY / "make-tls", folder, "filterdb-scheduler.filterdb.svc", "127.0.0.1")
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_make_tls_keeps_what_is_valid(tls: Path) -> None:
+    assert sorted(path.name for path in tls.iterdir()) == ["ca.crt", "tls.crt", "tls.key"]  # the CA's key is gone
+    assert stat.S_IMODE((tls / "tls.key").stat().st_mode) == 0o600
+    before = {path.name: path.read_bytes() for path in tls.iterdir()}
+    for hosts in ([], ["127.0.0.1"], ["filterdb-scheduler.filterdb.svc", "127.0.0.1"]):
+        assert "kept" in call(DEPLOY / "make-tls", tls, *hosts).stdout
+        assert {path.name: path.read_bytes() for path in tls.iterdir()} == before
+
+
+@pytest.mark.parametrize("spoil", ["expiring", "other key", "other ca", "cut", "host"])
+def test_make_tls_makes_anew_what_cannot_stay(tls: Path, tmp_path: Path, spoil: str) -> None:
+    folder, other = tmp_path / "tls", tmp_path / "other"
+    shutil.copytree(tls, folder)
+    assert call(DEPLOY / "make-tls", other, DAYS="1" if spoil == "expiring" else "9").returncode == 0
+    hosts = []
+    if spoil == "expiring":
+        shutil.rmtree(folder)
+        shutil.copytree(other, folder)
+    elif spoil == "other key":
+        shutil.copy(other / "tls.key", folder)
+    elif spoil == "other ca":
+        shutil.copy(other / "ca.crt", folder)
+    elif spoil == "cut":
+        (folder / "tls.crt").write_bytes(b"")
+    else:
+        hosts = ["elsewhere.example"]
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    done = call(DEPLOY / "make-tls", folder, *hosts)
+    assert done.returncode == 0 and "made ca.crt, tls.crt, tls.key" in done.stdout
+    after = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert set(after) == {"ca.crt", "tls.crt", "tls.key"}
+    assert all(after[name] != before[name] for name in after)
+    assert "kept" in call(DEPLOY / "make-tls", folder, *hosts).stdout
+
+
+def security(folder: Path) -> Security:
+    return Security(
+        require_encryption=True,
+        tls_ca_file=str(folder / "ca.crt"),
+        **{f"tls_{role}_cert": str(folder / "tls.crt") for role in ("scheduler", "worker", "client")},
+        **{f"tls_{role}_key": str(folder / "tls.key") for role in ("scheduler", "worker", "client")},
+    )
+
+
+def test_dask_takes_the_certificates_and_nobody_else(tls: Path, tmp_path: Path) -> None:
+    assert call(DEPLOY / "make-tls", tmp_path / "stranger").returncode == 0
+    with LocalCluster(
+        n_workers=1,
+        threads_per_worker=1,
+        protocol="tls",
+        security=security(tls),
+        dashboard_address=None,
+        processes=False,
+    ) as cluster:
+        address = cluster.scheduler_address
+        assert address.startswith("tls://")
+        with Client(address, security=security(tls), set_as_default=False) as client:
+            assert client.submit(sum, [1, 2]).result(timeout=30) == 3
+        host, port = address.removeprefix("tls://").split(":")
+        with pytest.raises(OSError), Client(f"tcp://{host}:{port}", timeout="3s", set_as_default=False):
+            pass
+        with (
+            pytest.raises(OSError),
+            Client(address, security=security(tmp_path / "stranger"), timeout="3s", set_as_default=False),
+        ):
+            pass
+        with socket.create_connection((host, int(port)), timeout=5) as plain:  # not a word before the handshake
+            plain.settimeout(1)
+            with pytest.raises(TimeoutError):
+                plain.recv(1)
+
+
+# run-batch's re-runs
+
+KUBECTL = '''#!{python} -IS
+"""Plays the pods of runners: each time a job is applied its next exit code is due."""
+import json, re, sys
+from pathlib import Path
+
+place, state = Path(__file__).parent, Path(__file__).parent / "state.json"
+found = json.loads(state.read_text())
+said = sys.argv[1:]
+assert said[:2] == ["--namespace", "filterdb"], said
+said = said[2:]
+found["calls"].append(said)
+code, jobs = 0, found["jobs"]
+name = re.sub("filterdb-|-runner|pod/", "", said[2]) if len(said) > 2 else ""
+if said[0] == "apply":
+    folder = re.search(r"resources: \\[kubernetes/(.*)\\]", (Path(said[2]) / "kustomization.yaml").read_text())[1]
+    found["applied"].append((folder, (Path(said[2]) / "kustomization.yaml").read_text()))
+    if "jobs/" in folder:
+        job = jobs[folder.split("/")[-1]]
+        if not job["there"]:
+            job.update(there=True, asked=0, code=job["codes"].pop(0))
+elif said[:2] == ["delete", "daskjob"]:
+    jobs[name].update(there=False)
+elif said[:2] == ["get", "secret"]:
+    code = 0 if said[2] in found["secrets"] else 1
+    if "--output" in said:
+        import base64
+        sys.stdout.write(base64.b64encode(said[-1].encode()).decode())
+elif said[:2] == ["get", "daskcluster"]:
+    code = 1
+elif said[:2] == ["create", "secret"]:
+    found["secrets"].append(said[3])
+    for option in said[4:]:
+        assert Path(option.removeprefix("--from-file=")).exists(), option
+elif said[:2] == ["get", "daskjob"]:
+    job = jobs[name]
+    if job["there"]:
+        print("Failed" if job.get("code") and job["asked"] > 2 else "Running", end="")
+elif said[:2] == ["get", "pod"]:
+    job = jobs[name]
+    if "exitCode" in said[-1]:
+        print("" if job["code"] == "evicted" else job["code"], end="")
+    else:
+        job["asked"] += 1
+        if job["asked"] == 1:
+            phase = "Pending"
+        elif job["asked"] == 2:
+            phase = "Running"
+        elif job["code"] == "gone":
+            phase = ""
+        else:
+            phase = "Succeeded" if job["code"] == 0 else "Failed"
+        print(phase, end="")
+elif said[0] == "logs":
+    print("log of", said[2])
+state.write_text(json.dumps(found))
+sys.exit(code)
+'''
+
+
+@pytest.fixture
+def stand_in(tmp_path: Path) -> Callable[..., tuple[str, Callable[[], dict]]]:
+    """Makes a kubectl on a PATH: each job's exit codes, one for each time that it is applied."""
+
+    def make(secrets: list[str], **codes: list[int | str]) -> tuple[str, Callable[[], dict]]:
+        place = tmp_path / "stand-in"
+        place.mkdir()
+        (place / "kubectl").write_text(KUBECTL.format(python=sys.executable))
+        (place / "kubectl").chmod(0o755)
+        jobs = {
+            name: {"there": False, "asked": 0, "codes": list(codes.get(name, [0]))}
+            for name in ("ingest", "reduce", "report")
+        }
+        state = place / "state.json"
+        state.write_text(json.dumps({"jobs": jobs, "secrets": secrets, "calls": [], "applied": []}))
+        return f"{place}{os.pathsep}{os.environ['PATH']}", lambda: json.loads(state.read_text())
+
+    return make
+
+
+BOTH = ["filterdb-tls", "filterdb-s3"]
+
+
+@pytest.mark.parametrize(
+    "codes, expected, applied",
+    [
+        ({}, 0, ["ingest", "reduce", "report"]),
+        ({"reduce": [75, 75, 0]}, 0, ["ingest", "reduce", "reduce", "reduce", "report"]),
+        ({"reduce": [75] * 9}, 75, ["ingest", *["reduce"] * 4]),
+        ({"ingest": [65]}, 65, ["ingest"]),
+        ({"ingest": [74]}, 74, ["ingest"]),
+        ({"report": [2]}, 2, ["ingest", "reduce", "report"]),
+        ({"ingest": ["evicted", 137, 0]}, 0, ["ingest", "ingest", "ingest", "reduce", "report"]),
+        ({"ingest": ["gone", 0]}, 0, ["ingest", "ingest", "reduce", "report"]),
+    ],
+)
+def test_run_batch_runs_again_what_was_stopped(
+    codes: dict[str, list[int | str]], expected: int, applied: list[str], stand_in: Callable[..., tuple]
+) -> None:
+    path, state = stand_in(BOTH, **codes)
+    done = call(DEPLOY / "run-batch", "kind", path=path, IMAGE=DIGEST, PAUSE="0")
+    assert done.returncode == expected, done.stderr
+    found = state()
+    folders = [folder for folder, _ in found["applied"]]
+    assert folders == ["overlays/kind", *(f"overlays/kind/jobs/{job}" for job in applied)]
+    # Between two runs the first one goes, with its cluster and its pod.
+    for again in (job for job, after in pairwise(applied) if job == after):
+        assert ["delete", "daskjob", f"filterdb-{again}", "--ignore-not-found", "--wait"] in found["calls"]
+    assert done.stdout.splitlines() == [f"log of filterdb-{job}-runner" for job in applied]
+
+
+def test_run_batch_follows_a_job_that_runs_already(stand_in: Callable[..., tuple]) -> None:
+    path, state = stand_in(BOTH)
+    place = Path(path.split(os.pathsep)[0]) / "state.json"
+    found = state()
+    found["jobs"]["reduce"] |= {"there": True, "asked": 1, "code": 0}
+    place.write_text(json.dumps(found))
+    assert call(DEPLOY / "run-batch", "kind", "reduce", path=path, IMAGE=DIGEST, PAUSE="0").returncode == 0
+    assert not [said for said in state()["calls"] if said[0] == "delete"]
+
+
+def test_run_batch_sets_the_image_and_leaves_the_interactive_cluster_alone(stand_in: Callable[..., tuple]) -> None:
+    path, state = stand_in(BOTH)
+    assert call(DEPLOY / "run-batch", "kind", "reduce", path=path, IMAGE=DIGEST, PAUSE="0").returncode == 0
+    (_, overlay), (_, job) = state()["applied"]
+    name, digest = DIGEST.split("@")
+    for text in (overlay, job):
+        assert yaml.safe_load(text)["images"] == [{"name": "filterdb", "newName": name, "digest": digest}]
+    kinds = {patch["target"]["kind"] for patch in yaml.safe_load(overlay)["patches"]}
+    assert kinds == {"DaskCluster", "DaskAutoscaler", "CronJob"}
+
+
+def test_the_certificates_are_made_once(stand_in: Callable[..., tuple]) -> None:
+    path, state = stand_in(["filterdb-s3"])
+    for _ in range(2):
+        assert call(DEPLOY / "run-batch", "kind", "ingest", path=path, IMAGE=DIGEST, PAUSE="0").returncode == 0
+    assert len([said for said in state()["calls"] if said[:2] == ["create", "secret"]]) == 1
+
+
+def test_without_the_keys_of_the_server_no_job_starts(stand_in: Callable[..., tuple]) -> None:
+    path, state = stand_in(["filterdb-tls"])
+    done = call(DEPLOY / "run-batch", "kind", path=path, IMAGE=DIGEST, PAUSE="0")
+    assert done.returncode == 2 and "expected the Secret filterdb-s3" in done.stderr
+    assert [folder for folder, _ in state()["applied"]] == ["overlays/kind"]
+
+
+def test_open_session_writes_the_clients_files(stand_in: Callable[..., tuple], tmp_path: Path) -> None:
+    path, state = stand_in(BOTH)
+    folder = tmp_path / "client" / "tls"
+    done = call(DEPLOY / "open-session", "kind", path=path, IMAGE=DIGEST, TLS_DIR=str(folder), PORT="9786")
+    assert done.returncode == 0, done.stderr
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert (folder / "tls.key").read_text() == r"jsonpath={.data.tls\.key}"
+    assert stat.S_IMODE((folder / "tls.key").stat().st_mode) == 0o600
+    assert state()["calls"][-1] == [
+        "port-forward", "--address", "127.0.0.1", "service/filterdb-scheduler", "9786:8786", "8787:8787",
+    ]  # fmt: skip
+    compile(done.stdout[done.stdout.index("import filterdb") :], "printed", "exec")
