@@ -1,15 +1,17 @@
-# filterdb: `make demo` and `make test` need Python 3.12 or newer, make, and a reachable package index; nothing else.
+# filterdb: `make demo` and `make test` need Python 3.12 or newer, make, and a reachable package index; `make test` on
+# Debian also apt, for the programs that its tests run (see DEBIAN below).
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export PYTHONHASHSEED := 0
 
-.PHONY: help demo test quick faults lint format lock bench bench-full clean
+.PHONY: help demo test quick faults multihost lint format lock bench bench-full clean
 help:
 	@echo "make demo    the whole path on real models, in filterdb-demo/"
-	@echo "make test    every check: lint, types, floors, tests (about 10 minutes on 2 cores)"
+	@echo "make test    every check: lint, types, floors, tests (about 25 minutes on 2 cores)"
 	@echo "make faults  the long enumerations: kills, damage, histories (about 20 minutes)"
+	@echo "make multihost  several hosts on this one: network namespaces (root, iproute2)"
 	@echo "make quick   the inner loop: lint and the tests that are not slow"
 	@echo "make lint    ruff, mypy, import-linter"
 	@echo "make format  ruff's formatter and safe fixes"
@@ -26,6 +28,22 @@ $(STAMP): requirements/dev.txt requirements/kubectl.txt pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $(STAMP)
 
+# What tests run besides Python: a browser, openssl, several hosts, a Slurm of one node. Installed where apt and root are;
+# elsewhere tests that lack one fail, or say why they are skipped.
+DEBIAN := chromium=chromium openssl=openssl ip=iproute2 slurmctld=slurmctld slurmd=slurmd srun=slurm-client munged=munge
+$(VENV)/.programs: $(STAMP)
+	@missing=; for pair in $(DEBIAN); do \
+	  PATH=$$PATH:/usr/sbin:/sbin command -v $${pair%%=*} >/dev/null || missing="$$missing $${pair##*=}"; \
+	done; \
+	if [ -n "$$missing" ] && command -v apt-get >/dev/null; then \
+	  as=$$([ "$$(id -u)" = 0 ] || echo "sudo -n"); \
+	  $$as apt-get install --yes --quiet --no-install-recommends $$missing >/dev/null || { \
+	    $$as apt-get update --quiet >/dev/null && \
+	    $$as apt-get install --yes --quiet --no-install-recommends $$missing >/dev/null; } || \
+	  echo "make: could not install$$missing; tests that need them will say so" >&2; \
+	fi
+	@touch $@
+
 # Which of the long enumerations: all of tests/faults, unless said otherwise.
 FAULTS ?= tests/faults
 
@@ -35,11 +53,14 @@ TWO := -n 2 --dist loadfile
 demo: $(STAMP)
 	$(BIN)/filterdb demo
 
-test: $(STAMP) lint
+test: $(STAMP) $(VENV)/.programs lint
 	$(BIN)/python -m pytest -m "not soak" $(TWO)
 
 faults: $(STAMP)
 	$(BIN)/python -m pytest -m soak -x $(TWO) $(FAULTS)
+
+multihost: $(STAMP) $(VENV)/.programs
+	$(BIN)/python -m pytest tests/multihost
 
 quick: $(STAMP) lint
 	$(BIN)/python -m pytest -q -x -m "not slow and not soak" $(TWO)

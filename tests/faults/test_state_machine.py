@@ -182,7 +182,7 @@ def run(examples: int, *, same: bool) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_histories() -> None:
-    run(6, same=True)
+    run(3, same=True)
 
 
 @pytest.mark.soak
