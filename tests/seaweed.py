@@ -23,20 +23,20 @@ KEYS = {
 
 
 @contextmanager
-def serving(folder: Path) -> Iterator[str]:
-    """Serve S3 out of a folder, which is removed at the end; gives the endpoint."""
+def serving(folder: Path, address: str = "127.0.0.1") -> Iterator[str]:
+    """Serve S3 at an address of this host out of a folder, which is removed at the end; gives the endpoint."""
     # Each part also opens its gRPC port 10,000 above.
-    master, volume, filer, s3, admin = ports = _free_ports(5)
+    master, volume, filer, s3, admin = ports = _free_ports(5, address)
     command = [
-        str(Path(sysconfig.get_path("scripts")) / "weed"), "mini", f"-dir={folder}", "-ip=127.0.0.1",
-        "-ip.bind=127.0.0.1", "-master.telemetry=false", "-admin.ui=false", "-webdav=false", "-s3.port.iceberg=0",
+        str(Path(sysconfig.get_path("scripts")) / "weed"), "mini", f"-dir={folder}", f"-ip={address}",
+        f"-ip.bind={address}", "-master.telemetry=false", "-admin.ui=false", "-webdav=false", "-s3.port.iceberg=0",
         "-s3.port.lance=0", "-s3.autoCreateBucket=false", f"-master.port={master}", f"-volume.port={volume}",
         f"-filer.port={filer}", f"-s3.port={s3}", f"-admin.port={admin}",
     ]  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
     log = (folder / "log").open("wb")
     server = subprocess.Popen(command, env={**os.environ, **KEYS}, stdout=log, stderr=subprocess.STDOUT, cwd=folder)
-    endpoint = f"http://127.0.0.1:{s3}"
+    endpoint = f"http://{address}:{s3}"
     try:
         for _ in range(300):
             try:
@@ -56,17 +56,17 @@ def serving(folder: Path) -> Iterator[str]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _free_ports(count: int) -> list[int]:
+def _free_ports(count: int, address: str) -> list[int]:
     """Free ports below 50,000 whose neighbours 10,000 above are free as well."""
     found: list[int] = []
     while len(found) < count:
         with socket.socket() as probe, socket.socket() as other:
-            probe.bind(("127.0.0.1", 0))
+            probe.bind((address, 0))
             port = 20_000 + probe.getsockname()[1] % 20_000
             with socket.socket() as wanted:
                 try:
-                    wanted.bind(("127.0.0.1", port))
-                    other.bind(("127.0.0.1", port + 10_000))
+                    wanted.bind((address, port))
+                    other.bind((address, port + 10_000))
                 except OSError:
                     continue
             if all(abs(port - taken) not in {0, 10_000} for taken in found):
