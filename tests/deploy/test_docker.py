@@ -133,7 +133,7 @@ def test_the_cache_of_the_build_serves_a_cluster_and_is_not_added_to(tmp_path: P
     kernels, used = tmp_path / "kernels", tmp_path / "used"
     plain = {name: value for name, value in os.environ.items() if not name.startswith("NUMBA_")}
     built = plain | environment(BUILD) | {"NUMBA_CACHE_DIR": str(kernels)}
-    subprocess.run([sys.executable, DOCKER / "warm_up.py"], env=built, check=True, cwd=tmp_path, timeout=200)
+    subprocess.run([sys.executable, DOCKER / "warm_up.py"], env=built, check=True, cwd=tmp_path, timeout=400)
     before = files_of(kernels)
     assert before
     for path in [*kernels.rglob("*"), kernels]:
@@ -145,7 +145,7 @@ def test_the_cache_of_the_build_serves_a_cluster_and_is_not_added_to(tmp_path: P
         "PATH": sysconfig.get_path("scripts") + os.pathsep + os.environ["PATH"],
         "HOME": str(tmp_path), "FILTERDB_KERNELS": str(kernels), "NUMBA_CACHE_DIR": str(used),
     }  # fmt: skip
-    for command in (["ingest", "db", "models"], ["drift", "db", "--by", "model", "--json"]):
+    for command in (["ingest", "db", "models"], ["reduce", "db"], ["reduce", "db", "--raw"]):
         subprocess.run(
             [DOCKER / "entrypoint", "filterdb", *command, "--workers", "2"],
             env=run, cwd=tmp_path, check=True, capture_output=True, timeout=120,

@@ -76,7 +76,8 @@ def test_shellcheck() -> None:
             assert file in files, f"{file}: add it to this test"
             assert os.access(file, os.X_OK) or file.suffix == ".sbatch", file
     shellcheck = Path(sysconfig.get_path("scripts")) / "shellcheck"
-    done = subprocess.run([shellcheck, "-x", "--source-path=SCRIPTDIR", *files], capture_output=True, text=True, check=False, cwd=ROOT)
+    command = [shellcheck, "-x", "--source-path=SCRIPTDIR", *files]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
 
 
