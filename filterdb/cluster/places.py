@@ -107,6 +107,10 @@ def _address(where: str, security: Security | None) -> Client:
             f"{where}: expected a Dask scheduler, none answered ({_reason(error)}); check the address, and tcp:// or "
             "tls:// with its certificates"
         ) from error
+    except RuntimeError as error:
+        if "encryption" not in str(error).lower():
+            raise
+        raise UsageError(f"{where}: expected tls://, as Dask's configuration requires encryption here") from error
     except (ValueError, TypeError) as error:
         known = "tcp://HOST:PORT, tls://HOST:PORT, kubernetes:NAME, " + ", ".join(QUEUES)
         raise UsageError(f"{where}: expected one of {known} ({error})") from error

@@ -129,7 +129,7 @@ def test_tables(db: Path, command: str) -> None:
         (["drift", "DB"], 2, "Missing option '--by'"),
         (["pca", "DB", "--where", "task"], 2, "--where: expected COLUMN=VALUE"),
         (["pca", "DB", "--where", "task=poetry"], 65, "expected layers with task = poetry, found none"),
-        (["pca", "DB", "--threads", "1", "--workers", "1"], 2, "at most one of --threads, --workers, --scheduler"),
+        (["pca", "DB", "--threads", "1", "--workers", "1"], 2, "--threads: expected neither --workers nor"),
         (["info", "DB", "--snapshot", "99"], 2, "00000099.json: expected a snapshot, found none"),
         (["info", "NOWHERE"], 74, "expected a filterdb database, found no snapshot"),
         (["info", "ftps://x/y"], 2, "expected a protocol that fsspec can open"),

@@ -20,7 +20,7 @@ from tests.models import chain, weights
 from tests.multihost import slow
 from tests.multihost.hosts import Host, network, refusal
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.soak, pytest.mark.timeout(600)]
 
 ROOT = Path(__file__).parents[2]
 WORKERS = ("one", "two", "three")
