@@ -7,8 +7,8 @@ when the first work comes.
 
 from filterdb.cluster.memory import PROCESS_BYTES, Memory, peak_memory
 from filterdb.cluster.places import connect
-from filterdb.cluster.run import raise_resumable, run, task
 from filterdb.cluster.session import Session, current_client, session
+from filterdb.cluster.tasks import raise_resumable, run, task
 
 __all__ = [
     "PROCESS_BYTES",

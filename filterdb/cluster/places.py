@@ -29,6 +29,9 @@ QUEUES = {
 }
 """Batch systems that dask-jobqueue knows, by the name that `connect` and Dask's configuration have for them."""
 
+SCHEMES = ("tcp", "tls", "ws", "wss", "ucx", "inproc")
+"""What Dask can speak."""
+
 CONNECT_SECONDS = 10
 """How long a scheduler may take to answer the first call."""
 
@@ -100,7 +103,13 @@ def _local(workers: int | None, silence_logs: int) -> Cluster:
 
 
 def _address(where: str, security: Security | None) -> Client:
+    scheme, sign, _ = where.partition("://")
+    if not sign or scheme not in SCHEMES:
+        known = f"tcp://HOST:PORT, tls://HOST:PORT, kubernetes:NAME, {', '.join(QUEUES)}"
+        raise UsageError(f"{where}: expected one of {known}")
     try:
+        # A client that fails would stay the current one: first one that is not made so.
+        Client(where, security=security, timeout=CONNECT_SECONDS, set_as_default=False).close()
         return Client(where, security=security, timeout=CONNECT_SECONDS)
     except (OSError, TimeoutError) as error:
         raise StoreError(
@@ -112,8 +121,7 @@ def _address(where: str, security: Security | None) -> Client:
             raise
         raise UsageError(f"{where}: expected tls://, as Dask's configuration requires encryption here") from error
     except (ValueError, TypeError) as error:
-        known = "tcp://HOST:PORT, tls://HOST:PORT, kubernetes:NAME, " + ", ".join(QUEUES)
-        raise UsageError(f"{where}: expected one of {known} ({error})") from error
+        raise UsageError(f"{where}: expected tcp://HOST:PORT or tls://HOST:PORT ({error})") from error
 
 
 def _reason(error: BaseException) -> str:

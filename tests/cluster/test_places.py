@@ -15,7 +15,7 @@ from pathlib import Path
 import dask
 import pytest
 import yaml
-from distributed import Scheduler, Worker
+from distributed import Client, Scheduler, Worker
 
 import filterdb as fdb
 from filterdb.cluster import places, settings, versions
@@ -108,12 +108,16 @@ def test_address(tmp_path: Path) -> None:
 def test_nobody_there() -> None:
     with pytest.raises(StoreError, match=r"tcp://127.0.0.1:9: expected a Dask scheduler, none answered"):
         fdb.connect("tcp://127.0.0.1:9")
+    with pytest.raises(ValueError, match="No clients found"):
+        Client.current()
 
 
-@pytest.mark.parametrize("where", ["nonsense", "http://127.0.0.1:1", "slurmm"])
+@pytest.mark.parametrize("where", ["nonsense", "http://127.0.0.1:1", "slurmm", "tcp://127.0.0.1:x"])
 def test_no_place(where: str) -> None:
-    with pytest.raises((UsageError, StoreError), match=where):
+    with pytest.raises(UsageError, match=where):
         fdb.connect(where)
+    with pytest.raises(ValueError, match="No clients found"):
+        Client.current()
 
 
 def test_other_versions_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -305,7 +305,7 @@ def test_no_workers(tmp_path: Path) -> None:
 
 def test_the_last_worker_gone_in_a_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     db = fdb.ingest(tmp_path / "db", models(tmp_path), chunk_rows=10).database
-    monkeypatch.setattr(cluster, "LOOK_SECONDS", 0.2)
+    monkeypatch.setattr(cluster.tasks, "LOOK_SECONDS", 0.2)
     with (
         LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as local,
         Client(local) as client,
