@@ -107,6 +107,8 @@ def _address(where: str, security: Security | None) -> Client:
     if not sign or scheme not in SCHEMES:
         known = f"tcp://HOST:PORT, tls://HOST:PORT, kubernetes:NAME, {', '.join(QUEUES)}"
         raise UsageError(f"{where}: expected one of {known}")
+    if scheme in {"tcp", "ws", "ucx"} and (Security() if security is None else security).require_encryption:
+        raise UsageError(f"{where}: expected tls://, as Dask's configuration or --tls-… requires encryption here")
     try:
         # A client that fails would stay the current one: first one that is not made so.
         Client(where, security=security, timeout=CONNECT_SECONDS, set_as_default=False).close()
@@ -116,10 +118,6 @@ def _address(where: str, security: Security | None) -> Client:
             f"{where}: expected a Dask scheduler, none answered ({_reason(error)}); check the address, and tcp:// or "
             "tls:// with its certificates"
         ) from error
-    except RuntimeError as error:
-        if "encryption" not in str(error).lower():
-            raise
-        raise UsageError(f"{where}: expected tls://, as Dask's configuration requires encryption here") from error
     except (ValueError, TypeError) as error:
         raise UsageError(f"{where}: expected tcp://HOST:PORT or tls://HOST:PORT ({error})") from error
 
