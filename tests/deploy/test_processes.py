@@ -451,8 +451,8 @@ def test_the_interactive_cluster(machine: Machine, tmp_path: Path) -> None:
             assert done.code in {2, 74}, (name, done)
             assert plain in done.errors or with_tls in done.errors, (name, done)
             assert "Traceback" not in done.errors, (name, done)
-        # An emptied prefix stays in SeaweedFS' listings for a while.
-        assert machine.client().find(database) == []
+        # An emptied prefix itself stays in SeaweedFS' listings for a while.
+        assert set(machine.client().find(database)) <= {database.removeprefix("s3://")}
 
         done = running.run(runner, [*ingest, with_tls])
         assert done.code == 0, f"{done.errors}\n{running.logs()}"
