@@ -17,11 +17,16 @@ VARIABLE = "FILTERDB_LOG"
 """`json` for machine lines, `info` for words on every event; else words on warnings only."""
 
 
-def setup() -> None:
-    """Make this process' log what FILTERDB_LOG says; once for each command and worker."""
+def setup(*, others: bool = False) -> None:
+    """Make this process' log what FILTERDB_LOG says; once for each command, scheduler and worker.
+
+    `others`: the warnings of other libraries too. Where Dask runs the process, they are Dask's to show.
+    """
     kind = os.environ.get(VARIABLE, "")
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Json() if kind == "json" else _Words())
+    if others:
+        logging.basicConfig(level=logging.WARNING, handlers=[handler])
     own = logging.getLogger("filterdb")
     own.handlers = [handler]
     own.propagate = False

@@ -1,13 +1,13 @@
-"""What a worker does before its first task (`distributed.worker.preload` in dask.yaml): it sets up its log."""
+"""What schedulers and workers do before anything else (`preload` in dask.yaml): import filterdb, set up its log."""
 
 from __future__ import annotations
 
-from distributed import Worker
+from distributed import Scheduler, Worker
 
 from filterdb import logs
 
 
-def dask_setup(worker: Worker) -> None:
-    """Called by Dask when the worker starts."""
-    del worker
+def dask_setup(server: Scheduler | Worker) -> None:
+    """Called by Dask when it starts."""
+    del server
     logs.setup()

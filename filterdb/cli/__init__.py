@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 import traceback
 
@@ -19,8 +18,7 @@ INTERNAL = 70
 
 def main() -> None:
     """Run the command line; an error is one line on stderr and an exit code."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
-    logs.setup()
+    logs.setup(others=True)
     debug = "--debug" in sys.argv
     try:
         code = commands.main(prog_name="filterdb", standalone_mode=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -151,18 +152,22 @@ def _manifest(path: Path) -> dict[str, Any]:
         spec = yaml.safe_load(path.read_text("utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise InputError(f"{path}: expected a DaskCluster manifest in YAML, cannot read it ({error})") from error
-    if not isinstance(spec, dict) or spec.get("kind") != "DaskCluster" or "name" not in spec.get("metadata", {}):
-        raise InputError(f"{path}: expected one DaskCluster with a name, got {_kind(spec)}")
-    return spec
-
-
-def _kind(spec: object) -> str:
-    return f"kind {spec.get('kind')!r}" if isinstance(spec, dict) else type(spec).__name__
+    match spec:
+        case {"kind": "DaskCluster", "metadata": {"name": str()}}:
+            return dict(spec)
+        case {"kind": kind}:
+            got = f"kind {kind!r}" + (" without one" if kind == "DaskCluster" else "")
+        case _:
+            got = type(spec).__name__
+    raise InputError(f"{path}: expected one DaskCluster with a name, got {got}")
 
 
 def _queue(name: str, jobs: int, security: Security | None) -> Cluster:
     """Jobs of a batch system. The scheduler runs here, with the dashboard on 127.0.0.1."""
     cluster_type = _extra("dask_jobqueue", QUEUES[name], "jobqueue")
+    program = cluster_type.job_cls.submit_command.split()[0]
+    if shutil.which(program) is None:  # dask-jobqueue would log it, and wait for workers
+        raise UsageError(f"{name}: expected the program {program} on PATH; run it where jobs are submitted")
     options: dict[str, Any] = {"scheduler_options": {"dashboard_address": "127.0.0.1:0"}}
     if security is not None:
         options |= {"security": security, "protocol": "tls"}

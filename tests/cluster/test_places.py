@@ -159,6 +159,8 @@ def test_missing_extras_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
         ("kind: [", "cannot read it"),
         ("kind: Pod\nmetadata: {name: a}", "got kind 'Pod'"),
         ("- 1", "got list"),
+        ("kind: DaskCluster\nmetadata:", "got kind 'DaskCluster' without one"),
+        ("kind: DaskCluster\nmetadata: {name: 7}", "got kind 'DaskCluster' without one"),
     ],
 )
 def test_odd_manifests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str | None, message: str) -> None:
@@ -170,10 +172,16 @@ def test_odd_manifests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: st
         fdb.connect(f"kubernetes:{path}")
 
 
-def test_no_queue_here() -> None:
-    """A queue whose commands are not there, or that is not set up: one line."""
-    with dask.config.set({"jobqueue.pbs.cores": None}), pytest.raises(StoreError, match=r"^pbs: expected a cluster"):
-        fdb.connect("pbs")
+@pytest.mark.parametrize(("where", "program"), [("pbs", "qsub"), ("lsf", "bsub"), ("htcondor", "condor_submit")])
+def test_no_queue_here(where: str, program: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A queue whose commands are not there, then one that is not set up: one line, at once."""
+    with pytest.raises(UsageError, match=rf"^{where}: expected the program {program} on PATH"):
+        fdb.connect(where)
+    (tmp_path / program).write_text("#!/bin/sh\n")
+    (tmp_path / program).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    with dask.config.set({f"jobqueue.{where}.cores": None}), pytest.raises(StoreError, match=rf"^{where}: .* cluster"):
+        fdb.connect(where)
 
 
 def test_a_worker_preloads_the_log(tmp_path: Path) -> None:

@@ -66,8 +66,7 @@ def test_a_pass_is_seen_by_the_names_of_the_method(browser: Browser, demo_catalo
             hurry.touch()
         drift = answer.result(timeout=120)
         page.wait_for_timeout(1_000)
-        # Dask takes the end of "merge-extremes" for a hash (eight letters, the first of them a to f).
-        for name in ("moments", "histograms"):
+        for name in PASSES:
             assert any("merge" in one and name in one for one in page.evaluate(NAMES)), name
     assert errors == []
     assert drift.attrs["filters"] == db.counts["filters"]
