@@ -15,7 +15,7 @@ from distributed import Client, Future, span
 
 from filterdb import logs
 from filterdb.cluster import settings
-from filterdb.cluster.memory import Memory, check_memory
+from filterdb.cluster.memory import PROCESS_BYTES, Memory, check_memory
 from filterdb.cluster.progress import FutureProgress, thread_progress
 from filterdb.cluster.session import current_client, current_session
 from filterdb.cluster.versions import check_workers
@@ -94,7 +94,7 @@ def _wait_for_workers(client: Client) -> None:
     except TimeoutError as error:
         raise InterruptedRunError(
             f"{client.scheduler_info(n_workers=0)['address']}: expected at least one worker within {seconds:.0f} s, "
-            "none came; start workers, run again"
+            f"none came; start workers, each with {PROCESS_BYTES / 2**20:.0f} MiB of memory or more, run again"
         ) from error
 
 

@@ -129,7 +129,7 @@ class Cluster:
     def here(self, text: str) -> str:
         for pattern, value in HERE:
             text = re.sub(pattern, value.format(**self.values), text)
-        assert not re.search("SET-ME|878[678]|/etc/filterdb|scheduler:", text), text
+        assert not re.search(r"SET-ME|\b878[678]\b|/etc/filterdb|scheduler:", text), text
         return text
 
     def command(self, process: Process) -> list[str]:

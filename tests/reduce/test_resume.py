@@ -127,9 +127,12 @@ def test_parts_of_another_reduction_are_not_taken(db: fdb.Database, monkeypatch:
 
 @pytest.mark.slow
 def test_memory_is_told_before_anything_runs(db: fdb.Database) -> None:
-    """A worker whose limit is too small is told in one line; nothing was read."""
+    """A worker whose limit is too small is told in one line; nothing was read.
+
+    It is enough to start: below some 250 MiB the nanny ends a worker before it is one.
+    """
     with (
-        LocalCluster(n_workers=1, threads_per_worker=2, memory_limit="200MiB", dashboard_address=None) as small,
+        LocalCluster(n_workers=1, threads_per_worker=2, memory_limit="380MiB", dashboard_address=None) as small,
         Client(small),
         pytest.raises(UsageError, match=r"worker tcp://.*: expected a memory limit of \d+ MiB or more for 2 threads"),
     ):
