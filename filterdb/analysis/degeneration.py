@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import xarray as xr
 
 from filterdb.analysis.grouping import chosen, provenance
+from filterdb.analysis.rules import VERDICTS, Rules, judge
+from filterdb.analysis.threshold import sigmoid
 from filterdb.errors import UsageError
 from filterdb.numerics.eigen import decompose
 from filterdb.numerics.moments import Moments
-from filterdb.numerics.quality import randomness_threshold, variance_entropy
+from filterdb.numerics.quality import P1, Sigmoid, randomness_threshold, variance_entropy
 from filterdb.reduce.basis import check_mode
 from filterdb.reduce.passes import summaries
 from filterdb.reduce.reductions import CLEAN, SPARSE, MomentsReduction, raw_state, state
 from filterdb.store.database import Database
 from filterdb.store.summary import Arrays
-
-VERDICTS = ("dead", "sparse", "collapsed", "random")
 
 MEASURES = {
     "filters": "number of filters n",
@@ -38,31 +37,23 @@ MEASURES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """Where a verdict begins. P1 gives none beyond T_H(n): these are ours."""
-
-    sparse: float = 0.5
-    collapsed: float = 2.0
-    smallest: int = 64
-    smallest_paper: int = 3
-    untrained_sparsity: float = 0.01
-
-
-def degeneration(db: Database, mode: str = "sound", rules: Rules | None = None) -> xr.Dataset:
+def degeneration(
+    db: Database, mode: str = "sound", rules: Rules | None = None, threshold: xr.Dataset | None = None
+) -> xr.Dataset:
     """Per layer of the view, on raw filters. Dims: layer, rule, model.
 
     sparsity S: share of filters whose |w| are all below peak/100 (an all-zero layer: 1, in `paper` mode 0);
     variance_entropy H of the layer's own raw PCA, in [0, log₁₀ 9]; threshold T_H(n); ratio H/T_H (NaN where
     T_H ≤ 0); random (bool); clean_* the same for the filters that are not sparse; orthogonality; verdict
     (layer, rule) bool; untrained (model) bool. Where a layer's scale is unknown, S and H are NaN and it gets no
-    verdict. Source: P1 eq. 7 and 8, torchconvquality.
+    verdict. `threshold`: a result of `randomness_threshold` in place of P1's constants. Source: P1 eq. 7 and 8,
+    torchconvquality.
     """
     check_mode(mode)
     rules = rules or Rules()
     (arrays,) = summaries(db, MomentsReduction())
     # Of all layers first: whether a model is untrained does not depend on the view.
-    judged = _judge(db.whole, arrays, mode, rules)
+    judged = _judge(db.whole, arrays, mode, rules, P1 if threshold is None else sigmoid(threshold))
     models, untrained = _untrained(db.whole, judged, rules)
     judged = {name: values[chosen(db)] for name, values in judged.items()}
     layers = db.layers
@@ -82,11 +73,16 @@ def degeneration(db: Database, mode: str = "sound", rules: Rules | None = None) 
             "conv_depth_norm": (one, layers["conv_depth_norm"].values),
             "rule": list(VERDICTS),
         },
-        attrs=provenance(db, mode=mode, formula="P1 eq. 7-8, torchconvquality"),
+        attrs=provenance(
+            db,
+            mode=mode,
+            formula="P1 eq. 7-8, torchconvquality",
+            threshold_init=None if threshold is None else threshold.attrs["init"],
+        ),
     )
 
 
-def _judge(db: Database, arrays: Arrays, mode: str, rules: Rules) -> dict[str, np.ndarray]:
+def _judge(db: Database, arrays: Arrays, mode: str, rules: Rules, fit: Sigmoid) -> dict[str, np.ndarray]:
     """MEASURES and verdicts of every layer of the snapshot, (layers,) each."""
     layers = db.layers
     known: np.ndarray = layers["scale_known"].values
@@ -94,19 +90,18 @@ def _judge(db: Database, arrays: Arrays, mode: str, rules: Rules) -> dict[str, n
     all_sparse = (layers["peak"].values == 0) & (mode == "sound")
     sparsity = np.where(known, np.where(all_sparse, 1.0, sparse.count / raw.count), np.nan)
     entropy = np.where(known, _entropy(raw), np.nan)
-    threshold = randomness_threshold(raw.count)
+    threshold = randomness_threshold(raw.count, fit)
     smallest = rules.smallest if mode == "sound" else rules.smallest_paper
     clean_count = np.where(all_sparse, 0, clean.count)
     clean_entropy = np.where(known, np.where(clean_count > 0, _entropy(clean), 0.0), np.nan)
-    clean_ratio = _ratio(clean_entropy, randomness_threshold(np.maximum(clean_count, 1)))
-    is_random = (entropy > 0) & (entropy >= threshold) & (raw.count >= smallest)
+    clean_ratio = _ratio(clean_entropy, randomness_threshold(np.maximum(clean_count, 1), fit))
+    dead = (layers["peak"].values == 0) & known
     return {
         "filters": raw.count,
         "sparsity": sparsity,
         "variance_entropy": entropy,
         "threshold": threshold,
         "ratio": _ratio(entropy, threshold),
-        "random": is_random,
         "clean_filters": clean_count,
         "clean_variance_entropy": clean_entropy,
         "clean_ratio": np.where(clean_count > 0, clean_ratio, np.nan),
@@ -114,9 +109,7 @@ def _judge(db: Database, arrays: Arrays, mode: str, rules: Rules) -> dict[str, n
         "peak": np.where(known, layers["peak"].values, np.nan),
         "span": np.where(known, arrays["span"] / raw.count, np.nan),
         "scale_known": known,
-        "dead": (layers["peak"].values == 0) & known,
-        "sparse": sparsity > rules.sparse,
-        "collapsed": (raw.count >= rules.smallest) & (10**entropy < rules.collapsed),
+        **judge(raw.count, sparsity, entropy, threshold, dead, rules, smallest),
     }
 
 

@@ -10,6 +10,7 @@ from functools import cached_property
 import numpy as np
 import xarray as xr
 
+from filterdb.analysis import noise as noises
 from filterdb.analysis.grouping import Grouping, Key, chosen, group, provenance, with_scale
 from filterdb.errors import UsageError
 from filterdb.numerics import divergence
@@ -30,8 +31,7 @@ METRICS = {
 }
 """What each metric computes. `frechet` needs no histogram, the others the mode's probabilities."""
 
-FEW = 1_000
-"""Groups with fewer filters are flagged in `sound` mode."""
+FEW = noises.FEW
 
 PER_COMPONENT_LIMIT = 1_000
 """Up to this many groups a result has `per_component` as well."""
@@ -49,6 +49,7 @@ def drift(
     scaled: bool = True,
     within: Key | None = None,
     out: str | os.PathLike[str] | None = None,
+    noise: noises.Noise = None,
 ) -> xr.Dataset:
     """Drift between all pairs of groups of the view's layers, in heatmap order.
 
@@ -57,52 +58,77 @@ def drift(
     and counts (group, component, bin); few (group). Coordinates: weights (component), bin_edges. Basis, weights,
     range and π are the snapshot's, whatever the view is. `mode`: "sound" or "paper" (method §0); `metric`: one of
     METRICS; `scaled` False: raw filters (P2 A.2), without layers whose scale is unknown; `within`: one matrix per
-    stratum, along `stratum`, in the unstratified order (a group that a stratum lacks: NaN).
+    stratum, along `stratum`, in the unstratified order (a group that a stratum lacks: NaN, an empty verdict).
+
+    In `sound` mode with noise (docs/noise.md): floor and floor_q95 (group, other), mean and 95 % quantile of the drift
+    that the numbers of filters alone make; model_floor and model_floor_q95 the same of permuted models, NaN where fewer
+    than 20 permutations exist; permutations; verdict: "different", "indistinguishable", "few" (under 1,000 filters in
+    a group) or, without any floor and on the diagonal, ""; judged_by: "model", "sampling" or ""; interval (group,
+    other, bound), NaN with under 5 models in a group. `noise`: None where it takes seconds (up to 1,000 groups, 30
+    for metrics other than kl and psi, and 20,000 pairs of groups of several models), True in any case, False not at
+    all, a number of permutations and draws of models other than 1,000. The same bytes each time.
 
     `out`: a path or URL at which nothing is yet. The matrix is written there, a Zarr group, block by block, and the
     result is opened from it, lazily by Dask: memory does not grow with the square of the groups. Its groups keep the
-    order of the layers; `heatmap_order` (group) is their rank by row mean. Without `per_component`, `probabilities`.
+    order of the layers; `heatmap_order` (group) is their rank by row mean. Without `per_component`, `probabilities`
+    and noise.
 
-    Raises UsageError for unknown names, and for more than 10,000 groups without `out`.
+    Raises UsageError for unknown names, for more than 10,000 groups without `out`, for noise asked of `paper` or `out`.
     """
     if metric not in METRICS:
         raise UsageError(f"metric: expected one of {', '.join(METRICS)}, got {metric!r}")
     if within is not None:
         if out is not None:
             raise UsageError("drift: expected `within` or `out`, got both; select one stratum and write that")
-        strata = drift_strata(db, by, within, mode, metric, scaled=scaled)
-        whole = drift(db, by, mode, metric, scaled=scaled)
+        strata = drift_strata(db, by, within, mode, metric, scaled=scaled, noise=noise)
+        whole = drift(db, by, mode, metric, scaled=scaled, noise=False)
         labels = whole["group"].values
-        same = [one.reindex(group=labels, other=labels) for one in strata.values()]
+        same = [
+            one.reindex(
+                group=labels,
+                other=labels,
+                fill_value={name: "" if values.dtype.kind == "U" else np.nan for name, values in one.data_vars.items()},
+            )
+            for one in strata.values()
+        ]
         together = xr.concat(same, dim="stratum", combine_attrs="override").assign_coords(stratum=list(strata))
         together.attrs = {**whole.attrs, "within": group(db, within, mode).by}
         return together
     db, found = projection(db, mode, scaled=scaled)
     db = with_scale(db, scaled=scaled)
-    groups = _Groups(db, group(db, by, mode), found, metric)
+    groups = Groups(db, group(db, by, mode), found, metric)
     if out is not None:
+        if noise:
+            raise UsageError("drift: expected `noise` or `out`, got both; a matrix in blocks has no noise")
         return groups.write(out)
     if groups.number > IN_MEMORY_LIMIT:
         raise UsageError(
             f"drift: expected at most {IN_MEMORY_LIMIT:,} groups for a matrix in memory, got {groups.number:,}; "
             "say where to write it (`out`, on the command line -o)"
         )
-    return groups.in_memory()
+    return groups.in_memory(noise)
 
 
 def drift_strata(
-    db: Database, by: Key, within: Key, mode: str = "sound", metric: str = "kl", *, scaled: bool = True
+    db: Database,
+    by: Key,
+    within: Key,
+    mode: str = "sound",
+    metric: str = "kl",
+    *,
+    scaled: bool = True,
+    noise: noises.Noise = None,
 ) -> dict[str, xr.Dataset]:
-    """One drift result for each group of `within`, each with its own groups and heatmap order."""
+    """One drift result for each group of `within`, each with its own groups, noise and heatmap order."""
     strata = group(db, within, mode)
     return {
-        label: drift(db.keep(strata.index == i, f"{strata.by} = {label}"), by, mode, metric, scaled=scaled)
+        label: drift(db.keep(strata.index == i, f"{strata.by} = {label}"), by, mode, metric, scaled=scaled, noise=noise)
         for i, label in enumerate(strata.labels)
     }
 
 
 @dataclass(frozen=True)
-class _Groups:
+class Groups:
     """The groups of a drift: what is known of each, and any block of the matrix."""
 
     db: Database
@@ -125,13 +151,27 @@ class _Groups:
         return self.grouping.sums(self.histograms["counts"][chosen(self.db)])
 
     @cached_property
+    def whole(self) -> np.ndarray:
+        """Filters of the whole snapshot in each bin, (9, 70)."""
+        used = has_scale(self.db.whole, scaled=self.found.axes.scaled)
+        total: np.ndarray = self.histograms["counts"].sum(axis=0, where=used[:, None, None])
+        return total
+
+    def shares(self, counts: np.ndarray) -> np.ndarray:
+        """The mode's probabilities of counts (…, 9, 70)."""
+        if self.found.mode == "paper":
+            return paper_probabilities(counts, self.found.histograms.edges)
+        return sound_probabilities(counts, self.whole)
+
+    @cached_property
     def probabilities(self) -> np.ndarray:
         """Of each bin, (groups, 9, 70)."""
-        if self.found.mode == "paper":
-            return paper_probabilities(self.counts, self.found.histograms.edges)
-        used = has_scale(self.db.whole, scaled=self.found.axes.scaled)
-        whole = self.histograms["counts"].sum(axis=0, where=used[:, None, None])
-        return sound_probabilities(self.counts, whole)
+        return self.shares(self.counts)
+
+    @property
+    def width(self) -> float:
+        """Of a bin."""
+        return float(np.diff(self.found.histograms.edges).mean())
 
     @cached_property
     def block(self) -> divergence.Block:
@@ -142,11 +182,24 @@ class _Groups:
             return divergence.frechet(states.mean, states.covariance)
         p, weights = self.probabilities, self.found.weights
         if self.metric == "wasserstein":
-            return divergence.wasserstein(p, weights, float(np.diff(self.found.histograms.edges).mean()))
+            return divergence.wasserstein(p, weights, self.width)
         of = {"kl": divergence.kl, "psi": divergence.kl, "js": divergence.js, "hellinger": divergence.hellinger}
         return of[self.metric](p, weights)
 
-    def in_memory(self) -> xr.Dataset:
+    def noise(self, drift: np.ndarray, asked: noises.Noise) -> noises.Judged | None:
+        """Floors, verdict and interval of the matrix `drift`; None where there are none."""
+        found = noises.cells(self.grouping.index, self.db.layers["model_index"].values)
+        draws = noises.wanted(asked, self.found.mode, self.metric, np.bincount(found.group))
+        if not draws:
+            return None
+        if self.metric == "frechet":
+            layers = layer_moments(self.db, scaled=self.found.axes.scaled).pick(chosen(self.db))
+            return noises.of_moments(drift, found, layers, draws)
+        counts = self.histograms["counts"][chosen(self.db)]
+        weights = self.found.weights
+        return noises.of_histograms(drift, self.metric, found, counts, self.whole, weights, self.width, draws)
+
+    def in_memory(self, asked: noises.Noise = None) -> xr.Dataset:
         """The result in heatmap order."""
         matrix = divergence.whole(self.number, self.block)
         # P1's heatmaps: ascending row mean, the zero diagonal included; deciles keep their order.
@@ -160,7 +213,8 @@ class _Groups:
             one = np.eye(len(self.found.weights))
             parts = [divergence.whole(self.number, divergence.kl(self.probabilities[order], only)) for only in one]
             result["per_component"] = (("component", "group", "other"), np.stack(parts))
-        return result
+        judged = self.noise(matrix, asked)
+        return result if judged is None else result.assign(noises.variables(judged, order))
 
     def write(self, out: str | os.PathLike[str]) -> xr.Dataset:
         """The result in a Zarr group of its own, the matrix block by block."""

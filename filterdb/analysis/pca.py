@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import numpy as np
 import xarray as xr
 
 from filterdb.analysis.grouping import Key, chosen, group, provenance, with_scale
-from filterdb.numerics.eigen import decompose
+from filterdb.errors import UsageError
+from filterdb.numerics import eigen
+from filterdb.numerics.eigen import Basis, decompose
 from filterdb.numerics.moments import pool
 from filterdb.reduce.basis import layer_moments
 from filterdb.store.database import Database
+
+DIMENSIONS = np.arange(1, 9)
+"""Of the leading subspaces whose angles are taken."""
+
+RANK_TOLERANCE = 1e-12
+"""A component with a smaller share of the variance is rounding: no direction."""
+
+ANGLES_LIMIT = 1_000
+"""Pairwise angles of up to so many groups."""
 
 
 def pca(db: Database, by: Key | None = None, *, scaled: bool = True) -> xr.Dataset:
@@ -18,14 +30,16 @@ def pca(db: Database, by: Key | None = None, *, scaled: bool = True) -> xr.Datas
     denominator), components (rows; the entry of largest magnitude is positive), explained_variance,
     explained_variance_ratio, singular_values (of the centred n×9 matrix). `scaled`: of filters divided by their
     max |w| (P1 eq. 9), else raw, without the layers whose scale is unknown. Always fitted on what it is asked about.
-    Source: P1 eq. 1 to 4.
+    By group also angle_to_whole (group, dimension), radians: the largest principal angle between the group's leading
+    k-dimensional subspace and that of all the view's filters, k = 1 … 8; NaN where either has variance in fewer than
+    k directions. Source: P1 eq. 1 to 4; Björck and Golub 1973.
     """
     db = with_scale(db, scaled=scaled)
     grouping = group(db, by)
     layers = layer_moments(db, scaled=scaled)
     states = pool(layers.pick(chosen(db)), grouping.index, len(grouping.labels))
     basis = decompose(states)
-    return xr.Dataset(
+    result = xr.Dataset(
         {
             "count": ("group", states.count),
             "mean": (("group", "weight"), basis.mean),
@@ -45,3 +59,45 @@ def pca(db: Database, by: Key | None = None, *, scaled: bool = True) -> xr.Datas
             formula="P1 eq. 1-4; eigh of m2/(n-1)",
         ),
     )
+    if by is not None:
+        together = decompose(pool(states, np.zeros(len(states.count), np.int64), 1))
+        result["angle_to_whole"] = (("group", "dimension"), _angles(together, basis), {"units": "rad"})
+        result = result.assign_coords(dimension=DIMENSIONS)
+    return result
+
+
+def principal_angles(db: Database, by: Key, *, scaled: bool = True) -> xr.Dataset:
+    """Largest principal angles between the leading k-dimensional subspaces of all pairs of groups, k = 1 … 8.
+
+    Dims: dimension, group, other. Variables: angle (dimension, group, other), radians in [0, π/2], NaN where either
+    group has variance in fewer than k directions; count (group). How far two groups' own bases are apart, which drift,
+    taken in one basis, does not tell. An angle of k dimensions means little where the variances of components k − 1
+    and k are nearly equal. Raises UsageError for more than 1,000 groups. Source: Björck and Golub 1973.
+    """
+    result = pca(db, by, scaled=scaled)
+    groups = result.sizes["group"]
+    if groups > ANGLES_LIMIT:
+        raise UsageError(f"principal_angles: expected at most {ANGLES_LIMIT:,} groups, got {groups:,}; select fewer")
+    names = ("mean", "components", "explained_variance", "explained_variance_ratio", "singular_values")
+    basis = Basis(*(result[name].values for name in names))
+    angles = np.zeros((len(DIMENSIONS), groups, groups))
+    for i in range(groups - 1):
+        one, others = (Basis(*(values[part] for values in basis)) for part in (slice(i, i + 1), slice(i + 1, None)))
+        angles[:, i, i + 1 :] = angles[:, i + 1 :, i] = _angles(one, others).T
+    missing = np.isnan(_angles(basis, basis)).T
+    angles[missing[:, :, None] & np.eye(groups, dtype=bool)] = np.nan
+    return xr.Dataset(
+        {
+            "angle": (("dimension", "group", "other"), angles, {"units": "rad"}),
+            "count": ("group", result["count"].values),
+        },
+        coords={"dimension": DIMENSIONS, "group": result["group"], "other": result["group"].values},
+        attrs={**result.attrs, "formula": "largest principal angle, Björck and Golub 1973"},
+    )
+
+
+def _angles(one: Basis, others: Basis) -> np.ndarray:
+    """Angles (groups, 8) between one basis (1, 9, 9), or as many, and others (groups, 9, 9); NaN beyond the rank."""
+    angles = eigen.principal_angles(one.components, others.components)
+    smallest = np.minimum(one.explained_variance_ratio, others.explained_variance_ratio)[:, : angles.shape[1]]
+    return np.where(smallest > RANK_TOLERANCE, angles, np.nan)

@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 import math
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import xarray as xr
 
 from filterdb import schema
-from filterdb.ingest.run import Ingested
-from filterdb.reduce.integrity import Verified
-from filterdb.store import snapshot as snapshots
-from filterdb.store.collect import Garbage
-from filterdb.store.database import Database
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from filterdb.ingest.run import Ingested
+    from filterdb.reduce.integrity import Verified
+    from filterdb.store.collect import Garbage
+    from filterdb.store.database import Database
 
 Answer = dict[str, Any]
 
@@ -155,7 +157,34 @@ def _drift(result: xr.Dataset, *, matrix: bool = True) -> Answer:
         "basis": attrs.get("basis"),
         "basis_moved": json.loads(attrs["basis_moved"]) if "basis_moved" in attrs else None,
         "sign_rule": attrs["sign_rule"],
+        **(_noise(result) if "verdict" in result else {}),
     }
+
+
+_FLOORS = ("floor", "floor_q95", "model_floor", "model_floor_q95", "permutations")
+_WORDS = ("verdict", "judged_by")
+
+
+def noise_of_pair(result: xr.Dataset) -> Answer:
+    """Floors, verdict and interval of one pair of groups; null where there is none."""
+    if "verdict" not in result:
+        return {}
+    low, high = result["interval"].values.tolist()
+    words = {name: result[name].item() or None for name in _WORDS}
+    return {
+        **{name: result[name].item() for name in _FLOORS},
+        **words,
+        "interval": None if math.isnan(low) else [low, high],
+    }
+
+
+def _noise(result: xr.Dataset) -> Answer:
+    """Floors, verdicts and intervals of a drift; null where there is none."""
+    intervals = [
+        [None if math.isnan(low) else [low, high] for low, high in row] for row in result["interval"].values.tolist()
+    ]
+    words = {name: [[word or None for word in row] for row in result[name].values.tolist()] for name in _WORDS}
+    return {**{name: result[name].values for name in _FLOORS}, **words, "interval": intervals}
 
 
 def degeneration(result: xr.Dataset) -> Answer:
@@ -220,6 +249,8 @@ def verified(db: Database, result: Verified) -> Answer:
 
 def history(db: Database) -> Answer:
     """`filterdb snapshots`."""
+    from filterdb.store import snapshot as snapshots
+
     listed = [
         {
             "snapshot": state.number,

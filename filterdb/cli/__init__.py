@@ -8,8 +8,6 @@ import traceback
 import click
 
 from filterdb import logs, tables
-from filterdb.cli import analyses as analyses
-from filterdb.cli import store as store
 from filterdb.cli.options import commands
 from filterdb.errors import FilterDBError
 

@@ -10,6 +10,8 @@ import filterdb as fdb
 from filterdb import answers, demo, tables
 from filterdb.analysis.drift import METRICS, drift_strata
 from filterdb.cli.options import answer_with, commands, database, mode_option, newest, place, selection
+from filterdb.errors import UsageError
+from filterdb.numerics.noise import DRAWS, ENOUGH_PERMUTATIONS
 from filterdb.reduce.basis import layer_histograms, projection
 from filterdb.store.database import Database
 
@@ -74,16 +76,39 @@ def pca(db: Database, by: str | None, raw: bool, as_json: bool) -> None:
 @click.option(
     "-o", "--output", metavar="OUT", help="Write the matrix here, a Zarr group: for ten thousand groups and more."
 )
+@click.option(
+    "--noise/--no-noise",
+    default=None,
+    help="Floors, verdicts and intervals in any case, or not at all; else where they take seconds.",
+)
+@click.option(
+    "--draws",
+    type=click.IntRange(ENOUGH_PERMUTATIONS),
+    metavar="N",
+    help=f"Permutations of a pair, and draws of models: {DRAWS:,} unless said otherwise.",
+)
 def drift(
-    db: Database, by: str, mode: str, metric: str, raw: bool, within: str | None, output: str | None, as_json: bool
+    db: Database,
+    by: str,
+    mode: str,
+    metric: str,
+    raw: bool,
+    within: str | None,
+    output: str | None,
+    noise: bool | None,
+    draws: int | None,
+    as_json: bool,
 ) -> None:
-    """Drift between all pairs of groups."""
+    """Drift between all pairs of groups, with what noise makes of it."""
+    if draws is not None and noise is False:
+        raise UsageError("--draws: expected noise to draw for, got --no-noise beside it")
+    asked = noise if draws is None else draws
     if output is not None:
-        written = fdb.drift(db, by, mode, metric, scaled=not raw, within=within, out=output)
+        written = fdb.drift(db, by, mode, metric, scaled=not raw, within=within, out=output, noise=asked)
         answer_with(answers.drift_written(written, output), as_json, tables.drift_written)
         return
-    strata = drift_strata(db, by, within, mode, metric, scaled=not raw) if within else None
-    result = fdb.drift(db, by, mode, metric, scaled=not raw)
+    strata = drift_strata(db, by, within, mode, metric, scaled=not raw, noise=asked) if within else None
+    result = fdb.drift(db, by, mode, metric, scaled=not raw, noise=asked)
     answer_with(answers.drift(result, strata, within), as_json, tables.drift)
 
 

@@ -3,23 +3,49 @@
 from __future__ import annotations
 
 import functools
+import pkgutil
 from collections.abc import Callable
-from typing import Any
+from importlib import import_module
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
 
 import click
-from distributed.security import Security
 
 import filterdb as fdb
-from filterdb import answers, cluster
-from filterdb.analysis.degeneration import VERDICTS
-from filterdb.cluster import Session
+from filterdb import answers
+from filterdb.analysis.rules import VERDICTS
 from filterdb.errors import UsageError
 from filterdb.extract.sandbox import Limits
-from filterdb.reduce.basis import MODES
-from filterdb.store.database import Database
+
+if TYPE_CHECKING:
+    from filterdb.store.database import Database
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+class _Commands(click.Group):
+    """The commands of this package's modules; one that has a module of its name is imported alone.
+
+    What the analyses import takes seconds, which a check of one file need not wait for.
+    """
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name.isidentifier() and find_spec(f"{__package__}.{cmd_name}"):
+            import_module(f"{__package__}.{cmd_name}")
+        if cmd_name not in self.commands:
+            self._import_all()
+        return super().get_command(ctx, cmd_name)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        self._import_all()
+        return super().list_commands(ctx)
+
+    @staticmethod
+    def _import_all() -> None:
+        package = import_module(str(__package__))
+        for module in pkgutil.iter_modules(package.__path__):
+            import_module(f"{__package__}.{module.name}")
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(fdb.__version__, prog_name="filterdb")
 def commands() -> None:
     """The 3×3 filters of trained CNNs as a database, and what they tell.
@@ -66,9 +92,15 @@ def place(command: Command) -> Command:
     ) -> Any:
         if threads is not None and (workers is not None or scheduler is not None):
             raise UsageError("--threads: expected neither --workers nor --scheduler beside it, got several")
+        if "db" in kwargs and kwargs["db"] is None:  # no database, no passes: nothing to start
+            return command(*args, **kwargs)
+        from distributed.security import Security
+
+        from filterdb import cluster
+
         tls = {"tls_ca_file": tls_ca, "tls_client_cert": tls_cert, "tls_client_key": tls_key}
         security = Security(require_encryption=True, **tls) if any(tls.values()) else None
-        with cluster.session(Session(threads, workers, scheduler, security, debug=debug)):
+        with cluster.session(cluster.Session(threads, workers, scheduler, security, debug=debug)):
             return command(*args, **kwargs)
 
     for option in reversed(options):
@@ -133,6 +165,8 @@ def _condition(text: str) -> tuple[str, bool, str]:
 
 
 def mode_option(command: Command) -> Command:
+    from filterdb.reduce.basis import MODES
+
     return click.option(
         "--mode",
         type=click.Choice(MODES),

@@ -5,6 +5,7 @@ Runs in the sandbox: it imports no store, has no credentials, and answers in JSO
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +15,18 @@ import onnx
 
 from filterdb.errors import ModelError
 from filterdb.extract.constants import ODD, NotStoredError, one_line
-from filterdb.extract.convolution import Weight
-from filterdb.extract.graph import parse
+from filterdb.extract.convolution import Weight, weight_value
+from filterdb.extract.graph import Value, parse
 from filterdb.extract.layers import Layer, Model, external_files, read_model, shape_facts, weight_row
 from filterdb.extract.sandbox import Channel
-from filterdb.numerics.quality import orthogonality
+from filterdb.numerics import layer as whole
+from filterdb.numerics.eigen import decompose
+from filterdb.numerics.quality import orthogonality, variance_entropy
 from filterdb.schema import KERNEL, WEIGHTS
 
 
 def serve(channel: Channel) -> None:
-    """Answer one request: {"do": "scan" | "filters", "path", "named": how the file is called, "memory": bytes, …}."""
+    """Answer one request: {"do": a name of _ANSWERS, "path", "named": how the file is called, "memory": bytes, …}."""
     request = channel.receive()
     path = Path(request["path"])
     try:
@@ -31,7 +34,7 @@ def serve(channel: Channel) -> None:
         channel.send({"external": external_files(proto)})
         answer = channel.receive()
         if answer["go"]:
-            {"scan": _scan, "filters": _filters}[request["do"]](channel, path, proto, request)
+            _ANSWERS[request["do"]](channel, path, proto, request)
     except ModelError as error:
         channel.send({"rejected": str(error).replace(str(path), request["named"])})
     except MemoryError:
@@ -78,6 +81,63 @@ def _row(layer: Layer, weight: Weight) -> dict[str, Any]:
     }
 
 
+def _examine(channel: Channel, path: Path, proto: onnx.ModelProto, request: dict[str, Any]) -> None:
+    """Of every layer what a check needs, one layer in memory at a time; no filters, no checksums.
+
+    A layer with NaN or infinities is among the rows, without numbers.
+    """
+    model = read_model(path, proto)
+    rows = []
+    skipped = [[skip.layer, skip.code, skip.reason] for skip in model.skipped]
+    stored: dict[Value | None, str] = {}
+    for layer in model.layers:
+        facts = {**layer.row, "shared_with": stored.get(_origin(layer), "")}
+        stored.setdefault(_origin(layer), layer.name)
+        try:
+            rows.append({**facts, **_measured(layer.weight())})
+        except NotStoredError as error:
+            if error.code == "nonfinite":
+                rows.append({**facts, **_UNMEASURED, "row_size": layer.filters, "nonfinite": error.reason})
+            else:
+                skipped.append([layer.name, error.code, error.reason])
+        except MemoryError:
+            skipped.append([layer.name, "memory", "its weight takes more memory than reading a model may take"])
+        except ODD as error:
+            skipped.append([layer.name, "unreadable", f"its weight cannot be read: {one_line(error, path.parent)}"])
+    channel.send({"rows": rows, "skipped": skipped})
+
+
+_UNMEASURED = {
+    **dict.fromkeys(("sparse_filters", "duplicate_filters"), 0),
+    **dict.fromkeys(("peak", "variance_entropy"), math.nan),
+    **{"scale_known": True, "hash": ""},
+}
+
+
+def _measured(weight: Weight) -> dict[str, Any]:
+    """What a check needs of a weight. A filter that is sparse is not counted as a duplicate as well."""
+    facts = weight_row(weight)
+    sparse = whole.sparse_filters(weight.filters, facts["peak"])
+    return {
+        **{name: facts[name] for name in ("row_size", "scale_known", "hash", "peak")},
+        "sparse_filters": int(sparse.sum()),
+        "duplicate_filters": int((whole.repeated_filters(weight.filters) & ~sparse).sum()),
+        "variance_entropy": float(variance_entropy(decompose(whole.moments(weight.filters)).explained_variance_ratio)),
+        "nonfinite": "",
+    }
+
+
+_PASSED = {"Identity", "Cast", "DequantizeLinear", "Reshape", "Transpose"}
+
+
+def _origin(layer: Layer) -> Value | None:
+    """Where a layer's weight is stored: one value for all the layers that share it."""
+    value = weight_value(layer.node)
+    while value is not None and value.producer is not None and value.producer.op_type in _PASSED:
+        value = value.producer.input(0)
+    return value
+
+
 def _filters(channel: Channel, path: Path, proto: onnx.ModelProto, request: dict[str, Any]) -> None:
     """For each of the wanted [name, first, last]: its checksum and size, then its rows [first, last)."""
     layers = layers_by_name(read_model(path, proto))
@@ -88,6 +148,9 @@ def _filters(channel: Channel, path: Path, proto: onnx.ModelProto, request: dict
             filters = np.empty((0, WEIGHTS), np.float32)
         channel.send({"rows": len(filters), "checksum": filters_checksum(filters)})
         channel.send_array(filters[first:last])
+
+
+_ANSWERS = {"scan": _scan, "examine": _examine, "filters": _filters}
 
 
 def filters_checksum(filters: np.ndarray) -> int:

@@ -101,6 +101,45 @@ def _scan(source: ModelSource, local: LocalInput, known_hash: str | None, limits
     return Scan(source, digest, facts, rows, checksums, skipped)
 
 
+EXAMINED = (
+    *(v for v in schema.LAYER_VARIABLES if v.name in {
+        "layer_name", "row_size", "conv_depth", "conv_depth_norm", "in_channels", "out_channels", "groups",
+        "depthwise", "operator", "scale_known", "hash", "peak",
+    }),
+    schema.Variable("variance_entropy", ("layer",), "float64", "H of the layer's own raw PCA (P1 eq. 7)"),
+    schema.Variable("sparse_filters", ("layer",), "int64", "filters whose |w| are all below peak/100", "1"),
+    schema.Variable("duplicate_filters", ("layer",), "int64", "filters that equal an earlier one of the layer", "1"),
+    schema.Variable("shared_with", ("layer",), "str", "earlier layer that uses the same stored weight, or empty"),
+    schema.Variable("nonfinite", ("layer",), "str", "how many weights are NaN or infinite, or empty"),
+)  # fmt: skip
+"""What `examine` finds out of each layer."""
+
+
+def examine(source: ModelSource, limits: Limits) -> tuple[list[dict[str, Any]], list[Skip]]:
+    """What a check needs of a model's layers (EXAMINED), without a database, and what was not looked at.
+
+    Raises ModelError for a file that is no readable model or goes beyond its limits, InputError where there is none.
+    """
+    try:
+        with local_copy(source.url) as local:
+            refused = _refused(local.path, source.shown)
+            if refused:
+                raise ModelError(refused)
+            if not local.path.is_file():
+                raise InputError(f"{source.shown}: expected a file, found none")
+            with reading(source, local, limits, {"do": "examine"}) as (channel, _):
+                channel.send({"go": True})
+                answer = _answer(channel)
+    except StoreMissingError as error:
+        raise InputError(f"{source.shown}: expected a file, found none") from error
+    try:
+        rows = [_row(row, EXAMINED, ()) for row in _list(answer["rows"])]
+        skipped = [Skip(*_skipped(entry)) for entry in _list(answer["skipped"])]
+    except ODD as error:
+        raise ModelError(f"{source.shown}: expected an answer of the process that reads it, got nonsense") from error
+    return rows, skipped
+
+
 @contextmanager
 def reading(
     source: ModelSource, local: LocalInput, limits: Limits, request: dict[str, Any]

@@ -445,3 +445,56 @@ def histograms(columns, starts, stops, mean, components, scaled, edges, counts, 
                 for p in range(4):
                     counts[r, k, b] += part[p, k, b]
                     part[p, k, b] = 0
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def densities(columns, starts, stops, groups, mean, components, scaled, edges, pairs, counts, outside):
+    """Count pairs of coefficients of each run over a square of uniform bins, by group.
+
+    `groups` (runs,) int64: where a run is counted, −1 for nowhere; pairs (p, 2) int64: first and second component.
+    counts (p, groups, bins, bins) and outside (p, groups), int64, are added to in place; outside: filters of which
+    either coefficient lies outside the edges. Coefficients and bins are those of `histograms`, bit for bit.
+    """
+    bins = edges.size - 1
+    width = edges[bins] - edges[0]
+    scale = bins / width
+    shift = -edges[0] * scale
+    near = 1e-6 * (1 + abs(edges[0]) / width)
+    f = np.empty((WEIGHTS, LANES))
+    c = np.empty(LANES)
+    index = np.empty((WEIGHTS, LANES), np.int32)
+    divisor = np.empty(LANES)
+    low = np.empty(LANES, np.float32)
+    high = np.empty(LANES, np.float32)
+    peak = np.empty(LANES, np.float32)
+    wanted = np.zeros(WEIGHTS, np.bool_)
+    for p in range(pairs.shape[0]):
+        wanted[pairs[p, 0]] = True
+        wanted[pairs[p, 1]] = True
+    for r in range(starts.size):
+        g = groups[r]
+        if g < 0:
+            continue
+        for start in range(starts[r], stops[r], LANES):
+            m = min(LANES, stops[r] - start)
+            if scaled:
+                _bounds(columns, start, m, low, high, peak)
+                _load_scaled(columns, start, m, peak, divisor, f)
+            else:
+                _load(columns, start, m, f)
+            for k in range(WEIGHTS):
+                if wanted[k]:
+                    _project(f, m, mean, components[k], c)
+                    if not _places(c, m, scale, shift, near, bins, index[k]):
+                        for i in range(m):
+                            if not 0 <= index[k, i] < bins:
+                                index[k, i] = _bin(c[i], edges)
+            for p in range(pairs.shape[0]):
+                first, second = index[pairs[p, 0]], index[pairs[p, 1]]
+                square = counts[p, g]
+                for i in range(m):
+                    a, b = first[i], second[i]
+                    if 0 <= a < bins and 0 <= b < bins:
+                        square[a, b] += 1
+                    else:
+                        outside[p, g] += 1

@@ -43,24 +43,36 @@ def kl(p: Array, weights: Array) -> Block:
 
 def js(p: Array, weights: Array) -> Block:
     """Jensen–Shannon divergence in nats, weighted over components."""
-
-    def row(mixture: Array, one: Array) -> Array:
-        middle = (mixture + one) / 2
-        left = (mixture * np.log(mixture / middle)).sum(axis=-1)
-        right = (one * np.log(one / middle)).sum(axis=-1)
-        return (left + right) / 2
-
-    return _by_rows(p, weights, row)
+    return _by_rows(p, weights, jensen_shannon)
 
 
 def hellinger(p: Array, weights: Array) -> Block:
     """√(½ Σ(√P − √Q)²), weighted over components."""
-    return _by_rows(np.sqrt(p), weights, lambda a, b: np.sqrt(((a - b) ** 2).sum(axis=-1) / 2))
+    return _by_rows(np.sqrt(p), weights, of_roots)
 
 
 def wasserstein(p: Array, weights: Array, width: float) -> Block:
     """1-Wasserstein distance on the bins: bin width · Σ|ΔCDF|, weighted over components."""
-    return _by_rows(np.cumsum(p, axis=-1), weights, lambda a, b: width * np.abs(a - b).sum(axis=-1))
+    return _by_rows(np.cumsum(p, axis=-1), weights, lambda a, b: width * of_sums(a, b))
+
+
+def jensen_shannon(p: Array, q: Array) -> Array:
+    """Of each pair of distributions (…, bins) → (…)."""
+    middle = (p + q) / 2
+    found: Array = ((p * np.log(p / middle)).sum(axis=-1) + (q * np.log(q / middle)).sum(axis=-1)) / 2
+    return found
+
+
+def of_roots(p: Array, q: Array) -> Array:
+    """Hellinger distance of each pair of roots of distributions (…, bins) → (…)."""
+    found: Array = np.sqrt(((p - q) ** 2).sum(axis=-1) / 2)
+    return found
+
+
+def of_sums(p: Array, q: Array) -> Array:
+    """Σ|ΔCDF| of each pair of cumulative distributions (…, bins) → (…)."""
+    found: Array = np.abs(p - q).sum(axis=-1)
+    return found
 
 
 def frechet(mean: Array, covariance: Array) -> Block:
@@ -68,19 +80,25 @@ def frechet(mean: Array, covariance: Array) -> Block:
 
     |m₁−m₂|² + tr(C₁ + C₂ − 2 (C₁^½ C₂ C₁^½)^½) (Dowson and Landau 1982).
     """
-    values, vectors = np.linalg.eigh(covariance)
-    root = (vectors * np.sqrt(np.maximum(values, 0))[:, None, :]) @ np.swapaxes(vectors, -1, -2)
+    roots = root(covariance)
     trace = np.trace(covariance, axis1=-2, axis2=-1)
 
     def block(rows: slice, columns: slice) -> Array:
         found = np.empty((len(mean[rows]), len(mean[columns])))
-        for i, (m, r, t) in enumerate(zip(mean[rows], root[rows], trace[rows], strict=True)):
+        for i, (m, r, t) in enumerate(zip(mean[rows], roots[rows], trace[rows], strict=True)):
             # tr((C₁^½ C₂ C₁^½)^½) as the sum of singular values of C₁^½ C₂^½: no digits lost to a square.
-            cross = np.linalg.svd(r @ root[columns], compute_uv=False).sum(axis=-1)
+            cross = np.linalg.svd(r @ roots[columns], compute_uv=False).sum(axis=-1)
             found[i] = ((m - mean[columns]) ** 2).sum(axis=-1) + t + trace[columns] - 2 * cross
         return found
 
     return block
+
+
+def root(covariance: Array) -> Array:
+    """The symmetric square root of covariances (…, 9, 9); tiny negative eigenvalues are clipped to 0."""
+    values, vectors = np.linalg.eigh(covariance)
+    found: Array = (vectors * np.sqrt(np.maximum(values, 0))[..., None, :]) @ np.swapaxes(vectors, -1, -2)
+    return found
 
 
 def _by_rows(p: Array, weights: Array, row: Callable[[Array, Array], Array]) -> Block:

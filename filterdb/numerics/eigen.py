@@ -51,14 +51,15 @@ def fix_signs(components: np.ndarray) -> np.ndarray:
 
 
 def principal_angles(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Largest principal angle between the leading k-dimensional subspaces, k = 1 … 8, in radians (8,).
+    """Largest principal angle between the leading k-dimensional subspaces, k = 1 … 8, in radians (…, 8).
 
-    `a`, `b` (9, 9): orthonormal rows. Björck and Golub 1973; the sine keeps the digits of small angles.
+    `a`, `b` (…, 9, 9): orthonormal rows. Björck and Golub 1973; the sine keeps the digits of small angles.
     """
     angles = []
-    for k in range(1, len(a)):
-        outside = b[:k] - (b[:k] @ a[:k].T) @ a[:k]
-        sine = np.linalg.svd(outside, compute_uv=False)[0]
-        cosine = np.linalg.svd(a[:k] @ b[:k].T, compute_uv=False)[-1]
+    for k in range(1, a.shape[-2]):
+        mine, other = a[..., :k, :], b[..., :k, :]
+        both = other @ np.swapaxes(mine, -1, -2)
+        sine = np.linalg.svd(other - both @ mine, compute_uv=False)[..., 0]
+        cosine = np.linalg.svd(both, compute_uv=False)[..., -1]
         angles.append(np.arctan2(sine, cosine))
-    return np.array(angles)
+    return np.stack(angles, axis=-1)

@@ -12,14 +12,14 @@ FLOAT32_EPS = 1.1920929e-07
 """What an empty bin's density becomes in `paper` mode."""
 
 
-def bin_edges(low: float, high: float) -> np.ndarray:
-    """Edges (71,) of the uniform bins over [low, high], as numpy.histogram makes them.
+def bin_edges(low: float, high: float, bins: int = BINS) -> np.ndarray:
+    """Edges (bins + 1,) of the uniform bins over [low, high], as numpy.histogram makes them.
 
     A range without width becomes [low − ½, high + ½], as there.
     """
     if low == high:
         low, high = low - 0.5, high + 0.5
-    return np.linspace(low, high, BINS + 1)
+    return np.linspace(low, high, bins + 1)
 
 
 def paper_probabilities(counts: np.ndarray, edges: np.ndarray) -> np.ndarray:
@@ -32,10 +32,15 @@ def paper_probabilities(counts: np.ndarray, edges: np.ndarray) -> np.ndarray:
     return probabilities
 
 
+def prior(whole: np.ndarray) -> np.ndarray:
+    """π = (C + ½)/(N + 35) of the whole snapshot's counts (9, 70)."""
+    found: np.ndarray = (whole + PSEUDO_FILTERS / BINS) / (whole.sum(axis=-1, keepdims=True) + PSEUDO_FILTERS)
+    return found
+
+
 def sound_probabilities(counts: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """Counts (…, 9, 70) shrunk toward the whole snapshot's (9, 70): (c + α·π)/(n + α), π = (C + ½)/(N + 35)."""
-    prior = (whole + PSEUDO_FILTERS / BINS) / (whole.sum(axis=-1, keepdims=True) + PSEUDO_FILTERS)
-    probabilities: np.ndarray = counts + PSEUDO_FILTERS * prior
+    """Counts (…, 9, 70) shrunk toward the whole snapshot's (9, 70): (c + α·π)/(n + α)."""
+    probabilities: np.ndarray = counts + PSEUDO_FILTERS * prior(whole)
     # In place: of all layers of the published data this is 108 MB.
     probabilities /= counts.sum(axis=-1, keepdims=True) + PSEUDO_FILTERS
     return probabilities

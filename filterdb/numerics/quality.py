@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 SPARSE_FRACTION = 100
 """A filter is sparse where its nine |w| are all strictly below the layer's peak divided by this."""
 
-T_SPAN, T_RATE, T_CENTRE, T_OFFSET = 1.2618047, 0.88767525, 2.30436435, -0.31050834
-"""P1's fit of the smallest entropy of random layers (eq. 8, unrounded)."""
+
+class Sigmoid(NamedTuple):
+    """Constants of T_H(n) = span/(1 + exp(−rate(log₂ n − centre))) + offset, L, k, x₀ and b of P1 eq. 8.
+
+    The defaults are P1's own fit of the smallest entropy of random layers, unrounded; numerics.threshold makes others.
+    """
+
+    span: float = 1.2618047
+    rate: float = 0.88767525
+    centre: float = 2.30436435
+    offset: float = -0.31050834
+
+
+P1 = Sigmoid()
 
 
 def variance_entropy(ratio: np.ndarray) -> np.ndarray:
@@ -19,10 +33,10 @@ def variance_entropy(ratio: np.ndarray) -> np.ndarray:
     return positive
 
 
-def randomness_threshold(filters: np.ndarray) -> np.ndarray:
+def randomness_threshold(filters: np.ndarray, fit: Sigmoid = P1) -> np.ndarray:
     """T_H(n) = L/(1 + exp(−k(log₂ n − x₀))) + b for layers of n ≥ 1 filters (P1 eq. 8)."""
     size = np.log2(np.asarray(filters, dtype=np.float64))
-    threshold: np.ndarray = T_SPAN / (1 + np.exp(-T_RATE * (size - T_CENTRE))) + T_OFFSET
+    threshold: np.ndarray = fit.span / (1 + np.exp(-fit.rate * (size - fit.centre))) + fit.offset
     return threshold
 
 

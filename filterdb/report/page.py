@@ -2,161 +2,191 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+from collections.abc import Callable, Iterator
 from importlib import resources
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-import xarray as xr
 
-from filterdb.analysis.degeneration import degeneration
-from filterdb.analysis.drift import drift
-from filterdb.analysis.pca import pca
+from filterdb.analysis.rules import Rules
 from filterdb.errors import InputError, MissingExtraError
-from filterdb.report import figures
+from filterdb.report import boxes, data, drawing, figures, payload, sheets
+from filterdb.report.gather import GROUPINGS, Results, gather
+from filterdb.report.standout import standing_out
 from filterdb.schema import REJECTED, UNKNOWN
 from filterdb.store.database import Database
 from filterdb.store.files import Files
+from filterdb.version import __version__
 
-GROUPINGS = ("task", "visual_category", "training_dataset", "family", "model", "depth_decile")
-"""The groupings whose heatmaps the page has, those with fewer than two groups left out."""
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
-SHOWN = ["model", "task", "visual_category", "training_dataset", "family", "filters", "layers", "opset", "producer"]
-"""Columns of the page's table of models; models.csv has more."""
+SCRIPTS = ("core", "charts", "heatmap", "pair", "table", "sections", "start")
+"""The page's scripts in their order; together they are one."""
 
-GROUP_LIMIT = 1_000
-"""A grouping with more groups is left out, and the page says so."""
+Pictures = Iterator[tuple[str, Callable[[], "Figure"]]]
 
 
-def report(db: Database, folder: str | Path, mode: str = "sound") -> Path | str:
+def report(db: Database, folder: str | Path, mode: str = "sound", *, densities: bool | None = None) -> Path | str:
     """Write the page about a view's layers into a folder (made if need be) or below a URL; gives where the page is.
 
-    Beside `index.html` stand each figure (SVG) and each table (CSV). Raises MissingExtraError without the extra
-    `report`, InputError for a database without filters.
+    `index.html` and its `data` open from disk or from a server, without a network; `figures` has each figure as SVG
+    and PNG, `tables` its numbers as CSV, and as Parquet where pyarrow is installed. `densities`: bivariate densities of
+    all pairs of components, which take a pass over the filters; None: up to 50 million of them. Raises
+    MissingExtraError without the extra `report`, InputError for a database without filters.
     """
     if not db.layers.sizes["layer"]:
         raise InputError(f"{db.url}: expected at least one layer with 3×3 filters to report on, got none")
-    try:
-        from jinja2 import Environment
-    except ImportError as error:
-        raise MissingExtraError("report: the page needs the extra: pip install 'filterdb[report]'") from error
-    whole = pca(db)
-    degenerated = degeneration(db, mode)
-    drifts = {by: drift(db, by, mode) for by in GROUPINGS if 1 < _groups(db, by) <= GROUP_LIMIT}
-    pictures = {
-        "basis": figures.basis(whole),
-        "entropy_and_sparsity": figures.entropy_and_sparsity(degenerated),
-        **{f"drift_{by}": figures.heatmap(result) for by, result in drifts.items()},
-    }
-    sheets = {
-        "models": _models(db),
-        "degeneration": _degeneration(degenerated),
-        "basis": _basis(whole),
-        **{f"drift_{by}": _matrix(result) for by, result in drifts.items()},
-    }
-    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string(resources.files("filterdb.report").joinpath("page.html").read_text("utf-8"))
-    layers = sheets["degeneration"]
-    html = template.render(
-        db=db,
-        counts=db.counts,
-        selection=" and ".join(db.conditions),
-        mode=mode,
-        version=whole.attrs["filterdb_version"],
-        snapshot=next(iter(drifts.values())).attrs["snapshot"] if drifts else db.snapshot,
-        skipped=_skipped(db),
-        pictures=pictures,
-        drifts=drifts,
-        models=_records(sheets["models"][sheets["models"]["filters"] > 0][SHOWN]),
-        without=int((sheets["models"]["filters"] == 0).sum()),
-        rejected=int((db.skipped["skipped_code"] == REJECTED).sum()),
-        untrained=degenerated["model"].values[degenerated["untrained"].values].tolist(),
-        bad=_records(layers[layers["verdict"] != ""]),
-        layers=len(layers),
-        left_out=[by for by in GROUPINGS if _groups(db, by) > GROUP_LIMIT],
-        single=[by for by in GROUPINGS if _groups(db, by) < 2],
-    )
+    if find_spec("jinja2") is None or find_spec("matplotlib") is None:
+        raise MissingExtraError("report: the page needs the extra: pip install 'filterdb[report]'")
+    found = gather(db, mode, densities)
+    objects = {f"data/{name}.js": payload.script(name, part) for name, part in data.files(found).items()}
+    for name, picture in _pictures(found):
+        objects |= drawing.files(picture(), name)
+    for name, table, has_csv in _tables(found):
+        objects |= sheets.files(name, table, csv=has_csv)
     place = Files.at(folder)
-    place.put(
-        {
-            **{f"{name}.svg": svg.encode() for name, svg in pictures.items()},
-            **{f"{name}.csv": sheet.to_csv(index=False).encode() for name, sheet in sheets.items()},
-        }
-    )
-    place.put({"index.html": html.encode()})  # last: whoever sees the page sees all that it shows
+    place.put(objects)
+    place.put({"index.html": _html(found)})  # last: whoever sees the page sees all that it shows
     return place.url("index.html") if place.remote else Path(place.url("index.html")).absolute()
 
 
-def _groups(db: Database, by: str) -> int:
-    column = "conv_depth_norm" if by == "depth_decile" else by
-    return len(set(db.column(column).astype(str)) - {UNKNOWN})
+def _pictures(found: Results) -> Pictures:
+    """Every figure's name, and what draws it."""
+    yield "contents", lambda: figures.contents(found.statistics)
+    yield "basis", lambda: figures.basis(found.basis)
+    yield "entropy_and_sparsity", lambda: figures.entropy_and_sparsity(found.degeneration, _tasks(found))
+    for by, result in found.drifts.items():
+        yield f"drift_{by}", lambda result=result: figures.heatmap(result)  # type: ignore[misc]
+        yield f"ridges_{by}", lambda result=result: figures.ridges(result)  # type: ignore[misc]
+        yield f"components_{by}", lambda result=result: figures.per_component(result)  # type: ignore[misc]
+    if found.drifts:
+        yield "groupings", lambda: figures.groupings(found.drifts)
+    family = _families(found)
+    if family is not None:
+        yield "families", lambda: figures.families(found.drifts["model"], family)
+    yield "filter_scale", lambda: figures.filter_scale(found.scale)
+    if found.series is not None:
+        series = found.series
+        yield "series", lambda: figures.series(series)
+    if found.deciles is not None:
+        deciles = found.deciles
+        yield "deciles", lambda: figures.deciles(deciles)
+    if found.tiles is not None:
+        tiles = found.tiles
+        yield "first_filters", lambda: figures.first_filters(tiles)
+    if found.planes is not None:
+        planes = found.planes
+        yield "corner", lambda: figures.corner(planes.densities)
+        yield "density", lambda: figures.density(planes.densities[0, 1], planes.phenotypes)
 
 
-def _models(db: Database) -> pd.DataFrame:
-    names = [
-        "model",
-        "task",
-        "visual_category",
-        "training_dataset",
-        "family",
-        "filters",
-        "layers",
-        "total_filters",
-    ]
-    facts = [*names, "share_3x3", "opset", "producer", "operators", "filter_shapes"]
-    return pd.DataFrame({name: db.models[name].values for name in facts})
+def _tables(found: Results) -> Iterator[tuple[str, pd.DataFrame, bool]]:
+    """Every table's name and rows, and whether it is short enough for CSV."""
+    yield "models", sheets.models(found.db), True
+    yield "contents", sheets.contents(found.statistics), True
+    yield "filter_scale", sheets.filter_scale(found.scale), True
+    yield "basis", sheets.basis(found.basis), True
+    yield "degeneration", sheets.degeneration(found.degeneration), True
+    for by, result in found.drifts.items():
+        long = sheets.pair_facts(result)
+        yield f"drift_{by}", sheets.matrix(result), True
+        yield f"pairs_{by}", long, len(long) <= sheets.LONG
+        yield f"histograms_{by}", sheets.histograms(result), True
+    if found.series is not None:
+        yield "series", sheets.checkpoints(found.series), True
+        yield "retrainings", sheets.retrainings(found.series), True
+    if found.drifts:
+        yield "groupings", sheets.box_rows(boxes.by_grouping(found.drifts)), True
+    if found.deciles is not None:
+        yield "deciles", sheets.box_rows(boxes.by_stratum(found.deciles)), True
+    if found.tiles is not None:
+        yield "first_filters", sheets.first_filters(found.tiles), True
+    if found.planes is not None:
+        yield "phenotypes", found.planes.table(), True
+        yield "corner", found.planes.cells(), True
 
 
-def _degeneration(result: xr.Dataset) -> pd.DataFrame:
-    names = ["filters", "conv_depth", "sparsity", "variance_entropy", "threshold", "ratio", "orthogonality"]
-    rules = result["rule"].values
-    verdicts = [", ".join(rules[hit]) for hit in result["verdict"].values.astype(bool)]
-    return pd.DataFrame(
-        {
-            "model": result["layer_model"].values,
-            "layer": result["layer_name"].values,
-            **{name: result[name].values for name in names},
-            "verdict": verdicts,
-        }
+def _tasks(found: Results) -> np.ndarray | None:
+    tasks: np.ndarray = found.db.layers["task"].values.astype(str)
+    return tasks if len(np.unique(tasks)) > 1 else None
+
+
+def _families(found: Results) -> np.ndarray | None:
+    """The family of each group of the drift by model; None where there is one only."""
+    if "model" not in found.drifts:
+        return None
+    models = found.db.models
+    of = dict(zip(models["model"].values.astype(str), models["family"].values.astype(str), strict=True))
+    family = np.array([of[str(label)] for label in found.drifts["model"]["group"].values])
+    return family if len(np.unique(family)) > 1 else None
+
+
+def _html(found: Results) -> bytes:
+    from jinja2 import Environment, StrictUndefined
+
+    db = found.db
+    web = resources.files("filterdb.report").joinpath("web")
+    script = "(() => {\n" + "".join(web.joinpath(f"{name}.js").read_text("utf-8") for name in SCRIPTS) + "})();\n"
+    style = web.joinpath("page.css").read_text("utf-8")
+    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
+    template = environment.from_string(web.joinpath("page.html").read_text("utf-8"))
+    some = next(iter(found.drifts.values()), None)
+    codes = db.skipped["skipped_code"].values.astype(str)
+    names, counts = np.unique(codes[codes != REJECTED], return_counts=True)
+    sections = [("summary", "What stands out"), ("contents", "What is in here"), ("basis", "Basis"), ("drift", "Drift")]
+    sections += [("distributions", "Distributions")] if found.drifts else []
+    sections += [("depth", "Over the depth"), ("series", "Along a training"), ("layers", "Layers")]
+    html = template.render(
+        url=drawing.visible(db.url),
+        selection=drawing.visible(" and ".join(db.conditions)),
+        snapshot=db.snapshot if some is None else some.attrs["snapshot"],
+        mode=found.mode,
+        version=__version__,
+        numbers=_numbers(db),
+        findings=standing_out(found),
+        sections=sections,
+        kinds=["csv", *(["parquet"] if find_spec("pyarrow") is not None else [])],
+        first=next(iter(found.drifts), ""),
+        drifts=list(found.drifts),
+        judged=any("verdict" in result for result in found.drifts.values()),
+        families=_families(found) is not None,
+        notes=[(by, why) for by, why in found.notes.items() if by in GROUPINGS],
+        deciles=found.deciles is not None,
+        series=found.series is not None,
+        no_series=found.notes.get("series", ""),
+        planes=found.planes is not None,
+        tiles=found.tiles is not None,
+        without=int((db.models["filters"].values == 0).sum()),
+        skipped=list(zip(names.tolist(), counts.tolist(), strict=True)),
+        rejected=int((codes == REJECTED).sum()),
+        smallest=Rules().smallest if found.mode == "sound" else Rules().smallest_paper,
+        script=script,
+        style=style,
+        script_hash=_hash(script),
+        style_hash=_hash(style),
+        core=payload.text(data.core(found)),
     )
+    return html.encode("utf-8", "replace")
 
 
-def _basis(result: xr.Dataset) -> pd.DataFrame:
-    table = pd.DataFrame(result["components"].values[0], columns=[f"w{i}" for i in range(result.sizes["weight"])])
-    table.insert(0, "explained_variance_ratio", result["explained_variance_ratio"].values[0])
-    table.insert(0, "component", range(len(table)))
-    return table
+def _numbers(db: Database) -> list[tuple[str, str]]:
+    """The largest facts, each with its name."""
+    counts = db.counts
+    with_filters = int((db.models["filters"].values > 0).sum())
+    of = "models" if with_filters == counts["models"] else f"of {counts['models']:,} models have such filters"
+    rows = [("3×3 filters", f"{counts['filters']:,}"), ("layers", f"{counts['layers']:,}"), (of, f"{with_filters:,}")]
+    for column, many in (("task", "tasks"), ("training_dataset", "training sets")):
+        known = set(np.unique(db.layers[column].values.astype(str)).tolist()) - {UNKNOWN}
+        rows += [(many, f"{len(known):,}")] if known else []
+    return rows
 
 
-def _matrix(result: xr.Dataset) -> pd.DataFrame:
-    table = pd.DataFrame(result["drift"].values, columns=list(map(str, result["other"].values)))
-    table.insert(0, "filters", result["count"].values)
-    table.insert(0, str(result.attrs["by"]), result["group"].values)
-    return table
-
-
-def _skipped(db: Database) -> list[tuple[str, int]]:
-    """Convolutions that are not stored, by code."""
-    found = db.skipped["skipped_code"].values.astype(str)
-    codes, counts = np.unique(found[found != REJECTED], return_counts=True)
-    return list(zip(codes.tolist(), counts.tolist(), strict=True))
-
-
-def _records(table: pd.DataFrame) -> dict[str, Any]:
-    """A table as the template takes it: column names, rows of texts, which columns are numbers."""
-    numeric = [bool(pd.api.types.is_numeric_dtype(dtype)) for dtype in table.dtypes]
-    rows = [[_text(value) for value in row] for row in table.itertuples(index=False)]
-    return {
-        "columns": [str(name).replace("_", " ") for name in table.columns],
-        "rows": rows,
-        "numeric": numeric,
-    }
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, float | np.floating):
-        return "–" if np.isnan(value) else f"{value:.4g}"
-    if isinstance(value, int | np.integer):
-        return f"{value:,}"
-    return str(value)
+def _hash(text: str) -> str:
+    """What a content security policy calls an inline script or style."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

@@ -12,16 +12,16 @@ from dataclasses import dataclass
 from datetime import datetime
 from io import FileIO
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from uuid import uuid4
-
-from zarr.abc.store import Store
-from zarr.storage import FsspecStore, LocalStore
 
 from filterdb.errors import DamageError, InputError, StoreError, StoreMissingError
 from filterdb.store import local, remote
 from filterdb.store.local import Found
 from filterdb.store.remote import LOST, is_remote, retried, store_errors
+
+if TYPE_CHECKING:
+    from zarr.abc.store import Store
 
 _PIECE = 256 * 1024
 """Bytes read at a time where they are only looked at: what fits the second-level cache."""
@@ -209,6 +209,8 @@ class Files:
 
     def zarr(self, name: str, *, read_only: bool) -> Store:
         """The Zarr store at a name."""
+        from zarr.storage import FsspecStore, LocalStore
+
         url = self.url(name)
         if not self.remote:
             return LocalStore(url, read_only=read_only)

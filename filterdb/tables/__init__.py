@@ -47,6 +47,8 @@ def _table(columns: Sequence[str], rows: Iterable[Sequence[Any]], title: str | N
 
 def _cell(value: Any) -> tuple[str, bool]:
     """A value as text, and whether it is a number."""
+    if isinstance(value, Text):
+        return value.plain, True
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "–", True
     if isinstance(value, bool | np.bool_):
@@ -129,6 +131,8 @@ def drift(answer: Answer) -> None:
     _drift(answer, "all layers" if answer["within"] else None)
     for stratum in answer.get("strata", ()):
         _drift(stratum, f"{answer['within']} = {stratum['stratum']}")
+    if any("verdict" in one for one in (answer, *answer.get("strata", ()))):
+        _say("≈ within noise · ? under 1,000 filters: no verdict · ° too few models: judged by numbers of filters only")
     _say(f"{answer['metric']} drift by {answer['by']}, mode {answer['mode']} · {counts(answer)}")
 
 
@@ -147,7 +151,11 @@ def _drift(answer: Answer, title: str | None) -> None:
     if len(groups) <= MATRIX_LIMIT:
         flags = [" (few)" if few else "" for few in answer["few"]]
         rows = [
-            [f"{i + 1} {group}{flags[i]}", int(answer["counts"][i]), *map(float, matrix[i])]
+            [
+                f"{i + 1} {group}{flags[i]}",
+                int(answer["counts"][i]),
+                *(_marked(answer, i, j) for j in range(len(groups))),
+            ]
             for i, group in enumerate(groups)
         ]
         _table(["group", "filters", *(str(i + 1) for i in range(len(groups)))], rows, title)
@@ -158,9 +166,19 @@ def _drift(answer: Answer, title: str | None) -> None:
     shown = f"the {len(pairs)} largest of {len(upper[0])} pairs; --json has all"
     _table(
         ["group", "other", "drift"],
-        ([groups[a], groups[b], float(matrix[a, b])] for a, b in pairs),
+        ([groups[a], groups[b], _marked(answer, a, b)] for a, b in pairs),
         f"{title}: {shown}" if title else shown,
     )
+
+
+def _marked(answer: Answer, i: int, j: int) -> Any:
+    """A drift, behind it what its verdict says."""
+    value = float(answer["drift"][i][j])
+    if "verdict" not in answer:
+        return value
+    mark = {"indistinguishable": "≈", "few": "?"}.get(answer["verdict"][i][j], "")
+    how = "°" if answer["judged_by"][i][j] == "sampling" and mark != "?" else ""
+    return Text(f"{value:.4g}{mark}{how}")
 
 
 def degeneration(answer: Answer) -> None:

@@ -1,0 +1,187 @@
+"""Why two groups drift: what of it each component, bin, model and layer makes, and what matched strata leave."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from filterdb.analysis.drift import Groups, drift
+from filterdb.analysis.grouping import Grouping, Key, chosen, group, layer_labels, with_scale
+from filterdb.analysis.noise import FEW, TOO_FEW
+from filterdb.errors import UsageError
+from filterdb.numerics.histogram import PSEUDO_FILTERS
+from filterdb.reduce.basis import projection
+from filterdb.schema import UNKNOWN
+from filterdb.store.database import Database
+
+
+def explain(
+    db: Database, by: Key, a: str, b: str, mode: str = "sound", *, scaled: bool = True, match: str = "family"
+) -> xr.Dataset:
+    """What makes the drift D (kl) between groups `a` and `b` of `by`; from summaries, nothing is read again.
+
+    D is a sum over components and bins of âᵢ(P−Q)(log P − log Q). Dims and variables:
+    component_share (component), bin_share (component, bin): shares of D, at least 0, sum 1.
+    layer_share (layer), model_share (model): a layer's filters pull D by ⟨p − M, r⟩, its share of its group's filters
+    times its distance, p, from the middle M = (P+Q)/2 along r = â(log P − log Q), negative in b. Negative: it pulls
+    the groups together. They sum to 1 − rest_share, where the rest is what shrinking to π (`paper`: empty bins) takes.
+    without_model (model): D when the model is left out of both groups, by subtraction; NaN if it is all a group has.
+    Matched strata are the labels of the column `match` that both groups have, unknown ones aside: matched_label,
+    matched_drift, matched_few (matched), matched_count (matched, side). within_matched: D between the two groups made
+    of the matched strata alone, in the same mix on both sides, that of their filters together; left = D −
+    within_matched: what the groups' different mix makes. NaN where nothing matches.
+    drift, and in `sound` mode what drift() tells of noise for this pair: floor, …, verdict, interval (bound).
+    Attribute `summary`: a sentence. Raises UsageError for labels that are no groups.
+    """
+    db, found = projection(db, mode, scaled=scaled)
+    db = with_scale(db, scaled=scaled)
+    grouping = group(db, by, mode)
+    sides = [_position(grouping, label) for label in (a, b)]
+    if sides[0] == sides[1]:
+        raise UsageError(f"explain: expected two groups, got {a!r} twice")
+    place = np.select([grouping.index == side for side in sides], [0, 1], -1)
+    view = db.keep(place >= 0, f"{grouping.by} = {a}, {b}")
+    side = place[place >= 0]
+    groups = Groups(view, Grouping(grouping.by, [a, b], side, ordered=True), found, "kl")
+    layers = groups.histograms["counts"][chosen(view)]
+    p, q = groups.probabilities
+    weighted = (p - q) * np.log(p / q) * found.weights[:, None]
+    total = float(weighted.sum())
+    scale = total or np.nan
+    names = view.layers["model"].values.astype(str)
+    labels, model = np.unique(names, return_inverse=True)
+    of_layer = _pulls(groups, layers, side) / scale
+    number = np.zeros((len(labels), 2), np.int64)
+    np.add.at(number, (model, side), view.layers["row_size"].values)
+    both = drift(view, by, mode, scaled=scaled)
+    of_pair = [name for name, values in both.data_vars.items() if values.dims[:2] == ("group", "other")]
+    pair = both[of_pair].sel(group=a, other=b)
+    result = xr.Dataset(
+        {
+            **{name: pair[name].variable for name in of_pair},
+            "component_share": ("component", weighted.sum(axis=1) / scale),
+            "bin_share": (("component", "bin"), weighted / scale),
+            "layer_share": ("layer", of_layer),
+            "layer_side": ("layer", np.array([a, b], object)[side]),
+            "layer_count": ("layer", view.layers["row_size"].values),
+            "model_share": ("model", np.bincount(model, of_layer)),
+            "model_count": (("model", "side"), number),
+            "without_model": ("model", _without(groups, layers, side, model)),
+            "rest_share": 1 - of_layer.sum(),
+            "count": ("side", number.sum(axis=0)),
+            **_matched(groups, layers, side, match, total),
+        },
+        coords={
+            "side": [a, b],
+            "model": labels,
+            "layer": layer_labels(view),
+            "layer_model": ("layer", names),
+            "weights": ("component", found.weights),
+            "bin_edges": ("edge", found.histograms.edges),
+        },
+        attrs={
+            **{key: value for key, value in pair.attrs.items() if key not in {"metric", "formula"}},
+            "match": match,
+            "formula": "sum_i a_i sum_b (P-Q)(log P - log Q) and its terms",
+        },
+    )
+    result.attrs["summary"] = _summary(result)
+    return result
+
+
+def _position(grouping: Grouping, label: str) -> int:
+    if label not in grouping.labels:
+        near = difflib.get_close_matches(label, grouping.labels, 1)
+        hint = f"did you mean {near[0]!r}? There are" if near else "one of"
+        there = ", ".join(grouping.labels[:12]) + (" …" if len(grouping.labels) > 12 else "")
+        raise UsageError(f"{grouping.by}: expected a group, got {label!r}; {hint} {there}")
+    return grouping.labels.index(label)
+
+
+def _pulls(groups: Groups, layers: np.ndarray, side: np.ndarray) -> np.ndarray:
+    """What each layer's filters add to D, (layers,): linear in the layer's histogram, so that it sums over layers."""
+    p, q = groups.probabilities
+    slope = groups.found.weights[:, None] * np.log(p / q)
+    middle = np.einsum("kb,kb->k", (p + q) / 2, slope)
+    along = np.einsum("lkb,kb->lk", layers, slope) - layers.sum(axis=-1) * middle
+    # Of what the probabilities are made of: in `sound` mode pseudo-filters are among it.
+    size = groups.counts.sum(axis=-1) + (PSEUDO_FILTERS if groups.found.mode == "sound" else 0)
+    found: np.ndarray = (along / size[side]).sum(axis=1) * np.where(side == 0, 1.0, -1.0)
+    return found
+
+
+def _between(groups: Groups, counts: np.ndarray) -> np.ndarray:
+    """D of counts of both sides (…, 2, 9, 70) → (…); NaN where a side has no filters."""
+    shares = groups.shares(counts)
+    p, q = shares[..., 0, :, :], shares[..., 1, :, :]
+    found: np.ndarray = ((p - q) * np.log(p / q)).sum(axis=-1) @ groups.found.weights
+    return np.where(counts.any(axis=(-2, -1)).all(axis=-1), np.maximum(found, 0.0), np.nan)
+
+
+def _without(groups: Groups, layers: np.ndarray, side: np.ndarray, model: np.ndarray) -> np.ndarray:
+    """D without each model, (models,): both groups' histograms less what the model has in them."""
+    own = np.zeros((model.max() + 1, 2, *layers.shape[1:]), layers.dtype)
+    np.add.at(own, (model, side), layers)
+    return _between(groups, groups.counts - own)
+
+
+def _matched(groups: Groups, layers: np.ndarray, side: np.ndarray, match: str, total: float) -> dict[str, Any]:
+    """Strata that both groups have: drift within each, within all in the same mix, and what is left of D."""
+    labels, stratum = np.unique(groups.db.column(match).astype(str), return_inverse=True)
+    counts = np.zeros((len(labels), 2, *layers.shape[1:]), layers.dtype)
+    np.add.at(counts, (stratum, side), layers)
+    number = np.zeros((len(labels), 2), np.int64)
+    np.add.at(number, (stratum, side), groups.db.layers["row_size"].values)
+    known = (number > 0).all(axis=1) & (labels != UNKNOWN)
+    counts, number = counts[known], number[known]
+    within = np.nan
+    if known.any():
+        # Each side keeps its number of filters; each stratum gets the same share of it on both sides.
+        mix = number.sum(axis=1, keepdims=True) / number.sum()
+        times = mix * number.sum(axis=0) / number
+        within = float(_between(groups, (counts * times[:, :, None, None]).sum(axis=0)))
+    return {
+        "matched_drift": ("matched", _between(groups, counts)),
+        "matched_count": (("matched", "side"), number),
+        "matched_few": ("matched", (number < FEW).any(axis=1)),
+        "matched_label": ("matched", labels[known].astype(object)),
+        "within_matched": within,
+        "left": total - within,
+    }
+
+
+def _summary(result: xr.Dataset) -> str:
+    """What a user would say about it, in a sentence."""
+    a, b = result["side"].values.tolist()
+    drift = float(result["drift"])
+    if drift == 0:
+        return f"{a} and {b} do not drift at all."
+    text = f"{a} and {b} drift by {drift:.3g}{_verdict(result)}"
+    component = int(result["component_share"].values.argmax())
+    text += f"; component {component} makes {float(result['component_share'][component]):.0%} of it"
+    without = result["without_model"].values
+    if np.isfinite(without).any():
+        least = int(np.nanargmin(without))
+        if without[least] < drift:
+            text += f"; without model {result['model'].values[least]} it would be {without[least]:.3g}"
+    within, number = float(result["within_matched"]), result.sizes["matched"]
+    if np.isfinite(within):
+        what = f"{result.attrs['match']} label{'s' if number > 1 else ''} that both have, in the same mix,"
+        text += f"; within the {number} {what} it is {within:.3g}"
+    return text + "."
+
+
+def _verdict(result: xr.Dataset) -> str:
+    """The verdict in brackets, with the floor that it is by."""
+    verdict = str(result["verdict"].item()) if "verdict" in result else ""
+    if not verdict:
+        return ""
+    if verdict == TOO_FEW:
+        return f" (one has under {FEW:,} filters: no verdict)"
+    by_models = result["judged_by"].item() == "model"
+    floor = float(result["model_floor_q95" if by_models else "floor_q95"])
+    what = "noise of models" if by_models else "the models are too few to judge by, noise of filters alone"
+    return f" ({verdict}: {what} reaches {floor:.3g})"

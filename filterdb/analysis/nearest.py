@@ -1,0 +1,126 @@
+"""Which models of a database have filters like those of an ONNX file: drift to it, whole and by depth."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import xarray as xr
+
+from filterdb.analysis.drift import FEW, METRICS
+from filterdb.analysis.grouping import DECILES, chosen, depth_decile, group, provenance
+from filterdb.errors import UsageError
+from filterdb.extract.sandbox import Limits
+from filterdb.ingest.query import Query, reduce_model
+from filterdb.numerics import divergence
+from filterdb.numerics.histogram import sound_probabilities
+from filterdb.numerics.sampling import SamplingFloor
+from filterdb.reduce.basis import Projection, layer_histograms, projection
+from filterdb.store.database import Database, open_database
+
+LABELS = ("task", "visual_category", "training_dataset", "pretraining_dataset", "family", "architecture")
+
+
+def nearest(
+    db: Database | str | os.PathLike[str],
+    path: str | os.PathLike[str],
+    n: int = 10,
+    *,
+    limits: Limits = Limits(),  # noqa: B008 - frozen
+) -> xr.Dataset:
+    """The models of the view whose filters drift least from those of an ONNX file (or URL). Dims: model, decile.
+
+    The file's filters are counted in the frozen basis of the snapshot; the models' counts are summaries: no pass over
+    the database. Mode `sound`, and the file's counts are added to the snapshot's that make π. Per model: drift;
+    per_component (component, model), unweighted; count; floor and floor_q95, mean and 95 % quantile of what two samples
+    of one distribution would show at these numbers of filters; closer_than_noise, drift ≤ floor_q95: the two cannot be
+    told apart by their filters; few, under 1,000 filters; rank, from 1, and 0 for models with few, which stand after
+    the others; same_content, the same file. decile_drift, decile_floor, decile_floor_q95, decile_count (model, decile),
+    NaN where either model has no filter.
+
+    Filters that are alike, not accuracy after transfer. Raises UsageError for n < 1, InputError where the file has no
+    3×3 filters. Source: method §0 and §4.
+    """
+    if n < 1:
+        raise UsageError(f"n: expected at least 1, got {n}")
+    db = db if isinstance(db, Database) else open_database(db)
+    db, found = projection(db, "sound")
+    query = reduce_model(path, found.histograms, limits)
+    return _ranked(db, found, query, n)
+
+
+def _ranked(db: Database, found: Projection, query: Query, n: int) -> xr.Dataset:
+    models, layers = group(db, "model"), layer_histograms(db, found)["counts"]
+    theirs, mine = layers[chosen(db)], query.arrays["counts"]
+    one, counts = mine.sum(axis=0), models.sums(theirs)
+    whole = layers.sum(axis=0) + one
+    floors = SamplingFloor(whole, found.weights)
+    drift, parts = _drift(one, counts, whole, found.weights)
+    number = counts[:, 0].sum(axis=-1)
+    few = number < FEW
+    order = np.lexsort((drift, few))[:n]
+    floor = floors.between(one, counts[order])
+    own = depth_decile(query.column("conv_depth_norm"))
+    decile = depth_decile(db.layers["conv_depth_norm"].values)
+    of_decile = np.full((4, len(order), len(DECILES)), np.nan)
+    for i in np.unique(own):
+        here = [(decile == i) & (models.index == model) for model in order]
+        there = np.stack([theirs[rows].sum(axis=0) for rows in here])
+        some = there[:, 0].sum(axis=-1) > 0
+        if some.any():
+            part = mine[own == i].sum(axis=0)
+            noise = floors.between(part, there[some])
+            values = (_drift(part, there[some], whole, found.weights)[0], *noise, there[some, 0].sum(axis=-1))
+            of_decile[:, some, i] = np.stack(values)
+    names = db.models["model"].values.astype(str)
+    place = [int(np.flatnonzero(names == models.labels[model])[0]) for model in order]
+    table = db.models.isel(model=place)
+    one_model, by_decile = ("model",), ("model", "decile")
+    return xr.Dataset(
+        {
+            "drift": (one_model, drift[order], {"long_name": "drift to the file"}),
+            "per_component": (("component", "model"), parts[:, order]),
+            "floor": (one_model, floor.mean, {"long_name": "mean drift of two samples of one distribution"}),
+            "floor_q95": (one_model, floor.q95, {"long_name": "95 % quantile of the same"}),
+            "closer_than_noise": (one_model, drift[order] <= floor.q95),
+            "count": (one_model, number[order], {"long_name": "number of filters"}),
+            "few": (one_model, few[order]),
+            "rank": (one_model, np.where(few[order], 0, np.arange(1, len(order) + 1))),
+            "same_content": (one_model, table["file_hash"].values.astype(str) == query.file_hash),
+            **{
+                f"decile_{name}": (by_decile, values)
+                for name, values in zip(("drift", "floor", "floor_q95", "count"), of_decile, strict=True)
+            },
+        },
+        coords={
+            "model": names[place].astype(object),
+            "decile": DECILES,
+            **{name: (one_model, table[name].values.astype(object)) for name in LABELS},
+            "weights": ("component", found.weights),
+            "query_count": ("decile", np.bincount(own, query.column("row_size"), len(DECILES)).astype(np.int64)),
+        },
+        attrs=provenance(
+            db,
+            by="model",
+            mode=found.mode,
+            metric="kl",
+            formula=f"{METRICS['kl']}; pi with the file's own counts; floors of method 4",
+            range=found.histograms.edges[[0, -1]].tolist(),
+            basis=found.id,
+            basis_fitted_on=found.fitted_on,
+            query=query.shown,
+            query_hash=query.file_hash,
+            query_filters=int(one[0].sum()),
+            query_layers=len(query.rows),
+        ),
+    )
+
+
+def _drift(
+    one: np.ndarray, others: np.ndarray, whole: np.ndarray, weights: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """From one group (9, 70) to others (groups, 9, 70), counts: weighted (groups,), and per component (9, groups)."""
+    p = sound_probabilities(np.concatenate([one[None], others]), whole)
+    rows = (slice(0, 1), slice(1, None))
+    parts = [np.maximum(divergence.kl(p, only)(*rows)[0], 0.0) for only in np.eye(len(weights))]
+    return np.maximum(divergence.kl(p, weights)(*rows)[0], 0.0), np.stack(parts)

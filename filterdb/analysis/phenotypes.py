@@ -1,0 +1,110 @@
+"""Phenotypes of distributions of coefficients, of components and of pairs (P1 fig. 4): sun, spikes, symbols, point."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+
+import numpy as np
+import xarray as xr
+
+from filterdb.analysis.density import check_pairs
+from filterdb.analysis.grouping import Key, chosen, group, provenance, with_scale
+from filterdb.numerics.histogram import BINS
+from filterdb.numerics.shape import Bounds, Shape, shape
+from filterdb.reduce.basis import layer_histograms, projection
+from filterdb.reduce.densities import Pair, densities
+from filterdb.schema import WEIGHTS
+from filterdb.store.database import Database
+
+PAIRS: tuple[Pair, ...] = ((0, 1), (2, 3), (4, 5), (6, 7))
+"""Pairs of components that are looked at where none are named."""
+
+MEASURES = {
+    "spread": "standard deviation in bins, of a pair that of the wider side",
+    "central": "share of the filters at the centre",
+    "centre_excess": "share at the centre beyond what a normal distribution of the others has there",
+    "hot": "share of the filters in local hot spots",
+    "modes": "modes of the smoothed histogram, of a pair the most of either side",
+    "departure": "Kolmogorov distance from the normal distribution, less what chance gives",
+    "offset": "distance of the mean from the centre in standard deviations",
+}
+
+
+def phenotypes(
+    db: Database,
+    by: Key | None = None,
+    pairs: Sequence[Pair] = PAIRS,
+    *,
+    mode: str = "sound",
+    scaled: bool = True,
+    bounds: Bounds | None = None,
+) -> xr.Dataset:
+    """Phenotype of each group of the view's layers: of every component, and of pairs of them.
+
+    Dims: group, component, pair. Variables: phenotype (group, component) and pair_phenotype (group, pair), one of
+    "sun", "spikes", "symbols", "point", and "few" for groups under 1,000 filters; what the rule looked at, as MEASURES
+    describes it, under its own name (group, component) and as pair_… (group, pair); count (group). Coordinates: pair
+    ("0,1"), its components first and second (pair). The rule is that of numerics.shape, its bounds stand in the
+    attributes. Components need the histograms only; pairs, unless there are none, a pass over the filters, all in one
+    reading, once per grouping. Raises UsageError for pairs that do not exist or too many groups.
+    """
+    check_pairs(pairs)
+    bounds = bounds or Bounds()
+    db, found = projection(db, mode, scaled=scaled)
+    db = with_scale(db, scaled=scaled)
+    grouping = group(db, by, mode)
+    labels = grouping.labels
+    edges = found.histograms.edges
+    squares = np.zeros((0, len(labels), BINS, BINS), np.int64)
+    if pairs:
+        squares, _ = densities(db, found, grouping.index, len(labels), pairs, BINS)
+    sides = grouping.sums(layer_histograms(db, found)["counts"][chosen(db)])
+    mean, components = found.axes.arrays
+    zero = (-components @ mean).tolist()
+    of_components = [[shape(counts, edges, [at]) for counts, at in zip(one, zero, strict=True)] for one in sides]
+    of_pairs = [
+        [shape(counts, edges, [zero[k] for k in pair]) for counts, pair in zip(one, pairs, strict=True)]
+        for one in np.moveaxis(squares, 0, 1)
+    ]
+    return xr.Dataset(
+        {
+            "count": ("group", grouping.sums(db.layers["row_size"].values), {"long_name": "filters"}),
+            **_variables("", "component", of_components, bounds),
+            **_variables("pair_", "pair", of_pairs, bounds),
+        },
+        coords={
+            "group": labels,
+            **{key: ("group", part) for key, part in grouping.parts.items()},
+            "component": np.arange(WEIGHTS),
+            "pair": np.array([f"{first},{second}" for first, second in pairs], dtype=object),
+            "first": ("pair", np.array([first for first, _ in pairs], np.int64)),
+            "second": ("pair", np.array([second for _, second in pairs], np.int64)),
+        },
+        attrs=provenance(
+            db,
+            by=grouping.by,
+            mode=mode,
+            scaled=int(scaled),
+            range=edges[[0, -1]].tolist(),
+            basis=found.id,
+            basis_fitted_on=found.fitted_on,
+            sign_rule=found.sign_rule,
+            bounds=json.dumps(asdict(bounds)),
+            formula="our rule for P1 fig. 4: few, point, spikes, symbols, else sun",
+        ),
+    )
+
+
+def _variables(prefix: str, dim: str, shapes: list[list[Shape]], bounds: Bounds) -> dict[str, tuple[object, ...]]:
+    """The phenotypes and all that the rule looked at, (group, dim) each."""
+    dims = ("group", dim)
+    names = np.array([[one.phenotype(bounds) for one in row] for row in shapes], dtype=object)
+    size = (len(shapes), len(shapes[0]))
+    found: dict[str, tuple[object, ...]] = {f"{prefix}phenotype": (dims, names.reshape(size))}
+    for name, doc in MEASURES.items():
+        values = [[getattr(one, name) for one in row] for row in shapes]
+        dtype = np.int64 if name == "modes" else np.float64
+        found[f"{prefix}{name}"] = (dims, np.array(values, dtype).reshape(size), {"long_name": doc})
+    return found

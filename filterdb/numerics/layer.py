@@ -1,0 +1,76 @@
+"""One layer that is whole in memory: its moments, its sparse filters, its repeated ones."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from filterdb.numerics.moments import Moments, merge
+from filterdb.numerics.quality import SPARSE_FRACTION
+from filterdb.schema import WEIGHTS
+
+BLOCK = 65_536
+"""Filters that are widened to double precision at a time (5 MB)."""
+
+_FACTORS = np.array(
+    [
+        0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB, 0xD6E8FEB86659FD93, 0xA0761D6478BD642F,
+        0xE7037ED1A0B428DB, 0x8EBC6AF09C88C6E3, 0x589965CC75374CC3, 0x1D8E4E27C47D124F,
+    ],
+    np.uint64,
+)  # fmt: skip
+"""Odd numbers of 64 bits without a pattern, as hash functions have them."""
+
+
+def moments(filters: np.ndarray) -> Moments:
+    """Count, mean and m2 of raw filters (n, 9) float32, in float64, block by block (Chan, Golub, LeVeque 1979)."""
+    total = Moments(np.array(0), np.zeros(WEIGHTS), np.zeros((WEIGHTS, WEIGHTS)))
+    for start in range(0, len(filters), BLOCK):
+        block = filters[start : start + BLOCK].T.astype(np.float64, order="C")  # by columns: sums along memory
+        # From the first filter on, so that equal filters have exactly no spread.
+        origin = block[:, :1].copy()
+        block -= origin
+        shift = block.mean(axis=1, keepdims=True)
+        block -= shift
+        total = merge(total, Moments(np.array(block.shape[1]), (origin + shift)[:, 0], block @ block.T))
+    return total
+
+
+def sparse_filters(filters: np.ndarray, peak: float) -> np.ndarray:
+    """Which of the filters (n, 9) have nine |w| strictly below peak/100, (n,) bool; of an all-zero layer all."""
+    if not peak > 0:
+        return np.ones(len(filters), bool)
+    sparse = np.empty(len(filters), bool)
+    for start in range(0, len(filters), BLOCK):
+        # By columns: along nine neighbours a reduction takes five times as long.
+        largest = np.abs(filters[start : start + BLOCK].T).max(axis=0)
+        sparse[start : start + BLOCK] = largest.astype(np.float64) < peak / SPARSE_FRACTION
+    return sparse
+
+
+def repeated_filters(filters: np.ndarray) -> np.ndarray:
+    """Which of the filters (n, 9) float32 equal an earlier one, number by number, (n,) bool.
+
+    By a multilinear hash of the nine words, compared word by word where the hash agrees.
+    """
+    keys = np.empty(len(filters), np.uint64)
+    for start in range(0, len(filters), BLOCK):
+        words = _words(filters[start : start + BLOCK]).T
+        keys[start : start + BLOCK] = sum(word * factor for word, factor in zip(words, _FACTORS, strict=True))
+    repeated = np.zeros(len(filters), bool)
+    ordered = np.sort(keys)
+    if not (ordered[1:] == ordered[:-1]).any():  # the usual case: a plain sort is several times quicker
+        return repeated
+    order = np.argsort(keys, kind="stable")
+    new = np.ones(len(filters), bool)
+    new[1:] = keys[order][1:] != keys[order][:-1]
+    # The first of each run of equal keys is the earliest: the sort is stable.
+    first = order[np.maximum.accumulate(np.where(new, np.arange(len(filters)), 0))]
+    rest = order[~new]
+    repeated[rest] = (_words(filters[rest]) == _words(filters[first[~new]])).all(axis=1)
+    return repeated
+
+
+def _words(filters: np.ndarray) -> np.ndarray:
+    """The bits of each number, (n, 9) uint64; zeros are equal whatever their sign."""
+    words: np.ndarray = (filters + np.float32(0)).view(np.uint32).astype(np.uint64)
+    return words

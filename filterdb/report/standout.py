@@ -1,0 +1,198 @@
+"""What stands out in a database, in a few sentences with their numbers: the top of the page."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+
+from filterdb.analysis.grouping import depth_decile
+from filterdb.report.boxes import pairs
+from filterdb.report.drawing import short, visible
+from filterdb.report.gather import Results
+from filterdb.schema import REJECTED
+
+NAMED = 60
+"""Characters of a name in a sentence."""
+
+MANY = {"task": "tasks", "visual_category": "categories", "training_dataset": "training sets", "family": "families",
+        "model": "models", "depth_decile": "tenths of the depth"}  # fmt: skip
+"""Groupings in the plural."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A sentence: what it is about, what is said, and where the page shows it."""
+
+    lead: str
+    text: str
+    section: str
+    group: str = ""
+    search: str = ""
+
+
+def standing_out(found: Results) -> list[Finding]:
+    """The findings, the most useful first."""
+    sentences: list[Finding | None] = [_basis(found.basis)]
+    sentences += [_farthest(by, result) for by, result in found.drifts.items() if by in ("task", "family", "model")]
+    sentences += [_alike(found.drifts), _lonely(found.drifts.get("model")), _verdicts(found.degeneration)]
+    sentences += [_depth(found.degeneration), _untrained(found.degeneration), _few(found.drifts), _skipped(found)]
+    return [one for one in sentences if one is not None]
+
+
+def _basis(result: xr.Dataset) -> Finding:
+    ratios = np.cumsum(result["explained_variance_ratio"].values[0])
+    need = int(np.searchsorted(ratios, 0.9)) + 1
+    return Finding(
+        "Shapes.",
+        f"{need} of 9 basis pictures carry {ratios[need - 1]:.0%} of the variance, the first alone {ratios[0]:.0%}.",
+        "basis",
+    )
+
+
+def is_telling(result: xr.Dataset) -> np.ndarray:
+    """Pairs (group, other) that may be named: judged different; without verdicts, those of enough filters."""
+    if "verdict" in result:
+        found: np.ndarray = result["verdict"].values == "different"
+        return found
+    few: np.ndarray = result["few"].values
+    both: np.ndarray = few[:, None] | few[None, :]
+    return ~both
+
+
+def farthest(result: xr.Dataset) -> tuple[int, int] | None:
+    """The pair with the largest drift among those that may be named."""
+    values = np.where(is_telling(result), np.triu(np.nan_to_num(result["drift"].values), 1), 0.0)
+    i, j = np.unravel_index(int(np.argmax(values)), values.shape)
+    return (int(i), int(j)) if values[i, j] > 0 else None
+
+
+def _farthest(by: str, result: xr.Dataset) -> Finding | None:
+    lead = f"By {by.replace('_', ' ')}."
+    pair = farthest(result)
+    if pair is None:
+        return (
+            Finding(lead, "no two groups differ by more than chance explains.", "drift", by)
+            if "verdict" in result
+            else None
+        )
+    a, b = (short(result["group"].values[i], NAMED) for i in pair)
+    said = f"“{a}” and “{b}” differ most: D = {result['drift'].values[pair]:.2g}"
+    floor = _floor(result, *pair)
+    return Finding(
+        lead, said + (f", where chance alone gives up to {floor:.2g}." if floor is not None else "."), "drift", by
+    )
+
+
+def _floor(result: xr.Dataset, i: int, j: int) -> float | None:
+    by_model = "judged_by" in result and str(result["judged_by"].values[i, j]) == "model"
+    name = "model_floor_q95" if by_model else "floor_q95"
+    value = float(result[name].values[i, j]) if name in result else np.nan
+    return value if np.isfinite(value) else None
+
+
+def _alike(drifts: dict[str, xr.Dataset]) -> Finding | None:
+    parts = []
+    for by, result in drifts.items():
+        if "verdict" in result:
+            verdicts = pairs(result["verdict"].values).astype(str)
+            judged = int((verdicts != "few").sum())
+            alike = int((verdicts == "indistinguishable").sum())
+            if judged:
+                parts.append(f"{alike:,} of {judged:,} pairs of {MANY[by]}")
+    return Finding("Within chance.", f"Not told apart from chance: {'; '.join(parts)}.", "drift") if parts else None
+
+
+def _lonely(result: xr.Dataset | None) -> Finding | None:
+    if result is None or result.sizes["group"] < 4:
+        return None
+    enough = ~result["few"].values
+    if enough.sum() < 3:
+        return None
+    values = result["drift"].values[np.ix_(enough, enough)]
+    other = ~np.eye(len(values), dtype=bool)
+    medians = np.array([np.median(row[keep]) for row, keep in zip(values, other, strict=True)])
+    most = int(np.argmax(medians))
+    name = short(result["group"].values[enough][most], NAMED)
+    said = f"“{name}” is farthest from the rest: half of the other models are at D = {medians[most]:.2g} or more"
+    return Finding("Odd one out.", f"{said}, against {np.median(medians):.2g} for a typical model.", "drift", "model")
+
+
+def _verdicts(result: xr.Dataset) -> Finding:
+    verdicts = result["verdict"].values.astype(bool)
+    number = int(verdicts.any(axis=1).sum())
+    if not number:
+        return Finding(
+            "Health.", f"None of the {len(verdicts):,} layers is dead, sparse, collapsed or random.", "layers"
+        )
+    kinds = [
+        f"{count:,} {rule}" for rule, count in zip(result["rule"].values, verdicts.sum(axis=0), strict=True) if count
+    ]
+    models, counts = np.unique(result["layer_model"].values[verdicts.any(axis=1)].astype(str), return_counts=True)
+    worst = str(models[np.argmax(counts)])
+    said = f"{number:,} of {len(verdicts):,} layers have a verdict ({', '.join(kinds)})"
+    more = (
+        f"; most of them, {counts.max():,}, in “{short(worst, NAMED)}”" if len(models) > 1 and counts.max() > 1 else ""
+    )
+    return Finding("Health.", f"{said}{more}.", "layers", search=worst if more else "")
+
+
+def _depth(result: xr.Dataset) -> Finding | None:
+    decile = depth_decile(result["conv_depth_norm"].values)
+    entropy = result["variance_entropy"].values
+    first, last = entropy[decile == 0], entropy[decile == 9]
+    first, last = first[np.isfinite(first)], last[np.isfinite(last)]
+    if not (first.size and last.size):
+        return None
+    start, end = f"{first.mean():.2f}", f"{last.mean():.2f}"
+    word = "falls" if last.mean() < first.mean() else "rises"
+    moves = (
+        f"{word} from {start} in the first tenth of the depth to {end}"
+        if start != end
+        else f"is {start} in the first tenth of the depth and"
+    )
+    return Finding("Depth.", f"Mean variance entropy {moves} in the last.", "depth")
+
+
+def _untrained(result: xr.Dataset) -> Finding | None:
+    names = [short(one, NAMED) for one in result["model"].values[result["untrained"].values]]
+    if not names:
+        return None
+    more = f" and {len(names) - 5:,} more" if len(names) > 5 else ""
+    return Finding(
+        "Untrained.", f"Every layer looks random in {', '.join(names[:5])}{more}.", "layers", search="random"
+    )
+
+
+def _few(drifts: dict[str, xr.Dataset]) -> Finding | None:
+    parts = [
+        f"{int(result['few'].sum()):,} of {result.sizes['group']:,} {MANY[by]}"
+        for by, result in drifts.items()
+        if result["few"].any()
+    ]
+    return (
+        Finding("Few filters.", f"Under 1,000, so that chance weighs heavily: {', '.join(parts)}.", "drift")
+        if parts
+        else None
+    )
+
+
+def _skipped(found: Results) -> Finding | None:
+    codes = found.db.skipped["skipped_code"].values.astype(str)
+    names, counts = np.unique(codes[codes != REJECTED], return_counts=True)
+    without = int((found.db.models["filters"].values == 0).sum())
+    rejected = int((codes == REJECTED).sum())
+    parts = []
+    if len(names):
+        kinds = ", ".join(f"{count:,} {visible(name)}" for name, count in zip(names, counts, strict=True))
+        parts.append(f"{counts.sum():,} convolutions ({kinds})")
+    if without:
+        parts.append(f"{without:,} models have no 3×3 filters at all")
+    if rejected:
+        parts.append(f"{rejected:,} files are no readable models")
+    return (
+        Finding("Not stored.", f"{'; '.join(parts)}. “filterdb layers” gives each reason.", "contents")
+        if parts
+        else None
+    )

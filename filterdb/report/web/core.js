@@ -1,0 +1,171 @@
+// The page's ground: data beside it, elements made without markup, scales, colours, the tooltip.
+// Every text that comes from a model or a catalog goes through textContent; nothing is ever parsed as markup.
+
+const core = JSON.parse(document.getElementById("core").textContent);
+const $ = (selector, within = document) => within.querySelector(selector);
+const $$ = (selector, within = document) => [...within.querySelectorAll(selector)];
+
+// Data files are scripts that call filterdb.put: a page that is opened from disk may load those, and nothing else.
+const waiting = new Map(), loaded = new Map();
+window.filterdb = { put: (name, value) => waiting.get(name)?.(value) };
+
+function load(name) {
+  if (!loaded.has(name)) {
+    loaded.set(name, new Promise((resolve, reject) => {
+      waiting.set(name, resolve);
+      const script = document.createElement("script");
+      script.src = `data/${name}.js`;
+      script.onerror = () => reject(new Error(`data/${name}.js is not beside this page.`));
+      document.head.append(script);
+    }));
+  }
+  return loaded.get(name);
+}
+
+// Numbers arrive as base64 of little-endian arrays. l2: logarithms in 16 bits, 0 is zero and 65535 is not a number.
+const TYPES = { f4: Float32Array, u1: Uint8Array, i1: Int8Array, u2: Uint16Array, u4: Uint32Array, i4: Int32Array, l2: Uint16Array };
+const LOG_LOW = Math.log(1e-12), LOG_STEP = (Math.log(1e4) - LOG_LOW) / 65533;
+
+function unpack(packed) {
+  if (!packed) return null;
+  const text = atob(packed.d), bytes = new Uint8Array(text.length);
+  for (let i = 0; i < text.length; i++) bytes[i] = text.charCodeAt(i);
+  const raw = new TYPES[packed.t](bytes.buffer);
+  if (packed.t !== "l2") return raw;
+  const values = new Float32Array(raw.length);
+  for (let i = 0; i < raw.length; i++) values[i] = raw[i] === 0 ? 0 : raw[i] === 65535 ? NaN : Math.exp(LOG_LOW + (raw[i] - 1) * LOG_STEP);
+  return values;
+}
+
+const triangle = (i, j, n) => (i > j ? triangle(j, i, n) : i * (2 * n - i - 1) / 2 + j - i - 1);
+
+// Elements.
+function fill(node, attributes, children) {
+  for (const [name, value] of Object.entries(attributes ?? {})) {
+    if (value === null || value === undefined || value === false) continue;
+    if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
+    else if (name === "style") for (const [key, one] of Object.entries(value)) node.style.setProperty(key, one);
+    else node.setAttribute(name, value === true ? "" : value);
+  }
+  node.append(...children.flat().filter((child) => child !== null && child !== undefined && child !== false));
+  return node;
+}
+const el = (tag, attributes, ...children) => fill(document.createElement(tag), attributes, children);
+const svg = (tag, attributes, ...children) => fill(document.createElementNS("http://www.w3.org/2000/svg", tag), attributes, children);
+
+function picture(width, height, label, ...children) {
+  return svg("svg", { viewBox: `0 0 ${width} ${height}`, width, height, role: "img", "aria-label": label, class: "plot" }, ...children);
+}
+
+// A canvas of `width` × `height` CSS pixels, sharp on every screen.
+function canvas(width, height, label) {
+  const ratio = Math.min(window.devicePixelRatio || 1, 2);
+  const node = el("canvas", { role: "img", "aria-label": label, width: Math.round(width * ratio), height: Math.round(height * ratio), style: { width: `${width}px`, height: `${height}px` } });
+  const context = node.getContext("2d");
+  context.scale(ratio, ratio);
+  return [node, context];
+}
+
+// Texts.
+const count = (value) => Math.round(value).toLocaleString("en");
+const percent = (value) => (value >= 0.0995 || value === 0 ? `${(100 * value).toFixed(0)} %` : value < 0.0005 ? "< 0.1 %" : `${(100 * value).toFixed(1)} %`);
+function digits(value, number = 3) {
+  if (value === null || Number.isNaN(value)) return "–";
+  if (value === 0) return "0";
+  const size = Math.abs(value);
+  if (size >= 1e5 || size < 1e-3) return value.toExponential(number - 1).replace("e-", "·10⁻").replace("e+", "·10").replace(/(?<=·10⁻?)\d+/, (power) => [...power].map((one) => "⁰¹²³⁴⁵⁶⁷⁸⁹"[one]).join(""));
+  return (size >= 1000 ? count(value) : String(Number(value.toPrecision(number)))).replace("-", "−");
+}
+const shown = (text, most) => (text.length > most ? `${text.slice(0, Math.max(1, most - 1))}…` : text);
+const words = (key) => key.replaceAll("_", " ");
+const range = (n) => Array.from({ length: n }, (_, i) => i);
+const total = (values) => values.reduce((sum, value) => sum + value, 0);
+
+// Colours: cividis for amounts, purple to orange for signs. Both keep their order for the colour-blind and in grey.
+const ramp = (text) => text.match(/.{6}/g).map((one) => [0, 2, 4].map((i) => parseInt(one.slice(i, i + 2), 16)));
+const CIVIDIS = ramp("00224e002e6a1a386f32436d434e6c535a6d61656f6f70737d7c788c88789b9476aba072bcae6ccdbb63dec958f0d846fee838");
+const SIGNS = ramp("7f3b08a04d07be630adb7d12ef9e3cfdbd6efed7a2fbe9cff6f6f7e3e4efcecde4b6b0d4988dbe7967a65d379044176f2d004b");
+function colour(palette, t) {
+  const place = Math.min(Math.max(t, 0), 1) * (palette.length - 1), low = Math.floor(place), high = Math.min(low + 1, palette.length - 1);
+  return palette[low].map((one, i) => Math.round(one + (palette[high][i] - one) * (place - low)));
+}
+const css = ([r, g, b]) => `rgb(${r},${g},${b})`;
+
+// Scales: value → pixel, with round ticks.
+function linear(low, high, from, to, wanted = 5) {
+  const span = high - low || 1, rough = span / wanted, power = 10 ** Math.floor(Math.log10(rough));
+  const step = [1, 2, 5, 10].map((one) => one * power).find((one) => one >= rough * 0.999);
+  const scale = (value) => from + ((value - low) / span) * (to - from);
+  scale.ticks = [];
+  for (let i = Math.ceil(low / step - 1e-9); i * step <= high + step * 1e-9; i++) scale.ticks.push(Number((i * step).toPrecision(12)));
+  return scale;
+}
+function logarithmic(low, high, from, to) {
+  const a = Math.log10(low), b = Math.log10(high), span = b - a || 1;
+  const scale = (value) => from + ((Math.log10(Math.max(value, low)) - a) / span) * (to - from);
+  const powers = range(Math.floor(b) - Math.ceil(a) + 1).map((i) => Math.ceil(a) + i);
+  const fine = powers.length < 3 ? [1, 2, 5] : [1];
+  scale.ticks = range(Math.floor(b) - Math.floor(a) + 1).flatMap((i) => fine.map((one) => one * 10 ** (Math.floor(a) + i))).filter((one) => one >= low * 0.999 && one <= high * 1.001);
+  return scale;
+}
+
+// The tooltip, and the line that a screen reader speaks.
+const tip = $("#tip"), spoken = $("#spoken");
+function showTip(lines, x, y) {
+  tip.replaceChildren(...lines.map((line, i) => el(i ? "div" : "b", {}, line)));
+  tip.hidden = false;
+  const box = tip.getBoundingClientRect();
+  tip.style.left = `${Math.max(8, Math.min(x + 14, innerWidth - box.width - 8))}px`;
+  tip.style.top = `${y + box.height + 22 > innerHeight ? Math.max(8, y - box.height - 12) : y + 16}px`;
+}
+const hideTip = () => { tip.hidden = true; };
+const say = (text) => { spoken.textContent = text; };
+addEventListener("scroll", hideTip, { passive: true });
+addEventListener("keydown", (event) => { if (event.key === "Escape") hideTip(); });
+
+// Anything with `hint` lines shows them on hover.
+function hinted(node, lines) {
+  node.addEventListener("pointermove", (event) => showTip(lines(), event.clientX, event.clientY));
+  node.addEventListener("pointerleave", hideTip);
+  return node;
+}
+
+// A row of buttons of which one is pressed.
+function choices(label, options, chosen, pick) {
+  const buttons = options.map(([value, text]) => el("button", {
+    type: "button", "aria-pressed": String(value === chosen), "data-value": value,
+    onclick: () => { buttons.forEach((one) => one.setAttribute("aria-pressed", String(one.dataset.value === value))); pick(value); },
+  }, text));
+  return el("div", { class: "choices", role: "group", "aria-label": label }, ...buttons);
+}
+function select(label, options, chosen, pick) {
+  const list = el("select", { onchange: () => pick(list.value) }, ...options.map(([value, text]) => el("option", { value, selected: String(value) === String(chosen) }, shown(text, 60))));
+  return el("label", { class: "pick" }, el("span", {}, label), list);
+}
+
+// Figures: made when they come near the window, again when its width changes, all of them before printing.
+const makers = {}, pending = new Map();
+let drawing = 0;
+function mount(node, draw) {
+  let width = 0;
+  const again = () => {
+    if (node.clientWidth && Math.abs(node.clientWidth - width) > 1) { width = node.clientWidth; draw(width); }
+  };
+  new ResizeObserver(again).observe(node);
+  node.redraw = () => { width = node.clientWidth; if (width) draw(width); };
+  again();
+}
+async function begin(node) {
+  if (!pending.delete(node)) return;
+  drawing += 1;
+  document.documentElement.dataset.drawing = drawing;
+  try {
+    await makers[node.dataset.figure](node);
+  } catch (error) {
+    node.replaceChildren(el("p", { class: "none" }, `Not shown: ${error.message}`));
+    console.error(error);
+  }
+  drawing -= 1;
+  document.documentElement.dataset.drawing = drawing;
+}
+const everything = () => Promise.all([...pending.keys()].map(begin));

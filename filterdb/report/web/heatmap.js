@@ -1,0 +1,190 @@
+// The drift matrix: cells on a canvas, names and cursor above it. Arrows move, Enter compares, and so does a click.
+
+const VERDICTS = ["different", "indistinguishable", "few"];
+const SAID = {
+  different: "more than chance explains",
+  indistinguishable: "not told apart from chance",
+  few: "too few filters to tell",
+};
+
+function decoded(data) {
+  if (data.matrix) return data;
+  const names = ["drift", "floor", "floor_q95", "model_floor", "model_floor_q95", "low", "high", "verdict", "judged", "probabilities", "counts", "few", "models"];
+  for (const name of names) data[name] = unpack(data[name]);
+  data.n = data.groups.length;
+  data.matrix = (name, i, j) => (i === j || !data[name] ? NaN : data[name][triangle(i, j, data.n)]);
+  data.histogram = (group, component) => data.probabilities.subarray((group * 9 + component) * 70, (group * 9 + component + 1) * 70);
+  data.verdictOf = (i, j) => (data.verdict && i !== j ? VERDICTS[data.verdict[triangle(i, j, data.n)]] : undefined);
+  data.largest = data.drift.reduce((most, value) => (value > most ? value : most), 0) || 1;
+  return data;
+}
+
+// What is known of a pair, in words.
+function facts(data, i, j) {
+  if (i === j) return [data.groups[i], `${count(data.counts[i])} filters`];
+  const found = [`${data.groups[i]} × ${data.groups[j]}`, `drift ${digits(data.matrix("drift", i, j))}`];
+  const byModel = data.judged?.[triangle(i, j, data.n)] === 1;
+  const floor = data.matrix(byModel ? "model_floor_q95" : "floor_q95", i, j);
+  if (Number.isFinite(floor)) found.push(`by chance up to ${digits(floor)} (${byModel ? "models swapped" : "filters drawn again"})`);
+  const low = data.matrix("low", i, j), high = data.matrix("high", i, j);
+  if (Number.isFinite(low)) found.push(`interval ${digits(low)} … ${digits(high)}`);
+  const verdict = data.verdictOf(i, j);
+  if (verdict) found.push(SAID[verdict]);
+  return found;
+}
+
+function orders(data) {
+  const found = [["mean", data.ordered ? "depth" : "mean drift"], ["name", "name"], ["size", "filters"]];
+  for (const key of Object.keys(data.labels ?? {})) found.push([`label:${key}`, words(key)]);
+  return data.ordered ? found.filter(([key]) => key !== "name") : found;
+}
+function ordered(data, by) {
+  const places = range(data.n), names = new Intl.Collator("en", { numeric: true });
+  if (by === "name") return places.sort((a, b) => names.compare(data.groups[a], data.groups[b]));
+  if (by === "size") return places.sort((a, b) => data.counts[b] - data.counts[a]);
+  if (!by.startsWith("label:")) return places;
+  const label = data.labels[by.slice(6)];
+  return places.sort((a, b) => names.compare(label[a], label[b]) || a - b);
+}
+
+function heatmap(node, data, { order, search, pick }) {
+  const wanted = search.toLowerCase();
+  const label = order.startsWith("label:") ? data.labels[order.slice(6)] : null;
+  const places = ordered(data, order).filter((i) => !wanted || data.groups[i].toLowerCase().includes(wanted) || label?.[i].toLowerCase().includes(wanted));
+  const n = places.length;
+  if (!n) { node.replaceChildren(el("p", { class: "none" }, "No group has this in its name.")); return; }
+  let at = [0, Math.min(1, n - 1)];
+  mount(node, (width) => {
+    const room = Math.min(width, 760);
+    const longest = Math.max(...places.map((i) => data.groups[i].length));
+    const wantedLeft = Math.min(Math.max(60, longest * 6.4 + 10), room * 0.34, 210);
+    const named = (room - wantedLeft) / n >= 10.5;
+    const left = named ? wantedLeft : 0;
+    const cell = Math.min((room - left) / n, 58), side = cell * n;
+    const below = named ? Math.min(110, longest * 4.3 + 14) : 6;
+    const [board, context] = canvas(side, side, `Drift by ${words(data.by)}: ${n} groups, ${digits(0)} to ${digits(data.largest)}`);
+    paint(context, data, places, cell, side);
+    const cursor = svg("rect", { class: "cursor", width: Math.max(cell, 4), height: Math.max(cell, 4), visibility: "hidden" });
+    const over = svg("svg", { class: "over", width: left + side, height: side + below, "aria-hidden": "true" });
+    if (named) {
+      const most = Math.floor((left - 10) / 6.1);
+      places.forEach((i, k) => {
+        const middle = cell * (k + 0.5);
+        over.append(svg("text", { x: left - 7, y: middle + 4, class: "end" }, shown(data.groups[i], most)));
+        over.append(svg("text", { class: "end", transform: `translate(${left + middle + 4},${side + 12}) rotate(-42)` }, shown(data.groups[i], Math.floor(below / 4.6))));
+      });
+    }
+    if (cell >= 33) {
+      places.forEach((i, a) => places.forEach((j, b) => {
+        if (i === j) return;
+        const value = data.matrix("drift", i, j);
+        over.append(svg("text", { x: left + cell * (b + 0.5), y: cell * (a + 0.5) + 4, class: `value ${Math.sqrt(value / data.largest) > 0.55 ? "on-light" : "on-dark"}` }, digits(value, 2)));
+      }));
+    }
+    if (label) {
+      for (let k = 1; k < n; k++) {
+        if (label[places[k]] === label[places[k - 1]]) continue;
+        const z = cell * k;
+        over.append(svg("line", { x1: left, x2: left + side, y1: z, y2: z, class: "border" }), svg("line", { x1: left + z, x2: left + z, y1: 0, y2: side, class: "border" }));
+      }
+    }
+    over.append(svg("g", { transform: `translate(${left},0)` }, cursor));
+    board.removeAttribute("role");
+    board.style.left = `${left}px`;
+    const frame = el("div", {
+      class: "heat", tabindex: 0, role: "application", "aria-roledescription": "heatmap",
+      "aria-label": `Drift by ${words(data.by)}, ${n} groups. Arrow keys move, Enter compares two groups.`,
+      style: { width: `${left + side}px`, height: `${side + below}px` },
+    }, board, over);
+    const move = (a, b, x, y) => {
+      at = [a, b];
+      cursor.setAttribute("x", b * cell);
+      cursor.setAttribute("y", a * cell);
+      cursor.setAttribute("visibility", "visible");
+      const said = facts(data, places[a], places[b]);
+      const box = frame.getBoundingClientRect();
+      showTip(said, x ?? box.left + left + (b + 1) * cell, y ?? box.top + (a + 1) * cell);
+      return said;
+    };
+    const leave = () => { hideTip(); cursor.setAttribute("visibility", "hidden"); };
+    const choose = () => { if (at[0] !== at[1]) pick(places[at[0]], places[at[1]]); };
+    const under = (event) => {
+      const box = board.getBoundingClientRect();
+      const a = Math.floor((event.clientY - box.top) / cell), b = Math.floor((event.clientX - box.left) / cell);
+      return a >= 0 && b >= 0 && a < n && b < n ? [a, b] : null;
+    };
+    frame.addEventListener("pointermove", (event) => { const cellThere = under(event); if (cellThere) move(...cellThere, event.clientX, event.clientY); else leave(); });
+    frame.addEventListener("pointerleave", leave);
+    frame.addEventListener("blur", leave);
+    frame.addEventListener("focus", () => { if (frame.matches(":focus-visible")) say(move(...at).join(", ")); });
+    frame.addEventListener("click", (event) => { const cellThere = under(event); if (cellThere) { at = cellThere; choose(); } });
+    frame.addEventListener("keydown", (event) => {
+      const step = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1], Home: [0, -n], End: [0, n] }[event.key];
+      if (step) {
+        event.preventDefault();
+        say(move(Math.min(n - 1, Math.max(0, at[0] + step[0])), Math.min(n - 1, Math.max(0, at[1] + step[1]))).join(", "));
+      } else if (event.key === "Enter" || event.key === " ") {
+        event.preventDefault();
+        choose();
+      }
+    });
+    node.replaceChildren(frame, legend(data, Math.min(room, 340), cell));
+  });
+}
+
+// Cells by the root of their drift; those within chance are hatched, the diagonal is left empty.
+function paint(context, data, places, cell, side) {
+  const n = places.length;
+  const small = cell < 4;
+  const image = small ? new ImageData(n, n) : null;
+  places.forEach((i, a) => places.forEach((j, b) => {
+    if (i === j) return;
+    const value = data.matrix("drift", i, j);
+    const [red, green, blue] = Number.isFinite(value) ? colour(CIVIDIS, Math.sqrt(value / data.largest)) : [128, 128, 128];
+    if (image) {
+      image.data.set([red, green, blue, 255], 4 * (a * n + b));
+      return;
+    }
+    context.fillStyle = css([red, green, blue]);
+    context.fillRect(b * cell, a * cell, cell - (cell > 12 ? 1 : 0), cell - (cell > 12 ? 1 : 0));
+    const verdict = data.verdictOf(i, j);
+    if (cell >= 8 && verdict && verdict !== "different") hatch(context, b * cell, a * cell, cell, verdict === "few");
+  }));
+  if (!image) return;
+  const plain = document.createElement("canvas");
+  plain.width = plain.height = n;
+  plain.getContext("2d").putImageData(image, 0, 0);
+  context.imageSmoothingEnabled = false;
+  context.drawImage(plain, 0, 0, side, side);
+}
+function hatch(context, x, y, cell, isFew) {
+  context.save();
+  context.beginPath();
+  context.rect(x, y, cell - 1, cell - 1);
+  context.clip();
+  context.strokeStyle = "rgba(255,255,255,.6)";
+  context.lineWidth = 1;
+  context.beginPath();
+  for (let k = -cell; k < cell; k += 5) {
+    context.moveTo(x + k, y + cell);
+    context.lineTo(x + k + cell, y);
+    if (isFew) { context.moveTo(x + k, y); context.lineTo(x + k + cell, y + cell); }
+  }
+  context.stroke();
+  context.restore();
+}
+function legend(data, width, cell) {
+  const [bar, context] = canvas(width, 12, "");
+  bar.setAttribute("aria-hidden", "true");
+  for (let x = 0; x < width; x++) { context.fillStyle = css(colour(CIVIDIS, x / width)); context.fillRect(x, 0, 1.5, 12); }
+  const ticks = el("div", { class: "ticks", style: { width: `${width}px` } }, ...[0, 0.25, 0.5, 0.75, 1].map((t) => el("span", { style: { left: `${100 * t}%` } }, digits(t * t * data.largest, 2))));
+  const kinds = data.verdict && cell >= 8 ? ["indistinguishable", "few"].filter((one) => data.verdict.includes(VERDICTS.indexOf(one))) : [];
+  const patterns = kinds.map((kind) => {
+    const [swatch, inside] = canvas(22, 14, "");
+    inside.fillStyle = css(colour(CIVIDIS, 0.3));
+    inside.fillRect(0, 0, 22, 14);
+    hatch(inside, 0, 0, 23, kind === "few");
+    return el("li", {}, swatch, SAID[kind]);
+  });
+  return el("div", { class: "legend" }, el("div", {}, el("span", { class: "soft" }, "drift D"), bar, ticks), el("ul", { class: "keys" }, ...patterns));
+}

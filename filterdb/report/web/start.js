@@ -1,0 +1,32 @@
+// Everything is bound here, once: figures to their places, the contents to the sections.
+
+for (const node of $$("[data-figure]")) pending.set(node, true);
+const near = new IntersectionObserver((entries) => {
+  for (const { isIntersecting, target } of entries) if (isIntersecting) { near.unobserve(target); begin(target); }
+}, { rootMargin: "400px 0px" });
+for (const node of pending.keys()) near.observe(node);
+
+addEventListener("beforeprint", everything);
+filterdb.everything = everything;
+
+if (!matchMedia("(min-width: 66rem)").matches) $("#toc details").removeAttribute("open");
+
+// The contents mark the section that is read.
+const links = new Map($$("#toc a").map((link) => [link.getAttribute("href").slice(1), link]));
+const reading = new IntersectionObserver((entries) => {
+  for (const { isIntersecting, target } of entries) {
+    if (!isIntersecting) continue;
+    links.forEach((link, id) => { if (id === target.id) link.setAttribute("aria-current", "true"); else link.removeAttribute("aria-current"); });
+  }
+}, { rootMargin: "-15% 0px -75% 0px" });
+for (const section of $$("main section[id]")) reading.observe(section);
+for (const link of links.values()) link.addEventListener("click", () => { if (!matchMedia("(min-width: 66rem)").matches) $("#toc details").removeAttribute("open"); });
+
+// What the summary points at: a grouping to show, words to search the layers for.
+for (const link of $$("[data-group]")) link.addEventListener("click", () => { if (core.groupings.some((one) => one.key === link.dataset.group)) group(link.dataset.group); });
+for (const link of $$("[data-layers]")) link.addEventListener("click", async () => {
+  const node = $('[data-figure="layers"]');
+  await begin(node);
+  node.table?.search(link.dataset.layers);
+});
+document.documentElement.dataset.ready = "true";

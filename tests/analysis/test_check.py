@@ -1,0 +1,301 @@
+"""Planted faults are found, healthy models have none but those that the numbers show."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+from onnx import TensorProto, helper
+from scipy.stats import entropy, percentileofscore
+
+import filterdb as fdb
+from filterdb.analysis.check import percentiles
+from filterdb.analysis.findings import findings, summary
+from filterdb.analysis.rules import Rules, rules_of
+from filterdb.answers.check import checked
+from filterdb.errors import UsageError
+from filterdb.extract.layers import filters_hash
+from filterdb.extract.sandbox import Limits
+from tests import hostile
+from tests.filters import trained
+from tests.models import chain, conv, model, save, tensor
+from tests.numerics import oracles
+
+
+def verdicts(result: xr.Dataset) -> dict[str, set[str]]:
+    """The verdicts of the layers that have any."""
+    names = result["rule"].values
+    pairs = zip(result["layer_name"].values, result["verdict"].values, strict=True)
+    return {str(layer): set(names[hits]) for layer, hits in pairs if hits.any()}
+
+
+def planted() -> dict[str, np.ndarray]:
+    """Weights with a fault each, by its name; all of 32 output channels."""
+    rng = np.random.default_rng(5)
+    sparse, repeated, nonfinite = trained(32, 32, 1), trained(32, 32, 2), trained(32, 32, 3)
+    sparse.reshape(-1, 9)[:600] *= 1e-4
+    repeated.reshape(-1, 9)[100:400] = repeated.reshape(-1, 9)[:1]
+    nonfinite[0, 0, 0, 0], nonfinite[1, 1, 1, 1] = np.nan, -np.inf
+    line = rng.laplace(0, 1, (1_024, 1)) * np.linspace(1, 2, 9) + rng.normal(0, 0.01, (1_024, 9))
+    return {
+        "dead": np.zeros((32, 32, 3, 3), np.float32),
+        "sparse": sparse,
+        "collapsed": line.reshape(32, 32, 3, 3).astype(np.float32),
+        "random": rng.normal(0, 0.05, (32, 32, 3, 3)).astype(np.float32),
+        "nonfinite": nonfinite,
+        "duplicate": repeated,
+    }
+
+
+def test_planted_faults_are_found_and_nothing_else(tmp_path: Path) -> None:
+    faults = planted()
+    weights = [weight for fault in faults.values() for weight in (fault, trained(32, 32, 50 + len(faults)))]
+    healthy = [trained(32, 32, 100 + i) for i in range(len(faults))]
+    weights[1::2] = healthy
+    result = fdb.check(chain(tmp_path / "m.onnx", *weights))
+    found = verdicts(result)
+    assert set(found) == {f"conv{2 * i}" for i in range(6)}
+    for i, fault in enumerate(faults):
+        assert fault in found[f"conv{2 * i}"], fault
+    assert found["conv0"] == {"dead", "sparse", "collapsed"}  # what its numbers say as well
+    assert [found[f"conv{i}"] for i in (2, 4, 6, 8, 10)] == [
+        {"sparse"}, {"collapsed"}, {"random"}, {"nonfinite"}, {"duplicate"},
+    ]  # fmt: skip
+    said = {f.layer: f for f in findings(result)}
+    assert [said[f"conv{2 * i}"].rule for i in range(6)] == list(faults)  # dead is told once
+    assert [said[f"conv{2 * i}"].level for i in range(6)] == [
+        "error",
+        "warning",
+        "warning",
+        "error",
+        "error",
+        "warning",
+    ]
+    assert "2 of 9216 weights are NaN or infinite" in said["conv8"].message
+    assert np.isnan(result["sparsity"][8]) and result["filters"][8] == 1_024
+    whole = summary(result)
+    assert (whole["ok"], whole["errors"], whole["warnings"]) == (False, 3, 3)
+    pruned = {row["layer"]: row["filters"] for row in whole["prunable"]["layers"]}
+    assert pruned["conv0"] == 1_024
+    assert pruned["conv2"] >= 600
+    assert pruned["conv10"] >= 300 and result["duplicate_filters"][10] == 300
+    assert whole["prunable"]["parameters"] == 9 * sum(pruned.values())
+    assert whole["prunable"]["of_parameters"] == 12 * 9_216
+
+
+def test_duplicate_layers_within_and_across_files(tmp_path: Path) -> None:
+    one, two = trained(16, 16, 1), trained(16, 16, 2)
+    first = chain(tmp_path / "a.onnx", one, two, one, np.zeros_like(one), np.zeros_like(one))
+    second = chain(tmp_path / "b.onnx", trained(16, 16, 3), two)
+    result = fdb.check([first, second])
+    twins = dict(zip(result["layer_name"].values, result["duplicate_of"].values, strict=True))
+    assert list(result["duplicate_of"].values) == ["", "", "conv0", "", "", "", f"{first}:conv1"], twins
+    alone = fdb.check(second)
+    assert verdicts(alone) == {}
+
+
+def test_a_weight_that_layers_share_is_stored_once(tmp_path: Path) -> None:
+    nodes = [conv("x", "w", "a", "one"), conv("a", "w", "b", "two"), conv("b", "other", "y", "three")]
+    weight = trained(16, 16, 1)
+    weight.reshape(-1, 9)[:100] = 0
+    path = save(tmp_path / "m.onnx", model(nodes, [tensor("w", weight), tensor("other", weight)]))
+    result = fdb.check(path)
+    assert list(result["shared_with"].values) == ["", "one", ""]
+    assert list(result["duplicate_of"].values) == ["", "", "one"]
+    assert result["parameters"].values.tolist() == [2_304, 0, 2_304]
+    assert result["prunable_parameters"].values.tolist()[:2] == [9 * result["prunable_filters"].values[0], 0]
+
+
+def test_an_untrained_model_is_called_so(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    noise = [rng.normal(size=(16, 16, 3, 3)).astype(np.float32) for _ in range(2)]
+    files = [chain(tmp_path / "new.onnx", *noise), chain(tmp_path / "half.onnx", noise[0], trained(16, 16))]
+    assert fdb.check(files)["untrained"].values.tolist() == [True, False]
+
+
+def test_an_unknown_scale_has_no_verdict(tmp_path: Path) -> None:
+    node = helper.make_node("ConvInteger", ["x", "q"], ["y"], name="ci")
+    x = helper.make_tensor_value_info("x", TensorProto.UINT8, None)
+    y = helper.make_tensor_value_info("y", TensorProto.INT32, None)
+    weight = np.random.default_rng(0).integers(0, 255, (16, 16, 3, 3)).astype(np.uint8)
+    graph = helper.make_graph([node], "g", [x], [y], [tensor("q", weight)])
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)])
+    answer = checked(fdb.check(save(tmp_path / "m.onnx", proto)))
+    (row,) = answer["rows"]
+    assert row["verdict"] is None and row["scale_known"] is False and np.isnan(row["sparsity"])
+    assert answer["ok"]
+
+
+def test_real_models_are_healthy_but_for_two_layers(demo_catalog: Path, real_db: fdb.Database) -> None:
+    """The numbers are those of a database; two layers use fewer than two of nine directions, by their filters' SVD."""
+    result = fdb.check(demo_catalog.parent)
+    assert result.attrs["models"] == 23 and not any(result["reason"].values)
+    assert verdicts(result) == {"p2o.Conv.11": {"collapsed"}, "Conv__580": {"collapsed"}}
+    assert summary(result)["ok"]
+    stored = fdb.degeneration(real_db)
+    hashes = real_db.layers["hash"].values.astype(str)
+    for i, content in enumerate(result["hash"].values):
+        (j,) = np.flatnonzero(hashes == content)
+        for name in ("filters", "sparsity", "variance_entropy", "threshold", "peak"):
+            assert float(result[name][i]) == pytest.approx(float(stored[name][j]), rel=1e-9, abs=1e-12)
+    ends = np.cumsum(real_db.layers["row_size"].values)
+    for i in np.flatnonzero(result["verdict"].values.any(axis=1)):
+        (j,) = np.flatnonzero(hashes == result["hash"].values[i])
+        rows = real_db.dataset.filters[ends[j] - int(result["filters"][i]) : ends[j]].values
+        _, _, ratio = oracles.svd_pca(rows)
+        assert 1 < 10 ** entropy(ratio, base=10) < 2
+
+
+def test_a_file_that_cannot_be_read_is_a_finding(tmp_path: Path) -> None:
+    good = chain(tmp_path / "good.onnx", trained(16, 16))
+    (tmp_path / "bad.onnx").write_bytes(b"nothing of the kind")
+    result = fdb.check([tmp_path / "bad.onnx", good, tmp_path / "absent.onnx"])
+    assert [bool(reason) for reason in result["reason"].values] == [True, False, True]
+    assert [(f.rule, f.level, Path(f.file).name) for f in findings(result)] == [
+        ("unreadable", "error", "bad.onnx"),
+        ("unreadable", "error", "absent.onnx"),
+    ]
+    answer = checked(result)
+    assert [row["verdict"] for row in answer["rows"]] == [[], ["unreadable"], ["unreadable"]]
+    assert "expected a protobuf ModelProto" in answer["rows"][1]["reason"]
+
+
+@pytest.mark.slow
+def test_hostile_files_are_findings(tmp_path: Path) -> None:
+    """Each costs itself and nothing else, as at ingest; what lies outside their folders is not looked at."""
+    cases = {name: case for name, case in hostile.write_corpus(tmp_path).items() if not case.bomb and not case.or_else}
+    assert len(cases) > 100
+    result = fdb.check([case.path for case in cases.values()])
+    reasons = dict(zip(cases, result["reason"].values, strict=True))
+    good = filters_hash(hostile.case.GOOD.reshape(-1, 9))
+    for name, case in cases.items():
+        assert bool(reasons[name]) == (case.end == "rejected"), (name, reasons[name])
+        assert len(str(reasons[name])) < 2_500
+        rows = result["layer_file"].values == str(case.path)
+        if case.end != "rejected" and len(case.kept) == 1 and case.kept[0] is hostile.case.GOOD:
+            assert good in result["hash"].values[rows], name
+    outside = filters_hash(np.resize(hostile.CANARY_FLOATS, (12, 9)))
+    assert outside not in result["hash"].values
+
+
+def test_a_layer_that_takes_too_much_is_a_finding(tmp_path: Path) -> None:
+    """Constants that are packed need more memory than their file: the layer is not passed over in silence."""
+    nodes = [
+        helper.make_node("DequantizeLinear", ["q", "s"], ["w"]),
+        conv("x", "w", "h", "large"),
+        conv("h", "small", "y", "small"),
+    ]
+    tensors = [
+        tensor("q", np.ones((1024, 1024, 3, 3), np.int8)),
+        tensor("s", np.ones((), np.float32)),
+        tensor("small", trained(16, 16)),
+    ]
+    path = save(tmp_path / "m.onnx", model(nodes, tensors))
+    result = fdb.check(path, limits=Limits(memory=60 * 2**20))
+    assert [(f.layer, f.rule, f.level) for f in findings(result)] == [("large", "unreadable", "error")]
+    answer = checked(result)
+    assert [(row["layer"], row["verdict"]) for row in answer["rows"]] == [("small", []), ("large", ["unreadable"])]
+    assert not answer["ok"] and "MemoryError" in answer["rows"][1]["reason"]
+
+
+@pytest.mark.parametrize("suffix", [".toml", ".yaml"])
+def test_a_file_of_rules(tmp_path: Path, suffix: str) -> None:
+    settings = {
+        ".toml": 'sparse = 0.7\nfail = ["sparse", "random"]\nignore = ["conv2", "*m.onnx:conv*1"]\n',
+        ".yaml": "sparse: 0.7\nfail: [sparse, random]\nignore:\n- conv2\n- '*m.onnx:conv*1'\n",
+    }
+    (tmp_path / f"rules{suffix}").write_text(settings[suffix])
+    assert rules_of(tmp_path / f"rules{suffix}") == Rules(
+        sparse=0.7, fail=("sparse", "random"), ignore=("conv2", "*m.onnx:conv*1")
+    )
+    faults = planted()
+    path = chain(tmp_path / "m.onnx", faults["sparse"], faults["random"], faults["random"], faults["dead"])
+    result = fdb.check(path, rules=tmp_path / f"rules{suffix}")
+    assert {f.layer: (f.rule, f.level) for f in findings(result)} == {
+        "conv1": ("random", "ignored"),
+        "conv2": ("duplicate", "ignored"),
+        "conv3": ("dead", "warning"),
+    }
+    assert summary(result)["ok"]
+    strict = fdb.check(path, rules={"sparse": 0.5, "fail": ["sparse"]})
+    assert [f.layer for f in findings(strict) if f.level == "error"] == ["conv0"]
+
+
+@pytest.mark.parametrize(
+    ("rules", "says"),
+    [
+        ({"sparsity": 1}, "expected one of the keys sparse, collapsed, random, smallest, duplicate, fail, ignore"),
+        ({"sparse": "much"}, "sparse: expected a number, got 'much'"),
+        ({"sparse": 2}, "sparse: expected a number from 0 to 1, got 2"),
+        ({"random": -1}, "random: expected a number of at least 0"),
+        ({"smallest": 1.5}, "smallest: expected a whole number"),
+        ({"collapsed": float("nan")}, "collapsed: expected a number from 0 to 9"),
+        ({"fail": "dead"}, "fail: expected a list of texts"),
+        ({"fail": ["ugly"]}, "fail: expected a list out of dead, sparse"),
+        ("sparse: [", "expected rules in TOML"),
+        ("- sparse", "expected keys with values, got a list"),
+    ],
+)
+def test_rules_that_do_not_fit_are_one_line(tmp_path: Path, rules: Any, says: str) -> None:
+    if isinstance(rules, str):
+        (tmp_path / "rules.yaml").write_text(rules)
+        rules = tmp_path / "rules.yaml"
+    with pytest.raises(UsageError, match=says) as caught:
+        fdb.check(tmp_path / "never-read.onnx", rules=rules)
+    assert "\n" not in str(caught.value)
+
+
+def test_thresholds_move_the_verdicts(tmp_path: Path) -> None:
+    path = chain(tmp_path / "m.onnx", trained(16, 16), planted()["random"])
+    ratios = fdb.check(path)["ratio"].values
+    assert verdicts(fdb.check(path, rules={"random": float(ratios[0])})).keys() == {"conv0", "conv1"}
+    assert verdicts(fdb.check(path, rules={"random": float(ratios[1]) * 1.001})) == {}
+    assert verdicts(fdb.check(path, rules={"smallest": 257})) == {"conv1": {"random"}}
+    assert verdicts(fdb.check(path, rules={"collapsed": 9, "random": 9})).keys() == {"conv0", "conv1"}
+
+
+def test_places_among_the_layers_of_a_database(real_db: fdb.Database, demo_catalog: Path) -> None:
+    model_file = next(demo_catalog.parent.glob("rapidocr*/**/*det*.onnx"))
+    result = fdb.check(model_file, real_db)
+    stored = fdb.degeneration(real_db)
+
+    def kind(depth: float, size: int) -> tuple[int, int]:
+        # Deciles are closed on the right; the first has both ends.
+        return max(int(np.ceil(round(depth * 10, 9))) - 1, 0), int(np.floor(np.log(size) / np.log(16) + 1e-12))
+
+    pairs = [("sparsity", "sparsity_percentile"), ("ratio", "ratio_percentile")]
+    kinds = [kind(float(d), int(n)) for d, n in zip(stored["conv_depth_norm"], stored["filters"], strict=True)]
+    seen = set()
+    for i in range(result.sizes["layer"]):
+        mine = kind(float(result["conv_depth_norm"][i]), int(result["filters"][i]))
+        like = [j for j, other in enumerate(kinds) if other == mine]
+        assert int(result["peers"][i]) == len(like)
+        for name, place in pairs:
+            values = stored[name].values[like]
+            expected = percentileofscore(values[np.isfinite(values)], float(result[name][i]), kind="mean")
+            # What is equal in the store is equal to rounding here.
+            assert float(result[place][i]) == pytest.approx(expected, abs=100 / len(like))
+            seen.add(float(result[place][i]))
+    assert len(seen) > 5
+    assert (result.attrs["snapshot"], result.attrs["corpus"]) == (real_db.snapshot, "all")
+
+
+def test_percentiles_equal_scipy() -> None:
+    rng = np.random.default_rng(0)
+    among, values = rng.integers(0, 20, 200) / 10, np.array([-1.0, 0.0, 0.5, 0.55, 1.9, 7.0, np.nan])
+    expected = [percentileofscore(among, value, kind="mean") for value in values[:-1]]
+    np.testing.assert_allclose(percentiles(values, among), [*expected, np.nan])
+    assert np.isnan(percentiles(values, among[:0])).all()
+
+
+def test_a_folder_without_3x3_layers(tmp_path: Path) -> None:
+    chain(tmp_path / "m.onnx", np.ones((4, 4, 5, 5), np.float32))
+    result = fdb.check(tmp_path)
+    assert result.sizes == {"layer": 0, "rule": 6, "file": 1}
+    assert json.loads(result["skipped"].values[0]) == {"kernel": 1}
+    answer = checked(result)
+    assert (answer["ok"], answer["rows"], answer["models"], answer["snapshot"]) == (True, [], 1, None)

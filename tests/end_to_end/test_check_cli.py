@@ -1,0 +1,153 @@
+"""`filterdb check` and `filterdb nearest` as a user, a CI job and a program meet them."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+import yaml
+
+import filterdb as fdb
+from tests.filters import network, trained
+from tests.models import chain
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def run(*args: object, code: int = 0, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "filterdb", *map(str, args)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd, env=environment)
+    assert done.returncode == code, (args, done.returncode, done.stdout[-2000:], done.stderr[-2000:])
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def test_a_newcomer_has_an_answer_in_seconds(demo_catalog: Path) -> None:
+    """Under ten seconds of CPU, all processes together; what takes seconds to import is not touched."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = run("check", next(demo_catalog.parent.glob("*nsfw*/**/*.onnx")))
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 10
+    assert "collapsed" in done.stdout and "passed: 1 model, 16 layers, 314,368 filters · 1 warning" in done.stdout
+    assert done.stderr == ""
+    script = (
+        "import sys, runpy; sys.argv = ['filterdb', 'check', '--help']\n"
+        "try: runpy.run_module('filterdb', run_name='__main__')\n"
+        "except SystemExit: print(*(m for m in ('distributed', 'bokeh', 'zarr', 'numba', 's3fs') if m in sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.splitlines()[-1] == ""
+
+
+def test_public_names_are_where_they_are_said_to_be() -> None:
+    """What the checker of types reads is what is imported, and all of it is in `__all__`."""
+    tree = ast.parse((ROOT / "filterdb/__init__.py").read_text())
+    (typed,) = [one for one in tree.body if isinstance(one, ast.If)]
+    said = {}
+    for one in typed.body:
+        assert isinstance(one, ast.ImportFrom)
+        for alias in one.names:
+            name, other = alias.asname or alias.name, f":{alias.name}" if alias.asname else ""
+            said[name] = str(one.module).removeprefix("filterdb.") + other
+    assert said == fdb._PLACES
+    assert sorted([*said, "__version__", "errors"]) == sorted(fdb.__all__)
+    for name in fdb.__all__:
+        assert getattr(fdb, name) is not None
+    import filterdb.ingest.run
+    import filterdb.report.page  # noqa: F401 - it must not take the place of the function
+
+    assert callable(fdb.report) and callable(fdb.ingest)
+    with pytest.raises(AttributeError, match="no attribute 'poetry'"):
+        fdb.poetry  # noqa: B018
+
+
+def test_check_in_ci(tmp_path: Path) -> None:
+    """Exit codes, files for others, JSON."""
+    zero = np.zeros((16, 16, 3, 3), np.float32)
+    chain(tmp_path / "good.onnx", trained(16, 16), trained(16, 16, 1))
+    chain(tmp_path / "bad.onnx", trained(16, 16, 2), zero)
+    (tmp_path / "junk.onnx").write_bytes(b"junk")
+    assert "passed" in run("check", "good.onnx", cwd=tmp_path).stdout
+    done = run("check", "good.onnx", "bad.onnx", "--sarif", "o.sarif", "--junit", "o.xml", code=1, cwd=tmp_path)
+    line = next(line for line in done.stdout.splitlines() if "conv1" in line)
+    assert all(word in line for word in ("bad.onnx", "dead", "all 256 filters are zero"))
+    assert "could be pruned: 256 filters, 2,304 parameters (25.0% of the 3×3 layers')" in done.stdout
+    (result,) = json.loads((tmp_path / "o.sarif").read_text())["runs"][0]["results"]
+    assert (result["ruleId"], result["locations"][0]["physicalLocation"]["artifactLocation"]["uri"]) == (
+        "dead",
+        "bad.onnx",
+    )
+    assert ElementTree.parse(tmp_path / "o.xml").getroot().get("failures") == "1"
+    found = json.loads(run("check", "good.onnx", "bad.onnx", "junk.onnx", "--json", code=1, cwd=tmp_path).stdout)
+    assert found.keys() >= {"snapshot", "selection", "filters", "layers", "models", "ok", "rows"}
+    assert (found["snapshot"], found["ok"], found["models"], found["layers"]) == (None, False, 2, 4)
+    assert found["rows"][0].keys() >= {
+        "file", "layer", "filters", "sparsity", "variance_entropy", "threshold", "verdict",
+    }  # fmt: skip
+    assert [row["verdict"] for row in found["rows"]] == [
+        [], [], [], ["dead", "sparse", "collapsed"], ["unreadable"],
+    ]  # fmt: skip
+    (tmp_path / "rules.toml").write_text('fail = ["nonfinite"]')
+    run("check", "good.onnx", "bad.onnx", "--rules", "rules.toml", cwd=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "says"),
+    [
+        (["junk.onnx"], 65, "expected at least one file that is a readable model, got none"),
+        (["absent.onnx"], 65, "absent.onnx: expected a file, found none"),
+        ([], 2, "Missing argument 'MODEL...'"),
+        (["good.onnx", "--rules", "absent.toml"], 2, "absent.toml: expected rules in TOML"),
+        (["good.onnx", "--sarif", "no/folder.sarif"], 2, "no/folder.sarif: expected a place to write to"),
+        (["good.onnx", "--snapshot", "0"], 2, "--snapshot: expected --db beside it"),
+        (["good.onnx", "--db", "nowhere", "--threads", "1"], 74, "expected a filterdb database, found no snapshot"),
+    ],
+)
+def test_errors_of_check_are_one_line(tmp_path: Path, args: list[str], code: int, says: str) -> None:
+    chain(tmp_path / "good.onnx", trained(16, 16))
+    (tmp_path / "junk.onnx").write_bytes(b"junk")
+    done = run("check", *args, code=code, cwd=tmp_path)
+    assert says in done.stderr
+    assert len([line for line in done.stderr.splitlines() if line]) == 1
+
+
+def test_check_and_nearest_with_a_database(tmp_path: Path) -> None:
+    names = [network(tmp_path / f"m{i}.onnx", i, i % 2) for i in range(4)]
+    run("ingest", tmp_path / "db", *names, "--threads", 1)
+    query = network(tmp_path / "q.onnx", 8, 1)
+    found = json.loads(run("check", query, "--db", tmp_path / "db", "--json", "--threads", 1).stdout)
+    assert found["snapshot"] == 0
+    assert {"sparsity_percentile", "ratio_percentile", "peers"} <= found["rows"][0].keys()
+    assert [row["peers"] for row in found["rows"]] == [4, 4, 4]
+    table = run("check", query, "--db", tmp_path / "db", "--threads", 1).stdout
+    assert "percentiles among the database's layers" in table
+    ranked = json.loads(run("nearest", tmp_path / "db", query, "-n", 3, "--json", "--threads", 1).stdout)
+    assert ranked["rows"][0].keys() >= {"model", "drift", "floor", "task", "training_dataset"}
+    assert [Path(row["model"]).stem for row in ranked["rows"][:2]] in (["m1", "m3"], ["m3", "m1"])
+    table = run("nearest", tmp_path / "db", query, "--by-decile", "--threads", 1).stdout
+    assert "0.4–0.5" in table and "it says nothing of the accuracy after transfer" in table
+    assert "accuracy" in run("nearest", "--help").stdout
+    refused = run("nearest", tmp_path / "db", query, "--where", "task=poetry", "--threads", 1, code=65)
+    assert "expected layers with task = poetry" in refused.stderr
+
+
+def test_the_hook_and_the_examples_name_real_options() -> None:
+    (hook,) = yaml.safe_load((ROOT / ".pre-commit-hooks.yaml").read_text())
+    assert (hook["id"], hook["entry"], hook["files"]) == ("filterdb-check", "filterdb check", r"\.onnx$")
+    page = (ROOT / "docs/check.md").read_text()
+    options = set(run("check", "--help").stdout.split())
+    for word in {word.strip("`,.:;()") for word in page.split() if word.startswith(("--", "`--"))}:
+        assert word in options or word in {"--where", "--by-decile"}, word
+    for block in page.split("```yaml\n")[1:]:
+        yaml.safe_load(block.split("```")[0])

@@ -1,0 +1,275 @@
+"""Permutations and draws of models against plain loops, exact enumeration and scipy; and a small simulation."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from scipy.stats import entropy, t
+
+from filterdb.numerics import divergence, noise
+from filterdb.numerics.histogram import sound_probabilities
+from filterdb.numerics.moments import Moments, pool
+from filterdb.numerics.paired import OfHistograms, OfMoments, Statistic, SymmetricKL
+from filterdb.numerics.sampling import SamplingFloor
+from tests.numerics.distributions import WEIGHTS, bells, models
+
+WHOLE = np.random.default_rng(0).multinomial(10_000_000, bells(np.linspace(1.1, 0.3, 9)))
+FUNCTIONS = {
+    "js": divergence.jensen_shannon,
+    "hellinger": lambda p, q: divergence.of_roots(np.sqrt(p), np.sqrt(q)),
+    "wasserstein": lambda p, q: 0.1 * divergence.of_sums(np.cumsum(p, axis=-1), np.cumsum(q, axis=-1)),
+}
+
+
+def kl(one: np.ndarray, other: np.ndarray) -> float:
+    """D of two histograms (9, 70), by scipy."""
+    p, q = sound_probabilities(np.stack([one, other]), WHOLE)
+    return float(WEIGHTS @ (entropy(p, q, axis=-1) + entropy(q, p, axis=-1)))
+
+
+def statistic_of(metric: str, counts: np.ndarray) -> Statistic:
+    if metric == "kl":
+        return SymmetricKL(counts, WHOLE, WEIGHTS)
+    return OfHistograms(counts, WHOLE, WEIGHTS, FUNCTIONS[metric], is_square=metric == "js")
+
+
+def whole_of(metric: str, counts: np.ndarray) -> np.ndarray:
+    p = sound_probabilities(counts, WHOLE)
+    extra = [0.1] if metric == "wasserstein" else []
+    return divergence.whole(len(p), getattr(divergence, metric)(p, WEIGHTS, *extra))
+
+
+@pytest.mark.parametrize("metric", ["kl", *FUNCTIONS])
+def test_drift_of_sums_is_the_drift(metric: str) -> None:
+    """Sums of cells, in pairs and as matrices, single and double precision, bins empty in all cells among them."""
+    rng = np.random.default_rng(1)
+    counts = models(7, 3_000, rng)
+    counts[3] //= 50
+    assert (counts.sum(axis=0) == 0).any()
+    statistic = statistic_of(metric, counts)
+    groups = np.array([[1, 1, 0, 0, 0, 0, 0], [0, 0, 1, 0, 0, 0, 0], [0, 0, 0, 1, 1, 2, 0]], np.float64)
+    expected = whole_of(metric, np.einsum("gc,ckb->gkb", groups, counts).astype(np.int64))
+    sums = groups @ statistic.states
+    np.testing.assert_allclose(statistic.matrices(np.stack([sums, sums]))[1], expected, rtol=1e-9, atol=1e-12)
+    for dtype, rtol in ((np.float64, 1e-9), (np.float32, 2e-5)):
+        left, right = (sums[[i for i, _ in PAIRS]].astype(dtype), sums[[j for _, j in PAIRS]].astype(dtype))
+        np.testing.assert_allclose(statistic.pairs(left, right), [expected[pair] for pair in PAIRS], rtol=rtol)
+
+
+PAIRS = [(0, 1), (2, 0), (1, 2)]
+
+
+def test_frechet_of_sums_is_that_of_merged_moments() -> None:
+    rng = np.random.default_rng(2)
+    filters = [rng.standard_normal((n, 9)) @ rng.standard_normal((9, 9)) + 5 for n in (40, 300, 7, 90)]
+    cells = Moments(
+        np.array([len(f) for f in filters]),
+        np.array([f.mean(axis=0) for f in filters]),
+        np.array([np.cov(f, rowvar=False) * (len(f) - 1) for f in filters]),
+    )
+    statistic = OfMoments(cells)
+    merged = pool(cells, np.array([0, 1, 0, 1]), 2)
+    expected = divergence.whole(2, divergence.frechet(merged.mean, merged.covariance))[0, 1]
+    sums = np.array([[1.0, 0, 1, 0], [0, 1, 0, 1]]) @ statistic.states
+    assert statistic.pairs(sums[:1], sums[1:])[0] == pytest.approx(expected, rel=1e-9)
+    assert statistic.matrices(sums[None])[0, 1, 0] == pytest.approx(expected, rel=1e-9)
+
+
+def every_permutation(
+    counts: np.ndarray, group: list[int], model: list[int], measure: Callable[[np.ndarray, np.ndarray], float]
+) -> list[float]:
+    """Drift after each way to deal models out again, the slow way: each set of models that may be on the left."""
+    have = {side: {m for g, m in zip(group, model, strict=True) if g == side} for side in (0, 1)}
+    both = have[0] & have[1]
+    alone = sorted(have[0] ^ have[1])
+    found = []
+    for left in itertools.combinations(alone, len(have[0] - both)):
+        for swapped in itertools.chain.from_iterable(itertools.combinations(both, r) for r in range(len(both) + 1)):
+            sides = [np.zeros(counts.shape[1:], np.int64), np.zeros(counts.shape[1:], np.int64)]
+            for c, g, m in zip(counts, group, model, strict=True):
+                side = (g + (m in swapped)) % 2 if m in both else int(m not in left)
+                sides[side] += c
+            found.append(measure(*sides))
+    return found
+
+
+CASES = {
+    "three and three": ([0, 0, 0, 1, 1, 1], [0, 1, 2, 3, 4, 5], 20),
+    "two and five, unsorted": ([1, 0, 1, 1, 0, 1, 1], [9, 3, 8, 1, 4, 0, 7], 21),
+    "shared": ([0, 0, 0, 0, 0, 1, 1, 1, 1, 1], [0, 1, 2, 3, 4, 4, 2, 0, 3, 1], 32),
+    "two and two, and three shared": ([0, 1, 0, 1, 0, 1, 0, 1, 0, 1], [0, 0, 1, 1, 2, 2, 5, 6, 7, 8], 48),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_all_permutations_are_enumerated(case: str) -> None:
+    group, model, number = CASES[case]
+    counts = models(len(group), 2_000, np.random.default_rng(3))
+    expected = every_permutation(counts, group, model, kl)
+    assert len(expected) == number
+    floor, ways = noise.model_floor(statistic_of("kl", counts), np.array(group), np.array(model), 2)
+    assert ways[0, 1] == ways[1, 0] == number
+    assert floor.mean[0, 1] == floor.mean[1, 0] == pytest.approx(np.mean(expected), rel=1e-5)
+    quantile = np.quantile(expected, 0.95, method="inverted_cdf")
+    assert floor.q95[0, 1] == floor.q95[1, 0] == pytest.approx(quantile, rel=1e-5)
+    assert np.isnan([floor.mean[0, 0], floor.q95[1, 1]]).all()
+    # At most one in twenty of the permutations exceeds it, which is what makes the verdict's 5 %.
+    assert (np.array(expected) > quantile * (1 + 1e-9)).mean() <= 0.05
+
+
+@pytest.mark.parametrize(
+    ("own", "other", "shared"), [(1, 1, 0), (0, 0, 1), (2, 3, 0), (1, 18, 0), (0, 0, 4), (1, 2, 2)]
+)
+def test_too_few_permutations_have_no_floor(own: int, other: int, shared: int) -> None:
+    """One model a group, one shared by both, …"""
+    group = [0] * own + [1] * other + [0] * shared + [1] * shared
+    model = [*range(own + other), *range(100, 100 + shared), *range(100, 100 + shared)]
+    counts = models(len(group), 2_000, np.random.default_rng(4))
+    floor, ways = noise.model_floor(statistic_of("kl", counts), np.array(group), np.array(model), 2)
+    assert ways[0, 1] == len(every_permutation(counts, group, model, kl)) < 20
+    assert np.isnan(floor.mean).all() and np.isnan(floor.q95).all()
+
+
+def test_sampled_permutations_are_permutations() -> None:
+    left, right = noise._sides(7, 9, 3, 500)
+    np.testing.assert_array_equal(left + right, 1)
+    assert left.shape == (500, 7 + 9 + 2 * 3)
+    np.testing.assert_array_equal(left[0], [1] * 7 + [0] * 9 + [1] * 3 + [0] * 3)  # the groups as they are
+    np.testing.assert_array_equal(left[:, :16].sum(axis=1), 7)
+    np.testing.assert_array_equal(left[:, 16:19], right[:, 19:])  # a shared model's two cells never meet
+    assert len(np.unique(left, axis=0)) > 490
+    assert np.abs(left[1:, :16].mean(axis=0) - 7 / 16).max() < 0.1
+    assert np.abs(left[1:, 16:].mean(axis=0) - 0.5).max() < 0.1
+
+
+def test_sampled_permutations_agree_with_all_of_them() -> None:
+    counts = models(12, 5_000, np.random.default_rng(5))
+    group, model = np.repeat([0, 1], 6), np.arange(12)
+    exact, ways = noise.model_floor(statistic_of("kl", counts), group, model, 2, draws=1_000)
+    sampled, _ = noise.model_floor(statistic_of("kl", counts), group, model, 2, draws=900)
+    assert ways[0, 1] == 924
+    assert sampled.mean[0, 1] == pytest.approx(exact.mean[0, 1], rel=0.03)
+    assert sampled.q95[0, 1] == pytest.approx(exact.q95[0, 1], rel=0.1)
+    assert sampled.q95[0, 1] != exact.q95[0, 1]
+
+
+def test_hundreds_of_models_overflow_nothing() -> None:
+    counts = np.random.default_rng(6).multinomial(50, bells(np.ones(9)), size=(1_600, 9))
+    group, model = np.tile([0, 1], 800), np.repeat(np.arange(800), 2)
+    floor, ways = noise.model_floor(statistic_of("kl", counts), group, model, 2, draws=50)
+    assert np.isfinite([floor.q95[0, 1], ways[0, 1]]).all() and ways[0, 1] > 1e200
+
+
+@pytest.mark.parametrize("metric", ["kl", "wasserstein"])
+def test_the_same_bytes_again_and_beside_other_groups(metric: str) -> None:
+    counts = models(24, 2_000, np.random.default_rng(7))
+    group, model = np.repeat(np.arange(4), 6), np.arange(24)
+    drift = whole_of(metric, counts.reshape(4, 6, 9, 70).sum(axis=1))
+
+    def both(cells: slice, groups: int) -> tuple[np.ndarray, np.ndarray]:
+        statistic = statistic_of(metric, counts[cells])
+        floor, _ = noise.model_floor(statistic, group[cells], model[cells], groups, draws=100)
+        return floor.q95, noise.intervals(drift[:groups, :groups], statistic, group[cells], model[cells], draws=100)
+
+    once, again, fewer = both(slice(None), 4), both(slice(None), 4), both(slice(12), 2)
+    for a, b, part in zip(once, again, fewer, strict=True):
+        assert a.tobytes() == b.tobytes()
+        np.testing.assert_allclose(a[:2, :2], part, rtol=1e-4)
+
+
+def by_hand(one: np.ndarray, other: np.ndarray, draws: int) -> tuple[float, float]:
+    """The interval of docs/noise.md for two groups of k models each, a loop over draws."""
+    rng = np.random.default_rng(8)
+    k = len(one)
+    drifts = []
+    for _ in range(draws):
+        picks = rng.integers(0, k, k), rng.integers(0, k, k)
+        drifts.append(kl(one[picks[0]].sum(axis=0), other[picks[1]].sum(axis=0)))
+    drift = kl(one.sum(axis=0), other.sum(axis=0))
+    bias = (np.mean(drifts) - drift) * k / (k - 1)
+    errors = np.sqrt(drifts) - np.sqrt(np.mean(drifts))
+    wider = np.sqrt(k / (k - 1)) * t.ppf(0.975, 2 * k - 2) / 1.959964
+    low, high = (max(np.sqrt(drift) - wider * np.quantile(errors, q), 0) ** 2 - bias for q in (0.975, 0.025))
+    return max(low, 0), max(high, 0)
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.6])
+def test_interval_equals_a_loop_over_draws(shift: float) -> None:
+    rng = np.random.default_rng(9)
+    one, other = models(6, 5_000, rng), models(6, 5_000, rng, shift)
+    expected = by_hand(one, other, 2_000)
+    counts = np.concatenate([one, other])
+    drift = kl(one.sum(axis=0), other.sum(axis=0))
+    matrix = np.array([[0, drift], [drift, 0]])
+    found = noise.intervals(matrix, statistic_of("kl", counts), np.repeat([0, 1], 6), np.arange(12), draws=2_000)
+    np.testing.assert_allclose(found[0, 1], expected, rtol=0.06, atol=0.03 * drift)
+    np.testing.assert_array_equal(found[0, 1], found[1, 0])
+    assert np.isnan(found[0, 0]).all()
+    assert (found[0, 1, 0] == 0) == (shift == 0)
+
+
+def test_student_equals_scipy() -> None:
+    freedom = np.array([8.0, 9, 12, 20, 60, 500])
+    np.testing.assert_allclose(noise._student(freedom), t.ppf(0.975, freedom), rtol=3e-3)
+
+
+def test_under_five_models_have_no_interval() -> None:
+    counts = models(15, 1_000, np.random.default_rng(10))
+    group = np.repeat([0, 1, 2], [5, 4, 6])
+    drift = whole_of("kl", np.stack([counts[group == g].sum(axis=0) for g in range(3)]))
+    found = noise.intervals(drift, statistic_of("kl", counts), group, np.arange(15), draws=50)
+    assert np.isfinite(found[0, 2]).all()
+    assert np.isnan(found[1]).all() and np.isnan(found[:, 1]).all()
+
+
+def test_groups_that_share_models_are_drawn_together() -> None:
+    """Both groups have the same models with the same filters: whatever is drawn, they are alike."""
+    one = models(6, 3_000, np.random.default_rng(11))
+    group, model = np.repeat([0, 1], 6), np.tile(np.arange(6), 2)
+    zero = np.zeros((2, 2))
+    shared = noise.intervals(zero, statistic_of("kl", np.concatenate([one, one])), group, model, draws=200)
+    np.testing.assert_allclose(shared[0, 1], 0, atol=1e-12)
+    apart = noise.intervals(zero, statistic_of("kl", np.concatenate([one, one])), group, np.arange(12), draws=200)
+    assert apart[0, 1, 1] > 1e-4
+
+
+def test_sampling_floor_by_draws_agrees_with_the_one_without() -> None:
+    counts = models(3, 4_000, np.random.default_rng(12))
+    counts[1] //= 20
+    drawn = noise.sampling_floor(statistic_of("kl", counts), draws=800)
+    exact = SamplingFloor(WHOLE, WEIGHTS).matrix(counts)
+    np.testing.assert_allclose(drawn.mean, exact.mean, rtol=0.03)
+    np.testing.assert_allclose(drawn.q95, exact.q95, rtol=0.05)
+    assert noise.sampling_floor(statistic_of("kl", counts), draws=20).q95.tobytes() == (
+        noise.sampling_floor(statistic_of("kl", counts), draws=20).q95.tobytes()
+    )
+
+
+@pytest.mark.slow
+def test_error_rate_coverage_and_power_of_a_small_simulation() -> None:
+    """250 pairs of groups of 5 models: 5 % false alarms at most (12 of them are no surprise, 25 would be one)."""
+    rng = np.random.default_rng(13)
+    group, model = np.repeat([0, 1], 5), np.arange(10)
+    floor_of_filters = SamplingFloor(WHOLE, WEIGHTS)
+    alarms = by_filters = found = holds = 0
+    for _ in range(250):
+        for shift in (0.0, 0.9):
+            cells = np.concatenate([models(5, 2_000, rng), models(5, 2_000, rng, shift)])
+            sums = np.stack([cells[:5].sum(axis=0), cells[5:].sum(axis=0)])
+            drift = kl(*sums)
+            statistic = statistic_of("kl", cells)
+            floor, _ = noise.model_floor(statistic, group, model, 2, draws=252)
+            different = drift > floor.q95[0, 1] * (1 + 1e-4)
+            found += different and shift > 0
+            if not shift:
+                alarms += different
+                by_filters += drift > floor_of_filters.between(sums[0], sums[1:]).q95[0]
+                matrix = np.array([[0, drift], [drift, 0]])
+                holds += noise.intervals(matrix, statistic, group, model, draws=200)[0, 1, 0] == 0
+    assert 2 <= alarms <= 22
+    assert by_filters > 225  # which is why filters alone do not judge
+    assert found > 225
+    assert holds > 230
