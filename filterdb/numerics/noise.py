@@ -100,7 +100,7 @@ def _sides(own: int, other: int, shared: int, draws: int) -> tuple[np.ndarray, n
     The first is the groups as they are.
     """
     if permutations(own, other, shared) <= draws:
-        left = np.array(list(itertools.combinations(range(own + other), own)), np.int64).reshape(-1, own)
+        left = np.array(list(itertools.combinations(range(own + other), own)), np.int64).reshape(-1 if own else 1, own)
         alone = np.zeros((len(left), own + other), bool)
         np.put_along_axis(alone, left, True, axis=1)
         swaps = np.array(list(itertools.product([True, False], repeat=shared)), bool).reshape(1 << shared, shared)
