@@ -1,7 +1,8 @@
 """The page at the published size: 647 models, 21,436 layers, 71 training sets, made from summaries, opened in Chromium.
 
 The layers are small (the page reads summaries, which have the same size whatever the layers have), and their passes
-are made before the clock starts. Prints the seconds that the page takes, its parts' sizes, and how long it takes to open.
+are made before the clock starts. Prints how long the page takes, its parts' sizes,
+and how long it takes to open.
 """
 
 from __future__ import annotations
@@ -21,10 +22,16 @@ import filterdb as fdb
 MODELS, LAYERS, FILTERS = 647, 21_436, 3_000_000
 TASKS, CATEGORIES, SETS, FAMILIES = 11, 16, 71, 40
 CHROMIUM = "/usr/bin/chromium"
-OPTIONS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync"
-).split()
+OPTIONS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 
 
 def make(
@@ -34,7 +41,12 @@ def make(
     synthetic.make(url, filters, layers, models)
     rng = np.random.default_rng(0)
     rows = pd.DataFrame({"name": [f"model{i}" for i in range(models)], "path": [f"model{i}" for i in range(models)]})
-    for column, number in (("task", TASKS), ("visual_category", CATEGORIES), ("training_dataset", sets), ("family", FAMILIES)):
+    for column, number in (
+        ("task", TASKS),
+        ("visual_category", CATEGORIES),
+        ("training_dataset", sets),
+        ("family", FAMILIES),
+    ):
         codes = np.minimum(rng.geometric(3 / number, models) - 1, number - 1)
         codes[:number] = np.arange(number)[:models]
         rows[column] = [f"{column.replace('_', ' ')} {code}" for code in codes]
@@ -56,7 +68,9 @@ def opened(page: Path) -> tuple[float, float, float]:
         start = time.perf_counter()
         view.goto(f"file://{page}")
         there = time.perf_counter() - start
-        view.wait_for_selector("html[data-ready]:not([data-drawing]), html[data-ready][data-drawing='0']", state="attached")
+        view.wait_for_selector(
+            "html[data-ready]:not([data-drawing]), html[data-ready][data-drawing='0']", state="attached"
+        )
         drawn = time.perf_counter() - start
         view.evaluate("filterdb.everything()")
         view.evaluate("document.querySelector('[data-figure=heatmap] button[data-value=model]').click()")
@@ -85,7 +99,13 @@ if __name__ == "__main__":
         there, drawn, everything = opened(page)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         print("| what | measured |\n|---|---|")
-        print(f"| database | {db.counts['models']:,} models, {db.counts['layers']:,} layers, {db.counts['filters']:,} filters |")
+        print(
+            f"| database | {db.counts['models']:,} models, {db.counts['layers']:,} layers, {db.counts['filters']:,} filters |"
+        )
         print(f"| page made | {seconds:.0f} s ({work:.0f} s of processor time), peak {peak:,.0f} MiB |")
-        print(f"| size | {sum(sizes.values()) / 1e6:.1f} MB: {', '.join(f'{name} {size / 1e6:.1f}' for name, size in sorted(sizes.items()))} |")
-        print(f"| opens | {there:.2f} s loaded, {drawn:.2f} s drawn, {everything:.2f} s with every figure and the models' matrix |")
+        print(
+            f"| size | {sum(sizes.values()) / 1e6:.1f} MB: {', '.join(f'{name} {size / 1e6:.1f}' for name, size in sorted(sizes.items()))} |"
+        )
+        print(
+            f"| opens | {there:.2f} s loaded, {drawn:.2f} s drawn, {everything:.2f} s with every figure and the models' matrix |"
+        )
