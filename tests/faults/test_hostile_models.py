@@ -392,7 +392,8 @@ def test_bombs_are_read_within_bounds(corpus: dict[str, Case], name: str) -> Non
 @pytest.mark.parametrize("name", BOMBS)
 def test_bombs(corpus: dict[str, Case], tmp_path: Path, name: str) -> None:
     """Each alone, through the command."""
-    _report(_judge({name: corpus[name]}, tmp_path, 1, START_SECONDS + SECONDS, MEMORY + START_MEMORY))
+    seconds = (START_SECONDS + SECONDS) * _slowness()
+    _report(_judge({name: corpus[name]}, tmp_path, 1, seconds, MEMORY + START_MEMORY))
 
 
 @pytest.mark.soak
@@ -402,7 +403,7 @@ def test_everything_at_once(corpus: dict[str, Case], tmp_path: Path) -> None:
     assert {name.split("/")[0] for name in corpus} == {*sum(BATCHES, ()), "bomb"}
     bombs = sum(case.bomb for case in corpus.values())
     seconds = START_SECONDS + SECONDS * bombs + 0.2 * len(corpus)
-    _report(_judge(corpus, tmp_path, 2, seconds, 2 * MEMORY + START_MEMORY))
+    _report(_judge(corpus, tmp_path, 2, seconds * _slowness(), 2 * MEMORY + START_MEMORY))
 
 
 LAYER = {
