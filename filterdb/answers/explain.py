@@ -26,11 +26,11 @@ def explain(result: xr.Dataset) -> Answer:
         )
     ]
     layers = [
-        {"layer": layer, "model": model, "group": group, "filters": filters, "share": share}
-        for layer, model, group, filters, share in zip(
+        {"layer": layer, "model": model, "group": group, "filters": filters, "share": share, "without": without}
+        for layer, model, group, filters, share, without in zip(
             *(
                 result[name].values.tolist()
-                for name in ("layer", "layer_model", "layer_side", "layer_count", "layer_share")
+                for name in ("layer", "layer_model", "layer_side", "layer_count", "layer_share", "without_layer")
             ),
             strict=True,
         )
