@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import itertools
 import math
+import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 
@@ -40,8 +42,8 @@ _Z975 = 1.959963984540054
 _ROWS = 128
 """Permutations at a time: what they take stays in the cache, twice as fast as a thousand at once."""
 
-_BATCH = 8_000_000
-"""Numbers that draws of models may take at a time: 64 MB."""
+_BATCH = 500_000
+"""Numbers that draws of models may take at a time, 4 MB: these stay in the cache as well."""
 
 
 def permutations(own: int, other: int, shared: int) -> int:
@@ -172,14 +174,17 @@ def _several(model: np.ndarray) -> bool:
 def _drawn(states: Array, group: np.ndarray, model: np.ndarray, chosen: np.ndarray, draws: int) -> Iterator[Array]:
     """Sums of the chosen groups with models drawn anew, some draws at a time, (some, groups, columns)."""
     some = max(1, min(draws, _BATCH // (len(chosen) * states.shape[1])))
-    weights = _weights(group, model, draws)
+    weights = _weights(states, group, model, draws)
     for start in range(0, draws, some):
         batch = [weights(one, slice(start, start + some)) @ states[group == one] for one in chosen]
         yield np.stack(batch, axis=1)
 
 
-def _weights(group: np.ndarray, model: np.ndarray, draws: int) -> Callable[[int, slice], Array]:
-    """How often each cell of a group is drawn: group and draws → (draws, cells of the group)."""
+def _weights(states: Array, group: np.ndarray, model: np.ndarray, draws: int) -> Callable[[int, slice], Array]:
+    """How often each cell of a group is drawn: group and draws → (draws, cells of the group).
+
+    A group's draws come from what is in it, so that a pair asked alone has the interval that it has among others.
+    """
 
     def times(models: int, *key: int) -> np.ndarray:
         return np.random.default_rng([SEED, *key]).multinomial(models, np.full(models, 1 / models), size=draws)
@@ -188,8 +193,14 @@ def _weights(group: np.ndarray, model: np.ndarray, draws: int) -> Callable[[int,
         _, place = np.unique(model, return_inverse=True)
         of_all = times(int(place.max()) + 1, draws)
         return lambda one, part: of_all[part][:, place[group == one]].astype(np.float64)
-    sizes = np.bincount(group).tolist()
-    each = {one: times(number, draws, one) for one, number in enumerate(sizes) if number}
+    each: dict[int, np.ndarray] = {}
+    seen: Counter[int] = Counter()
+    for one in np.unique(group).tolist():
+        rows = states[group == one]
+        # Which columns there are depends on the other groups, but what they have besides does not.
+        key = zlib.crc32(rows[rows != 0].tobytes())
+        each[one] = times(len(rows), draws, key, seen[key])
+        seen[key] += 1
     return lambda one, part: each[int(one)][part].astype(np.float64)
 
 
