@@ -42,6 +42,12 @@ _Z975 = 1.959963984540054
 _ROWS = 128
 """Permutations at a time: what they take stays in the cache, twice as fast as a thousand at once."""
 
+_UNTHREADED = 250_000
+"""Multiplications of a product up to which OpenBLAS uses one thread (it says 262,144)."""
+
+_FEWEST_ROWS = 4
+"""Of a product: with fewer it costs more to begin them than threads do."""
+
 _BATCH = 500_000
 """Numbers that draws of models may take at a time, 4 MB: these stay in the cache as well."""
 
@@ -75,15 +81,30 @@ def model_floor(
         rows = _in_order(cells[i], cells[j], model, both)
         sides, opposite = _sides(*shape, draws)
         here = states[rows]
+        parts = [slice(start, start + _ROWS) for start in range(0, len(sides), _ROWS)]
         found = np.concatenate(
-            [
-                statistic.pairs(sides[start : start + _ROWS] @ here, opposite[start : start + _ROWS] @ here)
-                for start in range(0, len(sides), _ROWS)
-            ]
+            [statistic.pairs(_product(sides[part], here), _product(opposite[part], here)) for part in parts]
         )
         mean[i, j] = mean[j, i] = found.mean(dtype=np.float64)
         q95[i, j] = q95[j, i] = np.quantile(found, QUANTILE, method="inverted_cdf")
     return Floor(mean, q95), ways
+
+
+def _product(sides: np.ndarray, states: np.ndarray) -> np.ndarray:
+    """`sides @ states`, some rows at a time: small products, for which BLAS starts no threads.
+
+    Each takes microseconds, so that threads would only wait for one another: four times as long on two busy cores.
+    """
+    rows = max(1, _UNTHREADED // states.size)
+    if rows < _FEWEST_ROWS:
+        whole: np.ndarray = sides @ states
+        return whole
+    even = len(sides) // rows * rows
+    found = np.empty((len(sides), states.shape[1]), states.dtype)
+    stacked = sides[:even].reshape(even // rows, rows, len(states))
+    np.matmul(stacked, states, out=found[:even].reshape(even // rows, rows, states.shape[1]))
+    np.matmul(sides[even:], states, out=found[even:])
+    return found
 
 
 def _in_order(left: np.ndarray, right: np.ndarray, model: np.ndarray, both: set[int]) -> np.ndarray:
