@@ -65,7 +65,7 @@ def drift(
     than 20 permutations exist; permutations; verdict: "different", "indistinguishable", "few" (under 1,000 filters in
     a group) or, without any floor and on the diagonal, ""; judged_by: "model", "sampling" or ""; interval (group,
     other, bound), NaN with under 5 models or 1,000 filters in a group. `noise`: None where it takes seconds (up to
-    1,000 groups, 30 for metrics other than kl and psi, and 10 million permutations, such as 10,000 pairs of groups of
+    1,000 groups, 30 for metrics other than kl and psi, and 10 million permutations, such as 6,000 pairs of groups of
     seven models), True in any case, False not at all, a number of permutations and draws of models other than 1,000.
     The same bytes each time.
 

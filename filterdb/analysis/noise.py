@@ -23,6 +23,9 @@ GROUP_LIMIT = 1_000
 PERMUTATION_LIMIT = 10_000_000
 """Unasked, noise is computed of up to so many groups, and up to so many permutations in all: half a minute."""
 
+CELL_COST = 30
+"""So many models of a pair make a permutation cost twice as much."""
+
 PAIR_LIMIT = 20_000
 """Up to so many pairs of groups a caller that asks for few permutations (the page) need not wait long either."""
 
@@ -84,14 +87,15 @@ def wanted(asked: Noise, mode: str, metric: str, models: Array) -> int:
 
 
 def _cost(models: Array) -> int:
-    """Permutations of all pairs of groups of so many models, as if none were in two of them."""
+    """Permutations of all pairs of groups of so many models, as if none were in two of them; of many they count more."""
     sizes, groups = np.unique(models, return_counts=True)
     total = PAIR_COST * len(models) * (len(models) - 1) // 2
     for i, j in itertools.combinations_with_replacement(range(len(sizes)), 2):
         ways = noise.permutations(int(sizes[i]), int(sizes[j]), 0)
         if ways >= noise.ENOUGH_PERMUTATIONS:
             pairs = groups[i] * (groups[j] if i != j else groups[i] - 1) // (1 if i != j else 2)
-            total += min(ways, noise.DRAWS) * int(pairs)
+            together = CELL_COST + int(sizes[i] + sizes[j])
+            total += min(ways, noise.DRAWS) * int(pairs) * together // CELL_COST
     return total
 
 
