@@ -87,7 +87,7 @@ def wanted(asked: Noise, mode: str, metric: str, models: Array) -> int:
 
 
 def _cost(models: Array) -> int:
-    """Permutations of all pairs of groups of so many models, as if none were in two of them; of many they count more."""
+    """Permutations of all pairs of groups of so many models, as if none were in two; those of many count more."""
     sizes, groups = np.unique(models, return_counts=True)
     total = PAIR_COST * len(models) * (len(models) - 1) // 2
     for i, j in itertools.combinations_with_replacement(range(len(sizes)), 2):
