@@ -17,6 +17,9 @@ from filterdb.reduce.basis import projection
 from filterdb.schema import UNKNOWN
 from filterdb.store.database import Database
 
+_PARTS = 1_000
+"""Models or layers left out at a time: 10 MB of histograms for each step."""
+
 
 def explain(
     db: Database, by: Key, a: str, b: str, mode: str = "sound", *, scaled: bool = True, match: str = "family"
@@ -28,7 +31,8 @@ def explain(
     layer_share (layer), model_share (model): a layer's filters pull D by ⟨p − M, r⟩, its share of its group's filters
     times its distance, p, from the middle M = (P+Q)/2 along r = â(log P − log Q), negative in b. Negative: it pulls
     the groups together. They sum to 1 − rest_share, where the rest is what shrinking to π (`paper`: empty bins) takes.
-    without_model (model): D when the model is left out of both groups, by subtraction; NaN if it is all a group has.
+    without_model (model), without_layer (layer): D when the model is left out of both groups, or the layer of its own,
+    by subtraction; NaN if it is all a group has. Basis, weights, range and π stay the snapshot's.
     Matched strata are the labels of the column `match` that both groups have, unknown ones aside: matched_label,
     matched_drift, matched_few (matched), matched_count (matched, side). within_matched: D between the two groups made
     of the matched strata alone, in the same mix on both sides, that of their filters together; left = D −
@@ -70,6 +74,7 @@ def explain(
             "model_share": ("model", np.bincount(model, of_layer)),
             "model_count": (("model", "side"), number),
             "without_model": ("model", _without(groups, layers, side, model)),
+            "without_layer": ("layer", _without(groups, layers, side, np.arange(len(side)))),
             "rest_share": 1 - of_layer.sum(),
             "count": ("side", number.sum(axis=0)),
             **_matched(groups, layers, side, match, total),
@@ -121,11 +126,18 @@ def _between(groups: Groups, counts: np.ndarray) -> np.ndarray:
     return np.where(counts.any(axis=(-2, -1)).all(axis=-1), np.maximum(found, 0.0), np.nan)
 
 
-def _without(groups: Groups, layers: np.ndarray, side: np.ndarray, model: np.ndarray) -> np.ndarray:
-    """D without each model, (models,): both groups' histograms less what the model has in them."""
-    own = np.zeros((model.max() + 1, 2, *layers.shape[1:]), layers.dtype)
-    np.add.at(own, (model, side), layers)
-    return _between(groups, groups.counts - own)
+def _without(groups: Groups, layers: np.ndarray, side: np.ndarray, part: np.ndarray) -> np.ndarray:
+    """D without each part, a number for each layer, (parts,): both groups' histograms less what the part has in them.
+
+    Some parts at a time, so that memory does not grow with them.
+    """
+    found = np.empty(part.max() + 1)
+    for start in range(0, len(found), _PARTS):
+        some = (part >= start) & (part < start + _PARTS)
+        own = np.zeros((min(_PARTS, len(found) - start), 2, *layers.shape[1:]), layers.dtype)
+        np.add.at(own, (part[some] - start, side[some]), layers[some])
+        found[start : start + _PARTS] = _between(groups, groups.counts - own)
+    return found
 
 
 def _matched(groups: Groups, layers: np.ndarray, side: np.ndarray, match: str, total: float) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -16,11 +17,20 @@ from filterdb.numerics.sampling import Floor, SamplingFloor
 Array = np.ndarray
 
 FEW = 1_000
-"""Groups with fewer filters are flagged: their drift has no verdict."""
+"""Groups with fewer filters are flagged: their drift has no verdict and no interval."""
 
 GROUP_LIMIT = 1_000
+PERMUTATION_LIMIT = 10_000_000
+"""Unasked, noise is computed of up to so many groups, and up to so many permutations in all: half a minute."""
+
+CELL_COST = 30
+"""So many models of a pair make a permutation cost twice as much."""
+
 PAIR_LIMIT = 20_000
-"""Unasked, noise is computed of up to so many groups, and up to so many pairs of groups whose models are permuted."""
+"""Up to so many pairs of groups a caller that asks for few permutations (the page) need not wait long either."""
+
+PAIR_COST = 10
+"""What a pair without permutations costs, in permutations."""
 
 SLOW_LIMIT = 30
 """Unasked, of up to so many groups for metrics other than kl and psi: a pair takes them fifty times as long."""
@@ -72,10 +82,21 @@ def wanted(asked: Noise, mode: str, metric: str, models: Array) -> int:
         return 0
     if asked is not None:
         return noise.DRAWS if asked is True else asked
-    # What has one model is permuted in too few ways to take any time.
-    several = int((models > 1).sum())
     limit = GROUP_LIMIT if metric in {"kl", "psi"} else SLOW_LIMIT
-    return noise.DRAWS if len(models) <= limit and several * (several - 1) // 2 <= PAIR_LIMIT else 0
+    return noise.DRAWS if len(models) <= limit and _cost(models) <= PERMUTATION_LIMIT else 0
+
+
+def _cost(models: Array) -> int:
+    """Permutations of all pairs of groups of so many models, as if none were in two; those of many count more."""
+    sizes, groups = np.unique(models, return_counts=True)
+    total = PAIR_COST * len(models) * (len(models) - 1) // 2
+    for i, j in itertools.combinations_with_replacement(range(len(sizes)), 2):
+        ways = noise.permutations(int(sizes[i]), int(sizes[j]), 0)
+        if ways >= noise.ENOUGH_PERMUTATIONS:
+            pairs = groups[i] * (groups[j] if i != j else groups[i] - 1) // (1 if i != j else 2)
+            together = CELL_COST + int(sizes[i] + sizes[j])
+            total += min(ways, noise.DRAWS) * int(pairs) * together // CELL_COST
+    return total
 
 
 def statistic(metric: str, counts: Array, whole: Array, weights: Array, width: float) -> Statistic:
@@ -122,9 +143,12 @@ def _judge(drift: Array, found: Cells, of_cells: Statistic, floor: Floor, number
     by_models = np.isfinite(model_floor.q95)
     limit = np.where(by_models, model_floor.q95, floor.q95)
     few = number < FEW
+    few = few[:, None] | few
+    # Below, D does not grow with the square of a difference, as the interval takes for granted (docs/noise.md).
+    interval[few] = np.nan
     verdict = np.where(drift > limit * (1 + TIE), DIFFERENT, INDISTINGUISHABLE)
     verdict[np.isnan(limit)] = ""
-    verdict[few[:, None] | few] = TOO_FEW
+    verdict[few] = TOO_FEW
     judged_by = np.where(by_models, "model", np.where(np.isnan(limit), "", "sampling"))
     np.fill_diagonal(verdict, "")
     return Judged(floor, model_floor, permutations, interval, verdict, judged_by)

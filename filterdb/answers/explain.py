@@ -25,15 +25,11 @@ def explain(result: xr.Dataset) -> Answer:
             strict=True,
         )
     ]
+    of_layers = ("layer", "layer_model", "layer_side", "layer_count", "layer_share", "without_layer")
+    names = ("layer", "model", "group", "filters", "share", "without")
     layers = [
-        {"layer": layer, "model": model, "group": group, "filters": filters, "share": share}
-        for layer, model, group, filters, share in zip(
-            *(
-                result[name].values.tolist()
-                for name in ("layer", "layer_model", "layer_side", "layer_count", "layer_share")
-            ),
-            strict=True,
-        )
+        dict(zip(names, row, strict=True))
+        for row in zip(*(result[name].values.tolist() for name in of_layers), strict=True)
     ]
     matched = [
         {"label": label, "drift": inside, "filters": filters, "few": few}

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import itertools
 import math
+import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 
@@ -40,8 +42,14 @@ _Z975 = 1.959963984540054
 _ROWS = 128
 """Permutations at a time: what they take stays in the cache, twice as fast as a thousand at once."""
 
-_BATCH = 8_000_000
-"""Numbers that draws of models may take at a time: 64 MB."""
+_UNTHREADED = 250_000
+"""Multiplications of a product up to which OpenBLAS uses one thread (it says 262,144)."""
+
+_FEWEST_ROWS = 4
+"""Of a product: with fewer it costs more to begin them than threads do."""
+
+_BATCH = 500_000
+"""Numbers that draws of models may take at a time, 4 MB: these stay in the cache as well."""
 
 
 def permutations(own: int, other: int, shared: int) -> int:
@@ -73,15 +81,30 @@ def model_floor(
         rows = _in_order(cells[i], cells[j], model, both)
         sides, opposite = _sides(*shape, draws)
         here = states[rows]
+        parts = [slice(start, start + _ROWS) for start in range(0, len(sides), _ROWS)]
         found = np.concatenate(
-            [
-                statistic.pairs(sides[start : start + _ROWS] @ here, opposite[start : start + _ROWS] @ here)
-                for start in range(0, len(sides), _ROWS)
-            ]
+            [statistic.pairs(_product(sides[part], here), _product(opposite[part], here)) for part in parts]
         )
         mean[i, j] = mean[j, i] = found.mean(dtype=np.float64)
         q95[i, j] = q95[j, i] = np.quantile(found, QUANTILE, method="inverted_cdf")
     return Floor(mean, q95), ways
+
+
+def _product(sides: np.ndarray, states: np.ndarray) -> np.ndarray:
+    """`sides @ states`, some rows at a time: small products, for which BLAS starts no threads.
+
+    Each takes microseconds, so that threads would only wait for one another: four times as long on two busy cores.
+    """
+    rows = max(1, _UNTHREADED // states.size)
+    if rows < _FEWEST_ROWS:
+        whole: np.ndarray = sides @ states
+        return whole
+    even = len(sides) // rows * rows
+    found = np.empty((len(sides), states.shape[1]), states.dtype)
+    stacked = sides[:even].reshape(even // rows, rows, len(states))
+    np.matmul(stacked, states, out=found[:even].reshape(even // rows, rows, states.shape[1]))
+    np.matmul(sides[even:], states, out=found[even:])
+    return found
 
 
 def _in_order(left: np.ndarray, right: np.ndarray, model: np.ndarray, both: set[int]) -> np.ndarray:
@@ -172,14 +195,17 @@ def _several(model: np.ndarray) -> bool:
 def _drawn(states: Array, group: np.ndarray, model: np.ndarray, chosen: np.ndarray, draws: int) -> Iterator[Array]:
     """Sums of the chosen groups with models drawn anew, some draws at a time, (some, groups, columns)."""
     some = max(1, min(draws, _BATCH // (len(chosen) * states.shape[1])))
-    weights = _weights(group, model, draws)
+    weights = _weights(states, group, model, draws)
     for start in range(0, draws, some):
         batch = [weights(one, slice(start, start + some)) @ states[group == one] for one in chosen]
         yield np.stack(batch, axis=1)
 
 
-def _weights(group: np.ndarray, model: np.ndarray, draws: int) -> Callable[[int, slice], Array]:
-    """How often each cell of a group is drawn: group and draws → (draws, cells of the group)."""
+def _weights(states: Array, group: np.ndarray, model: np.ndarray, draws: int) -> Callable[[int, slice], Array]:
+    """How often each cell of a group is drawn: group and draws → (draws, cells of the group).
+
+    A group's draws come from what is in it, so that a pair asked alone has the interval that it has among others.
+    """
 
     def times(models: int, *key: int) -> np.ndarray:
         return np.random.default_rng([SEED, *key]).multinomial(models, np.full(models, 1 / models), size=draws)
@@ -188,8 +214,14 @@ def _weights(group: np.ndarray, model: np.ndarray, draws: int) -> Callable[[int,
         _, place = np.unique(model, return_inverse=True)
         of_all = times(int(place.max()) + 1, draws)
         return lambda one, part: of_all[part][:, place[group == one]].astype(np.float64)
-    sizes = np.bincount(group).tolist()
-    each = {one: times(number, draws, one) for one, number in enumerate(sizes) if number}
+    each: dict[int, np.ndarray] = {}
+    seen: Counter[int] = Counter()
+    for one in np.unique(group).tolist():
+        rows = states[group == one]
+        # Which columns there are depends on the other groups, but what they have besides does not.
+        key = zlib.crc32(rows[rows != 0].tobytes())
+        each[one] = times(len(rows), draws, key, seen[key])
+        seen[key] += 1
     return lambda one, part: each[int(one)][part].astype(np.float64)
 
 

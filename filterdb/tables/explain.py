@@ -19,9 +19,9 @@ def explain(answer: Answer) -> None:
     _table(
         ["model", f"filters in {a}", f"in {b}", "share", "D without it"], models[:SHOWN], _some("models", len(models))
     )
-    names = ("layer", "group", "filters", "share")
+    names = ("layer", "group", "filters", "share", "without")
     layers = [[row[name] for name in names] for row in answer["by_layer"]]
-    _table(names, layers[:SHOWN], _some("layers", len(layers)))
+    _table([*names[:-1], "D without it"], layers[:SHOWN], _some("layers", len(layers)))
     if answer["matched"]:
         rows = [
             [row["label"] + (" (few)" if row["few"] else ""), *row["filters"], row["drift"]]

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import entropy, poisson
 
+from filterdb.analysis.noise import FEW
 from filterdb.numerics import sampling
 from filterdb.numerics.histogram import sound_probabilities
 from filterdb.numerics.sampling import SamplingFloor
@@ -34,6 +35,17 @@ def test_equals_multinomial_draws(n: int, m: int) -> None:
     floor = SamplingFloor(WHOLE, WEIGHTS).between(one, other[None])
     assert floor.mean[0] == pytest.approx(expected.mean(), rel=0.015 if n > 10 else 0.03)
     assert floor.q95[0] == pytest.approx(np.quantile(expected, 0.95), rel=0.03 if n > 10 else 0.06)
+
+
+@pytest.mark.parametrize(("n", "m", "off"), [(1, 1, 0.2), (2, 2, 0.1), (3, 3, 0.08), (5, 5, 0.05)])
+def test_below_ten_filters_it_is_low(n: int, m: int, off: float) -> None:
+    """By as much as docs/noise.md says: bins are no longer rare events. Such groups have no verdict."""
+    rng = np.random.default_rng(1)
+    one, other = (rng.multinomial(size, P) for size in (n, m))
+    expected = drawn(n, m, (one + other) / (n + m))
+    floor = SamplingFloor(WHOLE, WEIGHTS).between(one, other[None])
+    assert 1 - off < floor.mean[0] / expected.mean() < 1.02
+    assert n < FEW
 
 
 def test_bins_that_no_group_has_filters_in_count_as_well() -> None:
