@@ -27,7 +27,8 @@ function facts(data, i, j) {
   const floor = data.matrix(byModel ? "model_floor_q95" : "floor_q95", i, j);
   if (Number.isFinite(floor)) found.push(`by chance up to ${digits(floor)} (${byModel ? "models swapped" : "filters drawn again"})`);
   const low = data.matrix("low", i, j), high = data.matrix("high", i, j);
-  if (Number.isFinite(low)) found.push(`interval ${digits(low)} … ${digits(high)}`);
+  if (Number.isFinite(low)) found.push(`95 % interval ${digits(low)} … ${digits(high)}, noise taken out`);
+  else if (data.low) found.push("no interval: too few models");
   const verdict = data.verdictOf(i, j);
   if (verdict) found.push(SAID[verdict]);
   return found;
@@ -149,6 +150,10 @@ function paint(context, data, places, cell, side) {
     context.fillRect(b * cell, a * cell, cell - (cell > 12 ? 1 : 0), cell - (cell > 12 ? 1 : 0));
     const verdict = data.verdictOf(i, j);
     if (cell >= 8 && verdict && verdict !== "different") hatch(context, b * cell, a * cell, cell, verdict === "few");
+    if (cell >= 33) { // the value stands there: no hatching behind it
+      context.fillStyle = css([red, green, blue]);
+      context.fillRect(b * cell + 2, a * cell + cell / 2 - 8, cell - 5, 16);
+    }
   }));
   if (!image) return;
   const plain = document.createElement("canvas");
