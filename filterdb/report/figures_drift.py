@@ -54,7 +54,8 @@ def _matrix(result: xr.Dataset, order: np.ndarray, borders: list[float]) -> Figu
     figure = canvas(side + 1.2, side)
     axes = figure.subplots()
     largest = float(np.nanmax(values, initial=0.0)) or 1.0
-    image = axes.imshow(values, cmap="cividis", norm=PowerNorm(0.5, 0.0, largest))
+    # "none": where the file can hold it, a matrix stands in it cell by cell, not as drawn.
+    image = axes.imshow(values, cmap="cividis", norm=PowerNorm(0.5, 0.0, largest), interpolation="none")
     axes.spines[:].set_visible(False)
     if legible(number):
         axes.set_xticks(range(number), groups, rotation=55, ha="right", rotation_mode="anchor", fontsize=8)
@@ -117,7 +118,7 @@ def pair(result: xr.Dataset, a: str, b: str) -> Figure:
     figure = canvas(9.0, 6.2)
     titles = [f"c{i}: {share:.0%} of D" for i, share in enumerate(shares)]
     panels = Panels(figure, _extent((p + q).sum(axis=0), edges), 1.2, titles)
-    styles = (
+    styles: tuple[dict[str, Any], ...] = (
         {"facecolor": COLOURS[0], "alpha": 0.45},
         {"facecolor": "none", "edgecolor": COLOURS[1], "linewidth": 1.4},
     )

@@ -102,6 +102,8 @@ def _tables(found: Results) -> Iterator[tuple[str, pd.DataFrame, bool]]:
         yield f"drift_{by}", sheets.matrix(result), True
         yield f"pairs_{by}", long, len(long) <= sheets.LONG
         yield f"histograms_{by}", sheets.histograms(result), True
+        if "per_component" in result:
+            yield f"components_{by}", sheets.box_rows(boxes.by_component(result)), True
     if found.series is not None:
         yield "series", sheets.checkpoints(found.series), True
         yield "retrainings", sheets.retrainings(found.series), True

@@ -62,8 +62,8 @@ def page_db(tmp_path_factory: pytest.TempPathFactory) -> fdb.Database:
                 "task": task,
                 "training_dataset": ("photos", "scans")[number % 2],
                 "family": ("ResNet", "VGG")[number // 3 % 2],
-                "training": "run" if number % 3 == 0 else "",
-                "epoch": number if number % 3 == 0 else "",
+                "architecture": "net" if number % 6 == 0 else f"net {number}",
+                "epoch": number if number % 6 == 0 else "",
             }
         )
     for number, name in enumerate(HOSTILE):

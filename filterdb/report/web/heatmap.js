@@ -9,7 +9,7 @@ const SAID = {
 
 function decoded(data) {
   if (data.matrix) return data;
-  const names = ["drift", "floor", "floor_q95", "model_floor", "model_floor_q95", "low", "high", "verdict", "judged", "probabilities", "counts", "few", "models"];
+  const names = ["drift", "floor_q95", "model_floor_q95", "low", "high", "verdict", "judged", "probabilities", "counts", "few", "models"];
   for (const name of names) data[name] = unpack(data[name]);
   data.n = data.groups.length;
   data.matrix = (name, i, j) => (i === j || !data[name] ? NaN : data[name][triangle(i, j, data.n)]);
@@ -28,7 +28,7 @@ function facts(data, i, j) {
   if (Number.isFinite(floor)) found.push(`by chance up to ${digits(floor)} (${byModel ? "models swapped" : "filters drawn again"})`);
   const low = data.matrix("low", i, j), high = data.matrix("high", i, j);
   if (Number.isFinite(low)) found.push(`95 % interval ${digits(low)} … ${digits(high)}, noise taken out`);
-  else if (data.low) found.push("no interval: too few models");
+  else if (data.bounded && data.by !== "model") found.push("no interval: too few models");
   const verdict = data.verdictOf(i, j);
   if (verdict) found.push(SAID[verdict]);
   return found;
@@ -103,8 +103,9 @@ function heatmap(node, data, { order, search, pick }) {
       cursor.setAttribute("y", a * cell);
       cursor.setAttribute("visibility", "visible");
       const said = facts(data, places[a], places[b]);
-      const box = frame.getBoundingClientRect();
-      showTip(said, x ?? box.left + left + (b + 1) * cell, y ?? box.top + (a + 1) * cell);
+      const place = () => { const box = frame.getBoundingClientRect(); showTip(said, box.left + left + (b + 1) * cell, box.top + (a + 1) * cell); };
+      if (x === undefined) place(); else showTip(said, x, y);
+      tip.place = x === undefined ? place : null;
       return said;
     };
     const leave = () => { hideTip(); cursor.setAttribute("visibility", "hidden"); };
