@@ -44,7 +44,8 @@ class Panels:
         x, y = self._corner(panel)
         across = np.repeat(x + self._right(edges[first : last + 1]), 2)
         up = y + base + np.concatenate([[0.0], np.repeat(heights[first:last], 2), [0.0]])
-        self.axes.add_patch(Polygon(np.column_stack([across, up]), closed=True, **style))
+        # Not add_patch, which looks for the limits anew each time; they are fixed here.
+        self.axes.add_artist(Polygon(np.column_stack([across, up]), closed=True, **style))
 
     def labels(self, labels: list[str]) -> None:
         """Names of the base lines 0, 1, 2 … beside the pictures on the left."""

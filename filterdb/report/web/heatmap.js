@@ -79,7 +79,7 @@ function heatmap(node, data, { order, search, pick }) {
       places.forEach((i, a) => places.forEach((j, b) => {
         if (i === j) return;
         const value = data.matrix("drift", i, j);
-        over.append(svg("text", { x: left + cell * (b + 0.5), y: cell * (a + 0.5) + 4, class: `value ${Math.sqrt(value / data.largest) > 0.55 ? "on-light" : "on-dark"}` }, digits(value, 2)));
+        over.append(svg("text", { x: left + cell * (b + 0.5), y: cell * (a + 0.5) + 4, class: `value ${Math.sqrt(value / data.largest) > 0.48 ? "on-light" : "on-dark"}` }, digits(value, 2)));
       }));
     }
     if (label) {
