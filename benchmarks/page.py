@@ -98,14 +98,10 @@ if __name__ == "__main__":
                 sizes[part] = sizes.get(part, 0) + file.stat().st_size
         there, drawn, everything = opened(page)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        counts = ", ".join(f"{number:,} {name}" for name, number in db.counts.items())
+        parts = ", ".join(f"{name} {size / 1e6:.1f}" for name, size in sorted(sizes.items()))
         print("| what | measured |\n|---|---|")
-        print(
-            f"| database | {db.counts['models']:,} models, {db.counts['layers']:,} layers, {db.counts['filters']:,} filters |"
-        )
+        print(f"| database | {counts} |")
         print(f"| page made | {seconds:.0f} s ({work:.0f} s of processor time), peak {peak:,.0f} MiB |")
-        print(
-            f"| size | {sum(sizes.values()) / 1e6:.1f} MB: {', '.join(f'{name} {size / 1e6:.1f}' for name, size in sorted(sizes.items()))} |"
-        )
-        print(
-            f"| opens | {there:.2f} s loaded, {drawn:.2f} s drawn, {everything:.2f} s with every figure and the models' matrix |"
-        )
+        print(f"| size | {sum(sizes.values()) / 1e6:.1f} MB: {parts} |")
+        print(f"| opens | {there:.2f} s loaded, {drawn:.2f} s drawn, {everything:.2f} s with every figure |")

@@ -132,7 +132,13 @@ def degeneration(db: Database, mode: str, as_json: bool) -> None:
     required=True,
     help="Folder of the page, or a URL such as s3://bucket/report.",
 )
-def report(db: Database, output: str, mode: str, as_json: bool) -> None:
-    """The page with figures and tables."""
-    page = fdb.report(db, output, mode=mode)
+@click.option(
+    "--densities/--no-densities",
+    default=None,
+    help="Bivariate densities of all pairs of components, which take a pass over the filters.  "
+    "[default: up to 50 million filters]",
+)
+def report(db: Database, output: str, mode: str, densities: bool | None, as_json: bool) -> None:
+    """The page, every figure as SVG and PNG, every table as CSV and Parquet."""
+    page = fdb.report(db, output, mode=mode, densities=densities)
     answer_with({**answers.head(db), "page": str(page)}, as_json, tables.reported)

@@ -104,15 +104,16 @@ def _drift(found: Results, result: xr.Dataset) -> dict[str, Any]:
         "components": _boxes(boxes.by_component(result)) if "per_component" in result else [],
         "farthest": farthest(result),
     }
-    for name in ("drift", "floor", "floor_q95", "model_floor", "model_floor_q95"):
-        if name in result:
+    for name in ("drift", "floor_q95", "model_floor_q95"):
+        if name in result and np.isfinite(result[name].values).any():
             data[name] = pack(boxes.pairs(result[name].values))
     if "verdict" in result:
         verdicts = boxes.pairs(result["verdict"].values.astype(str))
         data["verdict"] = pack(np.select([verdicts == one for one in KNOWN_VERDICTS], [0, 1, 2], 255).astype(np.uint8))
     if "judged_by" in result:
         data["judged"] = pack(boxes.pairs(result["judged_by"].values.astype(str)) == "model")
-    if "interval" in result:
+    data["bounded"] = "interval" in result
+    if "interval" in result and np.isfinite(result["interval"].values).any():
         data["low"], data["high"] = (pack(boxes.pairs(result["interval"].values[..., bound])) for bound in (0, 1))
     place = {str(label): i for i, label in enumerate(result["group"].values)}
     index, _ = _models(found)

@@ -45,21 +45,20 @@ def corner(results: dict[tuple[int, int], xr.Dataset]) -> Figure:
     """The bivariate densities of all filters, a small picture for each pair of components: (first, second) → result."""
     size = max(second for _, second in results)
     figure = canvas(1.05 * size + 0.4, 1.05 * size + 0.4)
-    grid: Any = figure.subplots(size, size, squeeze=False)
-    for axes in grid.flat:
-        axes.set_axis_off()
-    counts = {pair: result["counts"].values.sum(axis=0) for pair, result in results.items()}
-    for (first, second), values in counts.items():
-        edges = results[first, second]["bin_edges"].values
-        axes = grid[second - 1, first]
-        axes.set_axis_on()
-        _plane(axes, values, edges, _window(values, edges))
-        axes.set_xticks([])
-        axes.set_yticks([])
-        if second == size:
-            axes.set_xlabel(f"c{first}", fontsize=8)
-        if first == 0:
-            axes.set_ylabel(f"c{second}", fontsize=8)
+    axes: Any = figure.subplots()  # one for all: as many as there are pairs take seconds
+    for (first, second), result in results.items():
+        counts = result["counts"].values.sum(axis=0)
+        low, high = extent(counts)
+        image = np.log1p(counts[low:high, low:high].T)
+        # Rows run from c1 above to the last component below.
+        place = (first, first + 0.95, size - second, size - second + 0.95)
+        axes.imshow(image, origin="lower", extent=place, cmap="cividis", interpolation="nearest")
+    axes.set_xlim(0, size)
+    axes.set_ylim(0, size)
+    axes.set_xticks(np.arange(size) + 0.475, [f"c{i}" for i in range(size)], fontsize=8)
+    axes.set_yticks(np.arange(size) + 0.475, [f"c{size - i}" for i in range(size)], fontsize=8)
+    axes.tick_params(left=False, bottom=False)
+    axes.spines[:].set_visible(False)
     return figure
 
 

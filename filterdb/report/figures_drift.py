@@ -9,6 +9,7 @@ import xarray as xr
 
 from filterdb.report import boxes
 from filterdb.report.drawing import COLOURS, canvas, drawn, legible, short, visible
+from filterdb.report.panels import Panels
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -53,7 +54,8 @@ def _matrix(result: xr.Dataset, order: np.ndarray, borders: list[float]) -> Figu
     figure = canvas(side + 1.2, side)
     axes = figure.subplots()
     largest = float(np.nanmax(values, initial=0.0)) or 1.0
-    image = axes.imshow(values, cmap="cividis", norm=PowerNorm(0.5, 0.0, largest))
+    # "none": where the file can hold it, a matrix stands in it cell by cell, not as drawn.
+    image = axes.imshow(values, cmap="cividis", norm=PowerNorm(0.5, 0.0, largest), interpolation="none")
     axes.spines[:].set_visible(False)
     if legible(number):
         axes.set_xticks(range(number), groups, rotation=55, ha="right", rotation_mode="anchor", fontsize=8)
@@ -83,29 +85,17 @@ def _matrix(result: xr.Dataset, order: np.ndarray, borders: list[float]) -> Figu
 @drawn
 def ridges(result: xr.Dataset, groups: int = RIDGES) -> Figure:
     """Distributions of the nine coefficients, a ridge for each of the largest groups (P1 fig. 3)."""
-    from matplotlib.collections import PolyCollection
-
     shown = np.sort(np.argsort(-result["count"].values, kind="stable")[:groups])
     edges = result["bin_edges"].values
-    around = np.concatenate([edges[:1], (edges[1:] + edges[:-1]) / 2, edges[-1:]])
     density = result["probabilities"].values[shown] / np.diff(edges)
-    low, high = _extent(density.sum(axis=(0, 1)), edges)
-    labels = [short(label, 24) for label in result["group"].values[shown]]
+    titles = [f"c{i} ({weight:.0%} of the variance)" for i, weight in enumerate(result["weights"].values)]
     figure = canvas(10.0, 3 * (0.7 + 0.26 * len(shown)))
-    for i, axes in enumerate(figure.subplots(3, 3, sharex=True, sharey=True).flat):
+    panels = Panels(figure, _extent(density.sum(axis=(0, 1)), edges), len(shown) + 0.7, titles)
+    for i in range(len(titles)):
         top = density[:, i].max() or 1.0
-        hills = [
-            np.column_stack([around, base + 1.5 * np.concatenate([[0], one, [0]]) / top])
-            for base, one in zip(range(len(shown))[::-1], density[:, i], strict=True)
-        ]
-        axes.add_collection(PolyCollection(hills, facecolor="#0072b28c", edgecolor="#083a5c", linewidth=0.7))
-        axes.set_title(f"c{i} ({result['weights'].values[i]:.0%} of the variance)", fontsize=8, loc="left")
-        axes.set_yticks(range(len(shown))[::-1], labels, fontsize=7)
-        axes.tick_params(left=False)
-        axes.spines["left"].set_visible(False)
-        axes.set_xlim(low, high)
-        axes.set_ylim(-0.1, len(shown) + 0.6)
-    figure.supxlabel("coefficient", fontsize=9)
+        for base, one in zip(range(len(shown))[::-1], density[:, i], strict=True):
+            panels.hill(i, edges, 1.5 * one / top, base, facecolor="#0072b28c", edgecolor="#083a5c", linewidth=0.7)
+    panels.labels([short(label, 24) for label in result["group"].values[shown]][::-1])
     return figure
 
 
@@ -119,18 +109,25 @@ def _extent(mass: np.ndarray, edges: np.ndarray, share: float = 5e-4) -> tuple[f
 @drawn
 def pair(result: xr.Dataset, a: str, b: str) -> Figure:
     """The nine overlaid histograms of two groups of a `drift` result, and each component's share of their drift."""
+    from matplotlib.patches import Patch
+
     edges = result["bin_edges"].values
     p, q = (result["probabilities"].sel(group=label).values for label in (a, b))
-    low, high = _extent((p + q).sum(axis=0), edges)
     parts = result["weights"].values * ((p - q) * np.log(p / q)).sum(axis=1)
+    shares = parts / (parts.sum() or 1.0)
     figure = canvas(9.0, 6.2)
-    for i, axes in enumerate(figure.subplots(3, 3, sharex=True).flat):
-        axes.stairs(p[i], edges, fill=True, color=COLOURS[0], alpha=0.45, label=short(a))
-        axes.stairs(q[i], edges, color=COLOURS[1], linewidth=1.4, label=short(b))
-        axes.set_title(f"c{i}: {parts[i] / (parts.sum() or 1.0):.0%} of D", fontsize=9, loc="left")
-        axes.set_xlim(low, high)
-        axes.set_yticks([])
-    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside upper right", ncols=2, frameon=False)
+    titles = [f"c{i}: {share:.0%} of D" for i, share in enumerate(shares)]
+    panels = Panels(figure, _extent((p + q).sum(axis=0), edges), 1.2, titles)
+    styles: tuple[dict[str, Any], ...] = (
+        {"facecolor": COLOURS[0], "alpha": 0.45},
+        {"facecolor": "none", "edgecolor": COLOURS[1], "linewidth": 1.4},
+    )
+    for i, both in enumerate(zip(p, q, strict=True)):
+        top = max(one.max() for one in both) or 1.0
+        for one, style in zip(both, styles, strict=True):
+            panels.hill(i, edges, one / top, 0.0, **style)
+    keys = [Patch(label=short(label), **style) for label, style in zip((a, b), styles, strict=True)]
+    figure.legend(handles=keys, loc="outside upper right", ncols=2, frameon=False)
     return figure
 
 

@@ -15,6 +15,7 @@ from filterdb.analysis.pca import pca
 from filterdb.analysis.series import series
 from filterdb.analysis.surveys import filter_scale, statistics
 from filterdb.errors import InputError
+from filterdb.reduce.basis import projection
 from filterdb.report.leaving import Leaving, without_models
 from filterdb.report.planes import Planes, affordable, fits, planes
 from filterdb.schema import UNKNOWN, WEIGHTS
@@ -57,6 +58,7 @@ class Results:
 
 def gather(db: Database, mode: str, densities: bool | None = None) -> Results:
     """All results of a view's layers; `densities`: None where the pass that they need is affordable."""
+    db, _ = projection(db, mode)  # the snapshot that has the basis, once for all: each analysis would look for it
     notes = {}
     drifts = {}
     for by in GROUPINGS:

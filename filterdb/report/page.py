@@ -17,7 +17,7 @@ from filterdb.analysis.rules import Rules
 from filterdb.errors import InputError, MissingExtraError
 from filterdb.report import boxes, data, drawing, figures, payload, sheets
 from filterdb.report.gather import GROUPINGS, Results, gather
-from filterdb.report.standout import standing_out
+from filterdb.report.standout import farthest, standing_out
 from filterdb.schema import REJECTED, UNKNOWN
 from filterdb.store.database import Database
 from filterdb.store.files import Files
@@ -65,6 +65,10 @@ def _pictures(found: Results) -> Pictures:
         yield f"drift_{by}", lambda result=result: figures.heatmap(result)  # type: ignore[misc]
         yield f"ridges_{by}", lambda result=result: figures.ridges(result)  # type: ignore[misc]
         yield f"components_{by}", lambda result=result: figures.per_component(result)  # type: ignore[misc]
+        two = farthest(result)
+        if two is not None:
+            a, b = (str(result["group"].values[i]) for i in two)
+            yield f"pair_{by}", lambda result=result, a=a, b=b: figures.pair(result, a, b)  # type: ignore[misc]
     if found.drifts:
         yield "groupings", lambda: figures.groupings(found.drifts)
     family = _families(found)
@@ -98,6 +102,8 @@ def _tables(found: Results) -> Iterator[tuple[str, pd.DataFrame, bool]]:
         yield f"drift_{by}", sheets.matrix(result), True
         yield f"pairs_{by}", long, len(long) <= sheets.LONG
         yield f"histograms_{by}", sheets.histograms(result), True
+        if "per_component" in result:
+            yield f"components_{by}", sheets.box_rows(boxes.by_component(result)), True
     if found.series is not None:
         yield "series", sheets.checkpoints(found.series), True
         yield "retrainings", sheets.retrainings(found.series), True
@@ -154,6 +160,7 @@ def _html(found: Results) -> bytes:
         kinds=["csv", *(["parquet"] if find_spec("pyarrow") is not None else [])],
         first=next(iter(found.drifts), ""),
         drifts=list(found.drifts),
+        farthest=[by for by, result in found.drifts.items() if farthest(result) is not None],
         judged=any("verdict" in result for result in found.drifts.values()),
         families=_families(found) is not None,
         notes=[(by, why) for by, why in found.notes.items() if by in GROUPINGS],

@@ -14,10 +14,13 @@ from filterdb.report.boxes import Box, pairs
 from filterdb.store.database import Database
 
 LONG = 30_000
-"""Rows up to which a table of pairs is also written as CSV."""
+"""Rows up to which a table of pairs is also written as CSV; a longer one has single precision in Parquet."""
 
 WIDE = 200
-"""Groups from which on the numbers of a matrix in CSV have nine digits."""
+"""Groups from which on a matrix is CSV only, of four digits: as pairs it is in Parquet, in a fraction of the room."""
+
+MANY, DIGITS = 1_000, {"wide": "%.4g", "many": "%.9g"}
+"""Rows from which on the numbers of CSV have nine digits."""
 
 PAIR_FACTS = ("drift", "floor", "floor_q95", "model_floor", "model_floor_q95", "verdict", "judged_by")
 MODEL_FACTS = (
@@ -31,7 +34,7 @@ LAYER_FACTS = ("filters", "conv_depth", "conv_depth_norm", "sparsity", "variance
 def files(name: str, table: pd.DataFrame, *, csv: bool = True) -> dict[str, bytes]:
     """A table's files below `tables`."""
     found = {f"tables/{name}.csv": to_csv(table)} if csv else {}
-    if find_spec("pyarrow") is not None:
+    if find_spec("pyarrow") is not None and table.shape[1] <= WIDE:
         found[f"tables/{name}.parquet"] = to_parquet(table)
     return found
 
@@ -43,7 +46,7 @@ def to_csv(table: pd.DataFrame) -> bytes:
     for i, dtype in enumerate(table.dtypes):
         if not pd.api.types.is_numeric_dtype(dtype):
             safe.isetitem(i, [_inert(value) for value in table.iloc[:, i]])
-    digits = "%.9g" if table.shape[1] > WIDE else None
+    digits = DIGITS["wide"] if table.shape[1] > WIDE else DIGITS["many"] if len(table) > MANY else None
     return safe.to_csv(index=False, float_format=digits, lineterminator="\n").encode("utf-8", "replace")
 
 
@@ -54,13 +57,20 @@ def _inert(value: Any) -> Any:
 def to_parquet(table: pd.DataFrame) -> bytes:
     """Parquet, names as they are."""
     buffer = io.BytesIO()
-    texts = {name: table[name].map(_valid) for name in table.columns if not pd.api.types.is_numeric_dtype(table[name])}
-    table.assign(**texts).to_parquet(buffer, index=False, engine="pyarrow", compression="zstd")
+    texts = {name: _valid(table[name]) for name in table.columns if not pd.api.types.is_numeric_dtype(table[name])}
+    floats = [name for name in table.columns if pd.api.types.is_float_dtype(table[name])]
+    short = {name: table[name].astype(np.float32) for name in floats} if len(table) > LONG else {}
+    table.assign(**texts, **short).to_parquet(
+        buffer, index=False, engine="pyarrow", compression="zstd",
+        use_dictionary=[name for name in table.columns if name not in floats], use_byte_stream_split=floats,
+    )  # fmt: skip
     return buffer.getvalue()
 
 
-def _valid(value: Any) -> str:
-    return str(value).encode("utf-8", "replace").decode()
+def _valid(texts: pd.Series[Any]) -> np.ndarray:
+    """Each text as UTF-8 can hold it; names come back many times over in a table of pairs."""
+    codes, found = pd.factorize(texts, use_na_sentinel=False)
+    return np.array([str(value).encode("utf-8", "replace").decode() for value in found], object)[codes]
 
 
 def models(db: Database) -> pd.DataFrame:

@@ -361,12 +361,14 @@ def test_the_report_is_in_the_bucket(jobs: Chain, local: Local) -> None:
     client, root = jobs.machine.client(), f"{jobs.machine.bucket}/report"
     assert json.loads(jobs.done["report"].out)["page"] == f"s3://{root}/index.html"
     found = {name.removeprefix(f"{root}/"): data for name, data in client.cat(client.find(root)).items()}
-    expected = {path.name: path.read_bytes() for path in local.page.iterdir()}
+    files = (path for path in local.page.rglob("*") if path.is_file())
+    expected = {path.relative_to(local.page).as_posix(): path.read_bytes() for path in files}
     assert set(found) == set(expected)
     tables = [name for name in found if name.endswith(".csv")]
     assert len(tables) >= 3
     assert {name: found[name] for name in tables} == {name: expected[name] for name in tables}
-    assert b"<svg" in found["index.html"]
+    assert found["index.html"].startswith(b"<!doctype html>")
+    assert {"figures/basis.svg", "figures/basis.png", "data/layers.js"} <= set(found)
 
 
 def test_the_cron_job_takes_in_what_is_new(jobs: Chain) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -104,15 +105,24 @@ def test_history_and_integrity(db: Path) -> None:
 
 
 def test_report(db: Path, tmp_path: Path) -> None:
-    found = answer("report", db, "-o", tmp_path / "page")
-    page = Path(found["page"]).read_text()
-    assert page.count("<svg") == 2 + 5  # the training set is known of one kind of model only
-    assert "335,243" in page and "thin-resnet50" in page and "collapsed" in page
-    assert "http://" not in page.replace("http://www.w3.org", "").replace("http://purl.org", "").replace(
-        "http://creativecommons.org", ""
-    )
-    for name in ("models", "basis", "degeneration", "drift_task"):
-        assert (tmp_path / f"page/{name}.csv").stat().st_size > 100
+    """The page, what it loads, and each figure and table beside it; densities on request."""
+    found = answer("report", db, "-o", tmp_path / "page", "--no-densities")
+    page = Path(found["page"])
+    assert page == tmp_path / "page/index.html"
+    text = page.read_text()
+    assert "335,243" in text
+    assert "thin-resnet50" in text
+    assert "collapsed" in text
+    assert "filterdb report --densities" in text  # how to come by what is not there
+    assert re.findall(r"https?://[^\s\"]+", text) == ["http://www.w3.org/2000/svg"]  # a name, not an address
+    for name in ("models", "basis", "degeneration", "drift_task", "pairs_task", "histograms_task"):
+        assert (tmp_path / f"page/tables/{name}.csv").stat().st_size > 100
+    for link in re.findall(r'href="((?:figures|tables)/[^"]+)"', text):
+        assert (tmp_path / "page" / link).stat().st_size > 100, link
+    assert not (tmp_path / "page/figures/corner.svg").exists()
+    run("report", db, "-o", tmp_path / "more", "--densities")
+    for name in ("figures/corner.svg", "figures/corner.png", "tables/corner.csv", "data/planes.js"):
+        assert (tmp_path / "more" / name).stat().st_size > 100
 
 
 @pytest.mark.parametrize("command", ["info", "models", "layers", "pca", "degeneration", "snapshots", "verify"])

@@ -1,32 +1,17 @@
-"""A real browser: Debian's chromium, driven by playwright."""
+"""A browser of its own for each test."""
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser
 
-ARGUMENTS = [
-    "--no-sandbox",  # refused to root otherwise, which containers of CI run as
-    "--no-proxy-server",
-    "--no-first-run",
-    "--disable-gpu",
-    "--disable-quic",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
+from tests.browser import chromium
 
 
 @pytest.fixture
 def browser() -> Iterator[Browser]:
     """Chromium, headless. One per test: while it is open, playwright's event loop runs in this thread."""
-    program = shutil.which("chromium")
-    if program is None:
-        pytest.fail("chromium: expected it on the PATH, found none; install it: apt-get install chromium")
-    with sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=program, headless=True, args=ARGUMENTS)
+    with chromium() as found:
         yield found
-        found.close()

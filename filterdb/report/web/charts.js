@@ -32,8 +32,10 @@ function boxes(node, rows, { label, unit, pick }) {
 // Vertical grid lines with their ticks, and the axis's name.
 function axis(plot, x, top, bottom, base, unit) {
   for (const tick of x.ticks) plot.append(svg("line", { x1: x(tick), x2: x(tick), y1: top, y2: bottom, class: "grid" }), svg("text", { x: x(tick), y: bottom + 13, class: "middle tick" }, digits(tick, 2)));
-  const ends = [x.ticks[0] ?? 0, x.ticks.at(-1) ?? 0];
-  plot.append(svg("text", { x: (x(ends[0]) + x(ends[1])) / 2, y: base + 12, class: "middle unit" }, unit));
+  const ends = [x.ticks[0] ?? 0, x.ticks.at(-1) ?? 0], half = unit.length * 3.1;
+  // In the middle of the axis, but never beyond the picture: on a phone the name may be longer than the axis.
+  const middle = Math.max(half, Math.min((x(ends[0]) + x(ends[1])) / 2, plot.viewBox.baseVal.width - half));
+  plot.append(svg("text", { x: middle, y: base + 12, class: "middle unit" }, unit));
 }
 function upright(plot, y, left, right, unit) {
   for (const tick of y.ticks) plot.append(svg("line", { x1: left, x2: right, y1: y(tick), y2: y(tick), class: "grid" }), svg("text", { x: left - 6, y: y(tick) + 4, class: "end tick" }, digits(tick, 2)));

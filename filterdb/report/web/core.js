@@ -118,9 +118,10 @@ function showTip(lines, x, y) {
   tip.style.left = `${Math.max(8, Math.min(x + 14, innerWidth - box.width - 8))}px`;
   tip.style.top = `${y + box.height + 22 > innerHeight ? Math.max(8, y - box.height - 12) : y + 16}px`;
 }
-const hideTip = () => { tip.hidden = true; };
+const hideTip = () => { tip.hidden = true; tip.place = null; };
 const say = (text) => { spoken.textContent = text; };
-addEventListener("scroll", hideTip, { passive: true });
+// A tip that the keyboard called up stays with its cell: to come into view is what scrolled.
+addEventListener("scroll", () => { if (tip.place) tip.place(); else hideTip(); }, { passive: true });
 addEventListener("keydown", (event) => { if (event.key === "Escape") hideTip(); });
 
 // Anything with `hint` lines shows them on hover.
@@ -144,7 +145,7 @@ function select(label, options, chosen, pick) {
 }
 
 // Figures: made when they come near the window, again when its width changes, all of them before printing.
-const makers = {}, pending = new Map();
+const makers = {}, pending = new Map(); // figure → its drawing, null until that begins
 let drawing = 0;
 function mount(node, draw) {
   let width = 0;
@@ -155,8 +156,11 @@ function mount(node, draw) {
   node.redraw = () => { width = node.clientWidth; if (width) draw(width); };
   again();
 }
-async function begin(node) {
-  if (!pending.delete(node)) return;
+function begin(node) {
+  if (!pending.get(node)) pending.set(node, make(node));
+  return pending.get(node);
+}
+async function make(node) {
   drawing += 1;
   document.documentElement.dataset.drawing = drawing;
   try {

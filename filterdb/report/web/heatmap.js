@@ -9,7 +9,7 @@ const SAID = {
 
 function decoded(data) {
   if (data.matrix) return data;
-  const names = ["drift", "floor", "floor_q95", "model_floor", "model_floor_q95", "low", "high", "verdict", "judged", "probabilities", "counts", "few", "models"];
+  const names = ["drift", "floor_q95", "model_floor_q95", "low", "high", "verdict", "judged", "probabilities", "counts", "few", "models"];
   for (const name of names) data[name] = unpack(data[name]);
   data.n = data.groups.length;
   data.matrix = (name, i, j) => (i === j || !data[name] ? NaN : data[name][triangle(i, j, data.n)]);
@@ -27,7 +27,8 @@ function facts(data, i, j) {
   const floor = data.matrix(byModel ? "model_floor_q95" : "floor_q95", i, j);
   if (Number.isFinite(floor)) found.push(`by chance up to ${digits(floor)} (${byModel ? "models swapped" : "filters drawn again"})`);
   const low = data.matrix("low", i, j), high = data.matrix("high", i, j);
-  if (Number.isFinite(low)) found.push(`interval ${digits(low)} … ${digits(high)}`);
+  if (Number.isFinite(low)) found.push(`95 % interval ${digits(low)} … ${digits(high)}, noise taken out`);
+  else if (data.bounded && data.by !== "model") found.push("no interval: too few models");
   const verdict = data.verdictOf(i, j);
   if (verdict) found.push(SAID[verdict]);
   return found;
@@ -78,7 +79,7 @@ function heatmap(node, data, { order, search, pick }) {
       places.forEach((i, a) => places.forEach((j, b) => {
         if (i === j) return;
         const value = data.matrix("drift", i, j);
-        over.append(svg("text", { x: left + cell * (b + 0.5), y: cell * (a + 0.5) + 4, class: `value ${Math.sqrt(value / data.largest) > 0.55 ? "on-light" : "on-dark"}` }, digits(value, 2)));
+        over.append(svg("text", { x: left + cell * (b + 0.5), y: cell * (a + 0.5) + 4, class: `value ${Math.sqrt(value / data.largest) > 0.48 ? "on-light" : "on-dark"}` }, digits(value, 2)));
       }));
     }
     if (label) {
@@ -102,8 +103,9 @@ function heatmap(node, data, { order, search, pick }) {
       cursor.setAttribute("y", a * cell);
       cursor.setAttribute("visibility", "visible");
       const said = facts(data, places[a], places[b]);
-      const box = frame.getBoundingClientRect();
-      showTip(said, x ?? box.left + left + (b + 1) * cell, y ?? box.top + (a + 1) * cell);
+      const place = () => { const box = frame.getBoundingClientRect(); showTip(said, box.left + left + (b + 1) * cell, box.top + (a + 1) * cell); };
+      if (x === undefined) place(); else showTip(said, x, y);
+      tip.place = x === undefined ? place : null;
       return said;
     };
     const leave = () => { hideTip(); cursor.setAttribute("visibility", "hidden"); };
@@ -149,6 +151,10 @@ function paint(context, data, places, cell, side) {
     context.fillRect(b * cell, a * cell, cell - (cell > 12 ? 1 : 0), cell - (cell > 12 ? 1 : 0));
     const verdict = data.verdictOf(i, j);
     if (cell >= 8 && verdict && verdict !== "different") hatch(context, b * cell, a * cell, cell, verdict === "few");
+    if (cell >= 33) { // the value stands there: no hatching behind it
+      context.fillStyle = css([red, green, blue]);
+      context.fillRect(b * cell + 2, a * cell + cell / 2 - 8, cell - 5, 16);
+    }
   }));
   if (!image) return;
   const plain = document.createElement("canvas");

@@ -1,6 +1,6 @@
 // Everything is bound here, once: figures to their places, the contents to the sections.
 
-for (const node of $$("[data-figure]")) pending.set(node, true);
+for (const node of $$("[data-figure]")) pending.set(node, null);
 const near = new IntersectionObserver((entries) => {
   for (const { isIntersecting, target } of entries) if (isIntersecting) { near.unobserve(target); begin(target); }
 }, { rootMargin: "400px 0px" });
@@ -29,4 +29,14 @@ for (const link of $$("[data-layers]")) link.addEventListener("click", async () 
   await begin(node);
   node.table?.search(link.dataset.layers);
 });
+
+// Figures have their height once they are drawn: those above a place that is gone to come first, then it is gone to.
+async function goTo(hash) {
+  const target = document.getElementById(hash.slice(1));
+  if (!target || !hash) return;
+  await Promise.all([...pending.keys()].filter((node) => node.compareDocumentPosition(target) & Node.DOCUMENT_POSITION_FOLLOWING).map(begin));
+  target.scrollIntoView();
+}
+for (const link of $$('a[href^="#"]')) link.addEventListener("click", () => goTo(link.getAttribute("href")));
+if (location.hash) goTo(location.hash);
 document.documentElement.dataset.ready = "true";

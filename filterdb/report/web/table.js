@@ -31,7 +31,7 @@ function bigTable(node, { columns, rows, label, filters = [], search, extra = nu
   const view = el("div", { class: "view", tabindex: 0, role: "table", "aria-label": label.table, style: { "max-height": `${height}px` } },
     el("div", { role: "rowgroup", class: "headings" }, el("div", { role: "row", class: "tr" }, ...heads)), room);
   view.style.setProperty("--columns", columns.map((column) => column.width).join(" "));
-  view.style.setProperty("--least", `${total(columns.map((column) => parseFloat(column.width.match(/(\d+)px/)?.[1] ?? 80))) + 10 * columns.length}px`);
+  view.style.setProperty("--least", `${total(columns.map((column) => parseFloat(column.width.match(/(\d+)px/)?.[1] ?? 80))) + 16 * columns.length}px`);
 
   function refresh() {
     const parts = text.toLowerCase().split(/\s+/).filter(Boolean);
