@@ -64,9 +64,9 @@ def basis(result: xr.Dataset, group: int = 0) -> Figure:
     rows[1].plot(places, np.cumsum(ratios), color=COLOURS[1], marker="o", markersize=4, label="so far")
     for i, (one, total) in enumerate(zip(ratios, np.cumsum(ratios), strict=True)):
         rows[1].annotate(f"{one:.1%}", (i, one), ha="center", va="bottom", fontsize=7)
-        rows[1].annotate(
-            f"{total:.0%}", (i, total), ha="center", va="bottom", fontsize=7, xytext=(0, 4), textcoords="offset points"
-        )
+        if i:  # the first sum is the first share, which stands there
+            above = {"xytext": (0, 4), "textcoords": "offset points"}
+            rows[1].annotate(f"{total:.0%}", (i, total), ha="center", va="bottom", fontsize=7, **above)
     rows[1].set_xticks(places, [f"c{i}" for i in places])
     rows[1].set_ylim(0, 1.15)
     rows[1].set_ylabel("share of the variance")
