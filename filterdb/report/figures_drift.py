@@ -181,6 +181,12 @@ def box_plot(found: list[boxes.Box], label: str, title: str) -> Figure:
         )
         if all(one.low > 0 for one in found):
             axes.set_xscale("log")
+            from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+            # Matplotlib's own labels are formulas, and those are not read here (`text.parse_math`).
+            axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+            axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+            axes.xaxis.set_minor_formatter(NullFormatter())
     axes.invert_yaxis()
     axes.set_xlabel(f"{label} (line: median, diamond: mean)")
     axes.set_title(visible(title).replace("_", " "), loc="left")
