@@ -76,8 +76,10 @@ def files(figure: Figure, name: str) -> dict[str, bytes]:
     """The figure as `figures/<name>.svg`, text as text, and `figures/<name>.png`; the same bytes each time."""
     vector, pixels = io.BytesIO(), io.BytesIO()
     with _style(**{"svg.hashsalt": name}):
-        figure.draw_without_rendering()
-        figure.set_layout_engine("none")  # laid out once, not anew for each file
+        engine = figure.get_layout_engine()
+        if engine is not None:  # laid out once, not anew for each file
+            engine.execute(figure)
+            figure.set_layout_engine("none")
         figure.savefig(vector, format="svg", metadata={"Date": None, "Title": name}, dpi=DPI)
         figure.savefig(pixels, format="png", metadata={"Software": None}, dpi=DPI)
     return {f"figures/{name}.svg": vector.getvalue(), f"figures/{name}.png": _palette(pixels)}

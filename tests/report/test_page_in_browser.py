@@ -295,7 +295,7 @@ def test_hostile_names_stay_text(show: Show, made: Path, page_db: fdb.Database) 
 
 def test_on_paper(show: Show) -> None:
     """Dark on white, whatever the screen is; all figures; no controls."""
-    opened = show(color_scheme="dark")
+    opened = show(720, color_scheme="dark")  # the width of A4 within its margins
     page = opened.page
     page.emulate_media(media="print", color_scheme="dark")
     assert len(page.pdf()) > 100_000  # the event before printing draws what was never near the window
@@ -305,6 +305,8 @@ def test_on_paper(show: Show) -> None:
     for hidden in ("#toc", ".bar", ".files"):
         assert not page.locator(hidden).first.is_visible()
     assert page.locator("[data-figure=tiles] canvas").first.is_visible()
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert page.evaluate("[...document.querySelectorAll('.view')].every(e => e.scrollWidth <= e.clientWidth)")
     rows = page.locator(f"{LAYERS} .view")
     assert rows.evaluate("e => e.scrollHeight <= e.clientHeight + 1")  # no row behind a scroll bar
 

@@ -83,9 +83,12 @@ function heatmap(node, data, { order, search, pick }) {
       }));
     }
     if (label) {
+      let last = 0;
       for (let k = 1; k < n; k++) {
-        if (label[places[k]] === label[places[k - 1]]) continue;
         const z = cell * k;
+        // Families of one or two models among hundreds: their lines would cover the cells.
+        if (label[places[k]] === label[places[k - 1]] || z - last < 5) continue;
+        last = z;
         over.append(svg("line", { x1: left, x2: left + side, y1: z, y2: z, class: "border" }), svg("line", { x1: left + z, x2: left + z, y1: 0, y2: side, class: "border" }));
       }
     }
