@@ -126,3 +126,12 @@ def test_two_groups_as_a_figure(page_db: fdb.Database) -> None:
         heights = corners[1:-2:2, 1] - corners[0, 1]
         assert heights.max() == pytest.approx(both[0].max() / max(one.max() for one in both))
         assert heights.sum() == pytest.approx(heights.max() * both[0].sum() / both[0].max(), rel=2e-3)
+
+
+def test_box_plots_have_plain_numbers_on_their_axes(page_db: fdb.Database) -> None:
+    """Formulas are not read (names may hold dollar signs), so a logarithmic axis may not have any."""
+    with dask.config.set(scheduler="threads"):
+        figure = figures.per_component(fdb.drift(page_db, by="task"))
+    figure.canvas.draw()
+    labels = [label.get_text() for label in figure.axes[0].get_xticklabels()]
+    assert len([float(label) for label in labels if label]) > 1
