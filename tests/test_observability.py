@@ -15,6 +15,8 @@ from distributed import Client, LocalCluster
 import filterdb as fdb
 from tests.models import conv, model, save, tensor, weights
 
+pytestmark = pytest.mark.slow
+
 ROWS = 4 * 3
 
 

@@ -130,6 +130,7 @@ def test_an_unknown_scale_has_no_verdict(tmp_path: Path) -> None:
     assert answer["ok"]
 
 
+@pytest.mark.slow
 def test_real_models_are_healthy_but_for_two_layers(demo_catalog: Path, real_db: fdb.Database) -> None:
     """The numbers are those of a database; two layers use fewer than two of nine directions, by their filters' SVD."""
     result = fdb.check(demo_catalog.parent)

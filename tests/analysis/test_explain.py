@@ -243,6 +243,7 @@ def test_the_answer_and_the_table(db: fdb.Database, capsys: pytest.CaptureFixtur
     assert "D without it" in shown and "alpha" in shown and "the 10 of 20 layers" in shown
 
 
+@pytest.mark.slow
 def test_the_command(db: fdb.Database) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "filterdb", "explain", db.url, A, B, "--by", "task", "--threads", "2", "--json"],

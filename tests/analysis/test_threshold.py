@@ -20,6 +20,7 @@ def normal() -> xr.Dataset:
     return fdb.randomness_threshold(repeats=20, seed=1)
 
 
+@pytest.mark.slow
 def test_p1s_constants_lie_within_the_scatter(normal: xr.Dataset) -> None:
     """Twenty repetitions of 1,000 layers a size. Measured: L 1.266 ± 0.069, k 0.880 ± 0.066, x₀ 2.309 ± 0.176, b −0.315
     ± 0.068; P1's single experiment lies within twice that of their mean, and the curves lie within 0.02 of each other.

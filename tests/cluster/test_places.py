@@ -21,6 +21,8 @@ import filterdb as fdb
 from filterdb.cluster import places, settings, versions
 from filterdb.errors import InputError, MissingExtraError, StoreError, UsageError
 
+pytestmark = pytest.mark.slow
+
 PACKAGE = Path(fdb.__file__).parent
 
 

@@ -17,6 +17,8 @@ from filterdb.extract.sandbox import Limits
 from tests.deploy.manifests import FOLDERS, JOBS, KUBERNETES, NAMESPACE, ROOT, build, operated, pods, processes
 from tests.deploy.policy import UID
 
+pytestmark = pytest.mark.slow
+
 DEPLOY = ROOT / "deploy"
 SECRETS = {"filterdb-tls", "filterdb-s3"}
 """Made by scripts or by hand, in no manifest."""

@@ -20,6 +20,8 @@ from filterdb.cluster import settings
 from tests import models
 from tests.deploy import manifests
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent.parent
 DOCKER = ROOT / "deploy" / "docker"
 
@@ -126,7 +128,6 @@ def files_of(folder: Path) -> dict[str, int]:
     return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_the_cache_of_the_build_serves_a_cluster_and_is_not_added_to(tmp_path: Path) -> None:
     """The build's own step fills it; through the image's entry point workers then compile nothing."""

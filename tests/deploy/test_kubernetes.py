@@ -13,6 +13,8 @@ from tests.deploy.manifests import DIGEST, FOLDERS, JOBS, KUBERNETES, PLACEHOLDE
 from tests.deploy.policy import RULES, object_violations, violations
 from tests.deploy.schemas import problems
 
+pytestmark = pytest.mark.slow
+
 COMPONENTS = ("small", "monitoring", "cert-manager")
 IMAGE = f"registry.example/team/filterdb@{DIGEST}"
 

@@ -23,6 +23,8 @@ from distributed import Client
 from distributed.deploy.local import LocalCluster
 from distributed.security import Security
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent.parent
 DEPLOY = ROOT / "deploy"
 SCRIPTS = ("make-tls", "run-batch", "open-session", "kind-up")

@@ -169,6 +169,7 @@ def test_file_urls(folder: Path) -> None:
     assert fdb.ingest(f"file://{folder}/db", [f"file://{folder}/m/b.onnx"]).added == [f"{folder}/m/b.onnx"]
 
 
+@pytest.mark.slow
 def test_the_same_ingest_at_the_same_time(folder: Path, s3: Callable[[], str]) -> None:
     """Real processes, in a folder and on S3: both succeed, the database opens, the chunks are whole."""
     import subprocess

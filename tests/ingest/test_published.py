@@ -16,6 +16,8 @@ from filterdb.errors import InputError
 from filterdb.store.segment import Segment
 from tests.extract import published
 
+pytestmark = pytest.mark.slow
+
 ORDERED = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 13, 10, 11, *range(14, 24)]
 """Filter ids with the layers of each model by depth, as `published.LAYERS` has them."""
 

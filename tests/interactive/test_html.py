@@ -14,6 +14,8 @@ import filterdb as fdb
 from filterdb.store import html as repr_html
 from tests.models import chain, weights
 
+pytestmark = pytest.mark.slow
+
 ATTACK = "<script>window.hit=1</script><img src=x onerror='window.hit=1'>\"&amp;'</td></table>"
 
 

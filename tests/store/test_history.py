@@ -16,6 +16,8 @@ from filterdb.errors import ConflictError, InputError, StoreMissingError, UsageE
 from filterdb.store import snapshot as snapshots
 from tests.models import chain, weights
 
+pytestmark = pytest.mark.slow
+
 
 def add(folder: Path, url: str, name: str, row: str = "") -> fdb.Database:
     """One model of two layers (30 and 42 filters) as a segment of its own."""
@@ -189,7 +191,6 @@ def test_compacting_notices_damage_that_checksums_do_not(db: fdb.Database, chunk
     assert fdb.open(db.url).state == db.state
 
 
-@pytest.mark.slow
 def test_on_the_command_line(db: fdb.Database, tmp_path: Path) -> None:
     def run(*command: str) -> dict[str, object]:
         done = subprocess.run(
