@@ -116,6 +116,7 @@ def _tables(found: Results) -> Iterator[tuple[str, pd.DataFrame, bool]]:
     if found.planes is not None:
         yield "phenotypes", found.planes.table(), True
         yield "corner", found.planes.cells(), True
+        yield "density", found.planes.groups((0, 1)), True
 
 
 def _tasks(found: Results) -> np.ndarray | None:

@@ -72,23 +72,20 @@ class Planes:
 
     def cells(self) -> pd.DataFrame:
         """The counts of all filters that are not zero: a row for each bin of each pair."""
-        parts = []
-        for first, second in PAIRS:
-            counts = self.counts((first, second))[0]
-            one, other = np.nonzero(counts)
-            low = self.edges[:-1]
-            parts.append(
-                pd.DataFrame(
-                    {
-                        "component": first,
-                        "other": second,
-                        "from": low[one],
-                        "other_from": low[other],
-                        "filters": counts[one, other],
-                    }
-                )
-            )
+        parts = [self._nonzero(self.counts(pair)[0], {"component": pair[0], "other": pair[1]}) for pair in PAIRS]
         return pd.concat(parts, ignore_index=True)
+
+    def groups(self, pair: Pair) -> pd.DataFrame:
+        """The counts of each group for one pair: a row for each bin that has any."""
+        labels = (str(label) for label in self.densities[pair]["group"].values)
+        counts = self.densities[pair]["counts"].values
+        parts = [self._nonzero(one, {"group": label}) for label, one in zip(labels, counts, strict=True)]
+        return pd.concat(parts, ignore_index=True)
+
+    def _nonzero(self, counts: np.ndarray, of: dict[str, object]) -> pd.DataFrame:
+        one, other = np.nonzero(counts)
+        low = self.edges[:-1]
+        return pd.DataFrame({**of, "from": low[one], "other_from": low[other], "filters": counts[one, other]})
 
 
 def planes(db: Database, by: str | None, mode: str) -> Planes:

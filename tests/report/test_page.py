@@ -135,3 +135,15 @@ def test_box_plots_have_plain_numbers_on_their_axes(page_db: fdb.Database) -> No
     figure.canvas.draw()
     labels = [label.get_text() for label in figure.axes[0].get_xticklabels()]
     assert len([float(label) for label in labels if label]) > 1
+
+
+def test_densities_by_group_are_a_table(made: Path, page_db: fdb.Database) -> None:
+    table = pd.read_csv(made.parent / "tables/density.csv")
+    with dask.config.set(scheduler="threads"):
+        found = fdb.density(page_db, "task", (0, 1))
+    low = found["bin_edges"].values[:-1]
+    assert set(table["group"]) == set(found["group"].values.astype(str))
+    assert len(table) == np.count_nonzero(found["counts"].values)
+    for row in table.sample(50, random_state=0).itertuples(index=False):
+        place = np.abs(low - row[1]).argmin(), np.abs(low - row[2]).argmin()  # type: ignore[operator]
+        assert found["counts"].sel(group=row.group).values[place] == row.filters
