@@ -288,10 +288,14 @@ def _judge(cases: dict[str, Case], folder: Path, threads: int, seconds: float, m
     problems += [f"on stderr: {line[:300]!r}" for line in lines if line not in told][:5]
     if len(told) != len(rejected):
         problems.append(f"expected a line on stderr for each of {len(rejected)} rejected models, got {len(told)}")
-    listed = command("layers", url, "--threads", 1, "--json", seconds=120, memory=memory)
+    listed = command("layers", url, "--threads", 1, "--json", seconds=max(120, seconds), memory=memory)
     # The table for people is asked for where there are names to show.
-    table = command("layers", url, "--threads", 1, seconds=120, memory=memory) if len(cases) > 1 else Run(code=0)
-    checked = command("verify", url, "--deep", "--threads", 1, "--json", seconds=120, memory=memory)
+    table = (
+        command("layers", url, "--threads", 1, seconds=max(120, seconds), memory=memory)
+        if len(cases) > 1
+        else Run(code=0)
+    )
+    checked = command("verify", url, "--deep", "--threads", 1, "--json", seconds=max(120, seconds), memory=memory)
     for other in (listed, table, checked):
         if other.code != 0 or other.stopped:
             return [*problems, f"exit code {other.code} {other.stopped}: {other.err[-1000:]}"]
