@@ -5,17 +5,17 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import xarray as xr
 
-from filterdb.analysis.rules import CHECKS, Rules, judge, rules_of, settings
+from filterdb.analysis.rules import CHECKS, Rules, is_ignored, judge, rules_of, settings
 from filterdb.errors import InputError
 from filterdb.extract.catalog import ModelSource
 from filterdb.extract.layers import Skip
 from filterdb.extract.sandbox import Limits
+from filterdb.ingest.query import UNREAD
 from filterdb.ingest.scan import EXAMINED, examine
 from filterdb.numerics.quality import randomness_threshold
 from filterdb.schema import WEIGHTS
@@ -29,9 +29,6 @@ Path = str | os.PathLike[str]
 
 LAYER_RULES = CHECKS[:-1]
 """The verdicts of a layer that was read; what was not, file or layer, is `unreadable`."""
-
-UNREAD = {"unreadable", "memory", "many"}
-"""Codes of convolutions that should have been looked at; others are of other kinds, or have no weight of their own."""
 
 MEASURES = {
     "filters": "number of filters n",
@@ -85,7 +82,10 @@ def check(
     """
     rules = rules_of(rules)
     listed = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
-    files = [_read(name, limits) for path in listed for name in _names(path)]
+    once: dict[str, str] = {}
+    for name in (name for path in listed for name in _names(path)):
+        once.setdefault(_place_of(name), name)
+    files = [_read(name, limits) for name in once.values()]
     result = _judged(files, rules)
     if db is not None:
         from filterdb.store.database import Database, open_database
@@ -101,6 +101,11 @@ def _names(path: Path) -> list[str]:
         return expand(os.fspath(path))
     except InputError:
         return [os.fspath(path)]
+
+
+def _place_of(name: str) -> str:
+    """The same for one file named in two ways, which is looked at once."""
+    return name if "://" in name else os.path.realpath(name)
 
 
 def _read(name: str, limits: Limits) -> _File:
@@ -147,7 +152,9 @@ def _judged(files: list[_File], rules: Rules) -> xr.Dataset:
     }
     enough, fresh = filters >= rules.smallest, verdicts["random"] & (sparsity < rules.untrained_sparsity)
     untrained = [bool(enough[owner == i].any() and fresh[(owner == i) & enough].all()) for i in range(len(files))]
-    ignored = [_is_ignored(names[i], str(name), rules) for i, name in zip(owner, table["layer_name"], strict=True)]
+    ignored = [
+        is_ignored(names[i], str(name), rules.ignore) for i, name in zip(owner, table["layer_name"], strict=True)
+    ]
     one = ("layer",)
     labels = ("conv_depth", "conv_depth_norm", "in_channels", "out_channels", "groups", "depthwise", "nonfinite")
     return xr.Dataset(
@@ -198,10 +205,6 @@ def _duplicates(table: Mapping[str, np.ndarray], files: np.ndarray, dead: np.nda
         if j != i:
             found[i] = str(layers[j]) if files[i] == files[j] else f"{files[j]}:{layers[j]}"
     return found
-
-
-def _is_ignored(file: str, layer: str, rules: Rules) -> bool:
-    return any(fnmatchcase(name, pattern) for pattern in rules.ignore for name in (layer, f"{file}:{layer}"))
 
 
 def _counted(skipped: list[Skip]) -> str:

@@ -10,7 +10,7 @@ import xarray as xr
 
 from filterdb.analysis.drift import Groups, drift
 from filterdb.analysis.grouping import Grouping, Key, chosen, group, layer_labels, with_scale
-from filterdb.analysis.noise import FEW, TOO_FEW
+from filterdb.analysis.noise import BY_FEW_MODELS, BY_MODELS, FEW, TOO_FEW
 from filterdb.errors import UsageError
 from filterdb.numerics.histogram import PSEUDO_FILTERS
 from filterdb.reduce.basis import projection
@@ -142,7 +142,8 @@ def _without(groups: Groups, layers: np.ndarray, side: np.ndarray, part: np.ndar
 
 def _matched(groups: Groups, layers: np.ndarray, side: np.ndarray, match: str, total: float) -> dict[str, Any]:
     """Strata that both groups have: drift within each, within all in the same mix, and what is left of D."""
-    labels, stratum = np.unique(groups.db.column(match).astype(str), return_inverse=True)
+    strata = group(groups.db, match, groups.found.mode)
+    labels, stratum = np.array(strata.labels, dtype=str), strata.index
     counts = np.zeros((len(labels), 2, *layers.shape[1:]), layers.dtype)
     np.add.at(counts, (stratum, side), layers)
     number = np.zeros((len(labels), 2), np.int64)
@@ -193,7 +194,9 @@ def _verdict(result: xr.Dataset) -> str:
         return ""
     if verdict == TOO_FEW:
         return f" (one has under {FEW:,} filters: no verdict)"
-    by_models = result["judged_by"].item() == "model"
+    if result["judged_by"].item() == BY_FEW_MODELS:
+        return " (the models are too few to tell it from chance)"
+    by_models = result["judged_by"].item() == BY_MODELS
     floor = float(result["model_floor_q95" if by_models else "floor_q95"])
     what = "noise of models" if by_models else "the models are too few to judge by, noise of filters alone"
     return f" ({verdict}: {what} reaches {floor:.3g})"

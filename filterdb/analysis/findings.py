@@ -9,6 +9,8 @@ from typing import Any
 
 import xarray as xr
 
+from filterdb.analysis.rules import is_ignored
+
 ERROR, WARNING, IGNORED = "error", "warning", "ignored"
 
 REMEDIES = {
@@ -55,7 +57,9 @@ def findings(result: xr.Dataset) -> list[Finding]:
     for name, reason, unread in zip(found, result["reason"].values, result["unread"].values, strict=True):
         if reason:
             found[name].append(Finding(name, "", "unreadable", level, str(reason).removeprefix(f"{name}: ")))
-        found[name] += [Finding(name, layer, "unreadable", level, why) for layer, why in json.loads(unread).items()]
+        for layer, why in json.loads(unread).items():
+            ignored = is_ignored(name, layer, rules["ignore"])
+            found[name].append(Finding(name, layer, "unreadable", IGNORED if ignored else level, why))
     names = [str(name) for name in result["rule"].values]
     hits = result["verdict"].values
     for i in hits.any(axis=1).nonzero()[0]:

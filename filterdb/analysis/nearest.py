@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 
 import numpy as np
@@ -35,7 +36,8 @@ def nearest(
     of one distribution would show at these numbers of filters; closer_than_noise, drift ≤ floor_q95: the two cannot be
     told apart by their filters; few, under 1,000 filters; rank, from 1, and 0 for models with few, which stand after
     the others; same_content, the same file. decile_drift, decile_floor, decile_floor_q95, decile_count (model, decile),
-    NaN where either model has no filter.
+    NaN where either model has no filter. Layers of the file that are not finite or cannot be read are left out; the
+    attribute query_left_out, JSON, has each with its reason.
 
     Filters that are alike, not accuracy after transfer. Raises UsageError for n < 1, InputError where the file has no
     3×3 filters. Source: method §0 and §4.
@@ -111,6 +113,7 @@ def _ranked(db: Database, found: Projection, query: Query, n: int) -> xr.Dataset
             query_hash=query.file_hash,
             query_filters=int(one[0].sum()),
             query_layers=len(query.rows),
+            query_left_out=json.dumps(query.left_out, ensure_ascii=False),
         ),
     )
 

@@ -32,6 +32,9 @@ PAIR_LIMIT = 20_000
 PAIR_COST = 10
 """What a pair without permutations costs, in permutations."""
 
+ASKED_LIMIT = 3_000
+"""Nor is it computed of more, asked or not: its matrices alone would take gigabytes."""
+
 SLOW_LIMIT = 30
 """Unasked, of up to so many groups for metrics other than kl and psi: a pair takes them fifty times as long."""
 
@@ -39,6 +42,8 @@ TIE = 1e-4
 """Permutations are computed in single precision: a drift this near to a floor (relative) does not exceed it."""
 
 DIFFERENT, INDISTINGUISHABLE, TOO_FEW = "different", "indistinguishable", "few"
+
+BY_MODELS, BY_FEW_MODELS, BY_SAMPLING = "model", "few models", "sampling"
 
 Noise = bool | int | None
 """None: where affordable. True: in any case. False: not at all. A number: so many permutations and draws."""
@@ -76,10 +81,14 @@ def wanted(asked: Noise, mode: str, metric: str, models: Array) -> int:
     """
     if asked is not None and not isinstance(asked, bool) and asked < noise.ENOUGH_PERMUTATIONS:
         raise UsageError(f"noise: expected at least {noise.ENOUGH_PERMUTATIONS} permutations, got {asked}")
+    if asked is not None and asked > noise.MOST_DRAWS:
+        raise UsageError(f"noise: expected at most {noise.MOST_DRAWS:,} permutations, got {asked:,}")
     if asked and mode != "sound":
         raise UsageError(f"noise: expected mode sound, got {mode}; the paper's drift has no floors")
     if asked is False or mode != "sound":
         return 0
+    if asked is not None and len(models) > ASKED_LIMIT:
+        raise UsageError(f"noise: expected at most {ASKED_LIMIT:,} groups, got {len(models):,}; leave --noise out")
     if asked is not None:
         return noise.DRAWS if asked is True else asked
     limit = GROUP_LIMIT if metric in {"kl", "psi"} else SLOW_LIMIT
@@ -149,9 +158,23 @@ def _judge(drift: Array, found: Cells, of_cells: Statistic, floor: Floor, number
     verdict = np.where(drift > limit * (1 + TIE), DIFFERENT, INDISTINGUISHABLE)
     verdict[np.isnan(limit)] = ""
     verdict[few] = TOO_FEW
-    judged_by = np.where(by_models, "model", np.where(np.isnan(limit), "", "sampling"))
+    by = np.where(_telling(found, permutations), BY_MODELS, BY_FEW_MODELS)
+    judged_by = np.where(by_models, by, np.where(np.isnan(limit), "", BY_SAMPLING))
     np.fill_diagonal(verdict, "")
     return Judged(floor, model_floor, permutations, interval, verdict, judged_by)
+
+
+def _telling(found: Cells, permutations: Array) -> Array:
+    """Whether the model floor of a pair can be exceeded at all, (groups, groups) bool.
+
+    D does not change when the two groups change places. Where that is a permutation too, each value stands twice, and
+    the largest of 20 is no 5 % event: three models against three never differ, whatever their drift.
+    """
+    has = np.zeros((len(permutations), int(found.model.max(initial=0)) + 1), np.int64)
+    has[found.group, found.model] = 1
+    own = has.sum(axis=1)[:, None] - has @ has.T
+    enough: Array = permutations / np.where(own == own.T, 2, 1) >= noise.ENOUGH_PERMUTATIONS
+    return enough
 
 
 def variables(judged: Judged, order: Array) -> dict[str, tuple[tuple[str, ...], Array, dict[str, str]]]:

@@ -46,9 +46,10 @@ def phenotypes(
     Dims: group, component, pair. Variables: phenotype (group, component) and pair_phenotype (group, pair), one of
     "sun", "spikes", "symbols", "point", and "few" for groups under 1,000 filters; what the rule looked at, as MEASURES
     describes it, under its own name (group, component) and as pair_… (group, pair); count (group). Coordinates: pair
-    ("0,1"), its components first and second (pair). The rule is that of numerics.shape, its bounds stand in the
-    attributes. Components need the histograms only; pairs, unless there are none, a pass over the filters, all in one
-    reading, once per grouping. Raises UsageError for pairs that do not exist or too many groups.
+    ("0,1"), its components first and second (pair), centre (component), the coefficients of an all-zero filter. The
+    rule is that of numerics.shape, its bounds stand in the attributes. Components need the histograms only; pairs,
+    unless there are none, a pass over the filters, all in one reading, once per grouping. Raises UsageError for pairs
+    that do not exist or too many groups.
     """
     check_pairs(pairs)
     bounds = bounds or Bounds()
@@ -78,6 +79,7 @@ def phenotypes(
             "group": labels,
             **{key: ("group", part) for key, part in grouping.parts.items()},
             "component": np.arange(WEIGHTS),
+            "centre": ("component", np.array(zero)),
             "pair": np.array([f"{first},{second}" for first, second in pairs], dtype=object),
             "first": ("pair", np.array([first for first, _ in pairs], np.int64)),
             "second": ("pair", np.array([second for _, second in pairs], np.int64)),

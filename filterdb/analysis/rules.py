@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +110,11 @@ def _check_names(where: str, value: Any, known: tuple[str, ...] | None) -> None:
     unknown = [] if known is None else [name for name in value if name not in known]
     if unknown:
         raise UsageError(f"{where}: expected a list out of {', '.join(known or ())}, got {unknown[0]!r}")
+
+
+def is_ignored(file: str, layer: str, patterns: Sequence[str]) -> bool:
+    """Whether a layer's verdicts do not count, by patterns of `Rules.ignore`."""
+    return any(fnmatchcase(name, pattern) for pattern in patterns for name in (layer, f"{file}:{layer}"))
 
 
 def settings(rules: Rules) -> dict[str, Any]:

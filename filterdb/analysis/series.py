@@ -21,6 +21,7 @@ from filterdb.schema import UNKNOWN
 from filterdb.store.database import Database
 
 FLOORS = ("floor", "floor_q95")
+WORDS = ("verdict", "judged_by")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +48,13 @@ def series(db: Database, mode: str = "sound") -> xr.Dataset:
 
     Checkpoints are models of one architecture, training set and seed (`unknown` counts as one) with an `epoch`, two or
     more: along `checkpoint`, by training and epoch, stand training, model, epoch, last (the model of the last epoch),
-    drift to that, floor and floor_q95 of that drift, verdict, count (filters). Retrainings are models of one
-    architecture and training set with a `seed`, two seeds or more, of each the last epoch: along `pair` stand
-    pair_training, one, other (models), pair_drift, pair_floor, pair_floor_q95, pair_verdict; along `retraining` seeds
-    (their number), mean_drift and largest_drift among them, and to_others and to_nearest, the median and least drift
-    to the last models of other trainings (NaN without any), and nearest. Floors and verdicts are those of `drift`, NaN
-    and "" in `paper` mode. Where the catalog says nothing, all are empty. Raises InputError for an epoch that is no
-    number.
+    drift to that, floor and floor_q95 of that drift, verdict and judged_by, count (filters). Retrainings are models of
+    one architecture and training set with a `seed`, two seeds or more, of each the last epoch: along `pair` stand
+    pair_training, one, other (models), pair_drift, pair_floor, pair_floor_q95, pair_verdict, pair_judged_by; along
+    `retraining` seeds (their number), mean_drift and largest_drift among them, and to_others and to_nearest, the median
+    and least drift to the last models of other trainings (NaN without any), and nearest. Floors and verdicts are those
+    of `drift`, NaN and "" in `paper` mode; one model against one is judged by its number of filters alone. Where the
+    catalog says nothing, all are empty. Raises InputError for an epoch that is no number.
     """
     models = _models(db)
     trainings = _trainings(models)
@@ -101,7 +102,10 @@ def _epoch(url: str, model: str, text: str) -> float:
     except ValueError:
         epoch = math.inf
     if not math.isfinite(epoch):
-        raise InputError(f"{url} model {model!r}: expected a number in the catalog's column `epoch`, got {text!r}")
+        raise InputError(
+            f"{url} model {model!r}: expected a number in the catalog's column `epoch`, got {text!r}; "
+            "mend the catalog, then `filterdb relabel`"
+        )
     return epoch
 
 
@@ -131,9 +135,9 @@ class _Drifts:
         self.place = {str(name): i for i, name in enumerate(self.result["group"].values)}
 
     def of(self, variable: str, pairs: list[tuple[str, str]]) -> np.ndarray:
-        """`drift`, a floor or the verdict of each pair; NaN or "" where the mode has none."""
+        """`drift`, a floor or a word of each pair; NaN or "" where the mode has none."""
         if variable not in self.result:
-            return np.array([""] * len(pairs), object) if variable == "verdict" else np.full(len(pairs), np.nan)
+            return np.array([""] * len(pairs), object) if variable in WORDS else np.full(len(pairs), np.nan)
         rows, columns = ([self.place[pair[side]] for pair in pairs] for side in (0, 1))
         values: np.ndarray = self.result[variable].values[rows, columns]
         return values
@@ -149,9 +153,9 @@ Tables = dict[str, tuple[str, np.ndarray]]
 
 def _pairwise(found: _Drifts | None, dim: str, prefix: str, pairs: list[tuple[str, str]]) -> Tables:
     """Drift, floors and verdict of pairs of models."""
-    names = ("drift", *FLOORS, "verdict")
+    names = ("drift", *FLOORS, *WORDS)
     if found is None:
-        return {f"{prefix}{name}": (dim, np.empty(0, object if name == "verdict" else np.float64)) for name in names}
+        return {f"{prefix}{name}": (dim, np.empty(0, object if name in WORDS else np.float64)) for name in names}
     return {f"{prefix}{name}": (dim, found.of(name, pairs)) for name in names}
 
 

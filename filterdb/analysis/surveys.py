@@ -8,6 +8,7 @@ import numpy as np
 import xarray as xr
 
 from filterdb.analysis.grouping import DECILES, Key, chosen, depth_decile, group, provenance
+from filterdb.errors import UsageError
 from filterdb.reduce.basis import has_scale
 from filterdb.reduce.passes import summaries
 from filterdb.reduce.reductions import MomentsReduction
@@ -60,8 +61,10 @@ def statistics(db: Database, columns: Sequence[str] = COLUMNS) -> xr.Dataset:
 
     Dims: row, a label of a column, by column and falling number of filters. Variables: column, label (text); models,
     layers, filters (int64), models being those that have a layer; share (float64) of the view's filters. Every layer
-    is counted once in each column. Raises UsageError for an unknown column.
+    is counted once in each column. Raises UsageError for an unknown column, and without any.
     """
+    if not columns:
+        raise UsageError("statistics: expected at least one column, got none")
     rows: list[tuple[str, str, int, int, int]] = []
     sizes, models = db.layers["row_size"].values, db.layers["model_index"].values
     for column in columns:

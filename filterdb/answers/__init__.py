@@ -88,7 +88,8 @@ def models(db: Database) -> Answer:
     table = db.models
     found = rows(table, _names(table, {"model": "model"}, {"operators", "filter_shapes", "extra", "segment"}))
     for row, operators, shapes in zip(found, table["operators"].values, table["filter_shapes"].values, strict=True):
-        row |= {"operators": json.loads(operators), "filter_shapes": json.loads(shapes)}
+        # A model is known by its name.
+        row |= {"name": row["model"], "operators": json.loads(operators), "filter_shapes": json.loads(shapes)}
     return {**head(db), "rows": found}
 
 
@@ -157,7 +158,7 @@ def _drift(result: xr.Dataset, *, matrix: bool = True) -> Answer:
         "basis": attrs.get("basis"),
         "basis_moved": json.loads(attrs["basis_moved"]) if "basis_moved" in attrs else None,
         "sign_rule": attrs["sign_rule"],
-        **(_noise(result) if "verdict" in result else {}),
+        **(_noise(result) if attrs["mode"] == "sound" else {}),
     }
 
 
@@ -165,10 +166,14 @@ _FLOORS = ("floor", "floor_q95", "model_floor", "model_floor_q95", "permutations
 _WORDS = ("verdict", "judged_by")
 
 
+def _without_noise() -> Answer:
+    return dict.fromkeys((*_FLOORS, *_WORDS, "interval"))
+
+
 def noise_of_pair(result: xr.Dataset) -> Answer:
     """Floors, verdict and interval of one pair of groups; null where there is none."""
     if "verdict" not in result:
-        return {}
+        return _without_noise() if result.attrs["mode"] == "sound" else {}
     low, high = result["interval"].values.tolist()
     words = {name: result[name].item() or None for name in _WORDS}
     return {
@@ -179,7 +184,9 @@ def noise_of_pair(result: xr.Dataset) -> Answer:
 
 
 def _noise(result: xr.Dataset) -> Answer:
-    """Floors, verdicts and intervals of a drift; null where there is none."""
+    """Floors, verdicts and intervals of a drift; null where there is none, all of them without noise."""
+    if "verdict" not in result:
+        return _without_noise()
     intervals = [
         [None if math.isnan(low) else [low, high] for low, high in row] for row in result["interval"].values.tolist()
     ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import xarray as xr
 
@@ -41,6 +43,7 @@ def nearest(result: xr.Dataset) -> Answer:
             "hash": attrs["query_hash"],
             "filters": attrs["query_filters"],
             "layers": attrs["query_layers"],
+            "left_out": json.loads(attrs["query_left_out"]),
             "deciles": dict(zip(map(str, result["decile"].values), result["query_count"].values.tolist(), strict=True)),
         },
         "rows": table,

@@ -11,7 +11,7 @@ from filterdb import answers, demo, tables
 from filterdb.analysis.drift import METRICS, drift_strata
 from filterdb.cli.options import answer_with, commands, database, mode_option, newest, place, selection
 from filterdb.errors import UsageError
-from filterdb.numerics.noise import DRAWS, ENOUGH_PERMUTATIONS
+from filterdb.numerics.noise import DRAWS, ENOUGH_PERMUTATIONS, MOST_DRAWS
 from filterdb.reduce.basis import layer_histograms, projection
 from filterdb.store.database import Database
 
@@ -83,7 +83,7 @@ def pca(db: Database, by: str | None, raw: bool, as_json: bool) -> None:
 )
 @click.option(
     "--draws",
-    type=click.IntRange(ENOUGH_PERMUTATIONS),
+    type=click.IntRange(ENOUGH_PERMUTATIONS, MOST_DRAWS),
     metavar="N",
     help=f"Permutations of a pair, and draws of models: {DRAWS:,} unless said otherwise.",
 )

@@ -19,6 +19,9 @@ from filterdb.store.inputs import local_copy
 from filterdb.store.remote import store_errors
 from filterdb.store.summary import Arrays
 
+UNREAD = {"unreadable", "memory", "many"}
+"""Codes of convolutions that should have been looked at; others are of other kinds, or have no weight of their own."""
+
 ROWS = 262_144
 """Filters that are in memory at a time (9 MB, and as much again as columns)."""
 
@@ -31,6 +34,8 @@ class Query:
     file_hash: str
     rows: list[dict[str, Any]]
     arrays: Arrays
+    left_out: dict[str, str]
+    """Layers that should have been counted and were not: name → why."""
 
     def column(self, name: str) -> np.ndarray:
         """One fact of every layer, (layers,)."""
@@ -71,4 +76,6 @@ def reduce_model(path: str | os.PathLike[str], reduction: Reduction, limits: Lim
                     raise InputError(f"{source.shown} layer {name!r}: expected numbers, got others")
                 block = Block(np.ascontiguousarray(filters.T), np.array([0]), np.array([len(filters)]), peak)
                 reduction.add(here, block)
-    return Query(source.shown, digest, rows, arrays)
+    left_out = {row["layer_name"]: row["nonfinite"] for row in found if row["nonfinite"]}
+    left_out |= {skip.layer: skip.reason for skip in skipped if skip.code in UNREAD}
+    return Query(source.shown, digest, rows, arrays, left_out)

@@ -16,7 +16,7 @@ import onnx
 from filterdb.errors import ModelError
 from filterdb.extract.constants import ODD, NotStoredError, one_line
 from filterdb.extract.convolution import Weight, weight_value
-from filterdb.extract.graph import Value, parse
+from filterdb.extract.graph import parse
 from filterdb.extract.layers import Layer, Model, external_files, read_model, shape_facts, weight_row
 from filterdb.extract.sandbox import Channel
 from filterdb.numerics import layer as whole
@@ -89,7 +89,7 @@ def _examine(channel: Channel, path: Path, proto: onnx.ModelProto, request: dict
     model = read_model(path, proto)
     rows = []
     skipped = [[skip.layer, skip.code, skip.reason] for skip in model.skipped]
-    stored: dict[Value | None, str] = {}
+    stored: dict[int, str] = {}
     for layer in model.layers:
         facts = {**layer.row, "shared_with": stored.get(_origin(layer), "")}
         stored.setdefault(_origin(layer), layer.name)
@@ -130,12 +130,17 @@ def _measured(weight: Weight) -> dict[str, Any]:
 _PASSED = {"Identity", "Cast", "DequantizeLinear", "Reshape", "Transpose"}
 
 
-def _origin(layer: Layer) -> Value | None:
-    """Where a layer's weight is stored: one value for all the layers that share it."""
+def _origin(layer: Layer) -> int:
+    """Where a layer's weight is stored: the same for all the layers that share it.
+
+    By what stands in the file: a constant inside of a local function has a value of its own for each call.
+    """
     value = weight_value(layer.node)
     while value is not None and value.producer is not None and value.producer.op_type in _PASSED:
         value = value.producer.input(0)
-    return value
+    if value is not None and value.producer is not None and "value" in value.producer.attributes:
+        return id(value.producer.attributes["value"])
+    return id(value if value is None or value.tensor is None else value.tensor)
 
 
 def _filters(channel: Channel, path: Path, proto: onnx.ModelProto, request: dict[str, Any]) -> None:

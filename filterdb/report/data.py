@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from filterdb.analysis.noise import BY_FEW_MODELS, BY_MODELS
 from filterdb.analysis.rules import VERDICTS
 from filterdb.report import boxes, sheets
 from filterdb.report.drawing import visible
@@ -36,6 +37,7 @@ def core(found: Results) -> dict[str, Any]:
     return {
         "url": visible(db.url),
         "mode": found.mode,
+        "options": _options(found),
         "rules": list(VERDICTS),
         "groupings": [{"key": by, "groups": result.sizes["group"]} for by, result in found.drifts.items()],
         "basis": {"components": found.basis["components"].values[0], "ratios": ratios},
@@ -57,6 +59,14 @@ def core(found: Results) -> dict[str, Any]:
             for column, part in ((column, contents[contents["column"] == column]) for column in columns)
         ],
     }
+
+
+def _options(found: Results) -> str | None:
+    """What a command needs besides to answer for the page's snapshot and mode; None: the page is of a selection."""
+    if found.db.conditions:
+        return None
+    mode = "" if found.mode == "sound" else f" --mode {found.mode}"
+    return f"{mode} --snapshot {found.db.snapshot}"
 
 
 def files(found: Results) -> dict[str, Any]:
@@ -111,7 +121,8 @@ def _drift(found: Results, result: xr.Dataset) -> dict[str, Any]:
         verdicts = boxes.pairs(result["verdict"].values.astype(str))
         data["verdict"] = pack(np.select([verdicts == one for one in KNOWN_VERDICTS], [0, 1, 2], 255).astype(np.uint8))
     if "judged_by" in result:
-        data["judged"] = pack(boxes.pairs(result["judged_by"].values.astype(str)) == "model")
+        judged = boxes.pairs(result["judged_by"].values.astype(str))
+        data["judged"] = pack(np.select([judged == BY_MODELS, judged == BY_FEW_MODELS], [1, 2], 0).astype(np.uint8))
     data["bounded"] = "interval" in result
     if "interval" in result and np.isfinite(result["interval"].values).any():
         data["low"], data["high"] = (pack(boxes.pairs(result["interval"].values[..., bound])) for bound in (0, 1))

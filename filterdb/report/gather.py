@@ -9,7 +9,7 @@ import xarray as xr
 
 from filterdb.analysis.degeneration import degeneration
 from filterdb.analysis.drift import drift
-from filterdb.analysis.grouping import DECILES, depth_decile, provenance
+from filterdb.analysis.grouping import DECILES, depth_decile, group, provenance
 from filterdb.analysis.noise import PAIR_LIMIT
 from filterdb.analysis.pca import pca
 from filterdb.analysis.series import series
@@ -62,7 +62,7 @@ def gather(db: Database, mode: str, densities: bool | None = None) -> Results:
     notes = {}
     drifts = {}
     for by in GROUPINGS:
-        number = groups(db, by)
+        number = groups(db, by, mode)
         if number < 2:
             notes[by] = "has fewer than two known labels"
         elif number > GROUP_LIMIT:
@@ -116,10 +116,9 @@ def _plane_groups(drifts: dict[str, xr.Dataset]) -> str | None:
     return next((by for by, result in drifts.items() if fits(result.sizes["group"])), None)
 
 
-def groups(db: Database, by: str) -> int:
+def groups(db: Database, by: str, mode: str) -> int:
     """How many groups a label makes; `unknown` alone is none."""
-    column = "conv_depth_norm" if by == "depth_decile" else by
-    return len(set(db.column(column).astype(str)) - {UNKNOWN})
+    return len(set(group(db, by, mode).labels) - {UNKNOWN})
 
 
 def _deciles(db: Database, mode: str) -> xr.Dataset:

@@ -9,6 +9,7 @@ from xml.etree import ElementTree
 import xarray as xr
 
 from filterdb.analysis.findings import ERROR, IGNORED, REMEDIES, Finding, findings
+from filterdb.report.drawing import visible
 
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """What XML 1.0 cannot carry, not even escaped; names come from files of strangers."""
@@ -58,4 +59,5 @@ def _line(finding: Finding) -> str:
 
 
 def _text(text: str) -> str:
-    return _NOT_XML.sub("�", text)
+    """Line breaks stay: they are ours."""
+    return _NOT_XML.sub("�", "\n".join(map(visible, text.split("\n"))))

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from filterdb.analysis.rules import Rules
-from filterdb.errors import InputError, MissingExtraError
+from filterdb.errors import InputError, MissingExtraError, UsageError
 from filterdb.report import boxes, data, drawing, figures, payload, sheets
 from filterdb.report.gather import GROUPINGS, Results, gather
 from filterdb.report.standout import farthest, standing_out
@@ -35,22 +35,24 @@ Pictures = Iterator[tuple[str, Callable[[], "Figure"]]]
 def report(db: Database, folder: str | Path, mode: str = "sound", *, densities: bool | None = None) -> Path | str:
     """Write the page about a view's layers into a folder (made if need be) or below a URL; gives where the page is.
 
-    `index.html` and its `data` open from disk or from a server, without a network; `figures` has each figure as SVG
-    and PNG, `tables` its numbers as CSV, and as Parquet where pyarrow is installed. `densities`: bivariate densities of
-    all pairs of components, which take a pass over the filters; None: up to 50 million of them. Raises
-    MissingExtraError without the extra `report`, InputError for a database without filters.
+    `index.html` and its `data` open from disk or from a server, without a network; `figures` has each figure as SVG and
+    PNG, `tables` its numbers as CSV, and as Parquet where pyarrow is installed. `densities`: bivariate densities of all
+    pairs of components, which take a pass over the filters; None: up to 50 million of them. Raises MissingExtraError
+    without the extra `report`, UsageError where a file is in the way, InputError for a database without filters.
     """
     if not db.layers.sizes["layer"]:
         raise InputError(f"{db.url}: expected at least one layer with 3×3 filters to report on, got none")
     if find_spec("jinja2") is None or find_spec("matplotlib") is None:
         raise MissingExtraError("report: the page needs the extra: pip install 'filterdb[report]'")
+    place = Files.at(folder)
+    if not place.remote and Path(place.root).exists() and not Path(place.root).is_dir():
+        raise UsageError(f"{place.root}: expected a folder, or a place for one, got a file; say another with -o")
     found = gather(db, mode, densities)
     objects = {f"data/{name}.js": payload.script(name, part) for name, part in data.files(found).items()}
     for name, picture in _pictures(found):
         objects |= drawing.files(picture(), name)
     for name, table, has_csv in _tables(found):
         objects |= sheets.files(name, table, csv=has_csv)
-    place = Files.at(folder)
     place.put(objects)
     place.put({"index.html": _html(found)})  # last: whoever sees the page sees all that it shows
     return place.url("index.html") if place.remote else Path(place.url("index.html")).absolute()

@@ -58,7 +58,8 @@ class Planes:
         of_pairs = self.phenotypes["pair_phenotype"].values.astype(object)
         if self.by is None:
             return of_pairs
-        whole = [shape(self.counts(pair)[0], self.edges).phenotype() for pair in PAIRS]
+        centre = self.phenotypes["centre"].values
+        whole = [shape(self.counts(pair)[0], self.edges, centre[list(pair)].tolist()).phenotype() for pair in PAIRS]
         return np.concatenate([np.array([whole], object), of_pairs])
 
     def table(self) -> pd.DataFrame:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -11,6 +12,7 @@ from urllib.parse import quote
 import xarray as xr
 
 from filterdb.analysis.findings import ERROR, IGNORED, MEANINGS, REMEDIES, Finding, findings
+from filterdb.report.drawing import visible
 from filterdb.version import __version__
 
 SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
@@ -52,7 +54,7 @@ def _result(finding: Finding, index: int, folder: Path) -> dict[str, Any]:
     if finding.layer:
         name = f"{finding.file}:{finding.layer}"
         place["logicalLocations"] = [{"name": finding.layer, "fullyQualifiedName": name, "kind": "object"}]
-    about = finding.layer or finding.file
+    about = _plain(finding.layer or finding.file)
     digest = hashlib.sha256("\n".join((uri, finding.layer, finding.rule)).encode()).hexdigest()[:16]
     more: dict[str, Any] = {}
     if finding.level == IGNORED:
@@ -63,12 +65,18 @@ def _result(finding: Finding, index: int, folder: Path) -> dict[str, Any]:
         "ruleId": finding.rule,
         "ruleIndex": index,
         "level": "error" if finding.level == ERROR else "warning",
-        "message": {"text": f"{about}: {finding.rule}: {finding.message}. {REMEDIES[finding.rule]}"},
+        "message": {"text": f"{about}: {finding.rule}: {_plain(finding.message)}. {REMEDIES[finding.rule]}"},
         "locations": [place],
         # The same finding keeps its name from run to run, whatever else changes in the file.
         "partialFingerprints": {"primaryLocationLineHash": f"{digest}:1"},
         **more,
     }
+
+
+def _plain(text: str) -> str:
+    """A stranger's text, in which SARIF finds no link and no placeholder (3.11.5 and 3.11.6)."""
+    escaped = re.sub(r"([\\\[\]])", r"\\\1", visible(text))
+    return escaped.replace("{", "{{").replace("}", "}}")
 
 
 def _uri(file: str, folder: Path) -> str:

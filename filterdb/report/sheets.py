@@ -11,6 +11,7 @@ import pandas as pd
 import xarray as xr
 
 from filterdb.report.boxes import Box, pairs
+from filterdb.schema import distinct
 from filterdb.store.database import Database
 
 LONG = 30_000
@@ -111,10 +112,12 @@ def basis(result: xr.Dataset) -> pd.DataFrame:
 
 def matrix(result: xr.Dataset) -> pd.DataFrame:
     """The matrix of a `drift` result: a row for each group, a column for each other."""
+    by, labels = str(result.attrs["by"]), result["group"].values.astype(str).astype(object)
     table = pd.DataFrame(result["drift"].values)
-    table.columns = pd.Index([str(label) for label in result["other"].values])
-    table.insert(0, "filters", result["count"].values, allow_duplicates=True)
-    table.insert(0, str(result.attrs["by"]), result["group"].values.astype(str).astype(object), allow_duplicates=True)
+    table.insert(0, "count", result["count"].values)
+    table.insert(0, "group", labels)
+    # A group may be called like a column.
+    table.columns = pd.Index(distinct([by, "filters", *map(str, result["other"].values)]))
     return table
 
 

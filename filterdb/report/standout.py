@@ -8,6 +8,7 @@ import numpy as np
 import xarray as xr
 
 from filterdb.analysis.grouping import depth_decile
+from filterdb.analysis.noise import BY_MODELS, INDISTINGUISHABLE, TOO_FEW
 from filterdb.report.boxes import pairs
 from filterdb.report.drawing import short, visible
 from filterdb.report.gather import Results
@@ -72,21 +73,34 @@ def _farthest(by: str, result: xr.Dataset) -> Finding | None:
     lead = f"By {by.replace('_', ' ')}."
     pair = farthest(result)
     if pair is None:
-        return (
-            Finding(lead, "no two groups differ by more than chance explains.", "drift", by)
-            if "verdict" in result
-            else None
+        if "verdict" not in result:
+            return None
+        said = (
+            "no two groups differ by more than chance explains."
+            if _judged(result).any()
+            else "too few filters or models to tell any two groups apart."
         )
+        return Finding(lead, said, "drift", by)
     a, b = (short(result["group"].values[i], NAMED) for i in pair)
     said = f"“{a}” and “{b}” differ most: D = {result['drift'].values[pair]:.2g}"
     floor = _floor(result, *pair)
-    return Finding(
-        lead, said + (f", where chance alone gives up to {floor:.2g}." if floor is not None else "."), "drift", by
-    )
+    if floor is None:
+        return Finding(lead, f"{said}.", "drift", by)
+    if _judged(result)[pair]:
+        return Finding(lead, f"{said}, where chance alone gives up to {floor:.2g}.", "drift", by)
+    more = f"drawing their filters again gives up to {floor:.2g}; the models are too few to say more"
+    return Finding(lead, f"{said}; {more}.", "drift", by)
+
+
+def _judged(result: xr.Dataset) -> np.ndarray:
+    """Pairs (group, other) with a verdict by their models: what holds for other models of the same kind."""
+    by_models = result["judged_by"].values == BY_MODELS
+    found: np.ndarray = by_models & (result["verdict"].values != TOO_FEW)
+    return found
 
 
 def _floor(result: xr.Dataset, i: int, j: int) -> float | None:
-    by_model = "judged_by" in result and str(result["judged_by"].values[i, j]) == "model"
+    by_model = "judged_by" in result and str(result["judged_by"].values[i, j]) == BY_MODELS
     name = "model_floor_q95" if by_model else "floor_q95"
     value = float(result[name].values[i, j]) if name in result else np.nan
     return value if np.isfinite(value) else None
@@ -96,9 +110,9 @@ def _alike(drifts: dict[str, xr.Dataset]) -> Finding | None:
     parts = []
     for by, result in drifts.items():
         if "verdict" in result:
-            verdicts = pairs(result["verdict"].values).astype(str)
-            judged = int((verdicts != "few").sum())
-            alike = int((verdicts == "indistinguishable").sum())
+            by_models = pairs(_judged(result))
+            judged = int(by_models.sum())
+            alike = int((by_models & (pairs(result["verdict"].values) == INDISTINGUISHABLE)).sum())
             if judged:
                 parts.append(f"{alike:,} of {judged:,} pairs of {MANY[by]}")
     return Finding("Within chance.", f"Not told apart from chance: {'; '.join(parts)}.", "drift") if parts else None

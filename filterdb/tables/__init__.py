@@ -131,8 +131,10 @@ def drift(answer: Answer) -> None:
     _drift(answer, "all layers" if answer["within"] else None)
     for stratum in answer.get("strata", ()):
         _drift(stratum, f"{answer['within']} = {stratum['stratum']}")
-    if any("verdict" in one for one in (answer, *answer.get("strata", ()))):
-        _say("≈ within noise · ? under 1,000 filters: no verdict · ° too few models: judged by numbers of filters only")
+    if any(one.get("verdict") for one in (answer, *answer.get("strata", ()))):
+        _say(
+            "≈ within noise · ? under 1,000 filters: no verdict · ° too few models to judge by, numbers of filters only"
+        )
     _say(f"{answer['metric']} drift by {answer['by']}, mode {answer['mode']} · {counts(answer)}")
 
 
@@ -174,10 +176,10 @@ def _drift(answer: Answer, title: str | None) -> None:
 def _marked(answer: Answer, i: int, j: int) -> Any:
     """A drift, behind it what its verdict says."""
     value = float(answer["drift"][i][j])
-    if "verdict" not in answer:
+    if not answer.get("verdict"):
         return value
     mark = {"indistinguishable": "≈", "few": "?"}.get(answer["verdict"][i][j], "")
-    how = "°" if answer["judged_by"][i][j] == "sampling" and mark != "?" else ""
+    how = "°" if answer["judged_by"][i][j] in {"sampling", "few models"} and mark != "?" else ""
     return Text(f"{value:.4g}{mark}{how}")
 
 

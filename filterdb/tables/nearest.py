@@ -43,6 +43,8 @@ def _part(part: Answer) -> Any:
 def _footer(answer: Answer) -> None:
     query = answer["query"]
     _say(f"{query['file']}: {query['filters']:,} filters, {query['layers']:,} layers, against {counts(answer)}")
+    for layer, reason in query["left_out"].items():
+        _say(f"without layer {layer}: {reason}")
     if query["filters"] < FEW:
         _say(f"it has fewer than {FEW:,} filters: chance decides much of this order")
     _say(f"noise: drift below it is what two samples of one distribution show (95 %); few: under {FEW:,}, not ranked")

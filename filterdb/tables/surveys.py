@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from filterdb.answers import Answer
 from filterdb.tables import _columns, _say, _table, counts
 
@@ -29,8 +31,15 @@ def series(answer: Answer) -> None:
     ):
         if answer[name]:
             shown = [column.removeprefix("pair_") for column in columns]
-            _table(shown, ([row[column] for column in columns] for row in answer[name]), title)
+            _table(shown, ([_cell(row, column) for column in columns] for row in answer[name]), title)
+    if any(row["verdict"] for row in answer["checkpoints"]) or any(row["pair_verdict"] for row in answer["pairs"]):
+        _say("° one model against one: judged by numbers of filters only, by which nearly any two trainings differ")
     _say(f"mode {answer['mode']} · {counts(answer)}")
+
+
+def _cell(row: Answer, column: str) -> Any:
+    mark = "°" if column.endswith("verdict") and row[column.replace("verdict", "judged_by")] == "sampling" else ""
+    return f"{row[column]}{mark}" if mark else row[column]
 
 
 def filter_scale(answer: Answer) -> None:

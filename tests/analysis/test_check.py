@@ -301,3 +301,33 @@ def test_a_folder_without_3x3_layers(tmp_path: Path) -> None:
     assert json.loads(result["skipped"].values[0]) == {"kernel": 1}
     answer = checked(result)
     assert (answer["ok"], answer["rows"], answer["models"], answer["snapshot"]) == (True, [], 1, None)
+
+
+def test_a_file_that_is_named_twice_is_looked_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = chain(tmp_path / "m" / "a.onnx", trained(16, 16, 1))
+    chain(tmp_path / "m" / "b.onnx", trained(16, 16, 2))
+    monkeypatch.chdir(tmp_path)
+    result = fdb.check([tmp_path / "m", path, "m/a.onnx", path])
+    assert [Path(name).name for name in result["file"].values] == ["a.onnx", "b.onnx"]
+    assert not findings(result) and summary(result)["ok"]
+
+
+def test_layers_that_cannot_be_read_are_ignored_as_others_are(tmp_path: Path) -> None:
+    short = tensor("w", trained(16, 16, 1))
+    short.raw_data = short.raw_data[:-4]
+    nodes = [conv("x", "w", "a", "broken"), conv("a", "v", "y", "sound")]
+    path = save(tmp_path / "m.onnx", model(nodes, [short, tensor("v", trained(16, 16, 2))]))
+    for ignore, level in (((), "error"), (("bro*",), "ignored")):
+        (finding,) = findings(fdb.check(path, rules={"ignore": list(ignore)}))
+        assert (finding.layer, finding.rule, finding.level) == ("broken", "unreadable", level)
+
+
+def test_a_constant_in_a_function_is_stored_once_however_often_it_is_called(tmp_path: Path) -> None:
+    constant = helper.make_node("Constant", [], ["w"], value=tensor("", trained(16, 16, 1)))
+    domains = [helper.make_opsetid("own", 1), helper.make_opsetid("", 17)]
+    function = helper.make_function("own", "F", ["a"], ["b"], [constant, conv("a", "w", "b", "c")], domains[1:])
+    calls = [helper.make_node("F", [one], [two], domain="own") for one, two in (("x", "h"), ("h", "y"))]
+    proto = model(calls, functions=[function], opset_imports=domains)
+    result = fdb.check(save(tmp_path / "m.onnx", proto))
+    assert result.sizes["layer"] == 2 and list(result["duplicate_of"].values) == ["", ""]
+    assert result["parameters"].values.tolist() == [2_304, 0]

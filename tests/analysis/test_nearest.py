@@ -200,3 +200,11 @@ def test_answers_and_refusals(families: fdb.Database, tmp_path: Path) -> None:
     chain(tmp_path / "five.onnx", weights(4, 4, kernel=(5, 5)))
     with pytest.raises(InputError, match="expected at least one 3×3 convolution"):
         fdb.nearest(families, tmp_path / "five.onnx")
+
+
+def test_layers_that_are_left_out_are_told(families: fdb.Database, tmp_path: Path) -> None:
+    broken = trained(16, 16, 1)
+    broken[0, 0, 0, 0] = np.nan
+    result = fdb.nearest(families, chain(tmp_path / "m.onnx", broken, trained(40, 40, 2)))
+    (left_out,) = answer_of(result)["query"]["left_out"].items()
+    assert left_out == ("conv0", "1 of 2304 weights are NaN or infinite in float32")

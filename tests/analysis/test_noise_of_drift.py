@@ -170,7 +170,7 @@ def test_layers_with_nan_or_infinity_are_in_no_floor(tmp_path: Path) -> None:
     found = fdb.drift(db, "task").sel(group=A, other=B)
     expected = every_permutation(Frozen(db), names[:3], names[3:])
     assert float(found["model_floor"]) == pytest.approx(np.mean(expected), rel=1e-5)
-    assert int(found["permutations"]) == 20 and found["judged_by"] == "model"
+    assert int(found["permutations"]) == 20 and found["judged_by"] == "few models"
     # Three against three: what is largest of ten splits (each counted twice) does not exceed the 95 % quantile.
     assert found["verdict"] == "indistinguishable"
 
@@ -263,7 +263,7 @@ def test_the_command(db: fdb.Database, by_task: Any) -> None:
     assert answer["verdict"][i][groups.index("detect")] == "few"
     assert answer["interval"][i][groups.index("depth")] is None
     bare = json.loads(command(db.url, "--by", "task", "--no-noise", "--json").stdout)
-    assert not {"verdict", "floor", "interval"} & bare.keys() and bare["drift"] == answer["drift"]
+    assert {bare[name] for name in ("verdict", "floor", "interval")} == {None} and bare["drift"] == answer["drift"]
     few = json.loads(command(db.url, "--by", "conv_depth", "--draws", "25", "--json").stdout)
     expected = fdb.drift(db, "conv_depth", noise=25)
     assert few["model_floor"][0][1] == float(expected["model_floor"][0, 1])
@@ -284,3 +284,27 @@ def test_the_command(db: fdb.Database, by_task: Any) -> None:
 def test_the_command_refuses(db: fdb.Database, args: tuple[str, ...], says: str) -> None:
     done = command(db.url, "--by", "task", *args, code=2)
     assert says in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_three_models_against_three_cannot_be_told(tmp_path: Path) -> None:
+    """20 permutations, but each drift stands twice: no drift is a 5 % event, and the result says so."""
+    db = ingested(tmp_path, ["a0", "a1", "a2", "b0", "b1", "b2", "b3"])
+    three = fdb.drift(db.select(model=["a0", "a1", "a2", "b0", "b1", "b2"]), "task")
+    assert three["permutations"].values[0, 1] == 20
+    assert (three["verdict"].values[0, 1], three["judged_by"].values[0, 1]) == ("indistinguishable", "few models")
+    four = fdb.drift(db, "task")
+    assert four["permutations"].values[0, 1] == 35 and four["judged_by"].values[0, 1] == "model"
+
+
+def test_without_noise_its_keys_are_null(db: fdb.Database) -> None:
+    answer = json.loads(to_json(answer_of(fdb.drift(db, "task", noise=False))))
+    assert all(answer[name] is None for name in (*MATRICES, "permutations", "verdict", "judged_by", "interval"))
+    paper = answer_of(fdb.drift(db, "task", "paper"))
+    assert not {*MATRICES, "verdict", "interval"} & set(paper)
+
+
+def test_what_would_take_the_machine_is_refused(db: fdb.Database) -> None:
+    with pytest.raises(UsageError, match="expected at most 100,000 permutations, got 1,000,000,000"):
+        fdb.drift(db, "task", noise=10**9)
+    with pytest.raises(UsageError, match="expected at most 3,000 groups, got 3,001"):
+        noises.wanted(True, "sound", "kl", np.ones(3_001, np.int64))

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import dask
+import dask_jobqueue  # noqa: F401 - its defaults are part of Dask's configuration then
 import numpy as np
 import pytest
 import yaml
@@ -232,7 +233,7 @@ def test_jobqueue(queue: dict[str, str], catalog: Path, tmp_path: Path, monkeypa
              for part, file in (("cert", certificate), ("key", key))}  # fmt: skip
     security = Security(require_encryption=True, tls_ca_file=ca, **pairs)
     with (
-        dask.config.set({"jobqueue.slurm": QUEUE}),
+        dask.config.set({f"jobqueue.slurm.{name}": value for name, value in QUEUE.items()}),
         cluster.connect("slurm", workers=2, security=security) as client,
     ):
         client.wait_for_workers(2, timeout=240)

@@ -19,7 +19,7 @@ import filterdb as fdb
 from filterdb.analysis.findings import MEANINGS, REMEDIES, findings
 from filterdb.analysis.rules import CHECKS
 from filterdb.report.junit import junit
-from filterdb.report.sarif import sarif
+from filterdb.report.sarif import _plain, sarif
 from tests.conftest import CACHE
 from tests.filters import trained
 from tests.models import chain
@@ -109,5 +109,14 @@ def test_every_finding_is_in_both(result: xr.Dataset) -> None:
     root = ElementTree.fromstring(junit(result))
     text = "\n".join([*root.itertext(), *(element.get("message", "") for element in root.iter())])
     for finding, one in zip(said, results, strict=True):
-        assert finding.message in one["message"]["text"]
+        assert _plain(finding.message) in one["message"]["text"]
         assert finding.message.replace("\x01", "�") in text
+
+
+def test_names_are_no_links_and_no_placeholders(tmp_path: Path) -> None:
+    """SARIF 2.1.0, 3.11.5 and 3.11.6: `[text](link)` and `{0}` mean something in a message."""
+    name = "[Fix it](https://example.org) {0}\u202e\\"
+    result = fdb.check(chain(tmp_path / "m.onnx", np.zeros((4, 4, 3, 3), np.float32), prefix=name))
+    (finding,) = json.loads(sarif(result))["runs"][0]["results"]
+    assert finding["message"]["text"].startswith("\\[Fix it\\](https://example.org) {{0}}\ufffd\\\\0: dead: ")
+    assert "\u202e" not in junit(result)

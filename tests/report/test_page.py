@@ -14,7 +14,9 @@ import pytest
 import xarray as xr
 
 import filterdb as fdb
-from filterdb.report import drawing, figures, panels, payload, sheets
+from filterdb.errors import UsageError
+from filterdb.report import drawing, figures, gather, panels, payload, planes, sheets, standout
+from tests.models import chain, weights
 from tests.report.conftest import HOSTILE
 
 pytestmark = pytest.mark.slow
@@ -147,3 +149,55 @@ def test_densities_by_group_are_a_table(made: Path, page_db: fdb.Database) -> No
     for row in table.sample(50, random_state=0).itertuples(index=False):
         place = np.abs(low - row[1]).argmin(), np.abs(low - row[2]).argmin()  # type: ignore[operator]
         assert found["counts"].sel(group=row.group).values[place] == row.filters
+
+
+def test_a_group_called_like_a_column(page_db: fdb.Database) -> None:
+    with dask.config.set(scheduler="threads"):
+        result = fdb.drift(page_db, by="task", noise=False)
+    result = result.assign_coords(group=["filters", "task", *result["group"].values[2:]])
+    result = result.assign_coords(other=result["group"].values)
+    table = sheets.matrix(result)
+    assert table.columns.is_unique
+    back = pd.read_parquet(io.BytesIO(sheets.to_parquet(table)))
+    np.testing.assert_array_equal(back.iloc[:, 2:].values, result["drift"].values)
+
+
+def test_the_phenotypes_of_all_filters_are_those_of_no_grouping(page_db: fdb.Database) -> None:
+    with dask.config.set(scheduler="threads"):
+        whole = planes.planes(page_db, "task", "sound").kinds()[0]
+        found = fdb.phenotypes(page_db, None, planes.PAIRS)
+    assert whole.tolist() == found["pair_phenotype"].values[0].tolist()
+
+
+def test_tasks_that_are_one_in_paper_mode(tmp_path: Path) -> None:
+    """They stay out of the groupings there: a heatmap of one group would break."""
+    for name in "ab":
+        chain(tmp_path / f"{name}.onnx", weights(8, 8))
+    (tmp_path / "c.csv").write_text("path,task\na.onnx,Segmentation (a)\nb.onnx,Semantic Segmentation\n")
+    with dask.config.set(scheduler="threads"):
+        db = fdb.ingest(tmp_path / "db", catalog=tmp_path / "c.csv").database
+        assert {mode: "task" in gather.gather(db, mode, False).drifts for mode in ("sound", "paper")} == {
+            "sound": True,
+            "paper": False,
+        }
+
+
+def test_a_file_in_the_way(page_db: fdb.Database, tmp_path: Path) -> None:
+    (tmp_path / "page").write_text("mine")
+    with pytest.raises(UsageError, match="expected a folder, or a place for one, got a file"):
+        fdb.report(page_db, tmp_path / "page")
+    assert (tmp_path / "page").read_text() == "mine"
+
+
+def test_what_stands_out_says_by_what_it_was_judged(page_db: fdb.Database) -> None:
+    """One model against one is judged by its filters alone, and groups of few filters are not."""
+    with dask.config.set(scheduler="threads"):
+        pair = page_db.select(model=["model 1", "model 2"])
+        (said,) = [
+            one.text for one in standout.standing_out(gather.gather(pair, "sound", False)) if one.lead == "By model."
+        ]
+        assert "drawing their filters again" in said and "too few to say more" in said
+        few = page_db.select(model=list(HOSTILE))
+        texts = {one.lead: one.text for one in standout.standing_out(gather.gather(few, "sound", False))}
+    assert texts["By model."] == "too few filters or models to tell any two groups apart."
+    assert "Within chance." not in texts

@@ -160,7 +160,9 @@ def test_a_click_compares_two_groups(show: Show, page_db: fdb.Database, by_task:
     assert [float(row[1]) for row in rows] == pytest.approx([without[row[0]] for row in rows], rel=5e-3)
     assert float(rows[0][1]) == pytest.approx(min(without.values()), rel=5e-3)
     panel.locator("summary").click()
-    assert f"filterdb explain '{page_db.url}' --by task 'segmentation' 'classification'" in panel.inner_text()
+    newest = fdb.open(page_db.url).snapshot  # the first analysis committed the basis
+    command = f"filterdb explain '{page_db.url}' --by task --snapshot {newest} -- 'segmentation' 'classification'"
+    assert command in panel.inner_text()
 
 
 def test_the_heatmap_is_sorted_and_searched(show: Show, by_task: xr.Dataset) -> None:

@@ -15,6 +15,7 @@ function decoded(data) {
   data.matrix = (name, i, j) => (i === j || !data[name] ? NaN : data[name][triangle(i, j, data.n)]);
   data.histogram = (group, component) => data.probabilities.subarray((group * 9 + component) * 70, (group * 9 + component + 1) * 70);
   data.verdictOf = (i, j) => (data.verdict && i !== j ? VERDICTS[data.verdict[triangle(i, j, data.n)]] : undefined);
+  data.said = (i, j) => (data.judged?.[triangle(i, j, data.n)] === 2 && data.verdictOf(i, j) !== "few" ? "too few models to tell" : SAID[data.verdictOf(i, j)]);
   data.largest = data.drift.reduce((most, value) => (value > most ? value : most), 0) || 1;
   return data;
 }
@@ -23,14 +24,14 @@ function decoded(data) {
 function facts(data, i, j) {
   if (i === j) return [data.groups[i], `${count(data.counts[i])} filters`];
   const found = [`${data.groups[i]} × ${data.groups[j]}`, `drift ${digits(data.matrix("drift", i, j))}`];
-  const byModel = data.judged?.[triangle(i, j, data.n)] === 1;
+  const byModel = data.judged?.[triangle(i, j, data.n)] > 0;
   const floor = data.matrix(byModel ? "model_floor_q95" : "floor_q95", i, j);
   if (Number.isFinite(floor)) found.push(`by chance up to ${digits(floor)} (${byModel ? "models swapped" : "filters drawn again"})`);
   const low = data.matrix("low", i, j), high = data.matrix("high", i, j);
   if (Number.isFinite(low)) found.push(`95 % interval ${digits(low)} … ${digits(high)}, noise taken out`);
   else if (data.bounded && data.by !== "model") found.push("no interval: too few models");
   const verdict = data.verdictOf(i, j);
-  if (verdict) found.push(SAID[verdict]);
+  if (verdict) found.push(data.said(i, j));
   return found;
 }
 

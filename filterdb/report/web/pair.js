@@ -21,8 +21,8 @@ function compare(node, data, i, j) {
   const verdict = data.verdictOf(i, j);
   const head = el("div", { class: "versus" },
     el("h4", { tabindex: -1 }, el("span", { class: "a" }, data.groups[i]), el("span", { class: "soft" }, " against "), el("span", { class: "b" }, data.groups[j])),
-    el("p", { class: "lead" }, el("b", {}, `D = ${digits(data.matrix("drift", i, j))}`), verdict ? el("span", { class: `verdict v-${verdict}` }, SAID[verdict]) : null),
-    el("p", { class: "soft" }, [...more.slice(1).filter((line) => line !== SAID[verdict]), `${count(data.counts[i])} and ${count(data.counts[j])} filters`].join(" · ")),
+    el("p", { class: "lead" }, el("b", {}, `D = ${digits(data.matrix("drift", i, j))}`), verdict ? el("span", { class: `verdict v-${verdict}` }, data.said(i, j)) : null),
+    el("p", { class: "soft" }, [...more.slice(1).filter((line) => !verdict || line !== data.said(i, j)), `${count(data.counts[i])} and ${count(data.counts[j])} filters`].join(" · ")),
     el("p", {}, `${main.map((c) => `c${c} (${percent(share[c])})`).join(", ")} ${main.length > 1 ? "make" : "makes"} most of it.`));
   const grid = el("div", { class: "nine" });
   mount(grid, () => {
@@ -44,8 +44,10 @@ function compare(node, data, i, j) {
     }));
   });
   const without = removed(data, i, j);
-  const command = `filterdb explain ${shell(core.url)} --by ${data.by} ${shell(data.groups[i])} ${shell(data.groups[j])}`;
-  node.replaceChildren(head, grid, ...(without ? [without] : []), el("details", {}, el("summary", {}, "The same on the command line"), el("pre", {}, el("code", {}, command))));
+  // A name that is not shown as it is cannot be typed; nor is it said how a selection is.
+  const typed = core.options !== null && ![core.url, data.groups[i], data.groups[j]].some((name) => name.includes("\ufffd"));
+  const command = `filterdb explain ${shell(core.url)} --by ${data.by}${core.options} -- ${shell(data.groups[i])} ${shell(data.groups[j])}`;
+  node.replaceChildren(head, grid, ...(without ? [without] : []), ...(typed ? [el("details", {}, el("summary", {}, "The same on the command line"), el("pre", {}, el("code", {}, command)))] : []));
 }
 
 // Models of the two groups, by what the drift would be without each.
