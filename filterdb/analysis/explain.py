@@ -12,6 +12,7 @@ from filterdb.analysis.drift import Groups, drift
 from filterdb.analysis.grouping import Grouping, Key, chosen, group, layer_labels, with_scale
 from filterdb.analysis.noise import BY_FEW_MODELS, BY_MODELS, FEW, TOO_FEW
 from filterdb.errors import UsageError
+from filterdb.numerics.divergence import symmetric_kl
 from filterdb.numerics.histogram import PSEUDO_FILTERS
 from filterdb.reduce.basis import projection
 from filterdb.schema import UNKNOWN
@@ -122,7 +123,7 @@ def _between(groups: Groups, counts: np.ndarray) -> np.ndarray:
     """D of counts of both sides (…, 2, 9, 70) → (…); NaN where a side has no filters."""
     shares = groups.shares(counts)
     p, q = shares[..., 0, :, :], shares[..., 1, :, :]
-    found: np.ndarray = ((p - q) * np.log(p / q)).sum(axis=-1) @ groups.found.weights
+    found: np.ndarray = symmetric_kl(p, q) @ groups.found.weights
     return np.where(counts.any(axis=(-2, -1)).all(axis=-1), np.maximum(found, 0.0), np.nan)
 
 

@@ -13,6 +13,7 @@ from filterdb.analysis.grouping import DECILES, chosen, depth_decile, group, pro
 from filterdb.errors import UsageError
 from filterdb.extract.sandbox import Limits
 from filterdb.ingest.query import Query, reduce_model
+from filterdb.numerics.divergence import symmetric_kl
 from filterdb.numerics.histogram import sound_probabilities
 from filterdb.numerics.sampling import SamplingFloor
 from filterdb.reduce.basis import Projection, layer_histograms, projection
@@ -126,5 +127,5 @@ def _drift(
     Term by term, not by matrix products: a copy is at exactly 0.
     """
     p = sound_probabilities(np.concatenate([one[None], others]), whole)
-    parts = ((p[0] - p[1:]) * (np.log(p[0]) - np.log(p[1:]))).sum(axis=-1)
+    parts = symmetric_kl(p[0], p[1:])
     return parts @ weights, parts.T

@@ -6,6 +6,7 @@ of any set of cells is the sum of their rows, so that a thousand ways to make up
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Protocol
 
@@ -90,11 +91,12 @@ class SymmetricKL:
         return np.maximum(found, 0.0)
 
 
-class _ByPairs:
+class _ByPairs(ABC):
     """The matrices of a statistic whose pairs have to be taken one by one."""
 
+    @abstractmethod
     def pairs(self, left: np.ndarray, right: np.ndarray) -> np.ndarray:
-        raise NotImplementedError
+        """Sums of states (…, columns) of both sides → drift (…)."""
 
     def matrices(self, sums: Array) -> Array:
         draws, groups, _ = sums.shape

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
+from filterdb.numerics.divergence import symmetric_kl
 from filterdb.report import boxes
 from filterdb.report.drawing import COLOURS, canvas, drawn, legible, short, visible
 from filterdb.report.panels import Panels
@@ -113,7 +114,7 @@ def pair(result: xr.Dataset, a: str, b: str) -> Figure:
 
     edges = result["bin_edges"].values
     p, q = (result["probabilities"].sel(group=label).values for label in (a, b))
-    parts = result["weights"].values * ((p - q) * np.log(p / q)).sum(axis=1)
+    parts = result["weights"].values * symmetric_kl(p, q)
     shares = parts / (parts.sum() or 1.0)
     figure = canvas(9.0, 6.2)
     titles = [f"c{i}: {share:.0%} of D" for i, share in enumerate(shares)]

@@ -11,6 +11,7 @@ import numpy as np
 
 from filterdb.analysis.drift import Groups
 from filterdb.analysis.grouping import chosen, group
+from filterdb.numerics.divergence import symmetric_kl
 from filterdb.reduce.basis import projection
 from filterdb.store.database import Database
 
@@ -48,7 +49,7 @@ def without_models(db: Database, by: str, mode: str) -> Leaving:
         if not left.any():
             continue
         p, q = np.moveaxis(groups.shares(without[left]), 1, 0)
-        drift = ((p - q) * np.log(p / q)).sum(axis=-1) @ found.weights
+        drift = symmetric_kl(p, q) @ found.weights
         best = np.argsort(drift, kind="stable")[:NAMED]
         leaving[labels[i], labels[j]] = [(int(models[left][k]), float(drift[k])) for k in best]
     return leaving
