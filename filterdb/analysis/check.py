@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import xarray as xr
 
-from filterdb.analysis.rules import CHECKS, Rules, is_ignored, judge, rules_of, settings
+from filterdb.analysis.rules import CHECKS, LAYER_MEASURES, Rules, is_ignored, judge, rules_of, settings
 from filterdb.errors import InputError
 from filterdb.extract.catalog import ModelSource
 from filterdb.extract.layers import Skip
@@ -31,17 +31,11 @@ LAYER_RULES = CHECKS[:-1]
 """The verdicts of a layer that was read; what was not, file or layer, is `unreadable`."""
 
 MEASURES = {
-    "filters": "number of filters n",
-    "sparsity": "S: share of filters whose |w| are all below peak/100",
-    "variance_entropy": "H of the layer's own raw PCA (P1 eq. 7)",
-    "threshold": "T_H(n) (P1 eq. 8)",
-    "ratio": "H / T_H, NaN where T_H <= 0",
-    "peak": "largest |w|",
+    **LAYER_MEASURES,
     "duplicate_filters": "filters that equal an earlier one of the layer and are not sparse",
     "prunable_filters": "sparse filters and duplicates",
     "prunable_parameters": "weights of these; 0 where an earlier layer uses the same stored weight",
     "parameters": "weights of the layer; 0 where an earlier layer uses the same stored weight",
-    "scale_known": "false where an integer weight's scale could not be found",
 }
 AGAINST = {
     "sparsity_percentile": "share of like layers that are less sparse, ties half, in percent",

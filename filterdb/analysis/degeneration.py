@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 from filterdb.analysis.grouping import chosen, provenance
-from filterdb.analysis.rules import VERDICTS, Rules, judge
+from filterdb.analysis.rules import LAYER_MEASURES, VERDICTS, Rules, judge
 from filterdb.analysis.threshold import sigmoid
 from filterdb.errors import UsageError
 from filterdb.numerics.eigen import decompose
@@ -21,19 +21,13 @@ from filterdb.store.database import Database
 from filterdb.store.summary import Arrays
 
 MEASURES = {
-    "filters": "number of filters n",
-    "sparsity": "S: share of filters whose |w| are all below peak/100",
-    "variance_entropy": "H of the layer's own raw PCA (P1 eq. 7)",
-    "threshold": "T_H(n) (P1 eq. 8)",
-    "ratio": "H / T_H, NaN where T_H <= 0",
+    **LAYER_MEASURES,
     "random": "H > 0, H >= T_H and n large enough",
     "clean_filters": "filters that are not sparse",
     "clean_variance_entropy": "H of the filters that are not sparse",
     "clean_ratio": "H / T_H of the filters that are not sparse",
     "orthogonality": "1 - mean |cosine| between output channels",
-    "peak": "largest |w|",
     "span": "mean of max w - min w over filters (P2 fig. 6)",
-    "scale_known": "false where an integer weight's scale could not be found",
 }
 
 

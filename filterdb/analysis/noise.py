@@ -26,9 +26,6 @@ PERMUTATION_LIMIT = 10_000_000
 CELL_COST = 30
 """So many models of a pair make a permutation cost twice as much."""
 
-PAIR_LIMIT = 20_000
-"""Up to so many pairs of groups a caller that asks for few permutations (the page) need not wait long either."""
-
 PAIR_COST = 10
 """What a pair without permutations costs, in permutations."""
 

@@ -29,6 +29,18 @@ uses 1.7 directions). `sparse` and `duplicate` are no faults, they say what coul
 """
 
 
+LAYER_MEASURES = {
+    "filters": "number of filters n",
+    "sparsity": "S: share of filters whose |w| are all below peak/100",
+    "variance_entropy": "H of the layer's own raw PCA (P1 eq. 7)",
+    "threshold": "T_H(n) (P1 eq. 8)",
+    "ratio": "H / T_H, NaN where T_H <= 0",
+    "peak": "largest |w|",
+    "scale_known": "false where an integer weight's scale could not be found",
+}
+"""What is measured of a layer, in a database or in a file."""
+
+
 @dataclass(frozen=True, slots=True)
 class Rules:
     """Where a verdict begins. P1 gives none beyond T_H(n): these are ours."""

@@ -10,7 +10,6 @@ import xarray as xr
 from filterdb.analysis.degeneration import degeneration
 from filterdb.analysis.drift import drift
 from filterdb.analysis.grouping import DECILES, depth_decile, group, provenance
-from filterdb.analysis.noise import PAIR_LIMIT
 from filterdb.analysis.pca import pca
 from filterdb.analysis.series import series
 from filterdb.analysis.surveys import filter_scale, statistics
@@ -24,8 +23,8 @@ from filterdb.store.database import Database
 GROUPINGS = ("task", "visual_category", "training_dataset", "family", "model", "depth_decile")
 """The groupings that the page shows, those with fewer than two groups left out."""
 
-MANY_PAIRS, DRAWS = 500, 200
-"""From so many pairs of groups on, models are permuted so often only: a page should not take minutes."""
+MANY_PAIRS, MOST_PAIRS, DRAWS = 500, 20_000, 200
+"""From so many pairs of groups on, and up to so many, models are permuted so often: a page should not take minutes."""
 
 LABELS = ("task", "visual_category", "training_dataset", "family")
 """Labels of models that are counted, and that figures highlight and order by."""
@@ -92,7 +91,7 @@ def _draws(by: str, number: int, mode: str) -> int | None:
     Fewer of them make the 95 % quantile coarser, and the verdict no less honest: the groups as they are count as one.
     """
     pairs = number * (number - 1) // 2
-    return DRAWS if mode == "sound" and by != "model" and MANY_PAIRS < pairs <= PAIR_LIMIT else None
+    return DRAWS if mode == "sound" and by != "model" and MANY_PAIRS < pairs <= MOST_PAIRS else None
 
 
 def _series(db: Database, mode: str, notes: dict[str, str]) -> xr.Dataset | None:
