@@ -4,34 +4,17 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 import filterdb as fdb
+from tests.end_to_end.commands import answer, run
 from tests.models import chain, weights
 
 pytestmark = pytest.mark.slow
-
-
-def run(*args: object, code: int = 0, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        [sys.executable, "-m", "filterdb", *map(str, args)], capture_output=True, text=True, check=False, cwd=cwd
-    )
-    assert done.returncode == code, (args, done.returncode, done.stdout[-2000:], done.stderr[-2000:])
-    return done
-
-
-def answer(*args: object) -> dict[str, Any]:
-    """--json: machine output on stdout and nothing else."""
-    found: dict[str, Any] = json.loads(run(*args, "--json").stdout)
-    assert {"snapshot", "selection", "filters", "layers", "models"} <= found.keys()
-    return found
 
 
 @pytest.fixture(scope="module")

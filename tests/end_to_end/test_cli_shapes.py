@@ -2,32 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 import filterdb as fdb
+from tests.end_to_end.commands import answer, run
 
 pytestmark = pytest.mark.slow
-
-
-def run(*args: object, code: int = 0) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        [sys.executable, "-m", "filterdb", *map(str, args)], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == code, (args, done.returncode, done.stdout[-2000:], done.stderr[-2000:])
-    return done
-
-
-def answer(*args: object) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(run(*args, "--json").stdout)
-    assert {"snapshot", "selection", "filters", "layers", "models"} <= found.keys()
-    return found
 
 
 @pytest.fixture(scope="module")
