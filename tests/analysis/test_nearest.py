@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import pandas as pd
 import pytest
+import xarray as xr
 from onnx import helper, numpy_helper
 from scipy.stats import entropy
 
@@ -15,6 +16,7 @@ import filterdb as fdb
 from filterdb.analysis.grouping import DECILES
 from filterdb.answers.nearest import nearest as answer_of
 from filterdb.errors import InputError, UsageError
+from filterdb.ingest import query
 from tests.filters import network, trained
 from tests.models import chain, weights
 from tests.numerics import oracles
@@ -208,3 +210,12 @@ def test_layers_that_are_left_out_are_told(families: fdb.Database, tmp_path: Pat
     result = fdb.nearest(families, chain(tmp_path / "m.onnx", broken, trained(40, 40, 2)))
     (left_out,) = answer_of(result)["query"]["left_out"].items()
     assert left_out == ("conv0", "1 of 2304 weights are NaN or infinite in float32")
+
+
+def test_a_layer_of_many_blocks(families: fdb.Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many filters of the file are in memory at a time, the counts are the same."""
+    path = network(tmp_path / "m.onnx", 7, 1)
+    whole = fdb.nearest(families, path)
+    monkeypatch.setattr(query, "ROWS", 113)
+    assert whole.attrs["query_filters"] > 20 * 113
+    xr.testing.assert_identical(fdb.nearest(families, path), whole)

@@ -308,3 +308,13 @@ def test_what_would_take_the_machine_is_refused(db: fdb.Database) -> None:
         fdb.drift(db, "task", noise=10**9)
     with pytest.raises(UsageError, match="expected at most 3,000 groups, got 3,001"):
         noises.wanted(True, "sound", "kl", np.ones(3_001, np.int64))
+
+
+def test_intervals_do_not_depend_on_how_many_are_made_at_a_time(
+    db: fdb.Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    groups = db.select(model=[name for name in MODELS if name != "tiny"])
+    whole = fdb.drift(groups, "depth_decile", noise=40)["interval"].values
+    assert np.isfinite(whole).any()
+    monkeypatch.setattr(numbers, "_BATCH", 50)  # a draw and a pair at a time
+    np.testing.assert_allclose(fdb.drift(groups, "depth_decile", noise=40)["interval"].values, whole, rtol=1e-6)

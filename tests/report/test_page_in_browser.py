@@ -141,6 +141,7 @@ def test_a_click_compares_two_groups(show: Show, page_db: fdb.Database, by_task:
     assert panel.locator("h4").inner_text() == "segmentation against classification"
     drift = by_task["drift"].sel(group="segmentation", other="classification").item()
     assert shown(panel.inner_text(), "D =") == pytest.approx(drift, rel=5e-3)
+    panel.locator(".nine svg").nth(8).wait_for()  # drawn once the panel has its width
     assert panel.locator(".nine svg").count() == 9
     p, q = (by_task["probabilities"].sel(group=one).values for one in ("segmentation", "classification"))
     parts = by_task["weights"].values * ((p - q) * np.log(p / q)).sum(axis=1)
