@@ -42,6 +42,8 @@ class Value:
     producer: Node | None = None
     origin: str = "a name that nothing defines"
     consumers: list[Node] = field(default_factory=list)
+    index: int = 0
+    """Which of its producer's outputs it is."""
 
 
 @dataclass(eq=False, slots=True)
@@ -57,6 +59,10 @@ class Node:
     output_names: tuple[str, ...]
     length: int | None
     is_call: bool
+    opset: int
+    """Version of the operator's domain where it stands; 0 where the model does not say."""
+    bodies: dict[str, tuple[Value, ...]] = field(default_factory=dict)
+    """The outputs of its bodies by attribute."""
 
     @property
     def is_standard(self) -> bool:
@@ -157,11 +163,20 @@ def _opening(path: Path) -> str:
 
 def build_graph(model: onnx.ModelProto, where: str = "model") -> Graph:
     """Resolve every name of `model`; `where` names it in errors. Raises ModelError for a cycle or endless recursion."""
-    builder = _Builder(where, {(f.domain, f.name, f.overload): f for f in model.functions})
+    functions = {(f.domain, f.name, f.overload): f for f in model.functions}
+    builder = _Builder(where, functions, _opsets(model.opset_import))
     builder.graph(model.graph, {}, None)
-    opsets = {"ai.onnx" if not entry.domain else entry.domain: entry.version for entry in model.opset_import}
     producer = f"{_name(model.producer_name)} {_name(model.producer_version)}".strip()
-    return Graph(builder.nodes, producer, opsets.get("ai.onnx", 0))
+    return Graph(builder.nodes, producer, builder.opsets.get("", 0))
+
+
+def _opsets(imports: Iterable[onnx.OperatorSetIdProto]) -> dict[str, int]:
+    """Return versions by domain; ONNX's own domain has two names."""
+    return {_domain(entry.domain): entry.version for entry in imports}
+
+
+def _domain(domain: str) -> str:
+    return "" if domain == "ai.onnx" else domain
 
 
 Scope = dict[str, Value]
@@ -169,9 +184,12 @@ Attributes = Mapping[str, onnx.AttributeProto]
 
 
 class _Builder:
-    def __init__(self, where: str, functions: dict[tuple[str, str, str], onnx.FunctionProto]) -> None:
+    def __init__(
+        self, where: str, functions: dict[tuple[str, str, str], onnx.FunctionProto], opsets: dict[str, int]
+    ) -> None:
         self.where = where
         self.functions = functions
+        self.opsets = opsets
         self.nodes: list[Node] = []
         self.entries = 0
         self.active: list[tuple[str, str, str]] = []
@@ -207,9 +225,9 @@ class _Builder:
         self.entries += len(proto.input) + len(proto.output)
         _check_entries(self.entries, self.where)
         attributes = _resolve(proto.attribute, call)
-        bodies = [graph for attribute in attributes.values() for graph in _graphs(attribute)]
+        bodies = [(name, graph) for name, attribute in attributes.items() for graph in _graphs(attribute)]
         inputs = tuple(scope.setdefault(name, Value()) if name else None for name in proto.input)
-        captured = [scope[name] for body in bodies for name in _free_names(body) if name in scope]
+        captured = [scope[name] for _, body in bodies for name in _free_names(body) if name in scope]
         before = [value.length for value in (*inputs, *captured) if value is not None and value.length is not None]
         key = (proto.domain, proto.op_type, proto.overload)
         node = Node(
@@ -222,6 +240,7 @@ class _Builder:
             output_names=tuple(_name(name) for name in proto.output if name),
             length=max(before) + 1 if before else None,
             is_call=key in self.functions,
+            opset=self.opsets.get(_domain(proto.domain), 0),
         )
         self.nodes.append(node)
         for value in inputs:
@@ -230,21 +249,24 @@ class _Builder:
         if node.is_call:
             outputs = self.expand(node, key)
         else:
-            ends = [self.body(body, scope, node, call) for body in bodies]
+            node.bodies = {name: self.body(body, scope, node, call) for name, body in bodies}
             # What leaves a body has come through its nodes.
-            length = max((end for end in ends if end is not None), default=node.length)
-            outputs = [Value(length, producer=node, origin=f"a {proto.op_type}") for _ in proto.output]
+            ends = [value.length for outputs in node.bodies.values() for value in outputs]
+            length = max((end for end in (*ends, node.length) if end is not None), default=None)
+            outputs = [
+                Value(length, producer=node, origin=f"a {proto.op_type}", index=index)
+                for index in range(len(proto.output))
+            ]
         node.outputs = tuple(outputs)
         for name, value in zip(proto.output, outputs, strict=False):
             if name:
                 scope[name] = value
 
-    def body(self, body: onnx.GraphProto, scope: Scope, owner: Node, call: Attributes) -> int | None:
-        """Walk a body; gives the longest length among its outputs, at least the owner's."""
+    def body(self, body: onnx.GraphProto, scope: Scope, owner: Node, call: Attributes) -> tuple[Value, ...]:
+        """Walk a body; return its outputs."""
         visible = {name: scope[name] for name in _free_names(body) if name in scope}
         inner = self.graph(body, visible, owner, call)
-        lengths = [inner[out.name].length for out in body.output if out.name in inner]
-        return max((n for n in (*lengths, owner.length) if n is not None), default=None)
+        return tuple(inner.get(out.name, Value()) for out in body.output)
 
     def expand(self, node: Node, key: tuple[str, str, str]) -> list[Value]:
         """The nodes of a local function in the place of its call; gives the values of its outputs."""
@@ -255,12 +277,14 @@ class _Builder:
         self.entries += len(function.input) + len(function.output) + len(function.attribute_proto)
         _check_entries(self.entries, self.where)
         self.active.append(key)
+        outer, self.opsets = self.opsets, _opsets(function.opset_import) or self.opsets
         scope: Scope = {}
         for name, value in zip(function.input, (*node.inputs, *[None] * len(function.input)), strict=False):
             scope[name] = Value(origin="an input left out") if value is None else _seen_through(value, node)
         defaults = {attribute.name: attribute for attribute in function.attribute_proto}
         self.walk(function.node, scope, {**defaults, **node.attributes})
         self.active.pop()
+        self.opsets = outer
         return [scope.get(name, Value()) for name in function.output]
 
 
@@ -283,7 +307,7 @@ def _seen_through(value: Value, owner: Node) -> Value:
     """`value` inside a body of `owner`: constants stay themselves, anything reached is as long as the owner."""
     if value.length is None or value.length == owner.length:
         return value
-    return Value(owner.length, value.tensor, value.producer, value.origin, value.consumers)
+    return Value(owner.length, value.tensor, value.producer, value.origin, value.consumers, value.index)
 
 
 def _resolve(attributes: Iterable[onnx.AttributeProto], call: Attributes) -> dict[str, onnx.AttributeProto]:

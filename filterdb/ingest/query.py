@@ -19,7 +19,7 @@ from filterdb.store.inputs import local_copy
 from filterdb.store.remote import store_errors
 from filterdb.store.summary import Arrays
 
-UNREAD = {"unreadable", "memory", "many"}
+UNREAD = {"unreadable", "memory", "many", "missing", "operator", "unsupported", "ambiguous", "underflow", "dtype"}
 """Codes of convolutions that should have been looked at; others are of other kinds, or have no weight of their own."""
 
 ROWS = 262_144

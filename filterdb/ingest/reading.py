@@ -12,6 +12,7 @@ from typing import Any
 import crc32c
 import numpy as np
 import onnx
+import onnx.reference  # now, and not in each child that evaluates an expression
 
 from filterdb.errors import ModelError
 from filterdb.extract.constants import ODD, NotStoredError, one_line

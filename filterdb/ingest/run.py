@@ -32,7 +32,7 @@ from filterdb.store.snapshot import Entry, Snapshot
 
 log = logging.getLogger(__name__)
 
-EXTRACTION = 1
+EXTRACTION = 2
 """Version of what is read from a model. Part of a segment's id: another reading gives another segment."""
 
 Sources = Sequence[str | os.PathLike[str]]

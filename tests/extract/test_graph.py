@@ -61,7 +61,7 @@ def test_computed_weights_count_for_the_ranks(tmp_path: Path) -> None:
     """A two-dimensional convolution whose weight is computed is skipped, but has its depth."""
     nodes = [
         conv("x", "w", "h", "a"),
-        helper.make_node("Relu", ["w"], ["made"]),
+        helper.make_node("Relu", ["h"], ["made"]),
         helper.make_node("Conv", ["h", "made"], ["k"], name="skipped", kernel_shape=[3, 3]),
         conv("k", "w", "y", "b"),
     ]

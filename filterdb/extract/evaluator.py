@@ -1,0 +1,117 @@
+"""Evaluate one deterministic ONNX operator on constants, with the reference implementation that onnx ships.
+
+Only operators of an allow-list run: they are NumPy code that computes arrays from arrays. Random operators, control
+flow, text, images and recurrent networks are not on it. Memory and time are bounded by the process that reads models
+(see `sandbox`), and by `operations` for what takes more than its result is large.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import onnx
+from onnx import helper
+
+OPERATORS = frozenset(
+    """
+    Abs Acos Acosh Add And ArgMax ArgMin Asin Asinh Atan Atanh AveragePool BatchNormalization BitCast BitShift
+    BitwiseAnd BitwiseNot BitwiseOr BitwiseXor BlackmanWindow Cast CastLike Ceil Celu CenterCropPad Clip Col2Im Compress
+    Concat ConstantOfShape Conv Cos Cosh CumProd CumSum DepthToSpace DequantizeLinear Det Div Dropout
+    DynamicQuantizeLinear Einsum Elu Equal Erf Exp Expand EyeLike Flatten Floor Gather GatherElements GatherND Gelu Gemm
+    GlobalAveragePool GlobalMaxPool Greater GreaterOrEqual GroupNormalization HammingWindow HannWindow HardSigmoid
+    HardSwish Hardmax Identity InstanceNormalization IsInf IsNaN LayerNormalization LeakyRelu Less LessOrEqual Log
+    LogSoftmax LpNormalization LpPool MatMul MatMulInteger Max MaxPool Mean MeanVarianceNormalization Min Mish Mod Mul
+    Neg NonZero Not OneHot Or PRelu Pad Pow QuantizeLinear RMSNormalization Range Reciprocal ReduceL1 ReduceL2
+    ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum ReduceSumSquare Relu Reshape Resize
+    ReverseSequence Round ScatterElements ScatterND Selu Shape Shrink Sigmoid Sign Sin Sinh Size Slice Softmax
+    Softplus Softsign SpaceToDepth Split Sqrt Squeeze Sub Sum Swish Tan Tanh TensorScatter ThresholdedRelu Tile TopK
+    Transpose Trilu Unique Unsqueeze Upsample Where Xor
+    """.split()  # noqa: SIM905
+)
+"""Operators of ONNX's own domain that are evaluated."""
+
+RANDOM = frozenset(
+    {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
+)
+"""Operators whose result differs from run to run."""
+
+CONTRIB_OPSET = 21
+"""The opset whose Quantize- and DequantizeLinear take all that those of `com.microsoft` take."""
+
+
+def evaluate(
+    op_type: str, opset: int, attributes: Mapping[str, onnx.AttributeProto], inputs: Sequence[np.ndarray | None],
+    outputs: int,
+) -> list[np.ndarray]:  # fmt: skip
+    """Return the outputs of an operator of OPERATORS; an input that is left out is None.
+
+    `opset` is the version of ONNX's own domain that the operator's node is written for. Raises whatever NumPy and onnx
+    raise for inputs that do not fit.
+    """
+    from onnx.reference import ReferenceEvaluator  # a fifth of a second, which only expressions need
+
+    inputs, attributes = _without_old_broadcast(op_type, opset, attributes, inputs)
+    names = ["" if value is None else f"input{i}" for i, value in enumerate(inputs)]
+    results = [f"output{i}" for i in range(outputs)]
+    node = helper.make_node(op_type, names, results)
+    for name, attribute in attributes.items():
+        copy = node.attribute.add()
+        copy.CopyFrom(attribute)
+        copy.name = name  # inside a function it may be one of the call's, under another name
+    feeds = {name: value for name, value in zip(names, inputs, strict=True) if value is not None}
+    # Types matter for operators that ONNX defines by others.
+    typed = [
+        helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(value.dtype), value.shape)
+        for name, value in feeds.items()
+    ]
+    untyped = [onnx.ValueInfoProto(name=name) for name in results]
+    model = helper.make_model(
+        helper.make_graph([node], "constant", typed, untyped), opset_imports=[helper.make_opsetid("", opset)]
+    )
+    with np.errstate(all="ignore"):
+        values = ReferenceEvaluator(model).run(None, feeds)
+    return [np.asarray(value) for value in values]
+
+
+def operations(op_type: str, attributes: Mapping[str, onnx.AttributeProto], inputs: Sequence[np.ndarray | None]) -> int:
+    """Return about how many multiplications an operator takes whose cost its sizes do not bound; else 0."""
+    shapes = [value.shape for value in inputs if value is not None]
+    if op_type in {"MatMul", "MatMulInteger", "Gemm"} and len(shapes) > 1:
+        # Each row of the one by each column of the other; transposed or not, the shared side is at least 1.
+        shared = min(shapes[0][-2:], default=1) if op_type == "Gemm" else (shapes[0][-1:] or (1,))[0]
+        return math.prod(shapes[0]) * math.prod(shapes[1]) // max(1, shared)
+    if op_type == "Einsum" and "equation" in attributes:
+        terms = attributes["equation"].s.decode("utf-8", "replace").split("->")[0].split(",")
+        sizes: dict[str, int] = {}
+        rest = 1
+        for term, shape in zip(terms, shapes, strict=False):
+            letters = [letter for letter in term if letter.isalpha()]
+            sizes |= dict(zip(letters, shape[-len(letters) :] if letters else (), strict=False))
+            rest *= math.prod(shape) if "." in term else 1
+        return math.prod(sizes.values()) * rest
+    if op_type == "Conv" and len(shapes) > 1:
+        return math.prod(shapes[0]) * math.prod(shapes[1])
+    if op_type == "Det":
+        return math.prod(shapes[0]) * int((shapes[0][-1:] or (1,))[0])
+    return 0
+
+
+_OLD_BROADCAST_OPSET = 7
+"""From this opset on, operands broadcast as NumPy's do; before, by the attributes `broadcast` and `axis`."""
+
+
+def _without_old_broadcast(
+    op_type: str, opset: int, attributes: Mapping[str, onnx.AttributeProto], inputs: Sequence[np.ndarray | None]
+) -> tuple[Sequence[np.ndarray | None], Mapping[str, onnx.AttributeProto]]:
+    """Give the second operand of an old elementwise operator the dimensions that it is broadcast along."""
+    if opset >= _OLD_BROADCAST_OPSET or "broadcast" not in attributes or len(inputs) != 2:
+        return inputs, attributes
+    first, second = inputs
+    if first is not None and second is not None and attributes["broadcast"].i:
+        axis = attributes["axis"].i if "axis" in attributes else first.ndim - second.ndim
+        axis += first.ndim if axis < 0 else 0
+        second = second.reshape(second.shape + (1,) * (first.ndim - axis - second.ndim))
+    left = {name: value for name, value in attributes.items() if name not in {"broadcast", "axis"}}
+    return (first, second), left
