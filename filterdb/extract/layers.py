@@ -17,9 +17,10 @@ from onnx.external_data_helper import uses_external_data
 from filterdb.extract.constants import Constants, NotStoredError
 from filterdb.extract.convolution import (
     Weight,
+    check_form,
     has_rank_4,
+    is_batch_normalised,
     is_convolution,
-    is_supported,
     read_weight,
     weight_shape,
 )
@@ -107,7 +108,6 @@ def read_model(path: Path, proto: onnx.ModelProto | None = None) -> Model:
     found: list[tuple[int, int, Layer]] = []
     skipped: list[Skip] = []
     room = MAX_FILTERS
-    consumers = _batch_normalised(convolutions)
     for position, (node, name) in enumerate(zip(convolutions, names, strict=True)):
         try:
             shape = _stored_shape(node, constants, shapes)
@@ -123,7 +123,7 @@ def read_model(path: Path, proto: onnx.ModelProto | None = None) -> Model:
         row |= {
             "conv_depth": rank,
             "conv_depth_norm": rank / deepest if deepest else 0.0,
-            "bn_folded": node not in consumers,
+            "bn_folded": not is_batch_normalised(node, constants),
         }
         found.append((rank, position, Layer(name, row, node, constants)))
     facts = {
@@ -172,11 +172,7 @@ def _spatial(node: Node, name: str) -> str:
 
 def _stored_shape(node: Node, constants: Constants, shapes: Counter[tuple[int, ...]]) -> tuple[int, ...]:
     """Shape of a weight that is to be stored, counted in `shapes` if two-dimensional; else raises NotStoredError."""
-    if node.op_type == "ConvTranspose":
-        raise NotStoredError("transposed", "a ConvTranspose")
-    if not is_supported(node):
-        domain = f"{node.domain}." if node.domain else ""
-        raise NotStoredError("operator", f"{domain}{node.op_type} is not one of Conv, QLinearConv, ConvInteger")
+    check_form(node)
     shape = weight_shape(node, constants)
     if len(shape) != 4:
         raise NotStoredError("rank", f"the weight has rank {len(shape)}, a filter of {len(shape) - 2} dimensions")
@@ -192,22 +188,8 @@ def _stored_shape(node: Node, constants: Constants, shapes: Counter[tuple[int, .
 
 def _depth_ranks(convolutions: list[Node], constants: Constants) -> dict[int, int]:
     """Longest-path length → rank, over all two-dimensional convolutions that an input reaches, skipped ones too."""
-    lengths = {
-        node.length
-        for node in convolutions
-        if node.length is not None and is_supported(node) and has_rank_4(node, constants)
-    }
+    lengths = {node.length for node in convolutions if node.length is not None and has_rank_4(node, constants)}
     return {length: rank for rank, length in enumerate(sorted(lengths))}
-
-
-def _batch_normalised(convolutions: list[Node]) -> set[Node]:
-    """The convolutions whose result a BatchNormalization consumes."""
-    return {
-        node
-        for node in convolutions
-        for value in node.outputs
-        if any(consumer.op_type == "BatchNormalization" for consumer in value.consumers)
-    }
 
 
 def external_files(proto: onnx.ModelProto) -> list[str]:
@@ -218,14 +200,20 @@ def external_files(proto: onnx.ModelProto) -> list[str]:
 
 
 def _tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
-    """Every tensor of a model: of the graph, of bodies and of local functions."""
+    """Yield every tensor of a model: of the graph, of bodies and of local functions."""
     pending: list[Any] = [model.graph, *model.functions]
     while pending:
         owner = pending.pop()
         yield from getattr(owner, "initializer", ())
+        sparse = list(getattr(owner, "sparse_initializer", ()))
         for node in owner.node:
             for attribute in node.attribute:
                 if attribute.type == onnx.AttributeProto.TENSOR:
                     yield attribute.t
                 yield from attribute.tensors
+                if attribute.type == onnx.AttributeProto.SPARSE_TENSOR:
+                    sparse.append(attribute.sparse_tensor)
+                sparse += attribute.sparse_tensors
                 pending += [attribute.g] if attribute.type == onnx.AttributeProto.GRAPH else attribute.graphs
+        for tensor in sparse:
+            yield from (tensor.values, tensor.indices)

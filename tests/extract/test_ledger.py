@@ -49,15 +49,34 @@ def test_kernels_and_ranks(tmp_path: Path) -> None:
 
 
 def test_transposed_and_foreign_operators(tmp_path: Path) -> None:
-    nodes = [bad("up", "good", "ConvTranspose"), bad("fused", "good", "FusedConv", domain="com.microsoft")]
-    assert ledger(tmp_path, nodes, []) == {"up": "transposed", "fused": "operator"}
+    nodes = [
+        bad("up", "good", "ConvTranspose"),
+        bad("up_fused", "good", "FusedConvTranspose", domain="somebody"),
+        bad("deformed", "good", "DeformConv"),
+        bad("foreign", "good", "StrangeConv", domain="somebody"),
+        bad("foreign_point", "good", "StrangeConv", domain="somebody", kernel_shape=[1, 1]),
+        bad("foreign_line", "good", "StrangeConv", domain="somebody", kernel_shape=[3]),
+        bad("blocked", "good", "Conv", domain="com.microsoft.nchwc", kernel_shape=[3, 3]),
+        bad("torch", "good", "ATen", domain="org.pytorch.aten", operator="conv2d"),
+        bad("no_convolution", "good", "ConvertLayout", domain="somebody"),
+    ]
+    assert ledger(tmp_path, nodes, []) == {
+        "up": "transposed",
+        "up_fused": "transposed",
+        "deformed": "deformable",
+        "foreign": "operator",
+        "foreign_point": "kernel",
+        "foreign_line": "rank",
+        "blocked": "operator",
+        "torch": "operator",
+    }
 
 
 def test_weights_that_are_not_trained(tmp_path: Path) -> None:
     nodes = [
         helper.make_node("ConstantOfShape", ["shape"], ["filled"]),
         bad("generated", "filled"),
-        helper.make_node("Relu", ["good"], ["made"]),
+        helper.make_node("Relu", ["x"], ["made"]),
         bad("computed", "made"),
         bad("from_input", "x"),
         bad("dangling", "nowhere"),
@@ -68,7 +87,7 @@ def test_weights_that_are_not_trained(tmp_path: Path) -> None:
         "generated": "generated",
         "computed": "computed",
         "from_input": "computed",
-        "dangling": "computed",
+        "dangling": "missing",
         "weightless": "missing",
     }
 
@@ -84,6 +103,58 @@ def test_float64_beyond_float32_is_not_finite(tmp_path: Path) -> None:
     w = weights(seed=3).astype(np.float64)
     w[0, 0, 0, 0] = 1e300
     assert ledger(tmp_path, [bad("huge", "w")], [tensor("w", w)]) == {"huge": "nonfinite"}
+
+
+def test_float64_below_float32_is_reported(tmp_path: Path) -> None:
+    """Filters that float32 would round to zero or to few bits are lost, not dead; single small weights are no loss."""
+    w = weights(seed=3).astype(np.float64)
+    w[0, 0, 0, 0] = 1e-300
+    assert ledger(tmp_path, [bad("fine", "w")], [tensor("w", w)]) == {}
+    for scale in (1e-300, 1e-40):
+        small = w.copy()
+        small[2, 1] *= scale
+        assert ledger(tmp_path, [bad("small", "w")], [tensor("w", small)]) == {"small": "underflow"}
+
+
+@pytest.mark.parametrize(
+    "places", [("raw_data", "float_data"), ("float_data", "double_data"), ("raw_data", "external")]
+)
+@pytest.mark.parametrize("behind", [False, True])
+def test_a_tensor_with_values_in_two_places_is_ambiguous(tmp_path: Path, places: tuple[str, str], behind: bool) -> None:
+    """Runtimes differ in which they read; also where the tensor is part of an expression."""
+    w = TensorProto(name="w", dims=list(GOOD.shape), data_type=TensorProto.FLOAT)
+    (tmp_path / "w.bin").write_bytes(GOOD.tobytes())
+    for place in places:
+        if place == "raw_data":
+            w.raw_data = GOOD.tobytes()
+        elif place == "external":
+            w.data_location = TensorProto.EXTERNAL
+            w.external_data.add(key="location", value="w.bin")
+        else:
+            getattr(w, place).extend(np.zeros(GOOD.size))
+    nodes = [helper.make_node("Neg", ["w"], ["v"])] if behind else []
+    assert ledger(tmp_path, [*nodes, bad("two", "v" if behind else "w")], [w]) == {"two": "ambiguous"}
+
+
+@pytest.mark.parametrize(
+    ("indices", "dims"),
+    [
+        ([108], [4, 3, 3, 3]),
+        ([-1], [4, 3, 3, 3]),
+        ([0, 1], [4, 3, 3, 3]),
+        ([0], [2**40, 3, 3, 3]),
+        ([0], [-4, 3, 3, 3]),
+    ],
+    ids=["beyond", "negative", "two for one value", "huge", "negative shape"],
+)
+def test_sparse_tensors_that_lie(tmp_path: Path, indices: list[int], dims: list[int]) -> None:
+    sparse = onnx.SparseTensorProto(dims=dims, values=tensor("s", np.ones(1, np.float32)))
+    sparse.indices.CopyFrom(tensor("", np.array(indices, np.int64)))
+    proto = model([conv("x", "good", "y", "kept"), bad("odd", "s")], [tensor("good", GOOD)])
+    proto.graph.sparse_initializer.append(sparse)
+    read = read_model(save(tmp_path / "m.onnx", proto))
+    assert [layer.name for layer in read.layers] == ["kept"]
+    assert [(skip.layer, skip.code) for skip in read.skipped] == [("odd", "unreadable")]
 
 
 def test_a_convolution_that_no_input_reaches(tmp_path: Path) -> None:
