@@ -117,8 +117,8 @@ class Constants:
 
     def _keep(self, value: Value, constant: Constant) -> None:
         self._shapes[value] = tuple(constant.values.shape)
-        if value not in self._kept and constant.values.nbytes <= min(SMALL, self._room):
-            self._room -= constant.values.nbytes
+        if value not in self._kept and constant.nbytes <= min(SMALL, self._room):
+            self._room -= constant.nbytes
             self._kept[value] = constant
 
     def _folded(self, value: Value) -> Constant:
@@ -140,7 +140,7 @@ class Constants:
         if not operators.is_foldable(node):
             name = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
             raise NotStoredError("unsupported", f"the weight is computed by {name}, which filterdb does not evaluate")
-        return self._applied(node, inputs)[value.index]
+        return self._applied(node, inputs, value.index)
 
     def _inputs(self, node: Node) -> list[Constant | None]:
         """Fold a node's inputs. One that is known at run time only outweighs one that cannot be read."""
@@ -157,24 +157,20 @@ class Constants:
             raise next((error for error in errors if error.code == "computed"), errors[0])
         return constants
 
-    def _applied(self, node: Node, inputs: Sequence[Constant | None]) -> list[Constant]:
+    def _applied(self, node: Node, inputs: Sequence[Constant | None], index: int) -> Constant:
         try:
-            read = sum(constant.values.size for constant in inputs if constant is not None)
+            read = sum(constant.size for constant in inputs if constant is not None)
             self._spend(read + operators.cost(node, inputs))
-            outputs = operators.apply(node, inputs)
+            constant = operators.apply(node, inputs, index)
         except ODD as error:
             if isinstance(error, MemoryError):
                 raise
             reason = f"the weight's {node.op_type} cannot be folded: {one_line(error, self.folder)}"
             raise NotStoredError("unreadable", reason) from error
-        if len(outputs) < len(node.outputs):
-            raise NotStoredError("unreadable", f"the weight's {node.op_type} has {len(node.outputs)} outputs")
-        for output, constant in zip(node.outputs, outputs, strict=False):
-            if constant.values.size > MAX_WEIGHTS:
-                raise NotStoredError("unreadable", f"the weight's {node.op_type} has {constant.values.size:,} numbers")
-            self._spend(constant.values.size)
-            self._keep(output, constant)
-        return outputs
+        if constant.size > MAX_WEIGHTS:
+            raise NotStoredError("unreadable", f"the weight's {node.op_type} has {constant.size:,} numbers")
+        self._spend(constant.size)
+        return constant
 
     def _spend(self, operations: int) -> None:
         self._operations += operations

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+import ml_dtypes
 import numpy as np
 import onnx
 from onnx import helper
@@ -17,17 +18,18 @@ from onnx import helper
 OPERATORS = frozenset(
     """
     Abs Acos Acosh Add And ArgMax ArgMin Asin Asinh Atan Atanh AveragePool BatchNormalization BitCast BitShift
-    BitwiseAnd BitwiseNot BitwiseOr BitwiseXor BlackmanWindow Cast CastLike Ceil Celu CenterCropPad Clip Col2Im Compress
-    Concat ConstantOfShape Conv Cos Cosh CumProd CumSum DepthToSpace DequantizeLinear Det Div Dropout
-    DynamicQuantizeLinear Einsum Elu Equal Erf Exp Expand EyeLike Flatten Floor Gather GatherElements GatherND Gelu Gemm
-    GlobalAveragePool GlobalMaxPool Greater GreaterOrEqual GroupNormalization HammingWindow HannWindow HardSigmoid
-    HardSwish Hardmax Identity InstanceNormalization IsInf IsNaN LayerNormalization LeakyRelu Less LessOrEqual Log
-    LogSoftmax LpNormalization LpPool MatMul MatMulInteger Max MaxPool Mean MeanVarianceNormalization Min Mish Mod Mul
-    Neg NonZero Not OneHot Or PRelu Pad Pow QuantizeLinear RMSNormalization Range Reciprocal ReduceL1 ReduceL2
-    ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum ReduceSumSquare Relu Reshape Resize
-    ReverseSequence Round ScatterElements ScatterND Selu Shape Shrink Sigmoid Sign Sin Sinh Size Slice Softmax
-    Softplus Softsign SpaceToDepth Split Sqrt Squeeze Sub Sum Swish Tan Tanh TensorScatter ThresholdedRelu Tile TopK
-    Transpose Trilu Unique Unsqueeze Upsample Where Xor
+    BitwiseAnd BitwiseNot BitwiseOr BitwiseXor BlackmanWindow Cast CastLike Ceil Celu CenterCropPad Clip Col2Im
+    Compress Concat ConcatFromSequence ConstantOfShape Conv Cos Cosh CumProd CumSum DepthToSpace DequantizeLinear
+    Det Div Dropout DynamicQuantizeLinear Einsum Elu Equal Erf Exp Expand EyeLike Flatten Floor Gather
+    GatherElements GatherND Gelu Gemm GlobalAveragePool GlobalMaxPool Greater GreaterOrEqual GroupNormalization
+    HammingWindow HannWindow HardSigmoid HardSwish Hardmax Identity InstanceNormalization IsInf IsNaN
+    LayerNormalization LeakyRelu Less LessOrEqual Log LogSoftmax LpNormalization LpPool MatMul MatMulInteger Max
+    MaxPool Mean MeanVarianceNormalization Min Mish Mod Mul Neg NonZero Not OneHot Or PRelu Pad Pow QuantizeLinear
+    RMSNormalization Range Reciprocal ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin
+    ReduceProd ReduceSum ReduceSumSquare Relu Reshape Resize ReverseSequence Round ScatterElements ScatterND Selu
+    SequenceAt SequenceConstruct SequenceEmpty SequenceErase SequenceInsert SequenceLength Shape Shrink Sigmoid Sign
+    Sin Sinh Size Slice Softmax Softplus Softsign SpaceToDepth Split SplitToSequence Sqrt Squeeze Sub Sum Swish Tan
+    Tanh TensorScatter ThresholdedRelu Tile TopK Transpose Trilu Unique Unsqueeze Upsample Where Xor
     """.split()  # noqa: SIM905
 )
 """Operators of ONNX's own domain that are evaluated."""
@@ -41,18 +43,24 @@ CONTRIB_OPSET = 21
 """The opset whose Quantize- and DequantizeLinear take all that those of `com.microsoft` take."""
 
 
-def evaluate(
-    op_type: str, opset: int, attributes: Mapping[str, onnx.AttributeProto], inputs: Sequence[np.ndarray | None],
-    outputs: int,
-) -> list[np.ndarray]:  # fmt: skip
-    """Return the outputs of an operator of OPERATORS; an input that is left out is None.
+Input = np.ndarray | list[np.ndarray] | None
+"""A tensor, a sequence of tensors, or an input that is left out."""
 
-    `opset` is the version of ONNX's own domain that the operator's node is written for. Raises whatever NumPy and onnx
-    raise for inputs that do not fit.
+
+def evaluate(
+    op_type: str, opset: int, attributes: Mapping[str, onnx.AttributeProto], inputs: Sequence[Input], outputs: int,
+    index: int,
+) -> np.ndarray | list[np.ndarray]:  # fmt: skip
+    """Return output `index` of an operator of OPERATORS whose node has so many `outputs`.
+
+    `opset` is the version of ONNX's own domain that the node is written for. Half precision is computed in single and
+    rounded, as ONNX Runtime does on a CPU. Raises whatever NumPy and onnx raise for inputs that do not fit.
     """
     from onnx.reference import ReferenceEvaluator  # a fifth of a second, which only expressions need
 
     inputs, attributes = _without_old_broadcast(op_type, opset, attributes, inputs)
+    half = None if op_type in _TYPED else _half_precision(inputs)
+    inputs = [_widened(value) for value in inputs] if half is not None else inputs
     names = ["" if value is None else f"input{i}" for i, value in enumerate(inputs)]
     results = [f"output{i}" for i in range(outputs)]
     node = helper.make_node(op_type, names, results)
@@ -61,23 +69,54 @@ def evaluate(
         copy.CopyFrom(attribute)
         copy.name = name  # inside a function it may be one of the call's, under another name
     feeds = {name: value for name, value in zip(names, inputs, strict=True) if value is not None}
-    # Types matter for operators that ONNX defines by others.
-    typed = [
-        helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(value.dtype), value.shape)
-        for name, value in feeds.items()
-    ]
-    untyped = [onnx.ValueInfoProto(name=name) for name in results]
-    model = helper.make_model(
-        helper.make_graph([node], "constant", typed, untyped), opset_imports=[helper.make_opsetid("", opset)]
+    graph = helper.make_graph(
+        [node],
+        "constant",
+        [_typed(name, value) for name, value in feeds.items()],
+        [onnx.ValueInfoProto(name=results[index])],
     )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])
     with np.errstate(all="ignore"):
-        values = ReferenceEvaluator(model).run(None, feeds)
-    return [np.asarray(value) for value in values]
+        (value,) = ReferenceEvaluator(model).run(None, feeds)
+    if isinstance(value, list):
+        return [_narrowed(np.asarray(item), half) for item in value]
+    return _narrowed(np.asarray(value), half)
 
 
-def operations(op_type: str, attributes: Mapping[str, onnx.AttributeProto], inputs: Sequence[np.ndarray | None]) -> int:
+def _typed(name: str, value: np.ndarray | list[np.ndarray]) -> onnx.ValueInfoProto:
+    """Return an input's type, which matters for operators that ONNX defines by others."""
+    if isinstance(value, list):
+        dtype = value[0].dtype if value else np.dtype(np.float32)
+        return helper.make_tensor_sequence_value_info(name, helper.np_dtype_to_tensor_dtype(dtype), None)
+    return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(value.dtype), value.shape)
+
+
+_HALVES = {np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16)}
+_TYPED = frozenset(
+    {"BitCast", "Cast", "CastLike", "ConstantOfShape", "DequantizeLinear", "EyeLike", "QuantizeLinear"}
+    | {"DynamicQuantizeLinear"}
+)
+"""Operators whose result depends on the types of their inputs beyond precision."""
+
+
+def _half_precision(inputs: Sequence[Input]) -> np.dtype | None:
+    arrays = [item for value in inputs for item in (value if isinstance(value, list) else [value])]
+    return next((array.dtype for array in arrays if array is not None and array.dtype in _HALVES), None)
+
+
+def _widened(value: Input) -> Input:
+    if isinstance(value, list):
+        return [item.astype(np.float32) if item.dtype in _HALVES else item for item in value]
+    return value.astype(np.float32) if value is not None and value.dtype in _HALVES else value
+
+
+def _narrowed(value: np.ndarray, half: np.dtype | None) -> np.ndarray:
+    return value.astype(half) if half is not None and value.dtype == np.float32 else value
+
+
+def operations(op_type: str, attributes: Mapping[str, onnx.AttributeProto], inputs: Sequence[Input]) -> int:
     """Return about how many multiplications an operator takes whose cost its sizes do not bound; else 0."""
-    shapes = [value.shape for value in inputs if value is not None]
+    shapes = [value.shape for value in inputs if isinstance(value, np.ndarray)]
     if op_type in {"MatMul", "MatMulInteger", "Gemm"} and len(shapes) > 1:
         # Each row of the one by each column of the other; transposed or not, the shared side is at least 1.
         shared = min(shapes[0][-2:], default=1) if op_type == "Gemm" else (shapes[0][-1:] or (1,))[0]
@@ -103,13 +142,13 @@ _OLD_BROADCAST_OPSET = 7
 
 
 def _without_old_broadcast(
-    op_type: str, opset: int, attributes: Mapping[str, onnx.AttributeProto], inputs: Sequence[np.ndarray | None]
-) -> tuple[Sequence[np.ndarray | None], Mapping[str, onnx.AttributeProto]]:
+    op_type: str, opset: int, attributes: Mapping[str, onnx.AttributeProto], inputs: Sequence[Input]
+) -> tuple[Sequence[Input], Mapping[str, onnx.AttributeProto]]:
     """Give the second operand of an old elementwise operator the dimensions that it is broadcast along."""
     if opset >= _OLD_BROADCAST_OPSET or "broadcast" not in attributes or len(inputs) != 2:
         return inputs, attributes
     first, second = inputs
-    if first is not None and second is not None and attributes["broadcast"].i:
+    if isinstance(first, np.ndarray) and isinstance(second, np.ndarray) and attributes["broadcast"].i:
         axis = attributes["axis"].i if "axis" in attributes else first.ndim - second.ndim
         axis += first.ndim if axis < 0 else 0
         second = second.reshape(second.shape + (1,) * (first.ndim - axis - second.ndim))

@@ -27,7 +27,7 @@ class Constant:
     """A folded constant: its values, the dtype in which the model stores it, and the operators from there.
 
     `stored` tells whether any of its numbers stand in the file, `generated` whether any come from an operator that
-    fills a shape.
+    fills a shape. A sequence of tensors has `items`, and no values.
     """
 
     values: np.ndarray
@@ -35,26 +35,43 @@ class Constant:
     path: tuple[str, ...]
     stored: bool = True
     generated: bool = False
+    items: tuple[np.ndarray, ...] | None = None
+
+    @property
+    def size(self) -> int:
+        """Return how many numbers it has."""
+        return self.values.size if self.items is None else sum(item.size for item in self.items)
+
+    @property
+    def nbytes(self) -> int:
+        """Return how much memory it takes."""
+        return self.values.nbytes if self.items is None else sum(item.nbytes for item in self.items)
 
     def then(self, values: np.ndarray, step: str) -> Constant:
         """Return the constant after one more operator. Raises NotStoredError for too many."""
         return self._with(values, step, [self])
 
     @classmethod
-    def of(cls, values: np.ndarray, step: str, inputs: Sequence[Constant | None]) -> Constant:
+    def of(cls, result: np.ndarray | list[np.ndarray], step: str, inputs: Sequence[Constant | None]) -> Constant:
         """Return the result of an operator on several constants; its history is that of the largest stored one."""
         given = [constant for constant in inputs if constant is not None]
         if not given:
-            return cls(values, str(values.dtype), (step,), stored=False)
-        main = max(given, key=lambda constant: (constant.stored, constant.values.size))
-        return main._with(values, step, given)
+            values, items = _parts(result)
+            return cls(values, str(values.dtype), (step,), stored=False, items=items)
+        main = max(given, key=lambda constant: (constant.stored, constant.size))
+        return main._with(result, step, given)
 
-    def _with(self, values: np.ndarray, step: str, given: Sequence[Constant]) -> Constant:
+    def _with(self, result: np.ndarray | list[np.ndarray], step: str, given: Sequence[Constant]) -> Constant:
         if len(self.path) > MAX_CHAIN:
             raise too_far()
         stored = any(constant.stored for constant in given)
         generated = any(constant.generated for constant in given)
-        return Constant(values, self.source_dtype, (*self.path, step), stored, generated)
+        values, items = _parts(result)
+        return Constant(values, self.source_dtype, (*self.path, step), stored, generated, items)
+
+
+def _parts(result: np.ndarray | list[np.ndarray]) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
+    return (np.empty(0, np.float32), tuple(result)) if isinstance(result, list) else (result, None)
 
 
 def too_far() -> NotStoredError:
@@ -85,32 +102,34 @@ def cost(node: Node, inputs: Sequence[Constant | None]) -> int:
     return evaluator.operations(node.op_type, node.attributes, _arrays(inputs))
 
 
-def apply(node: Node, inputs: Sequence[Constant | None]) -> list[Constant]:
-    """Return the outputs of a node for which `is_foldable` holds. Raises NotStoredError and what NumPy raises."""
+def apply(node: Node, inputs: Sequence[Constant | None], index: int) -> Constant:
+    """Return an output of a node for which `is_foldable` holds. Raises NotStoredError and what NumPy raises."""
     fold = _FOLDERS.get(node.op_type)
-    folded = None if fold is None else fold(node, inputs)
-    return _evaluated(node, inputs) if folded is None else [folded]
+    folded = fold(node, inputs) if fold is not None and not index else None
+    return _evaluated(node, inputs, index) if folded is None else folded
 
 
-def _evaluated(node: Node, inputs: Sequence[Constant | None]) -> list[Constant]:
+def _evaluated(node: Node, inputs: Sequence[Constant | None], index: int) -> Constant:
     opset = evaluator.CONTRIB_OPSET if node.domain == CONTRIB else node.opset or onnx.defs.onnx_opset_version()
+    arrays = _arrays(inputs)
     try:
-        outputs = evaluator.evaluate(node.op_type, opset, node.attributes, _arrays(inputs), len(node.outputs))
+        result = evaluator.evaluate(node.op_type, opset, node.attributes, arrays, len(node.outputs), index)
     except (RuntimeError, NotImplementedError) as error:  # what onnx raises of operators and versions it has not
         raise ValueError(str(error)) from error
-    if node.op_type in _FILLING:
-        return [
-            Constant(values, str(values.dtype), (node.op_type,), stored=False, generated=True) for values in outputs
-        ]
-    return [Constant.of(values, node.op_type, inputs) for values in outputs]
+    if node.op_type in _FILLING and isinstance(result, np.ndarray):
+        return Constant(result, str(result.dtype), (node.op_type,), stored=False, generated=True)
+    return Constant.of(result, node.op_type, inputs)
 
 
 _FILLING = {"EyeLike", "Range", "BlackmanWindow", "HammingWindow", "HannWindow"}
 """Operators that make numbers of a shape."""
 
 
-def _arrays(inputs: Sequence[Constant | None]) -> list[np.ndarray | None]:
-    return [None if constant is None else constant.values for constant in inputs]
+def _arrays(inputs: Sequence[Constant | None]) -> list[evaluator.Input]:
+    return [
+        None if constant is None else constant.values if constant.items is None else list(constant.items)
+        for constant in inputs
+    ]
 
 
 def _required(inputs: Sequence[Constant | None], position: int) -> Constant:

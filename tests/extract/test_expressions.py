@@ -127,6 +127,15 @@ def weight_standardisation() -> Expression:
     return Expression(nodes, {"a": W, "eps": np.float32(1e-5)}, standardised(W), exact=False)
 
 
+def half_norm() -> np.ndarray:
+    """W / ‖W‖ in float16, each operator computed in float32 and rounded."""
+    h = W.astype(np.float16)
+    square = (h.astype(np.float32) ** 2).astype(np.float16)
+    total = square.astype(np.float32).sum((1, 2, 3), keepdims=True).astype(np.float16)
+    root = np.sqrt(total.astype(np.float32)).astype(np.float16)
+    return (h.astype(np.float32) / root.astype(np.float32)).astype(np.float16).astype(np.float32)
+
+
 def weight_norm(opset: int) -> Expression:
     g = f32(1, 2, 3, 4).reshape(4, 1, 1, 1)
     axes = {"axes": [1, 2, 3]} if opset < 18 else {}
@@ -205,6 +214,23 @@ EXPRESSIONS: dict[str, Callable[[], Expression]] = {
         [node("Split", "a n", "u w", axis=0)], {"a": np.concatenate([V[:2], W]), "n": i64(2, 4)}, W),
     "split by attribute": lambda: Expression(
         [node("Split", "a", "u w", axis=1, split=[1, 3])], {"a": np.concatenate([V[:, :1], W], 1)}, W, 11),
+    "unbound sequence": lambda: Expression(
+        [node("SplitToSequence", "a", "all", axis=0, keepdims=0), node("SequenceAt", "all i")],
+        {"a": np.stack([V, W]), "i": np.array(1)}, W),
+    "sequence put together": lambda: Expression(
+        [node("SequenceConstruct", "a b", "all"), node("SequenceInsert", "all a", "more"),
+         node("SequenceErase", "more i", "less"), node("ConcatFromSequence", "less", axis=0)],
+        {"a": W, "b": V, "i": np.array(0)}, np.concatenate([V, W])),
+    "half precision": lambda: Expression(
+        [node("Mul", "h h", "s"), node("ReduceSum", "s ax", "t", keepdims=1), node("Sqrt", "t", "r"),
+         node("Div", "h r", "d"), node("Cast", "d", to=1)],
+        {"h": W.astype(np.float16), "ax": i64(1, 2, 3)}, half_norm()),
+    "statistics that are inputs, as before opset 14": lambda: Expression(
+        [node("Reshape", "a f", "r"), node("BatchNormalization", "r k z m v", "n p q s t", epsilon=1e-5),
+         node("Reshape", "n shape")],
+        {"a": W, "f": i64(1, 4, 27), "k": np.ones(4, np.float32), "z": np.zeros(4, np.float32),
+         "m": W.reshape(4, 27).mean(1), "v": W.reshape(4, 27).var(1), "shape": i64(4, 3, 3, 3)},
+        standardised(W), 13, exact=False),
     "padded 1×1": lambda: one(
         "Pad", np.pad(W[..., 1:2, 1:2], ((0, 0), (0, 0), (1, 1), (1, 1))),
         {"a": W[..., 1:2, 1:2], "p": i64(0, 0, 1, 1, 0, 0, 1, 1)}),
