@@ -33,8 +33,8 @@ __all__ = ["ODD", "Constant", "Constants", "NotStoredError", "dequantize", "one_
 MAX_STEPS = 10_000
 """Most values that are looked at for one weight: a value may be used twice by the next, and so on."""
 
-MAX_OPERATIONS = 2**33
-"""Most operations that computing one weight may take: numbers read and written, and multiplications of products."""
+MAX_OPERATIONS = 2**32
+"""Most operations that computing one weight may take: numbers read and written, and what products take besides."""
 
 SMALL, ROOM = 2**20, 64 * 2**20
 """Bytes of a constant that is kept once it is folded, and of all that are kept, for what uses it again."""

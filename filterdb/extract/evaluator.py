@@ -93,8 +93,7 @@ def _typed(name: str, value: np.ndarray | list[np.ndarray]) -> onnx.ValueInfoPro
 
 _HALVES = {np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16)}
 _TYPED = frozenset(
-    {"BitCast", "Cast", "CastLike", "ConstantOfShape", "DequantizeLinear", "EyeLike", "QuantizeLinear"}
-    | {"DynamicQuantizeLinear"}
+    {"BitCast", "Cast", "CastLike", "ConstantOfShape", "DequantizeLinear", "EyeLike"} | {"DynamicQuantizeLinear"}
 )
 """Operators whose result depends on the types of their inputs beyond precision."""
 
@@ -115,12 +114,15 @@ def _narrowed(value: np.ndarray, half: np.dtype | None) -> np.ndarray:
 
 
 def operations(op_type: str, attributes: Mapping[str, onnx.AttributeProto], inputs: Sequence[Input]) -> int:
-    """Return about how many multiplications an operator takes whose cost its sizes do not bound; else 0."""
+    """Return about how many operations an operator takes whose cost its sizes do not bound; else 0.
+
+    Eight multiplications of a matrix product take as long as one number of an elementwise operator.
+    """
     shapes = [value.shape for value in inputs if isinstance(value, np.ndarray)]
     if op_type in {"MatMul", "MatMulInteger", "Gemm"} and len(shapes) > 1:
         # Each row of the one by each column of the other; transposed or not, the shared side is at least 1.
         shared = min(shapes[0][-2:], default=1) if op_type == "Gemm" else (shapes[0][-1:] or (1,))[0]
-        return math.prod(shapes[0]) * math.prod(shapes[1]) // max(1, shared)
+        return math.prod(shapes[0]) * math.prod(shapes[1]) // max(1, shared) // 8
     if op_type == "Einsum" and "equation" in attributes:
         terms = attributes["equation"].s.decode("utf-8", "replace").split("->")[0].split(",")
         sizes: dict[str, int] = {}
@@ -131,7 +133,8 @@ def operations(op_type: str, attributes: Mapping[str, onnx.AttributeProto], inpu
             rest *= math.prod(shape) if "." in term else 1
         return math.prod(sizes.values()) * rest
     if op_type == "Conv" and len(shapes) > 1:
-        return math.prod(shapes[0]) * math.prod(shapes[1])
+        channels = shapes[0][1] if len(shapes[0]) > 1 else 1
+        return math.prod(shapes[0]) * math.prod(shapes[1]) // max(1, channels) // 8
     if op_type == "Det":
         return math.prod(shapes[0]) * int((shapes[0][-1:] or (1,))[0])
     return 0

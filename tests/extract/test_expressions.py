@@ -529,7 +529,7 @@ def test_expressions_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("filterdb.extract.constants.MAX_WEIGHTS", 2**24)
     constants = {
         "a": W[:1], "s": i64(2**14, 3, 3, 3), "r": i64(2**4, 1, 1, 1), "t": i64(-1, 1, 3, 3),
-        "big": np.ones((300, 300), np.float32), "x4": np.ones((1, 1, 50, 50), np.float32),
+        "big": np.ones((400, 400), np.float32), "x4": np.ones((1, 1, 90, 90), np.float32),
     }  # fmt: skip
     code, reason = reason_of(tmp_path, nodes, constants, skip_others=True)
     assert code == "unreadable"

@@ -115,6 +115,34 @@ def _size_bombs(writer: Writer) -> None:
     writer.cases[name] = Case(path, "rejected", or_else=("skipped",), bomb=True)
 
 
+def _expression_bombs(writer: Writer) -> None:
+    """Constants that operators make large, or work on for ever."""
+    make = helper.make_node
+
+    def case(kind: str, nodes: list[onnx.NodeProto], inits: list[TensorProto]) -> None:
+        writer.beside(f"bomb/{kind}", [*nodes, odd()], inits, "skipped", or_else=("rejected",), bomb=True)
+
+    value, square = tensor("v", weights(1, 1)), tensor("v", np.ones((6_000, 6_000), np.float32))
+    far = tensor("s", np.array([2**33, 1, 3, 3]))
+    case("expanded to 2**33 filters", [make("Expand", ["v", "s"], ["w"])], [value, far])
+    case("tiled to 2**33 filters", [make("Tile", ["v", "s"], ["w"])], [value, tensor("s", np.array([2**33, 1, 1, 1]))])
+    case("padded by 2**40", [make("Pad", ["v", "s"], ["w"])], [value, tensor("s", np.array([0] * 7 + [2**40]))])
+    case("filled with 2**60 numbers", [make("ConstantOfShape", ["s"], ["w"])], [tensor("s", np.array([2**30] * 2))])
+    ends = [tensor(name, np.int64(number)) for name, number in (("a", 0), ("b", 2**62), ("c", 1))]
+    case("a range of 2**62", [make("Range", ["a", "b", "c"], ["w"])], ends)
+    product = [make("MatMul", [f"v{i}" if i else "v"] * 2, [f"v{i + 1}"]) for i in range(100)]
+    case("100 products of 6,000 rows", [*product, make("Identity", ["v100"], ["w"])], [square])
+    einsum = make("Einsum", ["v"] * 4, ["w"], equation="ab,cd,ef,gh->aceg")
+    case("an einsum of eight indices", [einsum], [tensor("v", np.ones((300, 300), np.float32))])
+    doubled = [make("Add", [f"v{i}" if i else "v"] * 2, [f"v{i + 1}"]) for i in range(60)]
+    wide = tensor("v", weights(256, 256))  # more than is kept between its uses
+    case("60 sums by themselves", [*doubled, make("Identity", ["v60"], ["w"])], [wide])
+    kernel = make("Conv", ["v", "v"], ["w"])
+    case("a convolution of constants", [kernel], [tensor("v", np.ones((64, 64, 200, 200), np.float32))])
+    resized = make("Resize", ["v", "", "s"], ["w"])
+    case("resized 2**20 times", [resized], [value, tensor("s", np.full(4, 2.0**20, np.float32))])
+
+
 def _work_bombs(writer: Writer) -> None:
     """Little to read, endless to do, where an algorithm is quadratic or exponential."""
     make = helper.make_node
@@ -232,8 +260,18 @@ BOMBS = (
     "bomb/25 bodies that capture 200,000 names",
     "bomb/50,000 calls with 100,000 arguments",
     "bomb/300,000 empty bodies",
+    "bomb/expanded to 2**33 filters",
+    "bomb/tiled to 2**33 filters",
+    "bomb/padded by 2**40",
+    "bomb/filled with 2**60 numbers",
+    "bomb/a range of 2**62",
+    "bomb/100 products of 6,000 rows",
+    "bomb/an einsum of eight indices",
+    "bomb/60 sums by themselves",
+    "bomb/a convolution of constants",
+    "bomb/resized 2**20 times",
 )
 """The cases that are to be run alone."""
 
 
-FAMILIES: tuple[Family, ...] = (_count_bombs, _size_bombs, _work_bombs)
+FAMILIES: tuple[Family, ...] = (_count_bombs, _size_bombs, _expression_bombs, _work_bombs)
