@@ -6,6 +6,7 @@ all convolutions become the outputs of a model that onnxruntime runs without any
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -259,16 +260,19 @@ def _length_of(graph: _Graph, name: str) -> int | None:
 
 def _value(graph: _Graph, node: onnx.NodeProto, name: str) -> np.ndarray | None:
     added: list[onnx.NodeProto] = []
+    scale = zero = ""
     if node.op_type == "QLinearConv":
         scale, zero = node.input[4], node.input[5]
-        added = [helper.make_node("DequantizeLinear", [name, scale, zero], ["dequantised"], axis=0)]
     elif node.op_type == "ConvInteger":
-        # onnxruntime's quantiser calls them so; nothing else is known of the scale.
-        stem = name.removesuffix("_quantized")
-        scale, zero = f"{stem}_scale", node.input[3] if len(node.input) > 3 else ""
+        # onnxruntime's quantiser calls it so; the node itself has no scale.
+        scale, zero = f"{name.removesuffix('_quantized')}_scale", node.input[3] if len(node.input) > 3 else ""
         if scale not in graph.tensors:
             return None
-        added = [helper.make_node("DequantizeLinear", [name, scale, zero], ["dequantised"], axis=0)]
+    if scale:
+        # Before opset 13 there is no axis, and no scale per channel either.
+        per_channel = scale in graph.tensors and math.prod(graph.tensors[scale].dims) > 1
+        axis = {"axis": 0} if per_channel else {}
+        added = [helper.make_node("DequantizeLinear", [name, scale, zero], ["dequantised"], **axis)]
     try:
         if not added and name in graph.tensors and isinstance(graph.tensors[name], TensorProto):
             return np.asarray(numpy_helper.to_array(graph.tensors[name]), dtype=np.float32)

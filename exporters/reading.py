@@ -116,17 +116,22 @@ def compare(file: File) -> list[Outcome]:
     """Return an outcome for each 3×3 convolution of a file, and for each layer that is none."""
     outcomes = []
     expected = [row for row in file.truth["convolutions"] if row["is_3x3"]]
+    readable = [row for row in expected if row["expect"] != "unread" and row["index"] in file.weights]
     remaining = list(file.layers)
-    missing = []
-    for row in expected:
-        weight = file.weights.get(row["index"]) if row["expect"] != "unread" else None
-        layer = None if weight is None else _match(row, weight, remaining)
-        if layer is None:
-            missing.append(row)
-            continue
-        remaining.remove(layer)
-        assert weight is not None
-        outcomes.append(_judge(file, row, weight, layer))
+    skipped = {skip["layer"] for skip in file.ledger}
+    matched: dict[int, dict[str, Any]] = {}
+    for by_name in (True, False):  # a layer of a convolution's name is nobody else's
+        for row in readable:
+            if row["index"] in matched or (not by_name and row["name"] in skipped):
+                continue
+            layer = _match(row["name"] if by_name else None, file.weights[row["index"]], remaining)
+            if layer is not None:
+                matched[row["index"]] = layer
+                remaining.remove(layer)
+    for row in readable:
+        if row["index"] in matched:
+            outcomes.append(_judge(file, row, file.weights[row["index"]], matched[row["index"]]))
+    missing = [row for row in expected if row["index"] not in matched]
     ledger = [skip for skip in file.ledger if skip["code"] not in OTHER_SHAPES]
     whole = any(not skip["layer"] for skip in ledger)
     unjudged = {layer["layer"] for layer in remaining}
@@ -150,13 +155,14 @@ def compare(file: File) -> list[Outcome]:
     return outcomes
 
 
-def _match(row: dict[str, Any], weight: np.ndarray, layers: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """Return the layer of a convolution: of its name, else the nearest of its shape."""
+def _match(name: str | None, weight: np.ndarray, layers: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """Return the layer of the weight's shape that has this name; without a name the nearest one."""
     shape = weight.shape[0], weight.shape[1]
     like = [layer for layer in layers if (layer["out_channels"], layer["in_channels"]) == shape]
-    named = [layer for layer in like if layer["layer"] == row["name"]]
+    if name is not None:
+        return next((layer for layer in like if layer["layer"] == name), None)
     flat = weight.reshape(-1, 9)
-    return min(named or like, key=lambda layer: float(np.abs(layer["values"] - flat).max()), default=None)
+    return min(like, key=lambda layer: float(np.abs(layer["values"] - flat).max()), default=None)
 
 
 def _judge(file: File, row: dict[str, Any], weight: np.ndarray, layer: dict[str, Any]) -> Outcome:

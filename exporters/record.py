@@ -65,7 +65,8 @@ def _expectation(truth: Truth) -> str:
     """What a reader has to do with the node: read, unread (report why), either, or other (no 3×3 convolution)."""
     if not truth.is_3x3:
         return "other"
-    if truth.domain == BLOCKED or (truth.path and set(truth.path) <= GENERATED):
+    is_generated = "ConstantOfShape" in truth.path and set(truth.path) <= GENERATED
+    if truth.domain == BLOCKED or is_generated:
         return "either"
     if truth.reason:
         return "unread"
