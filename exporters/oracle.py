@@ -67,6 +67,7 @@ class Truth:
     batch_norm: bool = False
     length: int | None = None
     path: list[str] = field(default_factory=list)
+    is_stored: bool = True
 
     @property
     def is_3x3(self) -> bool:
@@ -110,6 +111,22 @@ class _Graph:
                 needed[id(node)] = node
                 pending += list(node.input) + [name for body in _bodies(node) for name in _free(body)]
         return [node for node in self.every if id(node) in needed]
+
+    def stored(self, name: str, closure: list[onnx.NodeProto]) -> Iterator[onnx.TensorProto]:
+        """Return the tensors in the file that `name` is computed from by the nodes of `closure`."""
+        for used in {name, *(operand for node in closure for operand in node.input)} & set(self.tensors):
+            yield getattr(self.tensors[used], "values", self.tensors[used])
+        for node in closure:
+            for value in node.attribute:
+                if value.type == onnx.AttributeProto.TENSOR:
+                    yield value.t
+                elif node.op_type == "Constant" and value.floats:
+                    yield helper.make_tensor("", TensorProto.FLOAT, [len(value.floats)], value.floats)
+
+
+def _is_parameter(tensor: onnx.TensorProto) -> bool:
+    """Whether a tensor has numbers of a weight: more than one, and no shape or place."""
+    return math.prod(tensor.dims) > 1 and tensor.data_type != TensorProto.INT64
 
 
 def _bodies(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
@@ -241,6 +258,7 @@ def _truth(graph: _Graph, node: onnx.NodeProto, blocked: list[np.ndarray] | None
         return truth
     truth.path = [step.op_type for step in closure]
     truth.exact = set(truth.path) <= EXACT
+    truth.is_stored = any(_is_parameter(tensor) for tensor in graph.stored(name, closure))
     if domain == BLOCKED:
         truth.weight = blocked[index] if blocked and index < len(blocked) else None
         truth.reason = "" if truth.weight is not None else "blocked"

@@ -29,6 +29,9 @@ NO_BATCH_NORM_BEHIND = {"folded", "none", "unknown", "True"}
 TOLERANCE = 2e-6
 """Difference relative to the layer's peak where a runtime may round otherwise (sums, exponentials, matrix products)."""
 
+HALF_TOLERANCE = 2.0**-9
+"""The same where it computes in half precision: two units in the last place."""
+
 UNREAD_RULES = {"unread", "unreadable", "nonfinite", "ambiguous"}
 NOTHING_RULES = {"nothing-checked"}
 
@@ -169,7 +172,9 @@ def _judge(file: File, row: dict[str, Any], weight: np.ndarray, layer: dict[str,
     flat = weight.reshape(-1, 9)
     distance = float(np.abs(layer["values"].astype(np.float64) - flat).max())
     peak = float(np.abs(flat).max())
-    right = np.array_equal(layer["values"], flat) if row["exact"] else distance <= TOLERANCE * peak
+    is_half = np.array_equal(flat.astype(np.float16), flat)
+    bound = 0.0 if row["exact"] else peak * (HALF_TOLERANCE if is_half else TOLERANCE)
+    right = distance <= bound
     if not right and not layer["scale_known"]:
         return Outcome(file.name, row["name"], "unscaled", "read without its scale")
     if not right:

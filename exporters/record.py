@@ -65,16 +65,11 @@ def _expectation(truth: Truth) -> str:
     """What a reader has to do with the node: read, unread (report why), either, or other (no 3×3 convolution)."""
     if not truth.is_3x3:
         return "other"
-    is_generated = "ConstantOfShape" in truth.path and set(truth.path) <= GENERATED
-    if truth.domain == BLOCKED or is_generated:
+    if truth.domain == BLOCKED or (truth.path and not truth.is_stored):  # made of no parameter at all
         return "either"
     if truth.reason:
         return "unread"
     return "either" if truth.weight is None else "read"  # the runtime refuses the file, or its scale is nowhere
-
-
-GENERATED = {"ConstantOfShape", "Constant", "Expand", "Shape", "Cast", "Div", "Mul", "Identity", "Reshape", "Concat"}
-"""Operators that make a weight of no parameter at all; what they make may be stored or skipped."""
 
 
 def agreement(weight: np.ndarray, captured: list[np.ndarray], tolerance: float) -> str:
