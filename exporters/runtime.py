@@ -193,6 +193,9 @@ def rewrite(source: Path, failures: dict[str, str]) -> Iterator[Path]:
         model.graph.node.extend([*nodes, *others])
         return model
 
+    def quantised_in_half() -> onnx.ModelProto:
+        return _quantised_in_half(onnx.version_converter.convert_version(onnx.load(source), 21))
+
     def one_function() -> onnx.ModelProto:
         return _in_function(onnx.load(source))
 
@@ -205,6 +208,7 @@ def rewrite(source: Path, failures: dict[str, str]) -> Iterator[Path]:
         "opset-22": lambda: onnx.version_converter.convert_version(onnx.load(source), 22),
         "prefixed": lambda: onnx.compose.add_prefix(onnx.load(source), "a/"),
         "in-function": one_function,
+        "qdq-in-half": quantised_in_half,
     }
     for variant, write in tools.items():
         target = _sibling(source, variant)
@@ -232,4 +236,32 @@ def _in_function(model: onnx.ModelProto) -> onnx.ModelProto:
     model.opset_import.append(onnx.helper.make_opsetid("exporters", 1))
     model.ir_version = max(model.ir_version, 8)
     del graph.value_info[:]
+    return model
+
+
+def _quantised_in_half(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Put a quantisation per output channel, in float16, behind the stored weights, as NVIDIA ModelOpt does."""
+    graph = model.graph
+    wanted = {node.input[1] for node in graph.node if node.op_type == "Conv"}
+    stored = [tensor for tensor in graph.initializer if tensor.name in wanted]
+    if not stored:
+        raise ValueError("no convolution has a stored weight")
+    nodes = []
+    for tensor in stored:
+        weight = onnx.numpy_helper.to_array(tensor).astype(np.float16)
+        scale = (np.abs(weight).reshape(len(weight), -1).max(1) / 127).astype(np.float16)
+        name = tensor.name
+        added = {"half": weight, "scale": scale, "zero": np.zeros(len(weight), np.int8)}
+        graph.initializer.remove(tensor)
+        graph.initializer.extend(onnx.numpy_helper.from_array(v, f"{name}.{key}") for key, v in added.items())
+        parameters = [f"{name}.scale", f"{name}.zero"]
+        make = onnx.helper.make_node
+        nodes += [
+            make("QuantizeLinear", [f"{name}.half", *parameters], [f"{name}.codes"], axis=0),
+            make("DequantizeLinear", [f"{name}.codes", *parameters], [f"{name}.values"], axis=0),
+            make("Cast", [f"{name}.values"], [name], to=onnx.TensorProto.FLOAT),
+        ]
+    others = list(graph.node)
+    del graph.node[:]
+    graph.node.extend([*nodes, *others])
     return model
