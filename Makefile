@@ -6,12 +6,13 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export PYTHONHASHSEED := 0
 
-.PHONY: help demo test quick faults multihost lint format lock bench bench-full clean
+.PHONY: help demo test quick faults multihost exporters exporters-extra lint format lock bench bench-full clean
 help:
 	@echo "make demo    the whole path on real models, in filterdb-demo/"
 	@echo "make test    every check: lint, types, floors, tests (about 25 minutes on 2 cores)"
 	@echo "make faults  the long enumerations: kills, damage, histories (about 20 minutes)"
 	@echo "make multihost  several hosts on this one: network namespaces (root, iproute2)"
+	@echo "make exporters  what PyTorch and onnxruntime write, read and compared (Python 3.11 too, about 25 minutes)"
 	@echo "make quick   the inner loop: lint and the tests that are not slow"
 	@echo "make lint    ruff, mypy, import-linter"
 	@echo "make format  ruff's formatter and safe fixes"
@@ -62,6 +63,38 @@ faults: $(STAMP)
 multihost: $(STAMP) $(VENV)/.programs
 	$(BIN)/python -m pytest tests/multihost
 
+# Exporters get an environment of their own: PyTorch's wheels are large, and not of every Python. They write files and
+# their true weights into DATA; filterdb's own environment reads and compares.
+EXPORTERS_PYTHON ?= python3.11
+EXPORTERS := $(VENV)-exporters
+DATA := .exporters-data
+WRITERS := $(filter-out exporters/conftest.py exporters/reading.py exporters/test_%.py,$(wildcard exporters/*.py))
+$(EXPORTERS)/.installed: requirements/exporters.txt
+	$(EXPORTERS_PYTHON) -m venv --clear $(EXPORTERS)
+	$(EXPORTERS)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements/exporters.txt
+	@touch $@
+
+$(DATA)/.files: $(EXPORTERS)/.installed $(WRITERS)
+	$(EXPORTERS)/bin/python -m exporters.generate $(DATA)/files 2>$(DATA).log
+	@touch $@
+
+$(DATA)/.packages: $(EXPORTERS)/.installed requirements/exporters-models.txt $(WRITERS)
+	$(EXPORTERS)/bin/python -m exporters.packages $(DATA)/packages 2>>$(DATA).log
+	@touch $@
+
+exporters: $(STAMP) $(DATA)/.files $(DATA)/.packages
+	$(BIN)/python -m pytest -q exporters
+
+# Brevitas, ModelOpt and NNCF need about 2 GB more and do not install everywhere.
+$(EXPORTERS)-extra/.installed: requirements/exporters-extra.txt
+	$(EXPORTERS_PYTHON) -m venv --clear $(EXPORTERS)-extra
+	$(EXPORTERS)-extra/bin/python -m pip install --quiet --disable-pip-version-check -r requirements/exporters-extra.txt
+	@touch $@
+
+exporters-extra: $(STAMP) $(EXPORTERS)-extra/.installed
+	$(EXPORTERS)-extra/bin/python -m exporters.extra $(DATA)/extra 2>>$(DATA).log
+	$(BIN)/python -m exporters.reading $(DATA)/extra
+
 quick: $(STAMP) lint
 	$(BIN)/python -m pytest -q -x -m "not slow and not soak" $(TWO)
 
@@ -107,4 +140,4 @@ bench-full: $(PEERS)/.installed
 	$(PEERS)/bin/python benchmarks/full_scale.py $(BENCH)-full
 
 clean:
-	rm -rf $(VENV) $(PEERS) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(PEERS) $(EXPORTERS) $(EXPORTERS)-extra $(DATA) $(DATA).log .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis
