@@ -18,7 +18,7 @@ from filterdb.extract.sandbox import Limits
 from filterdb.ingest.query import UNREAD
 from filterdb.ingest.scan import EXAMINED, examine
 from filterdb.numerics.quality import randomness_threshold
-from filterdb.schema import WEIGHTS
+from filterdb.schema import WEIGHTS, distinct
 from filterdb.store.inputs import expand
 from filterdb.version import __version__
 
@@ -164,6 +164,7 @@ def _judged(files: list[_File], rules: Rules) -> xr.Dataset:
         coords={
             "file": names,
             "rule": list(LAYER_RULES),
+            "layer": _labels(names[owner], table["layer_name"]),
             "layer_file": (one, names[owner]),
             "layer_name": (one, table["layer_name"].astype(object)),
             "duplicate_of": (one, duplicate_of),
@@ -182,6 +183,12 @@ def _judged(files: list[_File], rules: Rules) -> xr.Dataset:
             "filterdb_version": __version__,
         },
     )
+
+
+def _labels(files: np.ndarray, layers: np.ndarray) -> np.ndarray:
+    """Return FILE:LAYER for each layer, told apart where two read the same."""
+    labels = distinct([f"{file}:{layer}" for file, layer in zip(files, layers, strict=True)])
+    return np.array(labels, dtype=object)
 
 
 def _duplicates(table: Mapping[str, np.ndarray], files: np.ndarray, dead: np.ndarray) -> np.ndarray:

@@ -51,7 +51,7 @@ def degeneration(
     models, untrained = _untrained(db.whole, judged, rules)
     judged = {name: values[chosen(db)] for name, values in judged.items()}
     layers = db.layers
-    in_view = np.isin(models, np.unique(layers["model_index"].values))
+    in_view = np.isin(db.whole.models["model"].values[models].astype(str), layers["model"].values.astype(str))
     one = ("layer",)
     return xr.Dataset(
         {
@@ -61,6 +61,7 @@ def degeneration(
         },
         coords={
             "model": db.models["model"].values[db.models["layers"].values > 0],
+            "layer": layers["layer"].values,
             "layer_model": (one, layers["model"].values),
             "layer_name": (one, layers["layer_name"].values),
             "conv_depth": (one, layers["conv_depth"].values),
