@@ -217,22 +217,13 @@ class RunLengthArray(NDArrayOperatorsMixin):
         known = (RunLengthArray, np.ndarray, np.generic, int, float, complex, str, bytes, bool)
         if any(hasattr(value, "__array_ufunc__") and not isinstance(value, known) for value in inputs):
             return NotImplemented
-        arrays = [value for value in inputs if isinstance(value, RunLengthArray)]
-        first = arrays[0]
-        on_runs = (
-            method == "__call__"
-            and not options
-            and all(
-                value.runs.same(first.runs) if isinstance(value, RunLengthArray) else np.ndim(value) == 0
-                for value in inputs
-            )
-        )
-        if not on_runs:
+        bounds = next(value.runs.bounds for value in [*inputs, self] if isinstance(value, RunLengthArray))
+        if method != "__call__" or options or not all(_fits(value, bounds) for value in inputs):
             dense = [np.asarray(value) if isinstance(value, RunLengthArray) else value for value in inputs]
             return getattr(ufunc, method)(*dense, **options)
         values = [value.run_values if isinstance(value, RunLengthArray) else value for value in inputs]
         results = ufunc(*values)
-        runs = Runs(first.runs.bounds, np.arange(len(first.runs.codes)))
+        runs = Runs(bounds, np.arange(len(bounds) - 1))
         if isinstance(results, tuple):
             return tuple(RunLengthArray(runs, result) for result in results)
         return RunLengthArray(runs, results)
@@ -258,6 +249,13 @@ class RunLengthArray(NDArrayOperatorsMixin):
             return ""
         text = " … ".join(str(self.table[code]) for code in dict.fromkeys(self.runs.codes[[0, -1]].tolist()))
         return text if len(text) <= width else f"{text[: max(0, width - 1)]}…"
+
+
+def _fits(value: Any, bounds: np.ndarray) -> bool:
+    """Return whether a ufunc can take `value` run by run: a scalar, or labels with the same runs."""
+    if not isinstance(value, RunLengthArray):
+        return np.ndim(value) == 0
+    return value.runs.bounds is bounds or np.array_equal(value.runs.bounds, bounds)
 
 
 def _expanded(value: Any) -> Any:
@@ -290,14 +288,6 @@ def _concatenate(arrays: Any, axis: int | None = 0, **options: Any) -> Any:
     return RunLengthArray(Runs(offsets(lengths), np.arange(len(lengths))), values)
 
 
-def _reduced(func: Callable[..., Any]) -> Callable[..., Any]:
-    def over_no_axis(array: Any, axis: Any = None, **options: Any) -> Any:
-        """Return the elements as bools where there is nothing to reduce, as xarray's where(drop=True) asks for."""
-        return array.astype(bool) if axis == () and isinstance(array, RunLengthArray) else NotImplemented
-
-    return over_no_axis
-
-
 def _result_type(*values: Any) -> np.dtype[Any]:
     return np.result_type(*(value.dtype if isinstance(value, RunLengthArray) else value for value in values))
 
@@ -306,8 +296,6 @@ _ON_RUNS: dict[Callable[..., Any], Callable[..., Any]] = {
     np.nonzero: _nonzero,
     np.isin: _isin,
     np.concatenate: _concatenate,
-    np.any: _reduced(np.any),
-    np.all: _reduced(np.all),
     np.result_type: _result_type,
     np.shape: lambda array: array.shape,
     np.ndim: lambda array: array.ndim,

@@ -531,6 +531,7 @@ HUGE: dict[str, tuple[Callable[[Database], Any], int | str]] = {
     "isel": (lambda db: db.dataset.isel(filter=slice(10**9, 10**9 + 10**6)), 10**6),
     "isel two": (lambda db: db.dataset.isel(filter=[1, 10**9]), 2),
     "compare": (lambda db: db.dataset.task == "ocr", 1_464_797_156),
+    "compare two": (lambda db: (db.dataset.task == "ocr") & db.dataset.bn_folded, 1_464_797_156),
     "add": (lambda db: db.dataset + db.dataset, 1_464_797_156),
     "roll": (lambda db: db.dataset.roll(filter=5, roll_coords=True), 1_464_797_156),
     "concat": (lambda db: xr.concat([db.dataset.sel(model=f"model{i}") for i in (5, 7)], "filter"), 4_980_493),
