@@ -65,7 +65,8 @@ def check(
     Files are read in a child process with `limits`, a layer in memory at a time. Per layer MEASURES, float64 and int64;
     verdict (layer, rule) bool: dead, sparse, collapsed, random as `degeneration` has them; nonfinite; duplicate (the
     same content as another layer's that is stored apart, or many filters that equal an earlier one); ignored (layer)
-    by the rules' patterns; duplicate_of (layer), the first layer with the content. Where a scale is unknown or weights
+    by the rules' patterns; duplicate_of (layer), the first layer with the content. The label of a layer, the index
+    `layer`, is FILE:LAYER. Where a scale is unknown or weights
     are not finite, S and H are NaN. Per file: reason (str; empty: it was read); untrained (bool); skipped, JSON of code
     → number of convolutions that were not looked at; unread, JSON of layer → why it could not be.
 

@@ -34,7 +34,7 @@ MEASURES = {
 def degeneration(
     db: Database, mode: str = "sound", rules: Rules | None = None, threshold: xr.Dataset | None = None
 ) -> xr.Dataset:
-    """Per layer of the view, on raw filters. Dims: layer, rule, model.
+    """Measure every layer of the view on raw filters. Dims: layer, rule, model; `layer` is the label of `db.layers`.
 
     sparsity S: share of filters whose |w| are all below peak/100 (an all-zero layer: 1, in `paper` mode 0);
     variance_entropy H of the layer's own raw PCA, in [0, log₁₀ 9]; threshold T_H(n); ratio H/T_H (NaN where
