@@ -28,6 +28,12 @@ class InputError(FilterDBError, ValueError):
     """Input data that cannot be used: a catalog, a list of sources (exit code 65)."""
 
 
+class LabelError(InputError, KeyError):
+    """No filter has this label (exit code 65)."""
+
+    __str__ = Exception.__str__  # KeyError quotes its message
+
+
 class ModelError(InputError):
     """One ONNX file that cannot be read as a model (exit code 65)."""
 

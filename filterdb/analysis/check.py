@@ -18,7 +18,7 @@ from filterdb.extract.sandbox import Limits
 from filterdb.ingest.query import UNREAD
 from filterdb.ingest.scan import EXAMINED, examine
 from filterdb.numerics.quality import randomness_threshold
-from filterdb.schema import WEIGHTS
+from filterdb.schema import WEIGHTS, distinct
 from filterdb.store.inputs import expand
 from filterdb.version import __version__
 
@@ -65,7 +65,8 @@ def check(
     Files are read in a child process with `limits`, a layer in memory at a time. Per layer MEASURES, float64 and int64;
     verdict (layer, rule) bool: dead, sparse, collapsed, random as `degeneration` has them; nonfinite; duplicate (the
     same content as another layer's that is stored apart, or many filters that equal an earlier one); ignored (layer)
-    by the rules' patterns; duplicate_of (layer), the first layer with the content. Where a scale is unknown or weights
+    by the rules' patterns; duplicate_of (layer), the first layer with the content. The label of a layer, the index
+    `layer`, is FILE:LAYER. Where a scale is unknown or weights
     are not finite, S and H are NaN. Per file: reason (str; empty: it was read); untrained (bool); skipped, JSON of code
     → number of convolutions that were not looked at; unread, JSON of layer → why it could not be.
 
@@ -164,6 +165,7 @@ def _judged(files: list[_File], rules: Rules) -> xr.Dataset:
         coords={
             "file": names,
             "rule": list(LAYER_RULES),
+            "layer": _labels(names[owner], table["layer_name"]),
             "layer_file": (one, names[owner]),
             "layer_name": (one, table["layer_name"].astype(object)),
             "duplicate_of": (one, duplicate_of),
@@ -182,6 +184,12 @@ def _judged(files: list[_File], rules: Rules) -> xr.Dataset:
             "filterdb_version": __version__,
         },
     )
+
+
+def _labels(files: np.ndarray, layers: np.ndarray) -> np.ndarray:
+    """Return FILE:LAYER for each layer, told apart where two read the same."""
+    labels = distinct([f"{file}:{layer}" for file, layer in zip(files, layers, strict=True)])
+    return np.array(labels, dtype=object)
 
 
 def _duplicates(table: Mapping[str, np.ndarray], files: np.ndarray, dead: np.ndarray) -> np.ndarray:

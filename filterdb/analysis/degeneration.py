@@ -34,7 +34,7 @@ MEASURES = {
 def degeneration(
     db: Database, mode: str = "sound", rules: Rules | None = None, threshold: xr.Dataset | None = None
 ) -> xr.Dataset:
-    """Per layer of the view, on raw filters. Dims: layer, rule, model.
+    """Measure every layer of the view on raw filters. Dims: layer, rule, model; `layer` is the label of `db.layers`.
 
     sparsity S: share of filters whose |w| are all below peak/100 (an all-zero layer: 1, in `paper` mode 0);
     variance_entropy H of the layer's own raw PCA, in [0, log₁₀ 9]; threshold T_H(n); ratio H/T_H (NaN where
@@ -51,7 +51,7 @@ def degeneration(
     models, untrained = _untrained(db.whole, judged, rules)
     judged = {name: values[chosen(db)] for name, values in judged.items()}
     layers = db.layers
-    in_view = np.isin(models, np.unique(layers["model_index"].values))
+    in_view = np.isin(db.whole.models["model"].values[models].astype(str), layers["model"].values.astype(str))
     one = ("layer",)
     return xr.Dataset(
         {
@@ -61,6 +61,7 @@ def degeneration(
         },
         coords={
             "model": db.models["model"].values[db.models["layers"].values > 0],
+            "layer": layers["layer"].values,
             "layer_model": (one, layers["model"].values),
             "layer_name": (one, layers["layer_name"].values),
             "conv_depth": (one, layers["conv_depth"].values),

@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from filterdb.analysis.drift import Groups, drift
-from filterdb.analysis.grouping import Grouping, Key, chosen, group, layer_labels, with_scale
+from filterdb.analysis.grouping import Grouping, Key, chosen, group, with_scale
 from filterdb.analysis.noise import BY_FEW_MODELS, BY_MODELS, FEW, TOO_FEW
 from filterdb.errors import UsageError
 from filterdb.numerics.divergence import symmetric_kl
@@ -83,7 +83,7 @@ def explain(
         coords={
             "side": [a, b],
             "model": labels,
-            "layer": layer_labels(view),
+            "layer": view.layers["layer"].values,
             "layer_model": ("layer", names),
             "weights": ("component", found.weights),
             "bin_edges": ("edge", found.histograms.edges),

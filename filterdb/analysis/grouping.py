@@ -78,7 +78,7 @@ def _single(db: Database, key: str, mode: str) -> Grouping:
         found, index = np.unique(codes, return_inverse=True)
         return Grouping(key, [DECILES[code] for code in found], index, ordered=True)
     if key == "layer":
-        return Grouping(key, layer_labels(db), np.arange(db.layers.sizes["layer"]), ordered=False)
+        return Grouping(key, db.layers["layer"].values.tolist(), np.arange(db.layers.sizes["layer"]), ordered=False)
     column = db.column(key)
     if key == "task" and mode == "paper":
         column = np.array(["Segmentation" if "Segmentation" in str(label) else label for label in column], dtype=object)
@@ -90,13 +90,6 @@ def depth_decile(conv_depth_norm: np.ndarray) -> np.ndarray:
     """Decile 0 … 9 of normalised depths in [0, 1], as pandas.cut has it."""
     cut: Any = pd.cut(pd.Series(conv_depth_norm), DECILE_EDGES.tolist(), include_lowest=True, labels=False)
     return np.asarray(cut, dtype=np.int64)
-
-
-def layer_labels(db: Database) -> list[str]:
-    """One text per layer of a view: model/layer."""
-    layers = db.layers
-    pairs = zip(layers["model"].values, layers["layer_name"].values, strict=True)
-    return distinct([f"{model}/{name}" for model, name in pairs])
 
 
 def with_scale(db: Database, *, scaled: bool) -> Database:

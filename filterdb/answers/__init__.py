@@ -198,7 +198,7 @@ def degeneration(result: xr.Dataset) -> Answer:
     """`filterdb degeneration`."""
     names = {"model": "layer_model", "layer": "layer_name", "filters": "filters"}
     shown = [str(name) for name, array in result.variables.items() if array.dims == ("layer",)]
-    found = rows(result, {**names, **{name: name for name in shown if name not in set(names.values())}})
+    found = rows(result, {**names, **{name: name for name in shown if name not in {"layer", *names.values()}}})
     rules = [str(rule) for rule in result["rule"].values]
     for row, verdict in zip(found, result["verdict"].values, strict=True):
         hits = [rule for rule, hit in zip(rules, verdict, strict=True) if hit]

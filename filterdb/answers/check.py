@@ -14,7 +14,7 @@ def checked(result: xr.Dataset) -> Answer:
     """`ok`, a row for each layer, and one for each file that cannot be read."""
     names = {"file": "layer_file", "layer": "layer_name", "filters": "filters"}
     shown = [str(name) for name, array in result.variables.items() if array.dims == ("layer",)]
-    table = rows(result, {**names, **{name: name for name in shown if name not in set(names.values())}})
+    table = rows(result, {**names, **{name: name for name in shown if name not in {"layer", *names.values()}}})
     rules = [str(rule) for rule in result["rule"].values]
     for row, verdict in zip(table, result["verdict"].values, strict=True):
         hits = [rule for rule, hit in zip(rules, verdict, strict=True) if hit]

@@ -169,6 +169,7 @@ def first_filters(db: Database) -> xr.Dataset | None:
     return xr.Dataset(
         {"filters": (("layer", "number", "weight"), filters)},
         coords={
+            "layer": layers["layer"].values[picked],
             "layer_model": ("layer", layers["model"].values[picked]),
             "layer_name": ("layer", layers["layer_name"].values[picked]),
             "model_index": ("layer", layers["model_index"].values[picked]),

@@ -21,6 +21,7 @@ from filterdb.plan import offsets
 from filterdb.store import html, summary
 from filterdb.store import snapshot as snapshots
 from filterdb.store.files import Files
+from filterdb.store.filter_index import FilterIndex
 from filterdb.store.segment import Segment, read_tables, to_dataset
 from filterdb.store.snapshot import Snapshot, StoredBasis
 
@@ -127,12 +128,21 @@ class Database:
         models = self._all_models
         of_layer = models.isel(model=xr.DataArray(layers["model_index"].values, dims="layer"))
         wanted = [name for name in of_layer.variables if name not in _MODEL_ONLY]
-        return layers.assign({name: of_layer[name].variable for name in wanted})
+        layers = layers.assign({name: of_layer[name].variable for name in wanted})
+        names = layer_labels(layers["model"].values, layers["layer_name"].values)
+        return layers.assign_coords(layer=("layer", names, {"long_name": "model/name of the layer, unique"}))
 
     @cached_property
     def layers(self) -> xr.Dataset:
-        """The view's layers (layer): their variables, and their models' labels under their own names."""
-        return self.all_layers if self.chosen is None else self.all_layers.isel(layer=self.chosen)
+        """Return the view's layers (layer): their variables, and their models' labels under their own names.
+
+        The label of a layer, `layer`, is the one that every result has. `model_index` counts along `models`.
+        """
+        if self.chosen is None:
+            return self.all_layers
+        layers = self.all_layers.isel(layer=self.chosen)
+        index = np.unique(layers["model_index"].values, return_inverse=True)[1].astype(np.int64)
+        return layers.assign(model_index=("layer", index, layers["model_index"].attrs))
 
     @cached_property
     def _stored_models(self) -> tuple[xr.Dataset, np.ndarray]:
@@ -171,7 +181,8 @@ class Database:
     @cached_property
     def models(self) -> xr.Dataset:
         """The view's models (model), with `filters` and `layers`, their numbers in the view."""
-        index = self.layers["model_index"].values
+        index = self.all_layers["model_index"].values
+        index = index if self.chosen is None else index[self.chosen]
         number = self._all_models.sizes["model"]
         filters = np.zeros(number, np.int64)
         np.add.at(filters, index, self.layers["row_size"].values)
@@ -204,9 +215,14 @@ class Database:
 
     @cached_property
     def dataset(self) -> xr.Dataset:
-        """filters (filter, weight) float32, lazily by Dask in the store's chunks; layers and models as coordinates.
+        """Return `filters` (filter, weight) float32, lazily by Dask in the store's chunks, with labels for each filter.
 
-        A contiguous ragged array: layer i has the next `row_size[i]` rows, its model is `model_index[i]`.
+        The labels of a filter are those of its layer and its layer's model, along `filter`: `layer`, `model`, `task`
+        and all else that `select` takes. They are stored once per layer, and xarray selects and groups filters by
+        them. `layers` and `models` are the tables with a row for each layer and each model.
+
+        >>> db.dataset.sel(task="segmentation", conv_depth=[0, 1])  # doctest: +SKIP
+        >>> db.dataset.groupby("task").mean()  # doctest: +SKIP
         """
         parts = [
             da.map_blocks(
@@ -226,23 +242,14 @@ class Database:
         if not parts:
             parts = [da.zeros((0, schema.WEIGHTS), dtype=schema.FILTERS.dtype)]
         filters = da.concatenate(parts)
-        layers, models = self.layers, self.models
         if self.chosen is not None or self.state.without:
             ranges = [filters[start:stop] for start, stop in _row_ranges(self)]
             filters = da.concatenate(ranges) if ranges else filters[:0]
-            kept = np.unique(layers["model_index"].values)
-            layers = layers.assign(model_index=("layer", np.searchsorted(kept, layers["model_index"].values)))
-        names = [variable.name for variable in schema.LAYER_VARIABLES]
-        coords = {name: layers[name].variable for name in names}
-        # `filters` and `layers`, the model's numbers, would hide the filters themselves.
-        coords |= {
-            str(name): models[name].variable
-            for name in models.variables
-            if name not in {"filters", "layers", "segment"}
-        }
+        layers = self.layers
+        index = FilterIndex.of_layers(layers, schema.FILTERS.dims[0])
         return xr.Dataset(
             {schema.FILTERS.name: (schema.FILTERS.dims, filters, schema.FILTERS.attrs)},
-            coords=coords,
+            coords=index.coordinates({name: layers[name].attrs for name in index.tables}),
             attrs={
                 "snapshot": self.snapshot,
                 "url": self.url,
@@ -290,7 +297,7 @@ class Database:
     def column(self, name: str) -> np.ndarray:
         """A label of the view's layers, (layers,). Raises UsageError for an unknown one."""
         if name not in self.layers.variables:
-            known = sorted({*map(str, self.layers.variables), "depth_decile", "layer"})
+            known = sorted({*map(str, self.layers.variables), "depth_decile"})
             near = difflib.get_close_matches(name, known, 1)
             hint = f"did you mean {near[0]}? There are" if near else "one of"
             raise UsageError(f"{name}: expected a label of layers or models; {hint} {', '.join(known)}")
@@ -312,6 +319,12 @@ class Database:
 
     def _repr_html_(self) -> str:
         return html.database(self)
+
+
+def layer_labels(models: np.ndarray, names: np.ndarray) -> np.ndarray:
+    """Return one text per layer, model/name, told apart where two read the same, (layers,) object."""
+    labels = schema.distinct([f"{model}/{name}" for model, name in zip(models, names, strict=True)])
+    return np.array(labels, dtype=object)
 
 
 _MODEL_ONLY = {"operators", "filter_shapes", "extra", "total_filters", "share_3x3", "segment"}

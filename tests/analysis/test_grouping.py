@@ -50,8 +50,16 @@ def test_dataset_of_a_view_has_its_rows(real_db: fdb.Database) -> None:
     view = real_db.select(model=["mtcnn-onet", "ppocr-v2-cls"]).dataset
     expected = np.isin(owner, ["mtcnn-onet", "ppocr-v2-cls"])
     np.testing.assert_array_equal(view.filters.values, everything[expected])
-    assert list(view["model"].values) == ["mtcnn-onet", "ppocr-v2-cls"]
-    assert set(view["model_index"].values) == {0, 1}
+    np.testing.assert_array_equal(view["model"].values, owner[expected])
+
+
+def test_layers_of_a_view_count_along_its_models(real_db: fdb.Database) -> None:
+    view = real_db.select(model=["mtcnn-onet", "ppocr-v2-cls"])
+    assert set(view.layers["model_index"].values) == {0, 1}
+    np.testing.assert_array_equal(view.models["model"].values[view.layers["model_index"].values], view.layers["model"])
+    again = view.select(model="ppocr-v2-cls")
+    assert set(again.layers["model_index"].values) == {0}
+    assert again.models["filters"].values.tolist() == [again.counts["filters"]]
 
 
 def test_parts_of_a_product_are_coordinates(real_db: fdb.Database) -> None:

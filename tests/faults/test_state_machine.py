@@ -82,8 +82,8 @@ class History(RuleBasedStateMachine):
         db = fdb.open(self.url)
         self.past.setdefault(db.snapshot, dict(self.now))
         assert db.counts["filters"] == sum(ROWS[name] for name in self.now)
-        index = db.dataset["model_index"].values
-        filters, sizes = db.dataset.filters.values, db.dataset["row_size"].values
+        index = db.layers["model_index"].values
+        filters, sizes = db.dataset.filters.values, db.layers["row_size"].values
         bounds = np.concatenate([[0], np.cumsum(sizes)])
         for layer, model in enumerate(index):
             name = str(db.models["model"].values[model])

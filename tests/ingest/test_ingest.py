@@ -41,7 +41,8 @@ def ingest(folder: Path, **kwargs: object) -> run.Ingested:
 
 def test_catalog_columns_become_coordinates(folder: Path) -> None:
     db = ingest(folder).database
-    assert list(db.dataset["task"].values) == ["detection", "unknown"]
+    assert list(db.dataset["task"].values) == ["detection"] * 72 + ["unknown"] * 16
+    assert list(db.models["task"].values) == ["detection", "unknown"]
     assert list(db.models["epoch"].values) == ["3", "unknown"]
     assert list(db.layers["task"].values) == ["detection", "detection", "unknown"]
     assert list(db.layers["layer_name"].values) == ["conv0", "conv1", "conv0"]
@@ -71,7 +72,7 @@ def test_one_more_model_is_one_small_segment(folder: Path) -> None:
     assert {name: after[name] for name in before} == before  # nothing else touched
     assert [(e.filters, e.chunk_rows) for e in done.database.state.segments] == [(88, 10), (4, 4)]
     assert list(done.database.layers["model"].values) == ["A", "A", "B", "C"]
-    assert list(done.database.dataset["model_index"].values) == [0, 0, 1, 2]
+    assert list(done.database.layers["model_index"].values) == [0, 0, 1, 2]
 
 
 def test_other_content_under_a_known_name_is_refused(folder: Path) -> None:

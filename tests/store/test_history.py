@@ -52,7 +52,7 @@ def test_a_life(where: str, tmp_path: Path, request: pytest.FixtureRequest) -> N
     removed = fdb.remove(db, ["b"])
     assert (names(removed), removed.counts) == ("acd", {"filters": 216, "layers": 6, "models": 3})
     np.testing.assert_array_equal(removed.dataset.filters.values, filters("acd"))
-    assert list(removed.dataset["model_index"].values) == [0, 0, 1, 1, 2, 2]
+    assert list(removed.layers["model_index"].values) == [0, 0, 1, 1, 2, 2]
     before = fdb.drift(removed, by="model")
     compacted = fdb.compact(removed, chunk_rows=100)
     assert [(entry.models, entry.chunk_rows) for entry in compacted.state.segments] == [(3, 100)]
@@ -96,7 +96,7 @@ def test_answers_without_a_model_are_those_of_a_database_without_it(db: fdb.Data
     np.testing.assert_array_equal(
         one.select(conv_depth=1).dataset.filters.values, other.select(conv_depth=1).dataset.filters.values
     )
-    assert one.dataset["model_index"].max() == 1
+    assert one.layers["model_index"].max() == 1
 
 
 def test_all_of_a_segment_removed(db: fdb.Database, tmp_path: Path) -> None:
