@@ -7,7 +7,6 @@ DequantizeLinear. Everything else is computed at run time, hence no trained para
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,14 +18,11 @@ from onnx import helper, numpy_helper
 from onnx.checker import ValidationError
 from onnx.external_data_helper import uses_external_data
 
-from filterdb.extract.graph import Node, Value, shortened, text
-from filterdb.extract.sandbox import open_inside
+from filterdb.extract.external import MAX_RANK, PACKED_BITS, external_length, read_external
+from filterdb.extract.graph import Node, Value, shortened
 
 MAX_WEIGHTS = 2**29
 """Numbers of a weight (2 GiB in float32): one that says that it has more lies, or is no filter's."""
-
-MAX_RANK = 64
-"""Dimensions that an array can have."""
 
 MAX_CHAIN = 200
 """Operators between a constant and its convolution."""
@@ -160,7 +156,8 @@ class Constants:
 def _stored(tensor: onnx.TensorProto, folder: Path, origin: str) -> Constant:
     _shape(tensor, folder)
     try:
-        values = numpy_helper.to_array(tensor, base_dir=str(folder))
+        stored = read_external(tensor, folder) if uses_external_data(tensor) else tensor
+        values = numpy_helper.to_array(stored)
     except (*ODD, OSError, RuntimeError, ValidationError) as error:  # RuntimeError: from C++, of file names
         raise _unreadable(error, folder) from error
     return Constant(values, str(values.dtype), (origin,))
@@ -193,34 +190,15 @@ def _shape(tensor: onnx.TensorProto, folder: Path) -> tuple[int, ...]:
     return shape
 
 
-_BITS = {"int2": 2, "uint2": 2, "int4": 4, "uint4": 4, "float4_e2m1fn": 4, "float6_e2m3fn": 6, "float6_e3m2fn": 6}
-"""Types whose numbers are packed into bytes."""
-
-
 def _lengths(tensor: onnx.TensorProto, count: int, dtype: np.dtype, folder: Path) -> tuple[int, int]:
     """How long a tensor's data have to be, and are: in bytes, or in entries of the field that they stand in."""
-    packed = -(-count * _BITS.get(dtype.name, 8 * dtype.itemsize) // 8)
+    packed = -(-count * PACKED_BITS.get(dtype.name, 8 * dtype.itemsize) // 8)
     if uses_external_data(tensor):
-        return packed, _external_length(tensor, folder)
+        return packed, external_length(tensor, folder)
     if tensor.HasField("raw_data"):
         return packed, len(tensor.raw_data)
-    entries = packed if _BITS.get(dtype.name) in {2, 4} else 2 * count if dtype.kind == "c" else count
+    entries = packed if PACKED_BITS.get(dtype.name) in {2, 4} else 2 * count if dtype.kind == "c" else count
     return entries, len(getattr(tensor, helper.tensor_dtype_to_field(tensor.data_type)))
-
-
-def _external_length(tensor: onnx.TensorProto, folder: Path) -> int:
-    """Bytes of a tensor's external data. Raises OSError or ValueError where they are not there."""
-    said = {entry.key: entry.value for entry in tensor.external_data}
-    handle = open_inside(folder, text(said.get("location", "")))
-    try:
-        size = os.fstat(handle).st_size
-    finally:
-        os.close(handle)
-    offset = int(said.get("offset", 0))
-    length = int(said.get("length", size - offset))
-    if min(offset, length) < 0 or offset + length > size:
-        raise ValueError(f"external data from {offset}, {length} bytes long, in a file of {size} bytes")
-    return length
 
 
 def _constant(node: Node, constants: Constants) -> Constant:

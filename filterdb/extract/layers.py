@@ -5,14 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
-from onnx.external_data_helper import uses_external_data
 
 from filterdb.extract.constants import Constants, NotStoredError
 from filterdb.extract.convolution import (
@@ -23,7 +21,7 @@ from filterdb.extract.convolution import (
     read_weight,
     weight_shape,
 )
-from filterdb.extract.graph import Node, build_graph, parse, text
+from filterdb.extract.graph import Node, build_graph, parse
 from filterdb.schema import KERNEL, distinct
 
 MAX_FILTERS = 2**28
@@ -208,24 +206,3 @@ def _batch_normalised(convolutions: list[Node]) -> set[Node]:
         for value in node.outputs
         if any(consumer.op_type == "BatchNormalization" for consumer in value.consumers)
     }
-
-
-def external_files(proto: onnx.ModelProto) -> list[str]:
-    """Locations of external data that a model names, relative to its folder, in order, each once."""
-    entries = (entry for tensor in _tensors(proto) if uses_external_data(tensor) for entry in tensor.external_data)
-    # One file has any number of names with dots and slashes.
-    return list(dict.fromkeys(str(PurePosixPath(text(entry.value))) for entry in entries if entry.key == "location"))
-
-
-def _tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
-    """Every tensor of a model: of the graph, of bodies and of local functions."""
-    pending: list[Any] = [model.graph, *model.functions]
-    while pending:
-        owner = pending.pop()
-        yield from getattr(owner, "initializer", ())
-        for node in owner.node:
-            for attribute in node.attribute:
-                if attribute.type == onnx.AttributeProto.TENSOR:
-                    yield attribute.t
-                yield from attribute.tensors
-                pending += [attribute.g] if attribute.type == onnx.AttributeProto.GRAPH else attribute.graphs
