@@ -22,6 +22,9 @@ MAX_LINKS = 40
 MAX_DEPTH = 40
 """Folders that are open at a time on the way to a file."""
 
+PROTECTED_HARDLINKS = Path("/proc/sys/fs/protected_hardlinks")
+"""Linux's setting (1: on): only who may read and write a file can make a hard link to it."""
+
 _IS_LINK = {errno.ELOOP, errno.EMLINK, getattr(errno, "EFTYPE", errno.ELOOP)}
 """What opening a link without following it raises (Linux, FreeBSD, NetBSD)."""
 
@@ -117,7 +120,7 @@ def _is_own_link(folder: os.stat_result) -> bool:
     link it. Elsewhere the folder must be one in which only this user and root make links.
     """
     try:
-        if Path("/proc/sys/fs/protected_hardlinks").read_text().strip() == "1":
+        if PROTECTED_HARDLINKS.read_text().strip() == "1":
             return True
     except OSError:
         pass

@@ -23,7 +23,7 @@ def read_parquet(data: bytes) -> tuple[list[str], list[list[str]]]:
     """
     import pyarrow.parquet
 
-    table = pyarrow.parquet.read_table(io.BytesIO(data))
+    table = pyarrow.parquet.ParquetFile(io.BytesIO(data)).read()
     dropped, ranges = _index(table.schema.metadata or {})
     columns = dict[int, tuple[str, list[str]]]()
     for position, (name, column) in enumerate(zip(table.column_names, table.columns, strict=True)):
