@@ -163,11 +163,14 @@ def test_a_named_index_is_a_column(kind: str) -> None:
         assert [source.extra["seed"] for source in sources] == ["7", "8"]
 
 
-def test_an_index_named_like_a_column_is_one_twice() -> None:
+def test_a_parquet_column_twice() -> None:
     table = pa.table({"path": PATHS, "own": [1, 2], "own ": [3, 4]})
     for data in (parquet(table), parquet(pa.Table.from_arrays(list(table), names=["path", "own", "own"]))):
         with pytest.raises(InputError, match="expected each column once, got 'own' more than once"):
             parse_catalog(data, "l.parquet")
+    index = FRAME.rename(columns={"own": "seed"}).set_axis(pd.RangeIndex(7, 9, name="seed"))
+    with pytest.raises(InputError, match="expected each column once, got 'seed' more than once"):
+        parse_catalog(parquet(index), "l.parquet")
 
 
 @pytest.mark.parametrize("head", ["path,task,task", "path,task, task", "path, path ", '"task",path,task', "a,path,a "])
