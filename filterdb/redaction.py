@@ -63,6 +63,9 @@ def redact_label(text: str) -> str:
     """Return a catalog's cell without credentials; queries that hold none stay (`https://…/forum?id=x`)."""
     if "://" not in text:
         return text
+    if not any(map(str.isspace, text)):
+        scheme, _, place, query = _split(text)
+        text = f"{scheme}://{place}{query}"
     text = _USERINFO.sub(r"\1", text)
     return re.sub(r"[?#][^\s'\"<>]*", lambda query: "" if _is_signed(query[0]) else query[0], text)
 
@@ -115,6 +118,7 @@ def _secrets(url: str) -> set[str]:
     values = {f"{userinfo}@", password} if userinfo else set()
     if not password or len(user) >= _LONG_USER:
         values.add(user)
+    values |= set(re.split("[/?#]", password))  # where others take its slash for the end of the host
     for part in re.split("[?#]", query):
         if "=" in part or scheme in {"http", "https"}:  # elsewhere a question mark may be a glob's
             values |= {part, *(value.partition("=")[2] for value in re.split("[&;]", part))}

@@ -7,7 +7,7 @@ import hashlib
 import os
 import re
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -20,7 +20,7 @@ from filterdb.extract.file_kinds import recognise
 from filterdb.redaction import redact, redact_url, redacted_error
 from filterdb.store import remote
 from filterdb.store.files import local_path
-from filterdb.store.remote import LOST, is_remote, retried, store_error, store_errors
+from filterdb.store.remote import is_remote, retried, store_error, store_errors
 
 FETCH_SECONDS = 1800.0
 """How long fetching a model may take."""
@@ -37,6 +37,8 @@ MAX_KEY = 512
 MAX_SHOWN = 60
 """Characters of a model's name for its external data that are shown."""
 
+_GLOB = "*?["
+
 _ACTIVE = frozenset("%?#\\*[]")
 """Characters that mean something in a URL, or to what reads one."""
 
@@ -47,20 +49,9 @@ def expand(source: str, suffix: str = ".onnx") -> list[str]:
     Raises InputError where it names none, or is a URL that cannot be used.
     """
     source = local_path(source)
-    is_glob = any(c in source for c in "*?[")
     if is_remote(source):
-        scheme = source.split("://", 1)[0]
-        with input_errors("looking for models", source):
-            files = remote.filesystem(source)
-            if scheme in {"http", "https"}:
-                names = [source]
-            elif is_glob:
-                names = [f"{scheme}://{name}" for name in files.glob(source)]
-            elif files.isfile(source):
-                names = [source]
-            else:
-                names = [f"{scheme}://{name}" for name in files.find(source) if name.endswith(suffix)]
-    elif is_glob and not os.path.exists(source):  # noqa: PTH110
+        names = read_remote("looking for models", source, lambda: _expand_remote(source, suffix))
+    elif any(c in source for c in _GLOB) and not os.path.exists(source):  # noqa: PTH110 - no error for odd names
         names = [name for name in glob.glob(source, recursive=True) if is_file(name)]  # noqa: PTH207 - keeps the text
     elif os.path.isdir(source):  # noqa: PTH112
         names = [str(path) for path in Path(source).rglob(f"*{suffix}") if path.is_file()]
@@ -72,6 +63,18 @@ def expand(source: str, suffix: str = ".onnx") -> list[str]:
     return sorted(names)
 
 
+def _expand_remote(source: str, suffix: str) -> list[str]:
+    files = remote.filesystem(source)
+    scheme = source.split("://", 1)[0]
+    if scheme in {"http", "https"}:
+        return [source]
+    if any(c in source for c in _GLOB):
+        return [f"{scheme}://{name}" for name in files.glob(source)]
+    if files.isfile(source):
+        return [source]
+    return [f"{scheme}://{name}" for name in files.find(source) if name.endswith(suffix)]
+
+
 def is_file(path: str) -> bool:
     """Whether there is a regular file; False also for what cannot be a path, which `Path.is_file` raises for."""
     return os.path.isfile(path)  # noqa: PTH113
@@ -79,41 +82,49 @@ def is_file(path: str) -> bool:
 
 def read_input(url: str) -> bytes:
     """The bytes of an input file (a catalog), local or remote. Raises InputError where there is none."""
+    place = local_path(url)
+    if not is_remote(place) and os.path.isdir(place):  # noqa: PTH112
+        raise InputError(f"{url}: expected a file, got a folder")
     try:
-        return _read_input(local_path(url))
+        if is_remote(place):
+            return read_remote("reading", place, lambda: bytes(remote.call(place, "cat_file", place)))
+        with store_errors("reading", place):
+            return Path(place).read_bytes()
     except StoreMissingError as error:
         raise InputError(f"{redact_url(url)}: expected a file, found none") from error
+    except ValueError as error:
+        if isinstance(error, FilterDBError):
+            raise
+        raise InputError(f"{redact_url(url)}: expected a file, got no path ({error})") from error
 
 
-def _read_input(url: str) -> bytes:
-    with input_errors("reading", url):
-        return retried(lambda: bytes(remote.call(url, "cat_file", url))) if is_remote(url) else Path(url).read_bytes()
+def read_remote[T](action: str, url: str, attempt: Callable[[], T]) -> T:
+    """The result of `attempt`, made up to TRIES times; whatever it raises as one line without the URL's credentials.
 
-
-@contextmanager
-def input_errors(action: str, url: str) -> Iterator[None]:
-    """Turn whatever reading an input raises inside the block into one line, without the URL's credentials.
-
-    InputError for a URL that cannot be used (odd, or of a protocol that is not known), otherwise as `store_errors`:
-    file systems have exceptions of their own, of which there is no list.
+    Raises InputError for a URL that cannot be used (odd, or of a protocol that is not known), StoreMissingError where
+    there is nothing, StoreError for all else: file systems have exceptions of their own, of which there is no list.
     """
+    failure: FilterDBError
     try:
-        with store_errors(action, url):
-            try:
-                yield
-            except FilterDBError:
-                raise
-            except (ValueError, ParamValidationError, IsADirectoryError) as error:
-                said = " ".join(redact(str(error), url).split())[:100]
-                raise InputError(
-                    f"{redact_url(url)}: expected a path or URL that can be read, got one that cannot ({said})"
-                ) from redacted_error(error, url)
-            except LOST:
-                raise
-            except Exception as error:  # noqa: BLE001 - whatever a file system's client raises
-                raise store_error(action, url, error) from redacted_error(error, url)
+        return retried(attempt)
     except UsageError as error:
-        raise InputError(str(error)) from error
+        failure, cause = InputError(str(error)), redacted_error(error, url)
+    except FilterDBError:
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever a file system's client raises
+        failure, cause = _input_error(action, url, error), redacted_error(error, url)
+    # Out here, or the original would be the context of this error, and travel and be shown with it.
+    raise failure from cause
+
+
+def _input_error(action: str, url: str, error: Exception) -> FilterDBError:
+    shown = redact_url(url)
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        return StoreMissingError(f"{action} {shown}: expected an object there, found none")
+    if isinstance(error, ValueError | ParamValidationError):
+        said = " ".join(redact(str(error), url).split())[:100]
+        return InputError(f"{shown}: expected a path or URL that can be read, got one that cannot ({said})")
+    return store_error(action, url, error)
 
 
 @contextmanager
@@ -129,8 +140,7 @@ def local_copy(url: str) -> Iterator[LocalInput]:
 
 
 def _fetch(url: str, target: Path) -> None:
-    with input_errors("fetching", url):
-        retried(lambda: remote.call(url, "get_file", url, str(target), seconds=FETCH_SECONDS))
+    read_remote("fetching", url, lambda: remote.call(url, "get_file", url, str(target), seconds=FETCH_SECONDS))
 
 
 @dataclass(frozen=True, slots=True)
