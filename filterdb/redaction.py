@@ -42,12 +42,20 @@ def redact_url(url: str) -> str:
     if "://" in url:
         scheme, _, place, _ = _split(url)
         url = _USERINFO.sub(r"\1", f"{scheme}://{place}")
-    return url.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return _carried(url)
 
 
 def has_credentials(url: str) -> bool:
     """Whether a URL has a user name, a password, a query or a fragment."""
-    return "://" in url and redact_url(url) != url.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return "://" in url and redact_url(url) != _carried(url)
+
+
+def _carried(text: str) -> str:
+    """A text as UTF-8 can carry it: bytes of a file name that are none, and lone surrogates, are replaced."""
+    try:
+        return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "replace").decode()
 
 
 def redact(text: str, *urls: str) -> str:

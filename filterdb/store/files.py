@@ -237,7 +237,8 @@ def _check_address(url: str) -> None:
         _ = parts.port if parts.scheme in {"http", "https"} else None
     except ValueError:
         named = False
-    if not named and url.split("://", 1)[0] in {"http", "https", "s3"}:
+    scheme, place = url.split("://", 1)
+    if (not named and scheme in {"http", "https", "s3"}) or not place.strip("/"):
         raise UsageError(f"{url}: expected a URL that names a host or bucket, as s3://bucket/db, got one that does not")
 
 
