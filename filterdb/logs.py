@@ -1,7 +1,7 @@
 """Log lines on stderr: words for a person, or, with FILTERDB_LOG=json, one JSON object a line for a machine.
 
 What happens to the database (a commit, a rejected model, a pass) is an `event`: a word and fields such as `snapshot`,
-`segment`, `model`. No field is ever a setting of a store: URLs that reach here carry no secret.
+`segment`, `model`. No field is ever a setting of a store, and credentials are removed from every line.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import os
 import sys
 from datetime import UTC, datetime
 from typing import Any
+
+from filterdb.redaction import redact
 
 VARIABLE = "FILTERDB_LOG"
 """`json` for machine lines, `info` for words on every event; else words on warnings only."""
@@ -49,7 +51,16 @@ class _Json(logging.Formatter):
         }
         if record.exc_info:
             line["error"] = self.formatException(record.exc_info)
-        return json.dumps(line, default=str)
+        return json.dumps(_redacted(line))
+
+
+def _redacted(value: Any) -> Any:
+    """A field as JSON can carry it, every text without credentials."""
+    if isinstance(value, dict):
+        return {str(key): _redacted(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_redacted(item) for item in value]
+    return value if value is None or isinstance(value, int | float) else redact(str(value))
 
 
 class _Words(logging.Formatter):
@@ -58,4 +69,5 @@ class _Words(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         fields = getattr(record, "fields", {})
-        return " ".join([super().format(record), *(f"{name}={value}" for name, value in fields.items())])
+        words = [redact(super().format(record)), *(f"{name}={redact(str(value))}" for name, value in fields.items())]
+        return " ".join(words)

@@ -10,6 +10,7 @@ import click
 from filterdb import logs, tables
 from filterdb.cli.options import commands
 from filterdb.errors import FilterDBError
+from filterdb.redaction import redact
 
 INTERNAL = 70
 
@@ -27,7 +28,7 @@ def main() -> None:
     except click.ClickException as error:
         command = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "filterdb"
         line = " ".join(error.format_message().split())
-        click.echo(f"filterdb: {tables.printable(line)} (see `{command} --help`)", err=True)
+        click.echo(f"filterdb: {tables.printable(_redacted(line))} (see `{command} --help`)", err=True)
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         click.echo("stopped", err=True)
@@ -42,9 +43,14 @@ def main() -> None:
 
 def _fail(error: Exception, code: int, debug: bool) -> None:
     if debug:
-        traceback.print_exception(error)
+        click.echo(_redacted("".join(traceback.format_exception(error))), err=True)
     line = " ".join(str(error).split()) or type(error).__name__
     if code == INTERNAL:
         line = f"unexpected {type(error).__name__}: {line}; --debug shows where, please report it"
-    click.echo(f"filterdb: {tables.printable(line)}", err=True)
+    click.echo(f"filterdb: {tables.printable(_redacted(line))}", err=True)
     sys.exit(code)
+
+
+def _redacted(text: str) -> str:
+    """A text without credentials: those of the arguments in any spelling, and of other URLs as they stand."""
+    return redact(text, *sys.argv[1:])

@@ -19,6 +19,7 @@ import onnx
 from google.protobuf.message import DecodeError
 
 from filterdb.errors import ModelError
+from filterdb.extract.file_kinds import describe
 
 MAX_NODES = 500_000
 """Nodes after the local functions are expanded; a model with more is refused (functions can nest exponentially)."""
@@ -156,9 +157,9 @@ def _check_entries(entries: int, where: str) -> None:
 
 
 def _opening(path: Path) -> str:
-    size = path.stat().st_size
+    """Return what was got in the place of a model."""
     with path.open("rb") as file:
-        return f"{size} bytes beginning with {file.read(16)!r}" if size else "an empty file"
+        return describe(file)
 
 
 def build_graph(model: onnx.ModelProto, where: str = "model") -> Graph:

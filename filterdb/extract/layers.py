@@ -5,14 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
-from onnx.external_data_helper import uses_external_data
 
 from filterdb.extract.constants import Constants, NotStoredError
 from filterdb.extract.convolution import (
@@ -24,7 +22,7 @@ from filterdb.extract.convolution import (
     read_weight,
     weight_shape,
 )
-from filterdb.extract.graph import Node, build_graph, parse, text
+from filterdb.extract.graph import Node, build_graph, parse
 from filterdb.schema import KERNEL, distinct
 
 MAX_FILTERS = 2**28
@@ -190,30 +188,3 @@ def _depth_ranks(convolutions: list[Node], constants: Constants) -> dict[int, in
     """Longest-path length → rank, over all two-dimensional convolutions that an input reaches, skipped ones too."""
     lengths = {node.length for node in convolutions if node.length is not None and has_rank_4(node, constants)}
     return {length: rank for rank, length in enumerate(sorted(lengths))}
-
-
-def external_files(proto: onnx.ModelProto) -> list[str]:
-    """Locations of external data that a model names, relative to its folder, in order, each once."""
-    entries = (entry for tensor in _tensors(proto) if uses_external_data(tensor) for entry in tensor.external_data)
-    # One file has any number of names with dots and slashes.
-    return list(dict.fromkeys(str(PurePosixPath(text(entry.value))) for entry in entries if entry.key == "location"))
-
-
-def _tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
-    """Yield every tensor of a model: of the graph, of bodies and of local functions."""
-    pending: list[Any] = [model.graph, *model.functions]
-    while pending:
-        owner = pending.pop()
-        yield from getattr(owner, "initializer", ())
-        sparse = list(getattr(owner, "sparse_initializer", ()))
-        for node in owner.node:
-            for attribute in node.attribute:
-                if attribute.type == onnx.AttributeProto.TENSOR:
-                    yield attribute.t
-                yield from attribute.tensors
-                if attribute.type == onnx.AttributeProto.SPARSE_TENSOR:
-                    sparse.append(attribute.sparse_tensor)
-                sparse += attribute.sparse_tensors
-                pending += [attribute.g] if attribute.type == onnx.AttributeProto.GRAPH else attribute.graphs
-        for tensor in sparse:
-            yield from (tensor.values, tensor.indices)

@@ -10,8 +10,9 @@ import numpy as np
 import onnx
 
 from filterdb.extract import evaluator
+from filterdb.extract.external import MAX_RANK
 from filterdb.extract.graph import Node
-from filterdb.extract.tensors import MAX_RANK, MAX_WEIGHTS, NotStoredError, numpy_dtype
+from filterdb.extract.tensors import MAX_WEIGHTS, NotStoredError, numpy_dtype
 
 MAX_CHAIN = 200
 """Most operators between a constant and its convolution."""

@@ -16,7 +16,6 @@ import os
 import resource
 import signal
 import socket
-import stat
 import subprocess
 import sys
 import threading
@@ -24,7 +23,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -51,6 +50,9 @@ main()
 """
 """Starts without `filterdb/__init__.py`, which would import Dask and all stores: two seconds and 100 MB."""
 
+MOST_BYTES = 2**31 + 64 * 2**30
+"""Bytes of the largest model: a protobuf and its external data."""
+
 WAITING = 10.0
 """Seconds for which a child may wait for disks and for others; and half its CPU seconds more, on a busy machine."""
 
@@ -66,7 +68,10 @@ class Limits:
     """Bytes of memory."""
 
     seconds: float = 20.0
-    """CPU seconds, and one more for every `rate` bytes of the file. By the clock half as much again, and WAITING."""
+    """CPU seconds, and one more for every `rate` bytes of the file and its external data.
+
+    By the clock half as much again, and WAITING.
+    """
 
     rate: int = 100_000_000
 
@@ -80,11 +85,19 @@ class NoAnswerError(Exception):
 
 
 class Channel:
-    """Messages to and from a child: JSON, and arrays as they lie in memory. `seconds`: for which it is waited for."""
+    """Messages to and from a child: JSON, and arrays as they lie in memory. `cpu`: seconds that the child may take."""
 
-    def __init__(self, end: socket.socket, seconds: float | None = None) -> None:
+    def __init__(self, end: socket.socket, cpu: int | None = None) -> None:
         self._end = end
-        self._left = seconds
+        self._left = None if cpu is None else 1.5 * cpu + WAITING
+        self.cpu = cpu
+
+    def allow(self, cpu: int) -> None:
+        """Give the child `cpu` seconds in all: it has told by now that there is more to read than its file."""
+        if self.cpu is not None and self._left is not None and cpu > self.cpu:
+            self._left += 1.5 * (cpu - self.cpu)
+            self.cpu = cpu
+        self.send({"cpu": cpu})
 
     def send(self, message: Any) -> None:
         """Send what JSON can carry. Raises OverflowError for more than the other end reads."""
@@ -166,9 +179,10 @@ class _Nursery:
         """Fork a child; gives the channel to it."""
         own, other = socket.socketpair()
         with other:
-            order = json.dumps({"memory": limits.memory, "cpu": limits.cpu(size)}).encode()
+            cpu, most = limits.cpu(size), limits.cpu(max(size, MOST_BYTES))
+            order = json.dumps({"memory": limits.memory, "cpu": cpu, "most": most}).encode()
             socket.send_fds(self.control, [order], [other.fileno()])
-        return Channel(own, 1.5 * limits.cpu(size) + WAITING)
+        return Channel(own, cpu)
 
     def end(self) -> int | None:
         """How the child ended: its exit code, or the number of the signal that ended it, negative; None: it has not."""
@@ -210,9 +224,9 @@ class Sandbox:
         except FilterDBError:
             raise
         except TimeoutError as error:
-            raise ModelError(_too_long(what, limits, size)) from error
+            raise ModelError(_too_long(what, channel.cpu)) from error
         except (EOFError, BrokenPipeError, ConnectionResetError) as error:
-            raise ModelError(_ended(what, status, limits, size)) from error
+            raise ModelError(_ended(what, status, limits, channel.cpu)) from error
         except (NoAnswerError, KeyError, TypeError) as error:
             raise ModelError(f"{what}: expected an answer of the process that reads it, got nonsense") from error
         finally:
@@ -264,13 +278,13 @@ def _environment() -> dict[str, str]:
     return {**kept, **single, "PYTHONPATH": paths, "LC_ALL": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1"}
 
 
-def _too_long(what: str, limits: Limits, size: int) -> str:
-    return f"{what}: expected to be read within {limits.cpu(size)} s, took longer; --model-seconds allows more"
+def _too_long(what: str, cpu: int | None) -> str:
+    return f"{what}: expected to be read within {cpu} s, took longer; --model-seconds allows more"
 
 
-def _ended(what: str, status: int | None, limits: Limits, size: int) -> str:
+def _ended(what: str, status: int | None, limits: Limits, cpu: int | None) -> str:
     if status in {None, -signal.SIGXCPU, -signal.SIGKILL}:
-        return _too_long(what, limits, size)
+        return _too_long(what, cpu)
     if status in {_OUT_OF_MEMORY, -signal.SIGABRT}:
         return (
             f"{what}: expected to be read within {limits.memory // 2**20:,} MiB of memory, took more; "
@@ -281,36 +295,21 @@ def _ended(what: str, status: int | None, limits: Limits, size: int) -> str:
     return f"{what}: not readable as a model: the process that read it ended with {how}"
 
 
-def open_inside(folder: Path, name: str) -> int:
-    """A handle of the plain file below `folder` that a model names as its data.
+def allow_cpu(seconds: int) -> None:
+    """Let this process take `seconds` of CPU time in all, at most what it was started with as the most."""
+    _, most = resource.getrlimit(resource.RLIMIT_CPU)
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds if most == resource.RLIM_INFINITY else min(seconds, most), most))
 
-    Raises OSError or ValueError for all else: a name that leads out, a link of either kind, also among the folders on
-    the way, a device, a pipe. Each part is opened by itself, without following it and without waiting for it.
+
+def _limit(memory: int, cpu: int, most: int) -> None:
+    """Set the limits of this process: it has what it holds now, and `memory` bytes more.
+
+    CPU time ends at `cpu` seconds, which `allow_cpu` may raise up to `most`: external data is known later.
     """
-    parts = PurePosixPath(name).parts
-    if not parts or PurePosixPath(name).is_absolute() or ".." in parts:
-        raise ValueError("external data outside the model's folder")
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        for part in parts:
-            inner = os.open(part, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY, dir_fd=handle)
-            os.close(handle)
-            handle = inner
-        found = os.fstat(handle)
-        if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
-            raise ValueError("external data that is not a plain file without other names")
-    except BaseException:
-        os.close(handle)
-        raise
-    return handle
-
-
-def _limit(memory: int, cpu: int) -> None:
-    """Set the limits of this process: it has what it holds now, and `memory` bytes more."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     resource.setrlimit(resource.RLIMIT_NOFILE, (_OPEN_FILES, _OPEN_FILES))
-    resource.setrlimit(resource.RLIMIT_CPU, (cpu, cpu + 2))
+    resource.setrlimit(resource.RLIMIT_CPU, (cpu, most + 2))
     status = Path("/proc/self/status")
     if status.exists():
         held = dict(line.split(":", 1) for line in status.read_text().splitlines() if ":" in line)

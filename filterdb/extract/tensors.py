@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from pathlib import Path
 
 import numpy as np
@@ -12,14 +11,11 @@ from onnx import helper, numpy_helper
 from onnx.checker import ValidationError
 from onnx.external_data_helper import uses_external_data
 
-from filterdb.extract.graph import shortened, text
-from filterdb.extract.sandbox import open_inside
+from filterdb.extract.external import MAX_RANK, PACKED_BITS, external_length, read_external
+from filterdb.extract.graph import shortened
 
 MAX_WEIGHTS = 2**29
 """Most numbers a weight may have (2 GiB in float32): a larger one lies, or is not a filter's."""
-
-MAX_RANK = 64
-"""Most dimensions an array may have."""
 
 
 class NotStoredError(Exception):
@@ -68,15 +64,10 @@ def tensor_shape(tensor: onnx.TensorProto, folder: Path) -> tuple[int, ...]:
 
 def tensor_values(tensor: onnx.TensorProto, folder: Path) -> np.ndarray:
     """Return the values of a tensor whose data may lie beside the model. Raises NotStoredError."""
-    shape = tensor_shape(tensor, folder)
+    tensor_shape(tensor, folder)
     try:
-        if uses_external_data(tensor):
-            data, dtype = _external_bytes(tensor, folder), numpy_dtype(tensor.data_type)
-            if dtype.name not in _BITS:
-                values: np.ndarray = np.frombuffer(data, dtype).reshape(shape)
-                return values
-            tensor = onnx.TensorProto(dims=shape, data_type=tensor.data_type, raw_data=data)
-        return np.asarray(numpy_helper.to_array(tensor))
+        stored = read_external(tensor, folder) if uses_external_data(tensor) else tensor
+        return np.asarray(numpy_helper.to_array(stored))
     except (*ODD, OSError, RuntimeError, ValidationError) as error:  # RuntimeError: from C++, of file names
         raise _unreadable(error, folder) from error
 
@@ -128,41 +119,12 @@ def _unreadable(error: BaseException, folder: Path) -> NotStoredError:
     return NotStoredError("unreadable", f"the weight's tensor cannot be read: {one_line(error, folder)}")
 
 
-_BITS = {"int2": 2, "uint2": 2, "int4": 4, "uint4": 4, "float4_e2m1fn": 4, "float6_e2m3fn": 6, "float6_e3m2fn": 6}
-"""Types whose numbers are packed into bytes."""
-
-
 def _lengths(tensor: onnx.TensorProto, count: int, dtype: np.dtype, folder: Path) -> tuple[int, int]:
     """Return how long a tensor's data must be, and is: in bytes, or in entries of the field that holds it."""
-    packed = -(-count * _BITS.get(dtype.name, 8 * dtype.itemsize) // 8)
+    packed = -(-count * PACKED_BITS.get(dtype.name, 8 * dtype.itemsize) // 8)
     if uses_external_data(tensor):
-        handle, _, length = _open_external(tensor, folder)
-        os.close(handle)
-        return packed, length
+        return packed, external_length(tensor, folder)
     if tensor.HasField("raw_data"):
         return packed, len(tensor.raw_data)
-    entries = packed if _BITS.get(dtype.name) in {2, 4} else 2 * count if dtype.kind == "c" else count
+    entries = packed if PACKED_BITS.get(dtype.name) in {2, 4} else 2 * count if dtype.kind == "c" else count
     return entries, len(getattr(tensor, helper.tensor_dtype_to_field(tensor.data_type)))
-
-
-def _external_bytes(tensor: onnx.TensorProto, folder: Path) -> bytes:
-    handle, offset, length = _open_external(tensor, folder)
-    with os.fdopen(handle, "rb") as file:
-        file.seek(offset)
-        return file.read(length)
-
-
-def _open_external(tensor: onnx.TensorProto, folder: Path) -> tuple[int, int, int]:
-    """Open a tensor's external data; return the handle, offset and length. Raises OSError or ValueError."""
-    said = {entry.key: entry.value for entry in tensor.external_data}
-    handle = open_inside(folder, text(said.get("location", "")))
-    try:
-        size = os.fstat(handle).st_size
-        offset = int(said.get("offset", 0))
-        length = int(said.get("length", size - offset))
-        if min(offset, length) < 0 or offset + length > size:
-            raise ValueError(f"external data from {offset}, {length} bytes long, in a file of {size} bytes")
-    except BaseException:
-        os.close(handle)
-        raise
-    return handle, offset, length

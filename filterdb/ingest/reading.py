@@ -17,9 +17,10 @@ import onnx.reference  # now, and not in each child that evaluates an expression
 from filterdb.errors import ModelError
 from filterdb.extract.constants import ODD, NotStoredError, one_line
 from filterdb.extract.convolution import Weight, weight_value
+from filterdb.extract.external import external_files
 from filterdb.extract.graph import parse
-from filterdb.extract.layers import Layer, Model, external_files, read_model, shape_facts, weight_row
-from filterdb.extract.sandbox import Channel
+from filterdb.extract.layers import Layer, Model, read_model, shape_facts, weight_row
+from filterdb.extract.sandbox import Channel, allow_cpu
 from filterdb.numerics import layer as whole
 from filterdb.numerics.eigen import decompose
 from filterdb.numerics.quality import orthogonality, variance_entropy
@@ -33,6 +34,7 @@ def serve(channel: Channel) -> None:
     try:
         proto = parse(path, request["memory"])
         channel.send({"external": external_files(proto)})
+        allow_cpu(channel.receive()["cpu"])
         answer = channel.receive()
         if answer["go"]:
             _ANSWERS[request["do"]](channel, path, proto, request)

@@ -16,16 +16,17 @@ import numpy as np
 
 from filterdb import cluster, logs, plan, schema
 from filterdb.errors import ConflictError, InputError, UsageError
-from filterdb.extract.catalog import ModelSource, check_unique, parse_catalog, without_secrets
+from filterdb.extract.catalog import ModelSource, check_unique, parse_catalog
 from filterdb.extract.sandbox import Limits
 from filterdb.ingest.adding import Filler, add, new_segment, stack
 from filterdb.ingest.scan import Scan, scan
 from filterdb.ingest.write import FromModels, Piece
+from filterdb.redaction import redact_url
 from filterdb.reduce.passes import Partition
 from filterdb.store import snapshot as snapshots
 from filterdb.store.database import Database
 from filterdb.store.files import Files, local_path
-from filterdb.store.inputs import expand, read_input
+from filterdb.store.inputs import expand, is_file, read_input
 from filterdb.store.remote import is_remote
 from filterdb.store.segment import Segment
 from filterdb.store.snapshot import Entry, Snapshot
@@ -117,10 +118,8 @@ def find_sources(sources: Sources, catalog: str | os.PathLike[str] | None) -> li
         place = local_path(os.fspath(catalog))
         rows = [replace(row, url=_absolute(row.url)) for row in parse_catalog(read_input(place), place)]
         for row in rows:
-            if not is_remote(row.url) and not Path(row.url).is_file():
-                raise InputError(
-                    f"{os.fspath(catalog or '')}: model {row.id!r}: expected a file at {row.url}, found none"
-                )
+            if not is_remote(row.url) and not is_file(row.url):
+                raise InputError(f"{redact_url(place)}: model {row.id!r}: expected a file at {row.shown}, found none")
     if not sources:
         return rows
     by_place = {_place(row.url): (position, row) for position, row in enumerate(rows)}
@@ -145,7 +144,7 @@ def _place(url: str) -> str:
 
 
 def _as_id(name: str) -> str:
-    return without_secrets(name if is_remote(name) else Path(name).as_posix())
+    return redact_url(name if is_remote(name) else Path(name).as_posix())
 
 
 def _rejections(db: Database) -> set[tuple[str, str]]:

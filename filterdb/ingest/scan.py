@@ -13,10 +13,12 @@ from filterdb import metrics, schema
 from filterdb.errors import InputError, ModelError, StoreMissingError
 from filterdb.extract.catalog import ModelSource
 from filterdb.extract.constants import ODD, one_line
+from filterdb.extract.file_kinds import recognise
 from filterdb.extract.graph import MAX_NAME, shortened
 from filterdb.extract.layers import MAX_FILTERS, Skip
 from filterdb.extract.sandbox import Channel, Limits, NoAnswerError, sandbox
 from filterdb.store.inputs import LocalInput, local_copy
+from filterdb.store.remote import store_errors
 
 MAX_FILE = 2**31 - 1
 """Bytes that a protobuf can have: larger models keep their weights beside them, as external data."""
@@ -77,10 +79,12 @@ def _refused(path: Path, shown: str) -> str | None:
         return f"{shown}: not an ONNX model: expected a regular file" if path.exists() else None
     size = path.stat().st_size
     if size > MAX_FILE:
-        return (
-            f"{shown}: not an ONNX model: expected at most {MAX_FILE:,} bytes (a protobuf), got {size:,}; "
-            "larger models keep their weights as external data"
-        )
+        with store_errors("reading", shown), path.open("rb") as file:
+            kind = recognise(file)
+        got = f"{size:,}; larger models keep their weights as external data"
+        if kind is not None:
+            got = f"{size:,}, {kind.name}; {kind.remedy}"
+        return f"{shown}: not an ONNX model: expected at most {MAX_FILE:,} bytes (a protobuf), got {got}"
     return None
 
 
@@ -146,12 +150,21 @@ def reading(
 ) -> Iterator[tuple[Channel, list[str]]]:
     """A child that has parsed the model; and the names of the files of its external data, brought beside it.
 
-    Files that are missing or lie outside the model's folder are left out. Raises ModelError.
+    The child gets time for these too. Raises ModelError, also where external data is missing, short or not allowed.
     """
     size = local.path.stat().st_size
     with sandbox(READER).reading(source.shown, size, limits) as channel:
         channel.send({**request, "path": str(local.path), "named": source.shown, "memory": limits.memory})
-        yield channel, local.companions(map(str, _answer(channel)["external"]))
+        companions = local.companions(_needed(_answer(channel)["external"]))
+        channel.allow(limits.cpu(size + sum(companions.values())))
+        yield channel, list(companions)
+
+
+def _needed(answer: Any) -> dict[str, int]:
+    """The files of external data that a child says a model needs, and how many bytes of each."""
+    if not isinstance(answer, dict) or not all(type(size) is int and size >= 0 for size in answer.values()):
+        raise NoAnswerError("files that are no names and sizes")
+    return answer
 
 
 def _answer(channel: Channel) -> dict[str, Any]:

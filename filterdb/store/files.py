@@ -13,9 +13,11 @@ from datetime import datetime
 from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import urlsplit
 from uuid import uuid4
 
-from filterdb.errors import DamageError, InputError, StoreError, StoreMissingError
+from filterdb.errors import DamageError, InputError, StoreError, StoreMissingError, UsageError
+from filterdb.redaction import has_credentials, redact_url
 from filterdb.store import local, remote
 from filterdb.store.local import Found
 from filterdb.store.remote import LOST, is_remote, retried, store_errors
@@ -38,10 +40,20 @@ class Files:
 
     @classmethod
     def at(cls, url: str | os.PathLike[str]) -> Files:
-        """The root at a path or URL; `file://` and relative paths become absolute local paths."""
+        """The root at a path or URL; `file://` and relative paths become absolute local paths.
+
+        Raises UsageError for a URL with credentials (the root stands in messages, results and tasks), and for none.
+        """
         text = os.fspath(url)
         if not text:
             raise InputError("database: expected a path or URL, got an empty text")
+        if is_remote(text) and has_credentials(text):
+            raise UsageError(
+                f"{redact_url(text)}: expected a URL without user, password, query or fragment; set credentials in the "
+                "environment (AWS_…) or in fsspec's configuration"
+            )
+        if is_remote(text):
+            _check_address(text)
         return cls(text.rstrip("/") if is_remote(text) else str(Path(local_path(text)).absolute()))
 
     @property
@@ -215,6 +227,19 @@ class Files:
         if not self.remote:
             return LocalStore(url, read_only=read_only)
         return FsspecStore.from_url(url, storage_options=remote.options(url), read_only=read_only)
+
+
+def _check_address(url: str) -> None:
+    """Raise UsageError for a URL that names no host or bucket."""
+    try:
+        parts = urlsplit(url)
+        named = bool(parts.netloc) and (parts.scheme not in {"http", "https"} or bool(parts.hostname))
+        _ = parts.port if parts.scheme in {"http", "https"} else None
+    except ValueError:
+        named = False
+    scheme, place = url.split("://", 1)
+    if (not named and scheme in {"http", "https", "s3"}) or not place.strip("/"):
+        raise UsageError(f"{url}: expected a URL that names a host or bucket, as s3://bucket/db, got one that does not")
 
 
 def _modified(info: Mapping[str, Any]) -> float:

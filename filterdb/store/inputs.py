@@ -5,17 +5,22 @@ from __future__ import annotations
 import glob
 import hashlib
 import os
+import re
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from filterdb.errors import InputError, ModelError, StoreError, StoreMissingError
-from filterdb.extract.sandbox import open_inside
+from botocore.exceptions import ParamValidationError
+
+from filterdb.errors import FilterDBError, InputError, ModelError, StoreMissingError, UsageError
+from filterdb.extract.data_files import ALLOWED, open_inside
+from filterdb.extract.file_kinds import recognise
+from filterdb.redaction import redact, redact_url, redacted_error
 from filterdb.store import remote
 from filterdb.store.files import local_path
-from filterdb.store.remote import is_remote, retried, store_errors
+from filterdb.store.remote import is_remote, retried, store_error, store_errors
 
 FETCH_SECONDS = 1800.0
 """How long fetching a model may take."""
@@ -29,6 +34,11 @@ MAX_COMPANION_BYTES = 64 * 2**30
 MAX_KEY = 512
 """Bytes of the name of one that is fetched; S3 takes 1,024 with the folder's."""
 
+MAX_SHOWN = 60
+"""Characters of a model's name for its external data that are shown."""
+
+_GLOB = "*?["
+
 _ACTIVE = frozenset("%?#\\*[]")
 """Characters that mean something in a URL, or to what reads one."""
 
@@ -36,44 +46,85 @@ _ACTIVE = frozenset("%?#\\*[]")
 def expand(source: str, suffix: str = ".onnx") -> list[str]:
     """The files that a source names: itself, those below a folder, or those of a glob, sorted. Local paths or URLs.
 
-    Raises InputError where it names none.
+    Raises InputError where it names none, or is a URL that cannot be used.
     """
     source = local_path(source)
-    is_glob = any(c in source for c in "*?[")
     if is_remote(source):
-        files = remote.filesystem(source)
-        scheme = source.split("://", 1)[0]
-        with store_errors("looking for models", source):
-            if scheme in {"http", "https"}:
-                found = [source]
-            elif is_glob:
-                found = [f"{scheme}://{name}" for name in files.glob(source)]
-            elif files.isfile(source):
-                found = [source]
-            else:
-                found = [f"{scheme}://{name}" for name in files.find(source) if name.endswith(suffix)]
-    elif is_glob and not Path(source).exists():
-        found = [name for name in glob.glob(source, recursive=True) if Path(name).is_file()]  # noqa: PTH207 - keeps the text as given
-    elif Path(source).is_dir():
-        found = [str(path) for path in Path(source).rglob(f"*{suffix}") if path.is_file()]
+        names = read_remote("looking for models", source, lambda: _expand_remote(source, suffix))
+    elif any(c in source for c in _GLOB) and not os.path.exists(source):  # noqa: PTH110 - no error for odd names
+        names = [name for name in glob.glob(source, recursive=True) if is_file(name)]  # noqa: PTH207 - keeps the text
+    elif os.path.isdir(source):  # noqa: PTH112
+        names = [str(path) for path in Path(source).rglob(f"*{suffix}") if path.is_file()]
     else:
-        found = [source] if Path(source).is_file() else []
-    if not found:
-        raise InputError(f"{source}: expected a file, a folder with {suffix} files, or a glob that matches, found none")
-    return sorted(found)
+        names = [source] if is_file(source) else []
+    if not names:
+        shown = redact_url(source)
+        raise InputError(f"{shown}: expected a file, a folder with {suffix} files, or a glob that matches, found none")
+    return sorted(names)
+
+
+def _expand_remote(source: str, suffix: str) -> list[str]:
+    files = remote.filesystem(source)
+    scheme = source.split("://", 1)[0]
+    if scheme in {"http", "https"}:
+        return [source]
+    if any(c in source for c in _GLOB):
+        return [f"{scheme}://{name}" for name in files.glob(source)]
+    if files.isfile(source):
+        return [source]
+    return [f"{scheme}://{name}" for name in files.find(source) if name.endswith(suffix)]
+
+
+def is_file(path: str) -> bool:
+    """Whether there is a regular file; False also for what cannot be a path, which `Path.is_file` raises for."""
+    return os.path.isfile(path)  # noqa: PTH113
 
 
 def read_input(url: str) -> bytes:
     """The bytes of an input file (a catalog), local or remote. Raises InputError where there is none."""
+    place = local_path(url)
+    if not is_remote(place) and os.path.isdir(place):  # noqa: PTH112
+        raise InputError(f"{url}: expected a file, got a folder")
     try:
-        return _read_input(local_path(url))
+        if is_remote(place):
+            return read_remote("reading", place, lambda: bytes(remote.call(place, "cat_file", place)))
+        with store_errors("reading", place):
+            return Path(place).read_bytes()
     except StoreMissingError as error:
-        raise InputError(f"{url}: expected a file, found none") from error
+        raise InputError(f"{redact_url(url)}: expected a file, found none") from error
+    except ValueError as error:
+        if isinstance(error, FilterDBError):
+            raise
+        raise InputError(f"{redact_url(url)}: expected a file, got no path ({error})") from error
 
 
-def _read_input(url: str) -> bytes:
-    with store_errors("reading", url):
-        return retried(lambda: bytes(remote.call(url, "cat_file", url))) if is_remote(url) else Path(url).read_bytes()
+def read_remote[T](action: str, url: str, attempt: Callable[[], T]) -> T:
+    """The result of `attempt`, made up to TRIES times; whatever it raises as one line without the URL's credentials.
+
+    Raises InputError for a URL that cannot be used (odd, or of a protocol that is not known), StoreMissingError where
+    there is nothing, StoreError for all else: file systems have exceptions of their own, of which there is no list.
+    """
+    failure: FilterDBError
+    try:
+        return retried(attempt)
+    except UsageError as error:
+        failure, cause = InputError(str(error)), redacted_error(error, url)
+    except FilterDBError:
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever a file system's client raises
+        failure, cause = _input_error(action, url, error), redacted_error(error, url)
+    # Out here, or the original would be the context of this error, and travel and be shown with it.
+    raise failure from cause
+
+
+def _input_error(action: str, url: str, error: Exception) -> FilterDBError:
+    shown = redact_url(url)
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        return StoreMissingError(f"{action} {shown}: expected an object there, found none")
+    if isinstance(error, ValueError | ParamValidationError):
+        said = " ".join(redact(str(error), url).split())[:100]
+        return InputError(f"{shown}: expected a path or URL that can be read, got one that cannot ({said})")
+    return store_error(action, url, error)
 
 
 @contextmanager
@@ -83,10 +134,13 @@ def local_copy(url: str) -> Iterator[LocalInput]:
         yield LocalInput(Path(url), None)
         return
     with tempfile.TemporaryDirectory(prefix="filterdb-") as folder:
-        path = Path(folder) / Path(url).name
-        with store_errors("fetching", url):
-            retried(lambda: remote.call(url, "get_file", url, str(path), seconds=FETCH_SECONDS))
+        path = Path(folder) / (Path(redact_url(url)).name or "model")
+        _fetch(url, path)
         yield LocalInput(path, url)
+
+
+def _fetch(url: str, target: Path) -> None:
+    read_remote("fetching", url, lambda: remote.call(url, "get_file", url, str(target), seconds=FETCH_SECONDS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,57 +149,83 @@ class LocalInput:
 
     Its companions are the files of its external data, named relative to the folder of `path`. Where `path` is a link
     they lie beside the link: they are looked for in the folder where the model was named, not where the link leads.
-    Companions themselves are plain files: a link, soft or hard, could lead to any file that the user may read.
+    Which files may be companions is what `data_files.open_inside` allows.
     """
 
     path: Path
-    origin: str | None
+    origin: str | None = field(repr=False)
 
-    def companions(self, names: Iterable[str]) -> list[str]:
-        """Which of the names are companions, brought here, each file once. Raises ModelError for too many or too much.
+    @property
+    def shown(self) -> str:
+        """Where it lies, as it may be shown."""
+        return redact_url(str(self.path) if self.origin is None else self.origin)
 
-        Names that lead out of the folder, and of what is no plain file, are left out.
+    def companions(self, needed: Mapping[str, int]) -> dict[str, int]:
+        """The companions, brought here: names and sizes in bytes, each file once. `needed`: bytes that each must have.
+
+        Raises ModelError where one is missing, shorter than needed, or may not be opened, and for too many or too much:
+        a model without its weights would be stored as one without filters.
         """
-        distinct = list(dict.fromkeys(str(PurePosixPath(name)) for name in names))
-        if len(distinct) > MAX_COMPANIONS:
-            raise ModelError(f"{self.path}: expected at most {MAX_COMPANIONS:,} files of external data, got more")
-        found: dict[tuple[int, int], tuple[str, int]] = {}
-        for name in distinct:
-            if self.bring(name) is not None and (status := self._status(name)) is not None:
-                found.setdefault((status.st_dev, status.st_ino), (name, status.st_size))
-        if sum(size for _, size in found.values()) > MAX_COMPANION_BYTES:
-            size = MAX_COMPANION_BYTES // 2**30
-            raise ModelError(f"{self.path}: expected at most {size} GiB of external data, got more")
-        return [name for name, _ in found.values()]
+        if len(needed) > MAX_COMPANIONS:
+            raise ModelError(f"{self.shown}: expected at most {MAX_COMPANIONS:,} files of external data, got more")
+        files: dict[tuple[int, int], tuple[str, int]] = {}
+        for name, size in needed.items():
+            status = self._status(name, size)
+            files.setdefault((status.st_dev, status.st_ino), (name, status.st_size))
+        if sum(size for _, size in files.values()) > MAX_COMPANION_BYTES:
+            most = MAX_COMPANION_BYTES // 2**30
+            raise ModelError(f"{self.shown}: expected at most {most} GiB of external data, got more")
+        return dict(files.values())
 
-    def bring(self, companion: str) -> Path | None:
-        """A companion, fetched if need be; None where it is none, or absent."""
+    def bring(self, companion: str) -> None:
+        """Fetch a companion, if it is a remote model's and not here yet. Raises StoreMissingError where there is none.
+
+        Names that a server or disk could take for something else are left alone.
+        """
+        if self.origin is None or not _is_key(companion):
+            return
         target = self.path.parent / companion
         try:
-            if self.origin is not None and _is_key(companion) and not target.exists():
-                url = f"{self.origin.rsplit('/', 1)[0]}/{companion}"
-                target.parent.mkdir(parents=True, exist_ok=True)
-                with store_errors("fetching", url):
-                    retried(lambda: remote.call(url, "get_file", url, str(target), seconds=FETCH_SECONDS))
-        except StoreMissingError:
-            return None
-        except StoreError:
+            if target.exists():
+                return
+            target.parent.mkdir(parents=True, exist_ok=True)
+        except (OSError, ValueError):
+            return  # no name that a disk can have
+        scheme, _, place = self.origin.partition("://")
+        folder = re.split("[?#]", place, maxsplit=1)[0].rpartition("/")[0]
+        _fetch(f"{scheme}://{folder}/{companion}", target)
+
+    def _status(self, companion: str, needed: int) -> os.stat_result:
+        """The status of a companion of at least `needed` bytes. Raises ModelError for any other."""
+        if self.origin is not None and not _is_key(companion):
+            raise self._refused(companion, f"the name leads out of the model's folder; {ALLOWED}")
+        try:
+            self.bring(companion)
+            with os.fdopen(open_inside(self.path.parent, companion), "rb") as file:
+                status = os.fstat(file.fileno())
+                if status.st_size >= needed:
+                    return status
+                kind = recognise(file)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise ModelError(
+                f"{self.shown}: expected its external data {_name(companion)}, found none; put the file there "
+                "(download the whole repository, `git lfs pull`) and run again"
+            ) from error
+        except FilterDBError:
             raise
-        except (OSError, ValueError):
-            return None  # no name that a disk can have: the tensor cannot be read, the model can
-        return None if self._status(companion) is None else target
+        except (OSError, ValueError) as error:
+            raise self._refused(companion, getattr(error, "strerror", None) or str(error)) from error
+        got = f"{status.st_size:,}" if kind is None else f"{status.st_size:,}, {kind.name}"
+        remedy = "download it again" if kind is None else kind.remedy
+        raise ModelError(
+            f"{self.shown}: expected at least {needed:,} bytes of external data in {_name(companion)}, got {got}; "
+            f"{remedy} and run again"
+        )
 
-    def _status(self, companion: str) -> os.stat_result | None:
-        try:
-            handle = open_inside(self.path.parent, companion)
-        except (OSError, ValueError):
-            return None
-        try:
-            return os.fstat(handle)
-        finally:
-            os.close(handle)
+    def _refused(self, companion: str, why: str) -> ModelError:
+        return ModelError(f"{self.shown}: its external data {_name(companion)} cannot be read: {why}")
 
-    def digest(self, companions: list[str]) -> str:
+    def digest(self, companions: Iterable[str]) -> str:
         """SHA-256 of the file, or of the digests of it and its companions. Raises ModelError where one is gone."""
         digests = [file_digest(self.path)]
         for name in companions:
@@ -153,8 +233,13 @@ class LocalInput:
                 with os.fdopen(open_inside(self.path.parent, name), "rb") as file:
                     digests.append(hashlib.file_digest(file, "sha256").hexdigest())
             except (OSError, ValueError) as error:
-                raise ModelError(f"{self.path}: its external data {name!r} cannot be read: {error}") from error
+                raise self._refused(name, getattr(error, "strerror", None) or str(error)) from error
         return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+
+
+def _name(companion: str) -> str:
+    """A companion's name in a message: a model may call it anything."""
+    return repr(companion if len(companion) <= MAX_SHOWN else f"{companion[:MAX_SHOWN]}…")
 
 
 def _is_key(name: str) -> bool:

@@ -29,6 +29,7 @@ from fsspec.asyn import sync
 
 from filterdb import metrics
 from filterdb.errors import DamageError, StoreError, StoreMissingError, UsageError
+from filterdb.redaction import redact, redact_url, redacted_error
 
 TRIES = 3
 """How often a request is made before its error counts."""
@@ -81,8 +82,9 @@ def _known_filesystem(protocol: str, region: str | None) -> Any:
     del region  # part of the key: options reads it
     try:
         return fsspec.filesystem(protocol, **options(f"{protocol}://"))
-    except (ValueError, ImportError) as error:
-        raise UsageError(f"{protocol}://: expected a protocol that fsspec can open here: {error}") from error
+    except Exception as error:  # of any file system's own
+        said = " ".join(str(error).split())[:100]
+        raise UsageError(f"{protocol}://: expected a protocol that fsspec can open here, got {said}") from error
 
 
 def filesystem(url: str) -> Any:
@@ -135,21 +137,27 @@ def pause(number: int) -> None:
 @contextmanager
 def store_errors(action: str, url: str) -> Iterator[None]:
     """Turn what store clients raise inside the block into one StoreError line; StoreMissingError where it is absent."""
+    shown = redact_url(url)
     try:
         yield
+    except StoreError:
+        raise
     except (FileNotFoundError, NotADirectoryError) as error:
+        cause = redacted_error(error, url)
         if action == "writing":
-            raise StoreError(f"writing {url}: expected a folder or bucket to write to, found none ({error})") from error
-        raise StoreMissingError(f"{action} {url}: expected an object there, found none") from error
+            what = f"expected a folder or bucket to write to, found none ({redact(str(error), url)})"
+            raise StoreError(f"writing {shown}: {what}") from cause
+        raise StoreMissingError(f"{action} {shown}: expected an object there, found none") from cause
     except LOST as error:
-        raise store_error(action, url, error) from error
+        raise store_error(action, url, error) from redacted_error(error, url)
 
 
 def store_error(action: str, url: str, error: BaseException) -> StoreError:
     """One line that names the object and what the store said, with the remedy that fits."""
     if isinstance(error, StoreError):
         return error
-    said = " ".join(str(error).split())[:200] or type(error).__name__
+    said = " ".join(redact(str(error), url).split())[:200] or type(error).__name__
+    url = redact_url(url)
     if isinstance(error, FlexibleChecksumError):
         return DamageError(
             f"{action} {url}: expected the bytes that were put, got others ({said}); restore it from a copy"

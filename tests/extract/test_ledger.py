@@ -308,7 +308,7 @@ def test_a_lying_head_does_not_count(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["plain", "soft link", "hard link", "folder link", "pipe"])
 def test_external_data_is_a_plain_file(tmp_path: Path, kind: str) -> None:
-    """In the model's own folder; whatever else stands there is not read."""
+    """In the model's own folder, a hard link too; whatever leads out of it is not read."""
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "data.bin").write_bytes(GOOD.tobytes())
@@ -328,4 +328,4 @@ def test_external_data_is_a_plain_file(tmp_path: Path, kind: str) -> None:
         data.parent.symlink_to(outside)
     w = TensorProto(name="w", dims=[4, 3, 3, 3], data_type=TensorProto.FLOAT, data_location=TensorProto.EXTERNAL)
     w.external_data.add(key="location", value="sub/data.bin")
-    assert ledger(folder, [bad("far", "w")], [w]) == ({} if kind == "plain" else {"far": "unreadable"})
+    assert ledger(folder, [bad("far", "w")], [w]) == ({} if kind in {"plain", "hard link"} else {"far": "unreadable"})

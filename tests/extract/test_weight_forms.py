@@ -10,8 +10,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from filterdb.extract.external import external_files
 from filterdb.extract.graph import parse
-from filterdb.extract.layers import Layer, external_files, read_model
+from filterdb.extract.layers import Layer, read_model
 from tests.models import OPSET, conv, model, save, tensor, weights
 
 
@@ -191,7 +192,7 @@ def test_external_data(tmp_path: Path) -> None:
     path = tmp_path / "m.onnx"
     proto = model([conv("x", "w", "y")], [tensor("w", W)])
     onnx.save_model(proto, path, save_as_external_data=True, location="m.data", size_threshold=0)
-    assert external_files(parse(path)) == ["m.data"]
+    assert external_files(parse(path)) == {"m.data": (path.parent / "m.data").stat().st_size}
     (layer,) = read_model(path).layers
     np.testing.assert_array_equal(layer.weight().filters, W.reshape(-1, 9))
 

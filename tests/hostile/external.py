@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from tests.hostile.case import Case, Family, W, Writer, beside, odd
+from tests.hostile.case import Case, End, Family, W, Writer, beside, odd
 from tests.models import save, tensor
 
 
@@ -46,7 +46,6 @@ def _traversals(writer: Writer) -> None:
     _traversal(writer, "relative symlink", _relative_symlink)
     _traversal(writer, "symlink to a symlink", _two_symlinks)
     _traversal(writer, "symlinked folder", lambda folder, target: _linked(folder / "sub", target.parent, target.name))
-    _traversal(writer, "hardlink", _hardlink)
 
 
 def _traversal(writer: Writer, kind: str, way: Callable[[Path, Path], str]) -> None:
@@ -55,7 +54,7 @@ def _traversal(writer: Writer, kind: str, way: Callable[[Path, Path], str]) -> N
     path = writer.place(name)
     (path.parent / "sub").mkdir() if "below" in kind else None
     save(path, beside([odd()], [external(location=way(path.parent, target))]))
-    writer.cases[name] = Case(path, "skipped", r"cannot be read|external|outside|link", canary=target)
+    writer.cases[name] = Case(path, "rejected", r"cannot be read|external|outside|link", canary=target)
 
 
 def _linked(link: Path, target: Path, below: str = "") -> str:
@@ -72,18 +71,13 @@ def _two_symlinks(folder: Path, target: Path) -> str:
     return _linked(folder / "data.bin", folder / "first")
 
 
-def _hardlink(folder: Path, target: Path) -> str:
-    (folder / "data.bin").hardlink_to(target)
-    return "data.bin"
-
-
 def _hidden_traversals(writer: Writer) -> None:
     """The same, where one might not look."""
 
     def case(kind: str, make: Callable[[Path], tuple[list[onnx.NodeProto], list[onnx.TensorProto]]]) -> None:
         name = f"external/{kind}"
         target = writer.canary(name)
-        writer.beside(name, *make(target), "skipped", canary=target)
+        writer.beside(name, *make(target), "rejected", canary=target)
 
     def link(target: Path) -> str:
         return f"../../../outside/{target.name}"
@@ -148,23 +142,26 @@ def _devices(writer: Writer) -> None:
         "inside a file": "m.onnx/inside",
         "home": "~/.bashrc",
     }.items():
-        path = writer.beside(f"external/{kind}", [odd()], [external(location=location)], "skipped")
+        path = writer.beside(f"external/{kind}", [odd()], [external(location=location)], "rejected")
         if kind == "folder":
             (path.parent / kind).mkdir()
-    writer.beside("external/no location", [odd()], [external(offset="0")], "skipped")
+    writer.beside("external/no location", [odd()], [external(offset="0")], "rejected")
     for kind, target in {"symlink to a device": "/dev/zero", "symlink to memory": "/proc/self/mem"}.items():
-        path = writer.beside(f"external/{kind}", [odd()], [external(location="data.bin", length="432")], "skipped")
+        path = writer.beside(f"external/{kind}", [odd()], [external(location="data.bin", length="432")], "rejected")
         (path.parent / "data.bin").symlink_to(target)
-    path = writer.beside("external/symlink to itself", [odd()], [external(location="data.bin")], "skipped")
+    path = writer.beside("external/symlink to itself", [odd()], [external(location="data.bin")], "rejected")
     (path.parent / "data.bin").symlink_to("data.bin")
-    path = writer.beside("external/fifo", [odd()], [external(location="data.bin")], "skipped")
+    path = writer.beside("external/fifo", [odd()], [external(location="data.bin")], "rejected")
     os.mkfifo(path.parent / "data.bin")
     data = beside([odd()], [external(location="LOCATION")]).SerializeToString()
-    writer.bytes("external/no utf-8", data.replace(b"LOCATION", b"\xff\xfe\x80_.bin"), "skipped")
+    writer.bytes("external/no utf-8", data.replace(b"LOCATION", b"\xff\xfe\x80_.bin"), "rejected")
 
 
 def _lies(writer: Writer) -> None:
-    """Offsets and lengths that are not so; the data file is there and would do."""
+    """Offsets and lengths that are not so; the data file is there and would do.
+
+    What lies beyond the end of the file rejects the model: nobody can tell it from a file that is cut off.
+    """
     size = str(W.nbytes)
     lies: dict[str, dict[str, str]] = {
         "offset beyond": {"offset": "1000000"},
@@ -191,14 +188,29 @@ def _lies(writer: Writer) -> None:
         "sum beyond": {"offset": str(W.nbytes + 4), "length": size},
     }
     for kind, entries in lies.items():
-        path = writer.beside(f"external/{kind}", [odd()], [external(location="data.bin", **entries)], "skipped")
+        beyond = any(word in kind for word in ("beyond", "at the end", "2**6", "sum "))
+        end: End = "rejected" if beyond else "skipped"
+        path = writer.beside(f"external/{kind}", [odd()], [external(location="data.bin", **entries)], end)
         (path.parent / "data.bin").write_bytes(W.tobytes() * 2)
     # The file that a harmless model needs is read, whatever else is said of it.
     path = writer.beside(
         "external/unknown key", [odd()], [external(location="data.bin", **{"\x1b[31m\nevil": "1"})], "stored"
     )
     (path.parent / "data.bin").write_bytes(W.tobytes())
-    path = writer.beside("external/data file empty", [odd()], [external(location="data.bin")], "skipped")
+    for kind in ("hard link", "link to a file beside", "link below the folder", "link over a linked folder"):
+        path = writer.beside(f"external/{kind}", [odd()], [external(location="data.bin")], "stored")
+        blob = path.parent / "sub" / "blob"
+        blob.parent.mkdir()
+        blob.write_bytes(W.tobytes())
+        if kind == "hard link":
+            (path.parent / "data.bin").hardlink_to(blob)
+        elif kind == "link to a file beside":
+            blob.rename(path.parent / "blob")
+            (path.parent / "data.bin").symlink_to("blob")
+        else:
+            (path.parent / "again").symlink_to("sub/../sub")
+            (path.parent / "data.bin").symlink_to("again/blob" if "linked" in kind else "./sub/../sub//blob")
+    path = writer.beside("external/data file empty", [odd()], [external(location="data.bin")], "rejected")
     (path.parent / "data.bin").touch()
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from filterdb.errors import InputError, StoreError, StoreMissingError
+from filterdb.errors import InputError, ModelError, StoreError, StoreMissingError
 from filterdb.store.files import Files
 from filterdb.store.inputs import expand, local_copy
 from tests.models import chain, weights
@@ -109,9 +109,13 @@ def test_models_on_s3_with_external_data(s3: Callable[[], str], tmp_path: Path) 
     assert expand(f"{url}/models") == expand(f"{url}/models/*.onnx") == [f"{url}/models/m.onnx"]
     with local_copy(f"{url}/models/m.onnx") as local:
         assert local.path.read_bytes() == path.read_bytes()
-        beside = local.bring("m.data")
-        assert beside is not None and beside.read_bytes() == b"beside"
-        assert local.bring("../m.data") is None
-        assert local.bring("/etc/passwd") is None
-        assert local.bring("gone.data") is None
+        assert local.companions({"m.data": 6}) == {"m.data": 6}
+        assert (local.path.parent / "m.data").read_bytes() == b"beside"
+        for name in ("../m.data", "/etc/passwd", "a?b"):
+            with pytest.raises(ModelError, match=r"m\.onnx: its external data .* leads out .*; allowed are"):
+                local.companions({name: 0})
+        with pytest.raises(ModelError, match=r"m\.onnx: expected its external data 'gone\.data', found none"):
+            local.companions({"gone.data": 0})
+        with pytest.raises(ModelError, match=r"m\.onnx: expected at least 7 bytes of .* in 'm\.data', got 6"):
+            local.companions({"m.data": 7})
     assert not local.path.exists()

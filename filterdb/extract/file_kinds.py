@@ -1,0 +1,107 @@
+"""What a file is, told by its first bytes: for files that were given where an ONNX model was expected.
+
+Add a format as one line of KINDS. Nothing is parsed: patterns are looked for in the first and the last bytes.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from typing import BinaryIO
+
+HEAD_BYTES = 4096
+"""Bytes at the start that are looked at."""
+
+TAIL_BYTES = 65_536
+"""Bytes at the end of a zip file, whose list of members stands there."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileKind:
+    """A kind of file: its name with an article, what to do with one, and what its bytes are recognised by.
+
+    `head` matches at the start of the file; `tail` (of zip files) is found among the members' names at the end.
+    """
+
+    name: str
+    remedy: str
+    head: re.Pattern[bytes]
+    tail: re.Pattern[bytes] | None = None
+
+
+def _kind(name: str, remedy: str, head: bytes, tail: bytes | None = None) -> FileKind:
+    return FileKind(name, remedy, re.compile(head, re.DOTALL), None if tail is None else re.compile(tail))
+
+
+_ZIP = rb"PK(\x03\x04|\x05\x06)"
+_TEXT = rb"(?i:(\xef\xbb\xbf)?\s*"
+_ONNX_TEXT = _TEXT + rb"(ir_version|producer_name|graph|opset_import)\s*[:{])"
+# Several pickles; the first is a magic number.
+_TORCH_BEFORE_1_6 = rb"\x80[\x02-\x05](\x95.{8})?\x8a\x0al\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"
+# Protocol 2 and later.
+_PICKLE = rb"\x80[\x02-\x05](\x95.{8}|[(\]}cXKqlU\x8a-\x8e])"
+_GRAPH_DEF = rb"\x0a[\x80-\xff]*[\0-\x7f]\x0a.[\x20-\x7e]+\x12.[A-Z][A-Za-z0-9]+"
+_EXPORT = "export the model to ONNX"
+_UNPACK = "unpack it and give the .onnx file inside"
+_FETCH = "download the file itself (check its URL and your rights)"
+
+KINDS: tuple[FileKind, ...] = (
+    _kind("an empty file", "download or export it again", rb"\Z"),
+    _kind("a Git LFS pointer", "run `git lfs pull` to get the file", rb"version https://(git-lfs|hawser)\.github\.com/spec/"),
+    _kind("a git-annex pointer", "run `git annex get`", rb"/annex/objects/"),
+    _kind("a PyTorch checkpoint", f"{_EXPORT} (torch.onnx.export)", _ZIP, rb"/data\.pkl|/constants\.pkl"),
+    _kind("a Keras model", f"{_EXPORT} (tf2onnx)", _ZIP, rb"model\.weights\.h5|saved_model\.pb|keras_metadata"),
+    _kind("a NumPy archive", _EXPORT, _ZIP, rb"\.npyPK"),
+    _kind("a zip archive", _UNPACK, _ZIP),
+    _kind("a gzip archive", _UNPACK, rb"\x1f\x8b"),
+    _kind("a bzip2 archive", _UNPACK, rb"BZh[1-9]1AY&SY"),
+    _kind("an xz archive", _UNPACK, rb"\xfd7zXZ\0"),
+    _kind("a Zstandard archive", _UNPACK, rb"\x28\xb5\x2f\xfd"),
+    _kind("an LZ4 archive", _UNPACK, rb"\x04\x22\x4d\x18"),
+    _kind("a 7z archive", _UNPACK, rb"7z\xbc\xaf\x27\x1c"),
+    _kind("a RAR archive", _UNPACK, rb"Rar!\x1a\x07"),
+    _kind("a tar archive", _UNPACK, rb".{257}ustar"),
+    _kind("a safetensors file", f"{_EXPORT}: it has weights without a graph", rb".{6}\0\0\{\s*[\"}]"),
+    _kind("an HDF5 or Keras file", f"{_EXPORT} (tf2onnx)", rb"\x89HDF\r\n\x1a\n"),
+    _kind("a TensorFlow Lite model", f"{_EXPORT} (tf2onnx --tflite)", rb".{4}TFL3"),
+    _kind("an ONNX Runtime (.ort) model", "give the .onnx file that it was made from", rb".{4}ORTM"),
+    _kind("a TensorRT engine", "give the .onnx file that it was made from", rb"(ftrt|ptrt)"),
+    _kind("a GGUF file", _EXPORT, rb"GGUF"),
+    _kind("a NumPy array", _EXPORT, rb"\x93NUMPY"),
+    _kind("a PyTorch checkpoint", f"{_EXPORT} (torch.onnx.export)", _TORCH_BEFORE_1_6),
+    _kind("a pickle", f"{_EXPORT}: a pickle may run code and is not opened", _PICKLE),
+    _kind("a TensorFlow SavedModel", f"{_EXPORT} (tf2onnx --saved-model)", rb"\x08\x01\x12[\x80-\xff]*[\0-\x7f]\x0a"),
+    _kind("a TensorFlow graph", f"{_EXPORT} (tf2onnx --graphdef)", _GRAPH_DEF),
+    _kind("an OpenVINO model", "give the .onnx file that it was made from", _TEXT + rb"(<\?xml[^>]*>\s*)?<net\b)"),
+    _kind("an HTML page", _FETCH, _TEXT + rb"(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)?<(!doctype\s+html|html|head|body)\b)"),
+    _kind("an XML page", _FETCH, _TEXT + rb"<(\?xml\b|error>))"),
+    _kind("an ONNX model as text", "save it as protobuf (onnx.save)", _ONNX_TEXT),
+    _kind("JSON", f"{_FETCH} or {_EXPORT}", _TEXT + rb"[{\[]\s*([\"{}\[\]]|\d|true|false|null))"),
+    _kind("text", _FETCH, rb"[\t\n\r\x20-\x7e]+\Z"),
+)  # fmt: skip
+"""In the order in which they are tried: a special kind stands before the general one."""
+
+
+def recognise(file: BinaryIO) -> FileKind | None:
+    """Return what kind of file an open file is, if it is one of KINDS."""
+    size = os.fstat(file.fileno()).st_size
+    file.seek(0)
+    head = file.read(HEAD_BYTES)
+    tail = b""
+    if head.startswith(b"PK"):
+        file.seek(max(0, size - TAIL_BYTES))
+        tail = head + file.read(TAIL_BYTES)
+    for kind in KINDS:
+        if kind.head.match(head) and (kind.tail is None or kind.tail.search(tail)):
+            return kind
+    return None
+
+
+def describe(file: BinaryIO) -> str:
+    """Return what was got in the place of a model, with the remedy, as the end of a message."""
+    kind = recognise(file)
+    if kind is not None:
+        return f"{kind.name}; {kind.remedy}"
+    file.seek(0)
+    return f"{os.fstat(file.fileno()).st_size:,} bytes beginning with {file.read(16)!r}"
