@@ -59,8 +59,19 @@ def expand(source: str, suffix: str = ".onnx") -> list[str]:
     else:
         found = [source] if Path(source).is_file() else []
     if not found:
-        raise InputError(f"{source}: expected a file, a folder with {suffix} files, or a glob that matches, found none")
+        raise InputError(_names_none(source, suffix, is_glob))
     return sorted(found)
+
+
+def _names_none(source: str, suffix: str, is_glob: bool) -> str:
+    """Say that a source names no file."""
+    if is_glob:
+        return f"{source}: expected files that match, found none"
+    if is_remote(source):
+        return f"{source}: expected a file, or {suffix} files below it, found none"
+    if Path(source).is_dir():
+        return f"no {suffix} file in {source}"
+    return f"{source}: expected a {'regular ' if Path(source).exists() else ''}file, found none"
 
 
 def read_input(url: str) -> bytes:

@@ -200,7 +200,7 @@ def test_answers_and_refusals(families: fdb.Database, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"absent\.onnx: expected a file, found none"):
         fdb.nearest(families, tmp_path / "absent.onnx")
     chain(tmp_path / "five.onnx", weights(4, 4, kernel=(5, 5)))
-    with pytest.raises(InputError, match="expected at least one 3×3 convolution"):
+    with pytest.raises(InputError, match="expected at least one 3×3 layer"):
         fdb.nearest(families, tmp_path / "five.onnx")
 
 
