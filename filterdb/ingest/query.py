@@ -52,7 +52,8 @@ def reduce_model(path: str | os.PathLike[str], reduction: Reduction, limits: Lim
     left_out = {row["layer_name"]: row["nonfinite"] for row in found if row["nonfinite"]}
     left_out |= {skip.layer: skip.reason for skip in skipped if is_unread(skip.code)}
     if not rows:
-        raise InputError(f"{source.shown}: expected at least one 3×3 layer, found {_instead(left_out, len(skipped))}")
+        expected = "expected at least one 3×3 convolution with a constant weight"
+        raise InputError(f"{source.shown}: {expected}, found {_instead(left_out, len(skipped))}")
     arrays = reduction.empty(len(rows))
     wanted = [(row["layer_name"], 0, row["row_size"]) for row in rows]
     request = {"do": "filters", "wanted": wanted}
