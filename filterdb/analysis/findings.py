@@ -107,7 +107,7 @@ def _without_layers(skipped: dict[str, int]) -> str:
     if not skipped:
         return "the model has no convolution"
     kinds = ", ".join(f"{count:,} {code}" for code, count in sorted(skipped.items()))
-    return f"none of its {sum(skipped.values()):,} convolutions has a 3×3 weight of its own ({kinds})"
+    return f"none of its {sum(skipped.values()):,} convolutions has a 3×3 weight ({kinds})"
 
 
 def _of_layers(result: xr.Dataset) -> list[Finding]:

@@ -79,7 +79,7 @@ class Rules:
     outlier: float = 20.0
     """A layer has an outlier where its peak is at least this many times the upper quartile of its channels' peaks.
 
-    In 591 layers of 74 healthy models this ratio is at most 8.2 (median 1.6).
+    In 356 layers of 34 trained models from package registries the ratio is at most 8.2 (median 1.5).
     """
 
     dead_channels: float = 0.0

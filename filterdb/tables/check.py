@@ -55,7 +55,7 @@ def _not_looked_at(answer: Answer) -> None:
     others = {code: count for code, count in sorted(skipped.items()) if not is_unread(code) and code != "nonfinite"}
     if others:
         codes = ", ".join(f"{count:,} {code}" for code, count in others.items())
-        _say(f"not looked at: {_many(sum(others.values()), 'convolutions')} without a 3×3 weight of its own ({codes})")
+        _say(f"not looked at: {_many(sum(others.values()), 'convolutions')} without a 3×3 weight ({codes})")
     unscaled = sum(row["scale_known"] is False for row in answer["rows"])
     if unscaled:
         _say(f"without a verdict: {_many(unscaled, 'layers')} with integer weights of unknown scale")
