@@ -206,8 +206,12 @@ def _overall(of_files: list[str], listed: list[Finding]) -> str:
 
 
 def _prunable(result: xr.Dataset) -> dict[str, Any]:
-    """Return what is small beside its own output channel, and, apart, what is small only beside the layer's peak."""
-    pruned = result.isel(layer=(result["prunable_filters"] > 0).values)
+    """Return what is small beside its own output channel, and, apart, what is small only beside the layer's peak.
+
+    A weight that several layers share is counted for the first of them.
+    """
+    own = result.isel(layer=result["shared_with"].values == "")
+    pruned = own.isel(layer=(own["prunable_filters"] > 0).values)
     columns = ("layer_file", "layer_name", "prunable_filters", "prunable_parameters", "zero_channels")
     layers = [
         {
@@ -225,8 +229,8 @@ def _prunable(result: xr.Dataset) -> dict[str, Any]:
         "parameters": parameters,
         "of_parameters": total,
         "share": parameters / total if total else math.nan,
-        "channels": int(result["zero_channels"].sum()),
-        "small_relative_to_peak": int(result["small_filters"].sum()),
-        "small_channels": int(result["small_channels"].sum()),
+        "channels": int(own["zero_channels"].sum()),
+        "small_relative_to_peak": int(own["small_filters"].sum()),
+        "small_channels": int(own["small_channels"].sum()),
         "layers": sorted(layers, key=lambda row: -int(row["parameters"])),
     }

@@ -52,7 +52,7 @@ def check(
         if path is not None:
             _write(path, text(result))
     answer = checked(result)
-    if answer["models"] or as_json:
+    if answer["models"] or as_json or len(answer["files"]) > 1:
         answer_with(answer, as_json, table_of)
     if not answer["models"]:
         reasons = [file["reason"] for file in answer["files"]]

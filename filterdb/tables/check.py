@@ -91,7 +91,7 @@ def _short(files: list[str]) -> dict[str, str]:
 def _pruned(answer: Answer) -> None:
     """What could be pruned, and what only looks as if it could."""
     prunable = answer["prunable"]
-    layers = [row for row in prunable["layers"] if row["parameters"]]
+    layers = prunable["layers"]
     if layers:
         first = ", ".join(f"{row['layer']} ({row['filters']:,})" for row in layers[:LAYERS_SHOWN])
         more = f" and {len(layers) - LAYERS_SHOWN:,} more" if len(layers) > LAYERS_SHOWN else ""

@@ -111,6 +111,9 @@ def test_a_weight_that_layers_share_is_stored_once(tmp_path: Path) -> None:
     assert list(result["duplicate_of"].values) == ["", "", "one"]
     assert result["parameters"].values.tolist() == [2_304, 0, 2_304]
     assert result["prunable_parameters"].values.tolist()[:2] == [9 * result["prunable_filters"].values[0], 0]
+    prunable = summary(result)["prunable"]
+    assert [row["layer"] for row in prunable["layers"]] == ["one", "three"]
+    assert prunable["parameters"] == 9 * prunable["filters"] > 0 and prunable["channels"] == 12
 
 
 def test_an_untrained_model_is_called_so(tmp_path: Path) -> None:
