@@ -9,19 +9,36 @@ from typing import Any
 
 import xarray as xr
 
-from filterdb.analysis.rules import is_ignored
+from filterdb.analysis.rules import FILE_RULES, UNREAD_RULES
 
 ERROR, WARNING, IGNORED = "error", "warning", "ignored"
 
+PASSED, FAILED, INCOMPLETE, NOTHING_CHECKED, UNREADABLE = (
+    "passed", "failed", "incomplete", "nothing-checked", "unreadable",
+)  # fmt: skip
+"""What a check says of a file. Only a file of which every layer was checked can be passed."""
+
+NOT_CHECKED = (*FILE_RULES, *UNREAD_RULES)
+"""Rules for what was not checked."""
+
 REMEDIES = {
     "dead": "Remove the layer, or train it: all that passes through it is its bias.",
-    "sparse": "Prune these filters, or give the layer fewer channels.",
+    "sparse": "Compare each output channel with its own largest weight before you prune: beside one large channel, "
+    "healthy ones look small.",
     "collapsed": "Its filters are nearly multiples of one another: a layer of lower rank may do; look for vanishing "
     "gradients or too strong a weight decay.",
     "random": "It looks like fresh noise: check that the checkpoint was loaded and that the layer is trained.",
     "nonfinite": "Go back to a checkpoint before the divergence; in a float16 model look for overflow in the export.",
-    "duplicate": "Store the weight once and share it, merge equal channels, or look why the export copied it.",
+    "duplicate": "Store a whole layer that repeats once and share it, or look why the export copied it; single "
+    "filters that repeat cannot be removed without rewiring.",
+    "outlier": "Look at the largest channel: a diverging or barely used one, or a scale that the export folded into "
+    "the weight. One scale for the whole layer quantises its other channels badly; use one per channel.",
+    "dead-channels": "Remove these output channels here and their inputs in the layers behind (each adds only its "
+    "bias), or find out why they died: too strong a weight decay, units that never fire.",
+    "unread": "Nothing is known of this layer. Export its weight as a plain constant, such as an initializer.",
+    "ambiguous": "Runtimes differ in which of the two they read. Export the model again, or remove one of them.",
     "unreadable": "Export the model again, or leave the file out.",
+    "nothing-checked": "Leave the file out, ignore it (FILE:*), or take nothing-checked out of `fail`.",
 }
 """What to do about each verdict."""
 
@@ -32,7 +49,12 @@ MEANINGS = {
     "random": "The filters of the layer cannot be told from random numbers.",
     "nonfinite": "The layer has weights that are NaN or infinite.",
     "duplicate": "The layer, or many of its filters, are stored more than once.",
-    "unreadable": "The file, or the weight of a 3×3 convolution, cannot be read.",
+    "outlier": "One weight or output channel of the layer is far larger than the rest.",
+    "dead-channels": "Some output channels of the layer are all zero.",
+    "unread": "The weight of a 3×3 convolution could not be read; the check is incomplete.",
+    "ambiguous": "A tensor has its data twice, raw and typed; the check is incomplete.",
+    "unreadable": "The file is no readable model.",
+    "nothing-checked": "The model has no 3×3 convolution that could be checked.",
 }
 
 
@@ -49,35 +71,69 @@ class Finding:
 
 
 def findings(result: xr.Dataset) -> list[Finding]:
-    """Of a result of `check`, in the order of its files and layers. A dead layer is not called sparse as well."""
+    """Return the findings of a result of `check`, in the order of its files and layers, but what is missing first.
+
+    That is: what could not be read, then files with nothing to check, then all others. A dead layer is not called
+    sparse or collapsed as well.
+    """
+    order = {str(name): i for i, name in enumerate(result["file"].values)}
+
+    def place(finding: Finding) -> tuple[int, int]:
+        kind = 1 if finding.rule == "nothing-checked" else 0 if finding.rule in NOT_CHECKED else 2
+        return kind, order[finding.file]
+
+    return sorted([*_of_files(result), *_of_layers(result)], key=place)
+
+
+def _of_files(result: xr.Dataset) -> list[Finding]:
+    failing = set(json.loads(result.attrs["rules"])["fail"])
+    listed = []
+    columns = (result[name].values for name in ("file", "reason", "skipped", "ignored_file"))
+    with_layers = set(result["layer_file"].values)
+    for file, reason, skipped, ignored in zip(*columns, strict=True):
+        name = str(file)
+        if reason:
+            rule, message = "unreadable", str(reason).removeprefix(f"{name}: ")
+        elif name not in with_layers:
+            rule, message = "nothing-checked", _without_layers(json.loads(skipped))
+        else:
+            continue
+        listed.append(Finding(name, "", rule, _level(rule, bool(ignored), failing), message))
+    return listed
+
+
+def _without_layers(skipped: dict[str, int]) -> str:
+    """Say which convolutions a file has instead of 3×3 ones."""
+    if not skipped:
+        return "the model has no convolution"
+    kinds = ", ".join(f"{count:,} {code}" for code, count in sorted(skipped.items()))
+    return f"none of its {sum(skipped.values()):,} convolutions has a 3×3 weight ({kinds})"
+
+
+def _of_layers(result: xr.Dataset) -> list[Finding]:
     rules = json.loads(result.attrs["rules"])
     failing = set(rules["fail"])
-    found: dict[str, list[Finding]] = {str(name): [] for name in result["file"].values}
-    level = ERROR if "unreadable" in failing else WARNING
-    for name, reason, unread in zip(found, result["reason"].values, result["unread"].values, strict=True):
-        if reason:
-            found[name].append(Finding(name, "", "unreadable", level, str(reason).removeprefix(f"{name}: ")))
-        for layer, why in json.loads(unread).items():
-            ignored = is_ignored(name, layer, rules["ignore"])
-            found[name].append(Finding(name, layer, "unreadable", IGNORED if ignored else level, why))
     names = [str(name) for name in result["rule"].values]
     hits = result["verdict"].values
+    listed = []
     for i in hits.any(axis=1).nonzero()[0]:
-        one = result.isel(layer=int(i))
+        layer = result.isel(layer=int(i))
         verdicts = [rule for rule, hit in zip(names, hits[i], strict=True) if hit]
-        if "dead" in verdicts:
-            verdicts = ["dead"]
-        for rule in verdicts:
-            level = IGNORED if one["ignored"] else ERROR if rule in failing else WARNING
-            file = str(one["layer_file"].item())
-            found[file].append(Finding(file, str(one["layer_name"].item()), rule, level, *_said(rule, one, rules)))
-    return [finding for of_file in found.values() for finding in of_file]
+        file, name = str(layer["layer_file"].item()), str(layer["layer_name"].item())
+        for rule in ["dead"] if "dead" in verdicts else verdicts:
+            level = _level(rule, bool(layer["ignored"]), failing)
+            listed.append(Finding(file, name, rule, level, *_said(rule, layer, rules)))
+    return listed
 
 
-def _said(rule: str, one: xr.Dataset, rules: dict[str, Any]) -> tuple[str, dict[str, float]]:
-    """The sentence, and the numbers in it."""
-    filters, sparsity, entropy = (one[name].item() for name in ("filters", "sparsity", "variance_entropy"))
-    threshold, repeated = one["threshold"].item(), one["duplicate_filters"].item()
+def _level(rule: str, ignored: bool, failing: set[str]) -> str:
+    return IGNORED if ignored else ERROR if rule in failing else WARNING
+
+
+def _said(rule: str, layer: xr.Dataset, rules: dict[str, Any]) -> tuple[str, dict[str, float]]:
+    """Return the sentence, and the numbers in it."""
+    filters, sparsity, entropy = (layer[name].item() for name in ("filters", "sparsity", "variance_entropy"))
+    threshold, repeated = layer["threshold"].item(), layer["duplicate_filters"].item()
     if rule == "dead":
         return f"all {filters:,} filters are zero", {"filters": filters}
     if rule == "sparse":
@@ -90,39 +146,91 @@ def _said(rule: str, one: xr.Dataset, rules: dict[str, Any]) -> tuple[str, dict[
         what = f"entropy {entropy:.3f} of {filters:,} filters, random ones have {threshold:.3f} or more"
         return what, {"filters": filters, "variance_entropy": entropy, "threshold": threshold}
     if rule == "nonfinite":
-        return str(one["nonfinite"].item()), {"filters": filters}
-    twin = str(one["duplicate_of"].item())
+        return str(layer["nonfinite"].item()), {"filters": filters}
+    if rule in UNREAD_RULES:
+        return str(layer["unread_reason"].item()), {}
+    if rule == "outlier":
+        ratio = layer["outlier_ratio"].item()
+        what = f"its largest weight is {ratio:,.4g} times the upper quartile of its channels' largest"
+        return f"{what} (below {rules['outlier']:g} expected)", {"filters": filters, "outlier_ratio": ratio}
+    if rule == "dead-channels":
+        zero, channels = layer["zero_channels"].item(), layer["out_channels"].item()
+        what = f"{zero:,} of {channels:,} output channels are all zero"
+        return what, {"zero_channels": zero, "out_channels": channels}
+    twin = str(layer["duplicate_of"].item())
     if twin:
         return f"its {filters:,} filters are those of {twin}, stored once more", {"filters": filters}
     what = f"{repeated:,} of {filters:,} filters equal an earlier one of the layer"
     return f"{what} (at most {rules['duplicate']:.0%} expected)", {"filters": filters, "duplicate_filters": repeated}
 
 
+def statuses(result: xr.Dataset, listed: list[Finding]) -> list[str]:
+    """Return for each file what the check says of it, given all findings.
+
+    A file with a layer that could not be read is incomplete, also where the rules ignore that layer.
+    """
+    failed = {finding.file for finding in listed if finding.level == ERROR}
+    checked = set(result["layer_file"].values)
+    return [
+        UNREADABLE if reason
+        else INCOMPLETE if unread
+        else NOTHING_CHECKED if name not in checked
+        else FAILED if name in failed
+        else PASSED
+        for name, reason, unread in zip(*(result[n].values for n in ("file", "reason", "unread")), strict=True)
+    ]  # fmt: skip
+
+
 def summary(result: xr.Dataset) -> dict[str, Any]:
-    """Whether the check is passed (`ok`), the numbers of errors and warnings, and what could be pruned, by layer."""
-    levels = [finding.level for finding in findings(result)]
-    pruned = result.isel(layer=(result["prunable_filters"] > 0).values)
-    layers = [
-        {"file": str(file), "layer": str(layer), "filters": int(filters), "parameters": int(parameters)}
-        for file, layer, filters, parameters in zip(
-            pruned["layer_file"].values,
-            pruned["layer_name"].values,
-            pruned["prunable_filters"].values,
-            pruned["prunable_parameters"].values,
-            strict=True,
-        )
-    ]
-    total, parameters = int(result["parameters"].sum()), int(pruned["prunable_parameters"].sum())
+    """Return whether the check is passed (`ok`), the counts of findings, and what could be pruned, by layer."""
+    listed = findings(result)
+    levels = [finding.level for finding in listed]
     return {
         "ok": ERROR not in levels,
+        "status": _overall(statuses(result, listed), listed),
+        "unread": int(result["unread"].sum()),
         "errors": levels.count(ERROR),
         "warnings": levels.count(WARNING),
         "ignored": levels.count(IGNORED),
-        "prunable": {
-            "filters": int(pruned["prunable_filters"].sum()),
-            "parameters": parameters,
-            "of_parameters": total,
-            "share": parameters / total if total else math.nan,
-            "layers": sorted(layers, key=lambda row: -row["parameters"]),
-        },
+        "prunable": _prunable(result),
+    }
+
+
+def _overall(of_files: list[str], listed: list[Finding]) -> str:
+    """Return the status of the whole check: of files of which some were not checked it is not `passed`."""
+    if INCOMPLETE in of_files:
+        return INCOMPLETE
+    if of_files and set(of_files) == {NOTHING_CHECKED}:
+        return NOTHING_CHECKED
+    return FAILED if UNREADABLE in of_files or any(finding.level == ERROR for finding in listed) else PASSED
+
+
+def _prunable(result: xr.Dataset) -> dict[str, Any]:
+    """Return what is small beside its own output channel, and, apart, what is small only beside the layer's peak.
+
+    A weight that several layers share is counted for the first of them.
+    """
+    own = result.isel(layer=result["shared_with"].values == "")
+    pruned = own.isel(layer=(own["prunable_filters"] > 0).values)
+    columns = ("layer_file", "layer_name", "prunable_filters", "prunable_parameters", "zero_channels")
+    layers = [
+        {
+            "file": str(file),
+            "layer": str(layer),
+            "filters": int(filters),
+            "parameters": int(parameters),
+            "channels": int(channels),
+        }
+        for file, layer, filters, parameters, channels in zip(*(pruned[name].values for name in columns), strict=True)
+    ]
+    total, parameters = int(result["parameters"].sum()), int(pruned["prunable_parameters"].sum())
+    return {
+        "filters": int(pruned["prunable_filters"].sum()),
+        "parameters": parameters,
+        "of_parameters": total,
+        "share": parameters / total if total else math.nan,
+        "channels": int(own["zero_channels"].sum()),
+        "small_relative_to_peak": int(own["small_filters"].sum()),
+        "small_channels": int(own["small_channels"].sum()),
+        "layers": sorted(layers, key=lambda row: -int(row["parameters"])),
     }

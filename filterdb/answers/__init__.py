@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from filterdb import schema
+from filterdb.extract.ledger import is_unread
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -78,6 +79,7 @@ def info(db: Database) -> Answer:
         "url": db.url,
         "skipped_layers": int(db.skipped.sizes["skipped"]),
         "skipped_by_code": dict(zip(codes.tolist(), counts.tolist(), strict=True)),
+        "unread_layers": int(db.unread.sizes["skipped"]),
         "basis": db.state.basis,
         "format": schema.FORMAT,
     }
@@ -104,7 +106,7 @@ def layers(db: Database) -> Answer:
     ledger = db.skipped
     chosen = set(db.models["model"].values) if db.chosen is not None else None
     skipped = [
-        row
+        {**row, "unread": is_unread(row["code"])}
         for row in rows(ledger, {name: f"skipped_{name}" for name in ("model", "layer", "code", "reason")})
         if chosen is None or row["model"] in chosen
     ]
@@ -217,6 +219,7 @@ def ingested(done: Ingested) -> Answer:
         "present": done.present,
         "duplicates": done.duplicates,
         "rejected": rejected,
+        "unread": len(done.unread),
     }
 
 

@@ -6,45 +6,60 @@ import json
 
 import xarray as xr
 
-from filterdb.analysis.findings import findings, summary
+from filterdb.analysis.check import GEOMETRY, MEASURES
+from filterdb.analysis.findings import Finding, findings, statuses, summary
 from filterdb.answers import Answer, rows
 
 
 def checked(result: xr.Dataset) -> Answer:
-    """`ok`, a row for each layer, and one for each file that cannot be read."""
+    """`ok`, a row for each layer, and one for each file that was not checked at all."""
     names = {"file": "layer_file", "layer": "layer_name", "filters": "filters"}
     shown = [str(name) for name, array in result.variables.items() if array.dims == ("layer",)]
-    table = rows(result, {**names, **{name: name for name in shown if name not in {"layer", *names.values()}}})
-    rules = [str(rule) for rule in result["rule"].values]
-    for row, verdict in zip(table, result["verdict"].values, strict=True):
-        hits = [rule for rule, hit in zip(rules, verdict, strict=True) if hit]
-        row |= {"verdict": hits if row["scale_known"] else None, "reason": row["nonfinite"]}
-    empty = dict.fromkeys(table[0] if table else (*names, "sparsity", "variance_entropy", "threshold"))
-    files = []
-    for i, file in enumerate(map(str, result["file"].values)):
-        one = result.isel(file=i)
-        files.append(
-            {
-                "file": file,
-                "layers": int((result["layer_file"] == file).sum()),
-                "untrained": bool(one["untrained"]),
-                "skipped": json.loads(one["skipped"].item()),
-                "reason": str(one["reason"].item()) or None,
-            }
-        )
-        unread = {None: one["reason"].item(), **json.loads(one["unread"].item())}
-        for layer, reason in unread.items():
-            if reason:
-                table.append({**empty, "file": file, "layer": layer, "verdict": ["unreadable"], "reason": str(reason)})
+    names |= {name: name for name in shown if name not in {"layer", *names.values()}}
+    rules = result["rule"].values.astype(str)
+    table = [
+        _row(row, rules[hits].tolist()) for row, hits in zip(rows(result, names), result["verdict"].values, strict=True)
+    ]
+    listed = findings(result)
+    table += [
+        {**dict.fromkeys(names), "file": finding.file, "verdict": [finding.rule], "reason": finding.message}
+        for finding in listed
+        if not finding.layer
+    ]
     return {
         "snapshot": result.attrs.get("snapshot"),
         **{name: result.attrs[name] for name in ("selection", "filters", "layers", "models")},
         **summary(result),
         "rules": json.loads(result.attrs["rules"]),
-        "files": files,
+        "files": _files(result, listed),
         "rows": table,
         "findings": [
             {"file": f.file, "layer": f.layer or None, "rule": f.rule, "level": f.level, "message": f.message}
-            for f in findings(result)
+            for f in listed
         ],
     }
+
+
+def _row(row: Answer, verdict: list[str]) -> Answer:
+    """A layer's row; what was not read has no numbers."""
+    row |= {"verdict": verdict if row["scale_known"] else None, "reason": row["nonfinite"] or row["unread_reason"]}
+    return {**row, **dict.fromkeys((*MEASURES, *GEOMETRY))} if row["unread_code"] else row
+
+
+def _files(result: xr.Dataset, listed: list[Finding]) -> list[Answer]:
+    files = []
+    for i, status in enumerate(statuses(result, listed)):
+        file = result.isel(file=i)
+        name, unread = str(file["file"].item()), int(file["unread"])
+        files.append(
+            {
+                "file": name,
+                "status": status,
+                "layers": int((result["layer_file"] == name).sum()) - unread,
+                "unread": unread,
+                "untrained": bool(file["untrained"]),
+                "skipped": json.loads(file["skipped"].item()),
+                "reason": str(file["reason"].item()) or None,
+            }
+        )
+    return files

@@ -39,9 +39,11 @@ def check(
     limits: Limits,
     as_json: bool,
 ) -> None:
-    """Dead, sparse, collapsed, random, non-finite and duplicate 3×3 layers of ONNX files, folders, globs or URLs.
+    """Judge the 3×3 layers of ONNX files, folders, globs or URLs.
 
-    No database is needed. Exit code 1 when a rule fails; 65 when no file can be read.
+    Reports layers that are dead, sparse, collapsed, random, non-finite, duplicates, or have outliers or dead channels,
+    and what could not be checked. No database is needed. Exit code 1 when a rule fails, or when something could not be
+    checked; 65 when no file can be read.
     """
     if snapshot is not None and db is None:
         raise UsageError("--snapshot: expected --db beside it, got none")
@@ -50,10 +52,12 @@ def check(
         if path is not None:
             _write(path, text(result))
     answer = checked(result)
-    answer_with(answer, as_json, table_of)
+    if answer["models"] or as_json or len(answer["files"]) > 1:
+        answer_with(answer, as_json, table_of)
     if not answer["models"]:
-        reason = answer["rows"][0]["reason"]
-        raise InputError(f"check: expected at least one file that is a readable model, got none: {reason}")
+        reasons = [file["reason"] for file in answer["files"]]
+        more = f" (and {len(reasons) - 1:,} more)" if len(reasons) > 1 else ""
+        raise InputError(f"check: expected at least one file that is a readable model, got none: {reasons[0]}{more}")
     if not answer["ok"]:
         context.exit(1)
 

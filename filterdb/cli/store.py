@@ -35,7 +35,16 @@ def ingest(
     done = fdb.ingest(db, sources, catalog=catalog, chunk_rows=chunk_rows, limits=limits)
     for reason in done.rejected.values():
         click.echo(f"filterdb: rejected {tables.printable(reason)}", err=True)
+    _report_unread(done.unread)
     answer_with(answers.ingested(done), as_json, tables.ingested)
+
+
+def _report_unread(unread: list[tuple[str, str, str]]) -> None:
+    """Say on stderr how many convolutions should have been read and were not, with the first one's reason."""
+    if unread:
+        model, layer, reason = map(tables.printable, unread[0])
+        what = f"{len(unread):,} convolution{'s' if len(unread) > 1 else ''} could not be read"
+        click.echo(f"filterdb: {what}, such as {model} layer {layer}: {reason}; `filterdb layers` lists all", err=True)
 
 
 @commands.command("import-hdf5")

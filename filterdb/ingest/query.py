@@ -10,6 +10,7 @@ import numpy as np
 
 from filterdb.errors import InputError
 from filterdb.extract.catalog import ModelSource
+from filterdb.extract.ledger import is_unread
 from filterdb.extract.sandbox import Limits
 from filterdb.ingest.scan import examine, reading
 from filterdb.reduce.reductions import Block, Reduction
@@ -18,9 +19,6 @@ from filterdb.store.files import local_path
 from filterdb.store.inputs import local_copy
 from filterdb.store.remote import store_errors
 from filterdb.store.summary import Arrays
-
-UNREAD = {"unreadable", "memory", "many", "missing", "operator", "unsupported", "ambiguous", "underflow", "dtype"}
-"""Codes of convolutions that should have been looked at; others are of other kinds, or have no weight of their own."""
 
 ROWS = 262_144
 """Filters that are in memory at a time (9 MB, and as much again as columns)."""
@@ -51,9 +49,11 @@ def reduce_model(path: str | os.PathLike[str], reduction: Reduction, limits: Lim
     source = ModelSource(url, url)
     found, skipped = examine(source, limits)
     rows = [row for row in found if not row["nonfinite"]]
+    left_out = {row["layer_name"]: row["nonfinite"] for row in found if row["nonfinite"]}
+    left_out |= {skip.layer: skip.reason for skip in skipped if is_unread(skip.code)}
     if not rows:
-        why = f"{len(skipped) + len(found)} convolutions of other kinds" if skipped or found else "no convolution"
-        raise InputError(f"{source.shown}: expected at least one 3×3 convolution with a constant weight, found {why}")
+        expected = "expected at least one 3×3 convolution with a constant weight"
+        raise InputError(f"{source.shown}: {expected}, found {_instead(left_out, len(skipped))}")
     arrays = reduction.empty(len(rows))
     wanted = [(row["layer_name"], 0, row["row_size"]) for row in rows]
     request = {"do": "filters", "wanted": wanted}
@@ -76,6 +76,12 @@ def reduce_model(path: str | os.PathLike[str], reduction: Reduction, limits: Lim
                     raise InputError(f"{source.shown} layer {name!r}: expected numbers, got others")
                 block = Block(np.ascontiguousarray(filters.T), np.array([0]), np.array([len(filters)]), peak)
                 reduction.add(here, block)
-    left_out = {row["layer_name"]: row["nonfinite"] for row in found if row["nonfinite"]}
-    left_out |= {skip.layer: skip.reason for skip in skipped if skip.code in UNREAD}
     return Query(source.shown, digest, rows, arrays, left_out)
+
+
+def _instead(left_out: dict[str, str], skipped: int) -> str:
+    """Say what a model without a 3×3 layer has."""
+    if left_out:
+        layer, reason = next(iter(left_out.items()))
+        return f"{len(left_out):,} without usable weights, such as {layer!r}: {reason}"
+    return f"{skipped:,} convolutions of other kinds" if skipped else "no convolution"

@@ -97,7 +97,7 @@ def _examine(channel: Channel, path: Path, proto: onnx.ModelProto, request: dict
         facts = {**layer.row, "shared_with": stored.get(_origin(layer), "")}
         stored.setdefault(_origin(layer), layer.name)
         try:
-            rows.append({**facts, **_measured(layer.weight())})
+            rows.append({**facts, **_measured(layer.weight(), layer.row["out_channels"])})
         except NotStoredError as error:
             if error.code == "nonfinite":
                 rows.append({**facts, **_UNMEASURED, "row_size": layer.filters, "nonfinite": error.reason})
@@ -111,18 +111,23 @@ def _examine(channel: Channel, path: Path, proto: onnx.ModelProto, request: dict
 
 
 _UNMEASURED = {
-    **dict.fromkeys(("sparse_filters", "duplicate_filters"), 0),
-    **dict.fromkeys(("peak", "variance_entropy"), math.nan),
+    **dict.fromkeys(
+        ("sparse_filters", "duplicate_filters", "prunable_filters", "zero_channels", "small_channels"),
+        0,
+    ),
+    **dict.fromkeys(("peak", "variance_entropy", "outlier_ratio"), math.nan),
     **{"scale_known": True, "hash": ""},
 }
 
 
-def _measured(weight: Weight) -> dict[str, Any]:
+def _measured(weight: Weight, out_channels: int) -> dict[str, Any]:
     """What a check needs of a weight. A filter that is sparse is not counted as a duplicate as well."""
     facts = weight_row(weight)
-    sparse = whole.sparse_filters(weight.filters, facts["peak"])
+    peaks = whole.filter_peaks(weight.filters)
+    sparse = whole.sparse_filters(peaks, facts["peak"])
     return {
         **{name: facts[name] for name in ("row_size", "scale_known", "hash", "peak")},
+        **whole.channels(peaks, out_channels)._asdict(),
         "sparse_filters": int(sparse.sum()),
         "duplicate_filters": int((whole.repeated_filters(weight.filters) & ~sparse).sum()),
         "variance_entropy": float(variance_entropy(decompose(whole.moments(weight.filters)).explained_variance_ratio)),

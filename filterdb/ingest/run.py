@@ -57,6 +57,13 @@ class Ingested:
         of = dict(named)
         return [model for model in self.added if of.get(model)]
 
+    @property
+    def unread(self) -> list[tuple[str, str, str]]:
+        """Model, layer and reason of convolutions that should have been read, of the models that this ingest read."""
+        ledger, models = self.database.unread, {*self.added, *self.present}
+        columns = (ledger[f"skipped_{name}"].values.astype(str).tolist() for name in ("model", "layer", "reason"))
+        return [row for row in zip(*columns, strict=True) if row[0] in models]
+
 
 def ingest(
     url: str | os.PathLike[str],

@@ -113,6 +113,10 @@ EXAMINED = (
     schema.Variable("variance_entropy", ("layer",), "float64", "H of the layer's own raw PCA (P1 eq. 7)"),
     schema.Variable("sparse_filters", ("layer",), "int64", "filters whose |w| are all below peak/100", "1"),
     schema.Variable("duplicate_filters", ("layer",), "int64", "filters that equal an earlier one of the layer", "1"),
+    schema.Variable("prunable_filters", ("layer",), "int64", "filters below a hundredth of their channel", "1"),
+    schema.Variable("zero_channels", ("layer",), "int64", "output channels whose weights are all zero", "1"),
+    schema.Variable("small_channels", ("layer",), "int64", "other output channels that lie below peak/100", "1"),
+    schema.Variable("outlier_ratio", ("layer",), "float64", "peak / upper quartile of the channels' peaks", "1"),
     schema.Variable("shared_with", ("layer",), "str", "earlier layer that uses the same stored weight, or empty"),
     schema.Variable("nonfinite", ("layer",), "str", "how many weights are NaN or infinite, or empty"),
 )  # fmt: skip

@@ -1,6 +1,9 @@
-"""One layer that is whole in memory: its moments, its sparse filters, its repeated ones."""
+"""One layer that is whole in memory: its moments, its sparse filters, its output channels, its repeated filters."""
 
 from __future__ import annotations
+
+import math
+from typing import NamedTuple
 
 import numpy as np
 
@@ -35,16 +38,60 @@ def moments(filters: np.ndarray) -> Moments:
     return total
 
 
-def sparse_filters(filters: np.ndarray, peak: float) -> np.ndarray:
-    """Which of the filters (n, 9) have nine |w| strictly below peak/100, (n,) bool; of an all-zero layer all."""
-    if not peak > 0:
-        return np.ones(len(filters), bool)
-    sparse = np.empty(len(filters), bool)
+class Channels(NamedTuple):
+    """What a layer's output channels tell: counts of filters and channels, and how far the largest stands out."""
+
+    prunable_filters: int
+    """Filters whose nine |w| are all strictly below a hundredth of their own output channel's peak, or zero."""
+
+    zero_channels: int
+    """Output channels whose weights are all zero."""
+
+    small_channels: int
+    """Further output channels whose weights are all strictly below a hundredth of the layer's peak."""
+
+    outlier_ratio: float
+    """The layer's peak divided by the upper quartile of its channels' peaks; NaN for an all-zero layer."""
+
+
+def filter_peaks(filters: np.ndarray) -> np.ndarray:
+    """Return the largest |w| of each of the filters (n, 9) float32, (n,) float32."""
+    peaks = np.empty(len(filters), np.float32)
     for start in range(0, len(filters), BLOCK):
         # By columns: along nine neighbours a reduction takes five times as long.
-        largest = np.abs(filters[start : start + BLOCK].T).max(axis=0)
-        sparse[start : start + BLOCK] = largest.astype(np.float64) < peak / SPARSE_FRACTION
+        peaks[start : start + BLOCK] = np.abs(filters[start : start + BLOCK].T).max(axis=0)
+    return peaks
+
+
+def sparse_filters(peaks: np.ndarray, peak: float) -> np.ndarray:
+    """Return which filters, given their peaks (n,), lie strictly below peak/100, (n,) bool; of an all-zero layer all.
+
+    `peak` is the largest |w| of the layer: P1's sparsity is the share of these filters.
+    """
+    if not peak > 0:
+        return np.ones(len(peaks), bool)
+    sparse: np.ndarray = peaks.astype(np.float64) < peak / SPARSE_FRACTION
     return sparse
+
+
+def channels(peaks: np.ndarray, out_channels: int) -> Channels:
+    """Judge filters by their own output channel, given the filters' peaks (n,), output channel first.
+
+    Each channel is judged by its own scale, because a batch normalisation or the next layer may undo any scale of a
+    whole channel: beside one large channel a healthy one looks small. The upper quartile, taken without interpolation,
+    is neither moved by a few large channels nor by many that are nearly zero; all-zero channels do not count. A layer
+    of a single channel is judged by its filters' peaks.
+    """
+    by_channel = peaks.reshape(out_channels, -1).astype(np.float64)
+    own = by_channel.max(axis=1)
+    peak = float(own.max(initial=0.0))
+    small = (by_channel < own[:, None] / SPARSE_FRACTION) | (by_channel == 0)
+    compared = own if out_channels > 1 else by_channel[0]
+    compared = compared[compared > 0]
+    # Divided in double precision: a ratio of float32 may overflow.
+    ratio = peak / float(np.quantile(compared, 0.75, method="lower")) if len(compared) else math.nan
+    zero = int((own == 0).sum())
+    return Channels(int(small.sum()), zero, int((own < peak / SPARSE_FRACTION).sum()) - (zero if peak else 0), ratio)
 
 
 def repeated_filters(filters: np.ndarray) -> np.ndarray:

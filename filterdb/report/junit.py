@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from xml.etree import ElementTree
 
 import xarray as xr
 
-from filterdb.analysis.findings import ERROR, IGNORED, REMEDIES, Finding, findings
+from filterdb.analysis.findings import ERROR, IGNORED, NOT_CHECKED, REMEDIES, Finding, findings
 from filterdb.report.drawing import visible
 
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -16,17 +15,16 @@ _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def junit(result: xr.Dataset) -> str:
-    """JUnit XML, text. Errors of the check are failures, of a file that cannot be read errors; warnings are output."""
+    """Return JUnit XML: what breaks a rule is a failure, what could not be checked an error, warnings are output."""
     found: dict[tuple[str, str], list[Finding]] = {}
     for finding in findings(result):
         found.setdefault((finding.file, finding.layer), []).append(finding)
     suites = ElementTree.Element("testsuites", name="filterdb check")
     layers = list(zip(result["layer_file"].values, result["layer_name"].values, strict=True))
-    unread = [list(json.loads(text)) for text in result["unread"].values]
-    for file, more in zip(map(str, result["file"].values), unread, strict=True):
+    for file in map(str, result["file"].values):
         suite = ElementTree.SubElement(suites, "testsuite", name=_text(file))
-        _case(suite, file, "is readable", found.get((file, ""), []))
-        for layer in [*(layer for owner, layer in layers if owner == file), *more]:
+        _case(suite, file, "can be checked", found.get((file, ""), []))
+        for layer in (layer for owner, layer in layers if owner == file):
             _case(suite, file, str(layer), found.get((file, str(layer)), []))
         _count(suite)
     _count(suites)
@@ -39,7 +37,7 @@ def _case(suite: ElementTree.Element, file: str, name: str, found: list[Finding]
     bad = [finding for finding in found if finding.level == ERROR]
     if bad:
         # One verdict for a case: some readers take no second.
-        kind = "error" if bad[0].rule == "unreadable" else "failure"
+        kind = "error" if bad[0].rule in NOT_CHECKED else "failure"
         told = ElementTree.SubElement(case, kind, type=bad[0].rule, message=_text(_line(bad[0])))
         told.text = _text("\n".join(f"{_line(finding)}. {REMEDIES[finding.rule]}" for finding in bad))
     elif found and all(finding.level == IGNORED for finding in found):

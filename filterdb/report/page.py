@@ -174,6 +174,7 @@ def _html(found: Results) -> bytes:
         tiles=found.tiles is not None,
         without=int((db.models["filters"].values == 0).sum()),
         skipped=list(zip(names.tolist(), counts.tolist(), strict=True)),
+        unread=int(db.unread.sizes["skipped"]),
         rejected=int((codes == REJECTED).sum()),
         smallest=Rules().smallest if found.mode == "sound" else Rules().smallest_paper,
         script=script,

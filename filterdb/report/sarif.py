@@ -31,7 +31,7 @@ def sarif(result: xr.Dataset, folder: Path | None = None) -> str:
         "rules": [
             {
                 "id": rule,
-                "name": rule.capitalize(),
+                "name": rule.title().replace("-", ""),
                 "shortDescription": {"text": MEANINGS[rule]},
                 "help": {"text": REMEDIES[rule]},
                 "defaultConfiguration": {"level": "error" if rule in failing else "warning"},

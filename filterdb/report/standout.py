@@ -34,8 +34,8 @@ class Finding:
 
 
 def standing_out(found: Results) -> list[Finding]:
-    """The findings, the most useful first."""
-    sentences: list[Finding | None] = [_basis(found.basis)]
+    """Return the findings: first what is missing, then the most useful."""
+    sentences: list[Finding | None] = [_unread(found), _basis(found.basis)]
     sentences += [_farthest(by, result) for by, result in found.drifts.items() if by in ("task", "family", "model")]
     sentences += [_alike(found.drifts), _lonely(found.drifts.get("model")), _verdicts(found.degeneration)]
     sentences += [_depth(found.degeneration), _untrained(found.degeneration), _few(found.drifts), _skipped(found)]
@@ -189,6 +189,17 @@ def _few(drifts: dict[str, xr.Dataset]) -> Finding | None:
         Finding("Few filters.", f"Under 1,000, so that chance weighs heavily: {', '.join(parts)}.", "drift")
         if parts
         else None
+    )
+
+
+def _unread(found: Results) -> Finding | None:
+    ledger = found.db.unread
+    if not ledger.sizes["skipped"]:
+        return None
+    number, models = ledger.sizes["skipped"], len(np.unique(ledger["skipped_model"].values.astype(str)))
+    layers = f"{number:,} convolution{'s' if number > 1 else ''} of {models:,} model{'s' if models > 1 else ''}"
+    return Finding(
+        "Not read.", f"{layers} should have been read and could not be; nothing below counts them.", "contents"
     )
 
 

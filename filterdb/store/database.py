@@ -17,6 +17,7 @@ from dask.base import tokenize
 
 from filterdb import schema
 from filterdb.errors import InputError, StoreMissingError, UsageError
+from filterdb.extract.ledger import is_unread
 from filterdb.plan import offsets
 from filterdb.store import html, summary
 from filterdb.store import snapshot as snapshots
@@ -200,6 +201,12 @@ class Database:
         rejected = ledger["skipped_code"].values == schema.REJECTED
         gone = np.isin(names, [one.model for one in self.state.without]) & ~mended
         return ledger.isel(skipped=~((mended & rejected) | gone))
+
+    @cached_property
+    def unread(self) -> xr.Dataset:
+        """The part of the ledger (skipped) of convolutions that should have been read and could not be."""
+        codes = self.skipped["skipped_code"].values.astype(str)
+        return self.skipped.isel(skipped=np.array([is_unread(code) for code in codes], bool))
 
     def _parts(self, kinds: tuple[schema.Variable, ...], dim: str) -> list[xr.Dataset]:
         """Each segment's table; layers tied to the models of all segments."""

@@ -58,8 +58,7 @@ def expand(source: str, suffix: str = ".onnx") -> list[str]:
     else:
         names = [source] if is_file(source) else []
     if not names:
-        shown = redact_url(source)
-        raise InputError(f"{shown}: expected a file, a folder with {suffix} files, or a glob that matches, found none")
+        raise InputError(_names_none(source, suffix))
     return sorted(names)
 
 
@@ -78,6 +77,18 @@ def _expand_remote(source: str, suffix: str) -> list[str]:
 def is_file(path: str) -> bool:
     """Whether there is a regular file; False also for what cannot be a path, which `Path.is_file` raises for."""
     return os.path.isfile(path)  # noqa: PTH113
+
+
+def _names_none(source: str, suffix: str) -> str:
+    """Say that a source names no file."""
+    if any(c in source for c in _GLOB):
+        return f"{redact_url(source)}: expected files that match, found none"
+    if is_remote(source):
+        return f"{redact_url(source)}: expected a file, or {suffix} files below it, found none"
+    if os.path.isdir(source):  # noqa: PTH112 - no error for odd names
+        return f"no {suffix} file in {source}"
+    kind = "regular file" if os.path.exists(source) else "file"  # noqa: PTH110 - as above
+    return f"{source}: expected a {kind}, found none"
 
 
 def read_input(url: str) -> bytes:

@@ -85,6 +85,8 @@ def info(answer: Answer) -> None:
     )
     why = ", ".join(f"{count} {code}" for code, count in answer["skipped_by_code"].items())
     _say(f"not stored: {answer['skipped_layers']} convolutions ({why or 'none'}); `filterdb layers` gives each reason")
+    if answer["unread_layers"]:
+        _say(f"incomplete: {answer['unread_layers']:,} of these should have been read and could not be")
     _say(f"basis: {answer['basis'] or 'none yet; the first reduce fits one'}")
 
 
@@ -111,8 +113,9 @@ def layers(answer: Answer) -> None:
     ]
     _columns(answer, [*names, "weight_source"])
     if answer["skipped"]:
-        columns = ["model", "layer", "code", "reason"]
-        _table(columns, ([row[name] for name in columns] for row in answer["skipped"]), "not stored")
+        columns = ["model", "layer", "code", "unread", "reason"]
+        title = "not stored; unread: it should have been read"
+        _table(columns, ([row[name] for name in columns] for row in answer["skipped"]), title)
     _say(counts(answer))
 
 

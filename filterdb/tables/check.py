@@ -8,11 +8,13 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from filterdb.analysis.findings import ERROR, REMEDIES, WARNING
+from filterdb.analysis.findings import ERROR, FAILED, INCOMPLETE, NOTHING_CHECKED, PASSED, REMEDIES, WARNING
 from filterdb.answers import Answer
+from filterdb.extract.ledger import is_unread
 from filterdb.tables import _console, _say, _table, printable
 
 MARKS = {ERROR: ("✗", "bold red"), WARNING: ("!", "yellow")}
+STYLES = {PASSED: "bold green", NOTHING_CHECKED: "bold yellow", FAILED: "bold red", INCOMPLETE: "bold red"}
 LAYERS_SHOWN = 5
 PLACES_SHOWN = 40
 FAR = 5.0
@@ -43,14 +45,37 @@ def checked(answer: Answer) -> None:
             smallest = answer["rules"]["smallest"]
             _say(f"untrained: {names[file['file']]}: every layer of at least {smallest} filters is random")
     _pruned(answer)
+    _not_looked_at(answer)
+    console.print(_last_line(answer))
+
+
+def _not_looked_at(answer: Answer) -> None:
+    """Convolutions of other kinds, and layers without a verdict."""
     skipped = sum((Counter(file["skipped"]) for file in answer["files"]), Counter[str]())
-    if skipped:
-        codes = ", ".join(f"{count:,} {code}" for code, count in sorted(skipped.items()))
-        _say(f"not looked at: {skipped.total():,} convolutions that have no 3×3 weight of their own ({codes})")
-    numbers = ", ".join(_many(answer[name], name) for name in ("models", "layers", "filters"))
+    others = {code: count for code, count in sorted(skipped.items()) if not is_unread(code) and code != "nonfinite"}
+    if others:
+        codes = ", ".join(f"{count:,} {code}" for code, count in others.items())
+        _say(f"not looked at: {_many(sum(others.values()), 'convolutions')} without a 3×3 weight ({codes})")
+    unscaled = sum(row["scale_known"] is False for row in answer["rows"])
+    if unscaled:
+        _say(f"without a verdict: {_many(unscaled, 'layers')} with integer weights of unknown scale")
+
+
+def _last_line(answer: Answer) -> Text:
+    """The status, what was and was not checked, how many findings."""
+    models, layers, filters = (_many(answer[name], name) for name in ("models", "layers", "filters"))
+    # The usual line where everything was checked; else the numbers say what was not.
+    numbers = f"{models}, {layers}, {filters}"
+    if answer["status"] == INCOMPLETE:
+        numbers = f"{models}, {layers} checked, {answer['unread']:,} not read"
+    without = sum(file["status"] == NOTHING_CHECKED for file in answer["files"])
+    if without == answer["models"]:
+        numbers = f"{models} without a layer to check"
+    elif without:
+        numbers += f" · {_many(without, 'models')} without a layer to check"
     counted = [_many(answer[name], name) for name in ("errors", "warnings", "ignored") if answer[name]]
-    verdict = Text("passed", "bold green") if answer["ok"] else Text("failed", "bold red")
-    console.print(Text.assemble(verdict, f": {numbers} · {', '.join(counted) or 'nothing found'}"))
+    status = Text(answer["status"], STYLES[answer["status"]])
+    return Text.assemble(status, f": {numbers} · {', '.join(counted) or 'nothing found'}")
 
 
 def _many(number: int, what: str) -> str:
@@ -64,16 +89,25 @@ def _short(files: list[str]) -> dict[str, str]:
 
 
 def _pruned(answer: Answer) -> None:
+    """What could be pruned, and what only looks as if it could."""
     prunable = answer["prunable"]
     layers = prunable["layers"]
-    if not layers:
-        return
-    first = ", ".join(f"{row['layer']} ({row['filters']:,})" for row in layers[:LAYERS_SHOWN])
-    more = f" and {len(layers) - LAYERS_SHOWN:,} more" if len(layers) > LAYERS_SHOWN else ""
-    _say(
-        f"could be pruned: {_many(prunable['filters'], 'filters')}, {prunable['parameters']:,} parameters "
-        f"({prunable['share']:.1%} of the 3×3 layers'), sparse or repeated, in {first}{more}"
-    )
+    if layers:
+        first = ", ".join(f"{row['layer']} ({row['filters']:,})" for row in layers[:LAYERS_SHOWN])
+        more = f" and {len(layers) - LAYERS_SHOWN:,} more" if len(layers) > LAYERS_SHOWN else ""
+        zero = prunable["channels"]
+        channels = f"; {_many(zero, 'whole output channels')} of zeros" if zero else ""
+        _say(
+            f"could be pruned: {_many(prunable['filters'], 'filters')}, {prunable['parameters']:,} parameters "
+            f"({prunable['share']:.1%} of the 3×3 layers'), below 1 % of their output channel's largest weight, in "
+            f"{first}{more}{channels}"
+        )
+    small = prunable["small_relative_to_peak"]
+    if small:
+        _say(
+            f"small relative to the layer's peak: {small:,} more; their own channels are small as well, so that is "
+            "no reason to prune them"
+        )
 
 
 def _places(answer: Answer, files: dict[str, str]) -> None:

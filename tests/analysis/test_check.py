@@ -81,8 +81,11 @@ def test_planted_faults_are_found_and_nothing_else(tmp_path: Path) -> None:
     assert (whole["ok"], whole["errors"], whole["warnings"]) == (False, 3, 3)
     pruned = {row["layer"]: row["filters"] for row in whole["prunable"]["layers"]}
     assert pruned["conv0"] == 1_024
-    assert pruned["conv2"] >= 600
-    assert pruned["conv10"] >= 300 and result["duplicate_filters"][10] == 300
+    # Of 600 filters 576 stand in 18 channels that are small as a whole, and are not small beside their channel.
+    assert 24 <= pruned["conv2"] < 200 and result["small_filters"][2] >= 550 and result["small_channels"][2] == 18
+    # Filters that repeat are counted, and are none that could be left out.
+    assert pruned.get("conv10", 0) < 10 and result["duplicate_filters"][10] == 300
+    assert (whole["prunable"]["channels"], whole["prunable"]["small_channels"]) == (32, 18)
     assert whole["prunable"]["parameters"] == 9 * sum(pruned.values())
     assert whole["prunable"]["of_parameters"] == 12 * 9_216
 
@@ -108,6 +111,9 @@ def test_a_weight_that_layers_share_is_stored_once(tmp_path: Path) -> None:
     assert list(result["duplicate_of"].values) == ["", "", "one"]
     assert result["parameters"].values.tolist() == [2_304, 0, 2_304]
     assert result["prunable_parameters"].values.tolist()[:2] == [9 * result["prunable_filters"].values[0], 0]
+    prunable = summary(result)["prunable"]
+    assert [row["layer"] for row in prunable["layers"]] == ["one", "three"]
+    assert prunable["parameters"] == 9 * prunable["filters"] > 0 and prunable["channels"] == 12
 
 
 def test_an_untrained_model_is_called_so(tmp_path: Path) -> None:
@@ -136,7 +142,11 @@ def test_real_models_are_healthy_but_for_two_layers(demo_catalog: Path, real_db:
     result = fdb.check(demo_catalog.parent)
     assert result.attrs["models"] == 23 and not any(result["reason"].values)
     assert verdicts(result) == {"p2o.Conv.11": {"collapsed"}, "Conv__580": {"collapsed"}}
-    assert summary(result)["ok"]
+    assert {f.rule for f in findings(result)} == {"collapsed", "nothing-checked"}
+    assert summary(result)["unread"] == 0 and not summary(result)["ok"]
+    with_layers = [file for file in result["file"].values if (result["layer_file"] == file).any()]
+    assert len(with_layers) == 8
+    assert summary(fdb.check([demo_catalog.parent / file for file in with_layers]))["status"] == "passed"
     stored = fdb.degeneration(real_db)
     hashes = real_db.layers["hash"].values.astype(str)
     for i, content in enumerate(result["hash"].values):
@@ -198,9 +208,9 @@ def test_a_layer_that_takes_too_much_is_a_finding(tmp_path: Path) -> None:
     ]
     path = save(tmp_path / "m.onnx", model(nodes, tensors))
     result = fdb.check(path, limits=Limits(memory=60 * 2**20))
-    assert [(f.layer, f.rule, f.level) for f in findings(result)] == [("large", "unreadable", "error")]
+    assert [(f.layer, f.rule, f.level) for f in findings(result)] == [("large", "unread", "error")]
     answer = checked(result)
-    assert [(row["layer"], row["verdict"]) for row in answer["rows"]] == [("small", []), ("large", ["unreadable"])]
+    assert [(row["layer"], row["verdict"]) for row in answer["rows"]] == [("small", []), ("large", ["unread"])]
     assert not answer["ok"] and "MemoryError" in answer["rows"][1]["reason"]
 
 
@@ -230,7 +240,9 @@ def test_a_file_of_rules(tmp_path: Path, suffix: str) -> None:
 @pytest.mark.parametrize(
     ("rules", "says"),
     [
-        ({"sparsity": 1}, "expected one of the keys sparse, collapsed, random, smallest, duplicate, fail, ignore"),
+        ({"sparsity": 1}, "expected one of the keys sparse, collapsed, random, smallest, duplicate, outlier, dead_ch"),
+        ({"dead_channels": 2}, "dead_channels: expected a number from 0 to 1, got 2"),
+        ({"outlier": "big"}, "outlier: expected a number, got 'big'"),
         ({"sparse": "much"}, "sparse: expected a number, got 'much'"),
         ({"sparse": 2}, "sparse: expected a number from 0 to 1, got 2"),
         ({"random": -1}, "random: expected a number of at least 0"),
@@ -297,10 +309,12 @@ def test_percentiles_equal_scipy() -> None:
 def test_a_folder_without_3x3_layers(tmp_path: Path) -> None:
     chain(tmp_path / "m.onnx", np.ones((4, 4, 5, 5), np.float32))
     result = fdb.check(tmp_path)
-    assert result.sizes == {"layer": 0, "rule": 6, "file": 1}
+    assert result.sizes == {"layer": 0, "rule": 10, "file": 1}
     assert json.loads(result["skipped"].values[0]) == {"kernel": 1}
     answer = checked(result)
-    assert (answer["ok"], answer["rows"], answer["models"], answer["snapshot"]) == (True, [], 1, None)
+    assert (answer["ok"], answer["layers"], answer["models"], answer["snapshot"]) == (False, 0, 1, None)
+    (row,) = answer["rows"]
+    assert (row["layer"], row["verdict"], row["filters"]) == (None, ["nothing-checked"], None)
 
 
 def test_a_file_that_is_named_twice_is_looked_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -318,8 +332,10 @@ def test_layers_that_cannot_be_read_are_ignored_as_others_are(tmp_path: Path) ->
     nodes = [conv("x", "w", "a", "broken"), conv("a", "v", "y", "sound")]
     path = save(tmp_path / "m.onnx", model(nodes, [short, tensor("v", trained(16, 16, 2))]))
     for ignore, level in (((), "error"), (("bro*",), "ignored")):
-        (finding,) = findings(fdb.check(path, rules={"ignore": list(ignore)}))
-        assert (finding.layer, finding.rule, finding.level) == ("broken", "unreadable", level)
+        result = fdb.check(path, rules={"ignore": list(ignore)})
+        (finding,) = findings(result)
+        assert summary(result)["status"] == "incomplete" and summary(result)["ok"] == bool(ignore)
+        assert (finding.layer, finding.rule, finding.level) == ("broken", "unread", level)
 
 
 def test_a_constant_in_a_function_is_stored_once_however_often_it_is_called(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from filterdb.answers.nearest import nearest as answer_of
 from filterdb.errors import InputError, UsageError
 from filterdb.ingest import query
 from tests.filters import network, trained
-from tests.models import chain, weights
+from tests.models import chain, conv, model, save, tensor, weights
 from tests.numerics import oracles
 
 FAMILIES = ("alder", "birch", "cedar")
@@ -141,13 +141,13 @@ def test_the_numbers_are_those_of_the_method(families: fdb.Database, tmp_path: P
     cut = pd.cut(depth, np.arange(0, 1.1, 0.1), include_lowest=True, labels=False)
     sizes = [512, 2_048, 3_072]
     ends = np.cumsum(sizes)
-    for i, model in enumerate(found["model"].values):
-        rows = owner == model
+    for i, name in enumerate(found["model"].values):
+        rows = owner == name
         parts = drift(mine, counted(filters[rows]))
         np.testing.assert_allclose(found["per_component"][:, i], parts, rtol=1e-9, atol=1e-12)
         np.testing.assert_allclose(found["drift"][i], ratio @ parts, rtol=1e-9, atol=1e-12)
         assert int(found["count"][i]) == rows.sum()
-        if model == "small":
+        if name == "small":
             continue
         for layer, decile in enumerate((0, 4, 9)):
             own = query[ends[layer] - sizes[layer] : ends[layer]]
@@ -200,8 +200,13 @@ def test_answers_and_refusals(families: fdb.Database, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"absent\.onnx: expected a file, found none"):
         fdb.nearest(families, tmp_path / "absent.onnx")
     chain(tmp_path / "five.onnx", weights(4, 4, kernel=(5, 5)))
-    with pytest.raises(InputError, match="expected at least one 3×3 convolution"):
+    with pytest.raises(InputError, match=r"expected at least one 3×3 convolution .* 1 convolutions of other kinds"):
         fdb.nearest(families, tmp_path / "five.onnx")
+    short = tensor("w", trained(16, 16, 1))
+    short.raw_data = short.raw_data[:-4]
+    save(tmp_path / "short.onnx", model([conv("x", "w", "y", "broken")], [short]))
+    with pytest.raises(InputError, match="found 1 without usable weights, such as 'broken': the weight's tensor has"):
+        fdb.nearest(families, tmp_path / "short.onnx")
 
 
 def test_layers_that_are_left_out_are_told(families: fdb.Database, tmp_path: Path) -> None:

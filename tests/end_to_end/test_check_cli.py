@@ -12,12 +12,13 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
+import onnx
 import pytest
 import yaml
 
 import filterdb as fdb
 from tests.filters import network, trained
-from tests.models import chain
+from tests.models import chain, save
 
 pytestmark = pytest.mark.slow
 
@@ -102,11 +103,37 @@ def test_check_in_ci(tmp_path: Path) -> None:
     run("check", "good.onnx", "bad.onnx", "--rules", "rules.toml", cwd=tmp_path)
 
 
+def test_what_was_not_checked_does_not_pass(tmp_path: Path) -> None:
+    """Exit code 1 and a last line that says so; what is missing stands first."""
+    chain(tmp_path / "dead.onnx", np.zeros((16, 16, 3, 3), np.float32))
+    proto = onnx.load(chain(tmp_path / "m" / "odd.onnx", trained(16, 16), trained(16, 16, 1)))
+    proto.graph.initializer[1].raw_data = b"short"
+    save(tmp_path / "m" / "odd.onnx", proto)
+    done = run("check", "dead.onnx", "m", code=1, cwd=tmp_path)
+    lines = done.stdout.splitlines()
+    rules = [
+        rule for line in lines for rule in ("unread", "dead") if line.lstrip().startswith("✗") and rule in line.split()
+    ]
+    assert rules == ["unread", "dead"]
+    assert lines[-1] == "incomplete: 2 models, 2 layers checked, 1 not read · 2 errors"
+    (tmp_path / "rules.toml").write_text('ignore = ["m/odd.onnx:conv1", "vad.onnx:*"]')
+    done = run("check", "m", "--rules", "rules.toml", cwd=tmp_path)
+    assert done.stdout.splitlines()[-1] == "incomplete: 1 model, 1 layer checked, 1 not read · 1 ignored"
+    chain(tmp_path / "vad.onnx", np.ones((4, 4, 5, 5), np.float32))
+    done = run("check", "vad.onnx", code=1, cwd=tmp_path)
+    assert done.stdout.splitlines()[-1] == "nothing-checked: 1 model without a layer to check · 1 error"
+    run("check", "vad.onnx", "--rules", "rules.toml", cwd=tmp_path)
+    answer = json.loads(run("check", "vad.onnx", "m", "--json", code=1, cwd=tmp_path).stdout)
+    assert [(file["status"], file["unread"]) for file in answer["files"]] == [("nothing-checked", 0), ("incomplete", 1)]
+
+
 @pytest.mark.parametrize(
     ("args", "code", "says"),
     [
         (["junk.onnx"], 65, "expected at least one file that is a readable model, got none"),
         (["absent.onnx"], 65, "absent.onnx: expected a file, found none"),
+        (["empty"], 65, "got none: no .onnx file in empty"),
+        (["empty/*.onnx", "absent.onnx"], 65, "empty/*.onnx: expected files that match, found none (and 1 more)"),
         ([], 2, "Missing argument 'MODEL...'"),
         (["good.onnx", "--rules", "absent.toml"], 2, "absent.toml: expected rules in TOML"),
         (["good.onnx", "--sarif", "no/folder.sarif"], 2, "no/folder.sarif: expected a place to write to"),
@@ -117,6 +144,7 @@ def test_check_in_ci(tmp_path: Path) -> None:
 def test_errors_of_check_are_one_line(tmp_path: Path, args: list[str], code: int, says: str) -> None:
     chain(tmp_path / "good.onnx", trained(16, 16))
     (tmp_path / "junk.onnx").write_bytes(b"junk")
+    (tmp_path / "empty").mkdir()
     done = run("check", *args, code=code, cwd=tmp_path)
     assert says in done.stderr
     assert len([line for line in done.stderr.splitlines() if line]) == 1

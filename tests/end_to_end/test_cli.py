@@ -30,7 +30,7 @@ def db(demo_catalog: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_info_models_layers(db: Path) -> None:
     info = answer("info", db)
     assert (info["filters"], info["layers"], info["models"]) == (335_243, 48, 23)
-    assert {"segments", "chunk_rows", "url", "skipped_layers"} <= info.keys()
+    assert {"segments", "chunk_rows", "url", "skipped_layers"} <= info.keys() and info["unread_layers"] == 0
     assert info["segments"][0].keys() >= {"id", "filters", "layers", "models"}
     models = answer("models", db)["rows"]
     assert models[0].keys() >= {
@@ -43,7 +43,13 @@ def test_info_models_layers(db: Path) -> None:
         "model", "layer", "filters", "conv_depth", "conv_depth_norm", "in_channels", "out_channels", "groups", "hash",
     }  # fmt: skip
     assert layers["skipped"] == [
-        {"model": "mtcnn-onet", "layer": "Conv_9", "code": "kernel", "reason": "the kernel is 2×2"}
+        {
+            "model": "mtcnn-onet",
+            "layer": "Conv_9",
+            "code": "kernel",
+            "unread": False,
+            "reason": "the kernel is 2×2",
+        }
     ]
 
 

