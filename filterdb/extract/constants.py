@@ -72,6 +72,8 @@ class Constants:
         self._depth += 1
         try:
             constant = self._folded(value)
+        except MemoryError:
+            raise NotStoredError("memory", "its weight takes more memory than reading a model may take") from None
         except NotStoredError as error:
             if outermost:  # further in it may be the way so far that was too long
                 self._refused[value] = NotStoredError(error.code, error.reason)
@@ -162,9 +164,9 @@ class Constants:
             read = sum(constant.size for constant in inputs if constant is not None)
             self._spend(read + operators.cost(node, inputs))
             constant = operators.apply(node, inputs, index)
+        except MemoryError:
+            raise
         except ODD as error:
-            if isinstance(error, MemoryError):
-                raise
             reason = f"the weight's {node.op_type} cannot be folded: {one_line(error, self.folder)}"
             raise NotStoredError("unreadable", reason) from error
         if constant.size > MAX_WEIGHTS:

@@ -68,6 +68,8 @@ def tensor_values(tensor: onnx.TensorProto, folder: Path) -> np.ndarray:
     try:
         stored = read_external(tensor, folder) if uses_external_data(tensor) else tensor
         return np.asarray(numpy_helper.to_array(stored))
+    except MemoryError:
+        raise
     except (*ODD, OSError, RuntimeError, ValidationError) as error:  # RuntimeError: from C++, of file names
         raise _unreadable(error, folder) from error
 
