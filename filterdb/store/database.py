@@ -16,7 +16,7 @@ import xarray as xr
 from dask.base import tokenize
 
 from filterdb import schema
-from filterdb.errors import InputError, StoreMissingError, UsageError
+from filterdb.errors import InputError, StoreMissingError, UsageError, portable
 from filterdb.plan import offsets
 from filterdb.store import html, summary
 from filterdb.store import snapshot as snapshots
@@ -329,7 +329,11 @@ _RESERVED = {v.name for v in (schema.FILTERS, *schema.TABLES)} | {
 def _read_block(segment: Segment, block_id: tuple[int, int] | None = None) -> np.ndarray:
     """One chunk, opened where it is read: the graph carries neither open files nor what opens them."""
     assert block_id is not None
-    return segment.read_chunk(block_id[0])
+    try:
+        return segment.read_chunk(block_id[0])
+    except Exception as error:
+        portable(error)
+        raise
 
 
 def _row_ranges(db: Database) -> list[tuple[int, int]]:

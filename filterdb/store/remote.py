@@ -134,9 +134,14 @@ def pause(number: int) -> None:
 
 @contextmanager
 def store_errors(action: str, url: str) -> Iterator[None]:
-    """Turn what store clients raise inside the block into one StoreError line; StoreMissingError where it is absent."""
+    """Turn what store clients raise inside the block into one StoreError line; StoreMissingError where it is absent.
+
+    A StoreError passes as it is: one raised from itself would be its own cause.
+    """
     try:
         yield
+    except StoreError:
+        raise
     except (FileNotFoundError, NotADirectoryError) as error:
         if action == "writing":
             raise StoreError(f"writing {url}: expected a folder or bucket to write to, found none ({error})") from error
@@ -147,8 +152,6 @@ def store_errors(action: str, url: str) -> Iterator[None]:
 
 def store_error(action: str, url: str, error: BaseException) -> StoreError:
     """One line that names the object and what the store said, with the remedy that fits."""
-    if isinstance(error, StoreError):
-        return error
     said = " ".join(str(error).split())[:200] or type(error).__name__
     if isinstance(error, FlexibleChecksumError):
         return DamageError(
