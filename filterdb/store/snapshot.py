@@ -61,12 +61,17 @@ class Removed:
     layers: int
 
 
+_CONTENT = ("segments", "basis", "without", "labels")
+"""Fields that say what a database holds; the others belong to its history."""
+
+
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """A database at one moment: its segments in order, and its basis (None until the first reduce fits one).
 
     `without`: models of the segments that were removed. `labels`: id of the catalog rows that stand for those of the
-    segments. `tags`: names of snapshots, this one or earlier.
+    segments. `tags`: names of snapshots, this one or earlier. `collected`: ids of segments that `gc` has removed or is
+    removing; no snapshot may list them any more (see `collect`).
     """
 
     number: int
@@ -78,11 +83,12 @@ class Snapshot:
     without: tuple[Removed, ...] = ()
     labels: str | None = None
     tags: Mapping[str, int] = field(default_factory=dict)
+    collected: tuple[str, ...] = ()
     format: int = schema.FORMAT
 
     def next(self, action: str, **changes: Any) -> Snapshot:
         """The snapshot after this one, not committed yet."""
-        kept = {name: getattr(self, name) for name in ("segments", "basis", "without", "labels", "tags")}
+        kept = {name: getattr(self, name) for name in (*_CONTENT, "tags", "collected")}
         return new(action, self.number + 1, **{**kept, **changes})
 
     def has_content_of(self, other: Snapshot) -> bool:
@@ -189,7 +195,8 @@ def _decode(data: bytes, number: int, url: str) -> Snapshot:
             raise DamageError(f"{url}: expected snapshot {number}, got {content['number']}; restore it from a copy")
         entries = tuple(Entry(**entry) for entry in content.pop("segments"))
         without = tuple(Removed(**one) for one in content.pop("without", ()))
-        return Snapshot(segments=entries, without=without, **content)
+        collected = tuple(map(str, content.pop("collected", ())))
+        return Snapshot(segments=entries, without=without, collected=collected, **content)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         if isinstance(error, UsageError):
             raise
