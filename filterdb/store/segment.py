@@ -38,7 +38,8 @@ CRC_BYTES = 4
 _OLD_MANIFEST = "manifest.json"
 """The manifest's name inside the Zarr group in format 2. Zarr warns about objects that it does not know."""
 
-RESTORE = "restore it from a copy, or ingest its models into a new database"
+RESTORE = "restore it from a copy, or go back with `filterdb restore`"
+"""Remedy for damage to a segment."""
 
 _CONFIG: Any = {"write_empty_chunks": True, "read_missing_chunks": False}
 """Zarr drops chunks that equal the fill value and reads missing ones as fill value: neither must happen here."""
@@ -223,7 +224,7 @@ def _manifest(segment: Segment, digests: Mapping[str, str]) -> dict[str, str]:
         url = segment.files.url(old if name not in contents and old in contents else name)
         data = contents.get(name, contents.get(old))
         if data is None:
-            raise DamageError(f"{url}: expected to be there, is missing; restore it from a copy")
+            raise DamageError(f"{url}: expected to be there, is missing; {RESTORE}")
         if digest(data) != digests["manifest"]:
             raise DamageError(_differs(url, digests["manifest"], data))
         manifest: dict[str, str] = json.loads(data)
@@ -307,9 +308,7 @@ def _read_tables(segment: Segment, digests: Mapping[str, str]) -> dict[str, np.n
     found = segment.files.read_many([f"{segment.name}/{name}" for name in names])
     objects = {name: found[f"{segment.name}/{name}"] for name in names if f"{segment.name}/{name}" in found}
     if "zarr.json" not in objects:
-        raise DamageError(
-            f"{segment.files.url(segment.name)}/zarr.json: expected to be there, is missing; restore it from a copy"
-        )
+        raise DamageError(f"{segment.files.url(segment.name)}/zarr.json: expected to be there, is missing; {RESTORE}")
     if digest(objects["zarr.json"]) != digests["metadata"]:
         url = segment.files.url(f"{segment.name}/zarr.json")
         raise DamageError(_differs(url, digests["metadata"], objects["zarr.json"]))
@@ -327,15 +326,13 @@ def _read_tables(segment: Segment, digests: Mapping[str, str]) -> dict[str, np.n
         # The checksums of the parts fit: whole objects were exchanged.
         raise DamageError(
             f"{segment.files.url(segment.name)}: expected tables with SHA-256 {digests['tables'][:16]}…, got "
-            f"{tables_digest(tables)[:16]}…; restore them from a copy, `filterdb verify` names the objects"
+            f"{tables_digest(tables)[:16]}…; `filterdb verify` names the objects; {RESTORE}"
         )
     return tables
 
 
 def _differs(url: str, expected: str, data: bytes) -> str:
-    return (
-        f"{url}: expected SHA-256 {expected[:16]}… as in the snapshot, got {digest(data)[:16]}…; restore it from a copy"
-    )
+    return f"{url}: expected SHA-256 {expected[:16]}… as in the snapshot, got {digest(data)[:16]}…; {RESTORE}"
 
 
 def to_dataset(

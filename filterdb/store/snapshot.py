@@ -24,7 +24,7 @@ from filterdb.errors import ConflictError, DamageError, StoreError, StoreMissing
 from filterdb.schema import WEIGHTS
 from filterdb.store.canonical import canonical, digest
 from filterdb.store.files import Files
-from filterdb.store.segment import Segment
+from filterdb.store.segment import RESTORE, Segment
 
 _NAME = re.compile(r"snapshots/(\d{8})\.(json|committed)")
 
@@ -91,6 +91,10 @@ class Snapshot:
         kept = {name: getattr(self, name) for name in (*_CONTENT, "tags", "collected")}
         return new(action, self.number + 1, **{**kept, **changes})
 
+    def restoring(self, old: Snapshot) -> Snapshot:
+        """Return the snapshot after this one, not committed yet, that holds what an older one held."""
+        return self.next("restore", **{name: getattr(old, name) for name in _CONTENT})
+
     def has_content_of(self, other: Snapshot) -> bool:
         """Whether the same models stand in both, under the same labels."""
         return (self.segments, self.without, self.labels) == (other.segments, other.without, other.labels)
@@ -142,17 +146,29 @@ def latest(files: Files) -> Snapshot | None:
 
 
 def history(files: Files) -> list[Snapshot]:
-    """Every snapshot, oldest first. Raises DamageError where one is lost or damaged."""
+    """Return every snapshot, oldest first. Raises DamageError where one is lost or damaged."""
+    readable, damaged = survey(files)
+    if damaged:
+        raise DamageError(next(iter(damaged.values())))
+    return readable
+
+
+def survey(files: Files) -> tuple[list[Snapshot], dict[int, str]]:
+    """Return the snapshots that can be read, oldest first, and what is wrong with each of the others, by number."""
     there, lost = numbers(files)
-    if lost:
-        raise DamageError(_lost(files, lost[0]))
-    return [read(files, number) for number in there]
+    readable, damaged = [], {number: _lost(files, number) for number in lost}
+    for number in there:
+        try:
+            readable.append(read(files, number))
+        except DamageError as error:
+            damaged[number] = str(error)
+    return readable, dict(sorted(damaged.items()))
 
 
 def _lost(files: Files, number: int) -> str:
     return (
         f"{files.url(name_of(number))}: expected the snapshot that was committed under this number, is missing; "
-        "restore it from a copy (--snapshot N opens those that are there)"
+        "restore it from a copy; --snapshot N opens an earlier one, `filterdb restore` goes back to it"
     )
 
 
@@ -183,16 +199,14 @@ def _decode(data: bytes, number: int, url: str) -> Snapshot:
         # The digest first: a format that nobody knows may be a flipped bit. Every format has it in the same place.
         expected = content.pop("sha256")
         if digest(canonical(content)) != expected:
-            raise DamageError(
-                f"{url}: expected content with SHA-256 {expected[:16]}…, got another; restore it from a copy"
-            )
+            raise DamageError(f"{url}: expected content with SHA-256 {expected[:16]}…, got another; {RESTORE}")
         if content["format"] not in schema.READABLE:
             raise UsageError(
                 f"{url}: expected store format {' or '.join(map(str, schema.READABLE))}, got {content['format']}; "
                 "install a newer filterdb: pip install --upgrade filterdb"
             )
         if content["number"] != number:
-            raise DamageError(f"{url}: expected snapshot {number}, got {content['number']}; restore it from a copy")
+            raise DamageError(f"{url}: expected snapshot {number}, got {content['number']}; {RESTORE}")
         entries = tuple(Entry(**entry) for entry in content.pop("segments"))
         without = tuple(Removed(**one) for one in content.pop("without", ()))
         collected = tuple(map(str, content.pop("collected", ())))
@@ -200,7 +214,7 @@ def _decode(data: bytes, number: int, url: str) -> Snapshot:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         if isinstance(error, UsageError):
             raise
-        raise DamageError(f"{url}: expected a snapshot's JSON, got damage ({error}); restore it from a copy") from error
+        raise DamageError(f"{url}: expected a snapshot's JSON, got damage ({error}); {RESTORE}") from error
 
 
 Build = Callable[[Snapshot | None], Snapshot | None]
