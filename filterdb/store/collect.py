@@ -141,4 +141,4 @@ def _listed(files: Files) -> set[str]:
 
 def _garbage(kind: str, name: str, names: Iterable[str], found: Mapping[str, Found]) -> Garbage:
     own = tuple(names)
-    return Garbage(kind, name, own, sum(found[object_name].size for object_name in own))
+    return Garbage(kind, name, own, sum(found[object_name].size or 0 for object_name in own))

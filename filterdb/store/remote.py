@@ -48,8 +48,8 @@ RETRY_SECONDS = 60.0
 PAUSE = 0.3
 """Seconds before the second try, at most; twice that before the third."""
 
-LOST = (OSError, BotoCoreError, ClientError, HttpError, TimeoutError)
-"""What the clients raise when a store refuses, breaks off or cannot be reached."""
+LOST = (OSError, BotoCoreError, ClientError, HttpError, TimeoutError, NotImplementedError)
+"""What the clients raise when a store refuses, breaks off or cannot be reached, or can only be read."""
 
 _FINAL = (
     FileNotFoundError,
@@ -59,6 +59,7 @@ _FINAL = (
     NotADirectoryError,
     NoCredentialsError,
     CredentialRetrievalError,
+    NotImplementedError,
 )
 """Answers that another try would not change."""
 

@@ -78,17 +78,18 @@ def check_created(segment: Segment, created: Created) -> list[Problem]:
     return problems + check_presence(segment, listing)
 
 
-def check_presence(segment: Segment, listing: Mapping[str, int] | None = None) -> list[Problem]:
-    """Check presence and size of a segment's chunks, by one listing."""
+def check_presence(segment: Segment, listing: Mapping[str, int | None] | None = None) -> list[Problem]:
+    """Check presence and size of a segment's chunks, by one listing; a size that the store does not tell passes."""
     size = segment.chunk_bytes
     if listing is None:
         listing = segment.files.list(f"{segment.name}/{schema.FILTERS.name}/c")
     problems = []
     for chunk in range(segment.chunks):
-        got = listing.get(segment.chunk_name(chunk))
-        if got is None:
+        name = segment.chunk_name(chunk)
+        got = listing.get(name)
+        if name not in listing:
             problems.append(Problem(segment.id, schema.FILTERS.name, chunk, "missing"))
-        elif got != size:
+        elif got is not None and got != size:
             problems.append(Problem(segment.id, schema.FILTERS.name, chunk, f"expected {size} bytes, got {got}"))
     return problems
 
