@@ -232,6 +232,10 @@ def commit(files: Files, base: Snapshot | None, build: Build) -> Snapshot:
         if wanted is None:
             assert base is not None
             return base
+        names = files.list("snapshots")
+        if mark_of(wanted.number) in names and name_of(wanted.number) not in names:
+            # Later snapshots may have been built on the one that is lost: this one would not be in them.
+            raise DamageError(_lost(files, wanted.number))
         if files.create(name_of(wanted.number), wanted.to_json()):
             mark(files, wanted.number)
             known = set() if base is None else {entry.id for entry in base.segments}

@@ -163,6 +163,18 @@ def test_the_newest_snapshot_damaged(damage: Callable[[Path], None], db: Path, r
     assert [problem.variable for problem in fdb.verify(fdb.open(db)).problems] == ["snapshots/00000003.json"]
 
 
+def test_no_commit_takes_the_place_of_a_lost_snapshot(db: Path) -> None:
+    """A writer that began before the lost snapshot, and was suspended until after the restore: it must not win."""
+    files = fdb.open(db).files
+    before = snapshots.read(files, 2)
+    (db / "snapshots/00000003.json").unlink()
+    fdb.restore(db, 1)
+    with pytest.raises(DamageError, match=r"00000003\.json: expected the snapshot that was committed"):
+        snapshots.commit(files, before, lambda head: head.next("tag", tags={"x": 0}))  # type: ignore[union-attr]
+    assert fdb.open(db).snapshot == 4
+    assert not (db / "snapshots/00000003.json").exists()
+
+
 def test_restore(db: Path, run: Run) -> None:
     """Damaged tables in the newest snapshot: back to one without them, tags and history kept, and on from there."""
     half(newest_segment(db) / "row_size/c/0")
