@@ -94,7 +94,9 @@ def tag(db: Database, name: str, as_json: bool) -> None:
 def restore(db: str, snapshot: str, as_json: bool) -> None:
     """A new snapshot that holds what an earlier one held; those between stay in the history."""
     before = open_readable(db)
-    answer_with(answers.changed(before, fdb.restore(db, snapshot)), as_json, tables.changed)
+    after = fdb.restore(db, snapshot)
+    _warn(after.damaged_tables().values())
+    answer_with(answers.changed(before, after), as_json, tables.changed)
 
 
 @commands.command()

@@ -84,7 +84,9 @@ def info(answer: Answer) -> None:
         ],
     )
     if answer["damaged"]:
-        _say(f"not stored: unknown, the tables of {len(answer['damaged'])} segments are damaged")
+        _say(
+            f"not stored: unknown, tables are damaged in {len(answer['damaged'])} of {len(answer['segments'])} segments"
+        )
     else:
         why = ", ".join(f"{count} {code}" for code, count in answer["skipped_by_code"].items())
         skipped = f"{answer['skipped_layers']} convolutions ({why or 'none'})"
