@@ -42,7 +42,7 @@ if TYPE_CHECKING:  # what _PLACES says, for whoever reads types
     from filterdb.store.collect import gc
     from filterdb.store.database import Database
     from filterdb.store.database import open_database as open
-    from filterdb.store.history import remove, tag
+    from filterdb.store.history import remove, restore, tag
 
 _PLACES = {
     "Database": "store.database",
@@ -68,6 +68,7 @@ _PLACES = {
     "relabel": "ingest.relabel",
     "remove": "store.history",
     "report": "report.page",
+    "restore": "store.history",
     "series": "analysis.series",
     "statistics": "analysis.surveys",
     "tag": "store.history",
@@ -101,6 +102,7 @@ __all__ = [
     "relabel",
     "remove",
     "report",
+    "restore",
     "series",
     "statistics",
     "tag",

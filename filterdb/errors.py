@@ -5,11 +5,25 @@ A message is one line: what is wrong and where, what was expected, what was got,
 
 from __future__ import annotations
 
+import pickle
+from typing import Any
+
+from filterdb.redaction import redact
+
 
 class FilterDBError(Exception):
-    """Base of every error that filterdb raises on purpose."""
+    """Base of every error that filterdb raises on purpose.
+
+    Pickling keeps the cause and the notes as well, which Python's own exceptions lose.
+    """
 
     exit_code = 65
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        cause = self.__cause__
+        if cause is self or (cause is not None and not _is_picklable(cause)):
+            cause = None if cause is self else _stand_in(cause)
+        return _rebuild, (type(self), self.args, cause, self.__suppress_context__), self.__dict__ or None
 
 
 class UsageError(FilterDBError, ValueError):
@@ -60,3 +74,55 @@ class InterruptedRunError(FilterDBError, RuntimeError):
     """The run stopped because of a failure that a re-run resumes (exit code 75)."""
 
     exit_code = 75
+
+
+def _rebuild(
+    kind: type[BaseException], args: tuple[Any, ...], cause: BaseException | None, suppress_context: bool
+) -> BaseException:
+    error = kind(*args)
+    error.__cause__ = cause
+    error.__suppress_context__ = suppress_context
+    return error
+
+
+def portable(error: BaseException) -> BaseException:
+    """Make an exception fit to be sent to another process, and return it.
+
+    distributed pickles an exception with its causes and contexts. It follows a cycle of causes for ever, and turns the
+    exception into a plain `Exception` where any of them cannot be pickled (an aiohttp error holds an SSL context).
+    So cut cycles, and replace what cannot be pickled by a stand-in with the same text.
+    """
+    _make_portable(error, (error,))
+    return error
+
+
+def _make_portable(error: BaseException, above: tuple[BaseException, ...]) -> None:
+    suppress_context = error.__suppress_context__
+    for name in ("__cause__", "__context__"):
+        nested = getattr(error, name)
+        if nested is None:
+            continue
+        # A suppressed context is never shown, and may hold what its error was made anew for: a URL with credentials.
+        is_suppressed = name == "__context__" and suppress_context
+        if is_suppressed or any(nested is other for other in above):
+            setattr(error, name, None)
+            continue
+        _make_portable(nested, (*above, nested))
+        if not _is_picklable(nested):
+            setattr(error, name, _stand_in(nested))
+    error.__suppress_context__ = suppress_context  # setting a cause sets it too
+
+
+def _is_picklable(error: BaseException) -> bool:
+    try:
+        return type(pickle.loads(pickle.dumps(error))) is type(error)
+    except Exception:  # noqa: BLE001 - whatever a stranger's __reduce__ or __init__ raises
+        return False
+
+
+def _stand_in(error: BaseException) -> BaseException:
+    kind = type(error)
+    plain = RuntimeError(f"{kind.__module__}.{kind.__qualname__}: {redact(str(error))}")
+    plain.__cause__, plain.__context__ = error.__cause__, error.__context__
+    plain.__suppress_context__ = error.__suppress_context__
+    return plain.with_traceback(error.__traceback__)

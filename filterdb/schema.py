@@ -11,10 +11,13 @@ from typing import Any
 
 import numpy as np
 
-FORMAT = 2
-"""Version of the store's layout that is written. 2: removed models, labels, tags, manifests, marks."""
+FORMAT = 3
+"""Version of the store's layout that is written.
 
-READABLE = (1, 2)
+2: removed models, labels, tags, manifests, marks. 3: collected segments, manifests beside the Zarr groups.
+"""
+
+READABLE = (1, 2, 3)
 """Versions that are read; any other is refused."""
 
 KERNEL = (3, 3)

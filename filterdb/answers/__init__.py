@@ -70,16 +70,22 @@ def _names(table: xr.Dataset, renamed: dict[str, str], hidden: set[str]) -> dict
 def info(db: Database) -> Answer:
     """`filterdb info`."""
     segments = [{"id": e.id, "filters": e.filters, "layers": e.layers, "models": e.models} for e in db.state.segments]
-    codes, counts = np.unique(db.skipped["skipped_code"].values.astype(str), return_counts=True)
+    damaged = db.damaged_tables()
+    # Unknown, which is not the same as none.
+    skipped: Answer = dict.fromkeys(("skipped_layers", "skipped_by_code", "unread_layers"))
+    if not damaged:
+        codes, counts = np.unique(db.skipped["skipped_code"].values.astype(str), return_counts=True)
+        skipped["skipped_layers"] = int(db.skipped.sizes["skipped"])
+        skipped["unread_layers"] = int(db.unread.sizes["skipped"])
+        skipped["skipped_by_code"] = dict(zip(codes.tolist(), counts.tolist(), strict=True))
     return {
         **head(db),
         "segments": segments,
         "tags": dict(db.state.tags),
         "chunk_rows": [entry.chunk_rows for entry in db.state.segments],
         "url": db.url,
-        "skipped_layers": int(db.skipped.sizes["skipped"]),
-        "skipped_by_code": dict(zip(codes.tolist(), counts.tolist(), strict=True)),
-        "unread_layers": int(db.unread.sizes["skipped"]),
+        **skipped,
+        "damaged": [{"segment": segment, "what": what} for segment, what in damaged.items()],
         "basis": db.state.basis,
         "format": schema.FORMAT,
     }
@@ -224,7 +230,7 @@ def ingested(done: Ingested) -> Answer:
 
 
 def changed(before: Database, after: Database) -> Answer:
-    """`filterdb relabel`, `remove`, `tag`, `compact`: the newest snapshot, and whether it is a new one."""
+    """`filterdb relabel`, `remove`, `tag`, `compact`, `restore`: the newest snapshot, and whether it is a new one."""
     state = after.state
     return {
         **head(after),
@@ -258,19 +264,24 @@ def verified(db: Database, result: Verified) -> Answer:
 
 
 def history(db: Database) -> Answer:
-    """`filterdb snapshots`."""
+    """`filterdb snapshots`. A snapshot that is lost or damaged has nothing but its number, tags and `damage`."""
     from filterdb.store import snapshot as snapshots
 
-    listed = [
-        {
-            "snapshot": state.number,
+    readable, damaged = snapshots.survey(db.files)
+    fields = ("action", "created", "segments", "basis", "filters", "layers", "models")
+    listed: dict[int, Answer] = {number: {**dict.fromkeys(fields), "damage": what} for number, what in damaged.items()}
+    for state in readable:
+        listed[state.number] = {
             "action": state.action,
             "created": state.created,
             "segments": [entry.id for entry in state.segments],
             "basis": state.basis,
-            "tags": [name for name, number in db.state.tags.items() if number == state.number],
             **state.counts,
+            "damage": None,
         }
-        for state in snapshots.history(db.files)
+    tags = db.state.tags
+    rows = [
+        {"snapshot": number, **row, "tags": [name for name, place in tags.items() if place == number]}
+        for number, row in sorted(listed.items())
     ]
-    return {**head(db), "rows": listed}
+    return {**head(db), "rows": rows}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import click
@@ -12,7 +13,7 @@ from filterdb.cli.options import answer_with, commands, database, limits_option,
 from filterdb.extract.sandbox import Limits
 from filterdb.reduce.integrity import verify
 from filterdb.store.collect import GRACE
-from filterdb.store.database import Database
+from filterdb.store.database import Database, open_readable
 
 
 @commands.command()
@@ -96,6 +97,18 @@ def tag(db: Database, name: str, as_json: bool) -> None:
 
 
 @commands.command()
+@click.argument("db")
+@click.option("--snapshot", metavar="N|TAG", required=True, help="Go back to this snapshot.")
+@place
+def restore(db: str, snapshot: str, as_json: bool) -> None:
+    """A new snapshot that holds what an earlier one held; those between stay in the history."""
+    before = open_readable(db)
+    after = fdb.restore(db, snapshot)
+    _warn(after.damaged_tables().values())
+    answer_with(answers.changed(before, after), as_json, tables.changed)
+
+
+@commands.command()
 @newest
 @click.option("--chunk-rows", type=click.IntRange(1), default=schema.CHUNK_ROWS, show_default=True)
 def compact(db: Database, chunk_rows: int, as_json: bool) -> None:
@@ -124,7 +137,9 @@ def gc_command(db: Database, delete: bool, grace: float, as_json: bool) -> None:
 @database
 def info(db: Database, as_json: bool) -> None:
     """What is in DB: counts, segments, snapshot."""
-    answer_with(answers.info(db), as_json, tables.info)
+    answer = answers.info(db)
+    _warn(damage["what"] for damage in answer["damaged"])
+    answer_with(answer, as_json, tables.info)
 
 
 @commands.command()
@@ -156,7 +171,17 @@ def verify_command(context: click.Context, db: Database, deep: bool, as_json: bo
 
 
 @commands.command()
-@database
-def snapshots(db: Database, as_json: bool) -> None:
+@click.argument("db")
+@click.option("--snapshot", metavar="N|TAG", help="Open at this snapshot, not the newest.")
+@place
+def snapshots(db: str, snapshot: str | None, as_json: bool) -> None:
     """The history of DB."""
-    answer_with(answers.history(db), as_json, tables.history)
+    answer = answers.history(open_readable(db, snapshot))
+    _warn(row["damage"] for row in answer["rows"] if row["damage"])
+    answer_with(answer, as_json, tables.history)
+
+
+def _warn(damages: Iterable[str]) -> None:
+    """Say what is damaged, a line each, on stderr."""
+    for damage in damages:
+        click.echo(f"filterdb: warning: {tables.printable(damage)}", err=True)

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
+from functools import partial
 from typing import Any
 
 import dask
@@ -19,7 +20,7 @@ from filterdb.cluster.memory import PROCESS_BYTES, Memory, check_memory
 from filterdb.cluster.progress import FutureProgress, thread_progress
 from filterdb.cluster.session import current_client, current_session
 from filterdb.cluster.versions import check_workers
-from filterdb.errors import FilterDBError, InterruptedRunError
+from filterdb.errors import FilterDBError, InterruptedRunError, portable
 
 LOOK_SECONDS = 5.0
 """How often a run is looked after."""
@@ -36,7 +37,16 @@ def task(key: str, work: Callable[..., Any], *inputs: Any) -> Any:
     What a partial holds Dask does not look into; of arguments it would search and rebuild every dataclass, for a
     millisecond each time.
     """
-    return dask.delayed(work, name=f"{key}-work", traverse=False)(*inputs, dask_key_name=key)
+    return dask.delayed(partial(_run_task, work), name=f"{key}-work", traverse=False)(*inputs, dask_key_name=key)
+
+
+def _run_task(work: Callable[..., Any], *inputs: Any) -> Any:
+    """Run a task's work; what it raises can be sent to another process."""
+    try:
+        return work(*inputs)
+    except Exception as error:
+        portable(error)
+        raise
 
 
 def run(tasks: Sequence[Any], label: str, memory: Memory | None = None) -> list[Any]:

@@ -104,7 +104,7 @@ def _join(db: Database, ids: list[str], chunk_rows: int) -> Snapshot:
         parts = [ledger[variable.name][keep] for ledger, keep in zip(ledgers, kept, strict=True)]
         tables[variable.name] = variable.array(np.concatenate(parts))
     made_from = {"compacted": ids, "without": sorted(gone), "labels": db.state.labels}
-    segment = new_segment(db.files, tables, made_from, chunk_rows)
+    segment = new_segment(db.files, tables, made_from, chunk_rows, db.state)
     starts = plan.offsets(tables["row_size"])
     stored = np.concatenate([[0], np.cumsum([entry.filters for entry in db.state.segments])])
 

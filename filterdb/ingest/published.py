@@ -167,7 +167,7 @@ def import_hdf5(
             raise InputError(f"{source.path}: expected at least one model, got none")
         return Ingested(old, None, [], present)
     arrays, kept = _tables(source, new, layers, scans, hashes, known)
-    segment = new_segment(files, arrays, {"published": 1}, chunk_rows)
+    segment = new_segment(files, arrays, {"published": 1}, chunk_rows, base)
     return replace(commit_models(segment, arrays, _filler(source, arrays, kept), base), present=present)
 
 

@@ -111,7 +111,8 @@ def ingest(
             raise InputError(next(iter(rejected.values())))
         snapshots.mark(files, old.snapshot)
         return Ingested(old, None, [], present, rejected)
-    segment, tables = build_segment(files, new, unlisted, known, chunk_rows)
+    tables, made_from = build_tables(new, unlisted, known)
+    segment = new_segment(files, tables, made_from, chunk_rows, base)
     committed = commit_models(segment, tables, from_models(tables, new, limits), base)
     return replace(committed, present=present, rejected=rejected)
 
@@ -193,10 +194,10 @@ def _is_present(result: Scan, known: dict[str, dict[str, Any]]) -> bool:
     return True
 
 
-def build_segment(
-    files: Files, new: list[Scan], rejected: dict[str, str], known: dict[str, dict[str, Any]], chunk_rows: int
-) -> tuple[Segment, dict[str, np.ndarray]]:
-    """The segment of the new models and its tables. Its id is the hash of all that it is made from."""
+def build_tables(
+    new: list[Scan], rejected: dict[str, str], known: dict[str, dict[str, Any]]
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Return the tables of the new models, and what else their segment's id is made from."""
     rows = [row | {"model_index": index} for index, result in enumerate(new) for row in result.rows]
     made_from: dict[str, Any] = {
         "extraction": EXTRACTION,
@@ -223,7 +224,7 @@ def build_segment(
         **stack(models, schema.MODEL_VARIABLES),
         **stack(skipped, schema.SKIPPED_VARIABLES),
     }
-    return new_segment(files, tables, made_from, chunk_rows), tables
+    return tables, made_from
 
 
 def from_models(tables: dict[str, np.ndarray], new: list[Scan], limits: Limits) -> Filler:

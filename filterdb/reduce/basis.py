@@ -140,8 +140,7 @@ def with_basis(db: Database) -> Database:
         return _in_memory(db, basis)
     try:
         stored = snapshots.write_basis(db.files, basis)
-        head = snapshots.latest(db.files)
-        if head is not None and head.number == db.snapshot:
+        if max(snapshots.numbers(db.files)[0]) == db.snapshot:
             committed = snapshots.commit(db.files, db.state, lambda found: _with_basis(found, db, stored))
             if committed.basis is not None and committed.has_content_of(db.state):
                 return db.at(committed)
@@ -208,10 +207,13 @@ def moved(db: Database, basis: StoredBasis) -> dict[str, Any]:
 
 
 def _already_fitted(db: Database) -> Snapshot | None:
-    """The snapshot after this one, where all it did was to add a basis fitted on this one."""
+    """Return the snapshot after this one, where all it did was to add a basis fitted on this one.
+
+    None also where it is lost or damaged: a basis fitted on the same filters is the same.
+    """
     try:
         following = snapshots.read(db.files, db.snapshot + 1)
-    except (UsageError, StoreMissingError):
+    except (UsageError, StoreMissingError, DamageError):
         return None
     same = following.has_content_of(db.state) and following.action == "reduce"
     return following if same else None

@@ -16,7 +16,7 @@ import xarray as xr
 from dask.base import tokenize
 
 from filterdb import schema
-from filterdb.errors import InputError, StoreMissingError, UsageError
+from filterdb.errors import DamageError, InputError, StoreMissingError, UsageError, portable
 from filterdb.extract.ledger import is_unread
 from filterdb.plan import offsets
 from filterdb.store import html, summary
@@ -44,6 +44,18 @@ def open_database(url: str | os.PathLike[str], snapshot: int | str | None = None
             f"{files.root}: expected a filterdb database, found no snapshot; `filterdb ingest` makes one"
         )
     return Database(files, found)
+
+
+def open_readable(url: str | os.PathLike[str], snapshot: int | str | None = None) -> Database:
+    """Open as `open_database`, but where the newest snapshot is lost or damaged, the newest that can be read."""
+    try:
+        return open_database(url, snapshot)
+    except DamageError:
+        files = Files.at(url)
+        readable, _ = snapshots.survey(files)
+        if snapshot is not None or not readable:
+            raise
+        return Database(files, readable[-1])
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,6 +116,19 @@ class Database:
         if self.parent is not None:
             return self.parent.tables
         return [read_tables(entry.segment(self.files), entry.digests) for entry in self.state.segments]
+
+    def damaged_tables(self) -> dict[str, str]:
+        """Return what is wrong with the tables of each segment that is damaged, by the segment's id."""
+        damaged = {}
+        try:
+            _ = self.tables
+        except DamageError:
+            for entry in self.state.segments:
+                try:
+                    read_tables(entry.segment(self.files), entry.digests)
+                except DamageError as error:
+                    damaged[entry.id] = str(error)
+        return damaged
 
     def at(self, state: Snapshot) -> Database:
         """The same layers at another snapshot with the same segments."""
@@ -312,7 +337,9 @@ class Database:
 
     @property
     def counts(self) -> Mapping[str, int]:
-        """Numbers of filters, layers and models in the view."""
+        """Numbers of filters, layers and models in the view; those of a whole snapshot without reading a table."""
+        if self.chosen is None:
+            return self.state.counts
         return {
             "filters": int(self.layers["row_size"].sum()),
             "layers": int(self.layers.sizes["layer"]),
@@ -349,7 +376,11 @@ _RESERVED = {v.name for v in (schema.FILTERS, *schema.TABLES)} | {
 def _read_block(segment: Segment, block_id: tuple[int, int] | None = None) -> np.ndarray:
     """One chunk, opened where it is read: the graph carries neither open files nor what opens them."""
     assert block_id is not None
-    return segment.read_chunk(block_id[0])
+    try:
+        return segment.read_chunk(block_id[0])
+    except Exception as error:
+        portable(error)
+        raise
 
 
 def _row_ranges(db: Database) -> list[tuple[int, int]]:

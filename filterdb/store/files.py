@@ -116,8 +116,8 @@ class Files:
         with store_errors("reading", url), Path(url).open("rb", buffering=0) as file:
             yield _Local(file, os.fstat(file.fileno()).st_size)
 
-    def list(self, prefix: str) -> dict[str, int]:
-        """Objects below a prefix, name → size in bytes, sorted by name; {} where there are none."""
+    def list(self, prefix: str) -> dict[str, int | None]:
+        """Return the objects below a prefix, name → size in bytes (None unknown), by name; {} where there are none."""
         return {name: found.size for name, found in self.entries(prefix).items()}
 
     def entries(self, prefix: str) -> dict[str, Found]:
@@ -135,7 +135,10 @@ class Files:
         root = remote.filesystem(url)._strip_protocol(self.root)
         listing = retried(lambda: remote.call(url, "find", url, detail=True, **refresh))
         for key, info in listing.items():
-            yield key.removeprefix(root).lstrip("/"), Found(int(info["size"]), _modified(info))
+            yield (
+                key.removeprefix(root).lstrip("/"),
+                Found(None if info["size"] is None else int(info["size"]), _modified(info)),
+            )
 
     def create(self, name: str, data: bytes) -> bool:
         """Put an object where there is none. True: these bytes stand there now; False: other bytes did before.

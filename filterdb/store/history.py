@@ -1,16 +1,20 @@
-"""New snapshots that rewrite no filter: models removed, rows replaced, names for snapshots."""
+"""New snapshots that rewrite no filter: models removed, rows replaced, names for snapshots, earlier ones restored."""
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Iterable
 from dataclasses import replace
 
-import numpy as np
-
-from filterdb.errors import ConflictError, InputError, UsageError
+from filterdb.errors import ConflictError, DamageError, InputError, UsageError
 from filterdb.store import snapshot as snapshots
-from filterdb.store.database import Database
+from filterdb.store.database import Database, open_database
+from filterdb.store.files import Files
+from filterdb.store.segment import read_tables
 from filterdb.store.snapshot import Removed, Rows, Snapshot
+
+log = logging.getLogger(__name__)
 
 
 def remove(db: Database, models: Iterable[str]) -> Database:
@@ -45,22 +49,33 @@ def remove(db: Database, models: Iterable[str]) -> Database:
 
 
 def _stored(db: Database, wanted: list[str]) -> list[Removed]:
-    """Where the models lie, and how large they are."""
-    table, layers = db.models, db.layers
-    ids = list(map(str, table["model"].values))
-    unknown = [model for model in wanted if model not in ids]
+    """Return where the models lie, and how large they are.
+
+    Segments whose tables are damaged are passed over, as long as the models are found in others. Raises DamageError
+    where they are not, UsageError where there are no such models.
+    """
+    gone = {(removed.segment, removed.model) for removed in db.state.without}
+    stored, damage = {}, None
+    for entry in db.state.segments:
+        try:
+            tables = read_tables(entry.segment(db.files), entry.digests)
+        except DamageError as error:
+            damage = damage or error
+            continue
+        for row, model in enumerate(map(str, tables["model"])):
+            if model in wanted and (entry.id, model) not in gone:
+                sizes = tables["row_size"][tables["model_index"] == row]
+                stored[model] = Removed(entry.id, model, int(sizes.sum()), len(sizes))
+    unknown = [model for model in wanted if model not in stored]
+    if unknown and damage is not None:
+        raise damage
     if unknown:
         raise UsageError(
             f"{db.url}: expected models of snapshot {db.snapshot}, got {unknown[0]!r}; `filterdb models` lists them"
         )
-    found = []
-    for model in wanted:
-        row = ids.index(model)
-        segment = db.state.segments[int(table["segment"].values[row])].id
-        own = layers["model_index"].values == row
-        filters = int(np.sum(layers["row_size"].values[own]))
-        found.append(Removed(segment, model, filters, int(own.sum())))
-    return found
+    if damage is not None:
+        log.warning("%s", damage)
+    return [stored[model] for model in wanted]
 
 
 def relabel(db: Database, rows: Rows) -> Database:
@@ -117,6 +132,47 @@ def tag(db: Database, name: str) -> Database:
         return head.next("tag", tags={**head.tags, name: db.snapshot})
 
     return _committed(db, build)
+
+
+def restore(db: Database | str | os.PathLike[str], snapshot: int | str) -> Database:
+    """Commit a snapshot that holds what an earlier one held: its models, labels and basis.
+
+    Nothing is lost by it: the snapshots between stay, and so do all tags. Where the newest snapshots are lost or
+    damaged, the new one goes on top of them; of those only their tags and their place in the history are gone. Where
+    the newest snapshot holds the same already, nothing is committed.
+
+    Parameters
+    ----------
+    db
+        The database, or its path or URL.
+    snapshot
+        Number or tag of the snapshot to go back to.
+
+    Returns
+    -------
+    Database
+        At the new snapshot, or at the newest where nothing changes.
+
+    Raises
+    ------
+    UsageError
+        Where there is no such snapshot.
+    DamageError
+        Where that snapshot itself is lost or damaged.
+    """
+    files = db.files if isinstance(db, Database) else Files.at(db)
+    old = open_database(files.root, snapshot).state
+    readable, damaged = snapshots.survey(files)
+    newest = readable[-1]
+    end = max([newest.number, *damaged])
+
+    def build(head: Snapshot | None) -> Snapshot | None:
+        assert head is not None
+        if head.number == newest.number < end:  # what is damaged keeps its place, a copy may still be put there
+            return replace(head.restoring(old), number=end + 1)
+        return None if head.has_content_of(old) and head.basis == old.basis else head.restoring(old)
+
+    return Database(files, snapshots.commit(files, newest, build))
 
 
 def _committed(db: Database, build: snapshots.Build) -> Database:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -9,11 +10,19 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from filterdb.errors import StoreError
+
+_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
+"""What `link` fails with on a file system that has no hard links, or no more of them."""
+
 
 class Found(NamedTuple):
-    """An object in a listing: its size in bytes, when it was last written (POSIX seconds; NaN unknown)."""
+    """An object in a listing: its size in bytes (None unknown), when it was last written (POSIX seconds; NaN unknown).
 
-    size: int
+    A plain web server tells neither.
+    """
+
+    size: int | None
     modified: float
 
 
@@ -43,11 +52,21 @@ def replace(objects: Mapping[Path, bytes | bytearray]) -> None:
 
 
 def create(path: Path, data: bytes) -> None:
-    """Write beside, then link: the final name appears whole or not at all, and never over another."""
+    """Write beside, then link: the final name appears whole or not at all, and never over another.
+
+    Raises FileExistsError where there is an object, StoreError where the file system has no hard links.
+    """
     touched: set[Path] = set()
     temporary = _temporary(path, data, touched)
     try:
         os.link(temporary, path)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        raise StoreError(
+            f"writing {path}: the file system refuses hard links ({error.strerror}), which keep two writers apart; "
+            "keep the database on a local disk (ext4, XFS, APFS, NTFS) or in an object store"
+        ) from error
     finally:
         temporary.unlink()
     for folder in touched:

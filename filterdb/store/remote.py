@@ -49,8 +49,8 @@ RETRY_SECONDS = 60.0
 PAUSE = 0.3
 """Seconds before the second try, at most; twice that before the third."""
 
-LOST = (OSError, BotoCoreError, ClientError, HttpError, TimeoutError)
-"""What the clients raise when a store refuses, breaks off or cannot be reached."""
+LOST = (OSError, BotoCoreError, ClientError, HttpError, TimeoutError, NotImplementedError)
+"""What the clients raise when a store refuses, breaks off or cannot be reached, or can only be read."""
 
 _FINAL = (
     FileNotFoundError,
@@ -60,6 +60,7 @@ _FINAL = (
     NotADirectoryError,
     NoCredentialsError,
     CredentialRetrievalError,
+    NotImplementedError,
 )
 """Answers that another try would not change."""
 
@@ -136,7 +137,10 @@ def pause(number: int) -> None:
 
 @contextmanager
 def store_errors(action: str, url: str) -> Iterator[None]:
-    """Turn what store clients raise inside the block into one StoreError line; StoreMissingError where it is absent."""
+    """Turn what store clients raise inside the block into one StoreError line; StoreMissingError where it is absent.
+
+    A StoreError passes as it is: one raised from itself would be its own cause.
+    """
     shown = redact_url(url)
     try:
         yield
@@ -154,8 +158,6 @@ def store_errors(action: str, url: str) -> Iterator[None]:
 
 def store_error(action: str, url: str, error: BaseException) -> StoreError:
     """One line that names the object and what the store said, with the remedy that fits."""
-    if isinstance(error, StoreError):
-        return error
     said = " ".join(redact(str(error), url).split())[:200] or type(error).__name__
     url = redact_url(url)
     if isinstance(error, FlexibleChecksumError):

@@ -35,10 +35,11 @@ CODECS: Any = [TransposeCodec(order=(1, 0)), BytesCodec(endian="little"), Crc32c
 
 CRC_BYTES = 4
 
-MANIFEST = "manifest.json"
-"""The object that lists the SHA-256 of every other object of a segment but its chunks."""
+_OLD_MANIFEST = "manifest.json"
+"""The manifest's name inside the Zarr group in format 2. Zarr warns about objects that it does not know."""
 
-RESTORE = "restore it from a copy, or ingest its models into a new database"
+RESTORE = "restore it from a copy, or go back with `filterdb restore`"
+"""Remedy for damage to a segment."""
 
 _CONFIG: Any = {"write_empty_chunks": True, "read_missing_chunks": False}
 """Zarr drops chunks that equal the fill value and reads missing ones as fill value: neither must happen here."""
@@ -159,8 +160,21 @@ def segment_name(segment_id: str) -> str:
     return f"segments/{segment_id}.zarr"
 
 
-def create(segment: Segment, tables: Tables) -> dict[str, str]:
-    """Write a segment's metadata and tables; chunks follow by `write_chunk`. Gives the digests for the snapshot.
+def manifest_name(segment_id: str) -> str:
+    """Return the place of a segment's manifest: the SHA-256 of every object of the segment but its chunks."""
+    return f"manifests/{segment_id}.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Created:
+    """A segment's metadata and tables in the store: digests for the snapshot, size of each object by its full name."""
+
+    digests: dict[str, str]
+    sizes: dict[str, int]
+
+
+def create(segment: Segment, tables: Tables) -> Created:
+    """Write a segment's metadata and tables; chunks follow by `write_chunk`.
 
     Made in memory, then put object by object, the manifest last: with it, everything is there. The id covers the
     tables: whoever writes the same segment again, or at the same time, puts the same bytes; what is there and whole
@@ -169,19 +183,18 @@ def create(segment: Segment, tables: Tables) -> dict[str, str]:
     objects = _objects(segment, tables)
     manifest = canonical({name: digest(data) for name, data in objects.items()})
     digests = {"metadata": digest(objects["zarr.json"]), "tables": tables_digest(tables), "manifest": digest(manifest)}
-    placed = {f"{segment.name}/{name}": data for name, data in (*objects.items(), (MANIFEST, manifest))}
+    placed = {f"{segment.name}/{name}": data for name, data in objects.items()}
     listing = segment.files.list(segment.name)
     there = segment.files.read_many([name for name in placed if name in listing])
-    missing = {name: data for name, data in placed.items() if there.get(name) != data}
-    last = missing.pop(f"{segment.name}/{MANIFEST}", None)
-    segment.files.put(missing)
-    if last is not None:
-        segment.files.put({f"{segment.name}/{MANIFEST}": last})
-    return digests
+    segment.files.put({name: data for name, data in placed.items() if there.get(name) != data})
+    last = manifest_name(segment.id)
+    if segment.files.read_many([last]).get(last) != manifest:
+        segment.files.put({last: manifest})
+    return Created(digests, {name: len(data) for name, data in placed.items()})
 
 
 def check_objects(segment: Segment, digests: Mapping[str, str]) -> dict[str, str]:
-    """What is wrong with each object of a segment but its chunks, by name; {} where nothing is.
+    """Return what is wrong with each object of a segment but its chunks, by name below the segment or the root.
 
     A segment of format 1 has no manifest: {}, its tables have digests of their own.
     """
@@ -190,7 +203,7 @@ def check_objects(segment: Segment, digests: Mapping[str, str]) -> dict[str, str
     try:
         manifest = _manifest(segment, digests)
     except DamageError as error:
-        return {MANIFEST: str(error)}
+        return {manifest_name(segment.id): str(error)}
     found = segment.files.read_many([f"{segment.name}/{name}" for name in manifest])
     problems = {}
     for name, expected in manifest.items():
@@ -203,13 +216,21 @@ def check_objects(segment: Segment, digests: Mapping[str, str]) -> dict[str, str
 
 
 def _manifest(segment: Segment, digests: Mapping[str, str]) -> dict[str, str]:
-    """SHA-256 of every object of the segment but its chunks, by name."""
-    with segment.damage(MANIFEST):
-        data = segment.files.read(f"{segment.name}/{MANIFEST}")
+    """Return the SHA-256 of every object of the segment but its chunks, by name. Raises DamageError."""
+    name, old = manifest_name(segment.id), f"{segment.name}/{_OLD_MANIFEST}"
+
+    def read() -> dict[str, str]:
+        contents = segment.files.read_many([name, old])
+        url = segment.files.url(old if name not in contents and old in contents else name)
+        data = contents.get(name, contents.get(old))
+        if data is None:
+            raise DamageError(f"{url}: expected to be there, is missing; {RESTORE}")
         if digest(data) != digests["manifest"]:
-            raise DamageError(_differs(segment, MANIFEST, digests["manifest"], data))
+            raise DamageError(_differs(url, digests["manifest"], data))
         manifest: dict[str, str] = json.loads(data)
         return manifest
+
+    return segment.files.untrusting(read)
 
 
 def _objects(segment: Segment, tables: Tables) -> dict[str, bytes]:
@@ -287,11 +308,10 @@ def _read_tables(segment: Segment, digests: Mapping[str, str]) -> dict[str, np.n
     found = segment.files.read_many([f"{segment.name}/{name}" for name in names])
     objects = {name: found[f"{segment.name}/{name}"] for name in names if f"{segment.name}/{name}" in found}
     if "zarr.json" not in objects:
-        raise DamageError(
-            f"{segment.files.url(segment.name)}/zarr.json: expected to be there, is missing; restore it from a copy"
-        )
+        raise DamageError(f"{segment.files.url(segment.name)}/zarr.json: expected to be there, is missing; {RESTORE}")
     if digest(objects["zarr.json"]) != digests["metadata"]:
-        raise DamageError(_differs(segment, "zarr.json", digests["metadata"], objects["zarr.json"]))
+        url = segment.files.url(f"{segment.name}/zarr.json")
+        raise DamageError(_differs(url, digests["metadata"], objects["zarr.json"]))
     tables = {}
     with segment.damage("tables"):
         prototype = default_buffer_prototype()
@@ -306,16 +326,13 @@ def _read_tables(segment: Segment, digests: Mapping[str, str]) -> dict[str, np.n
         # The checksums of the parts fit: whole objects were exchanged.
         raise DamageError(
             f"{segment.files.url(segment.name)}: expected tables with SHA-256 {digests['tables'][:16]}…, got "
-            f"{tables_digest(tables)[:16]}…; restore them from a copy, `filterdb verify` names the objects"
+            f"{tables_digest(tables)[:16]}…; `filterdb verify` names the objects; {RESTORE}"
         )
     return tables
 
 
-def _differs(segment: Segment, name: str, expected: str, data: bytes) -> str:
-    return (
-        f"{segment.files.url(segment.name)}/{name}: expected SHA-256 {expected[:16]}… as in the snapshot, got "
-        f"{digest(data)[:16]}…; restore it from a copy"
-    )
+def _differs(url: str, expected: str, data: bytes) -> str:
+    return f"{url}: expected SHA-256 {expected[:16]}… as in the snapshot, got {digest(data)[:16]}…; {RESTORE}"
 
 
 def to_dataset(

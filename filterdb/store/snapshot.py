@@ -24,7 +24,7 @@ from filterdb.errors import ConflictError, DamageError, StoreError, StoreMissing
 from filterdb.schema import WEIGHTS
 from filterdb.store.canonical import canonical, digest
 from filterdb.store.files import Files
-from filterdb.store.segment import Segment
+from filterdb.store.segment import RESTORE, Segment
 
 _NAME = re.compile(r"snapshots/(\d{8})\.(json|committed)")
 
@@ -61,12 +61,17 @@ class Removed:
     layers: int
 
 
+_CONTENT = ("segments", "basis", "without", "labels")
+"""Fields that say what a database holds; the others belong to its history."""
+
+
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """A database at one moment: its segments in order, and its basis (None until the first reduce fits one).
 
     `without`: models of the segments that were removed. `labels`: id of the catalog rows that stand for those of the
-    segments. `tags`: names of snapshots, this one or earlier.
+    segments. `tags`: names of snapshots, this one or earlier. `collected`: ids of segments that `gc` has removed or is
+    removing; no snapshot may list them any more (see `collect`).
     """
 
     number: int
@@ -78,12 +83,17 @@ class Snapshot:
     without: tuple[Removed, ...] = ()
     labels: str | None = None
     tags: Mapping[str, int] = field(default_factory=dict)
+    collected: tuple[str, ...] = ()
     format: int = schema.FORMAT
 
     def next(self, action: str, **changes: Any) -> Snapshot:
         """The snapshot after this one, not committed yet."""
-        kept = {name: getattr(self, name) for name in ("segments", "basis", "without", "labels", "tags")}
+        kept = {name: getattr(self, name) for name in (*_CONTENT, "tags", "collected")}
         return new(action, self.number + 1, **{**kept, **changes})
+
+    def restoring(self, old: Snapshot) -> Snapshot:
+        """Return the snapshot after this one, not committed yet, that holds what an older one held."""
+        return self.next("restore", **{name: getattr(old, name) for name in _CONTENT})
 
     def has_content_of(self, other: Snapshot) -> bool:
         """Whether the same models stand in both, under the same labels."""
@@ -136,17 +146,29 @@ def latest(files: Files) -> Snapshot | None:
 
 
 def history(files: Files) -> list[Snapshot]:
-    """Every snapshot, oldest first. Raises DamageError where one is lost or damaged."""
+    """Return every snapshot, oldest first. Raises DamageError where one is lost or damaged."""
+    readable, damaged = survey(files)
+    if damaged:
+        raise DamageError(next(iter(damaged.values())))
+    return readable
+
+
+def survey(files: Files) -> tuple[list[Snapshot], dict[int, str]]:
+    """Return the snapshots that can be read, oldest first, and what is wrong with each of the others, by number."""
     there, lost = numbers(files)
-    if lost:
-        raise DamageError(_lost(files, lost[0]))
-    return [read(files, number) for number in there]
+    readable, damaged = [], {number: _lost(files, number) for number in lost}
+    for number in there:
+        try:
+            readable.append(read(files, number))
+        except DamageError as error:
+            damaged[number] = str(error)
+    return readable, dict(sorted(damaged.items()))
 
 
 def _lost(files: Files, number: int) -> str:
     return (
         f"{files.url(name_of(number))}: expected the snapshot that was committed under this number, is missing; "
-        "restore it from a copy (--snapshot N opens those that are there)"
+        "restore it from a copy; --snapshot N opens an earlier one, `filterdb restore` goes back to it"
     )
 
 
@@ -177,23 +199,22 @@ def _decode(data: bytes, number: int, url: str) -> Snapshot:
         # The digest first: a format that nobody knows may be a flipped bit. Every format has it in the same place.
         expected = content.pop("sha256")
         if digest(canonical(content)) != expected:
-            raise DamageError(
-                f"{url}: expected content with SHA-256 {expected[:16]}…, got another; restore it from a copy"
-            )
+            raise DamageError(f"{url}: expected content with SHA-256 {expected[:16]}…, got another; {RESTORE}")
         if content["format"] not in schema.READABLE:
             raise UsageError(
                 f"{url}: expected store format {' or '.join(map(str, schema.READABLE))}, got {content['format']}; "
                 "install a newer filterdb: pip install --upgrade filterdb"
             )
         if content["number"] != number:
-            raise DamageError(f"{url}: expected snapshot {number}, got {content['number']}; restore it from a copy")
+            raise DamageError(f"{url}: expected snapshot {number}, got {content['number']}; {RESTORE}")
         entries = tuple(Entry(**entry) for entry in content.pop("segments"))
         without = tuple(Removed(**one) for one in content.pop("without", ()))
-        return Snapshot(segments=entries, without=without, **content)
+        collected = tuple(map(str, content.pop("collected", ())))
+        return Snapshot(segments=entries, without=without, collected=collected, **content)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         if isinstance(error, UsageError):
             raise
-        raise DamageError(f"{url}: expected a snapshot's JSON, got damage ({error}); restore it from a copy") from error
+        raise DamageError(f"{url}: expected a snapshot's JSON, got damage ({error}); {RESTORE}") from error
 
 
 Build = Callable[[Snapshot | None], Snapshot | None]
@@ -211,6 +232,10 @@ def commit(files: Files, base: Snapshot | None, build: Build) -> Snapshot:
         if wanted is None:
             assert base is not None
             return base
+        names = files.list("snapshots")
+        if mark_of(wanted.number) in names and name_of(wanted.number) not in names:
+            # Later snapshots may have been built on the one that is lost: this one would not be in them.
+            raise DamageError(_lost(files, wanted.number))
         if files.create(name_of(wanted.number), wanted.to_json()):
             mark(files, wanted.number)
             known = set() if base is None else {entry.id for entry in base.segments}

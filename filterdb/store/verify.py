@@ -13,9 +13,10 @@ from filterdb.errors import DamageError, StoreMissingError, UsageError
 from filterdb.plan import offsets
 from filterdb.store import snapshot as snapshots
 from filterdb.store import summary
+from filterdb.store.canonical import digest
 from filterdb.store.database import Database
 from filterdb.store.files import Files
-from filterdb.store.segment import Segment, check_objects, read_tables
+from filterdb.store.segment import Created, Segment, check_objects, manifest_name, read_tables
 from filterdb.store.snapshot import Entry
 
 
@@ -62,16 +63,33 @@ def check_segment(entry: Entry, files: Files) -> tuple[list[Problem], dict[str, 
     return problems + check_presence(segment), tables
 
 
-def check_presence(segment: Segment) -> list[Problem]:
-    """Presence and size of a segment's chunks, by one listing."""
+def check_created(segment: Segment, created: Created) -> list[Problem]:
+    """Check, by one listing and one read, that all that was written of a segment is there and has its size."""
+    listing = segment.files.list(segment.name)
+    problems = []
+    for name, size in created.sizes.items():
+        if listing.get(name) != size:
+            what = f"expected {size} bytes, got {listing[name]}" if name in listing else "missing"
+            problems.append(Problem(segment.id, name.removeprefix(f"{segment.name}/"), None, what))
+    name = manifest_name(segment.id)
+    manifest = segment.files.read_many([name]).get(name)
+    if manifest is None or digest(manifest) != created.digests["manifest"]:
+        problems.append(Problem(segment.id, name, None, "missing" if manifest is None else "changed"))
+    return problems + check_presence(segment, listing)
+
+
+def check_presence(segment: Segment, listing: Mapping[str, int | None] | None = None) -> list[Problem]:
+    """Check presence and size of a segment's chunks, by one listing; a size that the store does not tell passes."""
     size = segment.chunk_bytes
-    listing = segment.files.list(f"{segment.name}/{schema.FILTERS.name}/c")
+    if listing is None:
+        listing = segment.files.list(f"{segment.name}/{schema.FILTERS.name}/c")
     problems = []
     for chunk in range(segment.chunks):
-        got = listing.get(segment.chunk_name(chunk))
-        if got is None:
+        name = segment.chunk_name(chunk)
+        got = listing.get(name)
+        if name not in listing:
             problems.append(Problem(segment.id, schema.FILTERS.name, chunk, "missing"))
-        elif got != size:
+        elif got is not None and got != size:
             problems.append(Problem(segment.id, schema.FILTERS.name, chunk, f"expected {size} bytes, got {got}"))
     return problems
 

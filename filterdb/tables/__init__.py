@@ -83,10 +83,16 @@ def info(answer: Answer) -> None:
             for s, size in zip(answer["segments"], answer["chunk_rows"], strict=True)
         ],
     )
-    why = ", ".join(f"{count} {code}" for code, count in answer["skipped_by_code"].items())
-    _say(f"not stored: {answer['skipped_layers']} convolutions ({why or 'none'}); `filterdb layers` gives each reason")
-    if answer["unread_layers"]:
-        _say(f"incomplete: {answer['unread_layers']:,} of these should have been read and could not be")
+    if answer["damaged"]:
+        _say(
+            f"not stored: unknown, tables are damaged in {len(answer['damaged'])} of {len(answer['segments'])} segments"
+        )
+    else:
+        why = ", ".join(f"{count} {code}" for code, count in answer["skipped_by_code"].items())
+        skipped = f"{answer['skipped_layers']} convolutions ({why or 'none'})"
+        _say(f"not stored: {skipped}; `filterdb layers` gives each reason")
+        if answer["unread_layers"]:
+            _say(f"incomplete: {answer['unread_layers']:,} of these should have been read and could not be")
     _say(f"basis: {answer['basis'] or 'none yet; the first reduce fits one'}")
 
 
@@ -235,7 +241,7 @@ def demo(answer: Answer) -> None:
 
 
 def changed(answer: Answer) -> None:
-    """`filterdb relabel`, `remove`, `tag`, `compact`."""
+    """`filterdb relabel`, `remove`, `tag`, `compact`, `restore`."""
     what = answer["action"] if answer["changed"] else "nothing to change"
     _say(f"{what} · now {counts(answer)}, {len(answer['segments'])} segments")
 
@@ -267,8 +273,8 @@ def history(answer: Answer) -> None:
                 str(r["snapshot"]),
                 r["tags"],
                 r["created"],
-                r["action"],
-                len(r["segments"]),
+                "damaged" if r["damage"] else r["action"],
+                None if r["damage"] else len(r["segments"]),
                 r["filters"],
                 r["layers"],
                 r["models"],

@@ -35,10 +35,31 @@ class Mutations:
         return act()
 
 
+class Interruptions(Mutations):
+    """Lets somebody else act before one of the mutations; nothing dies."""
+
+    def __init__(self, at: int, act: Callable[[], object]) -> None:
+        super().__init__()
+        self.moment, self.act = at, act
+
+    def one[T](self, what: str, act: Callable[[], T]) -> T:
+        self.log.append(what)
+        self.count += 1
+        if self.count - 1 == self.moment:
+            self.act()
+        return act()
+
+
 @contextmanager
 def mutations(at: int | None = None, *, after: bool = False) -> Iterator[Mutations]:
     """Count, or die at, what the block writes: one object at a time, in the order of the real calls."""
-    found = Mutations(at, after=after)
+    with watched(Mutations(at, after=after)) as counted:
+        yield counted
+
+
+@contextmanager
+def watched(found: Mutations) -> Iterator[Mutations]:
+    """Let every object that the block puts, creates or removes pass `found`."""
     create, put, remove = Files.create, Files.put, Files.remove
 
     def counted_create(files: Files, name: str, data: bytes) -> bool:

@@ -28,6 +28,7 @@ from filterdb.ingest.run import from_models
 from filterdb.ingest.write import write_partition
 from filterdb.reduce import passes
 from filterdb.store import collect, lease
+from filterdb.store import snapshot as snapshots
 from filterdb.store.files import Files
 from filterdb.store.segment import Segment
 from tests.models import chain, weights
@@ -437,8 +438,10 @@ def test_gc_takes_what_a_dead_ingest_left(tmp_path: Path, monkeypatch: pytest.Mo
     found = fdb.gc(tmp_path / "db", grace=-1)
     assert {one.kind for one in found} == {"segment", "leases"}
     assert set(objects(tmp_path / "db")) > set(before)  # a dry run
-    fdb.gc(tmp_path / "db", delete=True, grace=-1)
+    removed = [garbage.name for garbage in fdb.gc(tmp_path / "db", delete=True, grace=-1)]
     assert objects(tmp_path / "db") == before
+    assert not [name for name in Files.at(tmp_path / "db").list("manifests") if Path(name).stem in removed]
+    assert [state.action for state in snapshots.history(Files.at(tmp_path / "db"))] == ["ingest", "gc"]
     assert not Files.at(tmp_path / "db").list("ingests")
 
 

@@ -18,7 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_s
 import filterdb as fdb
 from filterdb import errors
 from filterdb.store import lease
-from tests.faults.crash import CrashError, mutations
+from tests.faults.crash import CrashError, Interruptions, mutations, watched
 from tests.models import chain, weights
 
 MODELS = "abcde"
@@ -138,6 +138,33 @@ class History(RuleBasedStateMachine):
         self.attempt(lambda: fdb.gc(self.url, delete=True, grace=-1), dict(self.now), crash)
         if crash is None:
             assert fdb.gc(self.url, grace=-1) == []
+
+    @precondition(lambda self: self.past)
+    @rule(names=st.sets(st.sampled_from(MODELS), min_size=1), at=st.integers(0, 110), compact=st.booleans())
+    def gc_by_another_clock(self, names: set[str], at: int, compact: bool) -> None:
+        """A collector that takes every writer for dead, at any moment of an ingest or a compaction.
+
+        Either the writer commits, and all that it lists is there, or it says to run again.
+        """
+        tasks = {name: self.now.get(name, "unknown") for name in names}
+        rows = "".join(f"{name}.onnx,{name},{task}\n" for name, task in sorted(tasks.items()))
+        (self.folder / "list.csv").write_text(f"path,name,task\n{rows}")
+        after = dict(self.now) if compact else {**self.now, **tasks}
+
+        def act() -> None:
+            if compact:
+                fdb.compact(fdb.open(self.url), chunk_rows=50)
+            else:
+                fdb.ingest(self.url, catalog=self.folder / "list.csv", chunk_rows=7)
+
+        try:
+            with watched(Interruptions(at, lambda: fdb.gc(self.url, delete=True, grace=-1))):
+                act()
+            self.now = after
+        except errors.InterruptedRunError as error:
+            note(f"gave up: {error}")
+        self.check()
+        assert fdb.verify(fdb.open(self.url), deep=True).problems == []
 
     @precondition(lambda self: self.past)
     @rule(name=st.sampled_from(["one", "two"]))
