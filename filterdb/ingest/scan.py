@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import stat
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -10,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from filterdb import metrics, schema
-from filterdb.errors import InputError, ModelError, StoreMissingError
+from filterdb.errors import InputError, ModelError, StoreError, StoreMissingError
 from filterdb.extract.catalog import ModelSource
 from filterdb.extract.constants import ODD, one_line
 from filterdb.extract.graph import MAX_NAME, shortened
@@ -59,11 +61,20 @@ def scan(source: ModelSource, known_hash: str | None, limits: Limits) -> Scan:
             if refused:
                 return _rejected(source, "", refused)
             try:
-                return _scan(source, local, known_hash, limits)
-            except ModelError as error:
-                return _rejected(source, local.digest([]), str(error).replace(str(local.path), source.shown))
+                return _scan_or_reject(source, local, known_hash, limits)
+            except StoreError as error:
+                if local.origin is not None or isinstance(error, StoreMissingError):
+                    raise
+                return _rejected(source, "", _unreadable(source.shown, error.__cause__))
     except StoreMissingError as error:
         raise InputError(f"model {source.id!r}: expected a file at {source.shown}, found none") from error
+
+
+def _scan_or_reject(source: ModelSource, local: LocalInput, known_hash: str | None, limits: Limits) -> Scan:
+    try:
+        return _scan(source, local, known_hash, limits)
+    except ModelError as error:
+        return _rejected(source, local.digest([]), str(error).replace(str(local.path), source.shown))
 
 
 def _rejected(source: ModelSource, digest: str, reason: str) -> Scan:
@@ -72,16 +83,37 @@ def _rejected(source: ModelSource, digest: str, reason: str) -> Scan:
 
 
 def _refused(path: Path, shown: str) -> str | None:
-    """Why a file is not even opened, if so."""
-    if not path.is_file():
-        return f"{shown}: not an ONNX model: expected a regular file" if path.exists() else None
-    size = path.stat().st_size
-    if size > MAX_FILE:
-        return (
-            f"{shown}: not an ONNX model: expected at most {MAX_FILE:,} bytes (a protobuf), got {size:,}; "
-            "larger models keep their weights as external data"
-        )
+    """Return why a file is not read at all; None where it may be, and where nothing has this name."""
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            return f"{shown}: not an ONNX model: expected a regular file, got {_kind(path, status)}"
+        if status.st_size > MAX_FILE:
+            return (
+                f"{shown}: not an ONNX model: expected at most {MAX_FILE:,} bytes (a protobuf), got "
+                f"{status.st_size:,}; larger models keep their weights as external data"
+            )
+        with path.open("rb") as file:
+            file.read(1)
+    except (FileNotFoundError, NotADirectoryError):
+        return f"{shown}: expected a file, got a link that leads nowhere" if path.is_symlink() else None
+    except OSError as error:
+        return _unreadable(shown, error)
     return None
+
+
+def _kind(path: Path, status: os.stat_result) -> str:
+    """Return what a place is that is no regular file. Raises OSError for a folder that cannot be listed."""
+    if stat.S_ISDIR(status.st_mode):
+        with os.scandir(path):
+            return "a folder"
+    kinds = {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
+    return kinds.get(stat.S_IFMT(status.st_mode), "a device")
+
+
+def _unreadable(shown: str, error: BaseException | None) -> str:
+    said = error.strerror if isinstance(error, OSError) and error.strerror else "the disk failed"
+    return f"{shown}: cannot be read ({said}); check its permissions and its disk, or leave it out"
 
 
 def _scan(source: ModelSource, local: LocalInput, known_hash: str | None, limits: Limits) -> Scan:

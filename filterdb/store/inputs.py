@@ -34,9 +34,10 @@ _ACTIVE = frozenset("%?#\\*[]")
 
 
 def expand(source: str, suffix: str = ".onnx") -> list[str]:
-    """The files that a source names: itself, those below a folder, or those of a glob, sorted. Local paths or URLs.
+    """Return the files that a source names: itself, those below a folder, or those of a glob, sorted. Paths or URLs.
 
-    Raises InputError where it names none.
+    Places that cannot be read (a pipe, a link that leads nowhere, a folder without rights) are among them: whoever
+    reads the files says why. Raises InputError where the source names nothing.
     """
     source = local_path(source)
     is_glob = any(c in source for c in "*?[")
@@ -52,15 +53,44 @@ def expand(source: str, suffix: str = ".onnx") -> list[str]:
                 found = [source]
             else:
                 found = [f"{scheme}://{name}" for name in files.find(source) if name.endswith(suffix)]
-    elif is_glob and not Path(source).exists():
-        found = [name for name in glob.glob(source, recursive=True) if Path(name).is_file()]  # noqa: PTH207 - keeps the text as given
-    elif Path(source).is_dir():
-        found = [str(path) for path in Path(source).rglob(f"*{suffix}") if path.is_file()]
+    elif is_glob and is_absent(source):
+        found = [name for name in glob.glob(source, recursive=True) if _is_candidate(name, suffix)]  # noqa: PTH207 - keeps the text as given
+    elif os.path.isdir(source):  # noqa: PTH112 - Path.is_dir raises PermissionError (Python 3.12)
+        found = _below(source, suffix) or ([source] if source.rstrip("/").endswith(suffix) else [])
     else:
-        found = [source] if Path(source).is_file() else []
+        found = [] if is_absent(source) else [source]
     if not found:
         raise InputError(f"{source}: expected a file, a folder with {suffix} files, or a glob that matches, found none")
     return sorted(found)
+
+
+def is_absent(path: str) -> bool:
+    """Return whether nothing has this name; what cannot be looked at, and a link that leads nowhere, is something."""
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def _is_candidate(name: str, suffix: str) -> bool:
+    """Return whether a listed name is read as a model: no folder, unless it is called like a model and holds none."""
+    is_folder = os.path.isdir(name)  # noqa: PTH112 - as above
+    return not is_folder or (name.endswith(suffix) and not _below(name, suffix))
+
+
+def _below(folder: str, suffix: str) -> list[str]:
+    """Return the candidates below a folder, and the folders there that cannot be listed."""
+    unlisted: list[str] = []
+    names = [
+        str(Path(place) / name)
+        for place, folders, files in os.walk(folder, onerror=lambda error: unlisted.append(str(error.filename)))
+        for name in (*folders, *files)
+        if name.endswith(suffix)
+    ]
+    return [name for name in names if _is_candidate(name, suffix)] + [str(Path(name)) for name in unlisted]
 
 
 def read_input(url: str) -> bytes:
