@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import signal
 import tempfile
@@ -13,12 +14,17 @@ from pathlib import Path
 from typing import Any
 
 import dask
+from dask.system import CPU_COUNT
 from distributed import LocalCluster
 from distributed.security import Security
 from distributed.utils import LoopRunner
 
 from filterdb.errors import UsageError
 from filterdb.private import private_folder
+
+_FILES = 64
+_FILES_PER_WORKER = 16
+"""Open files of the process that has a local cluster: itself, and for each worker (11 were counted)."""
 
 
 def has_certificates(security: Security) -> bool:
@@ -36,6 +42,7 @@ class ClosedCluster(LocalCluster):
 
     def __init__(self, workers: int | None, silence_logs: int) -> None:
         size = {} if workers is None else {"n_workers": workers, "threads_per_worker": 1}
+        _allow_open_files(workers or CPU_COUNT)
         self._own_loop = LoopRunner()
         with _terminal_signals_held():
             self._own_loop.start()
@@ -57,6 +64,19 @@ class ClosedCluster(LocalCluster):
         closed = super().close(timeout)
         self._own_loop.stop()
         return closed
+
+
+def _allow_open_files(workers: int) -> None:
+    """Raise the soft limit where it is low. Raises UsageError where the hard one leaves too few for the connections."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    enough = _FILES + workers * _FILES_PER_WORKER
+    if hard != resource.RLIM_INFINITY and hard < enough:
+        raise UsageError(
+            f"local cluster: expected to open {enough} files for {workers} processes, the hard limit is {hard}; "
+            "raise it (`ulimit -Hn`), or use fewer processes, or --threads"
+        )
+    if soft != resource.RLIM_INFINITY and soft < enough:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (enough, hard))
 
 
 def _scratch() -> str:
