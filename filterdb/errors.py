@@ -70,6 +70,12 @@ class DamageError(StoreError):
     """Something in the store is not what was committed (exit code 74)."""
 
 
+class OutputError(FilterDBError, OSError):
+    """The answer cannot be written: stdout is closed or full (exit code 74)."""
+
+    exit_code = 74
+
+
 class InterruptedRunError(FilterDBError, RuntimeError):
     """The run stopped because of a failure that a re-run resumes (exit code 75)."""
 

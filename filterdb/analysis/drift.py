@@ -19,6 +19,7 @@ from filterdb.numerics.moments import pool
 from filterdb.reduce.basis import Projection, has_scale, layer_histograms, layer_moments, moved, projection
 from filterdb.store import matrix as matrix_store
 from filterdb.store.database import Database
+from filterdb.store.files import Files
 from filterdb.store.summary import Arrays
 
 METRICS = {
@@ -95,12 +96,14 @@ def drift(
         together = xr.concat(same, dim="stratum", combine_attrs="override").assign_coords(stratum=list(strata))
         together.attrs = {**whole.attrs, "within": group(db, within, mode).by}
         return together
+    if out is not None:
+        if noise:
+            raise UsageError("drift: expected `noise` or `out`, got both; a matrix in blocks has no noise")
+        Files.at(out).check_writable()
     db, found = projection(db, mode, scaled=scaled)
     db = with_scale(db, scaled=scaled)
     groups = Groups(db, group(db, by, mode), found, metric)
     if out is not None:
-        if noise:
-            raise UsageError("drift: expected `noise` or `out`, got both; a matrix in blocks has no noise")
         return groups.write(out)
     if groups.number > IN_MEMORY_LIMIT:
         raise UsageError(

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 import traceback
 
 import click
 
 from filterdb import logs, tables
-from filterdb.cli.options import commands
-from filterdb.errors import FilterDBError
+from filterdb.cli import stopping, streams
+from filterdb.errors import FilterDBError, InterruptedRunError
 from filterdb.redaction import redact
 
 INTERNAL = 70
@@ -17,10 +18,15 @@ INTERNAL = 70
 
 def main() -> None:
     """Run the command line; an error is one line on stderr and an exit code."""
-    logs.setup(others=True)
     debug = "--debug" in sys.argv
     try:
+        stopping.install()
+        streams.prepare()
+        logs.setup(others=True)
+        from filterdb.cli.options import commands  # takes a while, in which Ctrl-C may come
+
         code = commands.main(prog_name="filterdb", standalone_mode=False)
+        streams.flush()
         sys.exit(code if isinstance(code, int) else 0)
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
@@ -31,14 +37,37 @@ def main() -> None:
         click.echo(f"filterdb: {tables.printable(_redacted(line))} (see `{command} --help`)", err=True)
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
-        click.echo("stopped", err=True)
-        sys.exit(130)
-    except BrokenPipeError:
-        sys.exit(0)
+        click.echo(stopping.message(), err=True)
+        stopping.leave()
     except FilterDBError as error:
         _fail(error, error.exit_code, debug)
     except Exception as error:  # noqa: BLE001 - the last stop: one line, whatever it is
-        _fail(error, INTERNAL, debug)
+        scarce = _scarce(error)
+        _fail(scarce or error, INTERNAL if scarce is None else scarce.exit_code, debug)
+
+
+_SCARCE = {
+    errno.ENOMEM: ("memory", "ulimit -v"),
+    errno.EMFILE: ("open files", "ulimit -n"),
+    errno.ENFILE: ("open files", "the machine's, fs.file-max"),
+    errno.EAGAIN: ("threads or processes", "ulimit -u, -v"),
+}
+"""What the machine or the shell's limits may have no more of, and the limit."""
+
+
+def _scarce(error: BaseException | None) -> InterruptedRunError | None:
+    """Return the error of a command that has run out of what the machine or its limits allow; None for others."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        number = error.errno if isinstance(error, OSError) else None
+        number = errno.ENOMEM if isinstance(error, MemoryError) else number
+        number = errno.EAGAIN if "can't start new thread" in str(error) else number
+        if number in _SCARCE:
+            what, limit = _SCARCE[number]
+            return InterruptedRunError(f"out of {what}: raise the limit ({limit}) or use fewer workers, and run again")
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def _fail(error: Exception, code: int, debug: bool) -> None:

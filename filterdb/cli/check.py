@@ -47,6 +47,9 @@ def check(
     """
     if snapshot is not None and db is None:
         raise UsageError("--snapshot: expected --db beside it, got none")
+    for path in (sarif_file, junit_file):
+        if path is not None:
+            _check_writable(path)
     result = fdb.check(models, fdb.open(db, snapshot) if db is not None else None, rules, limits=limits)
     for path, text in ((sarif_file, sarif), (junit_file, junit)):
         if path is not None:
@@ -60,6 +63,18 @@ def check(
         raise InputError(f"check: expected at least one file that is a readable model, got none: {reasons[0]}{more}")
     if not answer["ok"]:
         context.exit(1)
+
+
+def _check_writable(path: Path) -> None:
+    """Raise UsageError, before the models are read, where the findings cannot be written."""
+    try:
+        is_new = not path.exists()
+        if is_new or path.is_file():  # opening a pipe and closing it would end what its reader gets
+            path.open("ab").close()
+        if is_new:
+            path.unlink()
+    except OSError as error:
+        raise UsageError(f"{path}: expected a place to write to, got: {error.strerror}") from error
 
 
 def _write(path: Path, text: str) -> None:

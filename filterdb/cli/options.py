@@ -14,6 +14,7 @@ import click
 import filterdb as fdb
 from filterdb import answers
 from filterdb.analysis.rules import VERDICTS
+from filterdb.cli import streams
 from filterdb.errors import UsageError
 from filterdb.extract.sandbox import Limits
 
@@ -204,6 +205,6 @@ def limits_option(command: Command) -> Command:
 
 def answer_with(answer: answers.Answer, as_json: bool, table: Callable[[answers.Answer], None]) -> None:
     if as_json:
-        click.echo(answers.to_json(answer))
+        click.echo(streams.ascii_json(answers.to_json(answer)))
     else:
         table(answer)

@@ -54,6 +54,6 @@ def peak_memory() -> dict[str, int]:
 def _peak() -> int:
     status = Path("/proc/self/status")
     if status.exists():  # getrusage would begin with what the parent held when it forked
-        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+        line = next(line for line in status.read_text("utf-8", "replace").splitlines() if line.startswith("VmHWM:"))
         return int(line.split()[1]) * 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -11,11 +11,11 @@ from typing import Any
 import dask
 import distributed
 import yaml
-from distributed import LocalCluster
 from distributed.deploy import Cluster
 from distributed.security import Security
 
 from filterdb.cluster import settings
+from filterdb.cluster.closed import ClosedCluster, RunCertificates, has_certificates
 from filterdb.cluster.versions import check_scheduler
 from filterdb.errors import InputError, MissingExtraError, StoreError, UsageError
 
@@ -36,6 +36,8 @@ SCHEMES = ("tcp", "tls", "ws", "wss", "ucx", "inproc")
 CONNECT_SECONDS = 10
 """How long a scheduler may take to answer the first call."""
 
+log = logging.getLogger(__name__)
+
 
 def connect(
     where: str | None = None,
@@ -47,8 +49,9 @@ def connect(
     """A client of a cluster, which filterdb's work then runs on; `with`, or `close()`, ends what this has started.
 
     `where`
-        None or "local": a cluster of processes on this machine, its dashboard on 127.0.0.1;
-        "tcp://HOST:PORT", "tls://HOST:PORT": a scheduler that runs already;
+        None or "local": a cluster of processes on this machine. They speak TLS with certificates that only they have,
+        so that no other account can run code in them; the dashboard on 127.0.0.1 is readable by all accounts;
+        "tls://HOST:PORT", "tcp://HOST:PORT": a scheduler that runs already (tcp:// obeys whoever can reach it);
         "kubernetes:NAME": a DaskCluster of this namespace; "kubernetes:FILE.yaml": one made from that manifest;
         "slurm", "pbs", "lsf", "sge", "oar", "moab", "htcondor": jobs of that queue, as Dask's configuration
         `jobqueue` describes them (deploy/slurm has one).
@@ -56,18 +59,19 @@ def connect(
         Processes, or jobs of a queue, or pods. None: as many as the machine has cores for; what the manifest says;
         one job.
     `security`
-        For tls://; None: the certificates that Dask's configuration names (`distributed.comm.tls`).
+        For tls:// and queues; None: the certificates that Dask's configuration names (`distributed.comm.tls`), and for
+        a queue, where it names none, certificates made for this run.
 
     Raises UsageError for an address that is none and for versions that do not fit, MissingExtraError where the extra
     `kubernetes` or `jobqueue` is not installed, StoreError where no scheduler answers.
     """
     settings.apply()
     if where is None or where == "local":
-        return _own(_local(workers, silence_logs))
+        return _own(ClosedCluster(workers, silence_logs))
     if where.startswith("kubernetes:"):
         client = _own(_kubernetes(where.removeprefix("kubernetes:"), workers))
     elif where in QUEUES:
-        client = _own(_queue(where, 1 if workers is None else workers, security), security)
+        client = _own(_queue(where, 1 if workers is None else workers, security))
     elif workers is not None:
         raise UsageError(f"{where}: expected no number of workers where a cluster runs already, got {workers}")
     else:
@@ -87,20 +91,18 @@ class Client(distributed.Client):
         closed = super().close(*args, **kwargs)
         if self.cluster is not None:
             self.cluster.close()
+            certificates = getattr(self.cluster, "certificates", None)
+            if certificates is not None:
+                certificates.remove()
         return closed
 
 
-def _own(cluster: Cluster, security: Security | None = None) -> Client:
+def _own(cluster: Cluster) -> Client:
     try:
-        return Client(cluster, **({} if security is None else {"security": security}))
+        return Client(cluster)
     except BaseException:
         cluster.close()
         raise
-
-
-def _local(workers: int | None, silence_logs: int) -> Cluster:
-    size = {} if workers is None else {"n_workers": workers, "threads_per_worker": 1}
-    return LocalCluster(dashboard_address="127.0.0.1:0", silence_logs=silence_logs, **size)
 
 
 def _address(where: str, security: Security | None) -> Client:
@@ -110,6 +112,8 @@ def _address(where: str, security: Security | None) -> Client:
         raise UsageError(f"{where}: expected one of {known}")
     if scheme in {"tcp", "ws", "ucx"} and (Security() if security is None else security).require_encryption:
         raise UsageError(f"{where}: expected tls://, as Dask's configuration or --tls-… requires encryption here")
+    if scheme in {"tcp", "ws", "ucx"}:
+        log.warning("%s: %s", where, _exposed(where))
     try:
         # A client that fails would stay the current one: first one that is not made so.
         Client(where, security=security, timeout=CONNECT_SECONDS, set_as_default=False).close()
@@ -121,6 +125,14 @@ def _address(where: str, security: Security | None) -> Client:
         ) from error
     except (ValueError, TypeError) as error:
         raise UsageError(f"{where}: expected tcp://HOST:PORT or tls://HOST:PORT ({error})") from error
+
+
+def _exposed(where: str) -> str:
+    """Return who can read and change what goes to a scheduler without TLS."""
+    host = where.partition("://")[2].rpartition(":")[0].strip("[]")
+    if host == "localhost" or host.startswith("127.") or host == "::1":
+        return "any account of this machine can run code there as you; tls:// prevents it"
+    return "code and data travel without authentication or encryption; tls:// protects them"
 
 
 def _reason(error: BaseException) -> str:
@@ -162,18 +174,29 @@ def _manifest(path: Path) -> dict[str, Any]:
     raise InputError(f"{path}: expected one DaskCluster with a name, got {got}")
 
 
-def _queue(name: str, jobs: int, security: Security | None) -> Cluster:
-    """Jobs of a batch system. The scheduler runs here, with the dashboard on 127.0.0.1."""
+def _queue(name: str, jobs: int, security: Security | None) -> Any:
+    """Start jobs of a batch system. The scheduler runs here, with TLS, and its dashboard on 127.0.0.1."""
     cluster_type = _extra("dask_jobqueue", QUEUES[name], "jobqueue")
     program = cluster_type.job_cls.submit_command.split()[0]
     if shutil.which(program) is None:  # dask-jobqueue would log it, and wait for workers
         raise UsageError(f"{name}: expected the program {program} on PATH; run it where jobs are submitted")
-    options: dict[str, Any] = {"scheduler_options": {"dashboard_address": "127.0.0.1:0"}}
-    if security is not None:
-        options |= {"security": security, "protocol": "tls"}
+    options: dict[str, Any] = {"scheduler_options": {"dashboard_address": "127.0.0.1:0"}, "protocol": "tls"}
+    certificates = None
+    if security is None and has_certificates(Security()):
+        security = Security(require_encryption=True)
+    if security is None:
+        certificates = RunCertificates(dask.config.get(f"jobqueue.{name}.shared-temp-directory", None))
+        security = certificates.security
+    options["security"] = security
     if dask.config.get(f"jobqueue.{name}.death-timeout", None) in {None, 60}:  # 60: dask-jobqueue's own default
         options["death_timeout"] = settings.seconds("filterdb.death-timeout")
-    cluster = _started(lambda: cluster_type(**options), name)
+    try:
+        cluster = _started(lambda: cluster_type(**options), name)
+    except BaseException:
+        if certificates is not None:
+            certificates.remove()
+        raise
+    cluster.certificates = certificates  # kept with it, removed with it
     cluster.scale(jobs=jobs)
     return cluster
 
@@ -185,7 +208,7 @@ def _extra(module: str, name: str, extra: str) -> Any:
         raise MissingExtraError(f"{extra}: expected {module} here; pip install 'filterdb[{extra}]'") from error
 
 
-def _started(start: Callable[[], Cluster], where: str) -> Cluster:
+def _started(start: Callable[[], Any], where: str) -> Any:
     """Their libraries raise whatever a missing cluster, command or setting makes of itself."""
     try:
         return start()

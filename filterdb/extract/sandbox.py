@@ -14,6 +14,7 @@ import importlib
 import json
 import os
 import resource
+import select
 import signal
 import socket
 import subprocess
@@ -279,7 +280,15 @@ def _environment() -> dict[str, str]:
 
 
 def _too_long(what: str, cpu: int | None) -> str:
-    return f"{what}: expected to be read within {cpu} s, took longer; --model-seconds allows more"
+    remedy = _remedy("--model-seconds", resource.RLIMIT_CPU)
+    return f"{what}: expected to be read within {cpu} s, took longer; {remedy}"
+
+
+def _remedy(option: str, *kinds: int) -> str:
+    """Return what allows more: the option, and the shell's limit where there is one, which no option exceeds."""
+    names = {resource.RLIMIT_CPU: "-t", resource.RLIMIT_DATA: "-d", resource.RLIMIT_AS: "-v"}
+    set_here = [names[kind] for kind in kinds if resource.getrlimit(kind)[1] != resource.RLIM_INFINITY]
+    return f"{option} allows more" + (f", and a higher `ulimit {' '.join(set_here)}`" if set_here else "")
 
 
 def _ended(what: str, status: int | None, limits: Limits, cpu: int | None) -> str:
@@ -288,7 +297,7 @@ def _ended(what: str, status: int | None, limits: Limits, cpu: int | None) -> st
     if status in {_OUT_OF_MEMORY, -signal.SIGABRT}:
         return (
             f"{what}: expected to be read within {limits.memory // 2**20:,} MiB of memory, took more; "
-            "--model-memory allows more"
+            f"{_remedy('--model-memory', resource.RLIMIT_DATA, resource.RLIMIT_AS)}"
         )
     assert status is not None
     how = signal.Signals(-status).name if status < 0 else f"exit code {status}"
@@ -306,17 +315,25 @@ def _limit(memory: int, cpu: int, most: int) -> None:
 
     CPU time ends at `cpu` seconds, which `allow_cpu` may raise up to `most`: external data is known later.
     """
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_NOFILE, (_OPEN_FILES, _OPEN_FILES))
-    resource.setrlimit(resource.RLIMIT_CPU, (cpu, most + 2))
+    _lower(resource.RLIMIT_CORE, 0, 0)
+    _lower(resource.RLIMIT_FSIZE, 0, 0)
+    _lower(resource.RLIMIT_NOFILE, _OPEN_FILES, _OPEN_FILES)
+    _lower(resource.RLIMIT_CPU, cpu, most + 2)
     status = Path("/proc/self/status")
     if status.exists():
-        held = dict(line.split(":", 1) for line in status.read_text().splitlines() if ":" in line)
+        held = dict(line.split(":", 1) for line in status.read_text("utf-8", "replace").splitlines() if ":" in line)
         data, size = (int(held[name].split()[0]) * 1024 for name in ("VmData", "VmSize"))
-        resource.setrlimit(resource.RLIMIT_DATA, (data + memory,) * 2)
+        _lower(resource.RLIMIT_DATA, data + memory, data + memory)
         # Mapped files count here, and only here.
-        resource.setrlimit(resource.RLIMIT_AS, (size + 2 * memory,) * 2)
+        _lower(resource.RLIMIT_AS, size + 2 * memory, size + 2 * memory)
+
+
+def _lower(kind: int, soft: int, hard: int) -> None:
+    """Set a limit of this process, not above the hard limit that it has: only root may raise that."""
+    _, highest = resource.getrlimit(kind)
+    if highest != resource.RLIM_INFINITY:
+        soft, hard = min(soft, highest), min(hard, highest)
+    resource.setrlimit(kind, (soft, hard))
 
 
 def _child(channel: Channel, serve: Any, order: dict[str, int]) -> int:
@@ -342,6 +359,7 @@ def main() -> None:
         if not order:
             return
         end = socket.socket(fileno=handles[0])
+        ended, alive = os.pipe()
         child = os.fork()
         if not child:
             code = 1
@@ -351,5 +369,20 @@ def main() -> None:
             finally:
                 os._exit(code)
         end.close()
+        os.close(alive)
+        try:
+            _end_with_parent(child, ended, control)
+        finally:
+            os.close(ended)
         _, status = os.waitpid(child, 0)
         control.sendall(str(os.waitstatus_to_exitcode(status)).encode())
+
+
+def _end_with_parent(child: int, ended: int, control: socket.socket) -> None:
+    """Wait for the child; kill it where the process that asked for it is gone, however that was ended.
+
+    `ended` becomes readable with the child's end, `control` with the other process's: it asks for nothing meanwhile.
+    """
+    readable, _, _ = select.select([ended, control.fileno()], [], [])
+    if ended not in readable:
+        os.kill(child, signal.SIGKILL)

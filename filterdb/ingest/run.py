@@ -26,7 +26,7 @@ from filterdb.reduce.passes import Partition
 from filterdb.store import snapshot as snapshots
 from filterdb.store.database import Database
 from filterdb.store.files import Files, local_path
-from filterdb.store.inputs import expand, is_file, read_input
+from filterdb.store.inputs import expand, is_absent, read_input
 from filterdb.store.remote import is_remote
 from filterdb.store.segment import Segment
 from filterdb.store.snapshot import Entry, Snapshot
@@ -126,7 +126,7 @@ def find_sources(sources: Sources, catalog: str | os.PathLike[str] | None) -> li
         place = local_path(os.fspath(catalog))
         rows = [replace(row, url=_absolute(row.url)) for row in parse_catalog(read_input(place), place)]
         for row in rows:
-            if not is_remote(row.url) and not is_file(row.url):
+            if not is_remote(row.url) and is_absent(row.url):
                 raise InputError(f"{redact_url(place)}: model {row.id!r}: expected a file at {row.shown}, found none")
     if not sources:
         return rows
@@ -148,7 +148,7 @@ def _absolute(url: str) -> str:
 
 
 def _place(url: str) -> str:
-    return url if is_remote(url) else str(Path(url).resolve())
+    return url if is_remote(url) else os.path.realpath(url)  # Path.resolve raises RuntimeError for a loop of links
 
 
 def _as_id(name: str) -> str:

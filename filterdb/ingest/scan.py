@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import stat
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -10,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from filterdb import metrics, schema
-from filterdb.errors import InputError, ModelError, StoreMissingError
+from filterdb.errors import InputError, ModelError, StoreError, StoreMissingError
 from filterdb.extract.catalog import ModelSource
 from filterdb.extract.constants import ODD, one_line
 from filterdb.extract.file_kinds import recognise
@@ -18,7 +20,6 @@ from filterdb.extract.graph import MAX_NAME, shortened
 from filterdb.extract.layers import MAX_FILTERS, Skip
 from filterdb.extract.sandbox import Channel, Limits, NoAnswerError, sandbox
 from filterdb.store.inputs import LocalInput, local_copy
-from filterdb.store.remote import store_errors
 
 MAX_FILE = 2**31 - 1
 """Bytes that a protobuf can have: larger models keep their weights beside them, as external data."""
@@ -61,11 +62,20 @@ def scan(source: ModelSource, known_hash: str | None, limits: Limits) -> Scan:
             if refused:
                 return _rejected(source, "", refused)
             try:
-                return _scan(source, local, known_hash, limits)
-            except ModelError as error:
-                return _rejected(source, local.digest([]), str(error).replace(str(local.path), source.shown))
+                return _scan_or_reject(source, local, known_hash, limits)
+            except StoreError as error:
+                if local.origin is not None or isinstance(error, StoreMissingError):
+                    raise
+                return _rejected(source, "", _unreadable(source.shown, error.__cause__))
     except StoreMissingError as error:
         raise InputError(f"model {source.id!r}: expected a file at {source.shown}, found none") from error
+
+
+def _scan_or_reject(source: ModelSource, local: LocalInput, known_hash: str | None, limits: Limits) -> Scan:
+    try:
+        return _scan(source, local, known_hash, limits)
+    except ModelError as error:
+        return _rejected(source, local.digest([]), str(error).replace(str(local.path), source.shown))
 
 
 def _rejected(source: ModelSource, digest: str, reason: str) -> Scan:
@@ -74,18 +84,39 @@ def _rejected(source: ModelSource, digest: str, reason: str) -> Scan:
 
 
 def _refused(path: Path, shown: str) -> str | None:
-    """Why a file is not even opened, if so."""
-    if not path.is_file():
-        return f"{shown}: not an ONNX model: expected a regular file" if path.exists() else None
-    size = path.stat().st_size
-    if size > MAX_FILE:
-        with store_errors("reading", shown), path.open("rb") as file:
+    """Return why a file is not read at all; None where it may be, and where nothing has this name."""
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            return f"{shown}: not an ONNX model: expected a regular file, got {_kind(path, status)}"
+        with path.open("rb") as file:
+            file.read(1)
+            if status.st_size <= MAX_FILE:
+                return None
+            file.seek(0)
             kind = recognise(file)
-        got = f"{size:,}; larger models keep their weights as external data"
+        got = f"{status.st_size:,}; larger models keep their weights as external data"
         if kind is not None:
-            got = f"{size:,}, {kind.name}; {kind.remedy}"
+            got = f"{status.st_size:,}, {kind.name}; {kind.remedy}"
         return f"{shown}: not an ONNX model: expected at most {MAX_FILE:,} bytes (a protobuf), got {got}"
-    return None
+    except (FileNotFoundError, NotADirectoryError):
+        return f"{shown}: expected a file, got a link that leads nowhere" if path.is_symlink() else None
+    except OSError as error:
+        return _unreadable(shown, error)
+
+
+def _kind(path: Path, status: os.stat_result) -> str:
+    """Return what a place is that is no regular file. Raises OSError for a folder that cannot be listed."""
+    if stat.S_ISDIR(status.st_mode):
+        with os.scandir(path):
+            return "a folder"
+    kinds = {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
+    return kinds.get(stat.S_IFMT(status.st_mode), "a device")
+
+
+def _unreadable(shown: str, error: BaseException | None) -> str:
+    said = error.strerror if isinstance(error, OSError) and error.strerror else "the disk failed"
+    return f"{shown}: cannot be read ({said}); check its permissions and its disk, or leave it out"
 
 
 def _scan(source: ModelSource, local: LocalInput, known_hash: str | None, limits: Limits) -> Scan:

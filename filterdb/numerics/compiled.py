@@ -13,8 +13,8 @@ vectorising. Minima and maxima are plain comparisons (there is no NaN among stor
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from filterdb.numerics.compilation import njit
 from filterdb.schema import WEIGHTS
 
 LANES = 256

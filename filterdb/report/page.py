@@ -38,7 +38,8 @@ def report(db: Database, folder: str | Path, mode: str = "sound", *, densities: 
     `index.html` and its `data` open from disk or from a server, without a network; `figures` has each figure as SVG and
     PNG, `tables` its numbers as CSV, and as Parquet where pyarrow is installed. `densities`: bivariate densities of all
     pairs of components, which take a pass over the filters; None: up to 50 million of them. Raises MissingExtraError
-    without the extra `report`, UsageError where a file is in the way, InputError for a database without filters.
+    without the extra `report`, UsageError where a file is in the way, InputError for a database without filters,
+    StoreError, before anything is computed, where the place cannot be written.
     """
     if not db.layers.sizes["layer"]:
         raise InputError(f"{db.url}: expected at least one layer with 3×3 filters to report on, got none")
@@ -47,6 +48,7 @@ def report(db: Database, folder: str | Path, mode: str = "sound", *, densities: 
     place = Files.at(folder)
     if not place.remote and Path(place.root).exists() and not Path(place.root).is_dir():
         raise UsageError(f"{place.root}: expected a folder, or a place for one, got a file; say another with -o")
+    place.check_writable()
     found = gather(db, mode, densities)
     objects = {f"data/{name}.js": payload.script(name, part) for name, part in data.files(found).items()}
     for name, picture in _pictures(found):

@@ -202,6 +202,17 @@ class Files:
                 return
             folder = folder.parent
 
+    def check_writable(self) -> None:
+        """Raise StoreError where nothing can be put below this root, before the work whose result goes there."""
+        name = f".filterdb-probe-{uuid4().hex}"
+        is_new = not self.remote and not Path(self.root).exists()
+        self.put({name: b""})
+        with suppress(StoreError):  # some may put and not remove
+            self.remove([name])
+        if is_new:
+            with suppress(OSError):
+                Path(self.root).rmdir()
+
     def probe(self) -> None:
         """Raise StoreError where this place cannot be written, or lets a second writer overwrite the first.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import glob
 import hashlib
 import os
@@ -44,19 +45,20 @@ _ACTIVE = frozenset("%?#\\*[]")
 
 
 def expand(source: str, suffix: str = ".onnx") -> list[str]:
-    """The files that a source names: itself, those below a folder, or those of a glob, sorted. Local paths or URLs.
+    """Return the files that a source names: itself, those below a folder, or those of a glob, sorted. Paths or URLs.
 
-    Raises InputError where it names none, or is a URL that cannot be used.
+    Places that cannot be read (a pipe, a link that leads nowhere, a folder without rights) are among them: whoever
+    reads the files says why. Raises InputError where the source names nothing, or is a URL that cannot be used.
     """
     source = local_path(source)
     if is_remote(source):
         names = read_remote("looking for models", source, lambda: _expand_remote(source, suffix))
-    elif any(c in source for c in _GLOB) and not os.path.exists(source):  # noqa: PTH110 - no error for odd names
-        names = [name for name in glob.glob(source, recursive=True) if is_file(name)]  # noqa: PTH207 - keeps the text
-    elif os.path.isdir(source):  # noqa: PTH112
-        names = [str(path) for path in Path(source).rglob(f"*{suffix}") if path.is_file()]
+    elif any(c in source for c in _GLOB) and is_absent(source):
+        names = [name for name in glob.glob(source, recursive=True) if _is_candidate(name, suffix)]  # noqa: PTH207
+    elif os.path.isdir(source):  # noqa: PTH112 - Path.is_dir raises PermissionError (Python 3.12)
+        names = _below(source, suffix) or ([source] if source.rstrip("/").endswith(suffix) else [])
     else:
-        names = [source] if is_file(source) else []
+        names = [] if is_absent(source) else [source]
     if not names:
         raise InputError(_names_none(source, suffix))
     return sorted(names)
@@ -74,21 +76,42 @@ def _expand_remote(source: str, suffix: str) -> list[str]:
     return [f"{scheme}://{name}" for name in files.find(source) if name.endswith(suffix)]
 
 
-def is_file(path: str) -> bool:
-    """Whether there is a regular file; False also for what cannot be a path, which `Path.is_file` raises for."""
-    return os.path.isfile(path)  # noqa: PTH113
-
-
 def _names_none(source: str, suffix: str) -> str:
     """Say that a source names no file."""
-    if any(c in source for c in _GLOB):
-        return f"{redact_url(source)}: expected files that match, found none"
     if is_remote(source):
         return f"{redact_url(source)}: expected a file, or {suffix} files below it, found none"
-    if os.path.isdir(source):  # noqa: PTH112 - no error for odd names
-        return f"no {suffix} file in {source}"
-    kind = "regular file" if os.path.exists(source) else "file"  # noqa: PTH110 - as above
-    return f"{source}: expected a {kind}, found none"
+    if any(c in source for c in _GLOB):
+        return f"{source}: expected files that match, found none"
+    return f"no {suffix} file in {source}" if os.path.isdir(source) else f"{source}: expected a file, found none"  # noqa: PTH112
+
+
+def is_absent(path: str) -> bool:
+    """Return whether nothing has this name; what cannot be looked at, and a link that leads nowhere, is something."""
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: no name can have a NUL
+        return True
+    except OSError as error:
+        return error.errno == errno.ENAMETOOLONG
+    return False
+
+
+def _is_candidate(name: str, suffix: str) -> bool:
+    """Return whether a listed name is read as a model: no folder, unless it is called like a model and holds none."""
+    is_folder = os.path.isdir(name)  # noqa: PTH112 - as above
+    return not is_folder or (name.endswith(suffix) and not _below(name, suffix))
+
+
+def _below(folder: str, suffix: str) -> list[str]:
+    """Return the candidates below a folder, and the folders there that cannot be listed."""
+    unlisted: list[str] = []
+    names = [
+        str(Path(place) / name)
+        for place, folders, files in os.walk(folder, onerror=lambda error: unlisted.append(str(error.filename)))
+        for name in (*folders, *files)
+        if name.endswith(suffix)
+    ]
+    return [name for name in names if _is_candidate(name, suffix)] + [str(Path(name)) for name in unlisted]
 
 
 def read_input(url: str) -> bytes:

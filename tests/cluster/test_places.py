@@ -11,6 +11,7 @@ import sysconfig
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import dask
 import pytest
@@ -24,6 +25,7 @@ from filterdb.errors import InputError, MissingExtraError, StoreError, UsageErro
 pytestmark = pytest.mark.slow
 
 PACKAGE = Path(fdb.__file__).parent
+ROLES = ("scheduler", "worker", "client")
 
 
 @contextmanager
@@ -56,6 +58,7 @@ def test_local_has_our_settings_and_a_private_dashboard() -> None:
     with fdb.connect(workers=2) as client:
         assert len(client.scheduler_info()["workers"]) == 2
         assert client.dashboard_link.startswith("http://127.0.0.1:")
+        assert all(address.startswith("tls://127.0.0.1:") for address in client.scheduler_info()["workers"])
         found = client.run(os.getenv, "MALLOC_ARENA_MAX")
         assert set(found.values()) == {"2"}
         assert client.run_on_scheduler(_allowed_failures) == 5
@@ -184,6 +187,78 @@ def test_no_queue_here(where: str, program: str, tmp_path: Path, monkeypatch: py
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     with dask.config.set({f"jobqueue.{where}.cores": None}), pytest.raises(StoreError, match=rf"^{where}: .* cluster"):
         fdb.connect(where)
+
+
+FAKE_QUEUE = {
+    "sbatch": 'cp "$1" job.sh; setsid sh job.sh >job.log 2>&1 & echo "Submitted batch job $!"\n',
+    "scancel": 'kill -- "-$1"\n',
+}
+
+
+def test_a_queue_without_certificates_gets_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The scheduler listens on every network: with TLS, by certificates that are there as long as the run is."""
+    for name, text in FAKE_QUEUE.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.chdir(tmp_path)
+    with (
+        dask.config.set({"jobqueue.slurm.cores": 1, "jobqueue.slurm.memory": "1 GiB"}),
+        fdb.connect("slurm", workers=1) as client,
+    ):
+        client.wait_for_workers(1, timeout=120)
+        information = client.scheduler_info(n_workers=-1)
+        addresses = [information["address"], *information["workers"]]
+        assert all(address.startswith("tls://") for address in addresses)
+        assert client.submit(sum, [1, 2]).result() == 3
+        (folder,) = tmp_path.glob(".filterdb-tls-*")
+        assert "BEGIN" not in (tmp_path / "job.sh").read_text()
+        assert str(folder) in (tmp_path / "job.sh").read_text()
+        assert not list(Path.cwd().glob(".dask-jobqueue*"))
+        with pytest.raises(OSError, match=r"imed out|TLS|closed"):
+            Client(information["address"].replace("tls", "tcp"), timeout=2, set_as_default=False)
+    assert not folder.exists()
+
+
+def test_a_queue_takes_the_certificates_of_the_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict[str, Any] = {}
+
+    class Queue:
+        class job_cls:  # noqa: N801 - dask-jobqueue's name
+            submit_command = "true"
+
+        def __init__(self, **options: Any) -> None:
+            given.update(options)
+            raise OSError("enough")
+
+    monkeypatch.setattr(places, "_extra", lambda *_: Queue)
+    files = {f"{role}.{part}": f"/tls/{part}" for role in ROLES for part in ("cert", "key")} | {"ca-file": "/tls/ca"}
+    tls = {f"distributed.comm.tls.{name}": file for name, file in files.items()}
+    with dask.config.set(tls), pytest.raises(StoreError, match="enough"):
+        fdb.connect("slurm")
+    assert given["protocol"] == "tls" and given["security"].tls_worker_key == "/tls/key"
+
+
+@pytest.mark.parametrize(
+    ("where", "said"),
+    [
+        ("tcp://127.0.0.1:9", "any account of this machine"),
+        ("tcp://localhost:9", "any account of this machine"),
+        ("tcp://[::1]:9", "any account of this machine"),
+        ("tcp://192.0.2.1:9", "without authentication or encryption"),
+        ("tls://127.0.0.1:9", None),
+    ],
+)
+def test_who_can_reach_a_scheduler_without_tls_is_told(
+    where: str, said: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines: list[str] = []
+    monkeypatch.setattr(places, "CONNECT_SECONDS", 1)
+    monkeypatch.setattr(places.log, "warning", lambda text, *arguments: lines.append(text % arguments))
+    with pytest.raises((StoreError, UsageError)):
+        fdb.connect(where)
+    assert len(lines) == (said is not None)
+    assert all(str(said) in line and len(line) < 200 for line in lines)
 
 
 def test_a_worker_preloads_the_log(tmp_path: Path) -> None:

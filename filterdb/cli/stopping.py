@@ -1,0 +1,72 @@
+"""Signals that end a command: the first one in order, a second one at once."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import resource
+import signal
+import sys
+import threading
+from types import FrameType
+from typing import NoReturn
+
+STOPPED = 130
+"""Exit code after Ctrl-C."""
+
+_CODES = {
+    signal.SIGINT: STOPPED,
+    signal.SIGTERM: 128 + signal.SIGTERM,
+    signal.SIGHUP: 128 + signal.SIGHUP,
+    signal.SIGXCPU: 75,  # the run resumes where the shell allows it more time
+}
+
+GRACE_SECONDS = 20.0
+"""How long a stopped command may take to end what it has started."""
+
+_XCPU_SECONDS = 2
+"""CPU seconds before the hard limit at which a command is told: the kernel kills without a word there."""
+
+_received: int | None = None
+
+
+def install() -> None:
+    """Make signals stop this process as Ctrl-C does; those that are ignored (nohup) stay so."""
+    for number in _CODES:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _stop)
+    soft, hard = resource.getrlimit(resource.RLIMIT_CPU)
+    if soft == hard != resource.RLIM_INFINITY and hard > _XCPU_SECONDS:
+        resource.setrlimit(resource.RLIMIT_CPU, (hard - _XCPU_SECONDS, hard))
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    """Interrupt the main thread; end the process where that has happened before, or does not help."""
+    global _received  # noqa: PLW0603 - a signal is the process's
+    del frame
+    if _received is not None:
+        os._exit(exit_code())
+    _received = number
+    last_resort = threading.Timer(GRACE_SECONDS, os._exit, [exit_code()])
+    last_resort.daemon = True
+    last_resort.start()
+    raise KeyboardInterrupt
+
+
+def exit_code() -> int:
+    """Return the exit code of a command that a signal has stopped."""
+    return STOPPED if _received is None else _CODES[signal.Signals(_received)]
+
+
+def message() -> str:
+    """Return what is told of it."""
+    if _received == signal.SIGXCPU:
+        return "filterdb: stopped: the CPU time that this shell allows is used up; run again with a higher `ulimit -t`"
+    return "stopped"
+
+
+def leave() -> NoReturn:
+    """End the process without waiting for the work of its threads; temporary files and processes go first."""
+    sys.unraisablehook = lambda _: None  # half-started things complain
+    atexit._run_exitfuncs()
+    os._exit(exit_code())

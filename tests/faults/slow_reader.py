@@ -1,0 +1,18 @@
+"""Make this process read models by `tests.faults.crashing`: as a worker's preload, or in front of the command line."""
+
+from __future__ import annotations
+
+from filterdb.ingest import scan
+
+scan.READER = "tests.faults.crashing"
+
+
+def main() -> None:
+    """Run the command line."""
+    from filterdb import cli
+
+    cli.main()
+
+
+if __name__ == "__main__":
+    main()
