@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -17,13 +17,15 @@ from filterdb.extract.layers import Skip
 from filterdb.extract.sandbox import Limits
 from filterdb.ingest.query import UNREAD
 from filterdb.ingest.scan import EXAMINED, examine
+from filterdb.ingest.sources import NamedFile, as_sources, on_disk
 from filterdb.numerics.quality import randomness_threshold
 from filterdb.schema import WEIGHTS
 from filterdb.store.inputs import expand
 from filterdb.version import __version__
 
 if TYPE_CHECKING:
-    from filterdb.store.database import Database
+    from filterdb.ingest.sources import Sources
+    from filterdb.store.database import AnyDatabase, Database
 
 Path = str | os.PathLike[str]
 
@@ -54,13 +56,15 @@ class _File(NamedTuple):
 
 
 def check(
-    paths: Path | Sequence[Path],
-    db: Database | Path | None = None,
+    paths: Sources,
+    db: AnyDatabase | None = None,
     rules: Rules | Mapping[str, Any] | Path | None = None,
     *,
     limits: Limits = Limits(),  # noqa: B008 - frozen
 ) -> xr.Dataset:
-    """Verdicts of the 3×3 layers of ONNX files (folders, globs, URLs), without a database. Dims: layer, rule, file.
+    """Verdicts of the 3×3 layers of ONNX files, without a database. Dims: layer, rule, file.
+
+    `paths`: files, folders, globs, URLs or onnx.ModelProto, one or a list.
 
     Files are read in a child process with `limits`, a layer in memory at a time. Per layer MEASURES, float64 and int64;
     verdict (layer, rule) bool: dead, sparse, collapsed, random as `degeneration` has them; nonfinite; duplicate (the
@@ -75,26 +79,29 @@ def check(
     A file that cannot be read is a finding, no error. Raises UsageError for rules that do not fit. Source: method §5.
     """
     rules = rules_of(rules)
-    listed = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
-    once: dict[str, str] = {}
-    for name in (name for path in listed for name in _names(path)):
-        once.setdefault(_place_of(name), name)
-    files = [_read(name, limits) for name in once.values()]
+    if db is not None:  # before the work of reading files
+        from filterdb.store.database import as_database
+
+        db = as_database(db)
+    with on_disk(as_sources(paths, "paths")) as named:
+        once: dict[str, NamedFile] = {}
+        for file in (file for source in named for file in _files(source)):
+            once.setdefault(_place_of(file.path), file)
+        files = [_read(file, limits) for file in once.values()]
     result = _judged(files, rules)
     if db is not None:
-        from filterdb.store.database import Database, open_database
-
-        opened = db if isinstance(db, Database) else open_database(db)
-        _place(result, opened)
+        _place(result, db)
     return result
 
 
-def _names(path: Path) -> list[str]:
-    """The files that a path stands for; itself where there are none: it is told as a file that cannot be read."""
+def _files(source: NamedFile) -> list[NamedFile]:
+    """Return the files that a source stands for; itself where there are none, to be reported as unreadable."""
+    if source.alias:
+        return [source]
     try:
-        return expand(os.fspath(path))
+        return [NamedFile(name) for name in expand(source.path)]
     except InputError:
-        return [os.fspath(path)]
+        return [source]
 
 
 def _place_of(name: str) -> str:
@@ -102,8 +109,8 @@ def _place_of(name: str) -> str:
     return name if "://" in name else os.path.realpath(name)
 
 
-def _read(name: str, limits: Limits) -> _File:
-    source = ModelSource(name, name)
+def _read(file: NamedFile, limits: Limits) -> _File:
+    source = ModelSource(file.path, file.path, alias=file.alias)
     try:
         return _File(source.shown, *examine(source, limits), "")
     except InputError as error:

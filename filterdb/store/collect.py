@@ -6,7 +6,6 @@ snapshot of the history keeps all that it needs.
 
 from __future__ import annotations
 
-import os
 import re
 import time
 from collections import defaultdict
@@ -16,6 +15,7 @@ from dataclasses import dataclass
 from filterdb.errors import InterruptedRunError, StoreMissingError
 from filterdb.store import lease
 from filterdb.store import snapshot as snapshots
+from filterdb.store.database import AnyDatabase, as_url
 from filterdb.store.files import Files
 from filterdb.store.local import Found
 
@@ -40,13 +40,13 @@ class Garbage:
     bytes: int
 
 
-def gc(url: str | os.PathLike[str], *, delete: bool = False, grace: float = GRACE) -> list[Garbage]:
+def gc(url: AnyDatabase, *, delete: bool = False, grace: float = GRACE) -> list[Garbage]:
     """What no snapshot of the database at `url` lists and no live writer owns, untouched for `grace` seconds.
 
     Looked up only, unless `delete`: then removed, and what was removed is given. Raises StoreMissingError where there
     is no database, DamageError where its history is not whole.
     """
-    files = Files.at(url)
+    files = Files.at(as_url(url))
     if snapshots.latest(files) is None:
         # What has no snapshot at all may be an ingest's first.
         raise StoreMissingError(f"{files.root}: expected a filterdb database, found no snapshot; nothing is removed")

@@ -7,18 +7,20 @@ from dataclasses import replace
 
 import numpy as np
 
+from filterdb.arguments import as_names
 from filterdb.errors import ConflictError, InputError, UsageError
 from filterdb.store import snapshot as snapshots
-from filterdb.store.database import Database
+from filterdb.store.database import AnyDatabase, Database, as_database
 from filterdb.store.snapshot import Removed, Rows, Snapshot
 
 
-def remove(db: Database, models: Iterable[str]) -> Database:
+def remove(db: AnyDatabase, models: str | Iterable[str]) -> Database:
     """Commit a snapshot without these models; earlier snapshots keep them, and so does the disk.
 
     Raises UsageError where the newest snapshot has no such model.
     """
-    wanted = list(dict.fromkeys(models))
+    db = as_database(db)
+    wanted = list(dict.fromkeys(as_names(models, "models")))
     if not wanted:
         raise UsageError("remove: expected at least one model, got none")
 
@@ -99,11 +101,12 @@ def changed_rows(db: Database, rows: Rows) -> list[str]:
     ]
 
 
-def tag(db: Database, name: str) -> Database:
+def tag(db: AnyDatabase, name: str) -> Database:
     """Commit a snapshot that calls the database's own snapshot by a name; `open(url, snapshot=name)` finds it.
 
     Raises UsageError for a name that is a number, ConflictError for one that another snapshot has: tags never move.
     """
+    db = as_database(db)
     if not name or name.strip() != name or name.isdigit() or not name.isprintable():
         raise UsageError(f"tag: expected a name that is no number, such as cvpr-2026, got {name!r}")
 
