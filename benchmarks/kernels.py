@@ -9,7 +9,7 @@ import numpy as np
 from rounds import Contender, interleave, table
 
 from filterdb.numerics import compiled
-from filterdb.numerics.histogram import bin_edges
+from filterdb.numerics.histogram import bin_edges, edge_slack
 from filterdb.numerics.scaling import scale
 
 N, TIMES = 16_384, 50
@@ -43,14 +43,15 @@ def main() -> None:
     edges = bin_edges(-3.2, 3.2)
     moments = [np.zeros((1, 2), np.int64), np.zeros((1, 3, 9)), np.zeros((1, 3, 9, 9)), np.zeros(1), np.zeros(1)]
     far = np.full((1, 9), np.finfo(np.float64).max)
-    counts = [np.zeros((1, 9, 70), np.int64), np.zeros((1, 9), np.int64), np.zeros((1, 9), np.int64)]
+    bins = edges, edge_slack(edges)
+    counts = [np.zeros((1, 9, 70), np.int64), *np.zeros((3, 1, 9), np.int64)]
     loops = {
         "moments, no sparse filter": partial(compiled.moments, columns, *run, np.array([0.0]), *moments),
         "moments, a fifth sparse": partial(compiled.moments, columns, *run, np.array([1.2]), *moments),
         "extremes, scaled": partial(compiled.extremes, columns, *run, mean, components, True, far, -far),
         "extremes, raw": partial(compiled.extremes, columns, *run, mean, components, False, far.copy(), -far),
-        "histograms, scaled": partial(compiled.histograms, columns, *run, mean, components, True, edges, *counts),
-        "histograms, raw": partial(compiled.histograms, columns, *run, mean, components, False, edges, *counts),
+        "histograms, scaled": partial(compiled.histograms, columns, *run, mean, components, True, *bins, *counts),
+        "histograms, raw": partial(compiled.histograms, columns, *run, mean, components, False, *bins, *counts),
         "NumPy: raw and scaled moments": partial(numpy_moments, rows),
         "NumPy: projection and nine histograms": partial(numpy_histograms, rows, mean, components, edges),
     }

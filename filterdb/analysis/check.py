@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -26,13 +26,15 @@ from filterdb.extract.layers import Skip
 from filterdb.extract.ledger import is_unread
 from filterdb.extract.sandbox import Limits
 from filterdb.ingest.scan import EXAMINED, examine
+from filterdb.ingest.sources import NamedFile, as_sources, on_disk
 from filterdb.numerics.quality import randomness_threshold
 from filterdb.schema import WEIGHTS, Variable, distinct
 from filterdb.store.inputs import expand
 from filterdb.version import __version__
 
 if TYPE_CHECKING:
-    from filterdb.store.database import Database
+    from filterdb.ingest.sources import Sources
+    from filterdb.store.database import AnyDatabase, Database
 
 Path = str | os.PathLike[str]
 
@@ -89,19 +91,21 @@ _COLUMNS = (
 
 
 def check(
-    paths: Path | Sequence[Path],
-    db: Database | Path | None = None,
+    paths: Sources,
+    db: AnyDatabase | None = None,
     rules: Rules | Mapping[str, Any] | Path | None = None,
     *,
     limits: Limits = Limits(),  # noqa: B008 - frozen
 ) -> xr.Dataset:
-    """Judge the 3×3 layers of ONNX files (folders, globs, URLs), without a database. Dims: layer, rule, file.
+    """Judge the 3×3 layers of ONNX files, without a database. Dims: layer, rule, file.
 
     Files are read in a child process with `limits`, a layer in memory at a time. A layer that should have been read and
     was not is among the layers, without numbers: its file was not checked completely.
 
     Parameters
     ----------
+    paths
+        Files, folders, globs, URLs or onnx.ModelProto, one or a list.
     rules
         Rules, a mapping, or a TOML or YAML file (`rules.SETTINGS`).
     db
@@ -132,33 +136,34 @@ def check(
     Source: method §5.
     """
     rules = rules_of(rules)
-    listed = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
-    seen: set[str] = set()
-    result = _judged([file for path in listed for file in _files(path, limits, seen)], rules)
-    if db is not None:
-        from filterdb.store.database import Database, open_database
+    if db is not None:  # before the work of reading files
+        from filterdb.store.database import as_database
 
-        opened = db if isinstance(db, Database) else open_database(db)
-        _place(result, opened)
+        db = as_database(db)
+    seen: set[str] = set()
+    with on_disk(as_sources(paths, "paths")) as named:
+        files = [file for source in named for file in _files(source, limits, seen)]
+    result = _judged(files, rules)
+    if db is not None:
+        _place(result, db)
     return result
 
 
-def _files(path: Path, limits: Limits, seen: set[str]) -> Iterator[_File]:
-    """Read the files that a path stands for and that are not `seen`; a path that stands for none is unreadable."""
-    given = os.fspath(path)
+def _files(source: NamedFile, limits: Limits, seen: set[str]) -> Iterator[_File]:
+    """Read the files that a source stands for and that are not `seen`; one that stands for none is unreadable."""
     try:
-        names = expand(given)
+        listed = [source] if source.alias else [NamedFile(name) for name in expand(source.path)]
     except InputError as error:
-        shown = ModelSource(given, given).shown
-        if given not in seen:
-            seen.add(given)
-            yield _File(shown, [], [], str(error).replace(given, shown))
+        shown = ModelSource(source.path, source.path).shown
+        if source.path not in seen:
+            seen.add(source.path)
+            yield _File(shown, [], [], str(error).replace(source.path, shown))
         return
-    for name in names:
-        place = _place_of(name)
+    for file in listed:
+        place = _place_of(file.path)
         if place not in seen:
             seen.add(place)
-            yield _read(name, limits)
+            yield _read(file, limits)
 
 
 def _place_of(name: str) -> str:
@@ -166,8 +171,8 @@ def _place_of(name: str) -> str:
     return name if "://" in name else os.path.realpath(name)
 
 
-def _read(name: str, limits: Limits) -> _File:
-    source = ModelSource(name, name)
+def _read(file: NamedFile, limits: Limits) -> _File:
+    source = ModelSource(file.path, file.path, alias=file.alias)
     try:
         return _File.of(source.shown, *examine(source, limits))
     except InputError as error:

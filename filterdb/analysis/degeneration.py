@@ -10,6 +10,7 @@ import xarray as xr
 from filterdb.analysis.grouping import chosen, provenance
 from filterdb.analysis.rules import LAYER_MEASURES, VERDICTS, Rules, judge
 from filterdb.analysis.threshold import sigmoid
+from filterdb.arguments import as_names
 from filterdb.errors import UsageError
 from filterdb.numerics.eigen import decompose
 from filterdb.numerics.moments import Moments
@@ -17,7 +18,7 @@ from filterdb.numerics.quality import P1, Sigmoid, randomness_threshold, varianc
 from filterdb.reduce.basis import check_mode
 from filterdb.reduce.passes import summaries
 from filterdb.reduce.reductions import CLEAN, SPARSE, MomentsReduction, raw_state, state
-from filterdb.store.database import Database
+from filterdb.store.database import AnyDatabase, Database, as_database
 from filterdb.store.summary import Arrays
 
 MEASURES = {
@@ -32,7 +33,7 @@ MEASURES = {
 
 
 def degeneration(
-    db: Database, mode: str = "sound", rules: Rules | None = None, threshold: xr.Dataset | None = None
+    db: AnyDatabase, mode: str = "sound", rules: Rules | None = None, threshold: xr.Dataset | None = None
 ) -> xr.Dataset:
     """Measure every layer of the view on raw filters. Dims: layer, rule, model; `layer` is the label of `db.layers`.
 
@@ -43,6 +44,7 @@ def degeneration(
     verdict. `threshold`: a result of `randomness_threshold` in place of P1's constants. Source: P1 eq. 7 and 8,
     torchconvquality.
     """
+    db = as_database(db)
     check_mode(mode)
     rules = rules or Rules()
     (arrays,) = summaries(db, MomentsReduction())
@@ -126,13 +128,15 @@ def _ratio(entropy: np.ndarray, threshold: np.ndarray) -> np.ndarray:
     return ratio
 
 
-def exclude_verdict(db: Database, verdicts: Sequence[str], mode: str = "sound") -> Database:
+def exclude_verdict(db: AnyDatabase, verdicts: str | Sequence[str], mode: str = "sound") -> Database:
     """A view without the layers that have any of these verdicts. Raises UsageError for an unknown one."""
+    db = as_database(db)
+    verdicts = as_names(verdicts, "verdicts")
     unknown = sorted(set(verdicts) - set(VERDICTS))
     if unknown:
         raise UsageError(f"verdict: expected one of {', '.join(VERDICTS)}, got {unknown[0]!r}")
     if not verdicts:
         return db
     result = degeneration(db, mode)
-    bad = result["verdict"].sel(rule=list(verdicts)).any("rule").values
+    bad = result["verdict"].sel(rule=verdicts).any("rule").values
     return db.keep(~bad, f"verdict not {', '.join(verdicts)}")

@@ -13,13 +13,13 @@ from filterdb.numerics.histogram import BINS, bin_edges
 from filterdb.reduce.basis import projection
 from filterdb.reduce.densities import Pair, densities
 from filterdb.schema import WEIGHTS
-from filterdb.store.database import Database
+from filterdb.store.database import AnyDatabase, as_database
 
 MOST_BINS = 1_024
 
 
 def density(
-    db: Database,
+    db: AnyDatabase,
     by: Key | None = None,
     components: Pair = (0, 1),
     bins: int = BINS,
@@ -37,6 +37,7 @@ def density(
 
     Raises UsageError for components or bins that do not exist, and for more counts than fit into memory.
     """
+    db = as_database(db)
     check_pairs([components])
     if not 1 <= bins <= MOST_BINS:
         raise UsageError(f"bins: expected 1 to {MOST_BINS:,}, got {bins}")

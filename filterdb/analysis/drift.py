@@ -14,11 +14,11 @@ from filterdb.analysis import noise as noises
 from filterdb.analysis.grouping import Grouping, Key, chosen, group, provenance, with_scale
 from filterdb.errors import UsageError
 from filterdb.numerics import divergence
-from filterdb.numerics.histogram import paper_probabilities, sound_probabilities
+from filterdb.numerics.histogram import EDGE_TOLERANCE, paper_probabilities, sound_probabilities
 from filterdb.numerics.moments import pool
 from filterdb.reduce.basis import Projection, has_scale, layer_histograms, layer_moments, moved, projection
 from filterdb.store import matrix as matrix_store
-from filterdb.store.database import Database
+from filterdb.store.database import AnyDatabase, Database, as_database
 from filterdb.store.files import Files
 from filterdb.store.summary import Arrays
 
@@ -34,15 +34,17 @@ METRICS = {
 
 FEW = noises.FEW
 
+ON_EDGE = f"filters within {EDGE_TOLERANCE:g} bin widths of an inner edge, counted in the bin above it"
+
 PER_COMPONENT_LIMIT = 1_000
-"""Up to this many groups a result has `per_component` as well."""
+"""Up to this many groups a result of a metric on histograms has `per_component`."""
 
 IN_MEMORY_LIMIT = 10_000
 """Up to this many groups (800 MB of them) the matrix is made in memory."""
 
 
 def drift(
-    db: Database,
+    db: AnyDatabase,
     by: Key,
     mode: str = "sound",
     metric: str = "kl",
@@ -55,11 +57,14 @@ def drift(
     """Drift between all pairs of groups of the view's layers, in heatmap order.
 
     Dims: group, other, component, bin. Variables: drift (group, other), symmetric with zero diagonal; per_component
-    (component, group, other), the unweighted symmetric KL of each (up to 1,000 groups); count (group); probabilities
-    and counts (group, component, bin); few (group). Coordinates: weights (component), bin_edges. Basis, weights,
-    range and π are the snapshot's, whatever the view is. `mode`: "sound" or "paper" (method §0); `metric`: one of
-    METRICS; `scaled` False: raw filters (P2 A.2), without layers whose scale is unknown; `within`: one matrix per
-    stratum, along `stratum`, in the unstratified order (a group that a stratum lacks: NaN, an empty verdict).
+    (component, group, other), the same metric of each component, unweighted, named by the attribute
+    per_component_metric (up to 1,000 groups; not of `frechet`, which is no sum over components); count (group);
+    probabilities and counts (group, component, bin); few (group); outside and on_edge (group, component), filters
+    outside the range, and filters within 1e-9 bin widths of an inner edge, which count in the bin above it.
+    Coordinates: weights (component), bin_edges. Basis, weights, range and π are the snapshot's, whatever the view is.
+    `mode`: "sound" or "paper" (method §0); `metric`: one of METRICS; `scaled` False: raw filters (P2 A.2), without
+    layers whose scale is unknown; `within`: one matrix per stratum, along `stratum`, in the unstratified order (a group
+    that a stratum lacks: NaN, an empty verdict).
 
     In `sound` mode with noise (docs/noise.md): floor and floor_q95 (group, other), mean and 95 % quantile of the drift
     that the numbers of filters alone make; model_floor and model_floor_q95 the same of permuted models, NaN where fewer
@@ -77,6 +82,7 @@ def drift(
 
     Raises UsageError for unknown names, for more than 10,000 groups without `out`, for noise asked of `paper` or `out`.
     """
+    db = as_database(db)
     if metric not in METRICS:
         raise UsageError(f"metric: expected one of {', '.join(METRICS)}, got {metric!r}")
     if within is not None:
@@ -114,7 +120,7 @@ def drift(
 
 
 def drift_strata(
-    db: Database,
+    db: AnyDatabase,
     by: Key,
     within: Key,
     mode: str = "sound",
@@ -124,6 +130,7 @@ def drift_strata(
     noise: noises.Noise = None,
 ) -> dict[str, xr.Dataset]:
     """One drift result for each group of `within`, each with its own groups, noise and heatmap order."""
+    db = as_database(db)
     strata = group(db, within, mode)
     return {
         label: drift(db.keep(strata.index == i, f"{strata.by} = {label}"), by, mode, metric, scaled=scaled, noise=noise)
@@ -184,11 +191,28 @@ class Groups:
             layers = layer_moments(self.db, scaled=self.found.axes.scaled).pick(chosen(self.db))
             states = pool(layers, self.grouping.index, self.number)
             return divergence.frechet(states.mean, states.covariance)
-        p, weights = self.probabilities, self.found.weights
+        return self._weighted(self.probabilities, self.found.weights)
+
+    def _weighted(self, p: np.ndarray, weights: np.ndarray) -> divergence.Block:
+        """Return any part of the matrix of a metric on probabilities (groups, components, 70)."""
         if self.metric == "wasserstein":
             return divergence.wasserstein(p, weights, self.width)
         of = {"kl": divergence.kl, "psi": divergence.kl, "js": divergence.js, "hellinger": divergence.hellinger}
         return of[self.metric](p, weights)
+
+    @property
+    def has_components(self) -> bool:
+        """Whether the drift is a weighted sum over components, few enough groups to keep each summand."""
+        return self.metric != "frechet" and self.number <= PER_COMPONENT_LIMIT
+
+    def per_component(self, order: np.ndarray) -> np.ndarray:
+        """Return the metric of each component alone, unweighted, (9, groups, groups)."""
+        p = self.probabilities[order]
+        parts = [
+            divergence.whole(self.number, self._weighted(p[:, k : k + 1], np.ones(1)))
+            for k in range(len(self.found.weights))
+        ]
+        return np.stack(parts)
 
     def noise(self, drift: np.ndarray, asked: noises.Noise) -> noises.Judged | None:
         """Floors, verdict and interval of the matrix `drift`; None where there are none."""
@@ -213,10 +237,10 @@ class Groups:
         result = self.described(order)
         result["drift"] = (("group", "other"), matrix[np.ix_(order, order)])
         result["probabilities"] = (("group", "component", "bin"), self.probabilities[order])
-        if self.number <= PER_COMPONENT_LIMIT:
-            one = np.eye(len(self.found.weights))
-            parts = [divergence.whole(self.number, divergence.kl(self.probabilities[order], only)) for only in one]
-            result["per_component"] = (("component", "group", "other"), np.stack(parts))
+        if self.has_components:
+            doc = {"long_name": f"{self.metric} of each component, unweighted"}
+            result["per_component"] = (("component", "group", "other"), self.per_component(order), doc)
+            result.attrs["per_component_metric"] = self.metric
         judged = self.noise(matrix, asked)
         return result if judged is None else result.assign(noises.variables(judged, order))
 
@@ -233,6 +257,7 @@ class Groups:
         db, grouping, found = self.db, self.grouping, self.found
         number = grouping.sums(db.layers["row_size"].values)[order]
         outside = grouping.sums((self.histograms["underflow"] + self.histograms["overflow"])[chosen(db)])
+        on_edge = grouping.sums(self.histograms["on_edge"][chosen(db)])
         places = np.arange(self.number)[order]
         labels = [grouping.labels[i] for i in places]
         basis = db.basis if found.id is not None else None
@@ -241,6 +266,7 @@ class Groups:
                 "count": ("group", number),
                 "few": ("group", number < FEW),
                 "outside": (("group", "component"), outside[order]),
+                "on_edge": (("group", "component"), on_edge[order], {"long_name": ON_EDGE}),
                 "counts": (("group", "component", "bin"), self.counts[order]),
             },
             coords={

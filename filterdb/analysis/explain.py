@@ -16,14 +16,14 @@ from filterdb.numerics.divergence import symmetric_kl
 from filterdb.numerics.histogram import PSEUDO_FILTERS
 from filterdb.reduce.basis import projection
 from filterdb.schema import UNKNOWN
-from filterdb.store.database import Database
+from filterdb.store.database import AnyDatabase, as_database
 
 _PARTS = 1_000
 """Models or layers left out at a time: 10 MB of histograms for each step."""
 
 
 def explain(
-    db: Database, by: Key, a: str, b: str, mode: str = "sound", *, scaled: bool = True, match: str = "family"
+    db: AnyDatabase, by: Key, a: str, b: str, mode: str = "sound", *, scaled: bool = True, match: str = "family"
 ) -> xr.Dataset:
     """What makes the drift D (kl) between groups `a` and `b` of `by`; from summaries, nothing is read again.
 
@@ -41,6 +41,7 @@ def explain(
     drift, and in `sound` mode what drift() tells of noise for this pair: floor, …, verdict, interval (bound).
     Attribute `summary`: a sentence. Raises UsageError for labels that are no groups.
     """
+    db = as_database(db)
     db, found = projection(db, mode, scaled=scaled)
     db = with_scale(db, scaled=scaled)
     grouping = group(db, by, mode)

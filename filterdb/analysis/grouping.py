@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from filterdb.arguments import as_names
 from filterdb.errors import InputError, UsageError
 from filterdb.reduce.basis import has_scale
 from filterdb.schema import distinct
@@ -56,7 +57,7 @@ def group(db: Database, by: Key | None, mode: str = "sound") -> Grouping:
         raise InputError(f"{db.url}: expected at least one layer with 3×3 filters, got none")
     if by is None:
         return Grouping(WHOLE, [WHOLE], np.zeros(layers, np.int64), ordered=True)
-    keys = [key.strip() for key in by.split(",")] if isinstance(by, str) else list(by)
+    keys = [key.strip() for key in by.split(",")] if isinstance(by, str) else as_names(by, "by")
     if not keys or not all(keys):
         raise UsageError(f"by: expected labels joined with commas, got {by!r}")
     parts = [_single(db, key, mode) for key in keys]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
+from typing import TYPE_CHECKING
 
 import numpy as np
 import xarray as xr
@@ -13,41 +13,46 @@ from filterdb.analysis.grouping import DECILES, chosen, depth_decile, group, pro
 from filterdb.errors import UsageError
 from filterdb.extract.sandbox import Limits
 from filterdb.ingest.query import Query, reduce_model
+from filterdb.ingest.sources import as_source, on_disk
 from filterdb.numerics.divergence import symmetric_kl
 from filterdb.numerics.histogram import sound_probabilities
 from filterdb.numerics.sampling import SamplingFloor
 from filterdb.reduce.basis import Projection, layer_histograms, projection
-from filterdb.store.database import Database, open_database
+from filterdb.store.database import AnyDatabase, Database, as_database
+
+if TYPE_CHECKING:
+    from filterdb.ingest.sources import Source
 
 LABELS = ("task", "visual_category", "training_dataset", "pretraining_dataset", "family", "architecture")
 
 
 def nearest(
-    db: Database | str | os.PathLike[str],
-    path: str | os.PathLike[str],
+    db: AnyDatabase,
+    path: Source,
     n: int = 10,
     *,
     limits: Limits = Limits(),  # noqa: B008 - frozen
 ) -> xr.Dataset:
-    """The models of the view whose filters drift least from those of an ONNX file (or URL). Dims: model, decile.
+    """Rank the models of the view by the drift of their filters from those of an ONNX file. Dims: model, decile.
 
-    The file's filters are counted in the frozen basis of the snapshot; the models' counts are summaries: no pass over
-    the database. Mode `sound`, and the file's counts are added to the snapshot's that make π. Per model: drift;
-    per_component (component, model), unweighted; count; floor and floor_q95, mean and 95 % quantile of what two samples
-    of one distribution would show at these numbers of filters; closer_than_noise, drift ≤ floor_q95: the two cannot be
-    told apart by their filters; few, under 1,000 filters; rank, from 1, and 0 for models with few, which stand after
-    the others; same_content, the same file. decile_drift, decile_floor, decile_floor_q95, decile_count (model, decile),
-    NaN where either model has no filter. Layers of the file that are not finite or cannot be read are left out; the
-    attribute query_left_out, JSON, has each with its reason.
+    `path`: a path, a URL or an onnx.ModelProto. The file's filters are counted in the frozen basis of the snapshot; the
+    models' counts are summaries: no pass over the database. Mode `sound`, and the file's counts are added to the
+    snapshot's that make π. Per model: drift; per_component (component, model), kl, unweighted; count; floor and
+    floor_q95, mean and 95 % quantile of what two samples of one distribution would show at these numbers of filters;
+    closer_than_noise, drift ≤ floor_q95: the two cannot be told apart by their filters; few, under 1,000 filters; rank,
+    from 1, and 0 for models with few, which stand after the others; same_content, the same file. decile_drift,
+    decile_floor, decile_floor_q95, decile_count (model, decile), NaN where either model has no filter. Layers of the
+    file that are not finite or cannot be read are left out; attribute query_left_out, JSON, has each with its reason.
 
     Filters that are alike, not accuracy after transfer. Raises UsageError for n < 1, InputError where the file has no
     3×3 filters. Source: method §0 and §4.
     """
     if n < 1:
         raise UsageError(f"n: expected at least 1, got {n}")
-    db = db if isinstance(db, Database) else open_database(db)
+    db, source = as_database(db), as_source(path, "path")
     db, found = projection(db, "sound")
-    query = reduce_model(path, found.histograms, limits)
+    with on_disk([source]) as (file,):
+        query = reduce_model(file.path, found.histograms, limits, file.alias)
     return _ranked(db, found, query, n)
 
 
@@ -106,6 +111,7 @@ def _ranked(db: Database, found: Projection, query: Query, n: int) -> xr.Dataset
             by="model",
             mode=found.mode,
             metric="kl",
+            per_component_metric="kl",
             formula=f"{METRICS['kl']}; pi with the file's own counts; floors of method 4",
             range=found.histograms.edges[[0, -1]].tolist(),
             basis=found.id,

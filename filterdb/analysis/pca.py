@@ -11,7 +11,7 @@ from filterdb.numerics import eigen
 from filterdb.numerics.eigen import Basis, decompose
 from filterdb.numerics.moments import pool
 from filterdb.reduce.basis import layer_moments
-from filterdb.store.database import Database
+from filterdb.store.database import AnyDatabase, as_database
 
 DIMENSIONS = np.arange(1, 9)
 """Of the leading subspaces whose angles are taken."""
@@ -23,7 +23,7 @@ ANGLES_LIMIT = 1_000
 """Pairwise angles of up to so many groups."""
 
 
-def pca(db: Database, by: Key | None = None, *, scaled: bool = True) -> xr.Dataset:
+def pca(db: AnyDatabase, by: Key | None = None, *, scaled: bool = True) -> xr.Dataset:
     """Mean, covariance and principal components of the view's filters, whole or by group.
 
     Dims: group, component, weight, other (weight). Variables, float64: count (int64), mean, covariance (n − 1 in the
@@ -34,6 +34,7 @@ def pca(db: Database, by: Key | None = None, *, scaled: bool = True) -> xr.Datas
     k-dimensional subspace and that of all the view's filters, k = 1 … 8; NaN where either has variance in fewer than
     k directions. Source: P1 eq. 1 to 4; Björck and Golub 1973.
     """
+    db = as_database(db)
     db = with_scale(db, scaled=scaled)
     grouping = group(db, by)
     layers = layer_moments(db, scaled=scaled)
@@ -66,7 +67,7 @@ def pca(db: Database, by: Key | None = None, *, scaled: bool = True) -> xr.Datas
     return result
 
 
-def principal_angles(db: Database, by: Key, *, scaled: bool = True) -> xr.Dataset:
+def principal_angles(db: AnyDatabase, by: Key, *, scaled: bool = True) -> xr.Dataset:
     """Largest principal angles between the leading k-dimensional subspaces of all pairs of groups, k = 1 … 8.
 
     Dims: dimension, group, other. Variables: angle (dimension, group, other), radians in [0, π/2], NaN where either

@@ -16,7 +16,7 @@ from filterdb.numerics.shape import Bounds, Shape, shape
 from filterdb.reduce.basis import layer_histograms, projection
 from filterdb.reduce.densities import Pair, densities
 from filterdb.schema import WEIGHTS
-from filterdb.store.database import Database
+from filterdb.store.database import AnyDatabase, as_database
 
 PAIRS: tuple[Pair, ...] = ((0, 1), (2, 3), (4, 5), (6, 7))
 """Pairs of components that are looked at where none are named."""
@@ -33,7 +33,7 @@ MEASURES = {
 
 
 def phenotypes(
-    db: Database,
+    db: AnyDatabase,
     by: Key | None = None,
     pairs: Sequence[Pair] = PAIRS,
     *,
@@ -51,6 +51,7 @@ def phenotypes(
     unless there are none, a pass over the filters, all in one reading, once per grouping. Raises UsageError for pairs
     that do not exist or too many groups.
     """
+    db = as_database(db)
     check_pairs(pairs)
     bounds = bounds or Bounds()
     db, found = projection(db, mode, scaled=scaled)

@@ -18,7 +18,7 @@ from filterdb.analysis.drift import drift
 from filterdb.analysis.grouping import TIMES, provenance
 from filterdb.errors import InputError
 from filterdb.schema import UNKNOWN
-from filterdb.store.database import Database
+from filterdb.store.database import AnyDatabase, Database, as_database
 
 FLOORS = ("floor", "floor_q95")
 WORDS = ("verdict", "judged_by")
@@ -43,7 +43,7 @@ class _Model:
         return UNKNOWN not in self.kind
 
 
-def series(db: Database, mode: str = "sound") -> xr.Dataset:
+def series(db: AnyDatabase, mode: str = "sound") -> xr.Dataset:
     """Drift along trainings, and between retrainings, for the view's models. No pass of its own.
 
     Checkpoints are models of one architecture, training set and seed (`unknown` counts as one) with an `epoch`, two or
@@ -56,6 +56,7 @@ def series(db: Database, mode: str = "sound") -> xr.Dataset:
     of `drift`, NaN and "" in `paper` mode; one model against one is judged by its number of filters alone. Where the
     catalog says nothing, all are empty. Raises InputError for an epoch that is no number.
     """
+    db = as_database(db)
     models = _models(db)
     trainings = _trainings(models)
     checkpoints = {key: of for key, of in trainings.items() if len({one.epoch for one in of}) > 1}

@@ -8,22 +8,24 @@ import numpy as np
 import xarray as xr
 
 from filterdb.analysis.grouping import DECILES, Key, chosen, depth_decile, group, provenance
+from filterdb.arguments import as_names
 from filterdb.errors import UsageError
 from filterdb.reduce.basis import has_scale
 from filterdb.reduce.passes import summaries
 from filterdb.reduce.reductions import MomentsReduction
-from filterdb.store.database import Database
+from filterdb.store.database import AnyDatabase, as_database
 
 COLUMNS = ("task", "visual_category", "training_dataset")
 
 
-def filter_scale(db: Database, by: Key | None = "model") -> xr.Dataset:
+def filter_scale(db: AnyDatabase, by: Key | None = "model") -> xr.Dataset:
     """Mean of (max w − min w) over raw filters, for each group and depth decile of the view's layers (P2 fig. 6).
 
     Dims: group, decile (all ten). Variables: scale (group) and decile_scale (group, decile) float64, NaN where there
     is no filter; count (group) and decile_count (group, decile) int64, the filters they are the means of. Layers whose
     scale is unknown are left out; a group that has no other keeps its place. Needs the moments only.
     """
+    db = as_database(db)
     grouping = group(db, by)
     (arrays,) = summaries(db, MomentsReduction())
     used = has_scale(db, scaled=False)
@@ -56,13 +58,15 @@ def _ratio(total: np.ndarray, count: np.ndarray) -> np.ndarray:
     return ratio
 
 
-def statistics(db: Database, columns: Sequence[str] = COLUMNS) -> xr.Dataset:
+def statistics(db: AnyDatabase, columns: str | Sequence[str] = COLUMNS) -> xr.Dataset:
     """Models, layers and filters of the view by the labels of several columns (P2 A.4).
 
     Dims: row, a label of a column, by column and falling number of filters. Variables: column, label (text); models,
     layers, filters (int64), models being those that have a layer; share (float64) of the view's filters. Every layer
     is counted once in each column. Raises UsageError for an unknown column, and without any.
     """
+    db = as_database(db)
+    columns = as_names(columns, "columns")
     if not columns:
         raise UsageError("statistics: expected at least one column, got none")
     rows: list[tuple[str, str, int, int, int]] = []

@@ -36,6 +36,7 @@ def nearest(result: xr.Dataset) -> Answer:
         **of_result(result),
         "mode": attrs["mode"],
         "metric": attrs["metric"],
+        "per_component_metric": attrs["per_component_metric"],
         "basis": attrs.get("basis"),
         "weights": result["weights"].values,
         "query": {

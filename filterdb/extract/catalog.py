@@ -38,11 +38,13 @@ class ModelSource:
     labels: Mapping[str, str] = field(default_factory=lambda: dict.fromkeys(LABELS, UNKNOWN))
     extra: Mapping[str, str] = field(default_factory=dict)
     has_row: bool = False
+    alias: str = ""
+    """What to call it instead of its URL; the file of a model from memory is a temporary one."""
 
     @property
     def shown(self) -> str:
         """Where it lies, as it may be shown and stored: without user names, passwords and signatures."""
-        return redact_url(self.url)
+        return self.alias or redact_url(self.url)
 
     @property
     def extra_json(self) -> str:

@@ -14,18 +14,19 @@ from filterdb.ingest.adding import add, new_segment
 from filterdb.plan import chunk_count
 from filterdb.reduce.passes import Partition
 from filterdb.store import snapshot as snapshots
-from filterdb.store.database import Database
+from filterdb.store.database import AnyDatabase, Database, as_database
 from filterdb.store.segment import Segment
 from filterdb.store.snapshot import Entry, Snapshot
 
 
-def compact(db: Database, *, chunk_rows: int = schema.CHUNK_ROWS) -> Database:
+def compact(db: AnyDatabase, *, chunk_rows: int = schema.CHUNK_ROWS) -> Database:
     """Join neighbouring segments of less than `chunk_rows` filters, each run of them into one, a commit each.
 
     Filters are copied, every checksum and every layer's hash looked at; models that were removed are left behind, rows
     that were replaced are written into the new tables. Earlier snapshots keep the old segments. Gives the database at
     the newest snapshot.
     """
+    db = as_database(db)
     head = snapshots.latest(db.files)
     assert head is not None
     for ids in _runs(head, chunk_rows):

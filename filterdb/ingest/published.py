@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from filterdb import cluster, plan, schema
+from filterdb.arguments import as_path
 from filterdb.cluster import Memory
 from filterdb.errors import InputError, MissingExtraError
 from filterdb.extract.constants import ODD
@@ -30,7 +31,7 @@ from filterdb.numerics.quality import orthogonality
 from filterdb.reduce.passes import Partition
 from filterdb.schema import WEIGHTS
 from filterdb.store import snapshot as snapshots
-from filterdb.store.database import Database
+from filterdb.store.database import AnyDatabase, Database, as_url
 from filterdb.store.files import Files
 
 READER = "filterdb.ingest.unpacking"
@@ -125,7 +126,7 @@ def scan_layers(file: PublishedFile, layers: list[PublishedLayer]) -> list[Layer
 
 
 def import_hdf5(
-    url: str | os.PathLike[str],
+    url: AnyDatabase,
     file: str | os.PathLike[str],
     *,
     tables: tuple[str | os.PathLike[str], str | os.PathLike[str]] | None = None,
@@ -141,10 +142,11 @@ def import_hdf5(
 
     Raises MissingExtraError without h5py, InputError for a file that cannot be used, StoreError where the store fails.
     """
+    place, path = as_url(url), Path(as_path(file, "file", "a path"))
     if importlib.util.find_spec("h5py") is None:
         raise MissingExtraError("import-hdf5: reading HDF5 needs the extra: pip install 'filterdb[hdf5]'")
-    source = PublishedFile.at(Path(file), limits)
-    files = Files.at(url)
+    source = PublishedFile.at(path, limits)
+    files = Files.at(place)
     base = snapshots.latest(files)
     if base is None:
         files.probe()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,13 +39,13 @@ class Query:
         return np.array([row[name] for row in self.rows])
 
 
-def reduce_model(path: str | os.PathLike[str], reduction: Reduction, limits: Limits) -> Query:
-    """What a pass computes of a segment's layers, of the 3×3 layers of an ONNX file or URL.
+def reduce_model(path: str, reduction: Reduction, limits: Limits, alias: str = "") -> Query:
+    """Reduce the 3×3 layers of an ONNX file or URL as a pass reduces those of a segment. `alias`: what to call it.
 
     Raises InputError where there is no file, no model, or no layer with finite 3×3 filters.
     """
-    url = local_path(os.fspath(path))
-    source = ModelSource(url, url)
+    url = local_path(path)
+    source = ModelSource(url, url, alias=alias)
     found, skipped = examine(source, limits)
     rows = [row for row in found if not row["nonfinite"]]
     left_out = {row["layer_name"]: row["nonfinite"] for row in found if row["nonfinite"]}

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import os
 
+from filterdb.arguments import as_path
 from filterdb.extract.catalog import parse_catalog
 from filterdb.store import history
-from filterdb.store.database import Database
+from filterdb.store.database import AnyDatabase, Database, as_database
 from filterdb.store.files import local_path
 from filterdb.store.inputs import read_input
 
 
-def relabel(db: Database, catalog: str | os.PathLike[str]) -> Database:
+def relabel(db: AnyDatabase, catalog: str | os.PathLike[str]) -> Database:
     """Commit a snapshot in which the catalog's rows stand for those of its models; no filter is rewritten.
 
     A model is found by the row's `name`, else its `path`; its whole row is replaced: columns that the catalog lacks
     become "unknown". Models without a row keep theirs. Gives the database at the new snapshot, or at the newest where
     nothing changes. Raises InputError for a catalog that cannot be used and for a row of a model that is not there.
     """
-    place = local_path(os.fspath(catalog))
+    db = as_database(db)
+    place = local_path(as_path(catalog, "catalog"))
     rows = parse_catalog(read_input(place), place, needs_path=False)
     return history.relabel(db, {row.id: {**row.labels, "extra": row.extra_json} for row in rows})

@@ -10,33 +10,36 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from filterdb import cluster, logs, plan, schema
+from filterdb.arguments import as_path
 from filterdb.errors import ConflictError, InputError, UsageError
 from filterdb.extract.catalog import ModelSource, check_unique, parse_catalog
 from filterdb.extract.sandbox import Limits
 from filterdb.ingest.adding import Filler, add, new_segment, stack
 from filterdb.ingest.scan import Scan, scan
+from filterdb.ingest.sources import NamedFile, as_id, as_sources, on_disk
 from filterdb.ingest.write import FromModels, Piece
 from filterdb.redaction import redact_url
 from filterdb.reduce.passes import Partition
 from filterdb.store import snapshot as snapshots
-from filterdb.store.database import Database
+from filterdb.store.database import AnyDatabase, Database, as_url
 from filterdb.store.files import Files, local_path
 from filterdb.store.inputs import expand, is_absent, read_input
 from filterdb.store.remote import is_remote
 from filterdb.store.segment import Segment
 from filterdb.store.snapshot import Entry, Snapshot
 
+if TYPE_CHECKING:
+    from filterdb.ingest.sources import Sources
+
 log = logging.getLogger(__name__)
 
 EXTRACTION = 2
 """Version of what is read from a model. Part of a segment's id: another reading gives another segment."""
-
-Sources = Sequence[str | os.PathLike[str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +69,7 @@ class Ingested:
 
 
 def ingest(
-    url: str | os.PathLike[str],
+    url: AnyDatabase,
     sources: Sources = (),
     *,
     catalog: str | os.PathLike[str] | None = None,
@@ -75,7 +78,9 @@ def ingest(
 ) -> Ingested:
     """Read ONNX models into the database at `url`, on Dask; what is new becomes one segment, in one commit.
 
-    `sources`: ONNX files, folders, globs, URLs; without any, every row of the catalog (CSV or Parquet). A model that
+    `url`: a path, a URL, or a Database, to whose newest snapshot is added. `sources`: ONNX files, folders, globs, URLs,
+    one or a list; without any, every row of the catalog (CSV or Parquet). An onnx.ModelProto is taken too: its id is
+    its graph's name, and it is read from a temporary file, which workers on other machines do not see. A model that
     the snapshot has with the same content and the same catalog row is left out; a file that is no readable model, or
     takes more than `limits` to read, is rejected with its reason and the rest goes on. `chunk_rows`: filters in a
     chunk of the new segment.
@@ -83,7 +88,12 @@ def ingest(
     Raises InputError for sources that cannot be used and for a model id that stands for something else already,
     StoreError where the store fails, InterruptedRunError for what a re-run resumes.
     """
-    files = Files.at(url)
+    place, table = as_url(url), None if catalog is None else as_path(catalog, "catalog")
+    with on_disk(as_sources(sources)) as named:
+        return _ingest(Files.at(place), named, table, chunk_rows, limits)
+
+
+def _ingest(files: Files, sources: list[NamedFile], catalog: str | None, chunk_rows: int, limits: Limits) -> Ingested:
     found = find_sources(sources, catalog)
     base = snapshots.latest(files)
     if base is None:
@@ -117,13 +127,13 @@ def ingest(
     return replace(committed, present=present, rejected=rejected)
 
 
-def find_sources(sources: Sources, catalog: str | os.PathLike[str] | None) -> list[ModelSource]:
+def find_sources(sources: Sequence[NamedFile], catalog: str | None) -> list[ModelSource]:
     """The models that sources and catalog name, in catalog order, then in the order of the sources."""
     rows: list[ModelSource] = []
     if not sources and catalog is None:
         raise UsageError("ingest: expected sources or a catalog, got neither")
     if catalog is not None:
-        place = local_path(os.fspath(catalog))
+        place = local_path(catalog)
         rows = [replace(row, url=_absolute(row.url)) for row in parse_catalog(read_input(place), place)]
         for row in rows:
             if not is_remote(row.url) and is_absent(row.url):
@@ -133,9 +143,11 @@ def find_sources(sources: Sources, catalog: str | os.PathLike[str] | None) -> li
     by_place = {_place(row.url): (position, row) for position, row in enumerate(rows)}
     listed: dict[str, tuple[int, ModelSource]] = {}
     for source in sources:
-        for name in expand(os.fspath(source)):
+        for name in [source.path] if source.alias else expand(source.path):
             place = _place(name)
-            listed.setdefault(place, by_place.get(place, (len(rows), ModelSource(_as_id(name), _absolute(name)))))
+            model_id = as_id(source) if source.alias else _as_id(name)
+            model = ModelSource(model_id, _absolute(name), alias=source.alias)
+            listed.setdefault(place, by_place.get(place, (len(rows), model)))
     found = [source for _, source in sorted(listed.values(), key=lambda item: item[0])]
     check_unique(found, "ingest")
     return found

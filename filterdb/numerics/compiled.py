@@ -171,9 +171,8 @@ def moments(columns, starts, stops, thresholds, counts, means, m2, peaks, spans)
     sparse = np.empty((WEIGHTS, 2 * LANES))
     places = np.empty(LANES, np.int32)
     divisor = np.empty(LANES)
-    low = np.empty(LANES, np.float32)
-    high = np.empty(LANES, np.float32)
-    peak = np.empty(LANES, np.float32)
+    scratch = np.empty((3, LANES), np.float32)
+    low, high, peak = scratch[0], scratch[1], scratch[2]
     for r in range(starts.size):
         held = 0
         before = counts[r, 0] + counts[r, 1]
@@ -286,9 +285,8 @@ def extremes(columns, starts, stops, mean, components, scaled, smallest, largest
     rough = np.empty((WEIGHTS, LANES), np.float32)
     about = np.empty((WEIGHTS, LANES), np.float32)
     divisor = np.empty(LANES)
-    low = np.empty(LANES, np.float32)
-    high = np.empty(LANES, np.float32)
-    peak = np.empty(LANES, np.float32)
+    scratch = np.empty((3, LANES), np.float32)
+    low, high, peak = scratch[0], scratch[1], scratch[2]
     top = np.float32(np.finfo(np.float32).max)
     for r in range(starts.size):
         for start in range(starts[r], stops[r], LANES):
@@ -314,30 +312,23 @@ def extremes(columns, starts, stops, mean, components, scaled, smallest, largest
 
 
 @njit(**_INLINE)
-def _bin(v, edges):
-    """The bin of a coefficient as numpy.histogram finds it; −1 below the edges, the number of bins above them."""
+def _bin(v, edges, slack):
+    """Return the bin of a coefficient: −1 below the edges, the number of bins above them.
+
+    As numpy.histogram, but a coefficient up to `slack` below an edge counts as on it: it goes to the bin above, at the
+    ends to the outermost bin. See `histogram.EDGE_TOLERANCE`.
+    """
     bins = edges.size - 1
-    if not v >= edges[0]:
+    if not v >= edges[0] - slack:
         return -1
-    if not v <= edges[bins]:
+    if not v <= edges[bins] + slack:
         return bins
     b = min(np.int64((v - edges[0]) / (edges[bins] - edges[0]) * bins), bins - 1)
-    if v < edges[b]:
+    if b > 0 and v < edges[b] - slack:
         return b - 1
-    if b != bins - 1 and v >= edges[b + 1]:
+    if b != bins - 1 and v >= edges[b + 1] - slack:
         return b + 1
     return b
-
-
-@njit(**_INLINE)
-def _add(b, bins, row, under, over):
-    """Count one coefficient's bin."""
-    if b < 0:
-        under[0] += 1
-    elif b == bins:
-        over[0] += 1
-    else:
-        row[b] += 1
 
 
 @njit(**_INLINE)
@@ -384,14 +375,14 @@ def _one(columns, i, peak, mean, v):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def histograms(columns, starts, stops, mean, components, scaled, edges, counts, underflow, overflow):
-    """Count the coefficients of each run over uniform bins, and what lies outside, as numpy.histogram does.
+def histograms(columns, starts, stops, mean, components, scaled, edges, slack, counts, underflow, overflow, on_edge):
+    """Count the coefficients of each run over uniform bins, what lies outside, and what lies on an inner edge.
 
-    `edges` (bins + 1,) float64 is np.linspace; the right edge is closed, and the bin of a value is corrected against
-    the edges. counts (runs, 9, bins), underflow (runs, 9), overflow (runs, 9), int64, are added to in place.
+    `edges` (bins + 1,) float64 is np.linspace, the right one closed; `slack`: how near to an edge is on it (`_bin`).
+    counts (runs, 9, bins), underflow, overflow and on_edge (runs, 9), int64, are added to in place.
 
-    Scaled filters are projected in single precision first; those that come so near to an edge that their bin is in
-    doubt are projected again in double, as the others would be: the counts are those of double precision.
+    Scaled filters are projected in single precision first. Those so near to an edge that their bin is in doubt are
+    projected again in double, as the others would be: the counts are those of double precision.
     """
     bins = edges.size - 1
     width = edges[bins] - edges[0]
@@ -401,17 +392,15 @@ def histograms(columns, starts, stops, mean, components, scaled, edges, counts, 
     # In bins; the rounding of a place itself, up to `bins`, is added.
     near = (doubt / width + 4 * 2.0**-24 * (1 + abs(edges[0]) / width)) * bins
     roughly = scaled and near < 0.01
-    if not roughly:
-        near = 1e-6 * (1 + abs(edges[0]) / width)
+    near = near if roughly else 1e-6 * (1 + abs(edges[0]) / width)
     f = np.empty((WEIGHTS, LANES))
     c = np.empty(LANES)
     rough = np.empty((WEIGHTS, LANES), np.float32)
     about = np.empty((WEIGHTS, LANES), np.float32)
     index = np.empty(LANES, np.int32)
     divisor = np.empty(LANES)
-    low = np.empty(LANES, np.float32)
-    high = np.empty(LANES, np.float32)
-    peak = np.empty(LANES, np.float32)
+    scratch = np.empty((3, LANES), np.float32)
+    low, high, peak = scratch[0], scratch[1], scratch[2]
     part = np.zeros((4, WEIGHTS, bins), np.int32)
     for r in range(starts.size):
         for start in range(starts[r], stops[r], LANES):
@@ -439,16 +428,22 @@ def histograms(columns, starts, stops, mean, components, scaled, edges, counts, 
                         part[0, k, index[i]] += 1
                     else:
                         v = _one(columns, start + i, peak[i], mean, components[k]) if roughly else c[i]
-                        _add(_bin(v, edges), bins, counts[r, k], underflow[r, k : k + 1], overflow[r, k : k + 1])
+                        b = _bin(v, edges, slack)
+                        if b < 0:
+                            underflow[r, k] += 1
+                        elif b == bins:
+                            overflow[r, k] += 1
+                        else:
+                            counts[r, k, b] += 1
+                            on_edge[r, k] += b > 0 and v <= edges[b] + slack
         for k in range(WEIGHTS):
             for b in range(bins):
-                for p in range(4):
-                    counts[r, k, b] += part[p, k, b]
-                    part[p, k, b] = 0
+                counts[r, k, b] += part[0, k, b] + part[1, k, b] + part[2, k, b] + part[3, k, b]
+        part[:] = 0
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def densities(columns, starts, stops, groups, mean, components, scaled, edges, pairs, counts, outside):
+def densities(columns, starts, stops, groups, mean, components, scaled, edges, slack, pairs, counts, outside):
     """Count pairs of coefficients of each run over a square of uniform bins, by group.
 
     `groups` (runs,) int64: where a run is counted, −1 for nowhere; pairs (p, 2) int64: first and second component.
@@ -464,13 +459,11 @@ def densities(columns, starts, stops, groups, mean, components, scaled, edges, p
     c = np.empty(LANES)
     index = np.empty((WEIGHTS, LANES), np.int32)
     divisor = np.empty(LANES)
-    low = np.empty(LANES, np.float32)
-    high = np.empty(LANES, np.float32)
-    peak = np.empty(LANES, np.float32)
+    scratch = np.empty((3, LANES), np.float32)
+    low, high, peak = scratch[0], scratch[1], scratch[2]
     wanted = np.zeros(WEIGHTS, np.bool_)
-    for p in range(pairs.shape[0]):
-        wanted[pairs[p, 0]] = True
-        wanted[pairs[p, 1]] = True
+    for component in pairs.flat:
+        wanted[component] = True
     for r in range(starts.size):
         g = groups[r]
         if g < 0:
@@ -488,7 +481,7 @@ def densities(columns, starts, stops, groups, mean, components, scaled, edges, p
                     if not _places(c, m, scale, shift, near, bins, index[k]):
                         for i in range(m):
                             if not 0 <= index[k, i] < bins:
-                                index[k, i] = _bin(c[i], edges)
+                                index[k, i] = _bin(c[i], edges, slack)
             for p in range(pairs.shape[0]):
                 first, second = index[pairs[p, 0]], index[pairs[p, 1]]
                 square = counts[p, g]

@@ -11,6 +11,9 @@ from filterdb.numerics.moments import Moments
 SIGN_TIE = 1e-9
 """Entries of a component this close in magnitude (relative) count as equal; the lowest index decides the sign."""
 
+EIGENVALUE_TIE = 1e-9
+"""Eigenvalues this close, relative to the largest, count as equal: rounding alone would choose their eigenvectors."""
+
 
 class Basis(NamedTuple):
     """PCA of states of any leading shape. Names are scikit-learn's.
@@ -27,18 +30,56 @@ class Basis(NamedTuple):
 
 
 def decompose(states: Moments) -> Basis:
-    """PCA from moments: eigenvectors of the covariance; σᵢ = √(λᵢ (n−1)). Raises numpy.linalg.LinAlgError.
+    """Return the PCA of moments: eigenvectors of the covariance; σᵢ = √(λᵢ (n−1)). Raises numpy.linalg.LinAlgError.
 
-    Tiny negative eigenvalues are clipped to 0. Without variance (n < 2, or equal filters) all ratios are 0. Sign: the
-    entry of largest magnitude of a component is positive (as in today's scikit-learn), ties to the lowest index.
+    Tiny negative eigenvalues are clipped to 0. Without variance (n < 2, or equal filters) all ratios are 0. Equal
+    eigenvalues: see `fix_ties`. Sign: the entry of largest magnitude of a component is positive (as in today's
+    scikit-learn), ties to the lowest index.
     """
     values, vectors = np.linalg.eigh(states.covariance)
     values = np.maximum(values[..., ::-1], 0.0)
-    components = fix_signs(np.swapaxes(vectors, -1, -2)[..., ::-1, :])
+    components = fix_signs(fix_ties(values, np.swapaxes(vectors, -1, -2)[..., ::-1, :]))
     total = values.sum(axis=-1, keepdims=True)
     ratio = np.divide(values, total, out=np.zeros_like(values), where=total > 0)
     singular = np.sqrt(values * np.maximum(states.count - 1, 0)[..., None])
     return Basis(states.mean, components, values, ratio, singular)
+
+
+def fix_ties(values: np.ndarray, components: np.ndarray) -> np.ndarray:
+    """Return the components with those of equal eigenvalues replaced by a basis that does not depend on rounding.
+
+    Their space is known, its basis is not. Of the space's projection matrix, the column with the largest diagonal entry
+    (ties to the lowest index) becomes the first component; the next ones follow from what is left (pivoted Cholesky).
+
+    Parameters
+    ----------
+    values
+        Eigenvalues (…, 9), falling.
+    components
+        Eigenvectors (…, 9, 9), one in each row.
+    """
+    tied = values[..., :-1] - values[..., 1:] <= EIGENVALUE_TIE * values[..., :1]
+    affected = tied.any(axis=-1)
+    if not affected.any():
+        return components
+    old = components[affected]
+    space = np.concatenate([np.zeros((len(old), 1), np.int64), np.cumsum(~tied[affected], axis=-1)], axis=-1)
+    new = old.copy()
+    rows = np.arange(len(old))
+    rest = np.zeros_like(old)
+    for i in range(old.shape[-1]):
+        together = space == space[:, i : i + 1]
+        begins = np.full(len(old), True) if i == 0 else space[:, i] != space[:, i - 1]
+        whole = np.einsum("nj,nja,njb->nab", together, old, old)
+        rest = np.where(begins[:, None, None], whole, rest)
+        diagonal = np.diagonal(rest, axis1=-2, axis2=-1)
+        pivot = (diagonal >= diagonal.max(axis=-1, keepdims=True) * (1 - EIGENVALUE_TIE)).argmax(axis=-1)
+        row = rest[rows, pivot] / np.sqrt(diagonal[rows, pivot])[:, None]
+        rest = rest - row[:, :, None] * row[:, None, :]
+        new[:, i] = np.where(together.sum(axis=-1, keepdims=True) > 1, row, old[:, i])
+    result = components.copy()
+    result[affected] = new
+    return result
 
 
 def fix_signs(components: np.ndarray) -> np.ndarray:

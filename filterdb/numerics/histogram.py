@@ -12,6 +12,15 @@ FLOAT32_EPS = 1.1920929e-07
 """What an empty bin's density becomes in `paper` mode."""
 
 
+EDGE_TOLERANCE = 1e-9
+"""How near to the edge of a bin a coefficient is on it, in bin widths.
+
+Coefficients that lie on an edge in exact arithmetic (all-zero filters where the range is symmetric about them) are off
+by rounding, which depends on the order of the filters. All of them count in the bin above, at either end of the range
+in the outermost bin. Rounding moves coefficients by 1e-13 of a bin; nothing but a tie comes this near.
+"""
+
+
 def bin_edges(low: float, high: float, bins: int = BINS) -> np.ndarray:
     """Edges (bins + 1,) of the uniform bins over [low, high], as numpy.histogram makes them.
 
@@ -20,6 +29,11 @@ def bin_edges(low: float, high: float, bins: int = BINS) -> np.ndarray:
     if low == high:
         low, high = low - 0.5, high + 0.5
     return np.linspace(low, high, bins + 1)
+
+
+def edge_slack(edges: np.ndarray) -> float:
+    """Return EDGE_TOLERANCE in the unit of the edges (bins + 1,)."""
+    return EDGE_TOLERANCE * float(edges[-1] - edges[0]) / (len(edges) - 1)
 
 
 def paper_probabilities(counts: np.ndarray, edges: np.ndarray) -> np.ndarray:

@@ -28,7 +28,7 @@ from filterdb.reduce.reductions import (
 )
 from filterdb.schema import WEIGHTS
 from filterdb.store import snapshot as snapshots
-from filterdb.store.database import Database
+from filterdb.store.database import AnyDatabase, Database, as_database
 from filterdb.store.snapshot import Snapshot, StoredBasis
 from filterdb.store.summary import Arrays
 
@@ -108,7 +108,9 @@ def _fitted(db: Database, mode: str, *, scaled: bool) -> Projection:
     (found,) = summaries(db, ExtremesReduction(Axes.of(fit.mean, fit.components, scaled=scaled)))
     used = has_scale(db.whole, scaled=scaled)
     smallest, largest = found["smallest"][used].min(axis=0), found["largest"][used].max(axis=0)
-    flip = (-smallest > largest) & (mode == "paper")
+    # Where both ends are equally far from zero, rounding must not decide: the component keeps the sign of `sound`.
+    tie = eigen.SIGN_TIE * max(-smallest.min(), largest.max())
+    flip = (-smallest - largest > tie) & (mode == "paper")
     # A mirrored component has mirrored coefficients, bit for bit: no second pass.
     smallest, largest = np.where(flip, -largest, smallest), np.where(flip, -smallest, largest)
     components = np.where(flip[:, None], -fit.components, fit.components)
@@ -119,7 +121,7 @@ def _fitted(db: Database, mode: str, *, scaled: bool) -> Projection:
 
 
 def layer_histograms(db: Database, found: Projection) -> Arrays:
-    """counts (layers, 9, 70), underflow and overflow (layers, 9) of the whole snapshot, int64."""
+    """Return counts (layers, 9, 70), underflow, overflow and on_edge (layers, 9) of the whole snapshot, int64."""
     (arrays,) = summaries(db, found.histograms)
     return arrays
 
@@ -152,12 +154,13 @@ def with_basis(db: Database) -> Database:
         return _in_memory(db, basis)
 
 
-def refit(db: Database) -> Database:
+def refit(db: AnyDatabase) -> Database:
     """Fit a new basis on the newest snapshot and commit it; what was counted in the old one stays with the old one.
 
     Gives the whole database at the new snapshot. Raises ConflictError where an ingest commits meanwhile, InputError
     where the filters have no variance.
     """
+    db = as_database(db)
     head = snapshots.latest(db.files)
     assert head is not None
     newest = Database(db.files, head, kept=db.kept)

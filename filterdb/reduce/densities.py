@@ -20,7 +20,7 @@ from filterdb import cluster, logs, plan
 from filterdb.cluster import Memory
 from filterdb.errors import DamageError, StoreError, UsageError
 from filterdb.numerics import compiled
-from filterdb.numerics.histogram import bin_edges
+from filterdb.numerics.histogram import EDGE_TOLERANCE, bin_edges, edge_slack
 from filterdb.reduce.basis import Projection
 from filterdb.reduce.passes import FAN_IN, WORTH_KEEPING, Partition, count, partitions
 from filterdb.reduce.reductions import Axes
@@ -73,9 +73,10 @@ class Plane:
 
     def key(self, pair: Pair, member: np.ndarray) -> Key:
         """Name of the counts of one pair, for a segment whose layers belong to these groups."""
-        content = {**self.axes.content, "range": [self.low, self.high], "bins": self.bins, "pair": list(pair)}
+        bins = {"range": [self.low, self.high], "bins": self.bins, "tolerance": EDGE_TOLERANCE}
+        content = {**self.axes.content, **bins, "pair": list(pair)}
         grouping = digest(np.ascontiguousarray(member, "<i8").tobytes())
-        return Key("density", 1, canonical({**content, "grouping": grouping}).decode())
+        return Key("density", 2, canonical({**content, "grouping": grouping}).decode())
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,6 +268,7 @@ def reduce_partition(partition: Partition, member: np.ndarray, plane: Plane, pai
             *plane.axes.arrays,
             plane.axes.scaled,
             plane.edges,
+            edge_slack(plane.edges),
             np.array(pairs, np.int64).reshape(-1, 2),
             counts,
             outside,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from filterdb import cluster, plan
-from filterdb.store.database import Database
+from filterdb.store.database import AnyDatabase, as_database
 from filterdb.store.verify import Problem, check_history, check_layers, check_segment, layers_of
 
 
@@ -19,11 +19,12 @@ class Verified:
     problems: list[Problem]
 
 
-def verify(db: Database, *, deep: bool = False) -> Verified:
+def verify(db: AnyDatabase, *, deep: bool = False) -> Verified:
     """Check the history, and metadata, tables, summaries and chunks of every segment of the snapshot.
 
     With `deep` every byte is read and every layer's hash recomputed.
     """
+    db = as_database(db)
     db = db.whole
     problems, layers = check_history(db), []
     for entry in db.state.segments:

@@ -13,7 +13,7 @@ import numpy as np
 
 from filterdb.errors import DamageError
 from filterdb.numerics import compiled
-from filterdb.numerics.histogram import BINS, bin_edges
+from filterdb.numerics.histogram import BINS, EDGE_TOLERANCE, bin_edges, edge_slack
 from filterdb.numerics.moments import Moments, merge
 from filterdb.numerics.quality import SPARSE_FRACTION
 from filterdb.schema import WEIGHTS
@@ -212,7 +212,10 @@ class ExtremesReduction(Reduction):
 
 @dataclass(frozen=True, slots=True)
 class HistogramsReduction(Reduction):
-    """Per layer and component: counts in 70 uniform bins over [low, high], underflow, overflow."""
+    """Per layer and component: counts in 70 uniform bins over [low, high], underflow, overflow, on_edge.
+
+    on_edge: coefficients within EDGE_TOLERANCE of an inner edge, which count in the bin above it.
+    """
 
     axes: Axes
     low: float
@@ -220,8 +223,8 @@ class HistogramsReduction(Reduction):
 
     @property
     def key(self) -> Key:
-        content = {**self.axes.content, "range": [self.low, self.high], "bins": BINS}
-        return Key("histograms", 3, canonical(content).decode())
+        content = {**self.axes.content, "range": [self.low, self.high], "bins": BINS, "tolerance": EDGE_TOLERANCE}
+        return Key("histograms", 4, canonical(content).decode())
 
     @property
     def edges(self) -> np.ndarray:
@@ -233,6 +236,7 @@ class HistogramsReduction(Reduction):
             "counts": np.zeros((layers, WEIGHTS, BINS), np.int64),
             "underflow": np.zeros((layers, WEIGHTS), np.int64),
             "overflow": np.zeros((layers, WEIGHTS), np.int64),
+            "on_edge": np.zeros((layers, WEIGHTS), np.int64),
         }
 
     def add(self, arrays: Arrays, block: Block) -> None:
@@ -243,7 +247,8 @@ class HistogramsReduction(Reduction):
             *self.axes.arrays,
             self.axes.scaled,
             self.edges,
-            *(arrays[name] for name in ("counts", "underflow", "overflow")),
+            edge_slack(self.edges),
+            *(arrays[name] for name in ("counts", "underflow", "overflow", "on_edge")),
         )
 
     def merge(self, a: Arrays, b: Arrays) -> Arrays:

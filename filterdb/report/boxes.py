@@ -70,7 +70,7 @@ def by_grouping(drifts: dict[str, xr.Dataset]) -> list[Box]:
 
 
 def by_component(result: xr.Dataset) -> list[Box]:
-    """A box of the unweighted KL_sym for each component of a `drift` result (P1 fig. 6)."""
+    """Return a box of the unweighted drift for each component of a `drift` result (P1 fig. 6)."""
     found = [box(f"c{i}", values) for i, values in enumerate(pairs(result["per_component"].values))]
     return [one for one in found if one is not None]
 

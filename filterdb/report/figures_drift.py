@@ -134,8 +134,10 @@ def pair(result: xr.Dataset, a: str, b: str) -> Figure:
 
 @drawn
 def per_component(result: xr.Dataset) -> Figure:
-    """Box plots of the unweighted KL_sym of each component over all pairs of groups (P1 fig. 6)."""
-    return box_plot(boxes.by_component(result), "unweighted KL_sym", f"Drift per component, by {result.attrs['by']}")
+    """Draw box plots of the unweighted drift of each component over all pairs of groups (P1 fig. 6)."""
+    metric = result.attrs["per_component_metric"]
+    label = f"unweighted {'KL_sym' if metric in {'kl', 'psi'} else metric}"
+    return box_plot(boxes.by_component(result), label, f"Drift per component, by {result.attrs['by']}")
 
 
 @drawn

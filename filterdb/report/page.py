@@ -14,12 +14,13 @@ import numpy as np
 import pandas as pd
 
 from filterdb.analysis.rules import Rules
+from filterdb.arguments import as_path
 from filterdb.errors import InputError, MissingExtraError, UsageError
 from filterdb.report import boxes, data, drawing, figures, payload, sheets
 from filterdb.report.gather import GROUPINGS, Results, gather
 from filterdb.report.standout import farthest, standing_out
 from filterdb.schema import REJECTED, UNKNOWN
-from filterdb.store.database import Database
+from filterdb.store.database import AnyDatabase, Database, as_database
 from filterdb.store.files import Files
 from filterdb.version import __version__
 
@@ -32,7 +33,7 @@ SCRIPTS = ("core", "charts", "heatmap", "pair", "table", "sections", "start")
 Pictures = Iterator[tuple[str, Callable[[], "Figure"]]]
 
 
-def report(db: Database, folder: str | Path, mode: str = "sound", *, densities: bool | None = None) -> Path | str:
+def report(db: AnyDatabase, folder: str | Path, mode: str = "sound", *, densities: bool | None = None) -> Path | str:
     """Write the page about a view's layers into a folder (made if need be) or below a URL; gives where the page is.
 
     `index.html` and its `data` open from disk or from a server, without a network; `figures` has each figure as SVG and
@@ -41,11 +42,12 @@ def report(db: Database, folder: str | Path, mode: str = "sound", *, densities: 
     without the extra `report`, UsageError where a file is in the way, InputError for a database without filters,
     StoreError, before anything is computed, where the place cannot be written.
     """
+    db = as_database(db)
     if not db.layers.sizes["layer"]:
         raise InputError(f"{db.url}: expected at least one layer with 3×3 filters to report on, got none")
     if find_spec("jinja2") is None or find_spec("matplotlib") is None:
         raise MissingExtraError("report: the page needs the extra: pip install 'filterdb[report]'")
-    place = Files.at(folder)
+    place = Files.at(as_path(folder, "folder"))
     if not place.remote and Path(place.root).exists() and not Path(place.root).is_dir():
         raise UsageError(f"{place.root}: expected a folder, or a place for one, got a file; say another with -o")
     place.check_writable()

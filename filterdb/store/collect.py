@@ -13,7 +13,6 @@ Neither depends on a clock.
 
 from __future__ import annotations
 
-import os
 import re
 import time
 from collections import defaultdict
@@ -23,6 +22,7 @@ from dataclasses import dataclass
 from filterdb.errors import StoreError, StoreMissingError
 from filterdb.store import lease
 from filterdb.store import snapshot as snapshots
+from filterdb.store.database import AnyDatabase, as_url
 from filterdb.store.files import Files
 from filterdb.store.local import Found
 from filterdb.store.snapshot import Snapshot
@@ -47,13 +47,13 @@ class Garbage:
     bytes: int
 
 
-def gc(url: str | os.PathLike[str], *, delete: bool = False, grace: float = GRACE) -> list[Garbage]:
+def gc(url: AnyDatabase, *, delete: bool = False, grace: float = GRACE) -> list[Garbage]:
     """List what no snapshot of the database at `url` lists and no live writer owns, untouched for `grace` seconds.
 
     With `delete`, remove it and return what was removed. Raises StoreMissingError where there is no database,
     DamageError where its history is not whole.
     """
-    files = Files.at(url)
+    files = Files.at(as_url(url))
     head = snapshots.latest(files)
     if head is None:
         # What has no snapshot at all may be an ingest's first.

@@ -16,6 +16,7 @@ import xarray as xr
 from dask.base import tokenize
 
 from filterdb import schema
+from filterdb.arguments import as_path, unexpected
 from filterdb.errors import DamageError, InputError, StoreMissingError, UsageError, portable
 from filterdb.extract.ledger import is_unread
 from filterdb.plan import offsets
@@ -27,12 +28,15 @@ from filterdb.store.segment import Segment, read_tables, to_dataset
 from filterdb.store.snapshot import Snapshot, StoredBasis
 
 
-def open_database(url: str | os.PathLike[str], snapshot: int | str | None = None) -> Database:
+def open_database(url: AnyDatabase, snapshot: int | str | None = None) -> Database:
     """Open the database at a path or URL, at a snapshot's number or tag, or the newest.
 
-    Raises StoreMissingError where there is none, DamageError where it is not what was committed.
+    A Database is opened anew: all layers, at `snapshot` or the newest. Raises StoreMissingError where there is none,
+    DamageError where it is not what was committed, UsageError for what is no place or no snapshot.
     """
-    files = Files.at(url)
+    files = Files.at(as_url(url, "url"))
+    if snapshot is not None and (isinstance(snapshot, bool) or not isinstance(snapshot, int | str)):
+        raise unexpected("snapshot", "a number or a tag", snapshot)
     if snapshot is None:
         found = snapshots.latest(files)
     elif isinstance(snapshot, str) and not snapshot.isdigit():
@@ -46,16 +50,28 @@ def open_database(url: str | os.PathLike[str], snapshot: int | str | None = None
     return Database(files, found)
 
 
-def open_readable(url: str | os.PathLike[str], snapshot: int | str | None = None) -> Database:
+def open_readable(url: AnyDatabase, snapshot: int | str | None = None) -> Database:
     """Open as `open_database`, but where the newest snapshot is lost or damaged, the newest that can be read."""
     try:
         return open_database(url, snapshot)
     except DamageError:
-        files = Files.at(url)
+        files = Files.at(as_url(url))
         readable, _ = snapshots.survey(files)
         if snapshot is not None or not readable:
             raise
         return Database(files, readable[-1])
+
+
+def as_database(db: Any, parameter: str = "db") -> Database:
+    """Return a Database as it is; open a path or URL at its newest snapshot. Raises UsageError for anything else."""
+    if isinstance(db, Database):
+        return db
+    return open_database(as_path(db, parameter, "a Database, a path or a URL"))
+
+
+def as_url(db: Any, parameter: str = "url") -> str:
+    """Return the place of a Database, or a path or URL as text. Raises UsageError for anything else."""
+    return db.url if isinstance(db, Database) else as_path(db, parameter, "a path, a URL or a Database")
 
 
 @dataclass(frozen=True, eq=False)
@@ -298,13 +314,13 @@ class Database:
         """
         view = self
         for name, value in labels.items():
-            many = isinstance(value, Iterable) and not isinstance(value, str)
-            view = view.where(name, list(value) if many else [value])
+            view = view.where(name, value)
         return view
 
-    def where(self, name: str, values: list[Any], *, negate: bool = False) -> Database:
-        """A view of the layers whose label is (or with `negate` is not) one of `values`."""
+    def where(self, name: str, values: Any, *, negate: bool = False) -> Database:
+        """Return a view of the layers whose label is (or with `negate` is not) `values`, or one of them."""
         column = self.column(name)
+        values = [values] if isinstance(values, str) or not isinstance(values, Iterable) else list(values)
         hit = np.isin(column.astype(str), [str(value) for value in values])
         words = f"{name} {'!=' if negate else '='} {', '.join(map(str, values))}"
         if not (hit ^ negate).any():
@@ -353,6 +369,10 @@ class Database:
 
     def _repr_html_(self) -> str:
         return html.database(self)
+
+
+AnyDatabase = Database | str | os.PathLike[str]
+"""What public functions take where they say `db`: a Database, or the path or URL of one."""
 
 
 def layer_labels(models: np.ndarray, names: np.ndarray) -> np.ndarray:

@@ -7,9 +7,10 @@ import os
 from collections.abc import Iterable
 from dataclasses import replace
 
+from filterdb.arguments import as_names
 from filterdb.errors import ConflictError, DamageError, InputError, UsageError
 from filterdb.store import snapshot as snapshots
-from filterdb.store.database import Database, open_database
+from filterdb.store.database import AnyDatabase, Database, as_database, open_database
 from filterdb.store.files import Files
 from filterdb.store.segment import read_tables
 from filterdb.store.snapshot import Removed, Rows, Snapshot
@@ -17,12 +18,13 @@ from filterdb.store.snapshot import Removed, Rows, Snapshot
 log = logging.getLogger(__name__)
 
 
-def remove(db: Database, models: Iterable[str]) -> Database:
+def remove(db: AnyDatabase, models: str | Iterable[str]) -> Database:
     """Commit a snapshot without these models; earlier snapshots keep them, and so does the disk.
 
     Raises UsageError where the newest snapshot has no such model.
     """
-    wanted = list(dict.fromkeys(models))
+    db = as_database(db)
+    wanted = list(dict.fromkeys(as_names(models, "models")))
     if not wanted:
         raise UsageError("remove: expected at least one model, got none")
 
@@ -114,11 +116,12 @@ def changed_rows(db: Database, rows: Rows) -> list[str]:
     ]
 
 
-def tag(db: Database, name: str) -> Database:
+def tag(db: AnyDatabase, name: str) -> Database:
     """Commit a snapshot that calls the database's own snapshot by a name; `open(url, snapshot=name)` finds it.
 
     Raises UsageError for a name that is a number, ConflictError for one that another snapshot has: tags never move.
     """
+    db = as_database(db)
     if not name or name.strip() != name or name.isdigit() or not name.isprintable():
         raise UsageError(f"tag: expected a name that is no number, such as cvpr-2026, got {name!r}")
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from filterdb.numerics import compiled
-from filterdb.numerics.histogram import bin_edges
+from filterdb.numerics.histogram import EDGE_TOLERANCE, bin_edges, edge_slack
 from filterdb.numerics.scaling import scale
 from tests.numerics import oracles
 
@@ -41,11 +41,14 @@ def extremes(columns: np.ndarray, starts: np.ndarray, stops: np.ndarray, *axes: 
     return state
 
 
-def histograms(columns: np.ndarray, starts: np.ndarray, stops: np.ndarray, *axes: object) -> list[np.ndarray]:
-    bins = len(axes[-1]) - 1  # type: ignore[arg-type]
+def histograms(
+    columns: np.ndarray, starts: np.ndarray, stops: np.ndarray, *axes: object, slack: float | None = None
+) -> list[np.ndarray]:
+    """Counts, underflow, overflow and on_edge; the last of `axes` are the edges."""
+    edges = np.asarray(axes[-1])
     n = len(starts)
-    state = [np.zeros((n, 9, bins), np.int64), np.zeros((n, 9), np.int64), np.zeros((n, 9), np.int64)]
-    compiled.histograms(columns, starts, stops, *axes, *state)
+    state = [np.zeros((n, 9, len(edges) - 1), np.int64), *np.zeros((3, n, 9), np.int64)]
+    compiled.histograms(columns, starts, stops, *axes, edge_slack(edges) if slack is None else slack, *state)
     return state
 
 
@@ -126,7 +129,7 @@ def test_extremes_and_histograms_equal_numpy(scaled: bool) -> None:
     # A range narrower than the data: what lies outside is counted, not dropped.
     spread = np.abs(coefficients).max()
     edges = bin_edges(*np.quantile(coefficients, [0.03, 0.98]))
-    counts, under, over = histograms(oracles.columns(x), starts, stops, mean, components, scaled, edges)
+    counts, under, over, _ = histograms(oracles.columns(x), starts, stops, mean, components, scaled, edges)
     assert under.any() and over.any()
     for r, (a, b) in enumerate(zip(starts, stops, strict=True)):
         part = coefficients[a:b]
@@ -147,11 +150,12 @@ def test_histogram_edges_are_numpys() -> None:
     x = np.zeros((len(edges), 9), np.float32)
     x[:, 0] = edges
     starts, stops = oracles.runs([len(x)])
-    counts, under, over = histograms(oracles.columns(x), starts, stops, np.zeros(9), np.eye(9), False, edges)
+    counts, under, over, on_edge = histograms(oracles.columns(x), starts, stops, np.zeros(9), np.eye(9), False, edges)
     expected, _ = np.histogram(x[:, 0].astype(np.float64), bins=70, range=(-1, 1))
     np.testing.assert_array_equal(counts[0, 0], expected)
     assert (under.sum(), over.sum()) == (0, 0)
-    assert counts[0, 1, 35] == len(x)  # zero lies on the middle edge and belongs to the right
+    assert on_edge[0, 0] == 1  # float32 rounds the others off their edges by more than the tolerance
+    assert on_edge[0, 1] == counts[0, 1, 35] == len(x)  # zero lies on the middle edge and belongs to the right
 
 
 def test_extremes_stand_in_the_histogram_that_they_bound() -> None:
@@ -161,7 +165,7 @@ def test_extremes_stand_in_the_histogram_that_they_bound() -> None:
     starts, stops = oracles.runs([len(x)])
     low, high = extremes(oracles.columns(x), starts, stops, mean, components, True)
     edges = bin_edges(low.min(), high.max())
-    counts, under, over = histograms(oracles.columns(x), starts, stops, mean, components, True, edges)
+    counts, under, over, _ = histograms(oracles.columns(x), starts, stops, mean, components, True, edges)
     assert (under.sum(), over.sum()) == (0, 0)
     assert (counts.sum(axis=-1) == len(x)).all()
 
@@ -199,12 +203,45 @@ def test_single_precision_decides_nothing(bins: int) -> None:
     on = coefficients.flat[np.abs(coefficients - popular[0][np.argmax(popular[1])]).argmin()]
     for origin in (on, np.nextafter(on, 9), np.nextafter(on, -9), on + 1e-7, on - 1e-7):
         edges = np.linspace(origin - 1.25, origin + 1.25, bins + 1)
-        counts, under, over = histograms(oracles.columns(x), starts, stops, mean, components, True, edges)
+        axes = (mean, components, True, edges)
+        counts, under, over, _ = histograms(oracles.columns(x), starts, stops, *axes, slack=0.0)
         for k in range(9):
             expected, _ = np.histogram(coefficients[:, k], edges)
             np.testing.assert_array_equal(counts[0, k], expected)
             assert under[0, k] == (coefficients[:, k] < edges[0]).sum()
             assert over[0, k] == (coefficients[:, k] > edges[-1]).sum()
+
+
+@pytest.mark.parametrize("scaled", [True, False])
+@pytest.mark.parametrize("away", [-1.5, -0.5, -1e-4, 0.0, 1e-4, 0.5, 1.5])
+def test_a_coefficient_near_an_edge_goes_up(away: float, scaled: bool) -> None:
+    """At every edge, `away` tolerances from it: within one in the bin above, the ends in the outermost bins."""
+    positions = np.arange(-1, 72)
+    x = np.zeros((len(positions), 9), np.float32)
+    x[:, 0] = positions
+    x[:, 8] = 128  # the peak, a power of two, so that scaling is exact
+    width = 1 / 128 if scaled else 1.0
+    edges = bin_edges(0.0, 70 * width)
+    mean = np.zeros(9)
+    mean[0] = -away * EDGE_TOLERANCE * width
+    columns = oracles.columns(x)
+    (counts,), (under,), (over,), (on_edge,) = histograms(
+        columns, *oracles.runs([len(x)]), mean, np.eye(9), scaled, edges
+    )
+    near = abs(away) < 1
+    expected = np.ones(70, np.int64)
+    # The outermost edges, 0 and 70, and their neighbours outside, −1 and 71.
+    expected[69] += near  # edge 70 belongs to the last bin
+    np.testing.assert_array_equal(counts[0], expected)
+    assert under[0] == 1 + (away < -1)
+    assert over[0] == 1 + (away > 1)
+    assert on_edge[0] == (69 if near else 0)
+    pairs, joint, outside = np.array([(0, 1)]), np.zeros((1, 1, 70, 70), np.int64), np.zeros((1, 1), np.int64)
+    group = np.zeros(1, np.int64)
+    axes = (mean, np.eye(9), scaled, edges, edge_slack(edges))
+    compiled.densities(columns, *oracles.runs([len(x)]), group, *axes, pairs, joint, outside)
+    np.testing.assert_array_equal(joint[0, 0].sum(axis=1), counts[0])
+    assert outside[0, 0] == under[0] + over[0]
 
 
 @pytest.mark.parametrize("scaled", [True, False])
@@ -219,7 +256,7 @@ def test_any_bits_are_survived(scaled: bool) -> None:
     starts, stops = oracles.runs([1, 999, 2_000])
     edges = bin_edges(-3.2, 3.2)
     with np.errstate(all="ignore"):
-        counts, under, over = histograms(columns, starts, stops, np.zeros(9), np.eye(9), scaled, edges)
+        counts, under, over, _ = histograms(columns, starts, stops, np.zeros(9), np.eye(9), scaled, edges)
         extremes(columns, starts, stops, np.zeros(9), np.eye(9), scaled)
         moments(columns, starts, stops, np.ones(3))
     np.testing.assert_array_equal((counts.sum(axis=-1) + under + over), np.repeat([[1], [999], [2_000]], 9, axis=1))
@@ -237,7 +274,7 @@ def test_states_are_added_to() -> None:
     for start in (0, 2_048):
         part = np.array([start]), np.array([start + 2_048])
         compiled.moments(columns, *part, np.zeros(1), *twice[:5])
-        compiled.histograms(columns, *part, mean, components, True, edges, *twice[5:])
+        compiled.histograms(columns, *part, mean, components, True, edges, edge_slack(edges), *twice[5:])
     for a, b in zip(once, twice, strict=True):
         if a.dtype.kind == "i":
             np.testing.assert_array_equal(a, b)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from filterdb.numerics import compiled
-from filterdb.numerics.histogram import bin_edges
+from filterdb.numerics.histogram import bin_edges, edge_slack
 from tests.numerics import oracles
 
 PAIRS = np.array([(0, 1), (8, 3)], np.int64)
@@ -19,8 +19,8 @@ def densities(
     counts = np.zeros((len(PAIRS), number, bins, bins), np.int64)
     outside = np.zeros((len(PAIRS), number), np.int64)
     starts, stops = oracles.runs(sizes)
-    state = (np.array(groups, np.int64), np.zeros(9), components, scaled, edges, PAIRS, counts, outside)
-    compiled.densities(columns, starts, stops, *state)
+    axes = (np.zeros(9), components, scaled, edges, edge_slack(edges))
+    compiled.densities(columns, starts, stops, np.array(groups, np.int64), *axes, PAIRS, counts, outside)
     return counts, outside
 
 
@@ -59,8 +59,9 @@ def test_sides_are_the_histograms_bit_for_bit(scaled: bool) -> None:
     # Raw weights go further than scaled ones: here too nothing lies outside, so that the sides are whole.
     columns, edges = oracles.columns(x), bin_edges(-3.1, 3.1) if scaled else bin_edges(-20.0, 20.0)
     counts, outside = densities(columns, [20_000, 30_000], [0, 1], components, edges, scaled=scaled)
-    state = np.zeros((2, 9, 70), np.int64), np.zeros((2, 9), np.int64), np.zeros((2, 9), np.int64)
-    compiled.histograms(columns, *oracles.runs([20_000, 30_000]), np.zeros(9), components, scaled, edges, *state)
+    state = [np.zeros((2, 9, 70), np.int64), *np.zeros((3, 2, 9), np.int64)]
+    axes = (np.zeros(9), components, scaled, edges, edge_slack(edges))
+    compiled.histograms(columns, *oracles.runs([20_000, 30_000]), *axes, *state)
     assert not outside.any()
     for p, (first, second) in enumerate(PAIRS):
         np.testing.assert_array_equal(counts[p].sum(axis=2), state[0][:, first])

@@ -64,3 +64,28 @@ def test_principal_angles_equal_scipy() -> None:
     expected = [scipy.linalg.subspace_angles(a[:k].T, b[:k].T)[0] for k in range(1, 9)]
     np.testing.assert_allclose(principal_angles(a, b), expected, atol=1e-12)
     assert principal_angles(a, a).max() < 1e-7
+
+
+@pytest.mark.parametrize("sizes", [[9], [1, 8], [2, 3, 4], [1, 1, 2, 1, 4]], ids=str)
+def test_equal_eigenvalues_give_the_same_components_whatever_rounding_does(sizes: list[int]) -> None:
+    """Covariances that differ by rounding, or by a rotation within an eigenspace, have the same components."""
+    rng = np.random.default_rng(len(sizes))
+    vectors = np.linalg.qr(rng.standard_normal((9, 9)))[0]
+    values = np.repeat(np.geomspace(1.0, 0.1, len(sizes)), sizes)
+    covariance = vectors.T @ np.diag(values) @ vectors
+    shaken = covariance + 1e-15 * rng.standard_normal((20, 9, 9))
+    shaken = (shaken + np.swapaxes(shaken, -1, -2)) / 2
+    many = Moments(np.full(20, 2), np.zeros((20, 9)), shaken)
+    found = decompose(many)
+    np.testing.assert_allclose(found.components, np.broadcast_to(found.components[0], (20, 9, 9)), rtol=0, atol=1e-13)
+    for one, of in zip(found.components, shaken, strict=True):
+        np.testing.assert_allclose(one @ one.T, np.eye(9), rtol=0, atol=1e-14)
+        np.testing.assert_allclose(one @ of @ one.T, np.diag(values), rtol=0, atol=1e-13)
+
+
+def test_separate_eigenvalues_keep_eighs_vectors() -> None:
+    rng = np.random.default_rng(3)
+    m2 = np.cov(rng.standard_normal((9, 200)))
+    _, vectors = np.linalg.eigh(m2)
+    found = decompose(Moments(np.array(2), np.zeros(9), m2))
+    np.testing.assert_array_equal(found.components, fix_signs(vectors.T[::-1]))

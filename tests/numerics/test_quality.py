@@ -47,6 +47,19 @@ def test_orthogonality_equals_its_definition(rows: int) -> None:
     assert orthogonality(filters, 5, rows) == pytest.approx(expected, rel=1e-12)
 
 
+@pytest.mark.parametrize("channels", [2, 7, 64, 200])
+def test_orthogonality_has_all_its_digits(channels: int) -> None:
+    """Against extended precision, to the last digits of float64; no decimal is rounded off."""
+    filters = np.random.default_rng(channels).standard_normal((channels * 6, 9)).astype(np.float32)
+    wide = filters.reshape(channels, -1).astype(np.longdouble)
+    wide /= np.sqrt((wide**2).sum(axis=1, keepdims=True))
+    cosines = np.abs(wide @ wide.T)
+    expected = 1 - (cosines.sum() - np.trace(cosines)) / (channels * (channels - 1))
+    found = orthogonality(filters, channels)
+    assert abs(found - float(expected)) < 1e-15
+    assert found != round(found, 12)
+
+
 def test_orthogonality_of_extremes() -> None:
     assert orthogonality(np.eye(9, dtype=np.float32)[:4], 4) == pytest.approx(1)
     assert orthogonality(np.ones((4, 9), np.float32), 4) == pytest.approx(0)
