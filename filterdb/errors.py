@@ -6,6 +6,10 @@ A message is one line: what is wrong and where, what was expected, what was got,
 from __future__ import annotations
 
 
+class StaleBasisWarning(UserWarning):
+    """A result was taken in a basis from which the filters have moved; `filterdb refit` fits a new one."""
+
+
 class FilterDBError(Exception):
     """Base of every error that filterdb raises on purpose."""
 

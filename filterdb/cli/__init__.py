@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 import traceback
+import warnings
 
 import click
 
 from filterdb import logs, tables
 from filterdb.cli.options import commands
-from filterdb.errors import FilterDBError
+from filterdb.errors import FilterDBError, StaleBasisWarning
 
 INTERNAL = 70
 
@@ -18,6 +19,7 @@ def main() -> None:
     """Run the command line; an error is one line on stderr and an exit code."""
     logs.setup(others=True)
     debug = "--debug" in sys.argv
+    warnings.simplefilter("ignore", StaleBasisWarning)  # tables and JSON say it
     try:
         code = commands.main(prog_name="filterdb", standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
