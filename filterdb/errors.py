@@ -11,6 +11,10 @@ from typing import Any
 from filterdb.redaction import redact
 
 
+class StaleBasisWarning(UserWarning):
+    """A result was taken in a basis from which the filters have moved; `filterdb refit` fits a new one."""
+
+
 class FilterDBError(Exception):
     """Base of every error that filterdb raises on purpose.
 

@@ -10,7 +10,7 @@ import xarray as xr
 from filterdb.analysis.grouping import Key, group, provenance, with_scale
 from filterdb.errors import UsageError
 from filterdb.numerics.histogram import BINS, bin_edges
-from filterdb.reduce.basis import projection
+from filterdb.reduce.basis import basis_attributes, projection
 from filterdb.reduce.densities import Pair, densities
 from filterdb.schema import WEIGHTS
 from filterdb.store.database import AnyDatabase, as_database
@@ -68,9 +68,7 @@ def density(
             scaled=int(scaled),
             components=list(components),
             range=edges[[0, -1]].tolist(),
-            basis=found.id,
-            basis_fitted_on=found.fitted_on,
-            sign_rule=found.sign_rule,
+            **basis_attributes(db, found),
             formula="counts of (c_i, c_j) over uniform bins (P1 fig. 4)",
         ),
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,7 +15,7 @@ from filterdb.errors import UsageError
 from filterdb.numerics import divergence
 from filterdb.numerics.histogram import EDGE_TOLERANCE, paper_probabilities, sound_probabilities
 from filterdb.numerics.moments import pool
-from filterdb.reduce.basis import Projection, has_scale, layer_histograms, layer_moments, moved, projection
+from filterdb.reduce.basis import Projection, basis_attributes, has_scale, layer_histograms, layer_moments, projection
 from filterdb.store import matrix as matrix_store
 from filterdb.store.database import AnyDatabase, Database, as_database
 from filterdb.store.files import Files
@@ -260,7 +259,6 @@ class Groups:
         on_edge = grouping.sums(self.histograms["on_edge"][chosen(db)])
         places = np.arange(self.number)[order]
         labels = [grouping.labels[i] for i in places]
-        basis = db.basis if found.id is not None else None
         return xr.Dataset(
             {
                 "count": ("group", number),
@@ -284,9 +282,6 @@ class Groups:
                 formula=METRICS[self.metric],
                 scaled=int(found.axes.scaled),
                 range=found.histograms.edges[[0, -1]].tolist(),
-                basis=found.id,
-                basis_fitted_on=found.fitted_on,
-                basis_moved=None if basis is None else json.dumps(moved(db, basis)),
-                sign_rule=found.sign_rule,
+                **basis_attributes(db, found),
             ),
         )

@@ -17,7 +17,7 @@ from filterdb.ingest.sources import as_source, on_disk
 from filterdb.numerics.divergence import symmetric_kl
 from filterdb.numerics.histogram import sound_probabilities
 from filterdb.numerics.sampling import SamplingFloor
-from filterdb.reduce.basis import Projection, layer_histograms, projection
+from filterdb.reduce.basis import Projection, basis_attributes, layer_histograms, projection
 from filterdb.store.database import AnyDatabase, Database, as_database
 
 if TYPE_CHECKING:
@@ -114,8 +114,7 @@ def _ranked(db: Database, found: Projection, query: Query, n: int) -> xr.Dataset
             per_component_metric="kl",
             formula=f"{METRICS['kl']}; pi with the file's own counts; floors of method 4",
             range=found.histograms.edges[[0, -1]].tolist(),
-            basis=found.id,
-            basis_fitted_on=found.fitted_on,
+            **basis_attributes(db, found),
             query=query.shown,
             query_hash=query.file_hash,
             query_filters=int(one[0].sum()),

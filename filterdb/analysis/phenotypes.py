@@ -13,7 +13,7 @@ from filterdb.analysis.density import check_pairs
 from filterdb.analysis.grouping import Key, chosen, group, provenance, with_scale
 from filterdb.numerics.histogram import BINS
 from filterdb.numerics.shape import Bounds, Shape, shape
-from filterdb.reduce.basis import layer_histograms, projection
+from filterdb.reduce.basis import basis_attributes, layer_histograms, projection
 from filterdb.reduce.densities import Pair, densities
 from filterdb.schema import WEIGHTS
 from filterdb.store.database import AnyDatabase, as_database
@@ -91,9 +91,7 @@ def phenotypes(
             mode=mode,
             scaled=int(scaled),
             range=edges[[0, -1]].tolist(),
-            basis=found.id,
-            basis_fitted_on=found.fitted_on,
-            sign_rule=found.sign_rule,
+            **basis_attributes(db, found),
             bounds=json.dumps(asdict(bounds)),
             formula="our rule for P1 fig. 4: few, point, spikes, symbols, else sun",
         ),

@@ -76,7 +76,11 @@ def series(db: AnyDatabase, mode: str = "sound") -> xr.Dataset:
     }
     attrs = provenance(db, mode=mode, formula="drift by model, P1 fig. 7")
     if found is not None:  # the first drift may have committed a basis
-        attrs |= {name: found.result.attrs[name] for name in ("snapshot", "basis") if name in found.result.attrs}
+        attrs |= {
+            name: found.result.attrs[name]
+            for name in ("snapshot", "basis", "basis_moved", "basis_warning")
+            if name in found.result.attrs
+        }
     return xr.Dataset(tables, coords={"retraining": np.array([*map(TIMES.join, retrainings)], object)}, attrs=attrs)
 
 

@@ -56,6 +56,16 @@ def of_result(result: xr.Dataset) -> Answer:
     return {name: result.attrs[name] for name in ("snapshot", "selection", "filters", "layers", "models")}
 
 
+def basis_of(result: xr.Dataset) -> Answer:
+    """Return the basis of a result, how far the filters have moved from it, and the warning, if any."""
+    moved = result.attrs.get("basis_moved")
+    return {
+        "basis": result.attrs.get("basis"),
+        "basis_moved": None if moved is None else json.loads(moved),
+        "basis_warning": result.attrs.get("basis_warning"),
+    }
+
+
 def rows(table: xr.Dataset, names: dict[str, str]) -> list[Answer]:
     """Rows of a table's variables, under the names to give them."""
     columns = {name: table[variable].values.tolist() for name, variable in names.items()}
@@ -165,8 +175,7 @@ def _drift(result: xr.Dataset, *, matrix: bool = True) -> Answer:
         "per_component_metric": attrs.get("per_component_metric"),
         "outside": result["outside"].values,
         "on_edge": result["on_edge"].values,
-        "basis": attrs.get("basis"),
-        "basis_moved": json.loads(attrs["basis_moved"]) if "basis_moved" in attrs else None,
+        **basis_of(result),
         "sign_rule": attrs["sign_rule"],
         **(_noise(result) if attrs["mode"] == "sound" else {}),
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from filterdb.answers import Answer, noise_of_pair, of_result
+from filterdb.answers import Answer, basis_of, noise_of_pair, of_result
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -50,6 +50,7 @@ def explain(result: xr.Dataset) -> Answer:
         "groups": sides,
         "counts": result["count"].values,
         "drift": drift,
+        **basis_of(result),
         **noise_of_pair(result),
         "summary": result.attrs["summary"],
         "by_component": components,

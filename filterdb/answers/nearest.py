@@ -7,7 +7,7 @@ import json
 import numpy as np
 import xarray as xr
 
-from filterdb.answers import Answer, of_result, rows
+from filterdb.answers import Answer, basis_of, of_result, rows
 
 
 def nearest(result: xr.Dataset) -> Answer:
@@ -37,7 +37,7 @@ def nearest(result: xr.Dataset) -> Answer:
         "mode": attrs["mode"],
         "metric": attrs["metric"],
         "per_component_metric": attrs["per_component_metric"],
-        "basis": attrs.get("basis"),
+        **basis_of(result),
         "weights": result["weights"].values,
         "query": {
             "file": attrs["query"],

@@ -6,7 +6,7 @@ import json
 
 import xarray as xr
 
-from filterdb.answers import Answer, of_result
+from filterdb.answers import Answer, basis_of, of_result
 
 
 def density(result: xr.Dataset) -> Answer:
@@ -20,7 +20,7 @@ def density(result: xr.Dataset) -> Answer:
         "components": attrs["components"],
         "bins": result.sizes["bin"],
         "range": attrs["range"],
-        "basis": attrs.get("basis"),
+        **basis_of(result),
         "groups": [str(label) for label in result["group"].values],
         "count": result["count"].values,
         "outside": result["outside"].values,
@@ -49,7 +49,7 @@ def phenotypes(result: xr.Dataset) -> Answer:
         "by": attrs["by"],
         "mode": attrs["mode"],
         "scaled": bool(attrs["scaled"]),
-        "basis": attrs.get("basis"),
+        **basis_of(result),
         "bounds": json.loads(attrs["bounds"]),
         "groups": groups,
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import xarray as xr
 
-from filterdb.answers import Answer, of_result, rows
+from filterdb.answers import Answer, basis_of, of_result, rows
 
 
 def _along(result: xr.Dataset, dim: str) -> list[Answer]:
@@ -17,7 +17,7 @@ def series(result: xr.Dataset) -> Answer:
     """`filterdb series`."""
     dims = {"checkpoints": "checkpoint", "pairs": "pair", "retrainings": "retraining"}
     tables = {name: _along(result, dim) for name, dim in dims.items()}
-    return {**of_result(result), "mode": result.attrs["mode"], **tables}
+    return {**of_result(result), "mode": result.attrs["mode"], **basis_of(result), **tables}
 
 
 def filter_scale(result: xr.Dataset) -> Answer:

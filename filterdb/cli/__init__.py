@@ -5,12 +5,13 @@ from __future__ import annotations
 import errno
 import sys
 import traceback
+import warnings
 
 import click
 
 from filterdb import logs, tables
 from filterdb.cli import stopping, streams
-from filterdb.errors import FilterDBError, InterruptedRunError
+from filterdb.errors import FilterDBError, InterruptedRunError, StaleBasisWarning
 from filterdb.redaction import redact
 
 INTERNAL = 70
@@ -19,6 +20,7 @@ INTERNAL = 70
 def main() -> None:
     """Run the command line; an error is one line on stderr and an exit code."""
     debug = "--debug" in sys.argv
+    warnings.simplefilter("ignore", StaleBasisWarning)  # tables and JSON say it
     try:
         stopping.install()
         streams.prepare()

@@ -104,3 +104,17 @@ def principal_angles(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         cosine = np.linalg.svd(both, compute_uv=False)[..., -1]
         angles.append(np.arctan2(sine, cosine))
     return np.stack(angles, axis=-1)
+
+
+def covariance_angle(a: Basis, b: Basis) -> float:
+    """Return the angle between two covariances, in radians, arccos of tr(AB) / (‖A‖‖B‖), whatever their scale.
+
+    Unlike principal angles it counts a rotation by what it moves: within equal eigenvalues nothing. It counts changed
+    ratios as well. Source: the correlation matrix distance of Herdin et al. 2005, as an angle.
+    """
+    one, other = (basis.components.T @ (basis.explained_variance_ratio[:, None] * basis.components) for basis in (a, b))
+    norms = np.linalg.norm(one), np.linalg.norm(other)
+    if not all(norms):
+        return 0.0 if norms[0] == norms[1] else np.pi / 2
+    # The chord keeps the digits of small angles.
+    return 2 * float(np.arcsin(min(np.linalg.norm(one / norms[0] - other / norms[1]) / 2, 1.0)))

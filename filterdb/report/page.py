@@ -162,6 +162,7 @@ def _html(found: Results) -> bytes:
         mode=found.mode,
         version=__version__,
         numbers=_numbers(db),
+        basis_warning=next((r.attrs["basis_warning"] for r in found.drifts.values() if "basis_warning" in r.attrs), ""),
         findings=standing_out(found),
         sections=sections,
         kinds=["csv", *(["parquet"] if find_spec("pyarrow") is not None else [])],

@@ -19,6 +19,9 @@ MATRIX_LIMIT = 12
 PAIRS_SHOWN = 20
 WIDE = 240
 
+ON_EDGE_SHOWN = 0.01
+"""A share of filters on the edge of a bin that a table mentions."""
+
 
 def printable(text: object) -> str:
     """Text without control characters: names come from files of strangers."""
@@ -71,6 +74,12 @@ def counts(answer: Answer) -> str:
     where = "" if answer["selection"] == "all" else f" where {answer['selection']}"
     numbers = ", ".join(f"{answer[name]:,} {name}" for name in ("filters", "layers", "models"))
     return f"{numbers}{where} · snapshot {answer['snapshot']}"
+
+
+def basis_warning(answer: Answer) -> None:
+    """Say that the basis is stale, where it is."""
+    if answer.get("basis_warning"):
+        _console().print(Text(f"warning: {answer['basis_warning']}", "yellow"))
 
 
 def info(answer: Answer) -> None:
@@ -144,7 +153,11 @@ def drift(answer: Answer) -> None:
         _say(
             "≈ within noise · ? under 1,000 filters: no verdict · ° too few models to judge by, numbers of filters only"
         )
+    on_edge = np.asarray(answer["on_edge"]).sum(axis=0).max(initial=0) / max(answer["filters"], 1)
+    if on_edge >= ON_EDGE_SHOWN:
+        _say(f"{on_edge:.1%} of the filters lie on the edge of a bin and count in the bin above it (docs/method.md)")
     _say(f"{answer['metric']} drift by {answer['by']}, mode {answer['mode']} · {counts(answer)}")
+    basis_warning(answer)
 
 
 def drift_written(answer: Answer) -> None:
@@ -152,6 +165,7 @@ def drift_written(answer: Answer) -> None:
     number = len(answer["groups"])
     _say(f"{answer['output']}: {answer['metric']} drift of {number:,} × {number:,} groups by {answer['by']}")
     _say(f"mode {answer['mode']} · {counts(answer)}; xarray.open_zarr opens it, lazily")
+    basis_warning(answer)
 
 
 def _drift(answer: Answer, title: str | None) -> None:

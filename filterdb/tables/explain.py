@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from filterdb.answers import Answer
-from filterdb.tables import _say, _table, counts
+from filterdb.tables import _say, _table, basis_warning, counts
 
 SHOWN = 10
 """Models and layers that a terminal shows."""
@@ -32,6 +32,7 @@ def explain(answer: Answer) -> None:
     else:
         _say(f"no {answer['match']} is in both groups")
     _say(f"kl drift by {answer['by']}, mode {answer['mode']} · {counts(answer)}")
+    basis_warning(answer)
 
 
 def _some(what: str, number: int) -> str | None:

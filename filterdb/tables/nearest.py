@@ -6,7 +6,7 @@ from typing import Any
 
 from filterdb.analysis.drift import FEW
 from filterdb.answers import Answer
-from filterdb.tables import _say, _table, counts
+from filterdb.tables import _say, _table, basis_warning, counts
 
 NO_ACCURACY = "near means similar 3×3 filters; it says nothing of the accuracy after transfer"
 
@@ -49,3 +49,4 @@ def _footer(answer: Answer) -> None:
         _say(f"it has fewer than {FEW:,} filters: chance decides much of this order")
     _say(f"noise: drift below it is what two samples of one distribution show (95 %); few: under {FEW:,}, not ranked")
     _say(NO_ACCURACY)
+    basis_warning(answer)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from filterdb.answers import Answer
-from filterdb.tables import _say, _table, counts
+from filterdb.tables import _say, _table, basis_warning, counts
 
 
 def density(answer: Answer) -> None:
@@ -21,6 +21,7 @@ def density(answer: Answer) -> None:
     _table(["group", "filters", f"densest at c{first}", f"and c{second}", "share there", "bins with any"], rows)
     bins = answer["bins"]
     _say(f"{bins}×{bins} bins of {width:.3g}, mode {answer['mode']} · {counts(answer)}; --json has the counts")
+    basis_warning(answer)
 
 
 def phenotypes(answer: Answer) -> None:
@@ -36,3 +37,4 @@ def phenotypes(answer: Answer) -> None:
     )
     few = answer["bounds"]["fewest"]
     _say(f"few: under {few:,} filters; the rule: docs/phenotypes.md · mode {answer['mode']} · {counts(answer)}")
+    basis_warning(answer)

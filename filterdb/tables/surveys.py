@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from filterdb.answers import Answer
-from filterdb.tables import _columns, _say, _table, counts
+from filterdb.tables import _columns, _say, _table, basis_warning, counts
 
 
 def series(answer: Answer) -> None:
@@ -35,6 +35,7 @@ def series(answer: Answer) -> None:
     if any(row["verdict"] for row in answer["checkpoints"]) or any(row["pair_verdict"] for row in answer["pairs"]):
         _say("° one model against one: judged by numbers of filters only, by which nearly any two trainings differ")
     _say(f"mode {answer['mode']} · {counts(answer)}")
+    basis_warning(answer)
 
 
 def _cell(row: Answer, column: str) -> Any:
