@@ -85,7 +85,8 @@ def redacted_error(error: BaseException, *urls: str) -> BaseException:
     while cause is not None and cause not in chain:
         chain.append(cause)
         cause = cause.__cause__ or cause.__context__
-    texts = [f"{link} {link!r} {getattr(link, '__notes__', '')}" for link in chain]
+    # A client's error may hold the whole answer of the store, which repeats the request.
+    texts = [f"{link} {link!r} {vars(link)}" for link in chain]
     if all(redact(text, *urls) == text for text in texts):
         return error
     stand_in = RuntimeError(f"{type(error).__name__}: {redact(str(error), *urls)}")

@@ -40,6 +40,7 @@ OTHERS: Mapping[str, dict[str, Any]] = {
     "relabel": {"catalog": "labels.csv"},
     "remove": {"models": "one"},
     "report": {"folder": "page"},
+    "restore": {"snapshot": 0},
     "series": {},
     "statistics": {},
     "tag": {"name": "first"},

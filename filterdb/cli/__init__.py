@@ -65,6 +65,7 @@ def _scarce(error: BaseException | None) -> InterruptedRunError | None:
         number = error.errno if isinstance(error, OSError) else None
         number = errno.ENOMEM if isinstance(error, MemoryError) else number
         number = errno.EAGAIN if "can't start new thread" in str(error) else number
+        number = errno.ENOMEM if "failed to map segment" in str(error) else number  # of a library, by the loader
         if number in _SCARCE:
             what, limit = _SCARCE[number]
             return InterruptedRunError(f"out of {what}: raise the limit ({limit}) or use fewer workers, and run again")

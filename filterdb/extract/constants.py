@@ -189,7 +189,11 @@ class Constants:
         dtype = {"value_float": "f4", "value_floats": "f4", "value_int": "i8", "value_ints": "i8"}.get(name)
         if attribute is None or dtype is None:
             raise NotStoredError("dtype", f"the weight is a Constant node with {name}")
-        return leaf(np.array(helper.get_attribute_value(attribute), dtype=dtype), "Constant")
+        try:
+            return leaf(np.array(helper.get_attribute_value(attribute), dtype=dtype), "Constant")
+        except ODD as error:
+            reason = f"the weight's Constant has an odd {name}: {one_line(error, self.folder)}"
+            raise NotStoredError("unreadable", reason) from error
 
     def _branch(self, node: Node, output: int) -> Constant:
         """Fold an output of the branch that a constant condition chooses."""

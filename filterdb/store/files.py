@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 _PIECE = 256 * 1024
 """Bytes read at a time where they are only looked at: what fits the second-level cache."""
 
+PROBE = ".filterdb-probe-"
+"""How the name of an object begins that only tells whether a place can be written; some stores list it afterwards."""
+
 
 @dataclass(frozen=True, slots=True)
 class Files:
@@ -135,10 +138,9 @@ class Files:
         root = remote.filesystem(url)._strip_protocol(self.root)
         listing = retried(lambda: remote.call(url, "find", url, detail=True, **refresh))
         for key, info in listing.items():
-            yield (
-                key.removeprefix(root).lstrip("/"),
-                Found(None if info["size"] is None else int(info["size"]), _modified(info)),
-            )
+            name = key.removeprefix(root).lstrip("/")
+            if name:  # a store may list the folder itself, once an object below it was removed
+                yield name, Found(None if info["size"] is None else int(info["size"]), _modified(info))
 
     def create(self, name: str, data: bytes) -> bool:
         """Put an object where there is none. True: these bytes stand there now; False: other bytes did before.
@@ -204,7 +206,7 @@ class Files:
 
     def check_writable(self) -> None:
         """Raise StoreError where nothing can be put below this root, before the work whose result goes there."""
-        name = f".filterdb-probe-{uuid4().hex}"
+        name = f"{PROBE}{uuid4().hex}"
         is_new = not self.remote and not Path(self.root).exists()
         self.put({name: b""})
         with suppress(StoreError):  # some may put and not remove

@@ -10,7 +10,7 @@ from dataclasses import replace
 from filterdb.arguments import as_names
 from filterdb.errors import ConflictError, DamageError, InputError, UsageError
 from filterdb.store import snapshot as snapshots
-from filterdb.store.database import AnyDatabase, Database, as_database, open_database
+from filterdb.store.database import AnyDatabase, Database, as_database, as_url, open_database
 from filterdb.store.files import Files
 from filterdb.store.segment import read_tables
 from filterdb.store.snapshot import Removed, Rows, Snapshot
@@ -163,7 +163,7 @@ def restore(db: Database | str | os.PathLike[str], snapshot: int | str) -> Datab
     DamageError
         Where that snapshot itself is lost or damaged.
     """
-    files = db.files if isinstance(db, Database) else Files.at(db)
+    files = db.files if isinstance(db, Database) else Files.at(as_url(db, "db"))
     old = open_database(files.root, snapshot).state
     readable, damaged = snapshots.survey(files)
     newest = readable[-1]

@@ -166,7 +166,7 @@ def _made(folder: Path) -> Path:
         ("empty/*.onnx", "empty/*.onnx: expected files that match, found none"),
         ("absent.onnx", "absent.onnx: expected a file, found none"),
         ("absent", "absent: expected a file, found none"),
-        ("pipe.onnx", "pipe.onnx: expected a regular file, found none"),
+        ("pipe.onnx", "pipe.onnx: not an ONNX model: expected a regular file, got a pipe"),
     ],
 )
 def test_a_path_that_stands_for_no_model(name: str, says: str, tmp_path: Path) -> None:

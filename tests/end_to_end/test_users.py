@@ -63,7 +63,7 @@ def test_a_healthy_model_is_read_below_a_hard_limit(limit: str, place: Path) -> 
 
 
 SCARCE = {
-    "-v 600000": ("f check model.onnx", 75, "ulimit -v"),
+    "-v 400000": ("f check model.onnx", 75, "ulimit -v"),
     "-n 40": ("f ingest made model.onnx --workers 2", 2, "ulimit -Hn"),
 }
 
