@@ -28,9 +28,6 @@ if TYPE_CHECKING:
 _PIECE = 256 * 1024
 """Bytes read at a time where they are only looked at: what fits the second-level cache."""
 
-PROBE = ".filterdb-probe-"
-"""How the name of an object begins that only tells whether a place can be written; some stores list it afterwards."""
-
 
 @dataclass(frozen=True, slots=True)
 class Files:
@@ -206,11 +203,17 @@ class Files:
 
     def check_writable(self) -> None:
         """Raise StoreError where nothing can be put below this root, before the work whose result goes there."""
-        name = f"{PROBE}{uuid4().hex}"
+        name = f".filterdb-probe-{uuid4().hex}"
+        place, key = self, name
+        bucket, _, path = self.root.partition("://")[2].partition("/")
+        if self.remote and bucket and path:
+            # Beside it: some stores list a folder for minutes after its last object was removed, as data for Zarr.
+            folder, _, last = self.root.rpartition("/")
+            place, key = Files(folder), f"{last}{name}"
         is_new = not self.remote and not Path(self.root).exists()
-        self.put({name: b""})
+        place.put({key: b""})
         with suppress(StoreError):  # some may put and not remove
-            self.remove([name])
+            place.remove([key])
         if is_new:
             with suppress(OSError):
                 Path(self.root).rmdir()

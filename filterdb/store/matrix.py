@@ -16,7 +16,7 @@ import zarr
 from zarr.errors import UnstableSpecificationWarning, ZarrUserWarning
 
 from filterdb.errors import UsageError
-from filterdb.store.files import PROBE, Files
+from filterdb.store.files import Files
 from filterdb.store.remote import store_errors
 
 
@@ -42,7 +42,7 @@ def create(url: str | os.PathLike[str], result: xr.Dataset, name: str, dims: tup
     Raises UsageError where something stands already.
     """
     files = Files.at(url)
-    if any(not name.startswith(PROBE) for name in files.list("")):
+    if files.list(""):
         raise UsageError(f"{files.root}: expected nothing there, found objects; choose another place or remove them")
     shape = tuple(result.sizes[dim] for dim in dims)
     template = result.assign({name: (dims, da.full(shape, np.nan, chunks=min(block, max(shape))))})
