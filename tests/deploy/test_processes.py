@@ -59,7 +59,7 @@ KEYS: Resource = {
 
 SEVERAL = """
 import shlex, sys
-from filterdb.cli import commands
+from filterdb.cli.options import commands
 for line in sys.argv[1:]:
     commands.main(shlex.split(line), "filterdb", standalone_mode=False)
 """

@@ -38,10 +38,11 @@ def parts(url: str) -> None:
 def filterdb(*lines: str) -> None:
     """The command, several times in one process; every chunk is a task of its own."""
     from filterdb import cli, plan
+    from filterdb.cli.options import commands
 
     plan.TASK_ROWS = 1
     for line in lines[:-1]:
-        cli.commands.main(shlex.split(line), prog_name="filterdb", standalone_mode=False)
+        commands.main(shlex.split(line), prog_name="filterdb", standalone_mode=False)
     sys.argv = ["filterdb", *shlex.split(lines[-1])]
     cli.main()
 
