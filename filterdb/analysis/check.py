@@ -69,7 +69,7 @@ class _File(NamedTuple):
 
     @classmethod
     def of(cls, name: str, rows: list[dict[str, Any]], skipped: list[Skip]) -> _File:
-        """A file that was read. A layer that should have been read and was not is a row without numbers."""
+        """Return a file that was read. A layer that could not be, and should have been, is a row without numbers."""
         read = [{**row, "unread_code": "", "unread_reason": ""} for row in rows]
         unread = [
             {**_UNREAD, "layer_name": skip.layer, "unread_code": skip.code, "unread_reason": skip.reason}

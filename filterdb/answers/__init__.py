@@ -217,13 +217,13 @@ def degeneration(result: xr.Dataset) -> Answer:
     """`filterdb degeneration`."""
     names = {"model": "layer_model", "layer": "layer_name", "filters": "filters"}
     shown = [str(name) for name, array in result.variables.items() if array.dims == ("layer",)]
-    found = rows(result, {**names, **{name: name for name in shown if name not in {"layer", *names.values()}}})
+    table = rows(result, {**names, **{name: name for name in shown if name not in {"layer", *names.values()}}})
     rules = [str(rule) for rule in result["rule"].values]
-    for row, verdict in zip(found, result["verdict"].values, strict=True):
+    for row, verdict in zip(table, result["verdict"].values, strict=True):
         hits = [rule for rule, hit in zip(rules, verdict, strict=True) if hit]
         row["verdict"] = hits if row["scale_known"] else None
     untrained = [str(name) for name in result["model"].values[result["untrained"].values]]
-    return {**of_result(result), "mode": result.attrs["mode"], "rows": found, "untrained": untrained}
+    return {**of_result(result), "mode": result.attrs["mode"], "rows": table, "untrained": untrained}
 
 
 def ingested(done: Ingested) -> Answer:
