@@ -189,7 +189,9 @@ def reading(
     """
     size = local.path.stat().st_size
     with sandbox(READER).reading(source.shown, size, limits) as channel:
-        channel.send({**request, "path": str(local.path), "named": source.shown, "memory": limits.memory})
+        # Absolute: the process that reads keeps the folder in which it was started.
+        path = str(local.path.absolute())
+        channel.send({**request, "path": path, "named": source.shown, "memory": limits.memory})
         companions = local.companions(_needed(_answer(channel)["external"]))
         channel.allow(limits.cpu(size + sum(companions.values())))
         yield channel, list(companions)

@@ -22,7 +22,7 @@ from filterdb.extract.layers import filters_hash
 from filterdb.extract.sandbox import Limits
 from tests import hostile
 from tests.filters import trained
-from tests.models import chain, conv, model, save, tensor
+from tests.models import chain, conv, model, save, tensor, weights
 from tests.numerics import oracles
 
 
@@ -347,3 +347,12 @@ def test_a_constant_in_a_function_is_stored_once_however_often_it_is_called(tmp_
     result = fdb.check(save(tmp_path / "m.onnx", proto))
     assert result.sizes["layer"] == 2 and list(result["duplicate_of"].values) == ["", ""]
     assert result["parameters"].values.tolist() == [2_304, 0]
+
+
+def test_a_relative_path_means_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also for the process that reads, which lives on from one folder to the next."""
+    for name, out in (("a", 4), ("b", 6)):
+        chain(tmp_path / name / "m.onnx", weights(out, 3))
+    for name, filters in (("a", 12), ("b", 18), ("a", 12)):
+        monkeypatch.chdir(tmp_path / name)
+        assert fdb.check("m.onnx").attrs["filters"] == filters
