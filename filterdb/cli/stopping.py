@@ -8,6 +8,7 @@ import resource
 import signal
 import sys
 import threading
+import time
 from types import FrameType
 from typing import NoReturn
 
@@ -28,10 +29,16 @@ _XCPU_SECONDS = 2
 """CPU seconds before the hard limit at which a command is told: the kernel kills without a word there."""
 
 _received: int | None = None
+_watchdog: int | None = None
+"""Where the watchdog listens: a byte makes it count."""
 
 
 def install() -> None:
     """Make signals stop this process as Ctrl-C does; those that are ignored (nohup) stay so."""
+    global _watchdog
+    listening, _watchdog = os.pipe()
+    # Now, not when the signal comes: it may interrupt a thread's start, whose lock another start would wait for.
+    threading.Thread(target=_end_after_grace, args=(listening,), name="filterdb-watchdog", daemon=True).start()
     for number in _CODES:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _stop)
@@ -47,10 +54,16 @@ def _stop(number: int, frame: FrameType | None) -> None:
     if _received is not None:
         os._exit(exit_code())
     _received = number
-    last_resort = threading.Timer(GRACE_SECONDS, os._exit, [exit_code()])
-    last_resort.daemon = True
-    last_resort.start()
+    if _watchdog is not None:
+        os.write(_watchdog, b"!")
     raise KeyboardInterrupt
+
+
+def _end_after_grace(listening: int) -> None:
+    """End the process GRACE_SECONDS after a signal, whatever its other threads do."""
+    os.read(listening, 1)
+    time.sleep(GRACE_SECONDS)
+    os._exit(exit_code())
 
 
 def exit_code() -> int:
