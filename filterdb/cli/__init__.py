@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import resource
 import sys
 import traceback
 import warnings
@@ -15,6 +16,8 @@ from filterdb.errors import FilterDBError, InterruptedRunError, StaleBasisWarnin
 from filterdb.redaction import redact
 
 INTERNAL = 70
+
+_UNLIMITED = resource.RLIM_INFINITY
 
 
 def main() -> None:
@@ -65,7 +68,9 @@ def _scarce(error: BaseException | None) -> InterruptedRunError | None:
         number = error.errno if isinstance(error, OSError) else None
         number = errno.ENOMEM if isinstance(error, MemoryError) else number
         number = errno.EAGAIN if "can't start new thread" in str(error) else number
-        number = errno.ENOMEM if "failed to map segment" in str(error) else number  # of a library, by the loader
+        # Libraries that find no memory under `ulimit -v` cannot be mapped, or fail without a word.
+        if isinstance(error, ImportError | SystemError) and resource.getrlimit(resource.RLIMIT_AS)[0] != _UNLIMITED:
+            number = errno.ENOMEM
         if number in _SCARCE:
             what, limit = _SCARCE[number]
             return InterruptedRunError(f"out of {what}: raise the limit ({limit}) or use fewer workers, and run again")

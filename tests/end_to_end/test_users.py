@@ -62,17 +62,20 @@ def test_a_healthy_model_is_read_below_a_hard_limit(limit: str, place: Path) -> 
     assert answer["filters"] == 256 and answer["files"][0]["reason"] is None
 
 
-SCARCE = {
-    "-v 400000": ("f check model.onnx", 75, "ulimit -v"),
-    "-n 40": ("f ingest made model.onnx --workers 2", 2, "ulimit -Hn"),
-}
+def test_too_few_files_for_workers_are_told_in_one_line(place: Path) -> None:
+    done = shell("ulimit -n 40; f ingest made model.onnx --workers 2", place)
+    assert done.returncode == 2 and is_told(done) and "ulimit -Hn" in done.stderr, done.stderr
 
 
-@pytest.mark.parametrize("limit", SCARCE)
-def test_too_little_is_told_in_one_line(limit: str, place: Path) -> None:
-    script, code, remedy = SCARCE[limit]
-    done = shell(f"ulimit {limit}; {script}", place)
-    assert done.returncode == code and is_told(done) and remedy in done.stderr, done.stderr
+def test_too_little_memory_is_told_in_one_line(place: Path) -> None:
+    """How much is enough depends on the machine's libraries: each limit does, or is told; one of them is too low."""
+    ends = set()
+    for limit in (600_000, 500_000, 400_000, 330_000, 280_000):
+        done = shell(f"ulimit -v {limit}; f check model.onnx", place)
+        ends.add(done.returncode)
+        told = done.returncode == 75 and is_told(done) and "ulimit -v" in done.stderr
+        assert told or done.returncode == 1, (limit, done.stderr)  # 1: its weights are random
+    assert 75 in ends
 
 
 def test_cpu_time_that_is_used_up_is_told() -> None:
