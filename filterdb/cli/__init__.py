@@ -25,8 +25,8 @@ def main() -> None:
     debug = "--debug" in sys.argv
     warnings.simplefilter("ignore", StaleBasisWarning)  # tables and JSON say it
     try:
+        streams.prepare()  # first: what opens a file before it may get a closed handle's number
         stopping.install()
-        streams.prepare()
         logs.setup(others=True)
         from filterdb.cli.options import commands  # takes a while, in which Ctrl-C may come
 
