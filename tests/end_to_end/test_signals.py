@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -77,6 +77,16 @@ CASES = {
 }
 
 
+@pytest.fixture
+def signals_as_in_a_terminal() -> Iterator[None]:
+    """Undo what `nohup make test` hands down, so that the command that is stopped does not inherit it."""
+    previous = {number: signal.signal(number, signal.SIG_DFL) for number in (TERM, HUP)}
+    yield
+    for number, handler in previous.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("signals_as_in_a_terminal")
 @pytest.mark.parametrize("case", CASES)
 def test_a_stopped_command_ends_with_all_its_processes(case: str, tmp_path: Path) -> None:
     place, moment, signals, code = CASES[case]
