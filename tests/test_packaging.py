@@ -14,6 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from hatchling.metadata.core import ProjectMetadata
+from hatchling.plugin.manager import PluginManager
+
+import filterdb
 
 ROOT = Path(__file__).parent.parent
 PYPROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -117,3 +122,18 @@ def test_locks_pin_every_dependency(lock: str) -> None:
     in_image = EXTRAS["report"] | EXTRAS["parquet"] | EXTRAS["hdf5"] | EXTRAS["metrics"]
     expected = DEPENDENCIES | (in_image if lock == "image.txt" else OPTIONAL | DEV)
     assert expected - pinned == set()
+
+
+def test_the_readme_of_the_package_has_no_relative_links() -> None:
+    """An index shows the README without our files."""
+    metadata = ProjectMetadata(str(ROOT), PluginManager(), PYPROJECT)
+    readme = metadata.core.readme
+    assert re.findall(r"\]\((?!https://)[^)]*\)", (ROOT / "README.md").read_text())
+    assert re.findall(r"\]\((?!https://)[^)]*\)", readme) == []
+    assert "`docs/cli.md`" in readme
+
+
+def test_the_citation_names_this_version() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == filterdb.__version__
+    assert f"## {filterdb.__version__} ({citation['date-released']})" in (ROOT / "CHANGELOG.md").read_text()
