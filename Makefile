@@ -113,7 +113,7 @@ LOCK := uv pip compile --quiet --universal --python-version 3.12 --generate-hash
 EXTRAS := --extra report --extra parquet --extra hdf5 --extra metrics
 lock: $(STAMP)
 	$(BIN)/$(LOCK) pyproject.toml $(EXTRAS) -o requirements/image.txt
-	echo 'hatchling>=1.27' | $(BIN)/$(LOCK) - -o requirements/build.txt
+	printf '%s\n' 'hatchling>=1.27' 'hatch-fancy-pypi-readme>=25.1' | $(BIN)/$(LOCK) - -o requirements/build.txt
 	$(BIN)/$(LOCK) pyproject.toml $(EXTRAS) --extra kubernetes --extra jobqueue --group dev -o requirements/dev.txt
 
 # Peers are no dependencies: they get an environment of their own, beside what requirements/dev.txt pins.
