@@ -18,10 +18,10 @@ import numpy as np
 from rounds import Contender, interleave, table
 
 import filterdb as fdb
-from filterdb.extract.graph import parse
-from filterdb.extract.layers import read_model
+from filterdb.models.inputs import file_digest
+from filterdb.models.onnx.graph import parse
+from filterdb.models.onnx.layers import read_model
 from filterdb.store.files import Files
-from filterdb.store.inputs import file_digest
 from filterdb.store.segment import Segment
 
 sys.path.append(str(Path(__file__).parents[1]))

@@ -21,8 +21,8 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from filterdb.extract.convolution import weight_value
-from filterdb.extract.layers import Layer, read_model
+from filterdb.models.onnx.convolution import weight_value
+from filterdb.models.onnx.layers import Layer, read_model
 from filterdb.numerics.layer import filter_peaks, sparse_filters
 from filterdb.numerics.quality import SPARSE_FRACTION
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from filterdb import cluster, plan, schema
-from filterdb.ingest.adding import add
+from filterdb.ingestion.adding import add
 from filterdb.store import snapshot as snapshots
 from filterdb.store.database import Database
 from filterdb.store.files import Files

@@ -32,10 +32,10 @@ if TYPE_CHECKING:  # what _PLACES says, for whoever reads types
     from filterdb.analysis.surveys import filter_scale, statistics
     from filterdb.analysis.threshold import randomness_threshold
     from filterdb.cluster import connect
-    from filterdb.ingest.compact import compact
-    from filterdb.ingest.published import import_hdf5
-    from filterdb.ingest.relabel import relabel
-    from filterdb.ingest.run import ingest
+    from filterdb.ingestion.compact import compact
+    from filterdb.ingestion.published import import_hdf5
+    from filterdb.ingestion.relabel import relabel
+    from filterdb.ingestion.run import ingest
     from filterdb.reduce.basis import refit
     from filterdb.reduce.integrity import verify
     from filterdb.report.page import report
@@ -47,7 +47,7 @@ if TYPE_CHECKING:  # what _PLACES says, for whoever reads types
 _PLACES = {
     "Database": "store.database",
     "check": "analysis.check",
-    "compact": "ingest.compact",
+    "compact": "ingestion.compact",
     "connect": "cluster",
     "degeneration": "analysis.degeneration",
     "density": "analysis.density",
@@ -56,8 +56,8 @@ _PLACES = {
     "explain": "analysis.explain",
     "filter_scale": "analysis.surveys",
     "gc": "store.collect",
-    "import_hdf5": "ingest.published",
-    "ingest": "ingest.run",
+    "import_hdf5": "ingestion.published",
+    "ingest": "ingestion.run",
     "nearest": "analysis.nearest",
     "open": "store.database:open_database",
     "pca": "analysis.pca",
@@ -65,7 +65,7 @@ _PLACES = {
     "principal_angles": "analysis.pca",
     "randomness_threshold": "analysis.threshold",
     "refit": "reduce.basis",
-    "relabel": "ingest.relabel",
+    "relabel": "ingestion.relabel",
     "remove": "store.history",
     "report": "report.page",
     "restore": "store.history",

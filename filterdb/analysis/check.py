@@ -21,19 +21,19 @@ from filterdb.analysis.rules import (
     settings,
 )
 from filterdb.errors import InputError
-from filterdb.extract.catalog import ModelSource
-from filterdb.extract.layers import Skip
-from filterdb.extract.ledger import is_unread
-from filterdb.extract.sandbox import Limits
-from filterdb.ingest.scan import EXAMINED, examine
-from filterdb.ingest.sources import NamedFile, as_sources, on_disk
+from filterdb.ledger import is_unread
+from filterdb.models.catalog import ModelSource
+from filterdb.models.inputs import expand
+from filterdb.models.onnx.layers import Skip
+from filterdb.models.sandbox import Limits
+from filterdb.models.scan import EXAMINED, examine
+from filterdb.models.sources import NamedFile, as_sources, on_disk
 from filterdb.numerics.quality import randomness_threshold
 from filterdb.schema import WEIGHTS, Variable, distinct
-from filterdb.store.inputs import expand
 from filterdb.version import __version__
 
 if TYPE_CHECKING:
-    from filterdb.ingest.sources import Sources
+    from filterdb.models.sources import Sources
     from filterdb.store.database import AnyDatabase, Database
 
 Path = str | os.PathLike[str]

@@ -11,17 +11,17 @@ import xarray as xr
 from filterdb.analysis.drift import FEW, METRICS
 from filterdb.analysis.grouping import DECILES, chosen, depth_decile, group, provenance
 from filterdb.errors import UsageError
-from filterdb.extract.sandbox import Limits
-from filterdb.ingest.query import Query, reduce_model
-from filterdb.ingest.sources import as_source, on_disk
+from filterdb.models.sandbox import Limits
+from filterdb.models.sources import as_source, on_disk
 from filterdb.numerics.divergence import symmetric_kl
 from filterdb.numerics.histogram import sound_probabilities
 from filterdb.numerics.sampling import SamplingFloor
 from filterdb.reduce.basis import Projection, basis_attributes, layer_histograms, projection
+from filterdb.reduce.model_summary import Query, reduce_model
 from filterdb.store.database import AnyDatabase, Database, as_database
 
 if TYPE_CHECKING:
-    from filterdb.ingest.sources import Source
+    from filterdb.models.sources import Source
 
 LABELS = ("task", "visual_category", "training_dataset", "pretraining_dataset", "family", "architecture")
 

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from filterdb import schema
-from filterdb.extract.ledger import is_unread
+from filterdb.ledger import is_unread
 
 if TYPE_CHECKING:
     import xarray as xr
 
-    from filterdb.ingest.run import Ingested
+    from filterdb.ingestion.run import Ingested
     from filterdb.reduce.integrity import Verified
     from filterdb.store.collect import Garbage
     from filterdb.store.database import Database

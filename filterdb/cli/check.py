@@ -10,7 +10,7 @@ import filterdb as fdb
 from filterdb.answers.check import checked
 from filterdb.cli.options import answer_with, commands, limits_option, place
 from filterdb.errors import InputError, UsageError
-from filterdb.extract.sandbox import Limits
+from filterdb.models.sandbox import Limits
 from filterdb.report.junit import junit
 from filterdb.report.sarif import sarif
 from filterdb.tables.check import checked as table_of

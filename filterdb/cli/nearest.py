@@ -7,7 +7,7 @@ import click
 import filterdb as fdb
 from filterdb.answers.nearest import nearest as answer_of
 from filterdb.cli.options import answer_with, commands, database, limits_option, selection
-from filterdb.extract.sandbox import Limits
+from filterdb.models.sandbox import Limits
 from filterdb.store.database import Database
 from filterdb.tables import nearest as tables
 

@@ -16,7 +16,7 @@ from filterdb import answers
 from filterdb.analysis.rules import VERDICTS
 from filterdb.cli import streams
 from filterdb.errors import UsageError
-from filterdb.extract.sandbox import Limits
+from filterdb.models.sandbox import Limits
 
 if TYPE_CHECKING:
     from filterdb.store.database import Database

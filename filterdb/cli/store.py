@@ -10,7 +10,7 @@ import click
 import filterdb as fdb
 from filterdb import answers, schema, tables
 from filterdb.cli.options import answer_with, commands, database, limits_option, newest, place, selection
-from filterdb.extract.sandbox import Limits
+from filterdb.models.sandbox import Limits
 from filterdb.reduce.integrity import verify
 from filterdb.store.collect import GRACE
 from filterdb.store.database import Database, open_readable

@@ -15,8 +15,8 @@ from importlib import resources
 from pathlib import Path, PurePosixPath
 
 from filterdb.errors import InputError, InterruptedRunError
-from filterdb.extract.catalog import ModelSource, parse_catalog
-from filterdb.ingest.run import ingest
+from filterdb.ingestion.run import ingest
+from filterdb.models.catalog import ModelSource, parse_catalog
 from filterdb.report.page import report
 from filterdb.store.database import Database, open_database
 

@@ -18,7 +18,7 @@ from dask.base import tokenize
 from filterdb import schema
 from filterdb.arguments import as_path, unexpected
 from filterdb.errors import DamageError, InputError, StoreMissingError, UsageError, portable
-from filterdb.extract.ledger import is_unread
+from filterdb.ledger import is_unread
 from filterdb.plan import offsets
 from filterdb.store import html, summary
 from filterdb.store import snapshot as snapshots

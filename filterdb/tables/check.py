@@ -10,7 +10,7 @@ from rich.text import Text
 
 from filterdb.analysis.findings import ERROR, FAILED, INCOMPLETE, NOTHING_CHECKED, PASSED, REMEDIES, WARNING
 from filterdb.answers import Answer
-from filterdb.extract.ledger import is_unread
+from filterdb.ledger import is_unread
 from filterdb.tables import _console, _say, _table, printable
 
 MARKS = {ERROR: ("✗", "bold red"), WARNING: ("!", "yellow")}

@@ -16,9 +16,9 @@ import filterdb as fdb
 from filterdb.analysis.findings import findings
 from filterdb.analysis.rules import CHECKS
 from filterdb.answers.check import checked
-from filterdb.extract.layers import Skip
-from filterdb.extract.ledger import CODES, is_unread
-from filterdb.ingest.scan import examine
+from filterdb.ledger import CODES, is_unread
+from filterdb.models.onnx.layers import Skip
+from filterdb.models.scan import examine
 from filterdb.report.junit import junit
 from filterdb.report.sarif import sarif
 from tests.filters import trained

@@ -16,7 +16,7 @@ import filterdb as fdb
 from filterdb.analysis.grouping import DECILES
 from filterdb.answers.nearest import nearest as answer_of
 from filterdb.errors import InputError, UsageError
-from filterdb.ingest import query
+from filterdb.reduce import model_summary as query
 from tests.filters import network, trained
 from tests.models import chain, conv, model, save, tensor, weights
 from tests.numerics import oracles

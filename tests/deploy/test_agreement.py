@@ -13,7 +13,7 @@ from kubernetes.utils.quantity import parse_quantity
 
 from filterdb import logs
 from filterdb.cluster import settings
-from filterdb.extract.sandbox import Limits
+from filterdb.models.sandbox import Limits
 from tests.deploy.manifests import FOLDERS, JOBS, KUBERNETES, NAMESPACE, ROOT, build, operated, pods, processes
 from tests.deploy.policy import UID
 

@@ -16,7 +16,7 @@ from kubernetes.utils.quantity import parse_quantity
 
 from filterdb.cluster.memory import PROCESS_BYTES
 from filterdb.errors import InterruptedRunError, StoreError
-from filterdb.extract.sandbox import Limits
+from filterdb.models.sandbox import Limits
 from tests.deploy.manifests import FOLDERS, JOBS, NAMESPACE, OVERLAYS, Resource, build, operated, pods, processes
 from tests.deploy.network import selects
 

@@ -21,7 +21,7 @@ from distributed.security import Security
 import filterdb as fdb
 from filterdb import cluster
 from filterdb.cluster import settings
-from filterdb.extract.sandbox import Limits
+from filterdb.models.sandbox import Limits
 from tests import models
 from tests.deploy import slurm
 

@@ -65,7 +65,7 @@ def test_public_names_are_where_they_are_said_to_be() -> None:
     assert sorted([*said, "__version__", "errors"]) == sorted(fdb.__all__)
     for name in fdb.__all__:
         assert getattr(fdb, name) is not None
-    import filterdb.ingest.run
+    import filterdb.ingestion.run
     import filterdb.report.page  # noqa: F401 - it must not take the place of the function
 
     assert callable(fdb.report) and callable(fdb.ingest)

@@ -56,7 +56,7 @@ def _command(pid: int) -> str:
 
 def is_reading(root: int) -> bool:
     """Whether a fork server's child reads a model."""
-    return sum("filterdb.extract.sandbox" in _command(pid) for pid, _ in descendants(root)) >= 2
+    return sum("filterdb.models.sandbox" in _command(pid) for pid, _ in descendants(root)) >= 2
 
 
 def is_starting(root: int) -> bool:

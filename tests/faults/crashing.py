@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from filterdb.extract.sandbox import Channel
-from filterdb.ingest import reading
+from filterdb.models.onnx import reading
+from filterdb.models.sandbox import Channel
 
 
 def _memory() -> None:

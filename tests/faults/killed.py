@@ -22,8 +22,8 @@ from typing import Any
 import dask
 
 import filterdb as fdb
-from filterdb.extract.sandbox import sandbox
-from filterdb.ingest.scan import READER
+from filterdb.models.sandbox import sandbox
+from filterdb.models.scan import READER
 from filterdb.store import local
 from filterdb.store.files import Files
 from tests.models import chain, weights

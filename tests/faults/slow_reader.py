@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from filterdb.ingest import scan
+from filterdb.models import scan
 
 scan.READER = "tests.faults.crashing"
 

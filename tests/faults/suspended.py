@@ -16,7 +16,7 @@ import dask
 
 import filterdb as fdb
 from filterdb.errors import FilterDBError
-from filterdb.ingest import adding
+from filterdb.ingestion import adding
 from filterdb.store.files import Files
 from filterdb.store.segment import Segment
 

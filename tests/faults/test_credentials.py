@@ -25,9 +25,10 @@ import pytest
 import filterdb as fdb
 from filterdb import logs
 from filterdb.errors import FilterDBError
+from filterdb.models import inputs
 from filterdb.report.junit import junit
 from filterdb.report.sarif import sarif
-from filterdb.store import inputs, remote
+from filterdb.store import remote
 from tests.models import chain, weights
 
 pytestmark = pytest.mark.slow

@@ -22,10 +22,10 @@ from distributed import Client, LocalCluster
 import filterdb as fdb
 from filterdb import cluster
 from filterdb.errors import InterruptedRunError, StoreError
-from filterdb.extract.sandbox import Limits
-from filterdb.ingest import scan as scanning
-from filterdb.ingest.run import from_models
-from filterdb.ingest.write import write_partition
+from filterdb.ingestion.run import from_models
+from filterdb.ingestion.write import write_partition
+from filterdb.models import scan as scanning
+from filterdb.models.sandbox import Limits
 from filterdb.reduce import passes
 from filterdb.store import collect, lease
 from filterdb.store import snapshot as snapshots
@@ -74,9 +74,9 @@ def two_mortals() -> Iterator[Client]:
 
 
 DEADLY = {
-    "scan": ("filterdb.ingest.scan", "_scan", 1),
+    "scan": ("filterdb.models.scan", "_scan", 1),
     "write": ("filterdb.store.segment", "Segment.write_chunk", 3),
-    "moments": ("filterdb.ingest.write", "fold", 2),
+    "moments": ("filterdb.ingestion.write", "fold", 2),
     "extremes": ("filterdb.reduce.reductions", "ExtremesReduction.add", 5),
     "histograms": ("filterdb.reduce.reductions", "HistogramsReduction.add", 5),
     "merge": ("filterdb.reduce.passes", "join", 1),
@@ -131,7 +131,7 @@ def test_the_same_task_twice(tmp_path: Path) -> None:
     (segment,), tables = db.segments, db.tables[0]
     found = fdb.ingest(tmp_path / "other", sources, chunk_rows=10).database
     assert found.segments[0].id == segment.id
-    from filterdb.extract.catalog import ModelSource
+    from filterdb.models.catalog import ModelSource
 
     scans = [scanning.scan(ModelSource(str(path), str(path)), None, Limits()) for path in sources]
     filler = from_models(tables, scans, Limits())
@@ -385,7 +385,7 @@ def test_a_model_that_crashes_its_reader(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_a_nursery_that_was_ended_while_it_waited(tmp_path: Path) -> None:
     """As by the kernel, for its memory: another takes its place, no model is blamed."""
-    from filterdb.extract.sandbox import sandbox
+    from filterdb.models.sandbox import sandbox
 
     fdb.ingest(tmp_path / "one", models(tmp_path, "a"), chunk_rows=10)
     waiting = sandbox(scanning.READER)._free
@@ -486,7 +486,7 @@ def test_gc_beside_an_open_reader(tmp_path: Path) -> None:
 
 def test_chunks_that_vanish_before_the_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Somebody removes what an ingest has written: no snapshot lists it; run again."""
-    from filterdb.ingest import adding
+    from filterdb.ingestion import adding
 
     real = adding._write
 

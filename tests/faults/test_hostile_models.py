@@ -27,10 +27,10 @@ import numpy as np
 import pytest
 
 import filterdb as fdb
-from filterdb.extract.catalog import ModelSource
-from filterdb.extract.constants import ODD
-from filterdb.extract.sandbox import Limits
-from filterdb.ingest.scan import checked, scan
+from filterdb.models.catalog import ModelSource
+from filterdb.models.onnx.constants import ODD
+from filterdb.models.sandbox import Limits
+from filterdb.models.scan import checked, scan
 from filterdb.schema import WEIGHTS
 from tests.hostile import BOMBS, CANARY, CANARY_FLOATS, MIB, Case, W, healthy, write_corpus
 

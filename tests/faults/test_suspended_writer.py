@@ -186,7 +186,7 @@ def test_whatever_is_gone_before_the_commit(
     name: str, tmp_path: Path, models: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Removed by hand, or by a version that knows nothing of leases."""
-    from filterdb.ingest import adding
+    from filterdb.ingestion import adding
 
     url, store = str(tmp_path / "db"), adding.passes.store
 

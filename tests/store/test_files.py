@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from filterdb.errors import InputError, ModelError, StoreError, StoreMissingError
+from filterdb.models.inputs import expand, local_copy
 from filterdb.store.files import Files
-from filterdb.store.inputs import expand, local_copy
 from tests.models import chain, weights
 
 

@@ -164,7 +164,7 @@ def test_tags_never_move(db: fdb.Database) -> None:
 
 
 def test_others_change_what_is_being_compacted(db: fdb.Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    from filterdb.ingest import compact
+    from filterdb.ingestion import compact
 
     real = compact.add
 

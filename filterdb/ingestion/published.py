@@ -1,0 +1,314 @@
+"""The published data set (CNN Filter DB, CVPR 2022) as one segment: described, scanned, written, on Dask."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import math
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from filterdb import cluster, plan, schema
+from filterdb.arguments import as_path
+from filterdb.cluster import Memory
+from filterdb.errors import InputError, MissingExtraError
+from filterdb.ingestion.adding import Filler, new_segment, stack
+from filterdb.ingestion.run import Ingested, commit_models, duplicates, known_models
+from filterdb.models.onnx.constants import ODD
+from filterdb.models.onnx.layers import filters_hash
+from filterdb.models.published.metadata import PublishedLayer, PublishedModel
+from filterdb.models.sandbox import Channel, Limits, sandbox
+from filterdb.numerics.quality import orthogonality
+from filterdb.reduce.passes import Partition
+from filterdb.schema import WEIGHTS
+from filterdb.store import snapshot as snapshots
+from filterdb.store.database import AnyDatabase, Database, as_url
+from filterdb.store.files import Files
+
+READER = "filterdb.models.published.reading"
+"""The module that the child process runs."""
+
+Runs = tuple[tuple[int, int], ...]
+"""Rows of the file: (first, count) each, one after the other."""
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedFile:
+    """The file, as it was when it was described: another size or time is another file."""
+
+    path: str
+    size: int
+    modified: int
+    limits: Limits
+
+    @classmethod
+    def at(cls, path: Path, limits: Limits) -> PublishedFile:
+        """The file at a path. Raises InputError where there is none."""
+        if not path.is_file():
+            raise InputError(f"{path}: expected the published data set's HDF5 file on this machine, found none")
+        status = path.stat()
+        return cls(str(path.absolute()), status.st_size, status.st_mtime_ns, limits)
+
+    def describe(self, tables: tuple[Path, Path] | None) -> tuple[list[PublishedModel], list[PublishedLayer]]:
+        """Models and layers. Raises InputError for a file that cannot be used."""
+        # Metadata are at most half a gigabyte, whatever the file's size is.
+        with self._reading(2**29) as channel:
+            names = [str(path.absolute()) for path in tables or ()]
+            channel.send({"do": "describe", "path": self.path, "tables": names})
+            answer = _answer(channel)
+        try:
+            models = [PublishedModel(**one) for one in answer["models"]]
+            layers = [
+                PublishedLayer(**{**one, "runs": tuple((int(a), int(b)) for a, b in one["runs"])})
+                for one in answer["layers"]
+            ]
+        except ODD as error:
+            raise InputError(f"{self.path}: expected a description of the data set, got another ({error})") from error
+        return models, layers
+
+    def read(self, runs: Runs) -> np.ndarray:
+        """Rows (n, 9) float32. Raises InputError where the file has changed."""
+        status = Path(self.path).stat()
+        if (status.st_size, status.st_mtime_ns) != (self.size, self.modified):
+            raise InputError(f"{self.path}: expected the file that was described, it has changed meanwhile; run again")
+        rows = np.empty((sum(count for _, count in runs), WEIGHTS), np.float32)
+        with self._reading(rows.nbytes) as channel:
+            channel.send({"do": "rows", "path": self.path, "runs": runs})
+            channel.receive_into(rows)
+        return rows
+
+    def _reading(self, size: int) -> AbstractContextManager[Channel]:
+        return sandbox(READER).reading(self.path, size, self.limits)
+
+
+def _answer(channel: Channel) -> dict[str, Any]:
+    answer: dict[str, Any] = channel.receive()
+    if "rejected" in answer:
+        raise InputError(str(answer["rejected"]))
+    return answer
+
+
+@dataclass(frozen=True, slots=True)
+class LayerScan:
+    """What a scan finds of a layer; `finite`: all its weights are numbers."""
+
+    hash: str
+    peak: float
+    orthogonality: float
+    finite: bool
+
+
+def scan_layers(file: PublishedFile, layers: list[PublishedLayer]) -> list[LayerScan]:
+    """Hash, peak and orthogonality of layers, each in memory whole, one at a time."""
+    found = []
+    for layer in layers:
+        filters = file.read(layer.runs)
+        finite = bool(np.isfinite(filters).all())
+        whole = finite and layer.out_channels > 0 and len(filters) % layer.out_channels == 0
+        found.append(
+            LayerScan(
+                filters_hash(filters),
+                float(np.abs(filters).max(initial=0.0)) if finite else math.nan,
+                orthogonality(filters, layer.out_channels) if whole else math.nan,
+                finite,
+            )
+        )
+    return found
+
+
+def import_hdf5(
+    url: AnyDatabase,
+    file: str | os.PathLike[str],
+    *,
+    tables: tuple[str | os.PathLike[str], str | os.PathLike[str]] | None = None,
+    chunk_rows: int = schema.CHUNK_ROWS,
+    limits: Limits = Limits(),  # noqa: B008 - frozen
+) -> Ingested:
+    """The published data set as one segment of the database at `url`, streamed by Dask.
+
+    `file`: its HDF5 file on this machine (where workers see it too), all layouts of its metadata. `tables`: filterinfo
+    and datastorage CSV of the authors' extraction tool, in the place of the file's own metadata. Labels stay as they
+    were published. Models that the database has are left out. Nothing of the file is executed; it is read by a child
+    process with `limits`. A re-run keeps the chunks that are there and whole.
+
+    Raises MissingExtraError without h5py, InputError for a file that cannot be used, StoreError where the store fails.
+    """
+    place, path = as_url(url), Path(as_path(file, "file", "a path"))
+    if importlib.util.find_spec("h5py") is None:
+        raise MissingExtraError("import-hdf5: reading HDF5 needs the extra: pip install 'filterdb[hdf5]'")
+    source = PublishedFile.at(path, limits)
+    files = Files.at(place)
+    base = snapshots.latest(files)
+    if base is None:
+        files.probe()
+    csv = None if tables is None else (Path(tables[0]), Path(tables[1]))
+    models, layers = source.describe(csv)
+    scans = _scan(source, layers)
+    old = None if base is None else Database(files, base)
+    known = {} if old is None else known_models(old)
+    hashes = _model_hashes(models, layers, scans)
+    present = [model.id for model in models if known.get(model.id, {}).get("file_hash") == hashes[model.id]]
+    other = [model.id for model in models if model.id in known and model.id not in present]
+    if other:
+        raise InputError(
+            f"model {other[0]!r}: expected the content that is stored under this name, {source.path} has other "
+            "content; import it into a new database"
+        )
+    new = [model for model in models if model.id not in present]
+    if not new:
+        if old is None:
+            raise InputError(f"{source.path}: expected at least one model, got none")
+        return Ingested(old, None, [], present)
+    arrays, kept = _tables(source, new, layers, scans, hashes, known)
+    segment = new_segment(files, arrays, {"published": 1}, chunk_rows, base)
+    return replace(commit_models(segment, arrays, _filler(source, arrays, kept), base), present=present)
+
+
+def _scan(file: PublishedFile, layers: list[PublishedLayer]) -> list[LayerScan]:
+    """A task for each run of layers of about a default chunk."""
+    token = uuid.uuid4().hex[:8]
+    groups = list(_groups(layers))
+    tasks = [
+        cluster.task(f"scan-{token}-{position}", partial(scan_layers, file, group))
+        for position, group in enumerate(groups)
+    ]
+    widest = max((layer.count for layer in layers), default=0) * WEIGHTS * 4
+    return [scan for part in cluster.run(tasks, "scan", Memory(4 * widest)) for scan in part]
+
+
+def _groups(layers: list[PublishedLayer]) -> Iterator[list[PublishedLayer]]:
+    group: list[PublishedLayer] = []
+    rows = 0
+    for layer in layers:
+        if group and rows + layer.count > plan.TASK_ROWS:
+            yield group
+            group, rows = [], 0
+        group.append(layer)
+        rows += layer.count
+    if group:
+        yield group
+
+
+def _model_hashes(models: list[PublishedModel], layers: list[PublishedLayer], scans: list[LayerScan]) -> dict[str, str]:
+    """What stands for a file's hash: SHA-256 of the hashes of a model's layers."""
+    found = {model.id: hashlib.sha256(b"published") for model in models}
+    for layer, scan in zip(layers, scans, strict=True):
+        found[layer.model].update(scan.hash.encode())
+    return {model: digest.hexdigest() for model, digest in found.items()}
+
+
+def _tables(
+    source: PublishedFile,
+    models: list[PublishedModel],
+    layers: list[PublishedLayer],
+    scans: list[LayerScan],
+    hashes: dict[str, str],
+    known: dict[str, dict[str, Any]],
+) -> tuple[dict[str, np.ndarray], list[PublishedLayer]]:
+    """The segment's tables, and the layers that are stored."""
+    index = {model.id: position for position, model in enumerate(models)}
+    rows, ledger, kept = [], [], []
+    for layer, scan in zip(layers, scans, strict=True):
+        if layer.model not in index:
+            continue
+        if not scan.finite or not layer.count:
+            code, why = ("nonfinite", "weights that are NaN or infinite") if layer.count else ("empty", "no filter")
+            ledger.append(dict(zip(_SKIPPED, (layer.model, layer.name, code, f"the layer has {why}"), strict=True)))
+            continue
+        kept.append(layer)
+        rows.append(_layer_row(layer, scan) | {"model_index": index[layer.model]})
+    twins = duplicates(known, [(model.id, hashes[model.id]) for model in models])
+    model_rows = [
+        _model_row(model, hashes[model.id]) | {"duplicate_of": twin} for model, twin in zip(models, twins, strict=True)
+    ]
+    try:
+        return {
+            **stack(rows, schema.LAYER_VARIABLES),
+            **stack(model_rows, schema.MODEL_VARIABLES),
+            **stack(ledger, schema.SKIPPED_VARIABLES),
+        }, kept
+    except ODD as error:
+        raise InputError(f"{source.path}: expected metadata that tables can hold, got others ({error})") from error
+
+
+_SKIPPED = tuple(variable.name for variable in schema.SKIPPED_VARIABLES)
+
+
+def _layer_row(layer: PublishedLayer, scan: LayerScan) -> dict[str, Any]:
+    """What was not published of a layer stands as 0, null or false."""
+    return {
+        "row_size": layer.count,
+        "layer_name": layer.name,
+        "conv_depth": layer.conv_depth,
+        "conv_depth_norm": layer.conv_depth_norm,
+        "graph_depth": 0,
+        "in_channels": layer.in_channels,
+        "out_channels": layer.out_channels,
+        "groups": 0,
+        "depthwise": False,
+        "operator": "Conv",
+        "strides": "null",
+        "dilations": "null",
+        "source_dtype": "float32",
+        "weight_source": "published",
+        "bn_folded": False,
+        "scale_known": True,
+        "hash": scan.hash,
+        "peak": scan.peak,
+        "orthogonality": scan.orthogonality,
+    }
+
+
+def _model_row(model: PublishedModel, digest: str) -> dict[str, Any]:
+    return {
+        "model": model.id,
+        "file_hash": digest,
+        **model.labels,
+        "extra": json.dumps(model.extra, sort_keys=True, ensure_ascii=False),
+        "producer": model.producer,
+        "opset": model.opset,
+        "model_depth": model.model_depth,
+        "operators": json.dumps(dict(sorted(model.operators.items()))),
+        "filter_shapes": json.dumps(dict(sorted(model.filter_shapes.items()))),
+        "total_filters": model.total_filters,
+        "share_3x3": model.share_3x3,
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class FromPublished:
+    """Fills rows from the file: for each layer its rows there, and its first row here."""
+
+    file: PublishedFile
+    layers: tuple[tuple[Runs, int], ...]
+
+    def __call__(self, buffer: np.ndarray, first: int) -> None:
+        """Raises InputError where the file has changed since it was described."""
+        wanted: list[tuple[int, int]] = []
+        for runs, start in self.layers:
+            row = start
+            for begin, count in runs:
+                low, high = max(row, first), min(row + count, first + len(buffer))
+                if low < high:
+                    wanted.append((begin + low - row, high - low))
+                row += count
+        buffer[:] = self.file.read(tuple(wanted))
+
+
+def _filler(source: PublishedFile, tables: dict[str, np.ndarray], layers: list[PublishedLayer]) -> Filler:
+    bounds = plan.offsets(tables["row_size"])
+
+    def filler(partition: Partition) -> FromPublished:
+        own = range(partition.first, partition.first + len(partition.peaks))
+        return FromPublished(source, tuple((layers[layer].runs, int(bounds[layer])) for layer in own))
+
+    return filler

@@ -1,0 +1,122 @@
+"""Runs of whole chunks, on workers: fill from the models that overlap, write, take the moments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from filterdb.errors import InputError, ModelError, StoreMissingError
+from filterdb.models.catalog import ModelSource
+from filterdb.models.inputs import local_copy
+from filterdb.models.sandbox import Limits
+from filterdb.models.scan import reading
+from filterdb.reduce.passes import Part, Partition, count, fold, reduce_partition
+from filterdb.reduce.reductions import MomentsReduction, Reduction
+from filterdb.schema import WEIGHTS
+from filterdb.store.remote import store_errors
+
+TAKEN: tuple[Reduction, ...] = (MomentsReduction(),)
+"""What is computed of the rows as they are written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A model's layers within a task: names, checksums, sizes, and the row of the segment at which each begins."""
+
+    source: ModelSource
+    names: tuple[str, ...]
+    checksums: tuple[int, ...]
+    sizes: tuple[int, ...]
+    starts: tuple[int, ...]
+
+
+Fill = Callable[[np.ndarray, int], None]
+"""Puts rows into a buffer (n, 9) float32, whose first row is the given row of the segment: all of its rows."""
+
+
+def write_partition(partition: Partition, fill: Fill, *, resume: bool) -> list[Part]:
+    """Write the chunks of a task; gives the moments of its rows.
+
+    They are taken while the rows are in hand: a fresh database needs no first pass. With `resume`, chunks that are
+    present and whole are left as they are. Memory: the task's rows, a chunk, and what `fill` takes.
+    """
+    segment, chunks = partition.segment, partition.chunks
+    missing = [chunk for chunk in chunks if not (resume and segment.has_chunk(chunk))]
+    if not missing:
+        return reduce_partition(partition, TAKEN)
+    first, last = segment.bounds(missing[0])[0], segment.bounds(missing[-1])[1]
+    buffer = np.empty((last - first, WEIGHTS), np.float32, order="F")
+    fill(buffer, first)
+    for chunk in missing:
+        start, stop = segment.bounds(chunk)
+        segment.write_chunk(chunk, buffer[start - first : stop - first])
+    if len(missing) < len(chunks):
+        return reduce_partition(partition, TAKEN)
+    found = fold(partition, _columns(partition, buffer), TAKEN)
+    count("ingest", partition)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class FromModels:
+    """Fills a buffer from the models whose layers overlap it."""
+
+    pieces: tuple[Piece, ...]
+    limits: Limits
+
+    def __call__(self, buffer: np.ndarray, first: int) -> None:
+        """Raises InputError where a model is not what the scan saw."""
+        filled = 0
+        for piece in self.pieces:
+            try:
+                filled += _fill(buffer, first, piece, self.limits)
+            except (StoreMissingError, ModelError) as error:
+                raise InputError(
+                    f"model {piece.source.id!r}: expected the file that the scan saw, {piece.source.shown} is gone or "
+                    "changed meanwhile; run again"
+                ) from error
+        assert filled == len(buffer), "the plan's pieces cover the task's rows"
+
+
+def _columns(partition: Partition, buffer: np.ndarray) -> Iterator[np.ndarray]:
+    """The chunks in the buffer as reading them would give them."""
+    first = partition.segment.bounds(partition.chunks[0])[0]
+    for chunk in partition.chunks:
+        start, stop = partition.segment.bounds(chunk)
+        columns = np.ascontiguousarray(buffer[start - first : stop - first].T)
+        columns.flags.writeable = False
+        yield columns
+
+
+def _fill(buffer: np.ndarray, first: int, piece: Piece, limits: Limits) -> int:
+    """Copy a model's rows into the buffer, whose first row is the segment's row `first`."""
+    filled = 0
+    last = first + len(buffer)
+    layers = zip(piece.names, piece.checksums, piece.sizes, piece.starts, strict=True)
+    # Where some chunks were there, not all that overlaps the task overlaps the buffer.
+    here = [layer for layer in layers if layer[3] < last and first < layer[3] + layer[2]]
+    if not here:
+        return 0
+    wanted = [(name, max(first - start, 0), min(last - start, size)) for name, _, size, start in here]
+    request = {"do": "filters", "wanted": wanted}
+    with (
+        local_copy(piece.source.url) as local,
+        store_errors("reading", piece.source.shown),
+        reading(piece.source, local, limits, request) as (channel, _),
+    ):
+        channel.send({"go": True})
+        for (name, begin, end), (_, checksum, size, start) in zip(wanted, here, strict=True):
+            if channel.receive() != {"rows": size, "checksum": checksum}:
+                raise InputError(
+                    f"model {piece.source.id!r} layer {name!r}: expected the weights that the scan saw, got others; "
+                    f"{piece.source.shown} changed meanwhile, run again"
+                )
+            rows = np.empty((end - begin, WEIGHTS), np.float32)
+            channel.receive_into(rows)
+            if not np.isfinite(rows).all():  # whoever reads a hostile file may lie
+                raise InputError(f"model {piece.source.id!r} layer {name!r}: expected numbers, got others; remove it")
+            buffer[start + begin - first : start + end - first] = rows
+            filled += len(rows)
+    return filled

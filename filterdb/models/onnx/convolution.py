@@ -1,0 +1,294 @@
+"""What the weight of a convolution node is, in each of the forms that exporters and optimisers write."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+
+from filterdb.models.onnx.constants import Constant, Constants, NotStoredError, dequantize
+from filterdb.models.onnx.graph import Node, Value
+from filterdb.schema import KERNEL, WEIGHTS
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """Where a form of convolution has its weight among its inputs, and what else makes the weight's numbers.
+
+    `zero_point` and `scale` are input positions; `channels_last` is a weight of (out, height, width, in).
+    """
+
+    weight: int = 1
+    zero_point: int | None = None
+    scale: int | None = None
+    scaled_downstream: bool = False
+    channels_last: bool = False
+
+
+_PLAIN = Form()
+_QLINEAR = Form(weight=3, scale=4, zero_point=5)
+_INTEGER = Form(zero_point=3, scaled_downstream=True)
+
+FORMS = {
+    ("", "Conv"): _PLAIN,
+    ("", "QLinearConv"): _QLINEAR,
+    ("", "ConvInteger"): _INTEGER,
+    ("com.microsoft", "FusedConv"): _PLAIN,
+    ("com.microsoft", "NhwcFusedConv"): _PLAIN,
+    # Its documentation repeats that of Conv; its writer (fusion_nhwc_conv.py) and its kernels have the channels last.
+    ("com.microsoft", "NhwcConv"): Form(channels_last=True),
+    ("com.microsoft", "QLinearConv"): _QLINEAR,
+    # ONNX Runtime's layout transformation turns the first input and the output only, never the weight.
+    ("com.ms.internal.nhwc", "Conv"): _PLAIN,
+    ("com.ms.internal.nhwc", "FusedConv"): _PLAIN,
+    ("com.ms.internal.nhwc", "QLinearConv"): _QLINEAR,
+    ("com.ms.internal.nhwc", "ConvInteger"): _INTEGER,
+}
+"""The forms whose weights are stored, by domain and operator."""
+
+_CONVOLUTION = re.compile(r"conv(?!ert)", re.IGNORECASE)
+_TRANSPOSED = re.compile(r"convtranspose|deconv|transposed?conv", re.IGNORECASE)
+_BLOCKED_DOMAIN = "com.microsoft.nchwc"
+
+MAX_STEPS = 16
+"""How far a ConvInteger's scale, or a batch normalisation, is looked for."""
+
+MAX_VALUES = 1_000
+"""Values among which it is looked for: a product may have many factors, each of them a product."""
+
+
+@dataclass(frozen=True, slots=True)
+class Weight:
+    """A decoded weight: filters (n, 9) float32, C order of (out, in), each flattened row-major."""
+
+    filters: np.ndarray
+    source_dtype: str
+    path: tuple[str, ...]
+    scale_known: bool
+
+
+def is_convolution(node: Node) -> bool:
+    """Return whether the node convolves at all, in any form and domain: it is stored or stands in the ledger."""
+    if node.op_type == "ATen" and "operator" in node.attributes:  # PyTorch's fallback for what it cannot export
+        return _CONVOLUTION.search(node.attributes["operator"].s.decode("utf-8", "replace")) is not None
+    return _CONVOLUTION.search(node.op_type) is not None and not node.is_call
+
+
+def form_of(node: Node) -> Form | None:
+    """Return the node's form; None where its weight cannot be stored."""
+    return None if node.is_call else FORMS.get(("" if node.is_standard else node.domain, node.op_type))
+
+
+def check_form(node: Node) -> Form:
+    """Return the node's form. Raises NotStoredError for other kinds of convolution and forms that cannot be read."""
+    form = form_of(node)
+    if form is not None:
+        return form
+    name = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
+    if _TRANSPOSED.search(node.op_type):
+        raise NotStoredError("transposed", f"a {name}")
+    if node.op_type == "DeformConv":
+        raise NotStoredError("deformable", f"a {name}, which samples its input at positions of its own")
+    kernel = _stated_kernel(node)
+    if kernel is not None and kernel != KERNEL:
+        code = "kernel" if len(kernel) == len(KERNEL) else "rank"
+        raise NotStoredError(code, f"the kernel of {name} is {'×'.join(map(str, kernel))}")
+    if node.domain == _BLOCKED_DOMAIN:
+        reason = "its weight lies in blocks for one kind of CPU; take the model before ONNX Runtime optimised it"
+        raise NotStoredError("operator", f"{name}: {reason}")
+    known = ", ".join(dict.fromkeys(operator for _, operator in FORMS))
+    raise NotStoredError("operator", f"{name} is not one of {known}")
+
+
+def _stated_kernel(node: Node) -> tuple[int, ...] | None:
+    """Return the kernel's shape as far as an unknown form tells it."""
+    stated = node.integers("kernel_shape")
+    if stated is not None:
+        return tuple(stated)
+    value = weight_value(node)
+    if node.domain == _BLOCKED_DOMAIN and value is not None and isinstance(value.tensor, onnx.TensorProto):
+        return tuple(map(int, value.tensor.dims[2:]))
+    return None
+
+
+def has_rank_4(node: Node, constants: Constants) -> bool:
+    """Return whether the convolution is two-dimensional; by `kernel_shape` where the weight is not to be had."""
+    if _TRANSPOSED.search(node.op_type) or node.op_type == "DeformConv":
+        return False
+    rank = constants.rank(weight_value(node))
+    if rank is None:
+        kernel = node.integers("kernel_shape")
+        rank = 2 + len(kernel) if kernel else None
+    return rank == 4
+
+
+def weight_value(node: Node) -> Value | None:
+    """Return the value at the weight's input; of an unknown form that at the second."""
+    return node.input((form_of(node) or _PLAIN).weight)
+
+
+def weight_shape(node: Node, constants: Constants) -> tuple[int, ...]:
+    """Return the shape (out, in, height, width) of a weight, read from the tensor's head where it stands there.
+
+    Raises NotStoredError where the weight is no constant.
+    """
+    shape = constants.shape(weight_value(node))
+    form = form_of(node)
+    if form is not None and form.channels_last and len(shape) == 4:
+        return shape[0], shape[3], shape[1], shape[2]
+    return shape
+
+
+def read_weight(node: Node, constants: Constants) -> Weight:
+    """Decode the weight of a 3×3 convolution. Raises NotStoredError where that cannot be done."""
+    form = check_form(node)
+    constant = constants.weight(weight_value(node))
+    scale_known = True
+    values = constant.values
+    if values.dtype.kind in "SUOTbcM":
+        raise NotStoredError("dtype", f"the weight has dtype {values.dtype}, which is no number")
+    if form.scale is not None:
+        scale = constants.fold(node.input(form.scale)).values
+        values = dequantize(values, scale, _zero_point(node, form, constants), axis=0)
+        constant = constant.then(values, node.op_type)
+    elif form.scaled_downstream:
+        downstream = _downstream_scale(node, constants, values.shape[0] if values.ndim else 0)
+        scale_known = downstream is not None
+        scale = np.ones((), np.float32) if downstream is None else downstream
+        values = dequantize(values, scale, _zero_point(node, form, constants), axis=0)
+        constant = constant.then(values, node.op_type)
+    if form.channels_last and values.ndim == 4:
+        values = values.transpose(0, 3, 1, 2)
+    if values.ndim != 4 or values.shape[2:] != KERNEL:
+        raise NotStoredError("unreadable", f"the weight's tensor has shape {values.shape}")
+    return Weight(_filters(values), constant.source_dtype, constant.path, scale_known)
+
+
+def _filters(values: np.ndarray) -> np.ndarray:
+    """Return filters (n, 9) float32. Raises NotStoredError for numbers that float32 cannot carry."""
+    with np.errstate(over="ignore", under="ignore"):
+        filters = np.ascontiguousarray(values, dtype=np.float32).reshape(-1, WEIGHTS)
+    if not np.isfinite(filters).all():
+        bad = int(np.count_nonzero(~np.isfinite(filters)))
+        raise NotStoredError("nonfinite", f"{bad} of {filters.size} weights are NaN or infinite in float32")
+    if values.dtype == np.float64:
+        peaks = np.abs(values).reshape(-1, WEIGHTS).max(axis=1)
+        lost = int(np.count_nonzero((peaks > 0) & (peaks < np.finfo(np.float32).tiny)))
+        if lost:
+            reason = f"{lost} of {len(filters)} filters are too small for float32 (all |w| below 1.2e-38)"
+            raise NotStoredError("underflow", reason)
+    return filters
+
+
+def _zero_point(node: Node, form: Form, constants: Constants) -> np.ndarray | None:
+    value = None if form.zero_point is None else node.input(form.zero_point)
+    return None if value is None else constants.fold(value).values
+
+
+def is_batch_normalised(node: Node, constants: Constants) -> bool:
+    """Return whether a BatchNormalization takes the convolution's result, through what changes no channel's meaning.
+
+    Those are casts, quantisation, padding, dropout, a change of layout, a bias that follows as an addition, and the
+    scale of an integer convolution.
+    """
+    form = form_of(node)
+    through = _PASSED | ({"Mul"} if form is not None and form.scaled_downstream else set())
+    pending = [(value, MAX_STEPS) for value in node.outputs]
+    for _ in range(MAX_VALUES):
+        if not pending:
+            return False
+        value, steps = pending.pop()
+        for consumer in value.consumers:
+            if consumer.op_type == "BatchNormalization":
+                return True
+            if not steps or consumer.is_call:
+                continue
+            if consumer.op_type in through or _is_bias(consumer, value, constants):
+                pending.append((consumer.outputs[0], steps - 1))
+    return False
+
+
+_PASSED = {
+    "Cast", "Clip", "DequantizeLinear", "Dropout", "Identity", "Pad", "QuantizeLinear", "Reshape", "Squeeze",
+    "Transpose", "Unsqueeze",
+}  # fmt: skip
+
+
+def _is_bias(consumer: Node, value: Value, constants: Constants) -> bool:
+    """Return whether a node adds a constant to (or subtracts one from) `value`."""
+    if not consumer.is_standard or consumer.op_type not in {"Add", "Sub"} or not consumer.outputs:
+        return False
+    # Seen from inside a body the value is another object with the same consumers.
+    others = [other for other in consumer.inputs if other and other.consumers is not value.consumers]
+    return len(others) == 1 and _is_constant(others[0], constants)
+
+
+def _is_constant(value: Value, constants: Constants) -> bool:
+    try:
+        constants.fold(value)
+    except NotStoredError:
+        return False
+    return True
+
+
+def _downstream_scale(node: Node, constants: Constants, channels: int) -> np.ndarray | None:
+    """Return the constant that multiplies a ConvInteger's result, a scalar or one per channel; None if there is none.
+
+    A bias may be added, as an integer before the scale or as a number after it.
+    """
+    value = node.outputs[0]
+    for _ in range(MAX_STEPS):
+        # A call consumes by what is inside the function.
+        consumers = [consumer for consumer in value.consumers if not consumer.is_call]
+        if len(consumers) != 1 or not consumers[0].is_standard or not consumers[0].outputs:
+            return None
+        (consumer,) = consumers
+        if consumer.op_type == "Mul":
+            others = [other for other in consumer.inputs if other and other.consumers is not value.consumers]
+            factors = _constant_factors(others[0], constants) if len(others) == 1 else []
+            if factors:
+                return _per_channel(factors, channels)
+        elif consumer.op_type not in {"Cast", "Identity"} and not _is_bias(consumer, value, constants):
+            return None
+        value = consumer.outputs[0]
+    return None
+
+
+def _constant_factors(value: Value | None, constants: Constants) -> list[Constant]:
+    """Return the constants among the factors of a product (of an input's scale, not constant, and the weight's).
+
+    Empty where there are too many values to look at.
+    """
+    factors: list[Constant] = []
+    pending = [(value, MAX_STEPS)]
+    for _ in range(MAX_VALUES):
+        if not pending:
+            return factors
+        operand, steps = pending.pop()
+        try:
+            factors.append(constants.fold(operand))
+        except NotStoredError:
+            node = None if operand is None else operand.producer
+            if steps and node is not None and _is_product(node):
+                pending += [(factor, steps - 1) for factor in reversed(node.inputs)]
+    return []
+
+
+def _is_product(node: Node) -> bool:
+    return node.is_standard and node.op_type in {"Mul", "Cast", "Identity"} and len(node.inputs) <= 2
+
+
+def _per_channel(factors: list[Constant], channels: int) -> np.ndarray | None:
+    """Return the product of factors that are scalars or one number per channel of an NCHW tensor."""
+    scale = np.ones((), np.float32)
+    for factor in factors:
+        values = factor.values.astype(np.float32)
+        if values.size == 1:
+            scale = scale * values.reshape(())
+        elif values.shape in {(channels, 1, 1), (1, channels, 1, 1)}:
+            scale = scale * values.reshape(channels)
+        else:
+            return None
+    return scale if factors else None

@@ -1,0 +1,132 @@
+"""Tensors that stand in a model file: their shape from the head, their values, checked against their data's length."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+from onnx.checker import ValidationError
+from onnx.external_data_helper import uses_external_data
+
+from filterdb.models.onnx.external import MAX_RANK, PACKED_BITS, external_length, read_external
+from filterdb.models.onnx.graph import shortened
+
+MAX_WEIGHTS = 2**29
+"""Most numbers a weight may have (2 GiB in float32): a larger one lies, or is not a filter's."""
+
+
+class NotStoredError(Exception):
+    """Why a convolution is not stored: a one-word code and a sentence."""
+
+    def __init__(self, code: str, reason: str) -> None:
+        super().__init__(code, reason)
+        self.code = code
+        self.reason = shortened(reason)
+
+
+ODD = (ValueError, TypeError, KeyError, IndexError, AttributeError, ArithmeticError, RecursionError, MemoryError)
+"""What reading an odd model can raise besides our own errors: such a model or layer is put aside with its reason."""
+
+
+def one_line(error: BaseException, folder: Path) -> str:
+    """Format a third-party exception for our messages, without the temporary path."""
+    said = " ".join(str(error).replace(f"{folder}/", "").replace(str(folder), ".").split())
+    return f"{type(error).__name__} {said[:200]}".strip()
+
+
+def tensor_shape(tensor: onnx.TensorProto, folder: Path) -> tuple[int, ...]:
+    """Return the shape that a tensor states, once its data is known to be as long.
+
+    Raises NotStoredError for an impossible shape and for data of another length: readers further down take negative
+    numbers for "as many as there are", and cut what is too long.
+    """
+    if len(tensor.dims) > MAX_RANK:
+        raise NotStoredError("unreadable", f"the weight's tensor says that it has rank {len(tensor.dims):,}")
+    shape = tuple(map(int, tensor.dims))
+    if min(shape, default=0) < 0 or math.prod(shape) > MAX_WEIGHTS:
+        raise NotStoredError("unreadable", f"the weight's tensor says that it has shape {shape}")
+    dtype = numpy_dtype(tensor.data_type)
+    if dtype.kind == "O":
+        raise NotStoredError("dtype", "the weight's tensor is one of text")
+    _check_single_source(tensor)
+    try:
+        expected, got = _lengths(tensor, math.prod(shape), dtype, folder)
+    except (*ODD, OSError) as error:
+        raise _unreadable(error, folder) from error
+    if expected != got:
+        reason = f"the weight's tensor has data of length {got}, {dtype.name} of shape {shape} has {expected}"
+        raise NotStoredError("unreadable", reason)
+    return shape
+
+
+def tensor_values(tensor: onnx.TensorProto, folder: Path) -> np.ndarray:
+    """Return the values of a tensor whose data may lie beside the model. Raises NotStoredError."""
+    tensor_shape(tensor, folder)
+    try:
+        stored = read_external(tensor, folder) if uses_external_data(tensor) else tensor
+        return np.asarray(numpy_helper.to_array(stored))
+    except MemoryError:
+        raise
+    except (*ODD, OSError, RuntimeError, ValidationError) as error:  # RuntimeError: from C++, of file names
+        raise _unreadable(error, folder) from error
+
+
+def sparse_values(tensor: onnx.SparseTensorProto, folder: Path) -> np.ndarray:
+    """Return a sparse tensor as a dense array. Raises NotStoredError."""
+    shape = tuple(map(int, tensor.dims))
+    if not 0 < len(shape) <= MAX_RANK or min(shape) < 0 or math.prod(shape) > MAX_WEIGHTS:
+        raise NotStoredError("unreadable", f"the weight's sparse tensor says that it has shape {shape[:MAX_RANK]}")
+    values = tensor_values(tensor.values, folder)
+    indices = tensor_values(tensor.indices, folder)
+    fits = values.ndim == 1 and indices.shape in {(values.size,), (values.size, len(shape))}
+    if not fits or indices.dtype != np.int64:
+        reason = f"the weight's sparse tensor has {values.shape} values at {indices.dtype} indices of {indices.shape}"
+        raise NotStoredError("unreadable", reason)
+    bounds = np.array(shape) if indices.ndim == 2 else math.prod(shape)
+    if (indices < 0).any() or (indices >= bounds).any():
+        raise NotStoredError("unreadable", f"the weight's sparse tensor has indices beyond its shape {shape}")
+    dense = np.zeros(shape, values.dtype)
+    if indices.ndim == 2:
+        dense[tuple(indices.T)] = values
+    else:
+        dense.reshape(-1)[indices] = values
+    return dense
+
+
+def numpy_dtype(code: int) -> np.dtype:
+    """Return the NumPy dtype of an ONNX data type. Raises NotStoredError for an unknown one."""
+    try:
+        dtype: np.dtype = np.dtype(helper.tensor_dtype_to_np_dtype(code))
+        return dtype
+    except (KeyError, TypeError, ValueError) as error:
+        raise NotStoredError("dtype", f"the weight has the unknown ONNX type {code}") from error
+
+
+_TYPED = ("float_data", "int32_data", "string_data", "int64_data", "double_data", "uint64_data")
+
+
+def _check_single_source(tensor: onnx.TensorProto) -> None:
+    """Raise NotStoredError for a tensor whose values stand in two places: runtimes differ in which they read."""
+    places = [name for name in _TYPED if len(getattr(tensor, name))]
+    places += ["raw_data"] if tensor.HasField("raw_data") else []
+    places += ["external data"] if uses_external_data(tensor) else []
+    if len(places) > 1:
+        raise NotStoredError("ambiguous", f"the weight's tensor has values in {' and in '.join(places)}")
+
+
+def _unreadable(error: BaseException, folder: Path) -> NotStoredError:
+    return NotStoredError("unreadable", f"the weight's tensor cannot be read: {one_line(error, folder)}")
+
+
+def _lengths(tensor: onnx.TensorProto, count: int, dtype: np.dtype, folder: Path) -> tuple[int, int]:
+    """Return how long a tensor's data must be, and is: in bytes, or in entries of the field that holds it."""
+    packed = -(-count * PACKED_BITS.get(dtype.name, 8 * dtype.itemsize) // 8)
+    if uses_external_data(tensor):
+        return packed, external_length(tensor, folder)
+    if tensor.HasField("raw_data"):
+        return packed, len(tensor.raw_data)
+    entries = packed if PACKED_BITS.get(dtype.name) in {2, 4} else 2 * count if dtype.kind == "c" else count
+    return entries, len(getattr(tensor, helper.tensor_dtype_to_field(tensor.data_type)))

@@ -1,0 +1,284 @@
+"""The published data set (method §6) as HDF5: the filters, and a pandas frame or CSV with what is said of them.
+
+Nothing in a file is ever executed or followed: links that leave the place, foreign storage and sizes that the file
+cannot hold are refused. What is said of the filters is held in memory, the filters are read by rows.
+"""
+
+from __future__ import annotations
+
+import importlib
+import itertools
+import math
+import stat
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from filterdb.errors import InputError, MissingExtraError
+from filterdb.models.published.columns import AGAIN, Table, as_text, csv_table, refusal, refusing
+from filterdb.models.published.metadata import MAX_LAYERS, Published, from_table
+from filterdb.models.published.unpickle import unpickle
+from filterdb.schema import KERNEL, WEIGHTS
+
+MAX_FILTERS = 2**40
+"""A file that says that it has more filters lies."""
+
+MAX_METADATA = 512 * 2**20
+"""Bytes of everything in a file but its filters, decoded."""
+
+MAX_CHUNK = 512 * 2**20
+"""Bytes of one chunk, decoded: it is decoded as a whole, whatever is asked of it."""
+
+_MAX_REFERENCE = 2**24
+"""Bytes of a chunk that holds a single reference."""
+
+_DEFLATE, _SHUFFLE, _FLETCHER32, _LZF = 1, 2, 3, 32000
+_RATIO = 1032
+"""What Deflate can reach at most; LZF stays below."""
+
+_INDEX = ("model_id", "conv_depth", "conv_depth_norm", "layer_id")
+
+
+def read_published(path: Path) -> Published:
+    """Models and layers of the HDF5 file at `path`, whichever of the three layouts its metadata has.
+
+    Raises InputError where the file cannot be used.
+    """
+    with _opened(path) as file:
+        rows = _filters(file).shape[0]
+        is_frame = isinstance(file.item("meta"), file.h5.Group)
+        table = _frame(file) if is_frame else csv_table(file.text("meta"), f"{path}: meta")
+        return from_table(table, rows)
+
+
+def read_rows(path: Path, first: int, count: int) -> np.ndarray:
+    """`count` filters of the HDF5 file at `path` from row `first` on, (count, 9) float32.
+
+    Raises InputError where the file cannot be used or has no such rows.
+    """
+    with _opened(path) as file:
+        filters = _filters(file)
+        rows = filters.shape[0]
+        if first < 0 or count < 0 or first + count > rows:
+            raise file.refusal("filters", f"rows of 0:{rows}", f"{first}:{first + count}", "ask for rows it has")
+        with np.errstate(over="ignore"):
+            return np.ascontiguousarray(filters[first : first + count].reshape(count, WEIGHTS), dtype=np.float32)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[_File]:
+    try:
+        h5: Any = importlib.import_module("h5py")
+    except ImportError as error:
+        raise MissingExtraError(f"{path}: reading HDF5 needs the extra: pip install 'filterdb[hdf5]'") from error
+    with refusing(str(path)):
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise refusal(str(path), "an HDF5 file", "a folder or a device", "name the file dataset.h5")
+        if not h5.is_hdf5(path):
+            got = "another kind of file or a damaged one" if status.st_size else "nothing in it"
+            raise refusal(str(path), "an HDF5 file", got, f"unpack it: xz -d {path}" if path.suffix == ".xz" else AGAIN)
+        with h5.File(path, "r", locking="best-effort") as root:
+            yield _File(h5, root, path, status.st_size, MAX_METADATA)
+
+
+def _filters(file: _File) -> Any:
+    """The dataset of the filters."""
+    name = "filter" if file.item("filters") is None and file.item("filter") is not None else "filters"
+    dataset = file.dataset(name, "a dataset of filters")
+    if dataset.dtype.str[1:] not in {"f2", "f4", "f8"}:
+        raise file.refusal(name, "float16, float32 or float64", str(dataset.dtype), "convert it")
+    if dataset.shape[1:] not in {KERNEL, (WEIGHTS,)} or not 0 < dataset.shape[0] <= MAX_FILTERS:
+        expected = f"shape (N, 3, 3) or (N, 9) with N from 1 to {MAX_FILTERS:,}"
+        raise file.refusal(name, expected, str(dataset.shape), "convert it")
+    return dataset
+
+
+def _frame(file: _File) -> Table:
+    """A frame in pandas' fixed format: its columns, and the levels of its index."""
+    if file.item("meta/table") is not None:
+        raise file.refusal("meta", "a frame in pandas' fixed format", "a table", "write it with format='fixed'")
+    names = file.texts("meta/axis0")
+    columns: dict[str, np.ndarray] = {}
+    titles: list[str] = []
+    blocks = itertools.takewhile(lambda k: file.item(f"meta/block{k}_values") is not None, itertools.count())
+    for name in (f"meta/block{k}" for k in blocks):
+        items, values = file.texts(f"{name}_items"), file.values(f"{name}_values")
+        values = values.reshape(-1, 1) if values.ndim == 1 else values
+        if values.ndim != 2 or values.shape[1] != len(items):
+            raise file.refusal(name, f"rows of {len(items)} columns", f"shape {values.shape}")
+        titles += items
+        columns |= zip(items, values.T, strict=True)
+    if len(set(names)) < len(names) or sorted(titles) != sorted(names):
+        raise file.refusal("meta", "each column of axis0 in one block", "others")
+    columns |= _index(file)
+    if len({len(column) for column in columns.values()}) > 1:
+        raise file.refusal("meta", "as many rows in each part", "different numbers")
+    return Table(columns, f"{file.path}: meta")
+
+
+def _index(file: _File) -> dict[str, np.ndarray]:
+    """The levels of a frame's index, a value a row; None where it is missing."""
+    levels = [name for k in range(8) if file.item(name := f"meta/axis1_level{k}") is not None]
+    if len(levels) not in {0, 3, 4}:
+        raise file.refusal("meta", "an index of 3 or 4 levels", f"{len(levels)}")
+    # By name if they have the names, else by place (the authors' page calls two of them alike).
+    titles = [file.level_name(name) for name in levels]
+    if sorted(titles) != sorted(_INDEX[: len(levels)]):
+        titles = list(_INDEX[: len(levels)])
+    columns = {}
+    for title, name in zip(titles, levels, strict=True):
+        values, codes = file.values(name), file.values(name.replace("level", "label"))
+        is_odd = values.ndim != 1 or codes.ndim != 1 or codes.dtype.kind not in "iu" or len(codes) > MAX_LAYERS
+        if is_odd or (len(codes) and not -1 <= int(codes.min()) <= int(codes.max()) < len(values)):
+            raise file.refusal(name, f"at most {MAX_LAYERS:,} numbers of its {len(values)} values", "others")
+        columns[title] = np.append(values.astype(object), [None])[codes]
+    return columns
+
+
+@dataclass(slots=True)
+class _File:
+    """An open file. Every part of it is reached and read through here, by its path from the root."""
+
+    h5: Any
+    root: Any
+    path: Path
+    size: int
+    budget: int
+
+    def refusal(self, name: str, expected: str, got: str, remedy: str = AGAIN) -> InputError:
+        return refusal(f"{self.path}: {name}", expected, got, remedy)
+
+    def item(self, name: str) -> Any | None:
+        """What hard links lead to, None where there is no link. Any other link is refused."""
+        item = self.root
+        for part in name.split("/"):
+            if not item.id.links.exists(part.encode()):
+                return None
+            kind = item.id.links.get_info(part.encode()).type
+            if kind != self.h5.h5l.TYPE_HARD:
+                got = {self.h5.h5l.TYPE_SOFT: "a soft link", self.h5.h5l.TYPE_EXTERNAL: "an external link"}
+                raise self.refusal(name, "data in the file itself", got.get(kind, "an odd link"))
+            item = item[part]
+        return item
+
+    def dataset(self, name: str, expected: str = "a dataset") -> Any:
+        """A dataset whose values are in the file, as many as it says, behind filters that h5py brings along."""
+        item = self.item(name)
+        if not isinstance(item, self.h5.Dataset) or item.shape is None:
+            raise self.refusal(name, expected, "nothing of that name" if item is None else "a group, a type or nothing")
+        plan = item.id.get_create_plist()
+        layout = plan.get_layout()
+        if layout == self.h5.h5d.VIRTUAL or plan.get_external_count():
+            got = "a virtual dataset" if layout == self.h5.h5d.VIRTUAL else "external storage"
+            raise self.refusal(name, "data in the file itself", got)
+        filters = [plan.get_filter(index)[0] for index in range(plan.get_nfilters())]
+        odd = set(filters) - {_DEFLATE, _SHUFFLE, _FLETCHER32, _LZF}
+        if odd or len(set(filters)) < len(filters) or {_DEFLATE, _LZF} <= set(filters):
+            known = "gzip or lzf, shuffle and fletcher32, each once"
+            raise self.refusal(name, known, f"HDF5 filters {filters}", "write it anew with h5repack -f NONE")
+        stored = item.id.get_storage_size()
+        room = stored * _RATIO if {_DEFLATE, _LZF} & set(filters) else stored
+        if layout == self.h5.h5d.CONTIGUOUS:
+            offset = item.id.get_offset()
+            room = 0 if offset is None else min(room, self.size - offset)
+        if _nbytes(item, item.shape) > (0 if stored > self.size else room) and item.dtype.kind != "O":
+            declared = f"{_nbytes(item, item.shape):,} bytes as declared"
+            raise self.refusal(name, declared, f"a file that stores {stored:,} of it")
+        if layout == self.h5.h5d.CHUNKED and _nbytes(item, item.chunks) > MAX_CHUNK:
+            limit = f"chunks of at most {MAX_CHUNK:,} bytes"
+            raise self.refusal(name, limit, f"chunks of {item.chunks}", "write it anew with h5repack")
+        return item
+
+    def values(self, name: str) -> np.ndarray:
+        """All values of a metadata dataset: numbers; else texts, or what pandas has pickled, as objects."""
+        dataset = self.dataset(name)
+        if dataset.dtype.kind == "O":
+            data = self._referred(dataset, name)
+            remedy = "do not open this file with pandas: it may run code of somebody else's"
+            with refusing(f"{self.path}: {name}", "a pickled array of plain values", remedy):
+                return unpickle(data)
+        if dataset.dtype.kind not in "iufbS":
+            raise self.refusal(name, "numbers or texts", str(dataset.dtype))
+        self._spend(_nbytes(dataset, dataset.shape), name)
+        found: np.ndarray = dataset[...]
+        if found.dtype.kind != "S":
+            return found
+        return np.array([text.decode("utf-8") for text in found.ravel().tolist()], object).reshape(found.shape)
+
+    def texts(self, name: str) -> list[str]:
+        """The values of a dataset as texts."""
+        return [as_text(value) for value in self.values(name).ravel().tolist()]
+
+    def text(self, name: str) -> bytes:
+        """A dataset that is one text: bytes as small integers, opaque, or a string."""
+        dataset = self.dataset(name, "a pandas frame or CSV bytes")
+        dtype = dataset.dtype
+        if dtype.kind == "O":
+            return self._referred(dataset, name)
+        if dataset.ndim > 1 or dtype.fields or not (dtype.kind in "SV" or dtype.str[1:] in {"i1", "u1"}):
+            raise self.refusal(name, "a pandas frame or CSV bytes", f"{dtype} of rank {dataset.ndim}")
+        self._spend(_nbytes(dataset, dataset.shape), name)
+        return bytes(dataset[...].tobytes().rstrip(b"\0"))
+
+    def level_name(self, name: str) -> str:
+        """The attribute `name`, if it is a short plain text. (pandas pickles others: they are not read.)"""
+        attributes = self.root[name].attrs
+        if "name" not in attributes:
+            return ""
+        attribute = attributes.get_id("name")
+        is_plain = attribute.dtype.kind == "S" and attribute.dtype.itemsize <= 256 and attribute.shape == ()
+        return bytes(attributes["name"]).decode("utf-8", "replace") if is_plain else ""
+
+    def _spend(self, nbytes: int, name: str) -> None:
+        """Refuse what would be too much metadata to hold."""
+        self.budget -= nbytes
+        if self.budget < 0:
+            limit = f"at most {MAX_METADATA:,} bytes of metadata"
+            remedy = "take the edition of the file whose filter_ids are text (start:end), or whose meta is CSV"
+            raise self.refusal(name, limit, f"{nbytes:,} more than fit", remedy)
+
+    def _referred(self, dataset: Any, name: str) -> bytes:
+        """The bytes of a dataset of one value of variable length, if they are few enough to be read."""
+        is_bytes = self.h5.check_string_dtype(dataset.dtype) or self.h5.check_vlen_dtype(dataset.dtype) == np.uint8
+        if not is_bytes or math.prod(dataset.shape) != 1:
+            raise self.refusal(name, "one pickled array or text", f"{dataset.dtype} of shape {dataset.shape}")
+        # The first four bytes of a reference are the length of what it refers to.
+        length = int.from_bytes(self._reference(dataset, name)[:4], "little")
+        if length > self.size:
+            raise self.refusal(name, f"{length:,} bytes as declared", f"a file of {self.size:,}")
+        self._spend(length, name)
+        return bytes(dataset[(0,) * dataset.ndim])
+
+    def _reference(self, dataset: Any, name: str) -> bytes:
+        """The stored bytes of a dataset of one reference, which HDF5 itself would follow."""
+        if dataset.chunks is None:
+            with self.path.open("rb") as file:
+                file.seek(dataset.id.get_offset())
+                return file.read(4)
+        limit = _nbytes(dataset, dataset.chunks)
+        if dataset.id.get_num_chunks() != 1 or max(limit, dataset.id.get_chunk_info(0).size) > _MAX_REFERENCE:
+            raise self.refusal(name, f"one chunk of at most {_MAX_REFERENCE:,} bytes", "another storage")
+        skipped, data = dataset.id.read_direct_chunk((0,) * dataset.ndim)
+        plan = dataset.id.get_create_plist()
+        for index in reversed(range(plan.get_nfilters())):
+            code, _, parameters, *_ = plan.get_filter(index)
+            if skipped >> index & 1 or code == _FLETCHER32:
+                continue
+            if code == _DEFLATE:
+                data = zlib.decompressobj().decompress(data, limit)
+            elif code == _SHUFFLE:
+                count = len(data) // parameters[0]
+                data = np.frombuffer(data, np.uint8, parameters[0] * count).reshape(-1, count).T.tobytes()
+            else:
+                raise self.refusal(name, "a reference in plain or gzip", f"HDF5 filter {code}", "write it anew")
+        return bytes(data)
+
+
+def _nbytes(dataset: Any, shape: tuple[int, ...]) -> int:
+    return math.prod(shape) * int(dataset.id.get_type().get_size())

@@ -1,0 +1,388 @@
+"""Files of strangers are parsed in a child process with limits on memory, CPU, time and files.
+
+A *nursery* is a process that has imported what reading takes, started once for each thread that reads: for every file
+it forks a child, which sets its limits, reads, answers and ends. A start costs half a second, a fork some
+milliseconds. The environment is not handed on: no credentials are there to be found. Answers are JSON and plain bytes,
+never pickles: a child that a file has taken over can lie about the file, and do no more here.
+"""
+
+from __future__ import annotations
+
+import atexit
+import gc
+import importlib
+import json
+import os
+import resource
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from filterdb.errors import FilterDBError, InterruptedRunError, ModelError
+
+MAX_MESSAGE = 64 * 2**20
+"""Bytes of an answer in JSON (of some 100,000 layers); a longer one is not read."""
+
+_OUT_OF_MEMORY = 71
+"""Exit code of a child whose memory did not do."""
+
+_OPEN_FILES = 64
+_GRACE = 10.0
+"""Seconds in which a child whose channel is closed must end."""
+
+_MAIN = """
+import sys, types
+package = types.ModuleType("filterdb")
+package.__path__ = [sys.argv.pop(1)]
+sys.modules["filterdb"] = package
+from filterdb.models.sandbox import main
+main()
+"""
+"""Starts without `filterdb/__init__.py`, which would import Dask and all stores: two seconds and 100 MB."""
+
+MOST_BYTES = 2**31 + 64 * 2**30
+"""Bytes of the largest model: a protobuf and its external data."""
+
+WAITING = 10.0
+"""Seconds for which a child may wait for disks and for others; and half its CPU seconds more, on a busy machine."""
+
+_START = 120.0
+_READY = "ready"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What reading one file may take."""
+
+    memory: int = 2 * 2**30
+    """Bytes of memory."""
+
+    seconds: float = 20.0
+    """CPU seconds, and one more for every `rate` bytes of the file and its external data.
+
+    By the clock half as much again, and WAITING.
+    """
+
+    rate: int = 100_000_000
+
+    def cpu(self, size: int) -> int:
+        """CPU seconds for a file of `size` bytes."""
+        return max(1, round(self.seconds + size / self.rate))
+
+
+class NoAnswerError(Exception):
+    """What came from a child is no message."""
+
+
+class Channel:
+    """Messages to and from a child: JSON, and arrays as they lie in memory. `cpu`: seconds that the child may take."""
+
+    def __init__(self, end: socket.socket, cpu: int | None = None) -> None:
+        self._end = end
+        self._left = None if cpu is None else 1.5 * cpu + WAITING
+        self.cpu = cpu
+
+    def allow(self, cpu: int) -> None:
+        """Give the child `cpu` seconds in all: it has told by now that there is more to read than its file."""
+        if self.cpu is not None and self._left is not None and cpu > self.cpu:
+            self._left += 1.5 * (cpu - self.cpu)
+            self.cpu = cpu
+        self.send({"cpu": cpu})
+
+    def send(self, message: Any) -> None:
+        """Send what JSON can carry. Raises OverflowError for more than the other end reads."""
+        data = json.dumps(message).encode()
+        if len(data) > MAX_MESSAGE:
+            raise OverflowError(f"what is said of it takes {len(data):,} bytes, more than {MAX_MESSAGE:,}")
+        self._end.sendall(len(data).to_bytes(8, "little") + data)
+
+    def receive(self) -> Any:
+        """The next message. Raises EOFError where the other end is gone, NoAnswerError for what is no message."""
+        size = int.from_bytes(self._exactly(bytearray(8)), "little")
+        if size > MAX_MESSAGE:
+            raise NoAnswerError(f"{size} bytes")
+        try:
+            return json.loads(bytes(self._exactly(bytearray(size))))
+        except (ValueError, RecursionError) as error:
+            raise NoAnswerError(str(error)) from error
+
+    def send_array(self, array: np.ndarray) -> None:
+        """Send the bytes of a C-contiguous array."""
+        if array.size:
+            self._end.sendall(memoryview(array).cast("B"))
+
+    def receive_into(self, array: np.ndarray) -> None:
+        """Fill a C-contiguous array with the next bytes."""
+        if array.size:
+            self._exactly(memoryview(array).cast("B"))
+
+    def close(self) -> None:
+        """End the conversation: a child that still speaks ends by it."""
+        self._end.close()
+
+    def _exactly(self, buffer: bytearray | memoryview) -> bytearray | memoryview:
+        view = memoryview(buffer)
+        while view.nbytes:
+            began = time.monotonic()
+            self._end.settimeout(None if self._left is None else max(0.01, self._left))
+            got = self._end.recv_into(view)
+            if self._left is not None:
+                # Only waiting counts: between two messages a file may be fetched.
+                self._left -= time.monotonic() - began
+            if not got:
+                raise EOFError
+            view = view[got:]
+        return buffer
+
+
+class _Nursery:
+    """A process that forks a child for each file."""
+
+    def __init__(self, module: str) -> None:
+        self.owner = os.getpid()
+        self.control, other = socket.socketpair()
+        package = str(Path(__file__).parent.parent)
+        command = [sys.executable, "-P", "-c", _MAIN, package, module, str(other.fileno())]
+        with other:
+            self.process = subprocess.Popen(
+                command,
+                env=_environment(),
+                pass_fds=[other.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        if self._hear(_START) != _READY:
+            self.kill()
+            raise InterruptedRunError(f"the process that reads models did not start ({module}); run again")
+
+    def _hear(self, seconds: float) -> str | None:
+        """What the nursery says; None where it says nothing in time, or is gone."""
+        self.control.settimeout(seconds)
+        try:
+            return self.control.recv(64).decode() or None
+        except OSError:
+            return None
+
+    def begin(self, limits: Limits, size: int) -> Channel:
+        """Fork a child; gives the channel to it."""
+        own, other = socket.socketpair()
+        with other:
+            cpu, most = limits.cpu(size), limits.cpu(max(size, MOST_BYTES))
+            order = json.dumps({"memory": limits.memory, "cpu": cpu, "most": most}).encode()
+            socket.send_fds(self.control, [order], [other.fileno()])
+        return Channel(own, cpu)
+
+    def end(self) -> int | None:
+        """How the child ended: its exit code, or the number of the signal that ended it, negative; None: it has not."""
+        said = self._hear(_GRACE)
+        return None if said is None else int(said)
+
+    def kill(self) -> None:
+        """End it and whatever it has forked."""
+        self.control.close()
+        if self.owner == os.getpid():
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+
+
+@dataclass
+class Sandbox:
+    """Children that run `serve(channel)` of a module, each for one file."""
+
+    module: str
+    _free: list[_Nursery] = field(default_factory=list, repr=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    @contextmanager
+    def reading(self, what: str, size: int, limits: Limits) -> Iterator[Channel]:
+        """A child for a file of `size` bytes, `what` in messages.
+
+        Raises ModelError where it dies or goes beyond its limits: the file's fault, whatever it did.
+        """
+        nursery, channel = self._begin(limits, size)
+        status: int | None = None
+        try:
+            try:
+                yield channel
+            finally:
+                channel.close()
+                # One that is too slow is not waited for again.
+                status = None if isinstance(sys.exception(), TimeoutError) else nursery.end()
+        except FilterDBError:
+            raise
+        except TimeoutError as error:
+            raise ModelError(_too_long(what, channel.cpu)) from error
+        except (EOFError, BrokenPipeError, ConnectionResetError) as error:
+            raise ModelError(_ended(what, status, limits, channel.cpu)) from error
+        except (NoAnswerError, KeyError, TypeError) as error:
+            raise ModelError(f"{what}: expected an answer of the process that reads it, got nonsense") from error
+        finally:
+            if status is None:
+                nursery.kill()
+            else:
+                with self._lock:
+                    self._free.append(nursery)
+
+    def _begin(self, limits: Limits, size: int) -> tuple[_Nursery, Channel]:
+        while True:
+            nursery = self._take()
+            try:
+                return nursery, nursery.begin(limits, size)
+            except OSError:
+                nursery.kill()  # it was ended while it waited, by whoever needed memory; that is not the file's fault
+
+    def _take(self) -> _Nursery:
+        with self._lock:
+            while self._free:
+                nursery = self._free.pop()
+                if nursery.owner == os.getpid() and nursery.process.poll() is None:
+                    return nursery
+        return _Nursery(self.module)
+
+    def close(self) -> None:
+        """End the processes that wait."""
+        with self._lock:
+            while self._free:
+                self._free.pop().kill()
+
+
+_sandboxes: dict[str, Sandbox] = {}
+
+
+def sandbox(module: str) -> Sandbox:
+    """The process's sandbox for a module."""
+    if module not in _sandboxes:
+        _sandboxes[module] = Sandbox(module)
+        atexit.register(_sandboxes[module].close)
+    return _sandboxes[module]
+
+
+def _environment() -> dict[str, str]:
+    """Nothing of ours but where modules lie; one thread, so that a fork is safe."""
+    kept = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH", "SYSTEMROOT") if name in os.environ}
+    paths = os.pathsep.join(str(Path(path).absolute()) for path in sys.path if path)
+    single = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    return {**kept, **single, "PYTHONPATH": paths, "LC_ALL": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+def _too_long(what: str, cpu: int | None) -> str:
+    remedy = _remedy("--model-seconds", resource.RLIMIT_CPU)
+    return f"{what}: expected to be read within {cpu} s, took longer; {remedy}"
+
+
+def _remedy(option: str, *kinds: int) -> str:
+    """Return what allows more: the option, and the shell's limit where there is one, which no option exceeds."""
+    names = {resource.RLIMIT_CPU: "-t", resource.RLIMIT_DATA: "-d", resource.RLIMIT_AS: "-v"}
+    set_here = [names[kind] for kind in kinds if resource.getrlimit(kind)[1] != resource.RLIM_INFINITY]
+    return f"{option} allows more" + (f", and a higher `ulimit {' '.join(set_here)}`" if set_here else "")
+
+
+def _ended(what: str, status: int | None, limits: Limits, cpu: int | None) -> str:
+    if status in {None, -signal.SIGXCPU, -signal.SIGKILL}:
+        return _too_long(what, cpu)
+    if status in {_OUT_OF_MEMORY, -signal.SIGABRT}:
+        return (
+            f"{what}: expected to be read within {limits.memory // 2**20:,} MiB of memory, took more; "
+            f"{_remedy('--model-memory', resource.RLIMIT_DATA, resource.RLIMIT_AS)}"
+        )
+    assert status is not None
+    how = signal.Signals(-status).name if status < 0 else f"exit code {status}"
+    return f"{what}: not readable as a model: the process that read it ended with {how}"
+
+
+def allow_cpu(seconds: int) -> None:
+    """Let this process take `seconds` of CPU time in all, at most what it was started with as the most."""
+    _, most = resource.getrlimit(resource.RLIMIT_CPU)
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds if most == resource.RLIM_INFINITY else min(seconds, most), most))
+
+
+def _limit(memory: int, cpu: int, most: int) -> None:
+    """Set the limits of this process: it has what it holds now, and `memory` bytes more.
+
+    CPU time ends at `cpu` seconds, which `allow_cpu` may raise up to `most`: external data is known later.
+    """
+    _lower(resource.RLIMIT_CORE, 0, 0)
+    _lower(resource.RLIMIT_FSIZE, 0, 0)
+    _lower(resource.RLIMIT_NOFILE, _OPEN_FILES, _OPEN_FILES)
+    _lower(resource.RLIMIT_CPU, cpu, most + 2)
+    status = Path("/proc/self/status")
+    if status.exists():
+        held = dict(line.split(":", 1) for line in status.read_text("utf-8", "replace").splitlines() if ":" in line)
+        data, size = (int(held[name].split()[0]) * 1024 for name in ("VmData", "VmSize"))
+        _lower(resource.RLIMIT_DATA, data + memory, data + memory)
+        # Mapped files count here, and only here.
+        _lower(resource.RLIMIT_AS, size + 2 * memory, size + 2 * memory)
+
+
+def _lower(kind: int, soft: int, hard: int) -> None:
+    """Set a limit of this process, not above the hard limit that it has: only root may raise that."""
+    _, highest = resource.getrlimit(kind)
+    if highest != resource.RLIM_INFINITY:
+        soft, hard = min(soft, highest), min(hard, highest)
+    resource.setrlimit(kind, (soft, hard))
+
+
+def _child(channel: Channel, serve: Any, order: dict[str, int]) -> int:
+    """What a forked child does; gives its exit code."""
+    gc.disable()  # it ends with the file: looking through millions of nodes for garbage takes longer than reading them
+    _limit(**order)
+    try:
+        serve(channel)
+    except MemoryError:
+        return _OUT_OF_MEMORY
+    except (BrokenPipeError, ConnectionResetError, EOFError):
+        pass
+    return 0
+
+
+def main() -> None:
+    """The nursery; arguments: the module that reads, the handle of its end of the control socket."""
+    serve = importlib.import_module(sys.argv[1]).serve
+    control = socket.socket(fileno=int(sys.argv[2]))
+    control.sendall(_READY.encode())
+    while True:
+        order, handles, *_ = socket.recv_fds(control, 4096, 1)
+        if not order:
+            return
+        end = socket.socket(fileno=handles[0])
+        ended, alive = os.pipe()
+        child = os.fork()
+        if not child:
+            code = 1
+            try:
+                control.close()
+                code = _child(Channel(end), serve, json.loads(order))
+            finally:
+                os._exit(code)
+        end.close()
+        os.close(alive)
+        try:
+            _end_with_parent(child, ended, control)
+        finally:
+            os.close(ended)
+        _, status = os.waitpid(child, 0)
+        control.sendall(str(os.waitstatus_to_exitcode(status)).encode())
+
+
+def _end_with_parent(child: int, ended: int, control: socket.socket) -> None:
+    """Wait for the child; kill it where the process that asked for it is gone, however that was ended.
+
+    `ended` becomes readable with the child's end, `control` with the other process's: it asks for nothing meanwhile.
+    """
+    readable, _, _ = select.select([ended, control.fileno()], [], [])
+    if ended not in readable:
+        os.kill(child, signal.SIGKILL)

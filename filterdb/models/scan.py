@@ -1,0 +1,275 @@
+"""One model → its rows and ledger, on a worker, by a child process. No filters are kept."""
+
+from __future__ import annotations
+
+import math
+import os
+import stat
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from filterdb import metrics, schema
+from filterdb.errors import InputError, ModelError, StoreError, StoreMissingError
+from filterdb.models.catalog import ModelSource
+from filterdb.models.file_kinds import recognise
+from filterdb.models.inputs import LocalInput, local_copy
+from filterdb.models.onnx.constants import ODD, one_line
+from filterdb.models.onnx.graph import MAX_NAME, shortened
+from filterdb.models.onnx.layers import MAX_FILTERS, Skip
+from filterdb.models.sandbox import Channel, Limits, NoAnswerError, sandbox
+
+MAX_FILE = 2**31 - 1
+"""Bytes that a protobuf can have: larger models keep their weights beside them, as external data."""
+
+MAX_REASON = 2 * MAX_NAME
+"""Characters of a reason, which may begin with a path."""
+
+MAX_TEXT = 2**22
+"""Characters of a text in a table: the operators and the shapes of a model are the longest."""
+
+READER = "filterdb.models.onnx.reading"
+"""The module that the child process runs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """What a scan found; `checksums` of the rows' filters, for the writing to compare.
+
+    `rejected` is why the file is no readable model; `known`: the store has this content.
+    """
+
+    source: ModelSource
+    file_hash: str
+    facts: dict[str, Any] = field(default_factory=dict)
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    checksums: list[int] = field(default_factory=list)
+    skipped: list[Skip] = field(default_factory=list)
+    rejected: str | None = None
+    known: bool = False
+
+
+def scan(source: ModelSource, known_hash: str | None, limits: Limits) -> Scan:
+    """Read a model; where the store has this content under this id (`known_hash`), only its hash.
+
+    Raises InputError where the file is missing.
+    """
+    try:
+        with local_copy(source.url) as local:
+            refused = _refused(local.path, source.shown)
+            if refused:
+                return _rejected(source, "", refused)
+            try:
+                return _scan_or_reject(source, local, known_hash, limits)
+            except StoreError as error:
+                if local.origin is not None or isinstance(error, StoreMissingError):
+                    raise
+                return _rejected(source, "", _unreadable(source.shown, error.__cause__))
+    except StoreMissingError as error:
+        raise InputError(f"model {source.id!r}: expected a file at {source.shown}, found none") from error
+
+
+def _scan_or_reject(source: ModelSource, local: LocalInput, known_hash: str | None, limits: Limits) -> Scan:
+    try:
+        return _scan(source, local, known_hash, limits)
+    except ModelError as error:
+        return _rejected(source, local.digest([]), str(error).replace(str(local.path), source.shown))
+
+
+def _rejected(source: ModelSource, digest: str, reason: str) -> Scan:
+    metrics.count(metrics.QUARANTINED)
+    return Scan(source, digest, rejected=reason)
+
+
+def _refused(path: Path, shown: str) -> str | None:
+    """Return why a file is not read at all; None where it may be, and where nothing has this name."""
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            return f"{shown}: not an ONNX model: expected a regular file, got {_kind(path, status)}"
+        with path.open("rb") as file:
+            file.read(1)
+            if status.st_size <= MAX_FILE:
+                return None
+            file.seek(0)
+            kind = recognise(file)
+        got = f"{status.st_size:,}; larger models keep their weights as external data"
+        if kind is not None:
+            got = f"{status.st_size:,}, {kind.name}; {kind.remedy}"
+        return f"{shown}: not an ONNX model: expected at most {MAX_FILE:,} bytes (a protobuf), got {got}"
+    except (FileNotFoundError, NotADirectoryError):
+        return f"{shown}: expected a file, got a link that leads nowhere" if path.is_symlink() else None
+    except OSError as error:
+        return _unreadable(shown, error)
+
+
+def _kind(path: Path, status: os.stat_result) -> str:
+    """Return what a place is that is no regular file. Raises OSError for a folder that cannot be listed."""
+    if stat.S_ISDIR(status.st_mode):
+        with os.scandir(path):
+            return "a folder"
+    kinds = {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
+    return kinds.get(stat.S_IFMT(status.st_mode), "a device")
+
+
+def _unreadable(shown: str, error: BaseException | None) -> str:
+    said = error.strerror if isinstance(error, OSError) and error.strerror else "the disk failed"
+    return f"{shown}: cannot be read ({said}); check its permissions and its disk, or leave it out"
+
+
+def _scan(source: ModelSource, local: LocalInput, known_hash: str | None, limits: Limits) -> Scan:
+    request = {"do": "scan"}
+    with reading(source, local, limits, request) as (channel, companions):
+        digest = local.digest(companions)
+        channel.send({"go": digest != known_hash})
+        if digest == known_hash:
+            return Scan(source, digest, known=True)
+        answer = _answer(channel)
+    try:
+        facts, rows, checksums, skipped = checked(answer)
+    except ODD as error:
+        raise ModelError(
+            f"{source.shown}: has facts that no table can hold: {one_line(error, local.path.parent)}"
+        ) from error
+    return Scan(source, digest, facts, rows, checksums, skipped)
+
+
+EXAMINED = (
+    *(v for v in schema.LAYER_VARIABLES if v.name in {
+        "layer_name", "row_size", "conv_depth", "conv_depth_norm", "in_channels", "out_channels", "groups",
+        "depthwise", "operator", "scale_known", "hash", "peak",
+    }),
+    schema.Variable("variance_entropy", ("layer",), "float64", "H of the layer's own raw PCA (P1 eq. 7)"),
+    schema.Variable("sparse_filters", ("layer",), "int64", "filters whose |w| are all below peak/100", "1"),
+    schema.Variable("duplicate_filters", ("layer",), "int64", "filters that equal an earlier one of the layer", "1"),
+    schema.Variable("prunable_filters", ("layer",), "int64", "filters below a hundredth of their channel", "1"),
+    schema.Variable("zero_channels", ("layer",), "int64", "output channels whose weights are all zero", "1"),
+    schema.Variable("small_channels", ("layer",), "int64", "other output channels that lie below peak/100", "1"),
+    schema.Variable("outlier_ratio", ("layer",), "float64", "peak / upper quartile of the channels' peaks", "1"),
+    schema.Variable("shared_with", ("layer",), "str", "earlier layer that uses the same stored weight, or empty"),
+    schema.Variable("nonfinite", ("layer",), "str", "how many weights are NaN or infinite, or empty"),
+)  # fmt: skip
+"""What `examine` finds out of each layer."""
+
+
+def examine(source: ModelSource, limits: Limits) -> tuple[list[dict[str, Any]], list[Skip]]:
+    """What a check needs of a model's layers (EXAMINED), without a database, and what was not looked at.
+
+    Raises ModelError for a file that is no readable model or goes beyond its limits, InputError where there is none.
+    """
+    try:
+        with local_copy(source.url) as local:
+            refused = _refused(local.path, source.shown)
+            if refused:
+                raise ModelError(refused)
+            if not local.path.is_file():
+                raise InputError(f"{source.shown}: expected a file, found none")
+            with reading(source, local, limits, {"do": "examine"}) as (channel, _):
+                channel.send({"go": True})
+                answer = _answer(channel)
+    except StoreMissingError as error:
+        raise InputError(f"{source.shown}: expected a file, found none") from error
+    try:
+        rows = [_row(row, EXAMINED, ()) for row in _list(answer["rows"])]
+        skipped = [Skip(*_skipped(entry)) for entry in _list(answer["skipped"])]
+    except ODD as error:
+        raise ModelError(f"{source.shown}: expected an answer of the process that reads it, got nonsense") from error
+    return rows, skipped
+
+
+@contextmanager
+def reading(
+    source: ModelSource, local: LocalInput, limits: Limits, request: dict[str, Any]
+) -> Iterator[tuple[Channel, list[str]]]:
+    """A child that has parsed the model; and the names of the files of its external data, brought beside it.
+
+    The child gets time for these too. Raises ModelError, also where external data is missing, short or not allowed.
+    """
+    size = local.path.stat().st_size
+    with sandbox(READER).reading(source.shown, size, limits) as channel:
+        # Absolute: the process that reads keeps the folder in which it was started.
+        path = str(local.path.absolute())
+        channel.send({**request, "path": path, "named": source.shown, "memory": limits.memory})
+        companions = local.companions(_needed(_answer(channel)["external"]))
+        channel.allow(limits.cpu(size + sum(companions.values())))
+        yield channel, list(companions)
+
+
+def _needed(answer: Any) -> dict[str, int]:
+    """The files of external data that a child says a model needs, and how many bytes of each."""
+    if not isinstance(answer, dict) or not all(type(size) is int and size >= 0 for size in answer.values()):
+        raise NoAnswerError("files that are no names and sizes")
+    return answer
+
+
+def _answer(channel: Channel) -> dict[str, Any]:
+    """What the child says. Raises ModelError where that is why it does not read the file."""
+    answer = channel.receive()
+    if not isinstance(answer, dict):
+        raise NoAnswerError("an answer that is no object")
+    if "rejected" in answer:
+        raise ModelError(shortened(str(answer["rejected"]), MAX_REASON))
+    return answer
+
+
+Checked = tuple[dict[str, Any], list[dict[str, Any]], list[int], list[Skip]]
+
+
+def checked(answer: dict[str, Any]) -> Checked:
+    """Facts, rows, checksums and skipped layers of an answer, and nothing else that it has.
+
+    What a file has taken over may have answered: it can lie about the model, and do no more. Raises one of ODD for
+    values that are not there, or that are not what their variables hold.
+    """
+    facts = _row(answer["facts"], schema.MODEL_VARIABLES, _OURS)
+    rows = [_row(row, schema.LAYER_VARIABLES, {"model_index"}) for row in _list(answer["rows"])]
+    checksums = [_checked(value, "int64") for value in _list(answer["checksums"])]
+    skipped = [Skip(*_skipped(entry)) for entry in _list(answer["skipped"])]
+    if len(checksums) != len(rows) or len({row["layer_name"] for row in rows}) < len(rows):
+        raise ValueError("layers without a checksum or a name of their own")
+    sizes = [row["row_size"] for row in rows]
+    if min(sizes, default=1) < 1 or sum(sizes) > MAX_FILTERS:
+        raise ValueError("layers without filters, or with too many")
+    if not all(0 <= row["peak"] < math.inf for row in rows):
+        raise ValueError("weights that are not finite")
+    return facts, rows, checksums, skipped
+
+
+_OURS = {"model", "file_hash", "duplicate_of", "extra", *schema.LABELS}
+"""What the parent and the catalog say of a model."""
+
+_TYPES: dict[str, tuple[type, ...]] = {"int64": (int,), "float64": (float, int), "bool": (bool,), "str": (str,)}
+
+
+def _list(value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise TypeError(f"a list that is a {type(value).__name__}")
+    return value
+
+
+def _row(values: Any, variables: tuple[schema.Variable, ...], elsewhere: Collection[str]) -> dict[str, Any]:
+    return {
+        variable.name: _checked(values[variable.name], variable.dtype)
+        for variable in variables
+        if variable.name not in elsewhere
+    }
+
+
+def _checked(value: Any, dtype: str) -> Any:
+    """`value`, which a variable of this type can hold as it is."""
+    if type(value) not in _TYPES[dtype] or (dtype == "str" and len(value) > MAX_TEXT):
+        raise TypeError(f"{dtype}: {shortened(repr(value), 100)}")
+    if dtype == "int64" and not -(2**63) <= value < 2**63:
+        raise OverflowError(f"{dtype}: {value}")
+    if dtype == "str":
+        value.encode()  # raises ValueError where it is no text
+    return value
+
+
+def _skipped(entry: Any) -> tuple[str, str, str]:
+    layer, code, reason = (_checked(value, "str") for value in entry)
+    if not code.isalpha() or len(code) > 20 or code == schema.REJECTED:
+        raise ValueError(f"a code {code[:20]!r}")
+    return layer, code, shortened(reason, MAX_REASON)

@@ -1,0 +1,86 @@
+"""A model that is not in the database, counted as if it were: its filters come from the child process, none is kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from filterdb.errors import InputError
+from filterdb.ledger import is_unread
+from filterdb.models.catalog import ModelSource
+from filterdb.models.inputs import local_copy
+from filterdb.models.sandbox import Limits
+from filterdb.models.scan import examine, reading
+from filterdb.reduce.reductions import Block, Reduction
+from filterdb.schema import WEIGHTS
+from filterdb.store.files import local_path
+from filterdb.store.remote import store_errors
+from filterdb.store.summary import Arrays
+
+ROWS = 262_144
+"""Filters that are in memory at a time (9 MB, and as much again as columns)."""
+
+
+@dataclass(frozen=True)
+class Query:
+    """A model's layers (as `examine` has them), their arrays (layers, …), and the file's hash."""
+
+    shown: str
+    file_hash: str
+    rows: list[dict[str, Any]]
+    arrays: Arrays
+    left_out: dict[str, str]
+    """Layers that should have been counted and were not: name → why."""
+
+    def column(self, name: str) -> np.ndarray:
+        """One fact of every layer, (layers,)."""
+        return np.array([row[name] for row in self.rows])
+
+
+def reduce_model(path: str, reduction: Reduction, limits: Limits, alias: str = "") -> Query:
+    """Reduce the 3×3 layers of an ONNX file or URL as a pass reduces those of a segment. `alias`: what to call it.
+
+    Raises InputError where there is no file, no model, or no layer with finite 3×3 filters.
+    """
+    url = local_path(path)
+    source = ModelSource(url, url, alias=alias)
+    found, skipped = examine(source, limits)
+    rows = [row for row in found if not row["nonfinite"]]
+    left_out = {row["layer_name"]: row["nonfinite"] for row in found if row["nonfinite"]}
+    left_out |= {skip.layer: skip.reason for skip in skipped if is_unread(skip.code)}
+    if not rows:
+        expected = "expected at least one 3×3 convolution with a constant weight"
+        raise InputError(f"{source.shown}: {expected}, found {_instead(left_out, len(skipped))}")
+    arrays = reduction.empty(len(rows))
+    wanted = [(row["layer_name"], 0, row["row_size"]) for row in rows]
+    request = {"do": "filters", "wanted": wanted}
+    with (
+        local_copy(url) as local,
+        store_errors("reading", source.shown),
+        reading(source, local, limits, request) as (channel, companions),
+    ):
+        digest = local.digest(companions)
+        channel.send({"go": True})
+        for i, (name, _, size) in enumerate(wanted):
+            if channel.receive().get("rows") != size:
+                raise InputError(f"{source.shown} layer {name!r}: expected {size} filters, it changed; run again")
+            here = {key: array[i : i + 1] for key, array in arrays.items()}
+            peak = np.array([rows[i]["peak"]])
+            for start in range(0, size, ROWS):
+                filters = np.empty((min(ROWS, size - start), WEIGHTS), np.float32)
+                channel.receive_into(filters)
+                if not np.isfinite(filters).all():  # whoever reads a hostile file may lie
+                    raise InputError(f"{source.shown} layer {name!r}: expected numbers, got others")
+                block = Block(np.ascontiguousarray(filters.T), np.array([0]), np.array([len(filters)]), peak)
+                reduction.add(here, block)
+    return Query(source.shown, digest, rows, arrays, left_out)
+
+
+def _instead(left_out: dict[str, str], skipped: int) -> str:
+    """Say what a model without a 3×3 layer has."""
+    if left_out:
+        layer, reason = next(iter(left_out.items()))
+        return f"{len(left_out):,} without usable weights, such as {layer!r}: {reason}"
+    return f"{skipped:,} convolutions of other kinds" if skipped else "no convolution"
