@@ -5,16 +5,16 @@ Whatever comes from a store or a catalog is escaped. No colour is set: text take
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
+import xarray as xr
 
 from filterdb.errors import FilterDBError
-
-if TYPE_CHECKING:
-    from filterdb.store.database import Database
+from filterdb.store.segment import Segment
+from filterdb.store.snapshot import Snapshot, StoredBasis
 
 SHOWN_LABELS = ("task", "visual_category", "training_dataset")
 """The labels of which the values are listed."""
@@ -34,6 +34,31 @@ _STYLE = """<style>
 </style>"""
 
 Cell = str | int
+
+
+class Database(Protocol):
+    """What is shown of a database, so that the class `Database`, which imports this module, is not imported here."""
+
+    @property
+    def url(self) -> str: ...
+
+    @property
+    def state(self) -> Snapshot: ...
+
+    @property
+    def segments(self) -> list[Segment]: ...
+
+    @property
+    def conditions(self) -> tuple[str, ...]: ...
+
+    @property
+    def counts(self) -> Mapping[str, int]: ...
+
+    @property
+    def basis(self) -> StoredBasis | None: ...
+
+    @property
+    def models(self) -> xr.Dataset: ...
 
 
 def database(db: Database) -> str:
