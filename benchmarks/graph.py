@@ -16,9 +16,10 @@ import numpy as np
 from distributed import Client, LocalCluster
 
 from filterdb import cluster
+from filterdb.engine import passes
+from filterdb.engine.moments import MomentsReduction
+from filterdb.engine.reduction import Block
 from filterdb.plan import chunk_count
-from filterdb.reduce import passes
-from filterdb.reduce.reductions import Block, MomentsReduction
 from filterdb.schema import CHUNK_ROWS
 from filterdb.store.files import Files
 from filterdb.store.segment import Segment

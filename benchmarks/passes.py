@@ -19,9 +19,11 @@ import zarr
 from rounds import Contender, interleave, table
 
 import filterdb as fdb
-from filterdb.reduce import passes
+from filterdb.engine import passes
+from filterdb.engine.moments import MomentsReduction
+from filterdb.engine.reduction import Reduction
 from filterdb.reduce.basis import fit_basis
-from filterdb.reduce.reductions import Axes, ExtremesReduction, HistogramsReduction, MomentsReduction, Reduction
+from filterdb.reduce.reductions import Axes, ExtremesReduction, HistogramsReduction
 from filterdb.store import summary
 from filterdb.store.segment import Segment
 

@@ -25,10 +25,12 @@ from sklearn.decomposition import PCA, IncrementalPCA
 
 import filterdb as fdb
 from filterdb import cluster
+from filterdb.engine import passes
+from filterdb.engine.moments import MomentsReduction
+from filterdb.engine.reduction import Reduction
 from filterdb.numerics.scaling import scale
-from filterdb.reduce import passes
 from filterdb.reduce.basis import fit_basis
-from filterdb.reduce.reductions import Axes, ExtremesReduction, HistogramsReduction, MomentsReduction, Reduction
+from filterdb.reduce.reductions import Axes, ExtremesReduction, HistogramsReduction
 from filterdb.store import summary
 
 OURS = "filterdb: moments pass"

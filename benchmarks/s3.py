@@ -23,9 +23,11 @@ import synthetic
 import zarr
 from rounds import Contender, interleave, table
 
-from filterdb.reduce import passes
+from filterdb.engine import passes
+from filterdb.engine.moments import MomentsReduction
+from filterdb.engine.reduction import Reduction
 from filterdb.reduce.basis import fit_basis
-from filterdb.reduce.reductions import Axes, HistogramsReduction, MomentsReduction, Reduction
+from filterdb.reduce.reductions import Axes, HistogramsReduction
 from filterdb.store import summary
 
 sys.path.append(str(Path(__file__).parents[1]))

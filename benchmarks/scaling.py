@@ -14,8 +14,8 @@ from distributed import Client, LocalCluster
 
 import filterdb as fdb
 from filterdb import cluster
-from filterdb.reduce import passes
-from filterdb.reduce.reductions import MomentsReduction
+from filterdb.engine import passes
+from filterdb.engine.moments import MomentsReduction
 from filterdb.store import summary
 
 

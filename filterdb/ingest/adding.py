@@ -15,10 +15,10 @@ import numpy as np
 
 from filterdb import cluster, logs, plan, schema
 from filterdb.cluster import Memory
+from filterdb.engine import passes
+from filterdb.engine.passes import Part, Partition
 from filterdb.errors import InterruptedRunError, StoreError
 from filterdb.ingest.write import TAKEN, Fill, write_partition
-from filterdb.reduce import passes
-from filterdb.reduce.passes import Part, Partition
 from filterdb.store import lease
 from filterdb.store import segment as segments
 from filterdb.store import snapshot as snapshots

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from filterdb.engine.reduction import Block, Reduction
 from filterdb.errors import InputError
 from filterdb.extract.catalog import ModelSource
 from filterdb.extract.ledger import is_unread
 from filterdb.extract.sandbox import Limits
 from filterdb.ingest.scan import examine, reading
-from filterdb.reduce.reductions import Block, Reduction
 from filterdb.schema import WEIGHTS
 from filterdb.store.files import local_path
 from filterdb.store.inputs import local_copy

@@ -16,6 +16,7 @@ import numpy as np
 
 from filterdb import cluster, logs, plan, schema
 from filterdb.arguments import as_path
+from filterdb.engine.passes import Partition
 from filterdb.errors import ConflictError, InputError, UsageError
 from filterdb.extract.catalog import ModelSource, check_unique, parse_catalog
 from filterdb.extract.sandbox import Limits
@@ -24,7 +25,6 @@ from filterdb.ingest.scan import Scan, scan
 from filterdb.ingest.sources import NamedFile, as_id, as_sources, on_disk
 from filterdb.ingest.write import FromModels, Piece
 from filterdb.redaction import redact_url
-from filterdb.reduce.passes import Partition
 from filterdb.store import snapshot as snapshots
 from filterdb.store.database import AnyDatabase, Database, as_url
 from filterdb.store.files import Files, local_path

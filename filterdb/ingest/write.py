@@ -7,12 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from filterdb.engine.moments import MomentsReduction
+from filterdb.engine.passes import Part, Partition, count, fold, reduce_partition
+from filterdb.engine.reduction import Reduction
 from filterdb.errors import InputError, ModelError, StoreMissingError
 from filterdb.extract.catalog import ModelSource
 from filterdb.extract.sandbox import Limits
 from filterdb.ingest.scan import reading
-from filterdb.reduce.passes import Part, Partition, count, fold, reduce_partition
-from filterdb.reduce.reductions import MomentsReduction, Reduction
 from filterdb.schema import WEIGHTS
 from filterdb.store.inputs import local_copy
 from filterdb.store.remote import store_errors

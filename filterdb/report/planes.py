@@ -13,7 +13,7 @@ from filterdb.analysis.density import density
 from filterdb.analysis.phenotypes import phenotypes
 from filterdb.numerics.histogram import BINS
 from filterdb.numerics.shape import shape
-from filterdb.reduce.densities import CELLS, Pair
+from filterdb.reduce.joint_densities import CELLS, Pair
 from filterdb.schema import WEIGHTS
 from filterdb.store.database import Database
 

@@ -13,7 +13,7 @@ from distributed import Client
 import filterdb as fdb
 from filterdb.errors import DamageError, UsageError
 from filterdb.reduce import basis
-from filterdb.reduce import densities as module
+from filterdb.reduce import joint_densities as module
 from filterdb.store import summary
 from filterdb.store.segment import Segment
 from tests.models import chain, weights

@@ -21,12 +21,12 @@ from distributed import Client, LocalCluster
 
 import filterdb as fdb
 from filterdb import cluster
+from filterdb.engine import passes
 from filterdb.errors import InterruptedRunError, StoreError
 from filterdb.extract.sandbox import Limits
 from filterdb.ingest import scan as scanning
 from filterdb.ingest.run import from_models
 from filterdb.ingest.write import write_partition
-from filterdb.reduce import passes
 from filterdb.store import collect, lease
 from filterdb.store import snapshot as snapshots
 from filterdb.store.files import Files
@@ -79,7 +79,7 @@ DEADLY = {
     "moments": ("filterdb.ingest.write", "fold", 2),
     "extremes": ("filterdb.reduce.reductions", "ExtremesReduction.add", 5),
     "histograms": ("filterdb.reduce.reductions", "HistogramsReduction.add", 5),
-    "merge": ("filterdb.reduce.passes", "join", 1),
+    "merge": ("filterdb.engine.passes", "join", 1),
     "store": ("filterdb.store.summary", "save", 1),
 }
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from filterdb.engine.moments import MomentsReduction, raw_state
+from filterdb.engine.passes import Part, join
+from filterdb.engine.reduction import Block
 from filterdb.numerics.eigen import decompose
-from filterdb.reduce.passes import Part, join
-from filterdb.reduce.reductions import Block, MomentsReduction, raw_state
 
 CHUNKS, ROWS = 40, 1_000_000
 

@@ -12,15 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import filterdb as fdb
+from filterdb.engine import passes
+from filterdb.engine.moments import MomentsReduction
+from filterdb.engine.reduction import Reduction
 from filterdb.plan import offsets, runs
-from filterdb.reduce import basis, passes
-from filterdb.reduce.reductions import (
-    Axes,
-    ExtremesReduction,
-    HistogramsReduction,
-    MomentsReduction,
-    Reduction,
-)
+from filterdb.reduce import basis
+from filterdb.reduce.reductions import Axes, ExtremesReduction, HistogramsReduction
 from filterdb.store.database import Database
 from filterdb.store.files import Files
 from filterdb.store.segment import Segment

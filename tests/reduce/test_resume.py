@@ -10,9 +10,9 @@ from distributed import Client, LocalCluster
 
 import filterdb as fdb
 from filterdb import cluster
+from filterdb.engine import passes
+from filterdb.engine.moments import MomentsReduction
 from filterdb.errors import UsageError
-from filterdb.reduce import passes
-from filterdb.reduce.reductions import MomentsReduction
 from filterdb.store import summary
 from filterdb.store.segment import Segment
 from tests.models import chain, weights

@@ -13,8 +13,8 @@ from dask.base import tokenize
 
 from filterdb import cluster, logs, metrics, plan
 from filterdb.cluster import Memory
+from filterdb.engine.reduction import Block, Reduction
 from filterdb.errors import DamageError, StoreError
-from filterdb.reduce.reductions import Block, Reduction
 from filterdb.schema import WEIGHTS
 from filterdb.store import summary
 from filterdb.store.database import Database

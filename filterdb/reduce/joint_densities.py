@@ -18,11 +18,11 @@ from dask.base import tokenize
 
 from filterdb import cluster, logs, plan
 from filterdb.cluster import Memory
+from filterdb.engine.passes import FAN_IN, WORTH_KEEPING, Partition, count, partitions
 from filterdb.errors import DamageError, StoreError, UsageError
 from filterdb.numerics import compiled
 from filterdb.numerics.histogram import EDGE_TOLERANCE, bin_edges, edge_slack
 from filterdb.reduce.basis import Projection
-from filterdb.reduce.passes import FAN_IN, WORTH_KEEPING, Partition, count, partitions
 from filterdb.reduce.reductions import Axes
 from filterdb.store import summary
 from filterdb.store.canonical import canonical, digest
