@@ -22,7 +22,7 @@ from distributed import Client, LocalCluster
 import filterdb as fdb
 from filterdb import cluster
 from filterdb.engine.moments import SCALED, MomentsReduction, raw_state, state
-from filterdb.engine.passes import summaries
+from filterdb.engine.run import summaries
 from filterdb.numerics.histogram import bin_edges
 from filterdb.numerics.quality import variance_entropy
 from filterdb.numerics.scaling import scale

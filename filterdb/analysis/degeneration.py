@@ -12,7 +12,7 @@ from filterdb.analysis.rules import LAYER_MEASURES, VERDICTS, Rules, judge
 from filterdb.analysis.threshold import sigmoid
 from filterdb.arguments import as_names
 from filterdb.engine.moments import CLEAN, SPARSE, MomentsReduction, raw_state, state
-from filterdb.engine.passes import summaries
+from filterdb.engine.run import summaries
 from filterdb.errors import UsageError
 from filterdb.numerics.eigen import decompose
 from filterdb.numerics.moments import Moments

@@ -10,7 +10,7 @@ import xarray as xr
 from filterdb.analysis.grouping import DECILES, Key, chosen, depth_decile, group, provenance
 from filterdb.arguments import as_names
 from filterdb.engine.moments import MomentsReduction
-from filterdb.engine.passes import summaries
+from filterdb.engine.run import summaries
 from filterdb.errors import UsageError
 from filterdb.reduce.basis import has_scale
 from filterdb.store.database import AnyDatabase, as_database

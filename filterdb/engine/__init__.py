@@ -1,1 +1,7 @@
-"""Passes over filters as Dask graphs: the only place that builds them, for ingests and for stored segments."""
+"""Passes over the filters as Dask graphs. Nothing else builds graphs for passes.
+
+`reduction` declares what a pass computes; `partition` cuts a segment into tasks, keyed by layer or by group; `parts`
+adds chunks to arrays and joins the arrays of partitions; `checkpoint` stores them, on the way and complete; `graph`
+builds the tasks; `run` returns stored summaries and computes the missing ones; `moments` is the reduction that ingests
+and passes share.
+"""

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from filterdb.engine.reduction import Block, Reduction
+from filterdb.engine.reduction import Block, LayerReduction
 from filterdb.errors import DamageError
 from filterdb.numerics import compiled
 from filterdb.numerics.moments import Moments, merge
 from filterdb.numerics.quality import SPARSE_FRACTION
 from filterdb.schema import WEIGHTS
 from filterdb.store.canonical import canonical
+from filterdb.store.segment import Segment
 from filterdb.store.summary import Arrays, Key
 
 CLEAN, SPARSE, SCALED = 0, 1, 2
@@ -20,8 +21,8 @@ CLEAN, SPARSE, SCALED = 0, 1, 2
 
 
 @dataclass(frozen=True, slots=True)
-class MomentsReduction(Reduction):
-    """Per layer: moments of clean, sparse and scaled filters, peak, and `span` = Σ(max w − min w)."""
+class MomentsReduction(LayerReduction):
+    """Compute, by layer, moments of clean, sparse and scaled filters, the peak, and `span` = Σ(max w − min w)."""
 
     @property
     def key(self) -> Key:
@@ -55,14 +56,16 @@ class MomentsReduction(Reduction):
             "span": a["span"] + b["span"],
         }
 
-    def check(self, arrays: Arrays, layers: Arrays, where: str) -> None:
-        Reduction.check(self, arrays, layers, where)
-        wrong = np.flatnonzero(arrays["peak"] != layers["peak"])
+    def check(self, arrays: Arrays, tables: Arrays, segment: Segment, key: Key) -> None:
+        """Raise DamageError if a layer has another number of filters or another peak than at ingest."""
+        LayerReduction.check(self, arrays, tables, segment, key)
+        wrong = np.flatnonzero(arrays["peak"] != tables["peak"])
         if wrong.size:
-            layer = str(layers["layer_name"][wrong[0]])
+            layer = str(tables["layer_name"][wrong[0]])
             raise DamageError(
-                f"{where} layer {layer!r}: expected largest |weight| {layers['peak'][wrong[0]]!r} as at ingest, got "
-                f"{arrays['peak'][wrong[0]]!r}; the filters are not those that were ingested"
+                f"{segment.files.url(segment.name)} layer {layer!r}: expected largest |weight| "
+                f"{tables['peak'][wrong[0]]!r} as at ingest, got {arrays['peak'][wrong[0]]!r}; the filters are not "
+                "those that were ingested"
             )
 
     def count(self, arrays: Arrays) -> np.ndarray:
@@ -71,16 +74,16 @@ class MomentsReduction(Reduction):
 
 
 def _states(arrays: Arrays) -> Moments:
-    """All three states; the scaled one has as many filters as the other two together."""
+    """Return all three states; the scaled one has as many filters as the other two together."""
     count = arrays["count"]
     return Moments(np.concatenate([count, count.sum(axis=-1, keepdims=True)], axis=-1), arrays["mean"], arrays["m2"])
 
 
 def state(arrays: Arrays, which: int) -> Moments:
-    """One state of every layer: CLEAN, SPARSE or SCALED."""
+    """Return one state of every layer: CLEAN, SPARSE or SCALED."""
     return _states(arrays).pick((slice(None), which))
 
 
 def raw_state(arrays: Arrays) -> Moments:
-    """The raw filters of every layer: clean and sparse together."""
+    """Return the moments of the raw filters of every layer: clean and sparse together."""
     return merge(state(arrays, CLEAN), state(arrays, SPARSE))

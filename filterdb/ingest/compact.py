@@ -8,7 +8,7 @@ from itertools import groupby
 import numpy as np
 
 from filterdb import plan, schema
-from filterdb.engine.passes import Partition
+from filterdb.engine.partition import Partition
 from filterdb.errors import ConflictError, DamageError
 from filterdb.extract.layers import filters_hash
 from filterdb.ingest.adding import add, new_segment

@@ -20,7 +20,7 @@ import numpy as np
 from filterdb import cluster, plan, schema
 from filterdb.arguments import as_path
 from filterdb.cluster import Memory
-from filterdb.engine.passes import Partition
+from filterdb.engine.partition import Partition
 from filterdb.errors import InputError, MissingExtraError
 from filterdb.extract.constants import ODD
 from filterdb.extract.layers import filters_hash

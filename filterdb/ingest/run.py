@@ -16,7 +16,7 @@ import numpy as np
 
 from filterdb import cluster, logs, plan, schema
 from filterdb.arguments import as_path
-from filterdb.engine.passes import Partition
+from filterdb.engine.partition import Partition
 from filterdb.errors import ConflictError, InputError, UsageError
 from filterdb.extract.catalog import ModelSource, check_unique, parse_catalog
 from filterdb.extract.sandbox import Limits

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from filterdb.engine.moments import MomentsReduction
-from filterdb.engine.passes import Part, Partition, count, fold, reduce_partition
+from filterdb.engine.partition import Partition
+from filterdb.engine.parts import Part, count, fold, reduce_partition
 from filterdb.engine.reduction import Reduction
 from filterdb.errors import InputError, ModelError, StoreMissingError
 from filterdb.extract.catalog import ModelSource

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from filterdb.engine.moments import SCALED, MomentsReduction, raw_state, state
-from filterdb.engine.passes import summaries
+from filterdb.engine.run import summaries
 from filterdb.errors import (
     ConflictError,
     DamageError,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from filterdb.engine.reduction import Block, Reduction
+from filterdb.engine.reduction import Block, LayerReduction
 from filterdb.numerics import compiled
 from filterdb.numerics.histogram import BINS, EDGE_TOLERANCE, bin_edges, edge_slack
 from filterdb.schema import WEIGHTS
@@ -26,23 +26,23 @@ class Axes:
 
     @classmethod
     def of(cls, mean: np.ndarray, components: np.ndarray, *, scaled: bool) -> Axes:
-        """From arrays."""
+        """Return the axes of these arrays."""
         return cls(tuple(mean.tolist()), tuple(map(tuple, components.tolist())), scaled)
 
     @property
     def arrays(self) -> tuple[np.ndarray, np.ndarray]:
-        """mean (9,), components (9, 9) float64."""
+        """Return mean (9,) and components (9, 9), float64."""
         return np.array(self.mean), np.array(self.components)
 
     @property
     def content(self) -> dict[str, object]:
-        """What a summary's name is made from."""
+        """Return what the name of a summary is made from."""
         return {"mean": self.mean, "components": self.components, "scaled": self.scaled}
 
 
 @dataclass(frozen=True, slots=True)
-class ExtremesReduction(Reduction):
-    """Per layer and component: smallest and largest coefficient."""
+class ExtremesReduction(LayerReduction):
+    """Compute, by layer and component, the smallest and the largest coefficient."""
 
     axes: Axes
 
@@ -82,8 +82,8 @@ class ExtremesReduction(Reduction):
 
 
 @dataclass(frozen=True, slots=True)
-class HistogramsReduction(Reduction):
-    """Per layer and component: counts in 70 uniform bins over [low, high], underflow, overflow, on_edge.
+class HistogramsReduction(LayerReduction):
+    """Count, by layer and component, coefficients in 70 uniform bins over [low, high], underflow, overflow, on_edge.
 
     on_edge: coefficients within EDGE_TOLERANCE of an inner edge, which count in the bin above it.
     """

@@ -239,8 +239,8 @@ def test_a_summary_that_contradicts_the_tables_is_refused(two: fdb.Database) -> 
     fdb.density(two, "model")
     db, projection = basis.projection(fdb.open(two.url), "sound")
     name = next(name for name in stored(db) if db.segments[1].id in name)
-    plane = module.Plane(projection.axes, projection.low, projection.high, 70)
-    key = plane.key((0, 1), np.zeros(2, np.int64))
+    joint_bins = module.JointBins(projection.axes, projection.low, projection.high, 70)
+    key = joint_bins.key((0, 1), module.digest_of_groups(np.zeros(2, np.int64)))
     assert name == summary.name_of(db.segments[1].id, key)
     arrays = summary.load(db.files, db.segments[1].id, key)
     assert arrays is not None
@@ -262,7 +262,7 @@ def test_too_much_is_refused_before_anything_is_read(two: fdb.Database, monkeypa
         fdb.density(two, bins=0)
     fdb.drift(two, "model")
     counter = Reading(monkeypatch)
-    monkeypatch.setattr(module, "CELLS", 3 * 70**2 - 1)
+    monkeypatch.setattr(module, "MAX_COUNTS", 3 * 70**2 - 1)
     with pytest.raises(UsageError, match=r"got 3 groups × 1 pairs × 70² bins; group by something coarser"):
         fdb.density(two, "model")
     assert not counter.read
