@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 def has_checkpoint(stored: Collection[str], group: Sequence[Partition], reductions: Sequence[Reduction]) -> bool:
     """Return whether every summary's part of these consecutive partitions is among the `stored` names."""
     segment_id = group[0].segment.id
-    names = (summary.name_of(segment_id, key) for one in reductions for key in _checkpoint_keys(one, group))
+    names = (summary.name_of(segment_id, key) for reduction in reductions for key in _checkpoint_keys(reduction, group))
     return all(name in stored for name in names)
 
 

@@ -36,9 +36,9 @@ def summaries(db: Database, *reductions: LayerReduction) -> list[Arrays]:
     """
     db = db.whole
     wanted = [Wanted(position, reductions) for position in range(len(db.segments))]
-    results = {(of.position, key): arrays for of, key, arrays in compute(db, wanted)}
+    results = {(request.position, key): arrays for request, key, arrays in compute(db, wanted)}
     return [
-        _present(db, _concatenate(reduction, [results[of.position, reduction.key] for of in wanted]))
+        _present(db, _concatenate(reduction, [results[request.position, reduction.key] for request in wanted]))
         for reduction in reductions
     ]
 
@@ -58,38 +58,38 @@ def _concatenate(reduction: Reduction, parts: list[Arrays]) -> Arrays:
 def compute(db: Database, wanted: Sequence[Wanted]) -> Iterator[tuple[Wanted, Key, Arrays]]:
     """Yield every wanted summary, first those that are stored, then those computed, all in one run of the cluster."""
     tasks, missing, memory = [], [], []
-    for of in wanted:
-        segment, tables = db.segments[of.position], _tables(db, of)
+    for request in wanted:
+        segment, tables = db.segments[request.position], _tables(db, request)
         absent = []
-        for reduction in of.reductions:
+        for reduction in request.reductions:
             keys = []
             for key in reduction.keys:
                 arrays = _find(db, segment, tables, reduction, key)
                 if arrays is None:
                     keys.append(key)
                 else:
-                    yield of, key, arrays
+                    yield request, key, arrays
             if keys:
                 absent.append(reduction.only(keys))
         if absent:
-            missing.append((of, absent))
+            missing.append((request, absent))
             tasks.append(graph.build_and_store(segment, tables, absent))
             memory.append(graph.projected(segment, tables, absent))
     label = kinds([reduction for _, absent in missing for reduction in absent])
     results = cluster.run(tasks, label, Memory.most(memory))
-    for (of, absent), result in zip(missing, results, strict=True):
-        segment = db.segments[of.position]
+    for (request, absent), result in zip(missing, results, strict=True):
+        segment = db.segments[request.position]
         for reduction, stored in zip(absent, result, strict=True):
             for key, (arrays, is_stored) in zip(reduction.keys, stored, strict=True):
                 if reduction.stays_in_memory or not is_stored:
                     db.kept[segment.id, key] = arrays
-                yield of, key, arrays
+                yield request, key, arrays
 
 
-def _tables(db: Database, of: Wanted) -> Arrays:
+def _tables(db: Database, request: Wanted) -> Arrays:
     """Return the tables of a wanted summary's segment, with the groups of its layers."""
-    tables = db.tables[of.position]
-    return tables if of.group_of_layer is None else {**tables, GROUP_OF_LAYER: of.group_of_layer}
+    tables = db.tables[request.position]
+    return tables if request.group_of_layer is None else {**tables, GROUP_OF_LAYER: request.group_of_layer}
 
 
 def _find(db: Database, segment: Segment, tables: Arrays, reduction: Reduction, key: Key) -> Arrays | None:

@@ -160,8 +160,8 @@ def densities(
         pair_of_key.update({key: pair for pair, key in enumerate(reduction.keys)})
     counts = np.zeros((len(distinct), groups, bins, bins), np.int64)
     outside = np.zeros((len(distinct), groups), np.int64)
-    for of, key, arrays in compute(db, wanted):
-        pair, rows = pair_of_key[key], groups_of_segment[of.position][arrays["group"]]
+    for request, key, arrays in compute(db, wanted):
+        pair, rows = pair_of_key[key], groups_of_segment[request.position][arrays["group"]]
         counts[pair, rows] += arrays["counts"]
         outside[pair, rows] += arrays["outside"]
     if len(distinct) < len(pairs):

@@ -163,6 +163,8 @@ def test_several_pairs_in_one_reading(two: fdb.Database, monkeypatch: pytest.Mon
     np.testing.assert_array_equal(counts[0], single[0])
     np.testing.assert_array_equal(counts[1], single[1])
     assert counts.sum() + outside.sum() == 3 * db.counts["filters"]
+    twice, _ = module.densities(db, projection, member, 3, [(0, 1), (4, 2), (0, 1)], 70)
+    np.testing.assert_array_equal(twice, counts[[0, 1, 0]])
 
 
 def stored(db: fdb.Database) -> dict[str, bytes]:
