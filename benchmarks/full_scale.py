@@ -21,12 +21,13 @@ from distributed import Client, LocalCluster
 
 import filterdb as fdb
 from filterdb import cluster
+from filterdb.engine.moments import SCALED, MomentsReduction, raw_state, state
+from filterdb.engine.run import summaries
 from filterdb.numerics.histogram import bin_edges
 from filterdb.numerics.quality import variance_entropy
 from filterdb.numerics.scaling import scale
 from filterdb.reduce.basis import layer_histograms, projection
-from filterdb.reduce.passes import summaries
-from filterdb.reduce.reductions import SCALED, ExtremesReduction, MomentsReduction, raw_state, state
+from filterdb.reduce.reductions import ExtremesReduction
 
 FILTERS, LAYERS, MODELS = 1_464_797_156, 21_436, 647
 MIB = 2**20

@@ -16,9 +16,10 @@ import numpy as np
 from distributed import Client, LocalCluster
 
 from filterdb import cluster
+from filterdb.engine.graph import build, projected
+from filterdb.engine.moments import MomentsReduction
+from filterdb.engine.reduction import Block
 from filterdb.plan import chunk_count
-from filterdb.reduce import passes
-from filterdb.reduce.reductions import Block, MomentsReduction
 from filterdb.schema import CHUNK_ROWS
 from filterdb.store.files import Files
 from filterdb.store.segment import Segment
@@ -62,12 +63,12 @@ def main() -> None:
         segment = NullSegment(Files(folder), "null", rows, CHUNK_ROWS)
         assert segment.chunks == chunk_count(rows, CHUNK_ROWS) == options.chunks
         start = time.perf_counter()
-        task = passes.build(segment, tables, [NullMoments()])
+        task = build(segment, tables, [NullMoments()])
         built = time.perf_counter() - start
         graph = dict(task.__dask_graph__())
         size = len(cloudpickle.dumps(graph))
         start = time.perf_counter()
-        ((part,),) = cluster.run([task], "null", passes.projected(segment, tables, [NullMoments()]))
+        ((part,),) = cluster.run([task], "null", projected(segment, tables, [NullMoments()]))
         ran = time.perf_counter() - start
         kept = Files(folder).list("summaries")
         peaks = cluster.peak_memory()

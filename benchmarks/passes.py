@@ -19,9 +19,11 @@ import zarr
 from rounds import Contender, interleave, table
 
 import filterdb as fdb
-from filterdb.reduce import passes
+from filterdb.engine.graph import build
+from filterdb.engine.moments import MomentsReduction
+from filterdb.engine.reduction import LayerReduction
 from filterdb.reduce.basis import fit_basis
-from filterdb.reduce.reductions import Axes, ExtremesReduction, HistogramsReduction, MomentsReduction, Reduction
+from filterdb.reduce.reductions import Axes, ExtremesReduction, HistogramsReduction
 from filterdb.store import summary
 from filterdb.store.segment import Segment
 
@@ -63,14 +65,12 @@ def contenders(db: fdb.Database, threads: int) -> list[Contender]:
     def each(read: Callable[[int], object]) -> Callable[[], object]:
         return lambda: list(pool.map(read, range(segment.chunks)))
 
-    def passing(name: str, *reductions: Reduction) -> Contender:
+    def passing(name: str, *reductions: LayerReduction) -> Contender:
         def forget() -> None:
             for reduction in reductions:
                 summary.remove_parts(segment.files, segment.id, reduction.key)
 
-        return Contender(
-            name, segment.rows, lambda: dask.compute(passes.build(segment, tables, reductions)), after=forget
-        )
+        return Contender(name, segment.rows, lambda: dask.compute(build(segment, tables, reductions)), after=forget)
 
     found = [
         Contender("floor: read + checksum", segment.rows, each(lambda c: read_whole(segment, c))),

@@ -25,10 +25,12 @@ from sklearn.decomposition import PCA, IncrementalPCA
 
 import filterdb as fdb
 from filterdb import cluster
+from filterdb.engine.graph import build
+from filterdb.engine.moments import MomentsReduction
+from filterdb.engine.reduction import LayerReduction
 from filterdb.numerics.scaling import scale
-from filterdb.reduce import passes
 from filterdb.reduce.basis import fit_basis
-from filterdb.reduce.reductions import Axes, ExtremesReduction, HistogramsReduction, MomentsReduction, Reduction
+from filterdb.reduce.reductions import Axes, ExtremesReduction, HistogramsReduction
 from filterdb.store import summary
 
 OURS = "filterdb: moments pass"
@@ -113,8 +115,8 @@ def ours(url: str, *, every: bool) -> None:
     db = fdb.open(url)
     (segment,), tables = db.segments, db.tables[0]
 
-    def run(reduction: Reduction) -> None:
-        dask.compute(passes.build(segment, tables, [reduction]))
+    def run(reduction: LayerReduction) -> None:
+        dask.compute(build(segment, tables, [reduction]))
         summary.remove_parts(segment.files, segment.id, reduction.key)
 
     run(MomentsReduction())

@@ -23,9 +23,11 @@ import synthetic
 import zarr
 from rounds import Contender, interleave, table
 
-from filterdb.reduce import passes
+from filterdb.engine.graph import build
+from filterdb.engine.moments import MomentsReduction
+from filterdb.engine.reduction import LayerReduction
 from filterdb.reduce.basis import fit_basis
-from filterdb.reduce.reductions import Axes, HistogramsReduction, MomentsReduction, Reduction
+from filterdb.reduce.reductions import Axes, HistogramsReduction
 from filterdb.store import summary
 
 sys.path.append(str(Path(__file__).parents[1]))
@@ -73,9 +75,9 @@ def main() -> None:
         def get(read: Callable[[str], object]) -> Callable[[], object]:
             return lambda: list(pool.map(read, names))
 
-        def run(reduction: Reduction) -> Callable[[], object]:
+        def run(reduction: LayerReduction) -> Callable[[], object]:
             def work() -> None:
-                dask.compute(passes.build(segment, tables, [reduction]))
+                dask.compute(build(segment, tables, [reduction]))
                 summary.remove_parts(segment.files, segment.id, reduction.key)
 
             return work

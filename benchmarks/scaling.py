@@ -14,8 +14,8 @@ from distributed import Client, LocalCluster
 
 import filterdb as fdb
 from filterdb import cluster
-from filterdb.reduce import passes
-from filterdb.reduce.reductions import MomentsReduction
+from filterdb.engine.graph import build
+from filterdb.engine.moments import MomentsReduction
 from filterdb.store import summary
 
 
@@ -25,7 +25,7 @@ def timed(db: fdb.Database, rounds: int) -> float:
     taken = []
     for turn in range(rounds + 1):
         start = time.perf_counter()
-        cluster.run([passes.build(segment, tables, [reduction])], "moments")
+        cluster.run([build(segment, tables, [reduction])], "moments")
         if turn:
             taken.append(time.perf_counter() - start)
         summary.remove_parts(segment.files, segment.id, reduction.key)

@@ -11,13 +11,13 @@ from filterdb.analysis.grouping import chosen, provenance
 from filterdb.analysis.rules import LAYER_MEASURES, VERDICTS, Rules, judge
 from filterdb.analysis.threshold import sigmoid
 from filterdb.arguments import as_names
+from filterdb.engine.moments import CLEAN, SPARSE, MomentsReduction, raw_state, state
+from filterdb.engine.run import summaries
 from filterdb.errors import UsageError
 from filterdb.numerics.eigen import decompose
 from filterdb.numerics.moments import Moments
 from filterdb.numerics.quality import P1, Sigmoid, randomness_threshold, variance_entropy
 from filterdb.reduce.basis import check_mode
-from filterdb.reduce.passes import summaries
-from filterdb.reduce.reductions import CLEAN, SPARSE, MomentsReduction, raw_state, state
 from filterdb.store.database import AnyDatabase, Database, as_database
 from filterdb.store.summary import Arrays
 

@@ -11,7 +11,7 @@ from filterdb.analysis.grouping import Key, group, provenance, with_scale
 from filterdb.errors import UsageError
 from filterdb.numerics.histogram import BINS, bin_edges
 from filterdb.reduce.basis import basis_attributes, projection
-from filterdb.reduce.densities import Pair, densities
+from filterdb.reduce.joint_densities import Pair, densities
 from filterdb.schema import WEIGHTS
 from filterdb.store.database import AnyDatabase, as_database
 

@@ -14,7 +14,7 @@ from filterdb.analysis.grouping import Key, chosen, group, provenance, with_scal
 from filterdb.numerics.histogram import BINS
 from filterdb.numerics.shape import Bounds, Shape, shape
 from filterdb.reduce.basis import basis_attributes, layer_histograms, projection
-from filterdb.reduce.densities import Pair, densities
+from filterdb.reduce.joint_densities import Pair, densities
 from filterdb.schema import WEIGHTS
 from filterdb.store.database import AnyDatabase, as_database
 

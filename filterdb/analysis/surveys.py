@@ -9,10 +9,10 @@ import xarray as xr
 
 from filterdb.analysis.grouping import DECILES, Key, chosen, depth_decile, group, provenance
 from filterdb.arguments import as_names
+from filterdb.engine.moments import MomentsReduction
+from filterdb.engine.run import summaries
 from filterdb.errors import UsageError
 from filterdb.reduce.basis import has_scale
-from filterdb.reduce.passes import summaries
-from filterdb.reduce.reductions import MomentsReduction
 from filterdb.store.database import AnyDatabase, as_database
 
 COLUMNS = ("task", "visual_category", "training_dataset")

@@ -15,10 +15,11 @@ import numpy as np
 
 from filterdb import cluster, logs, plan, schema
 from filterdb.cluster import Memory
+from filterdb.engine import checkpoint, graph, partition
+from filterdb.engine.partition import Partition
+from filterdb.engine.parts import Part
 from filterdb.errors import InterruptedRunError, StoreError
 from filterdb.ingestion.write import TAKEN, Fill, write_partition
-from filterdb.reduce import passes
-from filterdb.reduce.passes import Part, Partition
 from filterdb.store import lease
 from filterdb.store import segment as segments
 from filterdb.store import snapshot as snapshots
@@ -77,7 +78,7 @@ def add(segment: Segment, tables: Tables, filler: Filler, base: Snapshot | None,
         try:
             created = segments.create(segment, tables)
             for reduction, part in zip(TAKEN, _write(segment, tables, filler), strict=True):
-                passes.store(segment, dict(tables), reduction, part)
+                checkpoint.store(segment, dict(tables), reduction, part)
         except (StoreError, InterruptedRunError):
             with suppress(StoreError):
                 own.check()  # objects that vanish under the writer are no fault of the store
@@ -127,12 +128,12 @@ def _write(segment: Segment, tables: Tables, filler: Filler) -> list[Part]:
     token = uuid.uuid4().hex[:8]
     tasks = [
         cluster.task(
-            f"write-{token}-{partition.chunks[0]}",
-            partial(write_partition, partition, filler(partition), resume=resume),
+            f"write-{token}-{own.chunks[0]}",
+            partial(write_partition, own, filler(own), resume=resume),
         )
-        for partition in passes.partitions(segment, dict(tables))
+        for own in partition.partitions(segment, dict(tables))
     ]
-    (parts,) = cluster.run([passes.merge_tree(tasks, TAKEN, f"write-{token}")], "write", _projected(segment, tables))
+    (parts,) = cluster.run([graph.merge_tree(tasks, TAKEN, f"write-{token}")], "write", _projected(segment, tables))
     return list(parts)
 
 
@@ -140,7 +141,7 @@ def _projected(segment: Segment, tables: Tables) -> Memory:
     """Bytes that writing takes of a worker: a task's rows, a chunk as it is encoded and one as it is put."""
     rows = max((len(one) for one in plan.partitions(segment.chunks, segment.chunk_rows)), default=0)
     chunk = segment.chunk_bytes
-    reading = passes.projected(segment, dict(tables), TAKEN)
+    reading = graph.projected(segment, dict(tables), TAKEN)
     return Memory(rows * chunk + 3 * chunk + reading.per_thread, reading.once)
 
 

@@ -20,6 +20,7 @@ import numpy as np
 from filterdb import cluster, plan, schema
 from filterdb.arguments import as_path
 from filterdb.cluster import Memory
+from filterdb.engine.partition import Partition
 from filterdb.errors import InputError, MissingExtraError
 from filterdb.ingestion.adding import Filler, new_segment, stack
 from filterdb.ingestion.run import Ingested, commit_models, duplicates, known_models
@@ -28,7 +29,6 @@ from filterdb.models.onnx.layers import filters_hash
 from filterdb.models.published.metadata import PublishedLayer, PublishedModel
 from filterdb.models.sandbox import Channel, Limits, sandbox
 from filterdb.numerics.quality import orthogonality
-from filterdb.reduce.passes import Partition
 from filterdb.schema import WEIGHTS
 from filterdb.store import snapshot as snapshots
 from filterdb.store.database import AnyDatabase, Database, as_url

@@ -16,6 +16,7 @@ import numpy as np
 
 from filterdb import cluster, logs, plan, schema
 from filterdb.arguments import as_path
+from filterdb.engine.partition import Partition
 from filterdb.errors import ConflictError, InputError, UsageError
 from filterdb.ingestion.adding import Filler, add, new_segment, stack
 from filterdb.ingestion.write import FromModels, Piece
@@ -25,7 +26,6 @@ from filterdb.models.sandbox import Limits
 from filterdb.models.scan import Scan, scan
 from filterdb.models.sources import NamedFile, as_id, as_sources, on_disk
 from filterdb.redaction import redact_url
-from filterdb.reduce.passes import Partition
 from filterdb.store import snapshot as snapshots
 from filterdb.store.database import AnyDatabase, Database, as_url
 from filterdb.store.files import Files, local_path

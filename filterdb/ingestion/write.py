@@ -7,13 +7,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from filterdb.engine.moments import MomentsReduction
+from filterdb.engine.partition import Partition
+from filterdb.engine.parts import Part, count, fold, reduce_partition
+from filterdb.engine.reduction import Reduction
 from filterdb.errors import InputError, ModelError, StoreMissingError
 from filterdb.models.catalog import ModelSource
 from filterdb.models.inputs import local_copy
 from filterdb.models.sandbox import Limits
 from filterdb.models.scan import reading
-from filterdb.reduce.passes import Part, Partition, count, fold, reduce_partition
-from filterdb.reduce.reductions import MomentsReduction, Reduction
 from filterdb.schema import WEIGHTS
 from filterdb.store.remote import store_errors
 

@@ -1,5 +1,5 @@
-"""The passes over the filters, as Dask graphs: one reading task per chunk, kilobytes out, a fixed merge order.
+"""What the passes over stored filters compute, and in which axes; `filterdb.engine` runs them.
 
-`reductions` says what a pass computes of a chunk and how two parts of one layer merge; `passes` runs them over the
-segments and keeps the summaries; `basis` decides what coefficients and histograms are taken in.
+`basis` decides what coefficients and histograms are taken in; `reductions` holds extremes and histograms by layer,
+`joint_densities` joint histograms by group; `integrity` verifies a database.
 """

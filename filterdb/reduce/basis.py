@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from filterdb.engine.moments import SCALED, MomentsReduction, raw_state, state
+from filterdb.engine.run import summaries
 from filterdb.errors import (
     ConflictError,
     DamageError,
@@ -26,16 +28,7 @@ from filterdb.errors import (
 )
 from filterdb.numerics import eigen
 from filterdb.numerics.moments import Moments, pool
-from filterdb.reduce.passes import summaries
-from filterdb.reduce.reductions import (
-    SCALED,
-    Axes,
-    ExtremesReduction,
-    HistogramsReduction,
-    MomentsReduction,
-    raw_state,
-    state,
-)
+from filterdb.reduce.reductions import Axes, ExtremesReduction, HistogramsReduction
 from filterdb.schema import WEIGHTS
 from filterdb.store import snapshot as snapshots
 from filterdb.store.database import AnyDatabase, Database, as_database

@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from filterdb.engine.reduction import Block, Reduction
 from filterdb.errors import InputError
 from filterdb.ledger import is_unread
 from filterdb.models.catalog import ModelSource
 from filterdb.models.inputs import local_copy
 from filterdb.models.sandbox import Limits
 from filterdb.models.scan import examine, reading
-from filterdb.reduce.reductions import Block, Reduction
 from filterdb.schema import WEIGHTS
 from filterdb.store.files import local_path
 from filterdb.store.remote import store_errors

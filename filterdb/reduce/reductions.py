@@ -1,146 +1,17 @@
-"""What a pass computes: arrays per layer, to which a block of rows is added; of two parts of one layer, their merge.
-
-A reduction is a small frozen object that travels with every task. Its arrays all have the layers first.
-"""
+"""What the passes over stored filters compute in given axes: extremes and histograms of every layer."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 
-from filterdb.errors import DamageError
+from filterdb.engine.reduction import Block, LayerReduction
 from filterdb.numerics import compiled
 from filterdb.numerics.histogram import BINS, EDGE_TOLERANCE, bin_edges, edge_slack
-from filterdb.numerics.moments import Moments, merge
-from filterdb.numerics.quality import SPARSE_FRACTION
 from filterdb.schema import WEIGHTS
 from filterdb.store.canonical import canonical
 from filterdb.store.summary import Arrays, Key
-
-
-class Block(NamedTuple):
-    """Rows of a segment in memory: columns (9, n) float32, runs of layers in them, the layers' peaks."""
-
-    columns: np.ndarray
-    starts: np.ndarray
-    stops: np.ndarray
-    peaks: np.ndarray
-
-
-class Reduction(ABC):
-    """One pass."""
-
-    @property
-    @abstractmethod
-    def key(self) -> Key:
-        """Name, code version and inputs of its summaries."""
-
-    @abstractmethod
-    def empty(self, layers: int) -> Arrays:
-        """The arrays of layers without a filter, (layers, …), C-contiguous."""
-
-    @abstractmethod
-    def add(self, arrays: Arrays, block: Block) -> None:
-        """Add the block to the arrays of its runs' layers, (runs, …), in place."""
-
-    @property
-    def layer_bytes(self) -> int:
-        """Size of one layer's arrays."""
-        return sum(array.nbytes for array in self.empty(1).values())
-
-    @abstractmethod
-    def merge(self, a: Arrays, b: Arrays) -> Arrays:
-        """The arrays of two parts of the same layers, (n, …) each; `a` stands before `b` in the store."""
-
-    def check(self, arrays: Arrays, layers: Arrays, where: str) -> None:
-        """Raise DamageError where whole layers' arrays contradict the segment's tables."""
-        count = self.count(arrays)
-        wrong = np.flatnonzero(count != layers["row_size"])
-        if wrong.size:
-            layer = str(layers["layer_name"][wrong[0]])
-            raise DamageError(
-                f"{where} layer {layer!r}: expected {layers['row_size'][wrong[0]]} filters in {self.key.label}, "
-                f"got {count[wrong[0]]}; delete it, it is computed again"
-            )
-
-    @abstractmethod
-    def count(self, arrays: Arrays) -> np.ndarray:
-        """Filters that went into each layer's arrays, (layers,)."""
-
-
-CLEAN, SPARSE, SCALED = 0, 1, 2
-"""The states of a layer: raw filters that are not sparse, raw sparse filters, all filters max-scaled."""
-
-
-@dataclass(frozen=True, slots=True)
-class MomentsReduction(Reduction):
-    """Per layer: moments of clean, sparse and scaled filters, peak, and `span` = Σ(max w − min w)."""
-
-    @property
-    def key(self) -> Key:
-        return Key("moments", 3, canonical({"sparse_fraction": SPARSE_FRACTION}).decode())
-
-    def empty(self, layers: int) -> Arrays:
-        return {
-            "count": np.zeros((layers, 2), np.int64),
-            "mean": np.zeros((layers, 3, WEIGHTS)),
-            "m2": np.zeros((layers, 3, WEIGHTS, WEIGHTS)),
-            "peak": np.zeros(layers),
-            "span": np.zeros(layers),
-        }
-
-    def add(self, arrays: Arrays, block: Block) -> None:
-        compiled.moments(
-            block.columns,
-            block.starts,
-            block.stops,
-            block.peaks / SPARSE_FRACTION,
-            *(arrays[name] for name in ("count", "mean", "m2", "peak", "span")),
-        )
-
-    def merge(self, a: Arrays, b: Arrays) -> Arrays:
-        states = merge(_states(a), _states(b))
-        return {
-            "count": states.count[:, :SCALED],
-            "mean": states.mean,
-            "m2": states.m2,
-            "peak": np.maximum(a["peak"], b["peak"]),
-            "span": a["span"] + b["span"],
-        }
-
-    def check(self, arrays: Arrays, layers: Arrays, where: str) -> None:
-        Reduction.check(self, arrays, layers, where)
-        wrong = np.flatnonzero(arrays["peak"] != layers["peak"])
-        if wrong.size:
-            layer = str(layers["layer_name"][wrong[0]])
-            raise DamageError(
-                f"{where} layer {layer!r}: expected largest |weight| {layers['peak'][wrong[0]]!r} as at ingest, got "
-                f"{arrays['peak'][wrong[0]]!r}; the filters are not those that were ingested"
-            )
-
-    def count(self, arrays: Arrays) -> np.ndarray:
-        total: np.ndarray = arrays["count"].sum(axis=-1)
-        return total
-
-
-def _states(arrays: Arrays) -> Moments:
-    """All three states; the scaled one has as many filters as the other two together."""
-    count = arrays["count"]
-    return Moments(np.concatenate([count, count.sum(axis=-1, keepdims=True)], axis=-1), arrays["mean"], arrays["m2"])
-
-
-def state(arrays: Arrays, which: int) -> Moments:
-    """One state of every layer: CLEAN, SPARSE or SCALED."""
-    return _states(arrays).pick((slice(None), which))
-
-
-def raw_state(arrays: Arrays) -> Moments:
-    """The raw filters of every layer: clean and sparse together."""
-    return merge(state(arrays, CLEAN), state(arrays, SPARSE))
-
 
 Rows = tuple[tuple[float, ...], ...]
 
@@ -155,23 +26,23 @@ class Axes:
 
     @classmethod
     def of(cls, mean: np.ndarray, components: np.ndarray, *, scaled: bool) -> Axes:
-        """From arrays."""
+        """Return the axes of these arrays."""
         return cls(tuple(mean.tolist()), tuple(map(tuple, components.tolist())), scaled)
 
     @property
     def arrays(self) -> tuple[np.ndarray, np.ndarray]:
-        """mean (9,), components (9, 9) float64."""
+        """Return mean (9,) and components (9, 9), float64."""
         return np.array(self.mean), np.array(self.components)
 
     @property
     def content(self) -> dict[str, object]:
-        """What a summary's name is made from."""
+        """Return what the name of a summary is made from."""
         return {"mean": self.mean, "components": self.components, "scaled": self.scaled}
 
 
 @dataclass(frozen=True, slots=True)
-class ExtremesReduction(Reduction):
-    """Per layer and component: smallest and largest coefficient."""
+class ExtremesReduction(LayerReduction):
+    """Compute, by layer and component, the smallest and the largest coefficient."""
 
     axes: Axes
 
@@ -211,8 +82,8 @@ class ExtremesReduction(Reduction):
 
 
 @dataclass(frozen=True, slots=True)
-class HistogramsReduction(Reduction):
-    """Per layer and component: counts in 70 uniform bins over [low, high], underflow, overflow, on_edge.
+class HistogramsReduction(LayerReduction):
+    """Count, by layer and component, coefficients in 70 uniform bins over [low, high], underflow, overflow, on_edge.
 
     on_edge: coefficients within EDGE_TOLERANCE of an inner edge, which count in the bin above it.
     """

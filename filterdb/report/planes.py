@@ -13,7 +13,7 @@ from filterdb.analysis.density import density
 from filterdb.analysis.phenotypes import phenotypes
 from filterdb.numerics.histogram import BINS
 from filterdb.numerics.shape import shape
-from filterdb.reduce.densities import CELLS, Pair
+from filterdb.reduce.joint_densities import MAX_COUNTS, Pair
 from filterdb.schema import WEIGHTS
 from filterdb.store.database import Database
 
@@ -102,4 +102,4 @@ def affordable(db: Database) -> bool:
 
 def fits(groups: int) -> bool:
     """Whether so many groups can be shown."""
-    return groups <= GROUPS and groups * len(PAIRS) * BINS**2 <= CELLS
+    return groups <= GROUPS and groups * len(PAIRS) * BINS**2 <= MAX_COUNTS

@@ -13,7 +13,7 @@ from distributed import Client
 import filterdb as fdb
 from filterdb.errors import DamageError, UsageError
 from filterdb.reduce import basis
-from filterdb.reduce import densities as module
+from filterdb.reduce import joint_densities as module
 from filterdb.store import summary
 from filterdb.store.segment import Segment
 from tests.models import chain, weights
@@ -163,6 +163,8 @@ def test_several_pairs_in_one_reading(two: fdb.Database, monkeypatch: pytest.Mon
     np.testing.assert_array_equal(counts[0], single[0])
     np.testing.assert_array_equal(counts[1], single[1])
     assert counts.sum() + outside.sum() == 3 * db.counts["filters"]
+    twice, _ = module.densities(db, projection, member, 3, [(0, 1), (4, 2), (0, 1)], 70)
+    np.testing.assert_array_equal(twice, counts[[0, 1, 0]])
 
 
 def stored(db: fdb.Database) -> dict[str, bytes]:
@@ -239,8 +241,8 @@ def test_a_summary_that_contradicts_the_tables_is_refused(two: fdb.Database) -> 
     fdb.density(two, "model")
     db, projection = basis.projection(fdb.open(two.url), "sound")
     name = next(name for name in stored(db) if db.segments[1].id in name)
-    plane = module.Plane(projection.axes, projection.low, projection.high, 70)
-    key = plane.key((0, 1), np.zeros(2, np.int64))
+    joint_bins = module.JointBins(projection.axes, projection.low, projection.high, 70)
+    key = joint_bins.key((0, 1), module.digest_of_groups(np.zeros(2, np.int64)))
     assert name == summary.name_of(db.segments[1].id, key)
     arrays = summary.load(db.files, db.segments[1].id, key)
     assert arrays is not None
@@ -262,7 +264,7 @@ def test_too_much_is_refused_before_anything_is_read(two: fdb.Database, monkeypa
         fdb.density(two, bins=0)
     fdb.drift(two, "model")
     counter = Reading(monkeypatch)
-    monkeypatch.setattr(module, "CELLS", 3 * 70**2 - 1)
+    monkeypatch.setattr(module, "MAX_COUNTS", 3 * 70**2 - 1)
     with pytest.raises(UsageError, match=r"got 3 groups × 1 pairs × 70² bins; group by something coarser"):
         fdb.density(two, "model")
     assert not counter.read

@@ -39,14 +39,14 @@ def stop_after_chunk() -> None:
 
 def stop_before_checks() -> None:
     """All is written, nothing is checked."""
-    store = adding.passes.store
+    store = adding.checkpoint.store
 
     def store_and_stop(*args: Any) -> Any:
         result = store(*args)
         stop()
         return result
 
-    adding.passes.store = store_and_stop  # type: ignore[assignment]
+    adding.checkpoint.store = store_and_stop  # type: ignore[assignment]
 
 
 def stop_before_put() -> None:

@@ -21,12 +21,12 @@ from distributed import Client, LocalCluster
 
 import filterdb as fdb
 from filterdb import cluster
+from filterdb.engine.partition import partitions
 from filterdb.errors import InterruptedRunError, StoreError
 from filterdb.ingestion.run import from_models
 from filterdb.ingestion.write import write_partition
 from filterdb.models import scan as scanning
 from filterdb.models.sandbox import Limits
-from filterdb.reduce import passes
 from filterdb.store import collect, lease
 from filterdb.store import snapshot as snapshots
 from filterdb.store.files import Files
@@ -79,7 +79,7 @@ DEADLY = {
     "moments": ("filterdb.ingestion.write", "fold", 2),
     "extremes": ("filterdb.reduce.reductions", "ExtremesReduction.add", 5),
     "histograms": ("filterdb.reduce.reductions", "HistogramsReduction.add", 5),
-    "merge": ("filterdb.reduce.passes", "join", 1),
+    "merge": ("filterdb.engine.parts", "join", 1),
     "store": ("filterdb.store.summary", "save", 1),
 }
 
@@ -137,7 +137,7 @@ def test_the_same_task_twice(tmp_path: Path) -> None:
     filler = from_models(tables, scans, Limits())
     for resume in (False, True):
         times = {path: path.stat().st_mtime_ns for path in Path(db.url).glob("segments/*/filters/c/*/0")}
-        for partition in passes.partitions(segment, tables):
+        for partition in partitions(segment, tables):
             write_partition(partition, filler(partition), resume=resume)
         assert objects(db.url) == before
         assert all((path.stat().st_mtime_ns == time) == resume for path, time in times.items())

@@ -188,7 +188,7 @@ def test_whatever_is_gone_before_the_commit(
     """Removed by hand, or by a version that knows nothing of leases."""
     from filterdb.ingestion import adding
 
-    url, store = str(tmp_path / "db"), adding.passes.store
+    url, store = str(tmp_path / "db"), adding.checkpoint.store
 
     def rob(segment: Segment, *args: object) -> object:
         result = store(segment, *args)  # type: ignore[arg-type]
@@ -197,10 +197,10 @@ def test_whatever_is_gone_before_the_commit(
         segment.files.remove(places.get(name, [f"{segment.name}/{name}"]))
         return result
 
-    monkeypatch.setattr(adding.passes, "store", rob)
+    monkeypatch.setattr(adding.checkpoint, "store", rob)
     with pytest.raises(InterruptedRunError, match="nothing is committed, run again"):
         fdb.ingest(url, models, chunk_rows=20)
     assert Files.at(url).list("snapshots") == {}
-    monkeypatch.setattr(adding.passes, "store", store)
+    monkeypatch.setattr(adding.checkpoint, "store", store)
     fdb.ingest(url, models, chunk_rows=20)
     check_whole(url)

@@ -311,14 +311,14 @@ def test_many_writing_tasks_with_layers_and_models_across_them(
 
     monkeypatch.setattr(plan, "TASK_ROWS", 20)
     made: list[int] = []
-    real = adding.passes.partitions
+    real = adding.partition.partitions
 
     def counted(*args: object) -> list[object]:
         found = real(*args)  # type: ignore[arg-type]
         made.append(len(found))
         return found  # type: ignore[return-value]
 
-    monkeypatch.setattr(adding.passes, "partitions", counted)
+    monkeypatch.setattr(adding.partition, "partitions", counted)
     client = request.getfixturevalue("two_workers") if where == "two processes" else None
     with client.as_current() if client else contextlib.nullcontext():
         db = ingest(folder).database

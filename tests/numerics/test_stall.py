@@ -9,9 +9,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from filterdb.engine.moments import MomentsReduction, raw_state
+from filterdb.engine.parts import Part, join
+from filterdb.engine.reduction import Block
 from filterdb.numerics.eigen import decompose
-from filterdb.reduce.passes import Part, join
-from filterdb.reduce.reductions import Block, MomentsReduction, raw_state
 
 CHUNKS, ROWS = 40, 1_000_000
 
@@ -30,7 +31,7 @@ def test_forty_million_rows() -> None:
         # As a float32 sum over rows does it: one addition after the other.
         stalled = np.array([np.add.accumulate(np.append(s, c))[-1] for s, c in zip(stalled, columns, strict=True)])
         one = np.array([0]), np.array([ROWS]), np.array([0.0])
-        part = Part(0, reduction.empty(1))
+        part = Part(np.array([0]), reduction.empty(1))
         reduction.add(part.arrays, Block(columns, *one))
         parts.append([part])
     state = raw_state(join(parts, [reduction])[0].arrays).pick(0)

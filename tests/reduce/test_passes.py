@@ -12,15 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import filterdb as fdb
+from filterdb.engine import graph
+from filterdb.engine.moments import MomentsReduction
+from filterdb.engine.partition import Partition, partitions
+from filterdb.engine.parts import Part, fold, join, reduce_partition
+from filterdb.engine.reduction import LayerReduction
 from filterdb.plan import offsets, runs
-from filterdb.reduce import basis, passes
-from filterdb.reduce.reductions import (
-    Axes,
-    ExtremesReduction,
-    HistogramsReduction,
-    MomentsReduction,
-    Reduction,
-)
+from filterdb.reduce import basis
+from filterdb.reduce.reductions import Axes, ExtremesReduction, HistogramsReduction
 from filterdb.store.database import Database
 from filterdb.store.files import Files
 from filterdb.store.segment import Segment
@@ -29,10 +28,10 @@ from tests.models import chain, weights
 AXES = Axes.of(
     np.linspace(-0.1, 0.1, 9), np.linalg.qr(np.random.default_rng(0).standard_normal((9, 9)))[0], scaled=True
 )
-REDUCTIONS: list[Reduction] = [MomentsReduction(), ExtremesReduction(AXES), HistogramsReduction(AXES, -3.2, 3.2)]
+REDUCTIONS: list[LayerReduction] = [MomentsReduction(), ExtremesReduction(AXES), HistogramsReduction(AXES, -3.2, 3.2)]
 
 
-def in_chunks(filters: np.ndarray, sizes: list[int], chunk: int, fan_in: int) -> list[passes.Part]:
+def in_chunks(filters: np.ndarray, sizes: list[int], chunk: int, fan_in: int) -> list[Part]:
     """A pass over filters in memory, cut and merged as the graph does it."""
     bounds = offsets(np.array(sizes))
     peaks = np.array([np.abs(part).max() for part in np.split(filters, bounds[1:-1])], np.float64)
@@ -42,10 +41,10 @@ def in_chunks(filters: np.ndarray, sizes: list[int], chunk: int, fan_in: int) ->
         overlap = runs(bounds, start, start + len(part))
         of_layers = bounds[overlap.first : overlap.last + 1], peaks[overlap.first : overlap.last]
         segment = Segment(Files(""), "", len(filters), chunk)
-        partition = passes.Partition(segment, range(start // chunk, start // chunk + 1), overlap.first, *of_layers)
-        parts.append(passes.fold(partition, [np.ascontiguousarray(part.T)], REDUCTIONS))
+        partition = Partition(segment, range(start // chunk, start // chunk + 1), overlap.first, *of_layers)
+        parts.append(fold(partition, [np.ascontiguousarray(part.T)], REDUCTIONS))
     while len(parts) > 1:
-        parts = [passes.join(parts[i : i + fan_in], REDUCTIONS) for i in range(0, len(parts), fan_in)]
+        parts = [join(parts[i : i + fan_in], REDUCTIONS) for i in range(0, len(parts), fan_in)]
     return parts[0]
 
 
@@ -58,7 +57,7 @@ def test_any_chunking_and_any_tree_give_the_same(sizes: list[int], chunk: int, f
     whole = in_chunks(filters, sizes, len(filters), 2)
     cut = in_chunks(filters, sizes, chunk, fan_in)
     for reduction, one, many in zip(REDUCTIONS, whole, cut, strict=True):
-        assert one.first == many.first == 0
+        assert one.index.tolist() == many.index.tolist() == list(range(len(sizes)))
         for name, expected in one.arrays.items():
             found = many.arrays[name]
             assert found.shape == expected.shape == (len(sizes), *expected.shape[1:])
@@ -87,7 +86,7 @@ class NoReading:
 
 @pytest.mark.parametrize("reductions", [[REDUCTIONS[0]], REDUCTIONS[1:], REDUCTIONS])
 def test_graphs_are_small_and_lazy(
-    real_db: fdb.Database, reductions: list[Reduction], monkeypatch: pytest.MonkeyPatch
+    real_db: fdb.Database, reductions: list[LayerReduction], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One reading task per chunk and a merge tree of FAN_IN; nothing is read or computed while it is built."""
     NoReading(monkeypatch, allowed=False)
@@ -96,25 +95,25 @@ def test_graphs_are_small_and_lazy(
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("something was computed")
 
-    monkeypatch.setattr(passes.cluster, "run", refuse)
+    monkeypatch.setattr(graph.cluster, "run", refuse)
     with dask.config.set(scheduler=refuse):
-        task = passes.build(segment, real_db.tables[0], reductions)
+        task = graph.build(segment, real_db.tables[0], reductions)
     keys = list(task.__dask_graph__())
     reading = [key for key in keys if "-merge-" not in str(key)]
     assert segment.chunks == 336
     assert len(reading) == segment.chunks
     merging = len(keys) - len(reading)
-    assert merging <= segment.chunks / (passes.FAN_IN - 1) + np.log(segment.chunks)
+    assert merging <= segment.chunks / (graph.FAN_IN - 1) + np.log(segment.chunks)
     assert len(keys) <= 2 * segment.chunks
 
 
 def test_tasks_return_kilobytes(real_db: fdb.Database) -> None:
     (segment,) = real_db.segments
-    partition = passes.partitions(segment, real_db.tables[0])[100]
-    parts = passes.reduce_partition(partition, REDUCTIONS)
+    partition = partitions(segment, real_db.tables[0])[100]
+    parts = reduce_partition(partition, REDUCTIONS)
     size = sum(array.nbytes for part in parts for array in part.arrays.values())
     assert size < 20_000 < segment.chunk_rows * 36
-    need = passes.projected(segment, real_db.tables[0], REDUCTIONS)
+    need = graph.projected(segment, real_db.tables[0], REDUCTIONS)
     assert size < need.per_thread < 2**20
 
 

@@ -10,9 +10,9 @@ from distributed import Client, LocalCluster
 
 import filterdb as fdb
 from filterdb import cluster
+from filterdb.engine import graph
+from filterdb.engine.moments import MomentsReduction
 from filterdb.errors import UsageError
-from filterdb.reduce import passes
-from filterdb.reduce.reductions import MomentsReduction
 from filterdb.store import summary
 from filterdb.store.segment import Segment
 from tests.models import chain, weights
@@ -95,13 +95,13 @@ def test_parts_that_are_damaged_or_gone_are_computed_again(
         data = bytearray(first.read_bytes())
         data[len(data) // 2] ^= 1
         first.write_bytes(data)
-        real = passes.merge_tree
+        real = graph.merge_tree
 
         def gone(*args: object, **more: object) -> object:
             second.unlink(missing_ok=True)  # another process has finished the pass
             return real(*args, **more)  # type: ignore[arg-type]
 
-        monkeypatch.setattr(passes, "merge_tree", gone)
+        monkeypatch.setattr(graph, "merge_tree", gone)
         fdb.pca(db)
     assert "got damage" in caplog.text
     assert forget(db) == expected
@@ -147,7 +147,7 @@ def test_projected_memory_holds(tmp_path: Path) -> None:
         chain(tmp_path / f"{i}.onnx", rng.standard_normal((1_024, 640, 3, 3)).astype(np.float32))
     db = fdb.ingest(tmp_path / "db", [tmp_path], chunk_rows=1 << 19).database
     forget(db)
-    need = passes.projected(db.segments[0], db.tables[0], [MomentsReduction()])
+    need = graph.projected(db.segments[0], db.tables[0], [MomentsReduction()])
     with (
         LocalCluster(n_workers=1, threads_per_worker=2, dashboard_address=None) as one,
         Client(one),

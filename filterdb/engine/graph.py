@@ -1,0 +1,128 @@
+"""The graph of a pass over one segment: a reading task for each partition, a merge tree, checkpoints on the way.
+
+Nothing is read or computed while a graph is built.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+from dask.base import tokenize
+
+from filterdb import cluster, plan
+from filterdb.cluster import Memory
+from filterdb.engine.checkpoint import (
+    MIN_PARTITIONS_TO_CHECKPOINT,
+    has_checkpoint,
+    join_and_checkpoint,
+    resume,
+    store,
+)
+from filterdb.engine.partition import GROUP_OF_LAYER, Partition, partitions
+from filterdb.engine.parts import Part, join, reduce_partition
+from filterdb.engine.reduction import Reduction
+from filterdb.store import summary
+from filterdb.store.segment import Segment
+from filterdb.store.summary import Arrays
+
+FAN_IN = 16
+"""Parts that one merging task joins; a pass that is stopped resumes from the last FAN_IN partitions of each worker."""
+
+
+def build_and_store(segment: Segment, tables: Arrays, reductions: Sequence[Reduction]) -> Any:
+    """Return a task that computes the reductions over a segment and stores them: for each what `store` returned.
+
+    It is stored on a worker: what is complete stays complete, whatever happens to the rest or to the client.
+    """
+    small = {name: tables[name] for name in ("row_size", "peak", "layer_name", GROUP_OF_LAYER) if name in tables}
+    checkpoints = len(partitions(segment, tables)) >= MIN_PARTITIONS_TO_CHECKPOINT
+    work = partial(_store_all, segment, small, tuple(reductions), checkpoints)
+    name = _named("store", _label(segment, reductions))
+    return cluster.task(name, work, build(segment, tables, reductions))
+
+
+def _store_all(
+    segment: Segment, tables: Arrays, reductions: Sequence[Reduction], checkpoints: bool, parts: Sequence[Part]
+) -> list[list[tuple[Arrays, bool]]]:
+    return [
+        store(segment, tables, reduction, part, checkpoints=checkpoints)
+        for reduction, part in zip(reductions, parts, strict=True)
+    ]
+
+
+def build(segment: Segment, tables: Arrays, reductions: Sequence[Reduction]) -> Any:
+    """Return a task whose result is the complete Part of each reduction, by layer or, with GROUP_OF_LAYER, by group.
+
+    One reading task for each partition; merging tasks join neighbours. What the checkpoints of a stopped pass cover is
+    not read again.
+    """
+    reductions = tuple(reductions)
+    label = _label(segment, reductions)
+    every = partitions(segment, tables)
+    if len(every) < MIN_PARTITIONS_TO_CHECKPOINT:
+        return merge_tree(_reading(every, reductions, label), reductions, label)
+    stored = set(segment.files.list(summary.parts_name(segment.id)))
+    tasks = []
+    for batch in plan.batches(len(every), FAN_IN):
+        group, name = every[batch[0] : batch[-1] + 1], f"{label}-1-{batch[0]}"
+        if has_checkpoint(stored, group, reductions):
+            task = cluster.task(_named("resume", name), partial(resume, group, reductions))
+        else:
+            work = partial(join_and_checkpoint, group, reductions)
+            task = cluster.task(_named("merge", name), work, _reading(group, reductions, label))
+        tasks.append(task)
+    return merge_tree(tasks, reductions, label, level=2)
+
+
+def _reading(every: Sequence[Partition], reductions: tuple[Reduction, ...], label: str) -> list[Any]:
+    return [
+        cluster.task(f"{label}-{partition.chunks[0]}", partial(reduce_partition, partition, reductions))
+        for partition in every
+    ]
+
+
+def merge_tree(tasks: list[Any], reductions: Sequence[Reduction], label: str, level: int = 1) -> Any:
+    """Return one task that joins the Parts of all tasks, FAN_IN at a time, on workers.
+
+    In the order of the rows, and the same tree for passes and ingests: every scheduler computes the same bytes.
+    """
+    if not tasks:
+        none = [Part(np.arange(0), reduction.empty(0)) for reduction in reductions]
+        return cluster.task(f"{label}-none", partial(list, none))
+    while len(tasks) > 1:
+        work = partial(join, reductions=tuple(reductions))
+        tasks = [
+            cluster.task(_named("merge", f"{label}-{level}-{batch[0]}"), work, tasks[batch[0] : batch[-1] + 1])
+            for batch in plan.batches(len(tasks), FAN_IN)
+        ]
+        level += 1
+    return tasks[0]
+
+
+def projected(segment: Segment, tables: Arrays, reductions: Sequence[Reduction]) -> Memory:
+    """Return the bytes that a pass takes of a worker: per thread while it reads, and once for the last merge."""
+    row = sum(reduction.row_bytes for reduction in reductions)
+    indices = [partition.index for partition in partitions(segment, tables)]
+    widest = max(map(len, indices), default=0)
+    groups = tables.get(GROUP_OF_LAYER)
+    rows = len(tables["row_size"]) if groups is None else len(np.unique(groups[groups >= 0]))
+    # Parts come and go as messages too: twice their size.
+    return Memory(segment.reading_bytes + 2 * widest * row, 3 * rows * row)
+
+
+def _label(segment: Segment, reductions: Sequence[Reduction]) -> str:
+    keys = [key for reduction in reductions for key in reduction.keys]
+    kinds = dict.fromkeys(key.kind for key in keys)
+    return f"{'_'.join(kinds)}-{tokenize(segment.files.root, segment.id, keys)[:12]}"
+
+
+def _named(step: str, label: str) -> str:
+    """Put `step` between the pass and the token of a label: a dashboard then shows a pass's tasks side by side.
+
+    The pass comes first, a word without hyphens: of later ones Dask takes those like "extremes" for a token.
+    """
+    first, rest = label.split("-", 1)
+    return f"{first}-{step}-{rest}"

@@ -1,0 +1,105 @@
+"""Running passes: stored summaries are read; missing ones are computed on Dask and stored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from filterdb import cluster
+from filterdb.cluster import Memory
+from filterdb.engine import graph
+from filterdb.engine.partition import GROUP_OF_LAYER
+from filterdb.engine.parts import kinds
+from filterdb.engine.reduction import LayerReduction, Reduction
+from filterdb.store import summary
+from filterdb.store.database import Database
+from filterdb.store.segment import Segment
+from filterdb.store.summary import Arrays, Key
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Wanted:
+    """Summaries of one segment of a database: `reductions`, by layer or by `group_of_layer` (layers,), −1 for none."""
+
+    position: int
+    reductions: tuple[Reduction, ...]
+    group_of_layer: np.ndarray | None = None
+
+
+def summaries(db: Database, *reductions: LayerReduction) -> list[Arrays]:
+    """Return the arrays of each reduction for every layer of the whole snapshot, in its order.
+
+    Stored summaries are read; what is missing is computed, all reductions in one reading of the chunks, and stored.
+    Where the store cannot be written the results are kept in memory.
+    """
+    db = db.whole
+    wanted = [Wanted(position, reductions) for position in range(len(db.segments))]
+    results = {(request.position, key): arrays for request, key, arrays in compute(db, wanted)}
+    return [
+        _present(db, _concatenate(reduction, [results[request.position, reduction.key] for request in wanted]))
+        for reduction in reductions
+    ]
+
+
+def _present(db: Database, arrays: Arrays) -> Arrays:
+    """Leave out the layers of removed models: summaries are of segments, answers of snapshots."""
+    return {name: array[db.present] for name, array in arrays.items()} if db.state.without else arrays
+
+
+def _concatenate(reduction: Reduction, parts: list[Arrays]) -> Arrays:
+    if len(parts) == 1:
+        return parts[0]
+    parts = parts or [reduction.empty(0)]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def compute(db: Database, wanted: Sequence[Wanted]) -> Iterator[tuple[Wanted, Key, Arrays]]:
+    """Yield every wanted summary, first those that are stored, then those computed, all in one run of the cluster."""
+    tasks, missing, memory = [], [], []
+    for request in wanted:
+        segment, tables = db.segments[request.position], _tables(db, request)
+        absent = []
+        for reduction in request.reductions:
+            keys = []
+            for key in reduction.keys:
+                arrays = _find(db, segment, tables, reduction, key)
+                if arrays is None:
+                    keys.append(key)
+                else:
+                    yield request, key, arrays
+            if keys:
+                absent.append(reduction.only(keys))
+        if absent:
+            missing.append((request, absent))
+            tasks.append(graph.build_and_store(segment, tables, absent))
+            memory.append(graph.projected(segment, tables, absent))
+    label = kinds([reduction for _, absent in missing for reduction in absent])
+    results = cluster.run(tasks, label, Memory.most(memory))
+    for (request, absent), result in zip(missing, results, strict=True):
+        segment = db.segments[request.position]
+        for reduction, stored in zip(absent, result, strict=True):
+            for key, (arrays, is_stored) in zip(reduction.keys, stored, strict=True):
+                if reduction.stays_in_memory or not is_stored:
+                    db.kept[segment.id, key] = arrays
+                yield request, key, arrays
+
+
+def _tables(db: Database, request: Wanted) -> Arrays:
+    """Return the tables of a wanted summary's segment, with the groups of its layers."""
+    tables = db.tables[request.position]
+    return tables if request.group_of_layer is None else {**tables, GROUP_OF_LAYER: request.group_of_layer}
+
+
+def _find(db: Database, segment: Segment, tables: Arrays, reduction: Reduction, key: Key) -> Arrays | None:
+    """Return a summary from memory or, checked, from the store; None where it is in neither."""
+    place = (segment.id, key)
+    if place in db.kept:
+        return db.kept[place]
+    arrays = summary.load(segment.files, segment.id, key)
+    if arrays is not None:
+        reduction.check(arrays, tables, segment, key)
+        if reduction.stays_in_memory:
+            db.kept[place] = arrays
+    return arrays
