@@ -36,9 +36,9 @@ if TYPE_CHECKING:  # what _PLACES says, for whoever reads types
     from filterdb.ingest.published import import_hdf5
     from filterdb.ingest.relabel import relabel
     from filterdb.ingest.run import ingest
+    from filterdb.page.report import report
     from filterdb.reduce.basis import refit
     from filterdb.reduce.integrity import verify
-    from filterdb.report.page import report
     from filterdb.store.collect import gc
     from filterdb.store.database import Database
     from filterdb.store.database import open_database as open
@@ -67,7 +67,7 @@ _PLACES = {
     "refit": "reduce.basis",
     "relabel": "ingest.relabel",
     "remove": "store.history",
-    "report": "report.page",
+    "report": "page.report",
     "restore": "store.history",
     "series": "analysis.series",
     "statistics": "analysis.surveys",

@@ -25,8 +25,8 @@ import pytest
 import filterdb as fdb
 from filterdb import logs
 from filterdb.errors import FilterDBError
-from filterdb.report.junit import junit
-from filterdb.report.sarif import sarif
+from filterdb.page.junit import junit
+from filterdb.page.sarif import sarif
 from filterdb.store import inputs, remote
 from tests.models import chain, weights
 

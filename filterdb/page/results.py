@@ -14,9 +14,9 @@ from filterdb.analysis.pca import pca
 from filterdb.analysis.series import series
 from filterdb.analysis.surveys import filter_scale, statistics
 from filterdb.errors import InputError
+from filterdb.page.joint_densities import Planes, affordable, fits, planes
+from filterdb.page.leave_one_out import Leaving, without_models
 from filterdb.reduce.basis import projection
-from filterdb.report.leaving import Leaving, without_models
-from filterdb.report.planes import Planes, affordable, fits, planes
 from filterdb.schema import UNKNOWN, WEIGHTS
 from filterdb.store.database import Database
 

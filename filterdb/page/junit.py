@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 import xarray as xr
 
 from filterdb.analysis.findings import ERROR, IGNORED, NOT_CHECKED, REMEDIES, Finding, findings
-from filterdb.report.drawing import visible
+from filterdb.page.drawing import visible
 
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """What XML 1.0 cannot carry, not even escaped; names come from files of strangers."""

@@ -15,9 +15,9 @@ import xarray as xr
 
 import filterdb as fdb
 from filterdb.errors import UsageError
-from filterdb.report import drawing, figures, gather, panels, payload, planes, sheets, standout
+from filterdb.page import drawing, figures, highlights, joint_densities, panels, payload, results, tables
 from tests.models import chain, weights
-from tests.report.conftest import HOSTILE
+from tests.page.conftest import HOSTILE
 
 pytestmark = pytest.mark.slow
 
@@ -69,16 +69,16 @@ def test_no_name_leaves_its_place(made: Path) -> None:
 
 
 def test_formulas_stay_text_in_spreadsheets() -> None:
-    found = sheets.to_csv(pd.DataFrame({"=name": ["=1+1", "@x", "-1", "plain"], "n": [-1, 2, 3, 4]})).decode()
+    found = tables.to_csv(pd.DataFrame({"=name": ["=1+1", "@x", "-1", "plain"], "n": [-1, 2, 3, 4]})).decode()
     assert found.splitlines() == ["'=name,n", "'=1+1,-1", "'@x,2", "'-1,3", "plain,4"]
 
 
 def test_a_long_table_keeps_its_names(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sheets, "LONG", 2)
+    monkeypatch.setattr(tables, "LONG", 2)
     table = pd.DataFrame(
         {"group": pd.Series(["a", "\ud800", "a"], dtype=object), "number": [1, 2, 3], "drift": [0.1, np.nan, 1e-9]}
     )
-    found = pd.read_parquet(io.BytesIO(sheets.to_parquet(table)))
+    found = pd.read_parquet(io.BytesIO(tables.to_parquet(table)))
     assert found["group"].tolist() == ["a", "?", "a"]
     assert found["number"].dtype == np.int64
     np.testing.assert_array_equal(found["drift"].values, np.array([0.1, np.nan, 1e-9], np.float32))
@@ -156,16 +156,16 @@ def test_a_group_called_like_a_column(page_db: fdb.Database) -> None:
         result = fdb.drift(page_db, by="task", noise=False)
     result = result.assign_coords(group=["filters", "task", *result["group"].values[2:]])
     result = result.assign_coords(other=result["group"].values)
-    table = sheets.matrix(result)
+    table = tables.matrix(result)
     assert table.columns.is_unique
-    back = pd.read_parquet(io.BytesIO(sheets.to_parquet(table)))
+    back = pd.read_parquet(io.BytesIO(tables.to_parquet(table)))
     np.testing.assert_array_equal(back.iloc[:, 2:].values, result["drift"].values)
 
 
 def test_the_phenotypes_of_all_filters_are_those_of_no_grouping(page_db: fdb.Database) -> None:
     with dask.config.set(scheduler="threads"):
-        whole = planes.planes(page_db, "task", "sound").kinds()[0]
-        found = fdb.phenotypes(page_db, None, planes.PAIRS)
+        whole = joint_densities.planes(page_db, "task", "sound").kinds()[0]
+        found = fdb.phenotypes(page_db, None, joint_densities.PAIRS)
     assert whole.tolist() == found["pair_phenotype"].values[0].tolist()
 
 
@@ -176,7 +176,7 @@ def test_tasks_that_are_one_in_paper_mode(tmp_path: Path) -> None:
     (tmp_path / "c.csv").write_text("path,task\na.onnx,Segmentation (a)\nb.onnx,Semantic Segmentation\n")
     with dask.config.set(scheduler="threads"):
         db = fdb.ingest(tmp_path / "db", catalog=tmp_path / "c.csv").database
-        assert {mode: "task" in gather.gather(db, mode, False).drifts for mode in ("sound", "paper")} == {
+        assert {mode: "task" in results.gather(db, mode, False).drifts for mode in ("sound", "paper")} == {
             "sound": True,
             "paper": False,
         }
@@ -194,10 +194,10 @@ def test_what_stands_out_says_by_what_it_was_judged(page_db: fdb.Database) -> No
     with dask.config.set(scheduler="threads"):
         pair = page_db.select(model=["model 1", "model 2"])
         (said,) = [
-            one.text for one in standout.standing_out(gather.gather(pair, "sound", False)) if one.lead == "By model."
+            one.text for one in highlights.standing_out(results.gather(pair, "sound", False)) if one.lead == "By model."
         ]
         assert "drawing their filters again" in said and "too few to say more" in said
         few = page_db.select(model=list(HOSTILE))
-        texts = {one.lead: one.text for one in standout.standing_out(gather.gather(few, "sound", False))}
+        texts = {one.lead: one.text for one in highlights.standing_out(results.gather(few, "sound", False))}
     assert texts["By model."] == "too few filters or models to tell any two groups apart."
     assert "Within chance." not in texts

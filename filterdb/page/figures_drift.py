@@ -8,9 +8,9 @@ import numpy as np
 import xarray as xr
 
 from filterdb.numerics.divergence import symmetric_kl
-from filterdb.report import boxes
-from filterdb.report.drawing import COLOURS, canvas, drawn, legible, short, visible
-from filterdb.report.panels import Panels
+from filterdb.page import boxes
+from filterdb.page.drawing import COLOURS, canvas, drawn, legible, short, visible
+from filterdb.page.panels import Panels
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -12,7 +12,7 @@ from urllib.parse import quote
 import xarray as xr
 
 from filterdb.analysis.findings import ERROR, IGNORED, MEANINGS, REMEDIES, Finding, findings
-from filterdb.report.drawing import visible
+from filterdb.page.drawing import visible
 from filterdb.version import __version__
 
 SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"

@@ -1,7 +1,7 @@
 """Figures from results. Each takes the xarray result that the analysis of the same name gives, and gives a matplotlib
 Figure: show it in a notebook, or `savefig` it.
 
->>> from filterdb.report import figures
+>>> from filterdb.page import figures
 >>> figures.heatmap(fdb.drift(db, by="task")).savefig("task.svg")   # doctest: +SKIP
 """
 
@@ -14,10 +14,10 @@ import pandas as pd
 import xarray as xr
 
 from filterdb.analysis.grouping import depth_decile
-from filterdb.report import boxes
-from filterdb.report.drawing import COLOURS, LINES, canvas, drawn, short
-from filterdb.report.figures_density import corner, density
-from filterdb.report.figures_drift import box_plot, deciles, families, groupings, heatmap, pair, per_component, ridges
+from filterdb.page import boxes
+from filterdb.page.drawing import COLOURS, LINES, canvas, drawn, short
+from filterdb.page.figures_density import corner, density
+from filterdb.page.figures_drift import box_plot, deciles, families, groupings, heatmap, pair, per_component, ridges
 from filterdb.schema import KERNEL
 
 if TYPE_CHECKING:

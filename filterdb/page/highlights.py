@@ -9,9 +9,9 @@ import xarray as xr
 
 from filterdb.analysis.grouping import depth_decile
 from filterdb.analysis.noise import BY_MODELS, INDISTINGUISHABLE, TOO_FEW
-from filterdb.report.boxes import pairs
-from filterdb.report.drawing import short, visible
-from filterdb.report.gather import Results
+from filterdb.page.boxes import pairs
+from filterdb.page.drawing import short, visible
+from filterdb.page.results import Results
 from filterdb.schema import REJECTED
 
 NAMED = 60

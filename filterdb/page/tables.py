@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from filterdb.report.boxes import Box, pairs
+from filterdb.page.boxes import Box, pairs
 from filterdb.schema import distinct
 from filterdb.store.database import Database
 

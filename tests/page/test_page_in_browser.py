@@ -13,7 +13,7 @@ import pytest
 import xarray as xr
 
 import filterdb as fdb
-from tests.report.conftest import HOSTILE, Opened
+from tests.page.conftest import HOSTILE, Opened
 
 pytestmark = pytest.mark.slow
 

@@ -16,9 +16,9 @@ import pandas as pd
 from filterdb.analysis.rules import Rules
 from filterdb.arguments import as_path
 from filterdb.errors import InputError, MissingExtraError, UsageError
-from filterdb.report import boxes, data, drawing, figures, payload, sheets
-from filterdb.report.gather import GROUPINGS, Results, gather
-from filterdb.report.standout import farthest, standing_out
+from filterdb.page import boxes, data, drawing, figures, payload, tables
+from filterdb.page.highlights import farthest, standing_out
+from filterdb.page.results import GROUPINGS, Results, gather
 from filterdb.schema import REJECTED, UNKNOWN
 from filterdb.store.database import AnyDatabase, Database, as_database
 from filterdb.store.files import Files
@@ -56,7 +56,7 @@ def report(db: AnyDatabase, folder: str | Path, mode: str = "sound", *, densitie
     for name, picture in _pictures(found):
         objects |= drawing.files(picture(), name)
     for name, table, has_csv in _tables(found):
-        objects |= sheets.files(name, table, csv=has_csv)
+        objects |= tables.files(name, table, csv=has_csv)
     place.put(objects)
     place.put({"index.html": _html(found)})  # last: whoever sees the page sees all that it shows
     return place.url("index.html") if place.remote else Path(place.url("index.html")).absolute()
@@ -98,27 +98,27 @@ def _pictures(found: Results) -> Pictures:
 
 def _tables(found: Results) -> Iterator[tuple[str, pd.DataFrame, bool]]:
     """Every table's name and rows, and whether it is short enough for CSV."""
-    yield "models", sheets.models(found.db), True
-    yield "contents", sheets.contents(found.statistics), True
-    yield "filter_scale", sheets.filter_scale(found.scale), True
-    yield "basis", sheets.basis(found.basis), True
-    yield "degeneration", sheets.degeneration(found.degeneration), True
+    yield "models", tables.models(found.db), True
+    yield "contents", tables.contents(found.statistics), True
+    yield "filter_scale", tables.filter_scale(found.scale), True
+    yield "basis", tables.basis(found.basis), True
+    yield "degeneration", tables.degeneration(found.degeneration), True
     for by, result in found.drifts.items():
-        long = sheets.pair_facts(result)
-        yield f"drift_{by}", sheets.matrix(result), True
-        yield f"pairs_{by}", long, len(long) <= sheets.LONG
-        yield f"histograms_{by}", sheets.histograms(result), True
+        long = tables.pair_facts(result)
+        yield f"drift_{by}", tables.matrix(result), True
+        yield f"pairs_{by}", long, len(long) <= tables.LONG
+        yield f"histograms_{by}", tables.histograms(result), True
         if "per_component" in result:
-            yield f"components_{by}", sheets.box_rows(boxes.by_component(result)), True
+            yield f"components_{by}", tables.box_rows(boxes.by_component(result)), True
     if found.series is not None:
-        yield "series", sheets.checkpoints(found.series), True
-        yield "retrainings", sheets.retrainings(found.series), True
+        yield "series", tables.checkpoints(found.series), True
+        yield "retrainings", tables.retrainings(found.series), True
     if found.drifts:
-        yield "groupings", sheets.box_rows(boxes.by_grouping(found.drifts)), True
+        yield "groupings", tables.box_rows(boxes.by_grouping(found.drifts)), True
     if found.deciles is not None:
-        yield "deciles", sheets.box_rows(boxes.by_stratum(found.deciles)), True
+        yield "deciles", tables.box_rows(boxes.by_stratum(found.deciles)), True
     if found.tiles is not None:
-        yield "first_filters", sheets.first_filters(found.tiles), True
+        yield "first_filters", tables.first_filters(found.tiles), True
     if found.planes is not None:
         yield "phenotypes", found.planes.table(), True
         yield "corner", found.planes.cells(), True
@@ -144,7 +144,7 @@ def _html(found: Results) -> bytes:
     from jinja2 import Environment, StrictUndefined
 
     db = found.db
-    web = resources.files("filterdb.report").joinpath("web")
+    web = resources.files("filterdb.page").joinpath("web")
     script = "(() => {\n" + "".join(web.joinpath(f"{name}.js").read_text("utf-8") for name in SCRIPTS) + "})();\n"
     style = web.joinpath("page.css").read_text("utf-8")
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)

@@ -10,13 +10,13 @@ import xarray as xr
 
 from filterdb.analysis.noise import BY_FEW_MODELS, BY_MODELS
 from filterdb.analysis.rules import VERDICTS
-from filterdb.report import boxes, sheets
-from filterdb.report.drawing import visible
-from filterdb.report.figures_density import extent
-from filterdb.report.gather import LABELS, Results
-from filterdb.report.payload import pack
-from filterdb.report.planes import PAIRS, Planes
-from filterdb.report.standout import farthest
+from filterdb.page import boxes, tables
+from filterdb.page.drawing import visible
+from filterdb.page.figures_density import extent
+from filterdb.page.highlights import farthest
+from filterdb.page.joint_densities import PAIRS, Planes
+from filterdb.page.payload import pack
+from filterdb.page.results import LABELS, Results
 from filterdb.schema import UNKNOWN
 
 KNOWN_VERDICTS = ("different", "indistinguishable", "few")
@@ -157,7 +157,7 @@ def _layers(found: Results) -> dict[str, Any]:
 
 
 def _model_table(found: Results) -> dict[str, Any]:
-    table = sheets.models(found.db)
+    table = tables.models(found.db)
     table = table[table["filters"] > 0]
     shown = [name for name in MODEL_COLUMNS if name in ("model", "filters", "layers") or table[name].nunique() > 1]
     texts = {name: not pd.api.types.is_numeric_dtype(table[name]) for name in shown}
