@@ -1,4 +1,4 @@
-"""Box plots as numbers: what the page and the files draw, and what stands in the table beside them."""
+"""Box plots as numbers, for the page, the figures and the tables."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+
+from filterdb.page.drawing import visible
 
 OUTLIERS = 60
 """Outliers that are drawn: the farthest ones."""
@@ -27,14 +29,12 @@ class Box:
     outliers: tuple[float, ...]
 
     def row(self) -> dict[str, Any]:
-        """As a row of a table."""
-        found = asdict(self)
-        del found["outliers"]
-        return found
+        """Return the box as a row of a table."""
+        return {name: value for name, value in asdict(self).items() if name != "outliers"}
 
 
 def box(label: object, values: np.ndarray) -> Box | None:
-    """The box of the finite values; None where there is none."""
+    """Return the box of the finite values; None if there is no finite value."""
     values = np.sort(values[np.isfinite(values)], axis=None)
     if not values.size:
         return None
@@ -57,33 +57,38 @@ def box(label: object, values: np.ndarray) -> Box | None:
 
 
 def pairs(matrix: np.ndarray) -> np.ndarray:
-    """The strict upper triangle of the last two dims, (…, pairs): each pair of groups once (P2 fig. 4)."""
+    """Return the strict upper triangle of the last two dims, (…, pairs): each pair of groups once (P2 fig. 4)."""
     rows, columns = np.triu_indices(matrix.shape[-1], 1)
-    found: np.ndarray = matrix[..., rows, columns]
-    return found
+    values: np.ndarray = matrix[..., rows, columns]
+    return values
 
 
 def by_grouping(drifts: dict[str, xr.Dataset]) -> list[Box]:
-    """A box of D for each grouping's `drift` result (P2 fig. 4)."""
-    found = [box(by, pairs(result["drift"].values)) for by, result in drifts.items()]
-    return [one for one in found if one is not None]
+    """Return a box of D for each grouping's `drift` result (P2 fig. 4)."""
+    return _existing([box(by, pairs(result["drift"].values)) for by, result in drifts.items()])
 
 
 def by_component(result: xr.Dataset) -> list[Box]:
     """Return a box of the unweighted drift for each component of a `drift` result (P1 fig. 6)."""
-    found = [box(f"c{i}", values) for i, values in enumerate(pairs(result["per_component"].values))]
-    return [one for one in found if one is not None]
+    return _existing([box(f"c{i}", values) for i, values in enumerate(pairs(result["per_component"].values))])
 
 
 def by_decile(result: xr.Dataset) -> list[Box]:
-    """A box of the filters' scale over groups for each tenth of the depth of a `filter_scale` result (P2 fig. 6)."""
+    """Return a box of the scale over groups for each tenth of the depth of a `filter_scale` result (P2 fig. 6)."""
     labels, values = result["decile"].values, result["decile_scale"].values
-    found = [box(label, values[:, i]) for i, label in enumerate(labels)]
-    return [one for one in found if one is not None]
+    return _existing([box(label, values[:, i]) for i, label in enumerate(labels)])
 
 
 def by_stratum(result: xr.Dataset) -> list[Box]:
-    """A box of D for each stratum of a `drift` result with `within` (P1 fig. 9)."""
+    """Return a box of D for each stratum of a `drift` result with `within` (P1 fig. 9)."""
     labels = result["stratum"].values
-    found = [box(label, pairs(result["drift"].sel(stratum=label).values)) for label in labels]
-    return [one for one in found if one is not None]
+    return _existing([box(label, pairs(result["drift"].sel(stratum=label).values)) for label in labels])
+
+
+def _existing(boxes: list[Box | None]) -> list[Box]:
+    return [row for row in boxes if row is not None]
+
+
+def as_json(rows: list[Box]) -> list[dict[str, Any]]:
+    """Return boxes as the page's scripts read them."""
+    return [{**row.row(), "label": visible(row.label), "outliers": list(row.outliers)} for row in rows]

@@ -6,7 +6,7 @@ import functools
 import io
 import unicodedata
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -101,6 +101,11 @@ def visible(text: object) -> str:
     return "".join(
         "\ufffd" if unicodedata.category(one) in {"Cc", "Cf", "Cs", "Cn", "Co"} else one for one in str(text)
     )
+
+
+def visible_all(values: Iterable[object]) -> list[str]:
+    """Return each value as `visible` shows it."""
+    return [visible(value) for value in values]
 
 
 def short(text: object, limit: int = LABEL) -> str:

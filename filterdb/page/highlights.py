@@ -1,4 +1,4 @@
-"""What stands out in a database, in a few sentences with their numbers: the top of the page."""
+"""Highlights of a database: a few sentences with their numbers, at the top of the page."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ MANY = {"task": "tasks", "visual_category": "categories", "training_dataset": "t
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
-    """A sentence: what it is about, what is said, and where the page shows it."""
+class Highlight:
+    """A sentence of the summary: what it is about, its text, and the section that shows it."""
 
     lead: str
     text: str
@@ -33,19 +33,24 @@ class Finding:
     search: str = ""
 
 
-def standing_out(found: Results) -> list[Finding]:
-    """Return the findings: first what is missing, then the most useful."""
-    sentences: list[Finding | None] = [_unread(found), _basis(found.basis)]
-    sentences += [_farthest(by, result) for by, result in found.drifts.items() if by in ("task", "family", "model")]
-    sentences += [_alike(found.drifts), _lonely(found.drifts.get("model")), _verdicts(found.degeneration)]
-    sentences += [_depth(found.degeneration), _untrained(found.degeneration), _few(found.drifts), _skipped(found)]
-    return [one for one in sentences if one is not None]
+def highlights(results: Results) -> list[Highlight]:
+    """Return the highlights: first what is missing, then the most useful."""
+    sentences: list[Highlight | None] = [_unread(results), _basis(results.basis)]
+    sentences += [_farthest(by, result) for by, result in results.drifts.items() if by in ("task", "family", "model")]
+    sentences += [_alike(results.drifts), _lonely(results.drifts.get("model")), _verdicts(results.degeneration)]
+    sentences += [
+        _depth(results.degeneration),
+        _untrained(results.degeneration),
+        _few(results.drifts),
+        _skipped(results),
+    ]
+    return [sentence for sentence in sentences if sentence is not None]
 
 
-def _basis(result: xr.Dataset) -> Finding:
+def _basis(result: xr.Dataset) -> Highlight:
     ratios = np.cumsum(result["explained_variance_ratio"].values[0])
     need = int(np.searchsorted(ratios, 0.9)) + 1
-    return Finding(
+    return Highlight(
         "Shapes.",
         f"{need} of 9 basis pictures carry {ratios[need - 1]:.0%} of the variance, the first alone {ratios[0]:.0%}.",
         "basis",
@@ -53,23 +58,23 @@ def _basis(result: xr.Dataset) -> Finding:
 
 
 def is_telling(result: xr.Dataset) -> np.ndarray:
-    """Pairs (group, other) that may be named: judged different; without verdicts, those of enough filters."""
+    """Return which pairs (group, other) may be named: judged different; without verdicts, those of enough filters."""
     if "verdict" in result:
-        found: np.ndarray = result["verdict"].values == "different"
-        return found
+        different: np.ndarray = result["verdict"].values == "different"
+        return different
     few: np.ndarray = result["few"].values
     both: np.ndarray = few[:, None] | few[None, :]
     return ~both
 
 
 def farthest(result: xr.Dataset) -> tuple[int, int] | None:
-    """The pair with the largest drift among those that may be named."""
+    """Return the pair with the largest drift among those that may be named."""
     values = np.where(is_telling(result), np.triu(np.nan_to_num(result["drift"].values), 1), 0.0)
     i, j = np.unravel_index(int(np.argmax(values)), values.shape)
     return (int(i), int(j)) if values[i, j] > 0 else None
 
 
-def _farthest(by: str, result: xr.Dataset) -> Finding | None:
+def _farthest(by: str, result: xr.Dataset) -> Highlight | None:
     lead = f"By {by.replace('_', ' ')}."
     pair = farthest(result)
     if pair is None:
@@ -80,23 +85,23 @@ def _farthest(by: str, result: xr.Dataset) -> Finding | None:
             if _judged(result).any()
             else "too few filters or models to tell any two groups apart."
         )
-        return Finding(lead, said, "drift", by)
+        return Highlight(lead, said, "drift", by)
     a, b = (short(result["group"].values[i], NAMED) for i in pair)
     said = f"“{a}” and “{b}” differ most: D = {result['drift'].values[pair]:.2g}"
     floor = _floor(result, *pair)
     if floor is None:
-        return Finding(lead, f"{said}.", "drift", by)
+        return Highlight(lead, f"{said}.", "drift", by)
     if _judged(result)[pair]:
-        return Finding(lead, f"{said}, where chance alone gives up to {floor:.2g}.", "drift", by)
+        return Highlight(lead, f"{said}, where chance alone gives up to {floor:.2g}.", "drift", by)
     more = f"drawing their filters again gives up to {floor:.2g}; the models are too few to say more"
-    return Finding(lead, f"{said}; {more}.", "drift", by)
+    return Highlight(lead, f"{said}; {more}.", "drift", by)
 
 
 def _judged(result: xr.Dataset) -> np.ndarray:
     """Pairs (group, other) with a verdict by their models: what holds for other models of the same kind."""
     by_models = result["judged_by"].values == BY_MODELS
-    found: np.ndarray = by_models & (result["verdict"].values != TOO_FEW)
-    return found
+    judged: np.ndarray = by_models & (result["verdict"].values != TOO_FEW)
+    return judged
 
 
 def _floor(result: xr.Dataset, i: int, j: int) -> float | None:
@@ -106,7 +111,7 @@ def _floor(result: xr.Dataset, i: int, j: int) -> float | None:
     return value if np.isfinite(value) else None
 
 
-def _alike(drifts: dict[str, xr.Dataset]) -> Finding | None:
+def _alike(drifts: dict[str, xr.Dataset]) -> Highlight | None:
     parts = []
     for by, result in drifts.items():
         if "verdict" in result:
@@ -115,10 +120,10 @@ def _alike(drifts: dict[str, xr.Dataset]) -> Finding | None:
             alike = int((by_models & (pairs(result["verdict"].values) == INDISTINGUISHABLE)).sum())
             if judged:
                 parts.append(f"{alike:,} of {judged:,} pairs of {MANY[by]}")
-    return Finding("Within chance.", f"Not told apart from chance: {'; '.join(parts)}.", "drift") if parts else None
+    return Highlight("Within chance.", f"Not told apart from chance: {'; '.join(parts)}.", "drift") if parts else None
 
 
-def _lonely(result: xr.Dataset | None) -> Finding | None:
+def _lonely(result: xr.Dataset | None) -> Highlight | None:
     if result is None or result.sizes["group"] < 4:
         return None
     enough = ~result["few"].values
@@ -130,14 +135,14 @@ def _lonely(result: xr.Dataset | None) -> Finding | None:
     most = int(np.argmax(medians))
     name = short(result["group"].values[enough][most], NAMED)
     said = f"“{name}” is farthest from the rest: half of the other models are at D = {medians[most]:.2g} or more"
-    return Finding("Odd one out.", f"{said}, against {np.median(medians):.2g} for a typical model.", "drift", "model")
+    return Highlight("Odd one out.", f"{said}, against {np.median(medians):.2g} for a typical model.", "drift", "model")
 
 
-def _verdicts(result: xr.Dataset) -> Finding:
+def _verdicts(result: xr.Dataset) -> Highlight:
     verdicts = result["verdict"].values.astype(bool)
     number = int(verdicts.any(axis=1).sum())
     if not number:
-        return Finding(
+        return Highlight(
             "Health.", f"None of the {len(verdicts):,} layers is dead, sparse, collapsed or random.", "layers"
         )
     kinds = [
@@ -149,10 +154,10 @@ def _verdicts(result: xr.Dataset) -> Finding:
     more = (
         f"; most of them, {counts.max():,}, in “{short(worst, NAMED)}”" if len(models) > 1 and counts.max() > 1 else ""
     )
-    return Finding("Health.", f"{said}{more}.", "layers", search=worst if more else "")
+    return Highlight("Health.", f"{said}{more}.", "layers", search=worst if more else "")
 
 
-def _depth(result: xr.Dataset) -> Finding | None:
+def _depth(result: xr.Dataset) -> Highlight | None:
     decile = depth_decile(result["conv_depth_norm"].values)
     entropy = result["variance_entropy"].values
     first, last = entropy[decile == 0], entropy[decile == 9]
@@ -166,47 +171,47 @@ def _depth(result: xr.Dataset) -> Finding | None:
         if start != end
         else f"is {start} in the first tenth of the depth and"
     )
-    return Finding("Depth.", f"Mean variance entropy {moves} in the last.", "depth")
+    return Highlight("Depth.", f"Mean variance entropy {moves} in the last.", "depth")
 
 
-def _untrained(result: xr.Dataset) -> Finding | None:
-    names = [short(one, NAMED) for one in result["model"].values[result["untrained"].values]]
+def _untrained(result: xr.Dataset) -> Highlight | None:
+    names = [short(name, NAMED) for name in result["model"].values[result["untrained"].values]]
     if not names:
         return None
     more = f" and {len(names) - 5:,} more" if len(names) > 5 else ""
-    return Finding(
+    return Highlight(
         "Untrained.", f"Every layer looks random in {', '.join(names[:5])}{more}.", "layers", search="random"
     )
 
 
-def _few(drifts: dict[str, xr.Dataset]) -> Finding | None:
+def _few(drifts: dict[str, xr.Dataset]) -> Highlight | None:
     parts = [
         f"{int(result['few'].sum()):,} of {result.sizes['group']:,} {MANY[by]}"
         for by, result in drifts.items()
         if result["few"].any()
     ]
     return (
-        Finding("Few filters.", f"Under 1,000, so that chance weighs heavily: {', '.join(parts)}.", "drift")
+        Highlight("Few filters.", f"Under 1,000, so that chance weighs heavily: {', '.join(parts)}.", "drift")
         if parts
         else None
     )
 
 
-def _unread(found: Results) -> Finding | None:
-    ledger = found.db.unread
+def _unread(results: Results) -> Highlight | None:
+    ledger = results.db.unread
     if not ledger.sizes["skipped"]:
         return None
     number, models = ledger.sizes["skipped"], len(np.unique(ledger["skipped_model"].values.astype(str)))
     layers = f"{number:,} convolution{'s' if number > 1 else ''} of {models:,} model{'s' if models > 1 else ''}"
-    return Finding(
+    return Highlight(
         "Not read.", f"{layers} should have been read and could not be; nothing below counts them.", "contents"
     )
 
 
-def _skipped(found: Results) -> Finding | None:
-    codes = found.db.skipped["skipped_code"].values.astype(str)
+def _skipped(results: Results) -> Highlight | None:
+    codes = results.db.skipped["skipped_code"].values.astype(str)
     names, counts = np.unique(codes[codes != REJECTED], return_counts=True)
-    without = int((found.db.models["filters"].values == 0).sum())
+    without = int((results.db.models["filters"].values == 0).sum())
     rejected = int((codes == REJECTED).sum())
     parts = []
     if len(names):
@@ -217,7 +222,7 @@ def _skipped(found: Results) -> Finding | None:
     if rejected:
         parts.append(f"{rejected:,} files are no readable models")
     return (
-        Finding("Not stored.", f"{'; '.join(parts)}. “filterdb layers” gives each reason.", "contents")
+        Highlight("Not stored.", f"{'; '.join(parts)}. “filterdb layers” gives each reason.", "contents")
         if parts
         else None
     )

@@ -162,9 +162,9 @@ def degeneration(result: xr.Dataset) -> pd.DataFrame:
     )
 
 
-def box_rows(found: list[Box]) -> pd.DataFrame:
+def box_rows(boxes: list[Box]) -> pd.DataFrame:
     """Box plots as their numbers."""
-    return pd.DataFrame([one.row() for one in found])
+    return pd.DataFrame([row.row() for row in boxes])
 
 
 def first_filters(result: xr.Dataset) -> pd.DataFrame:

@@ -164,8 +164,8 @@ def test_a_group_called_like_a_column(page_db: fdb.Database) -> None:
 
 def test_the_phenotypes_of_all_filters_are_those_of_no_grouping(page_db: fdb.Database) -> None:
     with dask.config.set(scheduler="threads"):
-        whole = joint_densities.planes(page_db, "task", "sound").kinds()[0]
-        found = fdb.phenotypes(page_db, None, joint_densities.PAIRS)
+        whole = joint_densities.joint_densities(page_db, "task", "sound").kinds()[0]
+        found = fdb.phenotypes(page_db, None, joint_densities.COMPONENT_PAIRS)
     assert whole.tolist() == found["pair_phenotype"].values[0].tolist()
 
 
@@ -194,10 +194,10 @@ def test_what_stands_out_says_by_what_it_was_judged(page_db: fdb.Database) -> No
     with dask.config.set(scheduler="threads"):
         pair = page_db.select(model=["model 1", "model 2"])
         (said,) = [
-            one.text for one in highlights.standing_out(results.gather(pair, "sound", False)) if one.lead == "By model."
+            one.text for one in highlights.highlights(results.gather(pair, "sound", False)) if one.lead == "By model."
         ]
         assert "drawing their filters again" in said and "too few to say more" in said
         few = page_db.select(model=list(HOSTILE))
-        texts = {one.lead: one.text for one in highlights.standing_out(results.gather(few, "sound", False))}
+        texts = {one.lead: one.text for one in highlights.highlights(results.gather(few, "sound", False))}
     assert texts["By model."] == "too few filters or models to tell any two groups apart."
     assert "Within chance." not in texts

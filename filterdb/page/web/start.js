@@ -22,15 +22,7 @@ const reading = new IntersectionObserver((entries) => {
 for (const section of $$("main section[id]")) reading.observe(section);
 for (const link of links.values()) link.addEventListener("click", () => { if (!matchMedia("(min-width: 66rem)").matches) $("#toc details").removeAttribute("open"); });
 
-// What the summary points at: a grouping to show, words to search the layers for.
-for (const link of $$("[data-group]")) link.addEventListener("click", () => { if (core.groupings.some((one) => one.key === link.dataset.group)) group(link.dataset.group); });
-for (const link of $$("[data-layers]")) link.addEventListener("click", async () => {
-  const node = $('[data-figure="layers"]');
-  await begin(node);
-  node.table?.search(link.dataset.layers);
-});
-
-// Figures have their height once they are drawn: those above a place that is gone to come first, then it is gone to.
+// Draw every figure above the target first, so that its position is final, then scroll.
 async function goTo(hash) {
   const target = document.getElementById(hash.slice(1));
   if (!target || !hash) return;
