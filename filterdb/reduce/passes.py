@@ -54,8 +54,15 @@ def summaries(db: Database, *reductions: Reduction) -> list[Arrays]:
     """
     db = db.whole
     graphs = []
+    ready: dict[tuple[str, Key], Arrays] = {}  # what `db.kept` may drop before the last result is there
     for position, segment in enumerate(db.segments):
-        missing = [reduction for reduction in reductions if _find(db, segment, reduction) is None]
+        missing = []
+        for reduction in reductions:
+            stored = _find(db, segment, reduction)
+            if stored is None:
+                missing.append(reduction)
+            else:
+                ready[segment.id, reduction.key] = stored
         if missing:
             tables = {name: db.tables[position][name] for name in ("row_size", "peak", "layer_name")}
             whole = build(segment, db.tables[position], missing)
@@ -71,9 +78,9 @@ def summaries(db: Database, *reductions: Reduction) -> list[Arrays]:
     results = cluster.run([task for *_, task in graphs], label, Memory.most(needs))
     for (_, segment, missing, _), found in zip(graphs, results, strict=True):
         for reduction, arrays in zip(missing, found, strict=True):
-            db.kept[segment.id, reduction.key] = arrays
+            ready[segment.id, reduction.key] = db.kept[segment.id, reduction.key] = arrays
     return [
-        _present(db, _concatenate(reduction, [db.kept[segment.id, reduction.key] for segment in db.segments]))
+        _present(db, _concatenate(reduction, [ready[segment.id, reduction.key] for segment in db.segments]))
         for reduction in reductions
     ]
 
@@ -118,6 +125,7 @@ def _find(db: Database, segment: Segment, reduction: Reduction) -> Arrays | None
         position = [s.id for s in db.segments].index(segment.id)
         reduction.check(stored, db.tables[position], segment.files.url(segment.name))
         db.kept[place] = stored
+        return stored
     return db.kept[place]
 
 

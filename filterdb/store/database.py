@@ -20,12 +20,13 @@ from filterdb.arguments import as_path, unexpected
 from filterdb.errors import ConflictError, DamageError, InputError, StoreMissingError, UsageError, portable
 from filterdb.extract.ledger import is_unread
 from filterdb.plan import offsets
-from filterdb.store import html, summary
+from filterdb.store import html
 from filterdb.store import snapshot as snapshots
 from filterdb.store.files import Files
 from filterdb.store.filter_index import FilterIndex
 from filterdb.store.segment import Segment, read_tables, to_dataset
 from filterdb.store.snapshot import Snapshot, StoredBasis
+from filterdb.store.summary_cache import SummaryCache
 
 
 def open_database(url: AnyDatabase, snapshot: int | str | None = None) -> Database:
@@ -87,8 +88,8 @@ class Database:
     """Which of the snapshot's layers the view has, (layers,) bool; None: all."""
     conditions: tuple[str, ...] = ()
     """How the view was chosen, in words."""
-    kept: dict[tuple[str, summary.Key], summary.Arrays] = field(default_factory=dict, repr=False)
-    """Summaries in memory: read once, or computed where the store cannot be written."""
+    kept: SummaryCache = field(default_factory=SummaryCache, repr=False)
+    """Summaries in memory, up to CACHE_BYTES: read once, or computed where the store cannot be written."""
     parent: Database | None = field(default=None, repr=False)
 
     @property
