@@ -64,7 +64,6 @@ def report(db: AnyDatabase, folder: str | Path, mode: str = "sound", *, densitie
 def _html(results: Results, sections: list[Section]) -> bytes:
     """Return the page itself, with its script, style and data."""
     from jinja2 import Environment, FunctionLoader, StrictUndefined
-    from markupsafe import Markup
 
     db = results.db
     script = _script(sections)
@@ -78,7 +77,7 @@ def _html(results: Results, sections: list[Section]) -> bytes:
     }
     macros = '{% from "figure.html" import figure, files with context %}'
     parts = [
-        Markup(environment.from_string(macros + section.template).render(**shared, **section.context()))
+        environment.from_string(macros + section.template).render(**shared, **section.context())
         for section in sections
         if section.is_listed()
     ]
