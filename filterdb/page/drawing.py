@@ -99,7 +99,7 @@ def _palette(pixels: io.BytesIO) -> bytes:
 def visible(text: object) -> str:
     """A name without what XML cannot hold and without marks that turn the direction of the text around it."""
     return "".join(
-        "\ufffd" if unicodedata.category(one) in {"Cc", "Cf", "Cs", "Cn", "Co"} else one for one in str(text)
+        "\ufffd" if unicodedata.category(mark) in {"Cc", "Cf", "Cs", "Cn", "Co"} else mark for mark in str(text)
     )
 
 
@@ -110,8 +110,8 @@ def visible_all(values: Iterable[object]) -> list[str]:
 
 def short(text: object, limit: int = LABEL) -> str:
     """A visible name of at most `limit` characters."""
-    found = visible(text)
-    return found if len(found) <= limit else f"{found[: limit - 1]}…"
+    name = visible(text)
+    return name if len(name) <= limit else f"{name[: limit - 1]}…"
 
 
 def legible(count: int, *, most: int = 40) -> bool:

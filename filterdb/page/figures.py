@@ -62,8 +62,8 @@ def basis(result: xr.Dataset, group: int = 0) -> Figure:
     places = np.arange(len(ratios))
     rows[1].bar(places, ratios, color=COLOURS[0], width=0.6, label="of each")
     rows[1].plot(places, np.cumsum(ratios), color=COLOURS[1], marker="o", markersize=4, label="so far")
-    for i, (one, total) in enumerate(zip(ratios, np.cumsum(ratios), strict=True)):
-        rows[1].annotate(f"{one:.1%}", (i, one), ha="center", va="bottom", fontsize=7)
+    for i, (share, total) in enumerate(zip(ratios, np.cumsum(ratios), strict=True)):
+        rows[1].annotate(f"{share:.1%}", (i, share), ha="center", va="bottom", fontsize=7)
         if i:  # the first sum is the first share, which stands there
             above = {"xytext": (0, 4), "textcoords": "offset points"}
             rows[1].annotate(f"{total:.0%}", (i, total), ha="center", va="bottom", fontsize=7, **above)
@@ -84,7 +84,7 @@ def contents(result: xr.Dataset, most: int = 20) -> Figure:
     figure = canvas(8.0, 0.22 * sum(heights) + 0.6)
     all_axes = figure.subplots(len(parts), 1, height_ratios=heights, squeeze=False)[:, 0]
     for axes, column, part in zip(all_axes, columns, parts, strict=True):
-        labels = [f"{short(one)} ({number:,})" for one, number in zip(part["label"], part["models"], strict=True)]
+        labels = [f"{short(label)} ({number:,})" for label, number in zip(part["label"], part["models"], strict=True)]
         axes.barh(range(len(part)), part["filters"], color=COLOURS[0])
         axes.set_yticks(range(len(part)), labels, fontsize=8)
         axes.invert_yaxis()
@@ -181,9 +181,9 @@ def first_filters(result: xr.Dataset, model: str | None = None, layers: int = 24
     for row, i in enumerate(chosen):
         filters = result["filters"].values[i]
         limit = np.nanmax(np.abs(filters), initial=0.0) or 1.0
-        for column, one in enumerate(filters):
+        for column, weights in enumerate(filters):
             place = slice(row * side, row * side + KERNEL[0]), slice(column * side, column * side + KERNEL[1])
-            picture[place] = one.reshape(KERNEL) / limit
+            picture[place] = weights.reshape(KERNEL) / limit
     axes.imshow(picture, cmap="PuOr", vmin=-1, vmax=1, interpolation="nearest")
     names = [short(result["layer_name"].values[i], 28) for i in chosen]
     axes.set_yticks(np.arange(len(chosen)) * side + 1, names, fontsize=7)

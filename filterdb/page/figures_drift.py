@@ -94,8 +94,8 @@ def ridges(result: xr.Dataset, groups: int = RIDGES) -> Figure:
     panels = Panels(figure, _extent(density.sum(axis=(0, 1)), edges), len(shown) + 0.7, titles)
     for i in range(len(titles)):
         top = density[:, i].max() or 1.0
-        for base, one in zip(range(len(shown))[::-1], density[:, i], strict=True):
-            panels.hill(i, edges, 1.5 * one / top, base, facecolor="#0072b28c", edgecolor="#083a5c", linewidth=0.7)
+        for base, heights in zip(range(len(shown))[::-1], density[:, i], strict=True):
+            panels.hill(i, edges, 1.5 * heights / top, base, facecolor="#0072b28c", edgecolor="#083a5c", linewidth=0.7)
     panels.labels([short(label, 24) for label in result["group"].values[shown]][::-1])
     return figure
 
@@ -124,9 +124,9 @@ def pair(result: xr.Dataset, a: str, b: str) -> Figure:
         {"facecolor": "none", "edgecolor": COLOURS[1], "linewidth": 1.4},
     )
     for i, both in enumerate(zip(p, q, strict=True)):
-        top = max(one.max() for one in both) or 1.0
-        for one, style in zip(both, styles, strict=True):
-            panels.hill(i, edges, one / top, 0.0, **style)
+        top = max(heights.max() for heights in both) or 1.0
+        for heights, style in zip(both, styles, strict=True):
+            panels.hill(i, edges, heights / top, 0.0, **style)
     keys = [Patch(label=short(label), **style) for label, style in zip((a, b), styles, strict=True)]
     figure.legend(handles=keys, loc="outside upper right", ncols=2, frameon=False)
     return figure
@@ -154,22 +154,22 @@ def deciles(result: xr.Dataset) -> Figure:
     )
 
 
-def box_plot(found: list[boxes.Box], label: str, title: str) -> Figure:
+def box_plot(rows: list[boxes.Box], label: str, title: str) -> Figure:
     """Boxes below each other, on a logarithmic scale where all is positive."""
-    figure = canvas(7.5, 1.1 + 0.34 * max(len(found), 1))
+    figure = canvas(7.5, 1.1 + 0.34 * max(len(rows), 1))
     axes: Any = figure.subplots()
     stats = [
         {
-            "label": short(one.label.replace("_", " ")),
-            "whislo": one.low,
-            "q1": one.q1,
-            "med": one.median,
-            "q3": one.q3,
-            "whishi": one.high,
-            "mean": one.mean,
-            "fliers": one.outliers,
+            "label": short(row.label.replace("_", " ")),
+            "whislo": row.low,
+            "q1": row.q1,
+            "med": row.median,
+            "q3": row.q3,
+            "whishi": row.high,
+            "mean": row.mean,
+            "fliers": row.outliers,
         }
-        for one in found
+        for row in rows
     ]
     if stats:
         axes.bxp(
@@ -182,7 +182,7 @@ def box_plot(found: list[boxes.Box], label: str, title: str) -> Figure:
             meanprops={"marker": "D", "markersize": 3.5, "markerfacecolor": "white", "markeredgecolor": "black"},
             flierprops={"marker": ".", "markersize": 3, "markeredgecolor": "#57606a"},
         )
-        if all(one.low > 0 for one in found):
+        if all(row.low > 0 for row in rows):
             axes.set_xscale("log")
             from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 

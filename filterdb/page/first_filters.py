@@ -23,7 +23,7 @@ def first_filters(db: Database) -> xr.Dataset | None:
     starts = np.concatenate([[0], np.cumsum([segment.rows for segment in db.segments])])
     segment = layers["segment"].values
     row = layers["first_row"].values - starts[segment]
-    chunk_rows = np.array([one.chunk_rows for one in db.segments])[segment]
+    chunk_rows = np.array([stored.chunk_rows for stored in db.segments])[segment]
     chunk = row // chunk_rows
     number = np.minimum(np.minimum(FILTERS, layers["row_size"].values), (chunk + 1) * chunk_rows - row)
     chosen: list[np.ndarray] = []
@@ -41,11 +41,11 @@ def first_filters(db: Database) -> xr.Dataset | None:
     picked = np.concatenate(chosen)
     filters = np.full((len(picked), FILTERS, WEIGHTS), np.nan, np.float32)
     for which, part in sorted(wanted):
-        found = db.segments[which].read_chunk(part)
+        rows = db.segments[which].read_chunk(part)
         for place in np.flatnonzero((segment[picked] == which) & (chunk[picked] == part)):
             layer = picked[place]
             first = int(row[layer] - part * chunk_rows[layer])
-            filters[place, : number[layer]] = found[first : first + number[layer]]
+            filters[place, : number[layer]] = rows[first : first + number[layer]]
     return xr.Dataset(
         {"filters": (("layer", "number", "weight"), filters)},
         coords={

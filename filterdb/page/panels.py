@@ -26,15 +26,17 @@ class Panels:
         self.axes.set_xlim(0, SIDE - 1 + WIDTH)
         self.axes.set_ylim(-0.03 * height, SIDE * self.step)
         self.axes.spines[:].set_visible(False)
-        values = [one for one in MaxNLocator(4).tick_values(*window) if self.low <= one <= self.high]
-        places = [column + self._right(one) for column in range(SIDE) for one in values]
-        self.axes.set_xticks(places, [f"{one:g}" for one in values] * SIDE, fontsize=8)
+        values = [value for value in MaxNLocator(4).tick_values(*window) if self.low <= value <= self.high]
+        places = [column + self._right(value) for column in range(SIDE) for value in values]
+        self.axes.set_xticks(places, [f"{value:g}" for value in values] * SIDE, fontsize=8)
         self.axes.set_yticks([])
         self.axes.set_xlabel("coefficient", fontsize=9)
         for i, title in enumerate(titles):
             x, y = self._corner(i)
             self.axes.text(x, y + height, title, fontsize=8, fontweight="bold", va="bottom")
-            self.axes.vlines([x + self._right(one) for one in values], y, y + height, color="#e3e6ea", lw=0.6, zorder=0)
+            self.axes.vlines(
+                [x + self._right(value) for value in values], y, y + height, color="#e3e6ea", lw=0.6, zorder=0
+            )
 
     def hill(self, panel: int, edges: np.ndarray, heights: np.ndarray, base: float, **style: Any) -> None:
         """A histogram's steps over a base line; what lies outside of the range is cut off."""

@@ -34,10 +34,10 @@ LAYER_FACTS = ("filters", "conv_depth", "conv_depth_norm", "sparsity", "variance
 
 def files(name: str, table: pd.DataFrame, *, csv: bool = True) -> dict[str, bytes]:
     """A table's files below `tables`."""
-    found = {f"tables/{name}.csv": to_csv(table)} if csv else {}
+    paths = {f"tables/{name}.csv": to_csv(table)} if csv else {}
     if find_spec("pyarrow") is not None and table.shape[1] <= WIDE:
-        found[f"tables/{name}.parquet"] = to_parquet(table)
-    return found
+        paths[f"tables/{name}.parquet"] = to_parquet(table)
+    return paths
 
 
 def to_csv(table: pd.DataFrame) -> bytes:
