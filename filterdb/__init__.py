@@ -11,123 +11,43 @@ segment, kept as summaries → `pca`, `drift`, `degeneration`, as xarray → `re
 The work runs on the current `dask.distributed.Client` when there is one (`connect` gives one), else on Dask's threads.
 """
 
-import sys
+import ast
+import pkgutil
 from importlib import import_module
-from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from filterdb import errors
-from filterdb.version import __version__
-
-if TYPE_CHECKING:  # what _PLACES says, for whoever reads types
-    from filterdb.analysis.check import check
-    from filterdb.analysis.degeneration import degeneration, exclude_verdict
-    from filterdb.analysis.density import density
-    from filterdb.analysis.drift import drift
-    from filterdb.analysis.explain import explain
-    from filterdb.analysis.nearest import nearest
-    from filterdb.analysis.pca import pca, principal_angles
-    from filterdb.analysis.phenotypes import phenotypes
-    from filterdb.analysis.series import series
-    from filterdb.analysis.surveys import filter_scale, statistics
-    from filterdb.analysis.threshold import randomness_threshold
-    from filterdb.cluster import connect
-    from filterdb.ingestion.compact import compact
-    from filterdb.ingestion.published import import_hdf5
-    from filterdb.ingestion.relabel import relabel
-    from filterdb.ingestion.run import ingest
-    from filterdb.reduce.basis import refit
-    from filterdb.reduce.integrity import verify
-    from filterdb.report.page import report
-    from filterdb.store.collect import gc
-    from filterdb.store.database import Database
-    from filterdb.store.database import open_database as open
-    from filterdb.store.history import remove, restore, tag
-
-_PLACES = {
-    "Database": "store.database",
-    "check": "analysis.check",
-    "compact": "ingestion.compact",
-    "connect": "cluster",
-    "degeneration": "analysis.degeneration",
-    "density": "analysis.density",
-    "drift": "analysis.drift",
-    "exclude_verdict": "analysis.degeneration",
-    "explain": "analysis.explain",
-    "filter_scale": "analysis.surveys",
-    "gc": "store.collect",
-    "import_hdf5": "ingestion.published",
-    "ingest": "ingestion.run",
-    "nearest": "analysis.nearest",
-    "open": "store.database:open_database",
-    "pca": "analysis.pca",
-    "phenotypes": "analysis.phenotypes",
-    "principal_angles": "analysis.pca",
-    "randomness_threshold": "analysis.threshold",
-    "refit": "reduce.basis",
-    "relabel": "ingestion.relabel",
-    "remove": "store.history",
-    "report": "report.page",
-    "restore": "store.history",
-    "series": "analysis.series",
-    "statistics": "analysis.surveys",
-    "tag": "store.history",
-    "verify": "reduce.integrity",
-}
-"""Where each public name is defined. It is imported when it is first used: Dask, xarray and all stores take seconds."""
-
-__all__ = [
-    "Database",
-    "__version__",
-    "check",
-    "compact",
-    "connect",
-    "degeneration",
-    "density",
-    "drift",
-    "errors",
-    "exclude_verdict",
-    "explain",
-    "filter_scale",
-    "gc",
-    "import_hdf5",
-    "ingest",
-    "nearest",
-    "open",
-    "pca",
-    "phenotypes",
-    "principal_angles",
-    "randomness_threshold",
-    "refit",
-    "relabel",
-    "remove",
-    "report",
-    "restore",
-    "series",
-    "statistics",
-    "tag",
-    "verify",
-]
+from filterdb import errors as errors
+from filterdb.version import __version__ as __version__
 
 
-class _Package(ModuleType):
-    """This package, with its public names."""
+def _read_stub() -> dict[str, tuple[str, str]]:
+    """Return the module of each public name and its name there, as `__init__.pyi` says.
 
-    def __getattr__(self, name: str) -> Any:
-        if name not in _PLACES:
-            raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
-        module, _, other = _PLACES[name].partition(":")
-        found = getattr(import_module(f"{self.__name__}.{module}"), other or name)
-        setattr(self, name, found)
-        return found
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        # Python puts the packages `ingest` and `report` here once they are imported; `fdb.report` is the function.
-        if name not in _PLACES or not isinstance(value, ModuleType):
-            super().__setattr__(name, value)
-
-    def __dir__(self) -> list[str]:
-        return sorted({*super().__dir__(), *__all__})
+    One list for type checkers and for the import at first use (PEP 562): Dask, xarray and all stores take seconds.
+    """
+    stub = ast.parse(pkgutil.get_data(__name__, "__init__.pyi") or b"")
+    imports = [(node.module, alias) for node in stub.body if isinstance(node, ast.ImportFrom) for alias in node.names]
+    places = {alias.asname or alias.name: (str(module), alias.name) for module, alias in imports}
+    public = {alias.asname: places[alias.asname] for _, alias in imports if alias.asname}
+    for node in stub.body:  # `open = open_database`
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and isinstance(node.value, ast.Name):
+            public[node.targets[0].id] = places[node.value.id]
+    return public
 
 
-sys.modules[__name__].__class__ = _Package
+_PLACES = _read_stub()
+
+__all__ = sorted(_PLACES)  # noqa: PLE0605 - a list of the names in the stub
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, name_there = _PLACES[name]
+    value = getattr(import_module(module), name_there)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

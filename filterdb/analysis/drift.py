@@ -79,6 +79,10 @@ def drift(
     order of the layers; `heatmap_order` (group) is their rank by row mean. Without `per_component`, `probabilities`
     and noise.
 
+    On a new database the first answer in `sound` mode fits the basis on all filters and commits a snapshot that has it
+    (action `reduce`), so that every later answer, by whoever asks, is in the same basis; no filter is rewritten, and
+    the result names the new snapshot. Where the store cannot be written, the basis stays in memory.
+
     Raises UsageError for unknown names, for more than 10,000 groups without `out`, for noise asked of `paper` or `out`.
     """
     db = as_database(db)

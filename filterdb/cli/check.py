@@ -11,8 +11,8 @@ from filterdb.answers.check import checked
 from filterdb.cli.options import answer_with, commands, limits_option, place
 from filterdb.errors import InputError, UsageError
 from filterdb.models.sandbox import Limits
-from filterdb.report.junit import junit
-from filterdb.report.sarif import sarif
+from filterdb.page.junit import junit
+from filterdb.page.sarif import sarif
 from filterdb.tables.check import checked as table_of
 
 _FILE = click.Path(dir_okay=False, path_type=Path)

@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from filterdb.errors import InputError, InterruptedRunError
 from filterdb.ingestion.run import ingest
 from filterdb.models.catalog import ModelSource, parse_catalog
-from filterdb.report.page import report
+from filterdb.page.report import report
 from filterdb.store.database import Database, open_database
 
 

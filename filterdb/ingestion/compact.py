@@ -27,12 +27,10 @@ def compact(db: AnyDatabase, *, chunk_rows: int = schema.CHUNK_ROWS) -> Database
     the newest snapshot.
     """
     db = as_database(db)
-    head = snapshots.latest(db.files)
-    assert head is not None
+    head = snapshots.existing(db.files, snapshots.latest(db.files))
     for ids in _runs(head, chunk_rows):
-        now = snapshots.latest(db.files)
-        assert now is not None
-        head = _join(Database(db.files, now), ids, chunk_rows)
+        newest = snapshots.existing(db.files, snapshots.latest(db.files))
+        head = _join(Database(db.files, newest), ids, chunk_rows)
     return Database(db.files, head)
 
 
@@ -125,7 +123,7 @@ def _join(db: Database, ids: list[str], chunk_rows: int) -> Snapshot:
         )
 
     def on_top(head: Snapshot | None, entry: Entry) -> Snapshot | None:
-        assert head is not None
+        head = snapshots.existing(db.files, head)
         if any(other.id == entry.id for other in head.segments):
             return None
         there = [other.id for other in head.segments]

@@ -79,7 +79,11 @@ class FromModels:
                     f"model {piece.source.id!r}: expected the file that the scan saw, {piece.source.shown} is gone or "
                     "changed meanwhile; run again"
                 ) from error
-        assert filled == len(buffer), "the plan's pieces cover the task's rows"
+        if filled != len(buffer):  # else the rest of the buffer, whatever it holds, would be committed as filters
+            raise InputError(
+                f"filters from row {first:,} on: expected {len(buffer):,} from the models of the plan, got {filled:,}; "
+                "nothing was written, run again"
+            )
 
 
 def _columns(partition: Partition, buffer: np.ndarray) -> Iterator[np.ndarray]:

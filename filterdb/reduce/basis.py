@@ -104,7 +104,8 @@ def projection(db: Database, mode: str, *, scaled: bool = True) -> tuple[Databas
     check_mode(mode)
     if mode == "sound" and scaled:
         db = with_basis(db)
-        assert db.basis is not None
+        if db.basis is None:
+            raise DamageError(f"{db.url}: expected a basis at snapshot {db.snapshot}, got none; run `filterdb refit`")
         mean, components, weights = db.basis.arrays()
         low, high = db.basis.range
         axes = Axes.of(mean, components, scaled=True)
@@ -171,8 +172,7 @@ def refit(db: AnyDatabase) -> Database:
     where the filters have no variance.
     """
     db = as_database(db)
-    head = snapshots.latest(db.files)
-    assert head is not None
+    head = snapshots.existing(db.files, snapshots.latest(db.files))
     newest = Database(db.files, head, kept=db.kept)
     fitted = fit_basis(newest)
     if not fitted.is_usable:
@@ -259,7 +259,7 @@ def _already_fitted(db: Database) -> Snapshot | None:
 
 def _with_basis(head: Snapshot | None, db: Database, basis: StoredBasis) -> Snapshot | None:
     """The snapshot that gives `head` the basis; None where another was first, or an ingest came between."""
-    assert head is not None
+    head = snapshots.existing(db.files, head)
     if head.basis is not None or not head.has_content_of(db.state):
         return None
     return replace(head.next("reduce"), basis=basis.id)

@@ -128,7 +128,7 @@ def _collect(files: Files, head: Snapshot, grace: float) -> list[Garbage]:
 
 def _without(files: Files, head: Snapshot | None, ids: list[str]) -> Snapshot | None:
     """Return the snapshot that gives up these segments, but those that are listed by now; None for nothing new."""
-    assert head is not None
+    head = snapshots.existing(files, head)
     listed = _listed(files) if ids else set()
     new = [id_ for id_ in ids if id_ not in listed and id_ not in head.collected]
     return head.next("gc", collected=(*head.collected, *new)) if new else None

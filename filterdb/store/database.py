@@ -17,15 +17,16 @@ from dask.base import tokenize
 
 from filterdb import schema
 from filterdb.arguments import as_path, unexpected
-from filterdb.errors import DamageError, InputError, StoreMissingError, UsageError, portable
+from filterdb.errors import ConflictError, DamageError, InputError, StoreMissingError, UsageError, portable
 from filterdb.ledger import is_unread
 from filterdb.plan import offsets
-from filterdb.store import html, summary
+from filterdb.store import html
 from filterdb.store import snapshot as snapshots
 from filterdb.store.files import Files
 from filterdb.store.filter_index import FilterIndex
 from filterdb.store.segment import Segment, read_tables, to_dataset
 from filterdb.store.snapshot import Snapshot, StoredBasis
+from filterdb.store.summary_cache import SummaryCache
 
 
 def open_database(url: AnyDatabase, snapshot: int | str | None = None) -> Database:
@@ -87,8 +88,8 @@ class Database:
     """Which of the snapshot's layers the view has, (layers,) bool; None: all."""
     conditions: tuple[str, ...] = ()
     """How the view was chosen, in words."""
-    kept: dict[tuple[str, summary.Key], summary.Arrays] = field(default_factory=dict, repr=False)
-    """Summaries in memory: read once, or computed where the store cannot be written."""
+    kept: SummaryCache = field(default_factory=SummaryCache, repr=False)
+    """Summaries in memory, up to CACHE_BYTES: read once, or computed where the store cannot be written."""
     parent: Database | None = field(default=None, repr=False)
 
     @property
@@ -148,7 +149,11 @@ class Database:
 
     def at(self, state: Snapshot) -> Database:
         """The same layers at another snapshot with the same segments."""
-        assert state.has_content_of(self.state)
+        if not state.has_content_of(self.state):
+            raise ConflictError(
+                f"{self.url}: expected snapshot {state.number} to have the layers of snapshot {self.snapshot}, "
+                "it has others; open it anew"
+            )
         whole = Database(self.files, state, kept=self.kept)
         whole.__dict__["tables"] = self.tables
         return whole if self.chosen is None else replace(self, state=state, parent=whole)
@@ -393,9 +398,8 @@ _RESERVED = {v.name for v in (schema.FILTERS, *schema.TABLES)} | {
 }
 
 
-def _read_block(segment: Segment, block_id: tuple[int, int] | None = None) -> np.ndarray:
+def _read_block(segment: Segment, *, block_id: tuple[int, int]) -> np.ndarray:
     """One chunk, opened where it is read: the graph carries neither open files nor what opens them."""
-    assert block_id is not None
     try:
         return segment.read_chunk(block_id[0])
     except Exception as error:

@@ -29,7 +29,7 @@ def remove(db: AnyDatabase, models: str | Iterable[str]) -> Database:
         raise UsageError("remove: expected at least one model, got none")
 
     def build(head: Snapshot | None) -> Snapshot:
-        assert head is not None
+        head = snapshots.existing(db.files, head)
         now = Database(db.files, head)
         gone = _stored(now, wanted)
         without = {(one.segment, one.model): one for one in (*head.without, *gone)}
@@ -88,7 +88,7 @@ def relabel(db: Database, rows: Rows) -> Database:
     """
 
     def build(head: Snapshot | None) -> Snapshot | None:
-        assert head is not None
+        head = snapshots.existing(db.files, head)
         now = Database(db.files, head)
         ids = set(map(str, now.models["model"].values))
         unknown = [model for model in rows if model not in ids]
@@ -126,7 +126,7 @@ def tag(db: AnyDatabase, name: str) -> Database:
         raise UsageError(f"tag: expected a name that is no number, such as cvpr-2026, got {name!r}")
 
     def build(head: Snapshot | None) -> Snapshot | None:
-        assert head is not None
+        head = snapshots.existing(db.files, head)
         there = head.tags.get(name)
         if there == db.snapshot:
             return None
@@ -170,7 +170,7 @@ def restore(db: Database | str | os.PathLike[str], snapshot: int | str) -> Datab
     end = max([newest.number, *damaged])
 
     def build(head: Snapshot | None) -> Snapshot | None:
-        assert head is not None
+        head = snapshots.existing(files, head)
         if head.number == newest.number < end:  # what is damaged keeps its place, a copy may still be put there
             return replace(head.restoring(old), number=end + 1)
         return None if head.has_content_of(old) and head.basis == old.basis else head.restoring(old)

@@ -120,7 +120,11 @@ class Segment:
         Encoded as CODECS say, with one copy where Zarr makes four.
         """
         start, stop = self.bounds(chunk)
-        assert filters.shape == (stop - start, schema.WEIGHTS)
+        if filters.shape != (stop - start, schema.WEIGHTS):  # else what is missing would stay NaN
+            raise ValueError(
+                f"{self.files.url(self.name)} chunk {chunk}: expected filters of shape "
+                f"{(stop - start, schema.WEIGHTS)}, got {filters.shape}; nothing was written"
+            )
         size = schema.WEIGHTS * self.chunk_rows * 4
         data = bytearray(self.chunk_bytes)
         columns = np.frombuffer(memoryview(data)[:size], "<f4").reshape(schema.WEIGHTS, self.chunk_rows)
@@ -320,7 +324,8 @@ def _read_tables(segment: Segment, digests: Mapping[str, str]) -> dict[str, np.n
     for variable in schema.TABLES:
         with segment.damage(variable.name):
             array = group[variable.name]
-            assert isinstance(array, zarr.Array)
+            if not isinstance(array, zarr.Array):
+                raise TypeError("expected an array, got a group")
             tables[variable.name] = variable.array(array.with_config(_CONFIG)[:])
     if tables_digest(tables) != digests["tables"]:
         # The checksums of the parts fit: whole objects were exchanged.

@@ -145,6 +145,13 @@ def latest(files: Files) -> Snapshot | None:
     return read(files, there[-1]) if there else None
 
 
+def existing(files: Files, head: Snapshot | None) -> Snapshot:
+    """Return `head`, the newest snapshot. Raises StoreMissingError if the database has none any more."""
+    if head is None:
+        raise StoreMissingError(f"{files.root}: expected a filterdb database, found no snapshot; was it removed?")
+    return head
+
+
 def history(files: Files) -> list[Snapshot]:
     """Return every snapshot, oldest first. Raises DamageError where one is lost or damaged."""
     readable, damaged = survey(files)
@@ -230,8 +237,7 @@ def commit(files: Files, base: Snapshot | None, build: Build) -> Snapshot:
     for _ in range(COMMIT_TRIES):
         wanted = build(base)
         if wanted is None:
-            assert base is not None
-            return base
+            return existing(files, base)
         names = files.list("snapshots")
         if mark_of(wanted.number) in names and name_of(wanted.number) not in names:
             # Later snapshots may have been built on the one that is lost: this one would not be in them.

@@ -19,8 +19,8 @@ from filterdb.answers.check import checked
 from filterdb.ledger import CODES, is_unread
 from filterdb.models.onnx.layers import Skip
 from filterdb.models.scan import examine
-from filterdb.report.junit import junit
-from filterdb.report.sarif import sarif
+from filterdb.page.junit import junit
+from filterdb.page.sarif import sarif
 from tests.filters import trained
 from tests.models import chain, conv, model, save, tensor
 

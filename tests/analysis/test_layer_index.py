@@ -10,7 +10,7 @@ import pytest
 import xarray as xr
 
 import filterdb as fdb
-from filterdb.report.gather import first_filters
+from filterdb.page.first_filters import first_filters
 from tests.models import chain, weights
 
 

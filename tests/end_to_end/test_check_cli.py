@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import os
 import resource
@@ -16,7 +15,6 @@ import onnx
 import pytest
 import yaml
 
-import filterdb as fdb
 from tests.filters import network, trained
 from tests.models import chain, save
 
@@ -49,28 +47,6 @@ def test_a_newcomer_has_an_answer_in_seconds(demo_catalog: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.splitlines()[-1] == ""
-
-
-def test_public_names_are_where_they_are_said_to_be() -> None:
-    """What the checker of types reads is what is imported, and all of it is in `__all__`."""
-    tree = ast.parse((ROOT / "filterdb/__init__.py").read_text())
-    (typed,) = [one for one in tree.body if isinstance(one, ast.If)]
-    said = {}
-    for one in typed.body:
-        assert isinstance(one, ast.ImportFrom)
-        for alias in one.names:
-            name, other = alias.asname or alias.name, f":{alias.name}" if alias.asname else ""
-            said[name] = str(one.module).removeprefix("filterdb.") + other
-    assert said == fdb._PLACES
-    assert sorted([*said, "__version__", "errors"]) == sorted(fdb.__all__)
-    for name in fdb.__all__:
-        assert getattr(fdb, name) is not None
-    import filterdb.ingestion.run
-    import filterdb.report.page  # noqa: F401 - it must not take the place of the function
-
-    assert callable(fdb.report) and callable(fdb.ingest)
-    with pytest.raises(AttributeError, match="no attribute 'poetry'"):
-        fdb.poetry  # noqa: B018
 
 
 def test_check_in_ci(tmp_path: Path) -> None:

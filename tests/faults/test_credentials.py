@@ -26,8 +26,8 @@ import filterdb as fdb
 from filterdb import logs
 from filterdb.errors import FilterDBError
 from filterdb.models import inputs
-from filterdb.report.junit import junit
-from filterdb.report.sarif import sarif
+from filterdb.page.junit import junit
+from filterdb.page.sarif import sarif
 from filterdb.store import remote
 from tests.models import chain, weights
 

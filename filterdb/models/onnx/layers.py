@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import onnx
 
+from filterdb.errors import ModelError
 from filterdb.models.onnx.constants import Constants, NotStoredError
 from filterdb.models.onnx.convolution import (
     Weight,
@@ -116,7 +117,8 @@ def read_model(path: Path, proto: onnx.ModelProto | None = None) -> Model:
         except NotStoredError as error:
             skipped.append(Skip(name, error.code, error.reason))
             continue
-        assert node.length is not None
+        if node.length is None:
+            raise ModelError(f"{path}: expected layer {name!r} to follow from an input, got no path; please report it")
         rank = ranks[node.length]
         row |= {
             "conv_depth": rank,

@@ -1,0 +1,46 @@
+# The public names and where each is defined; a new one is a line here. `filterdb/__init__.py` reads this file.
+
+from filterdb import errors as errors
+from filterdb.analysis.check import check as check
+from filterdb.analysis.degeneration import degeneration as degeneration
+from filterdb.analysis.degeneration import exclude_verdict as exclude_verdict
+from filterdb.analysis.density import density as density
+from filterdb.analysis.drift import drift as drift
+from filterdb.analysis.explain import explain as explain
+from filterdb.analysis.grouping import Key as Key
+from filterdb.analysis.nearest import nearest as nearest
+from filterdb.analysis.noise import Noise as Noise
+from filterdb.analysis.pca import pca as pca
+from filterdb.analysis.pca import principal_angles as principal_angles
+from filterdb.analysis.phenotypes import phenotypes as phenotypes
+from filterdb.analysis.rules import Rules as Rules
+from filterdb.analysis.series import series as series
+from filterdb.analysis.surveys import filter_scale as filter_scale
+from filterdb.analysis.surveys import statistics as statistics
+from filterdb.analysis.threshold import randomness_threshold as randomness_threshold
+from filterdb.cluster import connect as connect
+from filterdb.cluster.places import Client as Client
+from filterdb.ingestion.compact import compact as compact
+from filterdb.ingestion.published import import_hdf5 as import_hdf5
+from filterdb.ingestion.relabel import relabel as relabel
+from filterdb.ingestion.run import Ingested as Ingested
+from filterdb.ingestion.run import ingest as ingest
+from filterdb.models.sandbox import Limits as Limits
+from filterdb.numerics.shape import Bounds as Bounds
+from filterdb.page.report import report as report
+from filterdb.reduce.basis import refit as refit
+from filterdb.reduce.integrity import Verified as Verified
+from filterdb.reduce.integrity import verify as verify
+from filterdb.reduce.joint_densities import Pair as Pair
+from filterdb.store.collect import Garbage as Garbage
+from filterdb.store.collect import gc as gc
+from filterdb.store.database import AnyDatabase as AnyDatabase
+from filterdb.store.database import Database as Database
+from filterdb.store.database import open_database
+from filterdb.store.history import remove as remove
+from filterdb.store.history import restore as restore
+from filterdb.store.history import tag as tag
+from filterdb.store.verify import Problem as Problem
+from filterdb.version import __version__ as __version__
+
+open = open_database

@@ -1,0 +1,119 @@
+"""What every figure needs: a canvas, a style, labels that cannot do harm, and the bytes of a file."""
+
+from __future__ import annotations
+
+import functools
+import io
+import unicodedata
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+from filterdb.errors import MissingExtraError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+STYLE = {
+    "font.family": "sans-serif",
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.titleweight": "bold",
+    "axes.labelsize": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "svg.fonttype": "none",
+    "text.parse_math": False,  # names of models may hold dollar signs, and worse
+    "axes.formatter.use_mathtext": False,
+}
+
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+"""Okabe and Ito's colours, told apart by the colour-blind."""
+
+LINES = ("-", "--", ":", "-.")
+"""Lines are told apart by more than their colour."""
+
+LABEL = 32
+"""Characters of a name that a figure shows."""
+
+DPI = 120
+
+
+@contextmanager
+def _style(**more: Any) -> Iterator[None]:
+    from matplotlib import rc_context, rcdefaults, rcParams
+
+    with rc_context(), warnings.catch_warnings():
+        rcdefaults()
+        rcParams.update({**STYLE, **more})
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        yield
+
+
+def drawn[**P](make: Callable[P, Figure]) -> Callable[P, Figure]:
+    """Draw in the package's style, whatever the caller's is. Raises MissingExtraError without matplotlib."""
+
+    @functools.wraps(make)
+    def styled(*args: P.args, **kwargs: P.kwargs) -> Figure:
+        if find_spec("matplotlib") is None:
+            raise MissingExtraError("report: figures need the extra: pip install 'filterdb[report]'")
+        with _style():
+            return make(*args, **kwargs)
+
+    return styled
+
+
+def canvas(width: float, height: float) -> Figure:
+    """An empty figure, inches."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def files(figure: Figure, name: str) -> dict[str, bytes]:
+    """The figure as `figures/<name>.svg`, text as text, and `figures/<name>.png`; the same bytes each time."""
+    vector, pixels = io.BytesIO(), io.BytesIO()
+    with _style(**{"svg.hashsalt": name}):
+        engine = figure.get_layout_engine()
+        if engine is not None:  # laid out once, not anew for each file
+            engine.execute(figure)
+            figure.set_layout_engine("none")
+        figure.savefig(vector, format="svg", metadata={"Date": None, "Title": name}, dpi=DPI)
+        figure.savefig(pixels, format="png", metadata={"Software": None}, dpi=DPI)
+    return {f"figures/{name}.svg": vector.getvalue(), f"figures/{name}.png": _palette(pixels)}
+
+
+def _palette(pixels: io.BytesIO) -> bytes:
+    """A PNG of 256 colours: a fifth of the bytes."""
+    from PIL import Image
+
+    smaller = io.BytesIO()
+    with Image.open(pixels) as image:
+        few = image.convert("RGB").quantize(256, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+        few.save(smaller, "png")
+    return smaller.getvalue()
+
+
+def visible(text: object) -> str:
+    """A name without what XML cannot hold and without marks that turn the direction of the text around it."""
+    return "".join(
+        "\ufffd" if unicodedata.category(mark) in {"Cc", "Cf", "Cs", "Cn", "Co"} else mark for mark in str(text)
+    )
+
+
+def visible_all(values: Iterable[object]) -> list[str]:
+    """Return each value as `visible` shows it."""
+    return [visible(value) for value in values]
+
+
+def short(text: object, limit: int = LABEL) -> str:
+    """A visible name of at most `limit` characters."""
+    name = visible(text)
+    return name if len(name) <= limit else f"{name[: limit - 1]}…"
+
+
+def legible(count: int, *, most: int = 40) -> bool:
+    """Whether that many labels can be read side by side."""
+    return count <= most

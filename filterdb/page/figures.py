@@ -1,0 +1,194 @@
+"""Figures from results. Each takes the xarray result that the analysis of the same name gives, and gives a matplotlib
+Figure: show it in a notebook, or `savefig` it.
+
+>>> from filterdb.page import figures
+>>> figures.heatmap(fdb.drift(db, by="task")).savefig("task.svg")   # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from filterdb.analysis.grouping import depth_decile
+from filterdb.page import boxes
+from filterdb.page.drawing import COLOURS, LINES, canvas, drawn, short
+from filterdb.page.figures_density import corner, density
+from filterdb.page.figures_drift import box_plot, deciles, families, groupings, heatmap, pair, per_component, ridges
+from filterdb.schema import KERNEL
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = [
+    "basis",
+    "contents",
+    "corner",
+    "deciles",
+    "density",
+    "entropy_and_sparsity",
+    "families",
+    "filter_scale",
+    "first_filters",
+    "groupings",
+    "heatmap",
+    "pair",
+    "per_component",
+    "ridges",
+    "series",
+]
+
+LARGEST_ENTROPY = float(np.log10(KERNEL[0] * KERNEL[1]))
+
+
+@drawn
+def basis(result: xr.Dataset, group: int = 0) -> Figure:
+    """The nine components of one group of a `pca` result as 3×3 pictures, ratios, cumulative variance (P1 fig. 5)."""
+    components = result["components"].values[group]
+    ratios = result["explained_variance_ratio"].values[group]
+    limit = float(np.abs(components).max()) or 1.0
+    figure = canvas(9.0, 3.6)
+    rows = figure.subplots(2, 1, height_ratios=[1, 1.2])
+    rows[0].set_axis_off()
+    for i, component in enumerate(components):
+        axes = rows[0].inset_axes((i / 9 + 0.006, 0.0, 0.098, 0.95))
+        axes.imshow(component.reshape(KERNEL), cmap="PuOr", vmin=-limit, vmax=limit)
+        axes.set_title(f"c{i}", fontsize=9)
+        axes.set_xticks([])
+        axes.set_yticks([])
+    places = np.arange(len(ratios))
+    rows[1].bar(places, ratios, color=COLOURS[0], width=0.6, label="of each")
+    rows[1].plot(places, np.cumsum(ratios), color=COLOURS[1], marker="o", markersize=4, label="so far")
+    for i, (share, total) in enumerate(zip(ratios, np.cumsum(ratios), strict=True)):
+        rows[1].annotate(f"{share:.1%}", (i, share), ha="center", va="bottom", fontsize=7)
+        if i:  # the first sum is the first share, which stands there
+            above = {"xytext": (0, 4), "textcoords": "offset points"}
+            rows[1].annotate(f"{total:.0%}", (i, total), ha="center", va="bottom", fontsize=7, **above)
+    rows[1].set_xticks(places, [f"c{i}" for i in places])
+    rows[1].set_ylim(0, 1.15)
+    rows[1].set_ylabel("share of the variance")
+    rows[1].legend(frameon=False, loc="center right", fontsize=8)
+    return figure
+
+
+@drawn
+def contents(result: xr.Dataset, most: int = 20) -> Figure:
+    """Filters and models for each label of each column of a `statistics` result (P2 A.4), the largest ones."""
+    table = result.to_dataframe()
+    columns = list(dict.fromkeys(table["column"]))
+    parts = [table[table["column"] == column].nlargest(most, "filters") for column in columns]
+    heights = [len(part) + 2 for part in parts]
+    figure = canvas(8.0, 0.22 * sum(heights) + 0.6)
+    all_axes = figure.subplots(len(parts), 1, height_ratios=heights, squeeze=False)[:, 0]
+    for axes, column, part in zip(all_axes, columns, parts, strict=True):
+        labels = [f"{short(label)} ({number:,})" for label, number in zip(part["label"], part["models"], strict=True)]
+        axes.barh(range(len(part)), part["filters"], color=COLOURS[0])
+        axes.set_yticks(range(len(part)), labels, fontsize=8)
+        axes.invert_yaxis()
+        axes.set_title(f"{short(column).replace('_', ' ')} (models)", loc="left", fontsize=9)
+        axes.tick_params(labelsize=8)
+    all_axes[-1].set_xlabel("filters")
+    return figure
+
+
+@drawn
+def filter_scale(result: xr.Dataset) -> Figure:
+    """Box plots over groups of a `filter_scale` result: the filters' scale in each tenth of the depth (P2 fig. 6)."""
+    title = f"Scale of the filters, by {result.attrs['by']}"
+    return box_plot(boxes.by_decile(result), "mean of (largest − smallest weight)", title)
+
+
+@drawn
+def series(result: xr.Dataset, most: int = 7) -> Figure:
+    """Drift of checkpoints to the last of their training over the epochs, and of retrainings (P1 fig. 7).
+
+    Takes the `series` result; the trainings with the most checkpoints. Thin lines: 95 % of what chance gives.
+    """
+    figure = canvas(9.5, 3.6)
+    left, right = figure.subplots(1, 2)
+    table = result[["training", "epoch", "drift", "floor_q95"]].to_dataframe()
+    for i, training in enumerate(table["training"].value_counts().index[:most]):
+        part = table[table["training"] == training]
+        style = {"color": COLOURS[i], "linestyle": LINES[i % len(LINES)]}
+        left.plot(part["epoch"], part["drift"], marker="o", markersize=3.5, label=short(training), **style)
+        left.plot(part["epoch"], part["floor_q95"], linewidth=0.7, **style)
+    left.set_xlabel("epoch")
+    left.set_ylabel("drift to the last checkpoint")
+    pairs = result[["pair_training", "pair_drift"]].to_dataframe()
+    names = list(dict.fromkeys(pairs["pair_training"]))[:20]
+    for i, name in enumerate(names):
+        values = pairs.loc[pairs["pair_training"] == name, "pair_drift"]
+        right.plot(values, np.full(len(values), i), "o", color=COLOURS[0], markersize=4, alpha=0.6)
+        end = result["to_nearest"].values[i]
+        right.plot([end], [i], "D", color=COLOURS[1], markersize=4)
+    right.set_yticks(range(len(names)), [short(name, 24) for name in names], fontsize=7)
+    right.set_xlabel("drift (dots: pairs of seeds, diamond: nearest other training)")
+    if len(table):
+        left.legend(frameon=False, fontsize=7)
+    return figure
+
+
+@drawn
+def entropy_and_sparsity(result: xr.Dataset, groups: np.ndarray | None = None) -> Figure:
+    """Variance entropy and sparsity of every layer of a `degeneration` result over its depth (P1 fig. 2).
+
+    With a line for the mean in each tenth of the depth; with `groups` (layer,) labels, a line for each of the seven
+    largest.
+    """
+    figure = canvas(9.5, 3.6)
+    left, right = figure.subplots(1, 2, sharex=True)
+    depth = result["conv_depth_norm"].values
+    decile = depth_decile(depth)
+    names = np.full(len(depth), "all layers", object) if groups is None else groups.astype(object)
+    largest = pd.Series(names).value_counts().index[: len(COLOURS)]
+    bad = result["verdict"].values.any(axis=1)
+    for axes, name in ((left, "variance_entropy"), (right, "sparsity")):
+        values = result[name].values
+        for mask, marker, label in ((~bad, "o", "no verdict"), (bad, "D", "verdict")):
+            axes.scatter(
+                depth[mask], values[mask], s=9, alpha=0.35, lw=0, marker=marker,
+                color="#8a939c" if marker == "o" else "#b2182b", label=label, rasterized=True,
+            )  # fmt: skip
+        for i, group in enumerate(largest):
+            mean = pd.Series(values[names == group]).groupby(decile[names == group]).mean()
+            axes.plot(
+                (mean.index + 0.5) / 10, mean, color=COLOURS[i], linestyle=LINES[i % len(LINES)], label=short(group, 24)
+            )
+        axes.set_xlabel("depth of the layer (0 first, 1 last)")
+        axes.set_ylabel(name.replace("_", " "))
+    left.axhline(LARGEST_ENTROPY, color="grey", linewidth=0.8, linestyle=":")
+    left.annotate("largest possible", (1, LARGEST_ENTROPY), ha="right", va="bottom", fontsize=7, color="grey")
+    figure.legend(*right.get_legend_handles_labels(), loc="outside right upper", frameon=False, fontsize=8)
+    return figure
+
+
+@drawn
+def first_filters(result: xr.Dataset, model: str | None = None, layers: int = 24) -> Figure:
+    """The first filters of each layer of a model (P1 fig. 1), each layer on its own scale.
+
+    Takes the `first_filters` result: `filters` (layer, number, weight), `layer_model`, `layer_name` (layer).
+    """
+    models = result["layer_model"].values
+    chosen = np.flatnonzero(models == (models[0] if model is None else model))[:layers]
+    number = result.sizes["number"]
+    figure = canvas(2.6 + 0.34 * number, 0.5 + 0.36 * len(chosen))
+    axes = figure.subplots()
+    side = KERNEL[0] + 1
+    picture = np.full((len(chosen) * side, number * side), np.nan)
+    for row, i in enumerate(chosen):
+        filters = result["filters"].values[i]
+        limit = np.nanmax(np.abs(filters), initial=0.0) or 1.0
+        for column, weights in enumerate(filters):
+            place = slice(row * side, row * side + KERNEL[0]), slice(column * side, column * side + KERNEL[1])
+            picture[place] = weights.reshape(KERNEL) / limit
+    axes.imshow(picture, cmap="PuOr", vmin=-1, vmax=1, interpolation="nearest")
+    names = [short(result["layer_name"].values[i], 28) for i in chosen]
+    axes.set_yticks(np.arange(len(chosen)) * side + 1, names, fontsize=7)
+    axes.set_xticks([])
+    axes.tick_params(left=False)
+    axes.spines[:].set_visible(False)
+    axes.set_title(short(models[chosen[0]]), loc="left")
+    return figure

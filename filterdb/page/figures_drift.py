@@ -1,0 +1,196 @@
+"""Figures of drift. Each takes the xarray result that `fdb.drift` gives, and gives a matplotlib Figure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xarray as xr
+
+from filterdb.numerics.divergence import symmetric_kl
+from filterdb.page import boxes
+from filterdb.page.drawing import COLOURS, canvas, drawn, legible, short, visible
+from filterdb.page.panels import Panels
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+RIDGES = 12
+"""Groups that a ridge plot shows: the largest ones."""
+
+
+@drawn
+def heatmap(result: xr.Dataset) -> Figure:
+    """The matrix of a `drift` result, in its order; each group with its number of filters (P1 fig. 7 and 8).
+
+    Dots mark pairs that are not told apart from chance, where the result has a `verdict`. Up to 40 groups have labels,
+    up to 13 their values.
+    """
+    return _matrix(result, np.arange(result.sizes["group"]), [])
+
+
+@drawn
+def families(result: xr.Dataset, family: np.ndarray) -> Figure:
+    """The matrix of a `drift` result by model, models of one family side by side (P1 fig. 10).
+
+    `family`: of each group of the result, (group,).
+    """
+    order = np.lexsort((np.arange(len(family)), family.astype(str)))
+    borders = np.flatnonzero(family[order][1:] != family[order][:-1]) + 0.5
+    return _matrix(result, order, borders.tolist())
+
+
+def _matrix(result: xr.Dataset, order: np.ndarray, borders: list[float]) -> Figure:
+    from matplotlib.colors import PowerNorm
+
+    values = result["drift"].values[np.ix_(order, order)]
+    groups = [
+        f"{short(label)} ({count:,}{', few' if small else ''})"
+        for label, count, small in zip(
+            result["group"].values[order], result["count"].values[order], result["few"].values[order], strict=True
+        )
+    ]
+    number = len(groups)
+    side = min(9.0, 2.8 + 0.36 * number)
+    figure = canvas(side + 1.2, side)
+    axes = figure.subplots()
+    largest = float(np.nanmax(values, initial=0.0)) or 1.0
+    # "none": where the file can hold it, a matrix stands in it cell by cell, not as drawn.
+    image = axes.imshow(values, cmap="cividis", norm=PowerNorm(0.5, 0.0, largest), interpolation="none")
+    axes.spines[:].set_visible(False)
+    if legible(number):
+        axes.set_xticks(range(number), groups, rotation=55, ha="right", rotation_mode="anchor", fontsize=8)
+        axes.set_yticks(range(number), groups, fontsize=8)
+    else:
+        axes.set_xticks([])
+        axes.set_yticks([])
+    for border in borders:
+        axes.axhline(border, color="white", linewidth=0.6)
+        axes.axvline(border, color="white", linewidth=0.6)
+    if legible(number, most=13):
+        for i, j in np.ndindex(number, number):
+            if i != j and np.isfinite(values[i, j]):
+                colour = "black" if values[i, j] > largest * 0.3 else "white"
+                axes.text(j, i, f"{values[i, j]:.2g}", ha="center", va="center", fontsize=7, color=colour)
+    label = "drift D"
+    if "verdict" in result and legible(number):
+        alike = result["verdict"].values[np.ix_(order, order)] == "indistinguishable"
+        rows, columns = np.nonzero(alike & ~np.eye(number, dtype=bool))
+        axes.plot(columns, rows + 0.33, ".", color="white", markeredgecolor="black", markersize=5, markeredgewidth=0.4)
+        label += " (dots: within chance)"
+    figure.colorbar(image, ax=axes, label=label, shrink=0.8)
+    axes.set_title(f"Drift by {visible(result.attrs['by']).replace('_', ' ')}", loc="left")
+    return figure
+
+
+@drawn
+def ridges(result: xr.Dataset, groups: int = RIDGES) -> Figure:
+    """Distributions of the nine coefficients, a ridge for each of the largest groups (P1 fig. 3)."""
+    shown = np.sort(np.argsort(-result["count"].values, kind="stable")[:groups])
+    edges = result["bin_edges"].values
+    density = result["probabilities"].values[shown] / np.diff(edges)
+    titles = [f"c{i} ({weight:.0%} of the variance)" for i, weight in enumerate(result["weights"].values)]
+    figure = canvas(10.0, 3 * (0.7 + 0.26 * len(shown)))
+    panels = Panels(figure, _extent(density.sum(axis=(0, 1)), edges), len(shown) + 0.7, titles)
+    for i in range(len(titles)):
+        top = density[:, i].max() or 1.0
+        for base, heights in zip(range(len(shown))[::-1], density[:, i], strict=True):
+            panels.hill(i, edges, 1.5 * heights / top, base, facecolor="#0072b28c", edgecolor="#083a5c", linewidth=0.7)
+    panels.labels([short(label, 24) for label in result["group"].values[shown]][::-1])
+    return figure
+
+
+def _extent(mass: np.ndarray, edges: np.ndarray, share: float = 5e-4) -> tuple[float, float]:
+    """The range of bins outside of which next to nothing lies."""
+    total = np.cumsum(mass) / mass.sum()
+    first, last = np.searchsorted(total, [share, 1 - share])
+    return float(edges[max(first - 1, 0)]), float(edges[min(last + 2, len(edges) - 1)])
+
+
+@drawn
+def pair(result: xr.Dataset, a: str, b: str) -> Figure:
+    """The nine overlaid histograms of two groups of a `drift` result, and each component's share of their drift."""
+    from matplotlib.patches import Patch
+
+    edges = result["bin_edges"].values
+    p, q = (result["probabilities"].sel(group=label).values for label in (a, b))
+    parts = result["weights"].values * symmetric_kl(p, q)
+    shares = parts / (parts.sum() or 1.0)
+    figure = canvas(9.0, 6.2)
+    titles = [f"c{i}: {share:.0%} of D" for i, share in enumerate(shares)]
+    panels = Panels(figure, _extent((p + q).sum(axis=0), edges), 1.2, titles)
+    styles: tuple[dict[str, Any], ...] = (
+        {"facecolor": COLOURS[0], "alpha": 0.45},
+        {"facecolor": "none", "edgecolor": COLOURS[1], "linewidth": 1.4},
+    )
+    for i, both in enumerate(zip(p, q, strict=True)):
+        top = max(heights.max() for heights in both) or 1.0
+        for heights, style in zip(both, styles, strict=True):
+            panels.hill(i, edges, heights / top, 0.0, **style)
+    keys = [Patch(label=short(label), **style) for label, style in zip((a, b), styles, strict=True)]
+    figure.legend(handles=keys, loc="outside upper right", ncols=2, frameon=False)
+    return figure
+
+
+@drawn
+def per_component(result: xr.Dataset) -> Figure:
+    """Draw box plots of the unweighted drift of each component over all pairs of groups (P1 fig. 6)."""
+    metric = result.attrs["per_component_metric"]
+    label = f"unweighted {'KL_sym' if metric in {'kl', 'psi'} else metric}"
+    return box_plot(boxes.by_component(result), label, f"Drift per component, by {result.attrs['by']}")
+
+
+@drawn
+def groupings(results: dict[str, xr.Dataset]) -> Figure:
+    """Box plots of D over all pairs of groups, one for each grouping's `drift` result (P2 fig. 4)."""
+    return box_plot(boxes.by_grouping(results), "drift D", "Drift between the groups of each grouping")
+
+
+@drawn
+def deciles(result: xr.Dataset) -> Figure:
+    """Box plots of D between models within each stratum of `fdb.drift(…, within="depth_decile")` (P1 fig. 9)."""
+    return box_plot(
+        boxes.by_stratum(result), "drift D between models", f"Drift between models, by {result.attrs['within']}"
+    )
+
+
+def box_plot(rows: list[boxes.Box], label: str, title: str) -> Figure:
+    """Boxes below each other, on a logarithmic scale where all is positive."""
+    figure = canvas(7.5, 1.1 + 0.34 * max(len(rows), 1))
+    axes: Any = figure.subplots()
+    stats = [
+        {
+            "label": short(row.label.replace("_", " ")),
+            "whislo": row.low,
+            "q1": row.q1,
+            "med": row.median,
+            "q3": row.q3,
+            "whishi": row.high,
+            "mean": row.mean,
+            "fliers": row.outliers,
+        }
+        for row in rows
+    ]
+    if stats:
+        axes.bxp(
+            stats,
+            orientation="horizontal",
+            showmeans=True,
+            patch_artist=True,
+            boxprops={"facecolor": "#cfe3f3", "edgecolor": "#083a5c"},
+            medianprops={"color": COLOURS[1], "linewidth": 1.6},
+            meanprops={"marker": "D", "markersize": 3.5, "markerfacecolor": "white", "markeredgecolor": "black"},
+            flierprops={"marker": ".", "markersize": 3, "markeredgecolor": "#57606a"},
+        )
+        if all(row.low > 0 for row in rows):
+            axes.set_xscale("log")
+            from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+            # Matplotlib's own labels are formulas, and those are not read here (`text.parse_math`).
+            axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+            axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+            axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.invert_yaxis()
+    axes.set_xlabel(f"{label} (line: median, diamond: mean)")
+    axes.set_title(visible(title).replace("_", " "), loc="left")
+    return figure

@@ -1,0 +1,228 @@
+"""Highlights of a database: a few sentences with their numbers, at the top of the page."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+
+from filterdb.analysis.grouping import depth_decile
+from filterdb.analysis.noise import BY_MODELS, INDISTINGUISHABLE, TOO_FEW
+from filterdb.page.boxes import pairs
+from filterdb.page.drawing import short, visible
+from filterdb.page.results import Results
+from filterdb.schema import REJECTED
+
+NAMED = 60
+"""Characters of a name in a sentence."""
+
+MANY = {"task": "tasks", "visual_category": "categories", "training_dataset": "training sets", "family": "families",
+        "model": "models", "depth_decile": "tenths of the depth"}  # fmt: skip
+"""Groupings in the plural."""
+
+
+@dataclass(frozen=True, slots=True)
+class Highlight:
+    """A sentence of the summary: what it is about, its text, and the section that shows it."""
+
+    lead: str
+    text: str
+    section: str
+    group: str = ""
+    search: str = ""
+
+
+def highlights(results: Results) -> list[Highlight]:
+    """Return the highlights: first what is missing, then the most useful."""
+    sentences: list[Highlight | None] = [_unread(results), _basis(results.basis)]
+    sentences += [_farthest(by, result) for by, result in results.drifts.items() if by in ("task", "family", "model")]
+    sentences += [_alike(results.drifts), _lonely(results.drifts.get("model")), _verdicts(results.degeneration)]
+    sentences += [
+        _depth(results.degeneration),
+        _untrained(results.degeneration),
+        _few(results.drifts),
+        _skipped(results),
+    ]
+    return [sentence for sentence in sentences if sentence is not None]
+
+
+def _basis(result: xr.Dataset) -> Highlight:
+    ratios = np.cumsum(result["explained_variance_ratio"].values[0])
+    need = int(np.searchsorted(ratios, 0.9)) + 1
+    return Highlight(
+        "Shapes.",
+        f"{need} of 9 basis pictures carry {ratios[need - 1]:.0%} of the variance, the first alone {ratios[0]:.0%}.",
+        "basis",
+    )
+
+
+def is_telling(result: xr.Dataset) -> np.ndarray:
+    """Return which pairs (group, other) may be named: judged different; without verdicts, those of enough filters."""
+    if "verdict" in result:
+        different: np.ndarray = result["verdict"].values == "different"
+        return different
+    few: np.ndarray = result["few"].values
+    both: np.ndarray = few[:, None] | few[None, :]
+    return ~both
+
+
+def farthest(result: xr.Dataset) -> tuple[int, int] | None:
+    """Return the pair with the largest drift among those that may be named."""
+    values = np.where(is_telling(result), np.triu(np.nan_to_num(result["drift"].values), 1), 0.0)
+    i, j = np.unravel_index(int(np.argmax(values)), values.shape)
+    return (int(i), int(j)) if values[i, j] > 0 else None
+
+
+def _farthest(by: str, result: xr.Dataset) -> Highlight | None:
+    lead = f"By {by.replace('_', ' ')}."
+    pair = farthest(result)
+    if pair is None:
+        if "verdict" not in result:
+            return None
+        said = (
+            "no two groups differ by more than chance explains."
+            if _judged(result).any()
+            else "too few filters or models to tell any two groups apart."
+        )
+        return Highlight(lead, said, "drift", by)
+    a, b = (short(result["group"].values[i], NAMED) for i in pair)
+    said = f"“{a}” and “{b}” differ most: D = {result['drift'].values[pair]:.2g}"
+    floor = _floor(result, *pair)
+    if floor is None:
+        return Highlight(lead, f"{said}.", "drift", by)
+    if _judged(result)[pair]:
+        return Highlight(lead, f"{said}, where chance alone gives up to {floor:.2g}.", "drift", by)
+    more = f"drawing their filters again gives up to {floor:.2g}; the models are too few to say more"
+    return Highlight(lead, f"{said}; {more}.", "drift", by)
+
+
+def _judged(result: xr.Dataset) -> np.ndarray:
+    """Pairs (group, other) with a verdict by their models: what holds for other models of the same kind."""
+    by_models = result["judged_by"].values == BY_MODELS
+    judged: np.ndarray = by_models & (result["verdict"].values != TOO_FEW)
+    return judged
+
+
+def _floor(result: xr.Dataset, i: int, j: int) -> float | None:
+    by_model = "judged_by" in result and str(result["judged_by"].values[i, j]) == BY_MODELS
+    name = "model_floor_q95" if by_model else "floor_q95"
+    value = float(result[name].values[i, j]) if name in result else np.nan
+    return value if np.isfinite(value) else None
+
+
+def _alike(drifts: dict[str, xr.Dataset]) -> Highlight | None:
+    parts = []
+    for by, result in drifts.items():
+        if "verdict" in result:
+            by_models = pairs(_judged(result))
+            judged = int(by_models.sum())
+            alike = int((by_models & (pairs(result["verdict"].values) == INDISTINGUISHABLE)).sum())
+            if judged:
+                parts.append(f"{alike:,} of {judged:,} pairs of {MANY[by]}")
+    return Highlight("Within chance.", f"Not told apart from chance: {'; '.join(parts)}.", "drift") if parts else None
+
+
+def _lonely(result: xr.Dataset | None) -> Highlight | None:
+    if result is None or result.sizes["group"] < 4:
+        return None
+    enough = ~result["few"].values
+    if enough.sum() < 3:
+        return None
+    values = result["drift"].values[np.ix_(enough, enough)]
+    other = ~np.eye(len(values), dtype=bool)
+    medians = np.array([np.median(row[keep]) for row, keep in zip(values, other, strict=True)])
+    most = int(np.argmax(medians))
+    name = short(result["group"].values[enough][most], NAMED)
+    said = f"“{name}” is farthest from the rest: half of the other models are at D = {medians[most]:.2g} or more"
+    return Highlight("Odd one out.", f"{said}, against {np.median(medians):.2g} for a typical model.", "drift", "model")
+
+
+def _verdicts(result: xr.Dataset) -> Highlight:
+    verdicts = result["verdict"].values.astype(bool)
+    number = int(verdicts.any(axis=1).sum())
+    if not number:
+        return Highlight(
+            "Health.", f"None of the {len(verdicts):,} layers is dead, sparse, collapsed or random.", "layers"
+        )
+    kinds = [
+        f"{count:,} {rule}" for rule, count in zip(result["rule"].values, verdicts.sum(axis=0), strict=True) if count
+    ]
+    models, counts = np.unique(result["layer_model"].values[verdicts.any(axis=1)].astype(str), return_counts=True)
+    worst = str(models[np.argmax(counts)])
+    said = f"{number:,} of {len(verdicts):,} layers have a verdict ({', '.join(kinds)})"
+    more = (
+        f"; most of them, {counts.max():,}, in “{short(worst, NAMED)}”" if len(models) > 1 and counts.max() > 1 else ""
+    )
+    return Highlight("Health.", f"{said}{more}.", "layers", search=worst if more else "")
+
+
+def _depth(result: xr.Dataset) -> Highlight | None:
+    decile = depth_decile(result["conv_depth_norm"].values)
+    entropy = result["variance_entropy"].values
+    first, last = entropy[decile == 0], entropy[decile == 9]
+    first, last = first[np.isfinite(first)], last[np.isfinite(last)]
+    if not (first.size and last.size):
+        return None
+    start, end = f"{first.mean():.2f}", f"{last.mean():.2f}"
+    word = "falls" if last.mean() < first.mean() else "rises"
+    moves = (
+        f"{word} from {start} in the first tenth of the depth to {end}"
+        if start != end
+        else f"is {start} in the first tenth of the depth and"
+    )
+    return Highlight("Depth.", f"Mean variance entropy {moves} in the last.", "depth")
+
+
+def _untrained(result: xr.Dataset) -> Highlight | None:
+    names = [short(name, NAMED) for name in result["model"].values[result["untrained"].values]]
+    if not names:
+        return None
+    more = f" and {len(names) - 5:,} more" if len(names) > 5 else ""
+    return Highlight(
+        "Untrained.", f"Every layer looks random in {', '.join(names[:5])}{more}.", "layers", search="random"
+    )
+
+
+def _few(drifts: dict[str, xr.Dataset]) -> Highlight | None:
+    parts = [
+        f"{int(result['few'].sum()):,} of {result.sizes['group']:,} {MANY[by]}"
+        for by, result in drifts.items()
+        if result["few"].any()
+    ]
+    return (
+        Highlight("Few filters.", f"Under 1,000, so that chance weighs heavily: {', '.join(parts)}.", "drift")
+        if parts
+        else None
+    )
+
+
+def _unread(results: Results) -> Highlight | None:
+    ledger = results.db.unread
+    if not ledger.sizes["skipped"]:
+        return None
+    number, models = ledger.sizes["skipped"], len(np.unique(ledger["skipped_model"].values.astype(str)))
+    layers = f"{number:,} convolution{'s' if number > 1 else ''} of {models:,} model{'s' if models > 1 else ''}"
+    return Highlight(
+        "Not read.", f"{layers} should have been read and could not be; nothing below counts them.", "contents"
+    )
+
+
+def _skipped(results: Results) -> Highlight | None:
+    codes = results.db.skipped["skipped_code"].values.astype(str)
+    names, counts = np.unique(codes[codes != REJECTED], return_counts=True)
+    without = int((results.db.models["filters"].values == 0).sum())
+    rejected = int((codes == REJECTED).sum())
+    parts = []
+    if len(names):
+        kinds = ", ".join(f"{count:,} {visible(name)}" for name, count in zip(names, counts, strict=True))
+        parts.append(f"{counts.sum():,} convolutions ({kinds})")
+    if without:
+        parts.append(f"{without:,} models have no 3×3 filters at all")
+    if rejected:
+        parts.append(f"{rejected:,} files are no readable models")
+    return (
+        Highlight("Not stored.", f"{'; '.join(parts)}. “filterdb layers” gives each reason.", "contents")
+        if parts
+        else None
+    )

@@ -1,0 +1,109 @@
+"""Joint densities of every pair of components by group, for the bivariate figures (P1 fig. 4)."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from filterdb.analysis.density import density
+from filterdb.analysis.phenotypes import phenotypes
+from filterdb.numerics.histogram import BINS
+from filterdb.numerics.shape import shape
+from filterdb.reduce.joint_densities import MAX_COUNTS, Pair
+from filterdb.schema import WEIGHTS
+from filterdb.store.database import Database
+
+COMPONENT_PAIRS: tuple[Pair, ...] = tuple(itertools.combinations(range(WEIGHTS), 2))
+
+MAX_GROUPS = 40
+"""Largest number of groups that the page shows: more would be megabytes, and a pass that holds them all."""
+
+AFFORDABLE_FILTERS = 50_000_000
+"""Largest number of filters for which the pass is made unasked."""
+
+WHOLE = "all filters"
+
+
+@dataclass(frozen=True)
+class JointDensities:
+    """The `density` result of every pair, and the `phenotypes` result, of one grouping (None: of all filters)."""
+
+    by: str | None
+    densities: dict[Pair, xr.Dataset]
+    phenotypes: xr.Dataset
+
+    @property
+    def edges(self) -> np.ndarray:
+        """Edges of the bins."""
+        edges: np.ndarray = self.densities[COMPONENT_PAIRS[0]]["bin_edges"].values
+        return edges
+
+    @property
+    def labels(self) -> list[str]:
+        """All filters, then each group."""
+        return [WHOLE, *([] if self.by is None else map(str, self.phenotypes["group"].values))]
+
+    def counts(self, pair: Pair) -> np.ndarray:
+        """Return the counts of all filters, then of each group, (labels, bins, bins) int."""
+        counts = self.densities[pair]["counts"].values
+        whole = counts.sum(axis=0, keepdims=True)
+        return whole if self.by is None else np.concatenate([whole, counts])
+
+    def kinds(self) -> np.ndarray:
+        """Return the phenotype of every pair, (labels, pairs)."""
+        of_pairs = self.phenotypes["pair_phenotype"].values.astype(object)
+        if self.by is None:
+            return of_pairs
+        centre = self.phenotypes["centre"].values
+        whole = [
+            shape(self.counts(pair)[0], self.edges, centre[list(pair)].tolist()).phenotype() for pair in COMPONENT_PAIRS
+        ]
+        return np.concatenate([np.array([whole], object), of_pairs])
+
+    def table(self) -> pd.DataFrame:
+        """Return a row with the phenotype of each group and pair."""
+        rows = [
+            {"group": label, "component": first, "other": second, "phenotype": kind}
+            for label, kinds in zip(self.labels, self.kinds(), strict=True)
+            for (first, second), kind in zip(COMPONENT_PAIRS, kinds, strict=True)
+        ]
+        return pd.DataFrame(rows)
+
+    def cells(self) -> pd.DataFrame:
+        """Return a row for each bin of each pair with its count of all filters, empty bins left out."""
+        parts = [
+            self._nonzero(self.counts(pair)[0], {"component": pair[0], "other": pair[1]}) for pair in COMPONENT_PAIRS
+        ]
+        return pd.concat(parts, ignore_index=True)
+
+    def groups(self, pair: Pair) -> pd.DataFrame:
+        """Return a row for each group and bin of one pair with its count, empty bins left out."""
+        labels = (str(label) for label in self.densities[pair]["group"].values)
+        counts = self.densities[pair]["counts"].values
+        parts = [self._nonzero(part, {"group": label}) for label, part in zip(labels, counts, strict=True)]
+        return pd.concat(parts, ignore_index=True)
+
+    def _nonzero(self, counts: np.ndarray, labels: dict[str, object]) -> pd.DataFrame:
+        first, second = np.nonzero(counts)
+        low = self.edges[:-1]
+        return pd.DataFrame({**labels, "from": low[first], "other_from": low[second], "filters": counts[first, second]})
+
+
+def joint_densities(db: Database, by: str | None, mode: str) -> JointDensities:
+    """Compute all pairs of components, in one pass unless its results are stored."""
+    kinds = phenotypes(db, by, COMPONENT_PAIRS, mode=mode)
+    return JointDensities(by, {pair: density(db, by, pair, mode=mode) for pair in COMPONENT_PAIRS}, kinds)
+
+
+def is_affordable(db: Database) -> bool:
+    """Return whether the pass is made unasked."""
+    return int(db.layers["row_size"].sum()) <= AFFORDABLE_FILTERS
+
+
+def fits(groups: int) -> bool:
+    """Return whether the page can show this number of groups."""
+    return groups <= MAX_GROUPS and groups * len(COMPONENT_PAIRS) * BINS**2 <= MAX_COUNTS

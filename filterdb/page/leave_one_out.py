@@ -1,0 +1,56 @@
+"""Leave-one-out drift: the drift of every pair of groups without each of its models.
+
+The page shows it for the cell that is clicked. `fdb.explain` computes the same for one pair (`without_model`), at the
+cost of all pairs here.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+
+from filterdb.analysis.drift import Groups
+from filterdb.analysis.grouping import chosen, group
+from filterdb.numerics.divergence import symmetric_kl
+from filterdb.reduce.basis import projection
+from filterdb.store.database import Database
+
+NAMED_MODELS = 4
+"""Models that the page names for a pair: those without which its drift is lowest."""
+
+MAX_PAIRS = 5_000
+"""Largest number of pairs of groups for which it is computed."""
+
+LeaveOneOut = dict[tuple[str, str], list[tuple[int, float]]]
+"""Labels of two groups → positions of models among the snapshot's, and D without each."""
+
+
+def without_models(db: Database, by: str, mode: str) -> LeaveOneOut:
+    """Return D of each pair of groups of `by` without one model, the lowest first; {} for too many pairs."""
+    db, projected = projection(db, mode)
+    groups = Groups(db, group(db, by, mode), projected, "kl")
+    labels = groups.grouping.labels
+    if len(labels) * (len(labels) - 1) // 2 > MAX_PAIRS:
+        return {}
+    layers = groups.histograms["counts"][chosen(db)]
+    codes, cell = np.unique(
+        np.stack([groups.grouping.index, db.layers["model_index"].values]), axis=1, return_inverse=True
+    )
+    own = np.zeros((codes.shape[1], *layers.shape[1:]), np.int64)
+    np.add.at(own, cell.reshape(-1), layers)
+    rows = [np.flatnonzero(codes[0] == code) for code in range(len(labels))]
+    drifts: LeaveOneOut = {}
+    for i, j in itertools.combinations(range(len(labels)), 2):
+        models = np.union1d(codes[1, rows[i]], codes[1, rows[j]])
+        without = np.repeat(groups.counts[None, [i, j]], len(models), axis=0)
+        for side, code in enumerate((i, j)):
+            without[np.searchsorted(models, codes[1, rows[code]]), side] -= own[rows[code]]
+        left = without.any(axis=(2, 3)).all(axis=1)
+        if not left.any():
+            continue
+        p, q = np.moveaxis(groups.shares(without[left]), 1, 0)
+        drift = symmetric_kl(p, q) @ projected.weights
+        best = np.argsort(drift, kind="stable")[:NAMED_MODELS]
+        drifts[labels[i], labels[j]] = [(int(models[left][k]), float(drift[k])) for k in best]
+    return drifts

@@ -1,0 +1,160 @@
+"""The page: one self-contained folder that opens from disk."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from importlib import resources
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from filterdb.analysis.rules import VERDICTS
+from filterdb.arguments import as_path
+from filterdb.errors import InputError, MissingExtraError, UsageError
+from filterdb.page import drawing, payload, tables
+from filterdb.page.drawing import visible, visible_all
+from filterdb.page.results import Results, gather
+from filterdb.page.section import Section
+from filterdb.page.sections import section_classes
+from filterdb.schema import UNKNOWN
+from filterdb.store.database import AnyDatabase, Database, as_database
+from filterdb.store.files import Files
+from filterdb.version import __version__
+
+SCRIPTS = ("core", "charts", "heatmap", "pair", "table", "grouping", "layer_data")
+"""The scripts that sections share, in their order. The sections' own follow, then `start`; together they are one."""
+
+
+def report(db: AnyDatabase, folder: str | Path, mode: str = "sound", *, densities: bool | None = None) -> Path | str:
+    """Write the page about a view's layers into a folder (made if need be) or below a URL; gives where the page is.
+
+    `index.html` and its `data` open from disk or from a server, without a network; `figures` has each figure as SVG and
+    PNG, `tables` its numbers as CSV, and as Parquet where pyarrow is installed. `densities`: bivariate densities of all
+    pairs of components, which take a pass over the filters; None: up to 50 million of them. Raises MissingExtraError
+    without the extra `report`, UsageError where a file is in the way, InputError for a database without filters,
+    StoreError, before anything is computed, where the place cannot be written.
+    """
+    db = as_database(db)
+    if not db.layers.sizes["layer"]:
+        raise InputError(f"{db.url}: expected at least one layer with 3×3 filters to report on, got none")
+    if find_spec("jinja2") is None or find_spec("matplotlib") is None:
+        raise MissingExtraError("report: the page needs the extra: pip install 'filterdb[report]'")
+    place = Files.at(as_path(folder, "folder"))
+    if not place.remote and Path(place.root).exists() and not Path(place.root).is_dir():
+        raise UsageError(f"{place.root}: expected a folder, or a place for one, got a file; say another with -o")
+    place.check_writable()
+    results = gather(db, mode, densities)
+    sections = [section(results) for section in section_classes()]
+    objects: dict[str, bytes] = {}
+    for section in sections:
+        objects |= {f"data/{name}.js": payload.script(name, data) for name, data in section.data().items()}
+        for picture in section.pictures():
+            objects |= drawing.files(picture.draw(), picture.name)
+        for table in section.tables():
+            objects |= tables.files(table.name, table.rows, csv=table.has_csv)
+    place.put(objects)
+    place.put({"index.html": _html(results, sections)})  # last: whoever sees the page sees all that it shows
+    return place.url("index.html") if place.remote else Path(place.url("index.html")).absolute()
+
+
+def _html(results: Results, sections: list[Section]) -> bytes:
+    """Return the page itself, with its script, style and data."""
+    from jinja2 import Environment, FunctionLoader, StrictUndefined
+
+    db = results.db
+    script = _script(sections)
+    style = _web("page.css")
+    environment = Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined, loader=FunctionLoader(_web)
+    )
+    shared = {
+        "kinds": ["csv", *(["parquet"] if find_spec("pyarrow") is not None else [])],
+        "first": next(iter(results.drifts), ""),
+    }
+    macros = '{% from "figure.html" import figure, files with context %}'
+    parts = [
+        environment.from_string(macros + section.template).render(**shared, **section.context())
+        for section in sections
+        if section.is_listed()
+    ]
+    drift = next(iter(results.drifts.values()), None)
+    warnings = (result.attrs.get("basis_warning", "") for result in results.drifts.values())
+    html = environment.get_template("page.html").render(
+        url=visible(db.url),
+        selection=visible(" and ".join(db.conditions)),
+        snapshot=db.snapshot if drift is None else drift.attrs["snapshot"],
+        mode=results.mode,
+        version=__version__,
+        numbers=_numbers(db),
+        basis_warning=next(filter(None, warnings), ""),
+        contents=[(section.name(), section.title) for section in sections if section.is_listed()],
+        sections=parts,
+        script=script,
+        style=style,
+        script_hash=_hash(script),
+        style_hash=_hash(style),
+        core=payload.text(_core(results, sections)),
+    )
+    return html.encode("utf-8", "replace")
+
+
+def _script(sections: list[Section]) -> str:
+    """Return the page's script: what sections share, each section's own, and the start."""
+    shared = "".join(_web(f"{name}.js") for name in SCRIPTS)
+    return f"(() => {{\n{shared}{''.join(section.script() for section in sections)}{_web('start.js')}}})();\n"
+
+
+def _web(name: str) -> str:
+    """Return a file of `web`."""
+    return resources.files("filterdb.page").joinpath("web", name).read_text("utf-8")
+
+
+def _core(results: Results, sections: list[Section]) -> dict[str, Any]:
+    """Return the data in the page itself: what sections share, and each section's own."""
+    db = results.db
+    drift: xr.Dataset | None = next(iter(results.drifts.values()), None)
+    ratios = results.basis["explained_variance_ratio"].values[0]
+    groupings = [{"key": by, "groups": result.sizes["group"]} for by, result in results.drifts.items()]
+    return {
+        "url": visible(db.url),
+        "mode": results.mode,
+        "options": _options(results),
+        "rules": list(VERDICTS),
+        "groupings": groupings,
+        "weights": ratios if drift is None else drift["weights"].values,
+        "edges": [] if drift is None else drift["bin_edges"].values,
+        "models": visible_all(db.models["model"].values[db.models["layers"].values > 0]),
+        "labels": {
+            by: {"values": visible_all(values), "codes": codes} for by, (values, codes) in results.labels.items()
+        },
+        "sections": {section.name(): section.core() for section in sections},
+    }
+
+
+def _options(results: Results) -> str | None:
+    """Return the options with which a command answers for the page's snapshot and mode; None for a selection."""
+    if results.db.conditions:
+        return None
+    mode = "" if results.mode == "sound" else f" --mode {results.mode}"
+    return f"{mode} --snapshot {results.db.snapshot}"
+
+
+def _numbers(db: Database) -> list[tuple[str, str]]:
+    """Return the largest facts, each with its name."""
+    counts = db.counts
+    with_filters = int((db.models["filters"].values > 0).sum())
+    of = "models" if with_filters == counts["models"] else f"of {counts['models']:,} models have such filters"
+    rows = [("3×3 filters", f"{counts['filters']:,}"), ("layers", f"{counts['layers']:,}"), (of, f"{with_filters:,}")]
+    for column, many in (("task", "tasks"), ("training_dataset", "training sets")):
+        known = set(np.unique(db.layers[column].values.astype(str)).tolist()) - {UNKNOWN}
+        rows += [(many, f"{len(known):,}")] if known else []
+    return rows
+
+
+def _hash(text: str) -> str:
+    """Return the hash by which a content security policy allows an inline script or style."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

@@ -1,0 +1,91 @@
+"""The results that several sections of the page share, and a sentence for each grouping that it cannot show."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import xarray as xr
+
+from filterdb.analysis.degeneration import degeneration
+from filterdb.analysis.drift import drift
+from filterdb.analysis.grouping import group
+from filterdb.analysis.pca import pca
+from filterdb.reduce.basis import projection
+from filterdb.schema import UNKNOWN
+from filterdb.store.database import Database
+
+GROUPINGS = ("task", "visual_category", "training_dataset", "family", "model", "depth_decile")
+"""The groupings that the page shows, those with fewer than two groups left out."""
+
+MANY_PAIRS, MOST_PAIRS, PERMUTATIONS = 500, 20_000, 200
+"""A grouping with more than the first and up to the second number of pairs has this many permutations of models: a
+page should not take minutes."""
+
+LABELS = ("task", "visual_category", "training_dataset", "family")
+"""Labels of models that are counted, and that figures highlight and order by."""
+
+GROUP_LIMIT = 1_000
+"""A grouping with more groups is left out, and the page says so."""
+
+
+@dataclass(frozen=True)
+class Results:
+    """What several sections show. `notes`: grouping → why it is missing; `densities`: as in `report`."""
+
+    db: Database
+    mode: str
+    densities: bool | None
+    basis: xr.Dataset
+    degeneration: xr.Dataset
+    drifts: dict[str, xr.Dataset]
+    notes: dict[str, str]
+
+    @cached_property
+    def model_index(self) -> np.ndarray:
+        """Positions of the view's models that have layers among the snapshot's, (models,) int."""
+        return np.unique(self.db.layers["model_index"].values)
+
+    @property
+    def labels(self) -> dict[str, tuple[list[str], list[int]]]:
+        """The values of each label, and each model's code among them; models without layers are left out."""
+        models = self.db.models
+        models = models.isel(model=models["layers"].values > 0)
+        labels = {}
+        for by in LABELS:
+            values, codes = np.unique(models[by].values.astype(str), return_inverse=True)
+            if len(values) > 1 or values.tolist() != [UNKNOWN]:
+                labels[by] = (values.tolist(), codes.tolist())
+        return labels
+
+
+def gather(db: Database, mode: str, densities: bool | None = None) -> Results:
+    """Compute the shared results of a view's layers."""
+    db, _ = projection(db, mode)  # the snapshot that has the basis, once for all: each analysis would look for it
+    notes = {}
+    drifts = {}
+    for by in GROUPINGS:
+        number = groups(db, by, mode)
+        if number < 2:
+            notes[by] = "has fewer than two known labels"
+        elif number > GROUP_LIMIT:
+            notes[by] = f"has {number:,} groups, too many for a picture; `filterdb drift --json` has them"
+        else:
+            drifts[by] = drift(db, by, mode, noise=_permutations(by, number, mode))
+    return Results(db, mode, densities, pca(db), degeneration(db, mode), drifts, notes)
+
+
+def _permutations(by: str, number: int, mode: str) -> int | None:
+    """Return how often models are permuted for a grouping of `number` groups; None: as often as `drift` does unasked.
+
+    Fewer permutations make the 95 % quantile coarser, and the verdict no less honest: the groups as they are count as
+    one of them.
+    """
+    pairs = number * (number - 1) // 2
+    return PERMUTATIONS if mode == "sound" and by != "model" and MANY_PAIRS < pairs <= MOST_PAIRS else None
+
+
+def groups(db: Database, by: str, mode: str) -> int:
+    """Return how many groups a label makes; `unknown` alone is none."""
+    return len(set(group(db, by, mode).labels) - {UNKNOWN})

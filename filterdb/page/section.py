@@ -1,0 +1,81 @@
+"""A section of the page: what it computes, shows and writes. Each is a module of `filterdb.page.sections`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from importlib import resources
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+from filterdb.page.results import Results
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+
+class Picture(NamedTuple):
+    """A figure's file name without its ending, and the function that draws it."""
+
+    name: str
+    draw: Callable[[], Figure]
+
+
+class Table(NamedTuple):
+    """A table's file name without its ending, its rows, and whether it is short enough for CSV."""
+
+    name: str
+    rows: pd.DataFrame
+    has_csv: bool = True
+
+
+class Section:
+    """One section of the page.
+
+    The module's name is the section's: the id of its element, the key of its data (`core.sections.<name>` in
+    JavaScript) and the name of its script, `web/sections/<name>.js`. An instance is made once for a page, so a section
+    that shows a result of its own computes it in `__init__`.
+    """
+
+    position: ClassVar[int]
+    """Place on the page: sections are sorted by it."""
+    title: ClassVar[str]
+    """Title in the table of contents."""
+    template: ClassVar[str]
+    """Jinja template of the section's element; `figure` and `files` of `web/figure.html` are at hand."""
+
+    def __init__(self, results: Results) -> None:
+        self.results = results
+
+    @classmethod
+    def name(cls) -> str:
+        """Return the section's name, which is its module's."""
+        return cls.__module__.rpartition(".")[2]
+
+    @classmethod
+    def script(cls) -> str:
+        """Return the section's JavaScript."""
+        return resources.files("filterdb.page").joinpath("web", "sections", f"{cls.name()}.js").read_text("utf-8")
+
+    def is_listed(self) -> bool:
+        """Return whether the section is on the page and in its table of contents."""
+        return True
+
+    def context(self) -> dict[str, Any]:
+        """Return the variables of the template."""
+        return {}
+
+    def core(self) -> Any:
+        """Return the data that the page itself holds for the section's script; None for no data."""
+        return None
+
+    def data(self) -> dict[str, Any]:
+        """Return the data files that the script loads when a figure comes into view, by name."""
+        return {}
+
+    def pictures(self) -> Iterator[Picture]:
+        """Yield the figures that are written as files."""
+        yield from ()
+
+    def tables(self) -> Iterator[Table]:
+        """Yield the tables that are written as files."""
+        yield from ()

@@ -1,0 +1,81 @@
+"""How layers change over the depth of their model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from filterdb.analysis.drift import drift
+from filterdb.analysis.grouping import DECILES, depth_decile, provenance
+from filterdb.analysis.surveys import filter_scale
+from filterdb.page import boxes, figures, tables
+from filterdb.page.results import Results
+from filterdb.page.section import Picture, Section, Table
+from filterdb.store.database import Database
+
+
+class Depth(Section):
+    """Entropy, sparsity, drift between models and scale of the filters, over the depth."""
+
+    position = 60
+    title = "Over the depth"
+    template = """\
+<section id="depth">
+<h2>Over the depth</h2>
+{{ figure("depth", "Entropy and sparsity of every layer", "High entropy: the layer uses all nine pictures, as untrained weights do; near 0: one picture only. Sparsity is the share of filters that are nearly zero. Lines are means of a tenth of the depth.", "entropy_and_sparsity", "degeneration") }}
+{% if deciles %}{{ figure("deciles", "Drift between models at the same depth", "Each box holds all pairs of models, compared on their layers in that tenth of the depth only.", "deciles", "deciles") }}{% endif %}
+{{ figure("scale", "Scale of the filters", "Mean of largest less smallest weight of a filter, one value for each model and tenth of its depth.", "filter_scale", "filter_scale") }}
+</section>
+"""  # noqa: E501
+
+    def __init__(self, results: Results) -> None:
+        super().__init__(results)
+        self.scale = filter_scale(results.db, "model")
+        has_groups = "model" in results.drifts and "depth_decile" in results.drifts
+        self.deciles = _deciles(results.db, results.mode) if has_groups else None
+
+    def context(self) -> dict[str, Any]:
+        """Return whether models can be compared at the same depth."""
+        return {"deciles": self.deciles is not None}
+
+    def core(self) -> Any:
+        """Return the box plots."""
+        return {
+            "deciles": [] if self.deciles is None else boxes.as_json(boxes.by_stratum(self.deciles)),
+            "scale": boxes.as_json(boxes.by_decile(self.scale)),
+        }
+
+    def pictures(self) -> Iterator[Picture]:
+        """Yield entropy and sparsity, scale and deciles."""
+        tasks = self.results.db.layers["task"].values.astype(str)
+        groups = tasks if len(np.unique(tasks)) > 1 else None
+        yield Picture("entropy_and_sparsity", partial(figures.entropy_and_sparsity, self.results.degeneration, groups))
+        yield Picture("filter_scale", partial(figures.filter_scale, self.scale))
+        if self.deciles is not None:
+            yield Picture("deciles", partial(figures.deciles, self.deciles))
+
+    def tables(self) -> Iterator[Table]:
+        """Yield scale and deciles."""
+        yield Table("filter_scale", tables.filter_scale(self.scale))
+        if self.deciles is not None:
+            yield Table("deciles", tables.box_rows(boxes.by_stratum(self.deciles)))
+
+
+def _deciles(db: Database, mode: str) -> xr.Dataset:
+    """Compute the drift between the models within each tenth of the depth: `drift` (stratum, group, other)."""
+    codes = depth_decile(db.layers["conv_depth_norm"].values)
+    parts = {}
+    for code in np.unique(codes):
+        view = db.keep(codes == code, f"depth_decile = {DECILES[code]}")
+        parts[DECILES[code]] = drift(view, "model", mode, noise=False)["drift"]
+    labels = [str(label) for label in np.unique(db.layers["model"].values.astype(str))]
+    same = [part.reindex(group=labels, other=labels) for part in parts.values()]
+    result = xr.concat(same, dim="stratum").assign_coords(stratum=list(parts)).to_dataset(name="drift")
+    return result.assign_attrs(provenance(db, by="model", within="depth_decile", mode=mode))
+
+
+SECTION = Depth

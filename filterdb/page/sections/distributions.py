@@ -1,0 +1,92 @@
+"""Distributions of the coefficients: of each component by group, and of two components together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from filterdb.page import figures, tables
+from filterdb.page.drawing import visible_all
+from filterdb.page.figures_density import extent
+from filterdb.page.joint_densities import COMPONENT_PAIRS, JointDensities, fits, is_affordable, joint_densities
+from filterdb.page.payload import pack
+from filterdb.page.results import Results
+from filterdb.page.section import Picture, Section, Table
+
+
+class Distributions(Section):
+    """Ridges of the coefficients, and densities of pairs of components."""
+
+    position = 50
+    title = "Distributions"
+    template = """\
+<section id="distributions">
+<h2>Distributions</h2>
+{{ figure("ridges", "The nine coefficients of each group", "A hill is where a group’s filters lie on a component: narrow hills at 0 mean that the picture is hardly used, two hills that it is used in two ways.", "ridges", "histograms", each=true) }}
+{% if planes %}{{ figure("planes", "Two components together", "Bright is where many filters lie, on a logarithmic scale, each square on its own. Sun: round, as if normal. Spikes: hot spots. Symbols: several hills or off the middle. Point: nearly all in the middle.", "corner", "phenotypes") }}
+{% else %}<p class="soft">Densities of two components together need one more pass over the filters: <code>filterdb report --densities</code>.</p>{% endif %}
+</section>
+"""  # noqa: E501
+
+    def __init__(self, results: Results) -> None:
+        super().__init__(results)
+        db, wanted = results.db, results.densities
+        self.joint: JointDensities | None = None
+        if wanted or (wanted is None and is_affordable(db)):
+            by = next((by for by, result in results.drifts.items() if fits(result.sizes["group"])), None)
+            self.joint = joint_densities(db, by, results.mode)
+
+    def is_listed(self) -> bool:
+        """Return whether there are groups."""
+        return bool(self.results.drifts)
+
+    def context(self) -> dict[str, Any]:
+        """Return whether the densities of two components were computed."""
+        return {"planes": self.joint is not None}
+
+    def data(self) -> dict[str, Any]:
+        """Return the densities of two components."""
+        return {} if self.joint is None else {"planes": _shades(self.joint)}
+
+    def pictures(self) -> Iterator[Picture]:
+        """Yield the ridges of each grouping and the densities."""
+        for by, result in self.results.drifts.items():
+            yield Picture(f"ridges_{by}", partial(figures.ridges, result))
+        if self.joint is not None:
+            yield Picture("corner", partial(figures.corner, self.joint.densities))
+            yield Picture("density", partial(figures.density, self.joint.densities[0, 1], self.joint.phenotypes))
+
+    def tables(self) -> Iterator[Table]:
+        """Yield the histograms of each grouping and the densities."""
+        for by, result in self.results.drifts.items():
+            yield Table(f"histograms_{by}", tables.histograms(result))
+        if self.joint is not None:
+            yield Table("phenotypes", self.joint.table())
+            yield Table("corner", self.joint.cells())
+            yield Table("density", self.joint.groups((0, 1)))
+
+
+def _shades(joint: JointDensities) -> dict[str, Any]:
+    """Return logarithms of the counts of each group and pair, 0 … 255, in the bins in which anything is visible."""
+    windows = [extent(joint.counts(pair)[0]) for pair in COMPONENT_PAIRS]
+    first, last = min(low for low, _ in windows), max(high for _, high in windows)
+    shades = []
+    for pair in COMPONENT_PAIRS:
+        logs = np.log1p(joint.counts(pair)[:, first:last, first:last])
+        most = logs.max(axis=(1, 2), keepdims=True)
+        shades.append(np.rint(255 * logs / np.where(most > 0, most, 1.0)).astype(np.uint8))
+    return {
+        "by": joint.by,
+        "groups": visible_all(joint.labels),
+        "pairs": COMPONENT_PAIRS,
+        "kinds": joint.kinds(),
+        "edges": [joint.edges[first], joint.edges[last]],
+        "bins": last - first,
+        "shades": pack(np.stack(shades, axis=1)),
+    }
+
+
+SECTION = Distributions

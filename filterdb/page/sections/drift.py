@@ -1,0 +1,155 @@
+"""Drift between groups: the matrix, the drift of each component, and which grouping separates best."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from filterdb.analysis.noise import BY_FEW_MODELS, BY_MODELS
+from filterdb.page import boxes, figures, tables
+from filterdb.page.drawing import visible_all
+from filterdb.page.highlights import farthest
+from filterdb.page.leave_one_out import LeaveOneOut, without_models
+from filterdb.page.payload import pack
+from filterdb.page.results import GROUPINGS, LABELS, Results
+from filterdb.page.section import Picture, Section, Table
+
+KNOWN_VERDICTS = ("different", "indistinguishable", "few")
+"""Verdicts on a pair, by the number that the page has for each."""
+
+
+class Drift(Section):
+    """Every group against every other."""
+
+    position = 40
+    title = "Drift"
+    template = """\
+{% if drifts %}
+<section id="drift">
+<h2>Drift between groups</h2>
+<p>How differently two groups distribute their filters over the nine components: 0 means alike. Groups of few filters or few models differ by chance alone{% if judged %}, so each pair is held against what chance gives{% endif %}.</p>
+{{ figure("heatmap", "Every group against every other", "Bright cells differ most" ~ (", hatched ones are not told apart from chance" if judged else "") ~ ". Point at a cell for its numbers; click it, or press Enter on it, to compare the two groups.", "drift", "drift", each=true, parquet="pairs") }}
+{{ figure("components", "Which component drifts", "Each box holds the middle half of all pairs of groups; a box farther right is a picture that the groups use more differently.", "components", "components", each=true) }}
+{{ figure("groupings", "Which label separates best", "Drift over all pairs of groups, for each way to group; each pair counts once.", "groupings", "groupings") }}
+{% if families %}<p class="soft">Models by family: choose “model” above and order by family. As a file: <a href="figures/families.svg">SVG</a>, <a href="figures/families.png">PNG</a>.</p>{% endif %}
+{% if farthest %}<p class="soft">The two groups that differ most, as a file: {% for by in farthest %}{{ by.replace("_", " ") }} <a href="figures/pair_{{ by }}.svg">SVG</a> <a href="figures/pair_{{ by }}.png">PNG</a>{{ ", " if not loop.last else "." }}{% endfor %}</p>{% endif %}
+{% for by, why in notes %}<p class="soft">{{ by.replace("_", " ") | capitalize }} {{ why }}.</p>{% endfor %}
+</section>
+{% else %}
+<section id="drift"><h2>Drift between groups</h2><p>Every label has fewer than two known values here, so there are no groups to compare.</p></section>
+{% endif %}
+"""  # noqa: E501
+
+    def __init__(self, results: Results) -> None:
+        super().__init__(results)
+        self.leave_one_out = {
+            by: without_models(results.db, by, results.mode) for by in results.drifts if by != "model"
+        }
+
+    def context(self) -> dict[str, Any]:
+        """Return which groupings there are, and why others are missing."""
+        drifts = self.results.drifts
+        return {
+            "drifts": list(drifts),
+            "farthest": [by for by, result in drifts.items() if farthest(result) is not None],
+            "judged": any("verdict" in result for result in drifts.values()),
+            "families": _families(self.results) is not None,
+            "notes": [(by, why) for by, why in self.results.notes.items() if by in GROUPINGS],
+        }
+
+    def core(self) -> Any:
+        """Return a box of all pairs of groups for each grouping."""
+        return {"groupings": boxes.as_json(boxes.by_grouping(self.results.drifts))}
+
+    def data(self) -> dict[str, Any]:
+        """Return a data file for each grouping."""
+        return {
+            f"drift_{by}": _drift_data(self.results, result, self.leave_one_out.get(by, {}))
+            for by, result in self.results.drifts.items()
+        }
+
+    def pictures(self) -> Iterator[Picture]:
+        """Yield the matrices, components and farthest pairs of all groupings, the groupings, the families."""
+        drifts = self.results.drifts
+        for by, result in drifts.items():
+            yield Picture(f"drift_{by}", partial(figures.heatmap, result))
+            yield Picture(f"components_{by}", partial(figures.per_component, result))
+            pair = farthest(result)
+            if pair is not None:
+                a, b = (str(result["group"].values[i]) for i in pair)
+                yield Picture(f"pair_{by}", partial(figures.pair, result, a, b))
+        if drifts:
+            yield Picture("groupings", partial(figures.groupings, drifts))
+        family = _families(self.results)
+        if family is not None:
+            yield Picture("families", partial(figures.families, drifts["model"], family))
+
+    def tables(self) -> Iterator[Table]:
+        """Yield the matrix, the pairs and the components of each grouping, and the groupings."""
+        for by, result in self.results.drifts.items():
+            pairs = tables.pair_facts(result)
+            yield Table(f"drift_{by}", tables.matrix(result))
+            yield Table(f"pairs_{by}", pairs, len(pairs) <= tables.LONG)
+            if "per_component" in result:
+                yield Table(f"components_{by}", tables.box_rows(boxes.by_component(result)))
+        if self.results.drifts:
+            yield Table("groupings", tables.box_rows(boxes.by_grouping(self.results.drifts)))
+
+
+def _families(results: Results) -> np.ndarray | None:
+    """Return the family of each group of the drift by model, (group,); None if there are fewer than two."""
+    if "model" not in results.drifts:
+        return None
+    models = results.db.models
+    names = models["model"].values.astype(str)
+    family_of_model = dict(zip(names, models["family"].values.astype(str), strict=True))
+    family = np.array([family_of_model[str(label)] for label in results.drifts["model"]["group"].values])
+    return family if len(np.unique(family)) > 1 else None
+
+
+def _drift_data(results: Results, result: xr.Dataset, without: LeaveOneOut) -> dict[str, Any]:
+    """Return what the page's scripts read of a `drift` result."""
+    by = str(result.attrs["by"])
+    data: dict[str, Any] = {
+        "by": by,
+        "ordered": by == "depth_decile",
+        "groups": visible_all(result["group"].values),
+        "counts": pack(result["count"].values),
+        "few": pack(result["few"].values),
+        "probabilities": pack(result["probabilities"].values.ravel()),
+        "components": boxes.as_json(boxes.by_component(result)) if "per_component" in result else [],
+        "farthest": farthest(result),
+    }
+    for name in ("drift", "floor_q95", "model_floor_q95"):
+        if name in result and np.isfinite(result[name].values).any():
+            data[name] = pack(boxes.pairs(result[name].values))
+    if "verdict" in result:
+        verdicts = boxes.pairs(result["verdict"].values.astype(str))
+        codes = np.select([verdicts == verdict for verdict in KNOWN_VERDICTS], [0, 1, 2], 255)
+        data["verdict"] = pack(codes.astype(np.uint8))
+    if "judged_by" in result:
+        judged = boxes.pairs(result["judged_by"].values.astype(str))
+        data["judged"] = pack(np.select([judged == BY_MODELS, judged == BY_FEW_MODELS], [1, 2], 0).astype(np.uint8))
+    data["bounded"] = "interval" in result
+    if "interval" in result and np.isfinite(result["interval"].values).any():
+        data["low"], data["high"] = (pack(boxes.pairs(result["interval"].values[..., bound])) for bound in (0, 1))
+    position = {str(label): i for i, label in enumerate(result["group"].values)}
+    data["without"] = {
+        ",".join(map(str, sorted((position[a], position[b])))): [
+            (np.searchsorted(results.model_index, model), value) for model, value in rows
+        ]
+        for (a, b), rows in without.items()
+    }
+    if by == "model":
+        models = results.db.models
+        rows = models.isel(model=models["layers"].values > 0).to_dataframe().reset_index().set_index("model")
+        rows = rows.loc[result["group"].values]
+        data["labels"] = {name: visible_all(rows[name]) for name in LABELS if rows[name].nunique() > 1}
+    return data
+
+
+SECTION = Drift

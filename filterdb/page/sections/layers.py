@@ -1,0 +1,94 @@
+"""The layers: their first filters, and every layer with its verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from filterdb.analysis.rules import VERDICTS, Rules
+from filterdb.page import figures, tables
+from filterdb.page.drawing import visible_all
+from filterdb.page.first_filters import first_filters
+from filterdb.page.payload import pack
+from filterdb.page.results import Results
+from filterdb.page.section import Picture, Section, Table
+
+MEASURES = {"depth": "conv_depth_norm", "sparsity": "sparsity", "entropy": "variance_entropy", "ratio": "ratio"}
+"""Measures of a layer: their names in JavaScript and in the `degeneration` result."""
+
+
+class Layers(Section):
+    """First filters of some models, and the table of all layers."""
+
+    position = 80
+    title = "Layers"
+    template = """\
+<section id="layers">
+<h2>Layers</h2>
+{% if tiles %}{{ figure("tiles", "First filters of each layer", "Nine weights each, orange negative and purple positive, every layer on its own scale. Grainy rows are near random, rows of one picture are collapsed.", "first_filters", "first_filters") }}{% else %}<p class="soft">First filters are not shown: reading them would take too many chunks.</p>{% endif %}
+<figure aria-labelledby="f-layers">
+<div class="head"><h3 id="f-layers">Every layer and its verdict</h3><span class="files">{% for kind in kinds %}<a href="tables/degeneration.{{ kind }}">{{ {"csv": "CSV", "parquet": "Parquet"}[kind] }}</a> {% endfor %}</span></div>
+<p>Dead: all weights zero. Sparse: over half of the filters near zero. Collapsed: fewer than two effective components. Random: as varied as untrained weights. The last two are asked of layers with {{ smallest }} filters and more.</p>
+<div data-figure="layers"></div>
+</figure>
+</section>
+"""  # noqa: E501
+
+    def __init__(self, results: Results) -> None:
+        super().__init__(results)
+        self.tiles = first_filters(results.db)
+
+    def context(self) -> dict[str, Any]:
+        """Return whether first filters are shown, and how many filters a verdict needs."""
+        rules = Rules()
+        smallest = rules.smallest if self.results.mode == "sound" else rules.smallest_paper
+        return {"tiles": self.tiles is not None, "smallest": smallest}
+
+    def data(self) -> dict[str, Any]:
+        """Return the layers and the first filters."""
+        files = {"layers": self._layers()}
+        if self.tiles is not None:
+            files["tiles"] = self._tiles(self.tiles)
+        return files
+
+    def pictures(self) -> Iterator[Picture]:
+        """Yield the first filters."""
+        if self.tiles is not None:
+            yield Picture("first_filters", partial(figures.first_filters, self.tiles))
+
+    def tables(self) -> Iterator[Table]:
+        """Yield the layers and the first filters."""
+        yield Table("degeneration", tables.degeneration(self.results.degeneration))
+        if self.tiles is not None:
+            yield Table("first_filters", tables.first_filters(self.tiles))
+
+    def _layers(self) -> dict[str, Any]:
+        result = self.results.degeneration
+        models = self.results.db.layers["model_index"].values
+        bits = (result["verdict"].values.astype(bool) * (1 << np.arange(len(VERDICTS)))).sum(axis=1)
+        return {
+            "names": visible_all(result["layer_name"].values),
+            "model": pack(np.searchsorted(self.results.model_index, models)),
+            "filters": pack(result["filters"].values),
+            "verdict": pack(bits),
+            **{key: pack(result[name].values) for key, name in MEASURES.items()},
+        }
+
+    def _tiles(self, tiles: xr.Dataset) -> dict[str, Any]:
+        filters = tiles["filters"].values
+        largest = np.nanmax(np.abs(filters), axis=(1, 2), keepdims=True, initial=0.0)
+        scaled = np.nan_to_num(filters / np.where(largest > 0, largest, 1.0))
+        return {
+            "most": tiles.sizes["number"],
+            "number": np.isfinite(filters).all(axis=2).sum(axis=1),
+            "model": np.searchsorted(self.results.model_index, tiles["model_index"].values),
+            "layer": visible_all(tiles["layer_name"].values),
+            "weights": pack(np.rint(127 * scaled).astype(np.int8)),
+        }
+
+
+SECTION = Layers

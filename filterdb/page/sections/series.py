@@ -1,0 +1,87 @@
+"""Checkpoints of a training, and retrainings of an architecture."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import xarray as xr
+
+from filterdb.analysis.series import series
+from filterdb.errors import InputError
+from filterdb.page import figures, tables
+from filterdb.page.drawing import visible, visible_all
+from filterdb.page.results import Results
+from filterdb.page.section import Picture, Section, Table
+
+RETRAINING_FACTS = ("seeds", "mean_drift", "largest_drift", "to_nearest", "nearest", "to_others")
+NO_SERIES = (
+    "The catalog has no column epoch or seed that tells checkpoints or retrainings of one architecture and "
+    "training set apart."
+)
+
+
+class Series(Section):
+    """Drift along a training and between retrainings."""
+
+    position = 70
+    title = "Along a training"
+    template = """\
+<section id="series">
+<h2>Along a training</h2>
+{% if series %}{{ figure("series", "Checkpoints and retrainings", "Lines: drift of each checkpoint to the last of its training, thin ones what chance alone gives. The table compares trainings from other seeds with one another and with the nearest other training.", "series", "series") }}
+{% else %}<p class="soft">{{ no_series }}</p>{% endif %}
+</section>
+"""  # noqa: E501
+
+    def __init__(self, results: Results) -> None:
+        super().__init__(results)
+        self.series: xr.Dataset | None = None
+        self.why_missing = NO_SERIES
+        try:
+            result = series(results.db, results.mode)
+        except InputError as error:
+            self.why_missing = str(error)
+            return
+        if result.sizes["checkpoint"] or result.sizes["pair"]:
+            self.series = result
+
+    def context(self) -> dict[str, Any]:
+        """Return whether there are series, and else why not."""
+        return {"series": self.series is not None, "no_series": self.why_missing}
+
+    def core(self) -> Any:
+        """Return checkpoints by training, and retrainings."""
+        if self.series is None:
+            return None
+        checkpoints = self.series[["training", "model", "epoch", "drift", "floor_q95"]].to_dataframe()
+        columns = (("xs", "epoch"), ("values", "drift"), ("floor", "floor_q95"))
+        return {
+            "trainings": [
+                {
+                    "label": visible(label),
+                    "names": visible_all(part["model"]),
+                    **{key: part[column].tolist() for key, column in columns},
+                }
+                for label, part in checkpoints.groupby("training", sort=False)
+            ],
+            "retrainings": [
+                {**row, "retraining": visible(row["retraining"]), "nearest": visible(row["nearest"])}
+                for row in self.series[list(RETRAINING_FACTS)].to_dataframe().reset_index().to_dict("records")
+            ],
+        }
+
+    def pictures(self) -> Iterator[Picture]:
+        """Yield the figure of both."""
+        if self.series is not None:
+            yield Picture("series", partial(figures.series, self.series))
+
+    def tables(self) -> Iterator[Table]:
+        """Yield checkpoints and pairs of retrainings."""
+        if self.series is not None:
+            yield Table("series", tables.checkpoints(self.series))
+            yield Table("retrainings", tables.retrainings(self.series))
+
+
+SECTION = Series

@@ -1,0 +1,42 @@
+makers.tiles = async (node) => {
+  const data = await load("tiles");
+  const weights = unpack(data.weights), bar = el("div", { class: "bar" }), body = el("div");
+  const models = [...new Set(data.model)];
+  const show = (model) => {
+    const places = range(data.model.length).filter((i) => data.model[i] === Number(model));
+    body.replaceChildren(el("ol", { class: "tiles" }, ...places.map((i) => {
+      const size = 26, gap = 4, number = data.number[i];
+      const [board, context] = canvas(number * (size + gap), size, `The first ${number} filters of ${data.layer[i]}`);
+      for (let k = 0; k < number; k++) tile(context, [...weights.subarray((i * data.most + k) * 9, (i * data.most + k + 1) * 9)].map((one) => one / 127), 1, k * (size + gap), 0, size);
+      return el("li", {}, el("span", { title: data.layer[i] }, shown(data.layer[i], 40)), board);
+    })));
+  };
+  bar.append(select("Model", models.map((one) => [one, core.models[one]]), models[0], show));
+  node.replaceChildren(bar, body);
+  show(models[0]);
+};
+
+makers.layers = async (node) => {
+  const data = await layers();
+  const rows = range(data.n).map((i) => ({ i, kinds: data.kinds(i) }));
+  const name = (i) => core.models[data.model[i]];
+  const texts = rows.map(({ i, kinds }) => `${name(i)} ${data.names[i]} ${kinds.join(" ")}`.toLowerCase());
+  const number = (key, title, width, hint, show = digits) => ({ key, title, width, hint, kind: "number", value: ({ i }) => data[key][i], show });
+  const table = bigTable(node, {
+    rows,
+    search: ({ i }) => texts[i],
+    label: { search: "Search models, layers, verdicts", table: "Layers with their verdicts", rows: "layers" },
+    filters: core.rules.map((rule) => [rule, rule, rows.filter((row) => row.kinds.includes(rule)).length]),
+    columns: [
+      { title: "model", kind: "text", width: "minmax(120px, 1.1fr)", hint: "Sort by model", value: ({ i }) => name(i) },
+      { title: "layer", kind: "text", width: "minmax(130px, 1.5fr)", hint: "Sort by layer", value: ({ i }) => data.names[i] },
+      number("filters", "filters", "76px", "3×3 filters", count),
+      number("depth", "depth", "58px", "0 first, 1 last"),
+      number("sparsity", "S", "64px", "Sparsity: share of filters near zero", percent),
+      number("entropy", "H", "58px", "Variance entropy: 0 one picture, 0.954 all nine"),
+      number("ratio", "H/T", "58px", "Entropy over the threshold of randomness; empty where too few filters"),
+      { title: "verdict", kind: "verdict", width: "minmax(130px, .9fr)", hint: "Sort by verdict", value: (row) => row.kinds.join(" ") || "\uffff", show: (_, row) => verdictCell(row.kinds) },
+    ],
+  });
+  node.table = table;
+};
