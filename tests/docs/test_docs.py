@@ -114,3 +114,11 @@ def test_links_lead_somewhere(page: str) -> None:
     for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", (ROOT / page).read_text("utf-8")):
         if "://" not in target and "generated" not in target:
             assert ((ROOT / page).parent / target).exists(), f"{page}: {target}"
+
+
+@pytest.mark.parametrize("page", pages())
+def test_files_that_are_named_exist(page: str) -> None:
+    """`tests/x.py`, `benchmarks/y.py`, `deploy/z` in a page are files of this repository."""
+    pattern = r"`((?:tests|benchmarks|filterdb|deploy)/[\w./-]+)"
+    missing = [name for name in re.findall(pattern, (ROOT / page).read_text("utf-8")) if not (ROOT / name).exists()]
+    assert missing == []
