@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export PYTHONHASHSEED := 0
 
-.PHONY: help demo test quick faults multihost exporters exporters-extra lint format lock bench bench-full clean
+.PHONY: help demo test quick faults multihost exporters exporters-extra lint format lock docs bench bench-full clean
 help:
 	@echo "make demo    the whole path on real models, in filterdb-demo/"
 	@echo "make test    every check: lint, types, floors, tests (about 25 minutes on 2 cores)"
@@ -16,6 +16,7 @@ help:
 	@echo "make quick   the inner loop: lint and the tests that are not slow"
 	@echo "make lint    ruff, mypy, import-linter"
 	@echo "make format  ruff's formatter and safe fixes"
+	@echo "make docs    the documentation site, in docs/_build"
 	@echo "make bench   every benchmark but the full size (about 20 minutes, 7 GB below /tmp)"
 	@echo "make bench-full  1,464,797,156 filters for real (about 20 minutes, 53 GB)"
 	@echo "make lock    write requirements/*.txt anew from pyproject.toml"
@@ -115,6 +116,18 @@ lock: $(STAMP)
 	$(BIN)/$(LOCK) pyproject.toml $(EXTRAS) -o requirements/image.txt
 	printf '%s\n' 'hatchling>=1.27' 'hatch-fancy-pypi-readme>=25.1' | $(BIN)/$(LOCK) - -o requirements/build.txt
 	$(BIN)/$(LOCK) pyproject.toml $(EXTRAS) --extra kubernetes --extra jobqueue --group dev -o requirements/dev.txt
+	$(BIN)/$(LOCK) pyproject.toml --extra report --group docs -o requirements/docs.txt
+
+# Sphinx gets an environment of its own, with filterdb's dependencies: it imports the package for the reference.
+DOCS := $(VENV)-docs
+$(DOCS)/.installed: requirements/docs.txt
+	$(PYTHON) -m venv --clear $(DOCS)
+	$(DOCS)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/docs.txt
+	@touch $@
+
+docs: $(DOCS)/.installed
+	$(DOCS)/bin/python -m sphinx --quiet --fail-on-warning --keep-going docs docs/_build
+	@echo "docs/_build/index.html"
 
 # Peers are no dependencies: they get an environment of their own, beside what requirements/dev.txt pins.
 BENCH := /tmp/filterdb-bench
@@ -140,4 +153,4 @@ bench-full: $(PEERS)/.installed
 	$(PEERS)/bin/python benchmarks/full_scale.py $(BENCH)-full
 
 clean:
-	rm -rf $(VENV) $(PEERS) $(EXPORTERS) $(EXPORTERS)-extra $(DATA) $(DATA).log .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(PEERS) $(DOCS) docs/_build $(EXPORTERS) $(EXPORTERS)-extra $(DATA) $(DATA).log .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis

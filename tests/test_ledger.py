@@ -26,7 +26,7 @@ def test_every_code_that_is_raised_stands_in_the_table() -> None:
 
 
 def test_every_code_is_documented() -> None:
-    page = (ROOT / "docs/method.md").read_text()
+    page = (ROOT / "docs/explanation/method.md").read_text()
     table = page.split("| code |")[1].split("\n\n")[0]
     assert set(re.findall("`([a-z]+)`", table)) == set(CODES)
 

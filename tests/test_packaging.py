@@ -130,7 +130,7 @@ def test_the_readme_of_the_package_has_no_relative_links() -> None:
     readme = metadata.core.readme
     assert re.findall(r"\]\((?!https://)[^)]*\)", (ROOT / "README.md").read_text())
     assert re.findall(r"\]\((?!https://)[^)]*\)", readme) == []
-    assert "`docs/cli.md`" in readme
+    assert "`docs/tutorial.md`" in readme
 
 
 def test_the_citation_names_this_version() -> None:

@@ -41,7 +41,7 @@ STALE_ANGLE = np.radians(1.2)
 """From this angle between the covariance now and that of the basis on, D is usually off by more than 2 %.
 
 Measured on 90 samples of the demo's layers, the basis fitted on a part of each: it tells changes of more than 2 % from
-smaller ones in 92 of 100 cases (docs/method.md).
+smaller ones in 92 of 100 cases (docs/explanation/method.md).
 """
 
 log = logging.getLogger(__name__)

@@ -74,7 +74,7 @@ def test_sampling_floor_is_that_of_multinomial_draws(frozen: Frozen, db: fdb.Dat
 
 
 def test_interval_is_the_loop_over_drawn_models(frozen: Frozen, by_task: Any) -> None:
-    """docs/noise.md word for word: five models a group drawn with replacement, 1,500 times."""
+    """docs/explanation/noise.md word for word: five models a group drawn with replacement, 1,500 times."""
     rng = np.random.default_rng(2)
     cells = [
         np.array([frozen.histograms(frozen.model == name) for name in MODELS if MODELS[name][0] == task])

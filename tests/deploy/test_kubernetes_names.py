@@ -150,7 +150,7 @@ def test_commands_are_resolved(folder: str) -> None:
 
 
 def test_the_commands_of_the_jobs() -> None:
-    """As the command line has them (docs/cli.md)."""
+    """As the command line has them (docs/reference/command-line.md)."""
     settings = build("overlays/s3-endpoint")
     data = one(settings, "ConfigMap", "filterdb-job")["data"]
     database, catalog, report = (data[f"FILTERDB_{name}"] for name in ("DATABASE", "CATALOG", "REPORT"))

@@ -26,7 +26,7 @@ from PIL import Image
 
 import filterdb as fdb
 
-NOTEBOOK = Path(__file__).parents[2] / "docs" / "interactive.ipynb"
+NOTEBOOK = Path(__file__).parents[2] / "docs" / "how-to" / "interactive.ipynb"
 
 METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
@@ -64,7 +64,7 @@ def test_the_file_is_kept_without_outputs() -> None:
     ids = [cell.id for cell in notebook.cells]
     assert len(set(ids)) == len(ids)
     text = NOTEBOOK.read_text("utf-8")
-    assert text == kept(notebook), "docs/interactive.ipynb: run `python -m tests.interactive.test_notebook`, commit"
+    assert text == kept(notebook), f"{NOTEBOOK}: run `python -m tests.interactive.test_notebook`, commit"
     assert '"image/png"' not in text
 
 

@@ -202,7 +202,7 @@ def test_the_same_bytes_again_and_beside_other_groups(metric: str) -> None:
 
 
 def by_hand(one: np.ndarray, other: np.ndarray, draws: int) -> tuple[float, float]:
-    """The interval of docs/noise.md for two groups of k models each, a loop over draws."""
+    """The interval of docs/explanation/noise.md for two groups of k models each, a loop over draws."""
     rng = np.random.default_rng(8)
     k = len(one)
     drifts = []

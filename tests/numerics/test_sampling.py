@@ -39,7 +39,7 @@ def test_equals_multinomial_draws(n: int, m: int) -> None:
 
 @pytest.mark.parametrize(("n", "m", "off"), [(1, 1, 0.2), (2, 2, 0.1), (3, 3, 0.08), (5, 5, 0.05)])
 def test_below_ten_filters_it_is_low(n: int, m: int, off: float) -> None:
-    """By as much as docs/noise.md says: bins are no longer rare events. Such groups have no verdict."""
+    """By as much as docs/explanation/noise.md says: bins are no longer rare events. Such groups have no verdict."""
     rng = np.random.default_rng(1)
     one, other = (rng.multinomial(size, P) for size in (n, m))
     expected = drawn(n, m, (one + other) / (n + m))

@@ -124,7 +124,7 @@ def test_zarr_knows_every_object_of_a_segment(db: fdb.Database, tmp_path: Path) 
 
 
 def test_xarray_and_zarr_read_every_variable(db: fdb.Database) -> None:
-    """What docs/store.md says of readers; tensorstore reads what is not text."""
+    """What docs/reference/store.md says of readers; tensorstore reads what is not text."""
     path = Path(db.url) / db.segments[0].name
     opened = xr.open_zarr(path)
     group = zarr.open_group(path, mode="r")

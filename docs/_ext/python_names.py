@@ -1,0 +1,63 @@
+"""The reference of the Python interface, as reStructuredText, from `filterdb.__all__`."""
+
+from __future__ import annotations
+
+import inspect
+from types import ModuleType
+
+import filterdb
+
+GROUPS = {
+    "Open and select": ["open", "Database", "connect", "exclude_verdict"],
+    "Analyses": [
+        "pca", "principal_angles", "drift", "explain", "degeneration", "density", "phenotypes", "series", "statistics",
+        "filter_scale", "randomness_threshold",
+    ],
+    "Single models": ["check", "nearest"],
+    "The page": ["report"],
+    "Write a database": ["ingest", "import_hdf5", "relabel", "remove", "compact", "refit"],
+    "History and damage": ["tag", "restore", "verify", "gc"],
+}  # fmt: skip
+"""Headings of the page and the names below each; public names that are missing here come last."""
+
+
+def public_names() -> list[str]:
+    """Return the public names but modules and the version."""
+    names = [name for name in filterdb.__all__ if not name.startswith("__")]
+    return [name for name in names if not isinstance(getattr(filterdb, name), ModuleType)]
+
+
+def python_page() -> str:
+    """Return a page with each public name, its signature and its docstring."""
+    names = public_names()
+    listed = {name for group in GROUPS.values() for name in group}
+    groups = {**GROUPS, "Other types": [name for name in names if name not in listed]}
+    lines = [
+        "The Python interface",
+        "====================",
+        "",
+        "For readers who look up a function. Import the package as ``import filterdb as fdb``; every name on this page "
+        "is then ``fdb.NAME``. Analyses take a database first and return an ``xarray.Dataset``.",
+        "",
+        "The installed version is ``fdb.__version__``.",
+    ]
+    for heading, members in groups.items():
+        present = [name for name in members if name in names]
+        if present:
+            lines += ["", heading, "-" * len(heading)]
+        for name in present:
+            if inspect.isclass(getattr(filterdb, name)):
+                lines += ["", f".. autoclass:: filterdb.{name}()", "   :members:"]
+            else:
+                lines += ["", f".. autofunction:: filterdb.{name}"]
+    lines += [
+        "",
+        "Errors",
+        "------",
+        "",
+        ".. automodule:: filterdb.errors",
+        "   :members:",
+        "   :show-inheritance:",
+        "",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,43 @@
+"""The generated reference names every command with its options, and every public name of the package."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import click
+
+import filterdb as fdb
+from tests.docs.pages import ROOT
+
+
+def extension(name: str) -> ModuleType:
+    """Import a module of the site's own extensions, which need no Sphinx."""
+    spec = importlib.util.spec_from_file_location(f"docs_{name}", ROOT / "docs/_ext" / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_every_command_is_in_the_reference() -> None:
+    commands = extension("commands")
+    page, group = commands.commands_page(), commands.command_tree()
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        section = page.split(f"\n## {name}\n")[1].split("\n## ")[0]
+        for parameter in group.get_command(context, name).params:
+            if isinstance(parameter, click.Option) and not parameter.hidden:
+                assert f"{parameter.opts[0]}" in section, (name, parameter.opts)
+
+
+def test_every_public_name_is_in_the_reference() -> None:
+    page = extension("python_names").python_page()
+    missing = [name for name in fdb.__all__ if f"filterdb.{name}" not in page and f"fdb.{name}" not in page]
+    assert missing == []
+
+
+def test_the_notebook_is_a_page() -> None:
+    page = extension("notebook").notebook_page(Path(ROOT / "docs/how-to/interactive.ipynb"))
+    assert page.startswith("# Filters of trained CNNs") and "](../../reference/catalog.md)" in page
