@@ -105,9 +105,9 @@ def _stem(name: str) -> str:
 
 def _read_database(database: Path, files: dict[str, File]) -> None:
     answer = command("layers", str(database), "--threads", "2")
-    data = fdb.open(str(database)).dataset
-    filters = data["filters"].values
-    ends = np.cumsum(data["row_size"].values)
+    db = fdb.open(str(database))
+    filters = db.dataset["filters"].values
+    ends = np.cumsum(db.layers["row_size"].values)
     for row, end in zip(answer["rows"], ends, strict=True):
         row["values"] = filters[end - row["filters"] : end]
         files[_stem(row["model"])].layers.append(row)
