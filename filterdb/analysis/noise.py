@@ -150,7 +150,7 @@ def _judge(drift: Array, found: Cells, of_cells: Statistic, floor: Floor, number
     limit = np.where(by_models, model_floor.q95, floor.q95)
     few = number < FEW
     few = few[:, None] | few
-    # Below, D does not grow with the square of a difference, as the interval takes for granted (docs/explanation/noise.md).
+    # Below, D does not grow with the square of a difference, as the interval assumes (docs/explanation/noise.md).
     interval[few] = np.nan
     verdict = np.where(drift > limit * (1 + TIE), DIFFERENT, INDISTINGUISHABLE)
     verdict[np.isnan(limit)] = ""

@@ -36,7 +36,5 @@ def phenotypes(answer: Answer) -> None:
         ),
     )
     few = answer["bounds"]["fewest"]
-    _say(
-        f"few: under {few:,} filters; the rule: docs/explanation/phenotypes.md · mode {answer['mode']} · {counts(answer)}"
-    )
+    _say(f"few: under {few:,} filters (docs/explanation/phenotypes.md) · mode {answer['mode']} · {counts(answer)}")
     basis_warning(answer)
