@@ -65,8 +65,8 @@ def drift(
     layers whose scale is unknown; `within`: one matrix per stratum, along `stratum`, in the unstratified order (a group
     that a stratum lacks: NaN, an empty verdict).
 
-    In `sound` mode with noise (docs/explanation/noise.md): floor and floor_q95 (group, other), mean and 95 % quantile of the drift
-    that the numbers of filters alone make; model_floor and model_floor_q95 the same of permuted models, NaN where fewer
+    In `sound` mode with noise (docs/explanation/noise.md): floor and floor_q95 (group, other), mean and 95 % quantile of
+    the drift that the numbers of filters alone make; model_floor and model_floor_q95 the same of permuted models, NaN where fewer
     than 20 permutations exist; permutations; verdict: "different", "indistinguishable", "few" (under 1,000 filters in a
     group) or, without any floor and on the diagonal, ""; judged_by: "model", "few models" (by these, but they are so
     few that no drift can be "different"), "sampling" or ""; interval (group, other, bound), NaN with under 5 models or

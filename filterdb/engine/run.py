@@ -95,8 +95,9 @@ def _tables(db: Database, request: Wanted) -> Arrays:
 def _find(db: Database, segment: Segment, tables: Arrays, reduction: Reduction, key: Key) -> Arrays | None:
     """Return a summary from memory or, checked, from the store; None where it is in neither."""
     place = (segment.id, key)
-    if place in db.kept:
-        return db.kept[place]
+    arrays = db.kept.get(place)
+    if arrays is not None:
+        return arrays
     arrays = summary.load(segment.files, segment.id, key)
     if arrays is not None:
         reduction.check(arrays, tables, segment, key)

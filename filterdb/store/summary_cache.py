@@ -42,6 +42,19 @@ class SummaryCache:
             self._entries.move_to_end(place)
             return self._entries[place]
 
+    def get(self, place: Place) -> Arrays | None:
+        """Return the arrays of a place; None where it has none, or none any more."""
+        with self._lock:
+            if place in self._entries:
+                self._entries.move_to_end(place)
+            return self._entries.get(place)
+
+    def clear(self) -> None:
+        """Drop all entries."""
+        with self._lock:
+            self._entries.clear()
+            self._bytes = 0
+
     def __setitem__(self, place: Place, arrays: Arrays) -> None:
         with self._lock:
             self._bytes += _size(arrays) - _size(self._entries.pop(place, {}))

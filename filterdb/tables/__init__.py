@@ -155,9 +155,7 @@ def drift(answer: Answer) -> None:
         )
     on_edge = np.asarray(answer["on_edge"]).sum(axis=0).max(initial=0) / max(answer["filters"], 1)
     if on_edge >= ON_EDGE_SHOWN:
-        _say(
-            f"{on_edge:.1%} of the filters lie on the edge of a bin and count in the bin above (docs/explanation/method.md)"
-        )
+        _say(f"{on_edge:.1%} of the filters lie on a bin edge and count in the bin above (docs/explanation/method.md)")
     _say(f"{answer['metric']} drift by {answer['by']}, mode {answer['mode']} · {counts(answer)}")
     basis_warning(answer)
 
