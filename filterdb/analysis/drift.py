@@ -65,14 +65,15 @@ def drift(
     layers whose scale is unknown; `within`: one matrix per stratum, along `stratum`, in the unstratified order (a group
     that a stratum lacks: NaN, an empty verdict).
 
-    In `sound` mode with noise (docs/explanation/noise.md): floor and floor_q95 (group, other), mean and 95 % quantile of
-    the drift that the numbers of filters alone make; model_floor and model_floor_q95 the same of permuted models, NaN where fewer
-    than 20 permutations exist; permutations; verdict: "different", "indistinguishable", "few" (under 1,000 filters in a
-    group) or, without any floor and on the diagonal, ""; judged_by: "model", "few models" (by these, but they are so
-    few that no drift can be "different"), "sampling" or ""; interval (group, other, bound), NaN with under 5 models or
-    1,000 filters in a group. `noise`: None where it takes seconds (up to 1,000 groups, 30 for metrics other than kl and
-    psi, and 10 million permutations, such as 6,000 pairs of groups of seven models), True in any case, False not at
-    all, a number of permutations and draws of models other than 1,000. The same bytes each time.
+    In `sound` mode with noise (docs/explanation/noise.md): floor and floor_q95 (group, other), mean and 95 %
+    quantile of the drift that the numbers of filters alone make; model_floor and model_floor_q95 the same of
+    permuted models, NaN where fewer than 20 permutations exist; permutations; verdict: "different",
+    "indistinguishable", "few" (under 1,000 filters in a group) or, without any floor and on the diagonal, "";
+    judged_by: "model", "few models" (by these, but they are so few that no drift can be "different"), "sampling" or
+    ""; interval (group, other, bound), NaN with under 5 models or 1,000 filters in a group. `noise`: None where it
+    takes seconds (up to 1,000 groups, 30 for metrics other than kl and psi, and 10 million permutations, such as
+    6,000 pairs of groups of seven models), True in any case, False not at all, a number of permutations and draws
+    of models other than 1,000. The same bytes each time.
 
     `out`: a path or URL at which nothing is yet. The matrix is written there, a Zarr group, block by block, and the
     result is opened from it, lazily by Dask: memory does not grow with the square of the groups. Its groups keep the
