@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 import filterdb as fdb
-from filterdb.extract.ledger import is_unread
+from filterdb.ledger import is_unread
 
 OTHER_SHAPES = {"kernel", "rank", "transposed", "empty"}
 """Codes of the ledger for convolutions that are no 3×3 ones."""
