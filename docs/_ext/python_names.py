@@ -46,8 +46,11 @@ def python_page() -> str:
         if present:
             lines += ["", heading, "-" * len(heading)]
         for name in present:
-            if inspect.isclass(getattr(filterdb, name)):
+            value = getattr(filterdb, name)
+            if inspect.isclass(value):
                 lines += ["", f".. autoclass:: filterdb.{name}()", "   :members:"]
+            elif not callable(value):  # an alias in signatures
+                lines += ["", f".. py:data:: filterdb.{name}", "", f"   ``{value}``"]
             else:
                 lines += ["", f".. autofunction:: filterdb.{name}"]
     lines += [
