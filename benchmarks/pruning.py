@@ -22,7 +22,7 @@ import onnx
 from onnx import numpy_helper
 
 from filterdb.models.onnx.convolution import weight_value
-from filterdb.models.onnx.layers import Layer, read_model
+from filterdb.models.onnx.layers import OnnxLayer, read_model
 from filterdb.numerics.layer import filter_peaks, sparse_filters
 from filterdb.numerics.quality import SPARSE_FRACTION
 
@@ -51,7 +51,7 @@ def at_random(filters: np.ndarray, out_channels: int) -> np.ndarray:
     return np.random.default_rng(0).permutation(by_channel(filters, out_channels))
 
 
-def stored_tensor(layer: Layer) -> onnx.TensorProto | None:
+def stored_tensor(layer: OnnxLayer) -> onnx.TensorProto | None:
     """The tensor that is a layer's weight as it stands, None where something is computed from it."""
     value = weight_value(layer.node)
     if value is not None and isinstance(value.tensor, onnx.TensorProto):

@@ -24,7 +24,7 @@ from filterdb.errors import InputError
 from filterdb.ledger import is_unread
 from filterdb.models.catalog import ModelSource
 from filterdb.models.inputs import expand
-from filterdb.models.onnx.layers import Skip
+from filterdb.models.model import Skip
 from filterdb.models.sandbox import Limits
 from filterdb.models.scan import EXAMINED, examine
 from filterdb.models.sources import NamedFile, as_sources, on_disk

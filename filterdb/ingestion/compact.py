@@ -11,7 +11,7 @@ from filterdb import plan, schema
 from filterdb.engine.partition import Partition
 from filterdb.errors import ConflictError, DamageError
 from filterdb.ingestion.adding import add, new_segment
-from filterdb.models.onnx.layers import filters_hash
+from filterdb.models.model import filters_hash
 from filterdb.plan import chunk_count
 from filterdb.store import snapshot as snapshots
 from filterdb.store.database import AnyDatabase, Database, as_database

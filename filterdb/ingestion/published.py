@@ -24,8 +24,9 @@ from filterdb.engine.partition import Partition
 from filterdb.errors import InputError, MissingExtraError
 from filterdb.ingestion.adding import Filler, new_segment, stack
 from filterdb.ingestion.run import Ingested, commit_models, duplicates, known_models
-from filterdb.models.onnx.constants import ODD
-from filterdb.models.onnx.layers import filters_hash
+from filterdb.models.formats import PUBLISHED
+from filterdb.models.model import filters_hash
+from filterdb.models.parse_errors import PARSE_ERRORS
 from filterdb.models.published.metadata import PublishedLayer, PublishedModel
 from filterdb.models.sandbox import Channel, Limits, sandbox
 from filterdb.numerics.quality import orthogonality
@@ -33,9 +34,6 @@ from filterdb.schema import WEIGHTS
 from filterdb.store import snapshot as snapshots
 from filterdb.store.database import AnyDatabase, Database, as_url
 from filterdb.store.files import Files
-
-READER = "filterdb.models.published.reading"
-"""The module that the child process runs."""
 
 Runs = tuple[tuple[int, int], ...]
 """Rows of the file: (first, count) each, one after the other."""
@@ -71,7 +69,7 @@ class PublishedFile:
                 PublishedLayer(**{**one, "runs": tuple((int(a), int(b)) for a, b in one["runs"])})
                 for one in answer["layers"]
             ]
-        except ODD as error:
+        except PARSE_ERRORS as error:
             raise InputError(f"{self.path}: expected a description of the data set, got another ({error})") from error
         return models, layers
 
@@ -87,7 +85,7 @@ class PublishedFile:
         return rows
 
     def _reading(self, size: int) -> AbstractContextManager[Channel]:
-        return sandbox(READER).reading(self.path, size, self.limits)
+        return sandbox(PUBLISHED.reader).reading(self.path, size, self.limits)
 
 
 def _answer(channel: Channel) -> dict[str, Any]:
@@ -236,7 +234,7 @@ def _tables(
             **stack(model_rows, schema.MODEL_VARIABLES),
             **stack(ledger, schema.SKIPPED_VARIABLES),
         }, kept
-    except ODD as error:
+    except PARSE_ERRORS as error:
         raise InputError(f"{source.path}: expected metadata that tables can hold, got others ({error})") from error
 
 

@@ -1,4 +1,4 @@
-"""One model → its rows and ledger, on a worker, by a child process. No filters are kept."""
+"""Scan a model file: ask a child process for its rows and ledger, and check the answer. No filters are kept."""
 
 from __future__ import annotations
 
@@ -15,14 +15,11 @@ from filterdb import metrics, schema
 from filterdb.errors import InputError, ModelError, StoreError, StoreMissingError
 from filterdb.models.catalog import ModelSource
 from filterdb.models.file_kinds import recognise
+from filterdb.models.formats import ONNX, format_of
 from filterdb.models.inputs import LocalInput, local_copy
-from filterdb.models.onnx.constants import ODD, one_line
-from filterdb.models.onnx.graph import MAX_NAME, shortened
-from filterdb.models.onnx.layers import MAX_FILTERS, Skip
+from filterdb.models.model import MAX_FILTERS, Skip
+from filterdb.models.parse_errors import MAX_NAME, PARSE_ERRORS, one_line, shortened
 from filterdb.models.sandbox import Channel, Limits, NoAnswerError, sandbox
-
-MAX_FILE = 2**31 - 1
-"""Bytes that a protobuf can have: larger models keep their weights beside them, as external data."""
 
 MAX_REASON = 2 * MAX_NAME
 """Characters of a reason, which may begin with a path."""
@@ -30,13 +27,10 @@ MAX_REASON = 2 * MAX_NAME
 MAX_TEXT = 2**22
 """Characters of a text in a table: the operators and the shapes of a model are the longest."""
 
-READER = "filterdb.models.onnx.reading"
-"""The module that the child process runs."""
-
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """What a scan found; `checksums` of the rows' filters, for the writing to compare.
+    """The result of a scan; `checksums` of the rows' filters, which the write compares.
 
     `rejected` is why the file is no readable model; `known`: the store has this content.
     """
@@ -91,14 +85,14 @@ def _refused(path: Path, shown: str) -> str | None:
             return f"{shown}: not an ONNX model: expected a regular file, got {_kind(path, status)}"
         with path.open("rb") as file:
             file.read(1)
-            if status.st_size <= MAX_FILE:
+            if ONNX.max_bytes is None or status.st_size <= ONNX.max_bytes:
                 return None
             file.seek(0)
             kind = recognise(file)
         got = f"{status.st_size:,}; larger models keep their weights as external data"
         if kind is not None:
             got = f"{status.st_size:,}, {kind.name}; {kind.remedy}"
-        return f"{shown}: not an ONNX model: expected at most {MAX_FILE:,} bytes (a protobuf), got {got}"
+        return f"{shown}: not an ONNX model: expected at most {ONNX.max_bytes:,} bytes (a protobuf), got {got}"
     except (FileNotFoundError, NotADirectoryError):
         return f"{shown}: expected a file, got a link that leads nowhere" if path.is_symlink() else None
     except OSError as error:
@@ -129,7 +123,7 @@ def _scan(source: ModelSource, local: LocalInput, known_hash: str | None, limits
         answer = _answer(channel)
     try:
         facts, rows, checksums, skipped = checked(answer)
-    except ODD as error:
+    except PARSE_ERRORS as error:
         raise ModelError(
             f"{source.shown}: has facts that no table can hold: {one_line(error, local.path.parent)}"
         ) from error
@@ -151,11 +145,11 @@ EXAMINED = (
     schema.Variable("shared_with", ("layer",), "str", "earlier layer that uses the same stored weight, or empty"),
     schema.Variable("nonfinite", ("layer",), "str", "how many weights are NaN or infinite, or empty"),
 )  # fmt: skip
-"""What `examine` finds out of each layer."""
+"""What `examine` returns of each layer."""
 
 
 def examine(source: ModelSource, limits: Limits) -> tuple[list[dict[str, Any]], list[Skip]]:
-    """What a check needs of a model's layers (EXAMINED), without a database, and what was not looked at.
+    """Return what a check needs of a model's layers (EXAMINED), without a database, and the skipped layers.
 
     Raises ModelError for a file that is no readable model or goes beyond its limits, InputError where there is none.
     """
@@ -174,7 +168,7 @@ def examine(source: ModelSource, limits: Limits) -> tuple[list[dict[str, Any]], 
     try:
         rows = [_row(row, EXAMINED, ()) for row in _list(answer["rows"])]
         skipped = [Skip(*_skipped(entry)) for entry in _list(answer["skipped"])]
-    except ODD as error:
+    except PARSE_ERRORS as error:
         raise ModelError(f"{source.shown}: expected an answer of the process that reads it, got nonsense") from error
     return rows, skipped
 
@@ -183,12 +177,13 @@ def examine(source: ModelSource, limits: Limits) -> tuple[list[dict[str, Any]], 
 def reading(
     source: ModelSource, local: LocalInput, limits: Limits, request: dict[str, Any]
 ) -> Iterator[tuple[Channel, list[str]]]:
-    """A child that has parsed the model; and the names of the files of its external data, brought beside it.
+    """Yield the channel to a child that has parsed the model, and the names of its external data files, fetched.
 
-    The child gets time for these too. Raises ModelError, also where external data is missing, short or not allowed.
+    The child gets CPU time for these files too. Raises ModelError, also where external data is missing, short or not
+    allowed.
     """
     size = local.path.stat().st_size
-    with sandbox(READER).reading(source.shown, size, limits) as channel:
+    with sandbox(format_of(local.path).reader).reading(source.shown, size, limits) as channel:
         # Absolute: the process that reads keeps the folder in which it was started.
         path = str(local.path.absolute())
         channel.send({**request, "path": path, "named": source.shown, "memory": limits.memory})
@@ -198,14 +193,14 @@ def reading(
 
 
 def _needed(answer: Any) -> dict[str, int]:
-    """The files of external data that a child says a model needs, and how many bytes of each."""
+    """Return the external data files that the model needs by the child's answer, and how many bytes of each."""
     if not isinstance(answer, dict) or not all(type(size) is int and size >= 0 for size in answer.values()):
         raise NoAnswerError("files that are no names and sizes")
     return answer
 
 
 def _answer(channel: Channel) -> dict[str, Any]:
-    """What the child says. Raises ModelError where that is why it does not read the file."""
+    """Return the child's answer. Raises ModelError with its reason where it rejects the file."""
     answer = channel.receive()
     if not isinstance(answer, dict):
         raise NoAnswerError("an answer that is no object")
@@ -218,10 +213,10 @@ Checked = tuple[dict[str, Any], list[dict[str, Any]], list[int], list[Skip]]
 
 
 def checked(answer: dict[str, Any]) -> Checked:
-    """Facts, rows, checksums and skipped layers of an answer, and nothing else that it has.
+    """Return facts, rows, checksums and skipped layers of an answer, and nothing else that it has.
 
-    What a file has taken over may have answered: it can lie about the model, and do no more. Raises one of ODD for
-    values that are not there, or that are not what their variables hold.
+    The child may be under the control of the file it reads: it can lie about the model, and do no more. Raises one of
+    PARSE_ERRORS for missing values, and for values that their variables cannot hold.
     """
     facts = _row(answer["facts"], schema.MODEL_VARIABLES, _OURS)
     rows = [_row(row, schema.LAYER_VARIABLES, {"model_index"}) for row in _list(answer["rows"])]
@@ -238,7 +233,7 @@ def checked(answer: dict[str, Any]) -> Checked:
 
 
 _OURS = {"model", "file_hash", "duplicate_of", "extra", *schema.LABELS}
-"""What the parent and the catalog say of a model."""
+"""Variables of a model that come from the parent process and the catalog."""
 
 _TYPES: dict[str, tuple[type, ...]] = {"int64": (int,), "float64": (float, int), "bool": (bool,), "str": (str,)}
 
@@ -258,7 +253,7 @@ def _row(values: Any, variables: tuple[schema.Variable, ...], elsewhere: Collect
 
 
 def _checked(value: Any, dtype: str) -> Any:
-    """`value`, which a variable of this type can hold as it is."""
+    """Return `value` if a variable of this type can hold it. Raises TypeError, OverflowError or ValueError."""
     if type(value) not in _TYPES[dtype] or (dtype == "str" and len(value) > MAX_TEXT):
         raise TypeError(f"{dtype}: {shortened(repr(value), 100)}")
     if dtype == "int64" and not -(2**63) <= value < 2**63:

@@ -18,7 +18,7 @@ from filterdb.analysis.findings import findings, summary
 from filterdb.analysis.rules import Rules, rules_of
 from filterdb.answers.check import checked
 from filterdb.errors import UsageError
-from filterdb.models.onnx.layers import filters_hash
+from filterdb.models.model import filters_hash
 from filterdb.models.sandbox import Limits
 from tests import hostile
 from tests.filters import trained

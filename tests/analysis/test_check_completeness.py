@@ -17,7 +17,7 @@ from filterdb.analysis.findings import findings
 from filterdb.analysis.rules import CHECKS
 from filterdb.answers.check import checked
 from filterdb.ledger import CODES, is_unread
-from filterdb.models.onnx.layers import Skip
+from filterdb.models.model import Skip
 from filterdb.models.scan import examine
 from filterdb.page.junit import junit
 from filterdb.page.sarif import sarif

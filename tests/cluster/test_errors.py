@@ -17,7 +17,7 @@ from distributed import Client, LocalCluster
 import filterdb
 from filterdb import cluster, errors
 from filterdb.errors import FilterDBError
-from filterdb.models.onnx.constants import NotStoredError
+from filterdb.models.parse_errors import NotStoredError
 from filterdb.store.files import Files
 from filterdb.store.remote import store_errors
 from filterdb.store.segment import Segment

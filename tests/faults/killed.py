@@ -22,8 +22,8 @@ from typing import Any
 import dask
 
 import filterdb as fdb
+from filterdb.models.formats import ONNX
 from filterdb.models.sandbox import sandbox
-from filterdb.models.scan import READER
 from filterdb.store import local
 from filterdb.store.files import Files
 from tests.models import chain, weights
@@ -86,7 +86,7 @@ def child(work: Callable[[], Any]) -> tuple[int, Any]:
     if not pid:
         code = 1
         try:
-            for nursery in sandbox(READER)._free:
+            for nursery in sandbox(ONNX.reader)._free:
                 nursery.owner = os.getpid()  # one nursery for all, one after another
             with dask.config.set(scheduler="synchronous"):
                 result = work()
@@ -133,7 +133,7 @@ def main() -> None:  # noqa: PLR0915
     where, folder, first, step = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
     chain(folder / "a.onnx", weights(4, 5, seed=1))
     chain(folder / "b.onnx", weights(6, 5, seed=2), weights(3, 6, seed=3))
-    sandbox(READER)._free.append(sandbox(READER)._take())
+    sandbox(ONNX.reader)._free.append(sandbox(ONNX.reader)._take())
     root = f"{where}/" if "://" in where else f"{folder}/"
 
     def ingest(url: str, name: str) -> None:
@@ -200,7 +200,7 @@ def main() -> None:  # noqa: PLR0915
         points += 1
         if "://" not in url:
             shutil.rmtree(url)
-    sandbox(READER).close()
+    sandbox(ONNX.reader).close()
     print(json.dumps({"total": total, "points": points, "problems": problems}))  # noqa: T201
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from filterdb.models import scan
+from dataclasses import replace
 
-scan.READER = "tests.faults.crashing"
+from filterdb.models import formats
+
+formats.FORMATS = (replace(formats.ONNX, reader="tests.faults.crashing"),)
 
 
 def main() -> None:

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import dask
@@ -25,6 +26,7 @@ from filterdb.engine.partition import partitions
 from filterdb.errors import InterruptedRunError, StoreError
 from filterdb.ingestion.run import from_models
 from filterdb.ingestion.write import write_partition
+from filterdb.models import formats
 from filterdb.models import scan as scanning
 from filterdb.models.sandbox import Limits
 from filterdb.store import collect, lease
@@ -368,7 +370,7 @@ class Greedy(WorkerPlugin):  # type: ignore[misc]
 
 def test_a_model_that_crashes_its_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A real segmentation fault, a real abort, a reader that eats memory, one that never ends: each is put aside."""
-    monkeypatch.setattr(scanning, "READER", "tests.faults.crashing")
+    monkeypatch.setattr(formats, "FORMATS", (replace(formats.ONNX, reader="tests.faults.crashing"),))
     for name in ("segfault", "abort", "memory", "cpu", "sleep", "nonsense", "exit"):
         chain(tmp_path / f"m/{name}.onnx", weights(3, 3))
     models(tmp_path / "m")
@@ -388,7 +390,7 @@ def test_a_nursery_that_was_ended_while_it_waited(tmp_path: Path) -> None:
     from filterdb.models.sandbox import sandbox
 
     fdb.ingest(tmp_path / "one", models(tmp_path, "a"), chunk_rows=10)
-    waiting = sandbox(scanning.READER)._free
+    waiting = sandbox(formats.ONNX.reader)._free
     assert waiting
     for nursery in waiting:
         nursery.process.poll = lambda: None  # type: ignore[method-assign]  # as in the moment before it is known

@@ -28,7 +28,7 @@ import pytest
 
 import filterdb as fdb
 from filterdb.models.catalog import ModelSource
-from filterdb.models.onnx.constants import ODD
+from filterdb.models.parse_errors import PARSE_ERRORS
 from filterdb.models.sandbox import Limits
 from filterdb.models.scan import checked, scan
 from filterdb.schema import WEIGHTS
@@ -463,5 +463,5 @@ def test_an_answer_has_nothing_besides_what_is_asked() -> None:
 def test_an_answer_that_no_table_can_hold_is_refused(lie: dict[str, Any]) -> None:
     truth = {"facts": FACTS, "rows": [LAYER], "checksums": [1], "skipped": []}
     assert checked(truth)[1] == [LAYER]
-    with pytest.raises(ODD):
+    with pytest.raises(PARSE_ERRORS):
         checked(truth | lie)

@@ -15,7 +15,7 @@ import pytest
 
 import filterdb as fdb
 from filterdb.errors import InputError
-from filterdb.models import scan as scanning
+from filterdb.models.formats import ONNX
 from filterdb.models.inputs import MAX_COMPANION_BYTES
 from filterdb.models.sandbox import Channel, Limits, sandbox
 from tests.end_to_end.commands import run
@@ -269,4 +269,5 @@ def test_the_child_has_the_time_that_it_is_allowed(
 
 
 def test_the_most_is_worth_the_largest_model() -> None:
-    assert scanning.MAX_FILE + MAX_COMPANION_BYTES <= 2**31 + 64 * 2**30
+    assert ONNX.max_bytes is not None
+    assert ONNX.max_bytes + MAX_COMPANION_BYTES <= 2**31 + 64 * 2**30

@@ -20,15 +20,13 @@ from filterdb.models.onnx.graph import Node, Value
 from filterdb.models.onnx.operators import MAX_CHAIN, Constant, dequantize, leaf, too_far
 from filterdb.models.onnx.tensors import (
     MAX_WEIGHTS,
-    ODD,
-    NotStoredError,
-    one_line,
     sparse_values,
     tensor_shape,
     tensor_values,
 )
+from filterdb.models.parse_errors import PARSE_ERRORS, NotStoredError, one_line
 
-__all__ = ["ODD", "Constant", "Constants", "NotStoredError", "dequantize", "one_line"]
+__all__ = ["Constant", "Constants", "dequantize"]
 
 MAX_STEPS = 10_000
 """Most values that are looked at for one weight: a value may be used twice by the next, and so on."""
@@ -166,7 +164,7 @@ class Constants:
             constant = operators.apply(node, inputs, index)
         except MemoryError:
             raise
-        except ODD as error:
+        except PARSE_ERRORS as error:
             reason = f"the weight's {node.op_type} cannot be folded: {one_line(error, self.folder)}"
             raise NotStoredError("unreadable", reason) from error
         if constant.size > MAX_WEIGHTS:
@@ -191,7 +189,7 @@ class Constants:
             raise NotStoredError("dtype", f"the weight is a Constant node with {name}")
         try:
             return leaf(np.array(helper.get_attribute_value(attribute), dtype=dtype), "Constant")
-        except ODD as error:
+        except PARSE_ERRORS as error:
             reason = f"the weight's Constant has an odd {name}: {one_line(error, self.folder)}"
             raise NotStoredError("unreadable", reason) from error
 

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
-from filterdb.models.onnx.constants import Constant, Constants, NotStoredError, dequantize
+from filterdb.models.model import Weight
+from filterdb.models.onnx.constants import Constant, Constants, dequantize
 from filterdb.models.onnx.graph import Node, Value
+from filterdb.models.parse_errors import NotStoredError
 from filterdb.schema import KERNEL, WEIGHTS
 
 
@@ -57,16 +59,6 @@ MAX_STEPS = 16
 
 MAX_VALUES = 1_000
 """Values among which it is looked for: a product may have many factors, each of them a product."""
-
-
-@dataclass(frozen=True, slots=True)
-class Weight:
-    """A decoded weight: filters (n, 9) float32, C order of (out, in), each flattened row-major."""
-
-    filters: np.ndarray
-    source_dtype: str
-    path: tuple[str, ...]
-    scale_known: bool
 
 
 def is_convolution(node: Node) -> bool:

@@ -20,6 +20,7 @@ from google.protobuf.message import DecodeError
 
 from filterdb.errors import ModelError
 from filterdb.models.file_kinds import describe
+from filterdb.models.parse_errors import MAX_NAME, shortened
 
 MAX_NODES = 500_000
 """Nodes after the local functions are expanded; a model with more is refused (functions can nest exponentially)."""
@@ -29,9 +30,6 @@ MAX_ENTRIES = 2_000_000
 
 MAX_NESTING = 64
 """How deep bodies may lie in one another."""
-
-MAX_NAME = 4_096
-"""Characters of a name; what a longer one has more is cut off."""
 
 
 @dataclass(eq=False, slots=True)
@@ -292,11 +290,6 @@ class _Builder:
 def text(value: str | bytes) -> str:
     """Text of the file; protobuf gives bytes where it is not UTF-8."""
     return value if isinstance(value, str) else value.decode("utf-8", "replace")
-
-
-def shortened(value: str, length: int = 300) -> str:
-    """Text of at most `length` characters: what others write into a reason or a table has bounds."""
-    return value if len(value) <= length else f"{value[: length - 1]}…"
 
 
 def _name(value: str | bytes) -> str:

@@ -2,48 +2,39 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 
 from filterdb.errors import ModelError
-from filterdb.models.onnx.constants import Constants, NotStoredError
+from filterdb.models.model import MAX_FILTERS, Model, Skip, Weight, shape_facts
+from filterdb.models.onnx.constants import Constants
 from filterdb.models.onnx.convolution import (
-    Weight,
     check_form,
     has_rank_4,
     is_batch_normalised,
     is_convolution,
     read_weight,
     weight_shape,
+    weight_value,
 )
 from filterdb.models.onnx.graph import Node, build_graph, parse
+from filterdb.models.parse_errors import NotStoredError
 from filterdb.schema import KERNEL, distinct
-
-MAX_FILTERS = 2**28
-"""Filters of a model (9 GiB): one weight may stand in any number of convolutions, and is stored for each."""
 
 MAX_SPATIAL = 64
 """Numbers that strides and dilations may have."""
 
-
-@dataclass(frozen=True, slots=True)
-class Skip:
-    """A convolution that is not stored (`layer` empty: the whole file), a one-word code and a sentence."""
-
-    layer: str
-    code: str
-    reason: str
+_PASSED = {"Identity", "Cast", "DequantizeLinear", "Reshape", "Transpose"}
+"""Operators behind which a weight is still the same stored weight."""
 
 
 @dataclass(frozen=True, slots=True)
-class Layer:
+class OnnxLayer:
     """A 3×3 convolution whose weight can be read. `row` has what is known without reading it."""
 
     name: str
@@ -56,39 +47,22 @@ class Layer:
         """Number of filters, as far as the weight's head says."""
         return int(self.row["in_channels"] * self.row["out_channels"])
 
+    @property
+    def stored_weight(self) -> int:
+        """Identity of the tensor that holds the weight: equal for all layers that share it.
+
+        The tensor as it stands in the file: a constant inside a local function is another value for each call.
+        """
+        value = weight_value(self.node)
+        while value is not None and value.producer is not None and value.producer.op_type in _PASSED:
+            value = value.producer.input(0)
+        if value is not None and value.producer is not None and "value" in value.producer.attributes:
+            return id(value.producer.attributes["value"])
+        return id(value if value is None or value.tensor is None else value.tensor)
+
     def weight(self) -> Weight:
         """Decode the weight; filters are (out·in/groups, 9) float32. Raises NotStoredError."""
         return read_weight(self.node, self.constants)
-
-
-@dataclass(frozen=True, slots=True)
-class Model:
-    """A model's facts, its 3×3 layers in order of (conv_depth, topological order), and what is not stored.
-
-    `shapes`: its filters by kernel shape, as the facts have them too.
-    """
-
-    facts: dict[str, Any]
-    layers: list[Layer]
-    skipped: list[Skip]
-    shapes: Counter[tuple[int, ...]]
-
-
-def weight_row(weight: Weight) -> dict[str, Any]:
-    """What a layer's row says of its weight: hash, peak, how it was reached."""
-    return {
-        "row_size": len(weight.filters),
-        "source_dtype": weight.source_dtype,
-        "weight_source": " → ".join(weight.path),
-        "scale_known": weight.scale_known,
-        "hash": filters_hash(weight.filters),
-        "peak": float(np.abs(weight.filters).max(initial=0.0)),
-    }
-
-
-def filters_hash(filters: np.ndarray) -> str:
-    """SHA-256 of filters (n, 9) as little-endian float32, rows first."""
-    return hashlib.sha256(np.ascontiguousarray(filters, dtype="<f4").data).hexdigest()
 
 
 def read_model(path: Path, proto: onnx.ModelProto | None = None) -> Model:
@@ -104,7 +78,7 @@ def read_model(path: Path, proto: onnx.ModelProto | None = None) -> Model:
     ranks = _depth_ranks(convolutions, constants)
     deepest = max(ranks.values(), default=0)
     shapes: Counter[tuple[int, ...]] = Counter()
-    found: list[tuple[int, int, Layer]] = []
+    found: list[tuple[int, int, OnnxLayer]] = []
     skipped: list[Skip] = []
     room = MAX_FILTERS
     for position, (node, name) in enumerate(zip(convolutions, names, strict=True)):
@@ -125,7 +99,7 @@ def read_model(path: Path, proto: onnx.ModelProto | None = None) -> Model:
             "conv_depth_norm": rank / deepest if deepest else 0.0,
             "bn_folded": not is_batch_normalised(node, constants),
         }
-        found.append((rank, position, Layer(name, row, node, constants)))
+        found.append((rank, position, OnnxLayer(name, row, node, constants)))
     facts = {
         "producer": graph.producer,
         "opset": graph.opset,
@@ -134,17 +108,6 @@ def read_model(path: Path, proto: onnx.ModelProto | None = None) -> Model:
         **shape_facts(shapes),
     }
     return Model(facts, [layer for _, _, layer in sorted(found, key=lambda item: item[:2])], skipped, shapes)
-
-
-def shape_facts(shapes: Counter[tuple[int, ...]]) -> dict[str, Any]:
-    """What a model's facts say of its filters by kernel shape."""
-    counts = {kernel: count for kernel, count in sorted(shapes.items()) if count}
-    total = sum(count for kernel, count in counts.items() if kernel != (1, 1))
-    return {
-        "filter_shapes": json.dumps({str(kernel): count for kernel, count in counts.items()}),
-        "total_filters": total,
-        "share_3x3": counts.get(KERNEL, 0) / total if total else float("nan"),
-    }
 
 
 def _row(node: Node, name: str, shape: tuple[int, ...]) -> dict[str, Any]:

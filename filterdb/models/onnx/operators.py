@@ -12,7 +12,8 @@ import onnx
 from filterdb.models.onnx import evaluator
 from filterdb.models.onnx.external import MAX_RANK
 from filterdb.models.onnx.graph import Node
-from filterdb.models.onnx.tensors import MAX_WEIGHTS, NotStoredError, numpy_dtype
+from filterdb.models.onnx.tensors import MAX_WEIGHTS, numpy_dtype
+from filterdb.models.parse_errors import NotStoredError
 
 MAX_CHAIN = 200
 """Most operators between a constant and its convolution."""

@@ -12,29 +12,10 @@ from onnx.checker import ValidationError
 from onnx.external_data_helper import uses_external_data
 
 from filterdb.models.onnx.external import MAX_RANK, PACKED_BITS, external_length, read_external
-from filterdb.models.onnx.graph import shortened
+from filterdb.models.parse_errors import PARSE_ERRORS, NotStoredError, one_line
 
 MAX_WEIGHTS = 2**29
 """Most numbers a weight may have (2 GiB in float32): a larger one lies, or is not a filter's."""
-
-
-class NotStoredError(Exception):
-    """Why a convolution is not stored: a one-word code and a sentence."""
-
-    def __init__(self, code: str, reason: str) -> None:
-        super().__init__(code, reason)
-        self.code = code
-        self.reason = shortened(reason)
-
-
-ODD = (ValueError, TypeError, KeyError, IndexError, AttributeError, ArithmeticError, RecursionError, MemoryError)
-"""What reading an odd model can raise besides our own errors: such a model or layer is put aside with its reason."""
-
-
-def one_line(error: BaseException, folder: Path) -> str:
-    """Format a third-party exception for our messages, without the temporary path."""
-    said = " ".join(str(error).replace(f"{folder}/", "").replace(str(folder), ".").split())
-    return f"{type(error).__name__} {said[:200]}".strip()
 
 
 def tensor_shape(tensor: onnx.TensorProto, folder: Path) -> tuple[int, ...]:
@@ -54,7 +35,7 @@ def tensor_shape(tensor: onnx.TensorProto, folder: Path) -> tuple[int, ...]:
     _check_single_source(tensor)
     try:
         expected, got = _lengths(tensor, math.prod(shape), dtype, folder)
-    except (*ODD, OSError) as error:
+    except (*PARSE_ERRORS, OSError) as error:
         raise _unreadable(error, folder) from error
     if expected != got:
         reason = f"the weight's tensor has data of length {got}, {dtype.name} of shape {shape} has {expected}"
@@ -70,7 +51,7 @@ def tensor_values(tensor: onnx.TensorProto, folder: Path) -> np.ndarray:
         return np.asarray(numpy_helper.to_array(stored))
     except MemoryError:
         raise
-    except (*ODD, OSError, RuntimeError, ValidationError) as error:  # RuntimeError: from C++, of file names
+    except (*PARSE_ERRORS, OSError, RuntimeError, ValidationError) as error:  # RuntimeError: from C++, of file names
         raise _unreadable(error, folder) from error
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from filterdb.errors import InputError
-from filterdb.models.onnx import constants
+from filterdb.models.parse_errors import PARSE_ERRORS
 
 MAX_CSV = 128 * 2**20
 """Bytes of a CSV table; as texts in memory it is several times that."""
@@ -24,8 +24,10 @@ MAX_CSV = 128 * 2**20
 AGAIN = "download the file again, or take https://doi.org/10.5281/zenodo.6371680"
 """The remedy for a file that is not what was published."""
 
-ODD = (*constants.ODD, OSError, RuntimeError, LookupError, EOFError, zlib.error, csv.Error, pickle.UnpicklingError)
-"""What reading odd data can raise besides our own errors."""
+TABLE_ERRORS = (
+    *PARSE_ERRORS, OSError, RuntimeError, LookupError, EOFError, zlib.error, csv.Error, pickle.UnpicklingError,
+)  # fmt: skip
+"""What libraries raise for damaged or hostile data, besides our own errors."""
 
 
 def refusal(where: str, expected: str, got: str, remedy: str = AGAIN) -> InputError:
@@ -41,7 +43,7 @@ def refusing(where: str, expected: str = "the published data set", remedy: str =
         yield
     except InputError:
         raise
-    except ODD as error:
+    except TABLE_ERRORS as error:
         raise refusal(where, expected, str(error)[:200].strip() or type(error).__name__, remedy) from error
 
 

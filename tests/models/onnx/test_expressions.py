@@ -17,8 +17,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from filterdb.models.onnx.constants import NotStoredError
 from filterdb.models.onnx.layers import read_model
+from filterdb.models.parse_errors import NotStoredError
 from tests.models import conv, model, save, tensor, weights
 
 W = weights(4, 3, seed=1)

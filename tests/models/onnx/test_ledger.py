@@ -11,8 +11,8 @@ import pytest
 from onnx import TensorProto, helper
 
 from filterdb.errors import ModelError
-from filterdb.models.onnx.constants import NotStoredError
 from filterdb.models.onnx.layers import read_model
+from filterdb.models.parse_errors import NotStoredError
 from tests.models import conv, model, save, tensor, weights
 
 GOOD = weights()

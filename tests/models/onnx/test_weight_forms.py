@@ -10,9 +10,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from filterdb.models.model import Layer
 from filterdb.models.onnx.external import external_files
 from filterdb.models.onnx.graph import parse
-from filterdb.models.onnx.layers import Layer, read_model
+from filterdb.models.onnx.layers import read_model
 from tests.models import OPSET, conv, model, save, tensor, weights
 
 

@@ -1,0 +1,119 @@
+"""What a reader of any format returns: a model's facts, its 3×3 layers, their weights, and what is not stored.
+
+A new format implements `ModelFile` and `Layer` and adds itself to `formats.FORMATS`; all else is shared.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import crc32c
+import numpy as np
+
+from filterdb.schema import KERNEL
+
+MAX_FILTERS = 2**28
+"""Filters of a model (9 GiB): one stored weight may be used by any number of layers, and is stored for each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Skip:
+    """A convolution that is not stored (`layer` empty: the whole file), a one-word code and a sentence."""
+
+    layer: str
+    code: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Weight:
+    """A decoded weight: filters (n, 9) float32, C order of (out, in), each flattened row-major."""
+
+    filters: np.ndarray
+    source_dtype: str
+    path: tuple[str, ...]
+    scale_known: bool
+
+
+class Layer(Protocol):
+    """A 3×3 convolution whose weight can be read."""
+
+    @property
+    def name(self) -> str:
+        """Name of the layer, unique in its model."""
+
+    @property
+    def row(self) -> dict[str, Any]:
+        """What `schema.LAYER_VARIABLES` hold of the layer, as far as it is known without reading the weight."""
+
+    @property
+    def filters(self) -> int:
+        """Number of filters, as far as the file's metadata says."""
+
+    @property
+    def stored_weight(self) -> int:
+        """Identity of the weight in the file: equal for layers that share one stored weight."""
+
+    def weight(self) -> Weight:
+        """Decode the weight. Raises NotStoredError."""
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model's facts, its 3×3 layers in order of (conv_depth, topological order), and what is not stored.
+
+    `shapes`: its filters by kernel shape, which `facts` hold as text as well.
+    """
+
+    facts: dict[str, Any]
+    layers: Sequence[Layer]
+    skipped: list[Skip]
+    shapes: Counter[tuple[int, ...]]
+
+
+class ModelFile(Protocol):
+    """A parsed model file whose weights may lie in files beside it."""
+
+    def external_files(self) -> dict[str, int]:
+        """Return the files beside it that hold weights, relative to its folder, and the bytes each must have."""
+
+    def model(self) -> Model:
+        """List what is in the file; no weight is read yet. Raises ModelError where it is no readable model."""
+
+
+def weight_row(weight: Weight) -> dict[str, Any]:
+    """Return what a layer's row says of its weight: hash, peak, how it was reached."""
+    return {
+        "row_size": len(weight.filters),
+        "source_dtype": weight.source_dtype,
+        "weight_source": " → ".join(weight.path),
+        "scale_known": weight.scale_known,
+        "hash": filters_hash(weight.filters),
+        "peak": float(np.abs(weight.filters).max(initial=0.0)),
+    }
+
+
+def shape_facts(shapes: Counter[tuple[int, ...]]) -> dict[str, Any]:
+    """Return what a model's facts say of its filters by kernel shape."""
+    counts = {kernel: count for kernel, count in sorted(shapes.items()) if count}
+    total = sum(count for kernel, count in counts.items() if kernel != (1, 1))
+    return {
+        "filter_shapes": json.dumps({str(kernel): count for kernel, count in counts.items()}),
+        "total_filters": total,
+        "share_3x3": counts.get(KERNEL, 0) / total if total else float("nan"),
+    }
+
+
+def filters_hash(filters: np.ndarray) -> str:
+    """Return the SHA-256 of filters (n, 9) as little-endian float32, rows first."""
+    return hashlib.sha256(np.ascontiguousarray(filters, dtype="<f4").data).hexdigest()
+
+
+def filters_checksum(filters: np.ndarray) -> int:
+    """Return the CRC32C of filters (n, 9): enough to notice a file that has changed, at almost no cost."""
+    return int(crc32c.crc32c(np.ascontiguousarray(filters, dtype="<f4").data.cast("B")))

@@ -1,0 +1,33 @@
+"""What goes wrong while a model file is parsed: the errors to expect, and text from a file within bounds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+MAX_NAME = 4_096
+"""Characters of a name that a file states; longer names are cut."""
+
+PARSE_ERRORS = (
+    ValueError, TypeError, KeyError, IndexError, AttributeError, ArithmeticError, RecursionError, MemoryError,
+)  # fmt: skip
+"""What libraries raise for a damaged or hostile file, besides our own errors: the file or layer is rejected with it."""
+
+
+class NotStoredError(Exception):
+    """Why a convolution is not stored: a code of `filterdb.ledger.CODES` and a sentence."""
+
+    def __init__(self, code: str, reason: str) -> None:
+        super().__init__(code, reason)
+        self.code = code
+        self.reason = shortened(reason)
+
+
+def one_line(error: BaseException, folder: Path) -> str:
+    """Format a third-party exception for our messages, without the temporary path."""
+    text = " ".join(str(error).replace(f"{folder}/", "").replace(str(folder), ".").split())
+    return f"{type(error).__name__} {text[:200]}".strip()
+
+
+def shortened(value: str, length: int = 300) -> str:
+    """Return a text cut to `length` characters, so that a file cannot fill reasons and tables."""
+    return value if len(value) <= length else f"{value[: length - 1]}…"

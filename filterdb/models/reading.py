@@ -1,0 +1,149 @@
+"""What a child process does with a model file of any format: parse it, look at each layer, hand out filters.
+
+It runs in the sandbox: it imports no store, has no credentials, and answers in JSON and plain bytes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from filterdb.errors import ModelError
+from filterdb.models.model import Layer, Model, ModelFile, Weight, filters_checksum, shape_facts, weight_row
+from filterdb.models.parse_errors import PARSE_ERRORS, NotStoredError, one_line
+from filterdb.models.sandbox import Channel, allow_cpu
+from filterdb.numerics import layer as whole
+from filterdb.numerics.eigen import decompose
+from filterdb.numerics.quality import orthogonality, variance_entropy
+from filterdb.schema import KERNEL, WEIGHTS
+
+
+def serve(channel: Channel, open_file: Callable[[Path, int], ModelFile]) -> None:
+    """Answer one request about one file.
+
+    The request: {"do": a name of _ANSWERS, "path", "named": how messages call the file, "memory": bytes, …}.
+    `open_file` parses the file at a path within so many bytes of memory; it raises ModelError for no readable model.
+    """
+    request = channel.receive()
+    path = Path(request["path"])
+    try:
+        file = open_file(path, request["memory"])
+        channel.send({"external": file.external_files()})
+        allow_cpu(channel.receive()["cpu"])
+        answer = channel.receive()
+        if answer["go"]:
+            _ANSWERS[request["do"]](channel, file.model(), request)
+    except ModelError as error:
+        channel.send({"rejected": str(error).replace(str(path), request["named"])})
+    except MemoryError:
+        raise
+    except PARSE_ERRORS as error:
+        reason = one_line(error, path.parent)
+        channel.send({"rejected": f"{request['named']}: not readable as a model: {reason}"})
+
+
+def _scan(channel: Channel, model: Model, request: dict[str, Any]) -> None:
+    """Answer with facts, rows, the checksums of their filters and what is skipped; no filters."""
+    folder = Path(request["path"]).parent
+    rows, checksums, shapes = [], [], model.shapes
+    skipped = [[skip.layer, skip.code, skip.reason] for skip in model.skipped]
+    for layer in model.layers:
+        try:
+            weight = layer.weight()
+            row, checksum = _row(layer, weight), filters_checksum(weight.filters)
+        except NotStoredError as error:
+            skipped.append([layer.name, error.code, error.reason])
+            # An unreadable weight is not counted: the file's metadata may lie about it.
+            shapes[KERNEL] -= layer.filters if error.code == "unreadable" else 0
+            continue
+        except MemoryError:
+            skipped.append([layer.name, "memory", "its weight takes more memory than reading a model may take"])
+            continue
+        except PARSE_ERRORS as error:
+            reason = one_line(error, folder)
+            skipped.append([layer.name, "unreadable", f"its weight cannot be read: {reason}"])
+            shapes[KERNEL] -= layer.filters
+            continue
+        rows.append(row)
+        checksums.append(checksum)
+    facts = {**model.facts, **shape_facts(shapes)}
+    channel.send({"facts": facts, "rows": rows, "checksums": checksums, "skipped": skipped})
+
+
+def _row(layer: Layer, weight: Weight) -> dict[str, Any]:
+    """Return a layer's complete row; what needs the whole layer is computed here, where it is in memory."""
+    return {
+        **layer.row,
+        **weight_row(weight),
+        "orthogonality": orthogonality(weight.filters, layer.row["out_channels"]),
+    }
+
+
+def _examine(channel: Channel, model: Model, request: dict[str, Any]) -> None:
+    """Answer with what a check needs of every layer, one layer in memory at a time; no filters, no checksums.
+
+    A layer with NaN or infinities is among the rows, without numbers.
+    """
+    folder = Path(request["path"]).parent
+    rows = []
+    skipped = [[skip.layer, skip.code, skip.reason] for skip in model.skipped]
+    stored: dict[int, str] = {}
+    for layer in model.layers:
+        facts = {**layer.row, "shared_with": stored.get(layer.stored_weight, "")}
+        stored.setdefault(layer.stored_weight, layer.name)
+        try:
+            rows.append({**facts, **_measured(layer.weight(), layer.row["out_channels"])})
+        except NotStoredError as error:
+            if error.code == "nonfinite":
+                rows.append({**facts, **_UNMEASURED, "row_size": layer.filters, "nonfinite": error.reason})
+            else:
+                skipped.append([layer.name, error.code, error.reason])
+        except MemoryError:
+            skipped.append([layer.name, "memory", "its weight takes more memory than reading a model may take"])
+        except PARSE_ERRORS as error:
+            skipped.append([layer.name, "unreadable", f"its weight cannot be read: {one_line(error, folder)}"])
+    channel.send({"rows": rows, "skipped": skipped})
+
+
+_UNMEASURED = {
+    **dict.fromkeys(
+        ("sparse_filters", "duplicate_filters", "prunable_filters", "zero_channels", "small_channels"),
+        0,
+    ),
+    **dict.fromkeys(("peak", "variance_entropy", "outlier_ratio"), math.nan),
+    **{"scale_known": True, "hash": ""},
+}
+
+
+def _measured(weight: Weight, out_channels: int) -> dict[str, Any]:
+    """Return what a check needs of a weight. A sparse filter is not counted as a duplicate as well."""
+    facts = weight_row(weight)
+    peaks = whole.filter_peaks(weight.filters)
+    sparse = whole.sparse_filters(peaks, facts["peak"])
+    return {
+        **{name: facts[name] for name in ("row_size", "scale_known", "hash", "peak")},
+        **whole.channels(peaks, out_channels)._asdict(),
+        "sparse_filters": int(sparse.sum()),
+        "duplicate_filters": int((whole.repeated_filters(weight.filters) & ~sparse).sum()),
+        "variance_entropy": float(variance_entropy(decompose(whole.moments(weight.filters)).explained_variance_ratio)),
+        "nonfinite": "",
+    }
+
+
+def _filters(channel: Channel, model: Model, request: dict[str, Any]) -> None:
+    """Answer for each of the wanted [name, first, last] with its checksum and size, then its rows [first, last)."""
+    layers = {layer.name: layer for layer in model.layers}
+    for name, first, last in request["wanted"]:
+        try:
+            filters = layers[name].weight().filters
+        except (KeyError, NotStoredError):
+            filters = np.empty((0, WEIGHTS), np.float32)
+        channel.send({"rows": len(filters), "checksum": filters_checksum(filters)})
+        channel.send_array(filters[first:last])
+
+
+_ANSWERS = {"scan": _scan, "examine": _examine, "filters": _filters}
