@@ -5,11 +5,9 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
-import math
 import os
 import uuid
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -24,103 +22,14 @@ from filterdb.engine.partition import Partition
 from filterdb.errors import InputError, MissingExtraError
 from filterdb.ingestion.adding import Filler, new_segment, stack
 from filterdb.ingestion.run import Ingested, commit_models, duplicates, known_models
-from filterdb.models.formats import PUBLISHED
-from filterdb.models.model import filters_hash
 from filterdb.models.parse_errors import PARSE_ERRORS
-from filterdb.models.published.metadata import PublishedLayer, PublishedModel
-from filterdb.models.sandbox import Channel, Limits, sandbox
-from filterdb.numerics.quality import orthogonality
+from filterdb.models.published.file import LayerScan, PublishedFile, scan_layers
+from filterdb.models.published.metadata import PublishedLayer, PublishedModel, Runs
+from filterdb.models.sandbox import Limits
 from filterdb.schema import WEIGHTS
 from filterdb.store import snapshot as snapshots
 from filterdb.store.database import AnyDatabase, Database, as_url
 from filterdb.store.files import Files
-
-Runs = tuple[tuple[int, int], ...]
-"""Rows of the file: (first, count) each, one after the other."""
-
-
-@dataclass(frozen=True, slots=True)
-class PublishedFile:
-    """The file, as it was when it was described: another size or time is another file."""
-
-    path: str
-    size: int
-    modified: int
-    limits: Limits
-
-    @classmethod
-    def at(cls, path: Path, limits: Limits) -> PublishedFile:
-        """The file at a path. Raises InputError where there is none."""
-        if not path.is_file():
-            raise InputError(f"{path}: expected the published data set's HDF5 file on this machine, found none")
-        status = path.stat()
-        return cls(str(path.absolute()), status.st_size, status.st_mtime_ns, limits)
-
-    def describe(self, tables: tuple[Path, Path] | None) -> tuple[list[PublishedModel], list[PublishedLayer]]:
-        """Models and layers. Raises InputError for a file that cannot be used."""
-        # Metadata are at most half a gigabyte, whatever the file's size is.
-        with self._reading(2**29) as channel:
-            names = [str(path.absolute()) for path in tables or ()]
-            channel.send({"do": "describe", "path": self.path, "tables": names})
-            answer = _answer(channel)
-        try:
-            models = [PublishedModel(**one) for one in answer["models"]]
-            layers = [
-                PublishedLayer(**{**one, "runs": tuple((int(a), int(b)) for a, b in one["runs"])})
-                for one in answer["layers"]
-            ]
-        except PARSE_ERRORS as error:
-            raise InputError(f"{self.path}: expected a description of the data set, got another ({error})") from error
-        return models, layers
-
-    def read(self, runs: Runs) -> np.ndarray:
-        """Rows (n, 9) float32. Raises InputError where the file has changed."""
-        status = Path(self.path).stat()
-        if (status.st_size, status.st_mtime_ns) != (self.size, self.modified):
-            raise InputError(f"{self.path}: expected the file that was described, it has changed meanwhile; run again")
-        rows = np.empty((sum(count for _, count in runs), WEIGHTS), np.float32)
-        with self._reading(rows.nbytes) as channel:
-            channel.send({"do": "rows", "path": self.path, "runs": runs})
-            channel.receive_into(rows)
-        return rows
-
-    def _reading(self, size: int) -> AbstractContextManager[Channel]:
-        return sandbox(PUBLISHED.reader).reading(self.path, size, self.limits)
-
-
-def _answer(channel: Channel) -> dict[str, Any]:
-    answer: dict[str, Any] = channel.receive()
-    if "rejected" in answer:
-        raise InputError(str(answer["rejected"]))
-    return answer
-
-
-@dataclass(frozen=True, slots=True)
-class LayerScan:
-    """What a scan finds of a layer; `finite`: all its weights are numbers."""
-
-    hash: str
-    peak: float
-    orthogonality: float
-    finite: bool
-
-
-def scan_layers(file: PublishedFile, layers: list[PublishedLayer]) -> list[LayerScan]:
-    """Hash, peak and orthogonality of layers, each in memory whole, one at a time."""
-    found = []
-    for layer in layers:
-        filters = file.read(layer.runs)
-        finite = bool(np.isfinite(filters).all())
-        whole = finite and layer.out_channels > 0 and len(filters) % layer.out_channels == 0
-        found.append(
-            LayerScan(
-                filters_hash(filters),
-                float(np.abs(filters).max(initial=0.0)) if finite else math.nan,
-                orthogonality(filters, layer.out_channels) if whole else math.nan,
-                finite,
-            )
-        )
-    return found
 
 
 def import_hdf5(
