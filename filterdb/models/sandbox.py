@@ -1,9 +1,9 @@
-"""Files of strangers are parsed in a child process with limits on memory, CPU, time and files.
+"""Parse untrusted files in child processes with limits on memory, CPU, time and open files.
 
-A *nursery* is a process that has imported what reading takes, started once for each thread that reads: for every file
-it forks a child, which sets its limits, reads, answers and ends. A start costs half a second, a fork some
-milliseconds. The environment is not handed on: no credentials are there to be found. Answers are JSON and plain bytes,
-never pickles: a child that a file has taken over can lie about the file, and do no more here.
+A *fork server* is a process that has imported what reading needs. Each thread that reads starts one; for every file it
+forks a child, which sets its limits, reads, answers and ends. A start costs half a second, a fork some milliseconds.
+The child does not inherit the environment, so it holds no credentials. Answers are JSON and plain bytes, never pickles:
+a child under the control of a hostile file can lie about the file, and do no more here.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ MAX_MESSAGE = 64 * 2**20
 """Bytes of an answer in JSON (of some 100,000 layers); a longer one is not read."""
 
 _OUT_OF_MEMORY = 71
-"""Exit code of a child whose memory did not do."""
+"""Exit code of a child that ran out of memory."""
 
 _OPEN_FILES = 64
 _GRACE = 10.0
@@ -82,7 +82,7 @@ class Limits:
 
 
 class NoAnswerError(Exception):
-    """What came from a child is no message."""
+    """A child sent something that is no message."""
 
 
 class Channel:
@@ -94,7 +94,7 @@ class Channel:
         self.cpu = cpu
 
     def allow(self, cpu: int) -> None:
-        """Give the child `cpu` seconds in all: it has told by now that there is more to read than its file."""
+        """Allow the child `cpu` seconds in all, once it has reported external data to read."""
         if self.cpu is not None and self._left is not None and cpu > self.cpu:
             self._left += 1.5 * (cpu - self.cpu)
             self.cpu = cpu
@@ -108,7 +108,7 @@ class Channel:
         self._end.sendall(len(data).to_bytes(8, "little") + data)
 
     def receive(self) -> Any:
-        """The next message. Raises EOFError where the other end is gone, NoAnswerError for what is no message."""
+        """Return the next message. Raises EOFError where the other end is gone, NoAnswerError for anything else."""
         size = int.from_bytes(self._exactly(bytearray(8)), "little")
         if size > MAX_MESSAGE:
             raise NoAnswerError(f"{size} bytes")
@@ -128,7 +128,7 @@ class Channel:
             self._exactly(memoryview(array).cast("B"))
 
     def close(self) -> None:
-        """End the conversation: a child that still speaks ends by it."""
+        """Close the channel; a child that is still sending ends."""
         self._end.close()
 
     def _exactly(self, buffer: bytearray | memoryview) -> bytearray | memoryview:
@@ -146,7 +146,7 @@ class Channel:
         return buffer
 
 
-class _Nursery:
+class _ForkServer:
     """A process that forks a child for each file."""
 
     def __init__(self, module: str) -> None:
@@ -169,7 +169,7 @@ class _Nursery:
             raise InterruptedRunError(f"the process that reads models did not start ({module}); run again")
 
     def _hear(self, seconds: float) -> str | None:
-        """What the nursery says; None where it says nothing in time, or is gone."""
+        """Return the server's next message; None if none comes in time, or the server is gone."""
         self.control.settimeout(seconds)
         try:
             return self.control.recv(64).decode() or None
@@ -177,7 +177,7 @@ class _Nursery:
             return None
 
     def begin(self, limits: Limits, size: int) -> Channel:
-        """Fork a child; gives the channel to it."""
+        """Fork a child and return the channel to it."""
         own, other = socket.socketpair()
         with other:
             cpu, most = limits.cpu(size), limits.cpu(max(size, MOST_BYTES))
@@ -186,12 +186,12 @@ class _Nursery:
         return Channel(own, cpu)
 
     def end(self) -> int | None:
-        """How the child ended: its exit code, or the number of the signal that ended it, negative; None: it has not."""
+        """Return the child's exit code, or minus the number of the signal that ended it; None if it still runs."""
         said = self._hear(_GRACE)
         return None if said is None else int(said)
 
     def kill(self) -> None:
-        """End it and whatever it has forked."""
+        """End the server and its child."""
         self.control.close()
         if self.owner == os.getpid():
             with suppress(ProcessLookupError, PermissionError):
@@ -201,27 +201,27 @@ class _Nursery:
 
 @dataclass
 class Sandbox:
-    """Children that run `serve(channel)` of a module, each for one file."""
+    """Fork servers whose children run `serve(channel)` of a module, each for one file."""
 
     module: str
-    _free: list[_Nursery] = field(default_factory=list, repr=False)
+    _free: list[_ForkServer] = field(default_factory=list, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     @contextmanager
     def reading(self, what: str, size: int, limits: Limits) -> Iterator[Channel]:
-        """A child for a file of `size` bytes, `what` in messages.
+        """Yield the channel to a child for a file of `size` bytes, called `what` in messages.
 
-        Raises ModelError where it dies or goes beyond its limits: the file's fault, whatever it did.
+        Raises ModelError where the child dies or exceeds its limits: the file is to blame, whatever happened.
         """
-        nursery, channel = self._begin(limits, size)
+        server, channel = self._begin(limits, size)
         status: int | None = None
         try:
             try:
                 yield channel
             finally:
                 channel.close()
-                # One that is too slow is not waited for again.
-                status = None if isinstance(sys.exception(), TimeoutError) else nursery.end()
+                # A child that was too slow is not waited for again.
+                status = None if isinstance(sys.exception(), TimeoutError) else server.end()
         except FilterDBError:
             raise
         except TimeoutError as error:
@@ -232,29 +232,29 @@ class Sandbox:
             raise ModelError(f"{what}: expected an answer of the process that reads it, got nonsense") from error
         finally:
             if status is None:
-                nursery.kill()
+                server.kill()
             else:
                 with self._lock:
-                    self._free.append(nursery)
+                    self._free.append(server)
 
-    def _begin(self, limits: Limits, size: int) -> tuple[_Nursery, Channel]:
+    def _begin(self, limits: Limits, size: int) -> tuple[_ForkServer, Channel]:
         while True:
-            nursery = self._take()
+            server = self._take()
             try:
-                return nursery, nursery.begin(limits, size)
+                return server, server.begin(limits, size)
             except OSError:
-                nursery.kill()  # it was ended while it waited, by whoever needed memory; that is not the file's fault
+                server.kill()  # the kernel may have ended it for its memory while it waited: not the file's fault
 
-    def _take(self) -> _Nursery:
+    def _take(self) -> _ForkServer:
         with self._lock:
             while self._free:
-                nursery = self._free.pop()
-                if nursery.owner == os.getpid() and nursery.process.poll() is None:
-                    return nursery
-        return _Nursery(self.module)
+                server = self._free.pop()
+                if server.owner == os.getpid() and server.process.poll() is None:
+                    return server
+        return _ForkServer(self.module)
 
     def close(self) -> None:
-        """End the processes that wait."""
+        """End the idle servers."""
         with self._lock:
             while self._free:
                 self._free.pop().kill()
@@ -264,7 +264,7 @@ _sandboxes: dict[str, Sandbox] = {}
 
 
 def sandbox(module: str) -> Sandbox:
-    """The process's sandbox for a module."""
+    """Return this process's sandbox for a module."""
     if module not in _sandboxes:
         _sandboxes[module] = Sandbox(module)
         atexit.register(_sandboxes[module].close)
@@ -272,7 +272,7 @@ def sandbox(module: str) -> Sandbox:
 
 
 def _environment() -> dict[str, str]:
-    """Nothing of ours but where modules lie; one thread, so that a fork is safe."""
+    """Return the server's environment: where modules lie, and one thread, so that a fork is safe."""
     kept = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH", "SYSTEMROOT") if name in os.environ}
     paths = os.pathsep.join(str(Path(path).absolute()) for path in sys.path if path)
     single = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
@@ -336,8 +336,8 @@ def _lower(kind: int, soft: int, hard: int) -> None:
 
 
 def _child(channel: Channel, serve: Any, order: dict[str, int]) -> int:
-    """What a forked child does; gives its exit code."""
-    gc.disable()  # it ends with the file: looking through millions of nodes for garbage takes longer than reading them
+    """Run in a forked child; return its exit code."""
+    gc.disable()  # the process ends with the file; collecting among millions of nodes takes longer than reading them
     _limit(**order)
     try:
         serve(channel)
@@ -349,7 +349,7 @@ def _child(channel: Channel, serve: Any, order: dict[str, int]) -> int:
 
 
 def main() -> None:
-    """The nursery; arguments: the module that reads, the handle of its end of the control socket."""
+    """Run the fork server. Arguments: the module that reads, the handle of its end of the control socket."""
     serve = importlib.import_module(sys.argv[1]).serve
     control = socket.socket(fileno=int(sys.argv[2]))
     control.sendall(_READY.encode())

@@ -86,8 +86,8 @@ def child(work: Callable[[], Any]) -> tuple[int, Any]:
     if not pid:
         code = 1
         try:
-            for nursery in sandbox(ONNX.reader)._free:
-                nursery.owner = os.getpid()  # one nursery for all, one after another
+            for server in sandbox(ONNX.reader)._free:
+                server.owner = os.getpid()  # one fork server for all, one after another
             with dask.config.set(scheduler="synchronous"):
                 result = work()
             os.write(outer, json.dumps(result).encode())

@@ -385,17 +385,17 @@ def test_a_model_that_crashes_its_reader(tmp_path: Path, monkeypatch: pytest.Mon
     assert [Path(model).stem for model in found.added] == ["a", "b"]
 
 
-def test_a_nursery_that_was_ended_while_it_waited(tmp_path: Path) -> None:
+def test_a_fork_server_that_was_ended_while_it_waited(tmp_path: Path) -> None:
     """As by the kernel, for its memory: another takes its place, no model is blamed."""
     from filterdb.models.sandbox import sandbox
 
     fdb.ingest(tmp_path / "one", models(tmp_path, "a"), chunk_rows=10)
     waiting = sandbox(formats.ONNX.reader)._free
     assert waiting
-    for nursery in waiting:
-        nursery.process.poll = lambda: None  # type: ignore[method-assign]  # as in the moment before it is known
-        os.kill(nursery.process.pid, signal.SIGKILL)
-        os.waitpid(nursery.process.pid, 0)
+    for server in waiting:
+        server.process.poll = lambda: None  # type: ignore[method-assign]  # as in the moment before it is known
+        os.kill(server.process.pid, signal.SIGKILL)
+        os.waitpid(server.process.pid, 0)
     done = fdb.ingest(tmp_path / "two", models(tmp_path, "b"), chunk_rows=10)
     assert (len(done.added), done.rejected) == (1, {})
 
