@@ -8,23 +8,18 @@ import hashlib
 import os
 import re
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from botocore.exceptions import ParamValidationError
-
-from filterdb.errors import FilterDBError, InputError, ModelError, StoreMissingError, UsageError
+from filterdb.errors import FilterDBError, InputError, ModelError, StoreMissingError
 from filterdb.models.data_files import ALLOWED, open_inside
 from filterdb.models.file_kinds import recognise
-from filterdb.redaction import redact, redact_url, redacted_error
-from filterdb.store import remote
+from filterdb.redaction import redact_url
+from filterdb.store import download
 from filterdb.store.files import local_path
-from filterdb.store.remote import is_remote, retried, store_error, store_errors
-
-FETCH_SECONDS = 1800.0
-"""How long fetching a model may take."""
+from filterdb.store.remote import is_remote, store_errors
 
 MAX_COMPANIONS = 10_000
 """Files of external data that a model may have."""
@@ -52,7 +47,7 @@ def expand(source: str, suffix: str = ".onnx") -> list[str]:
     """
     source = local_path(source)
     if is_remote(source):
-        names = read_remote("looking for models", source, lambda: _expand_remote(source, suffix))
+        names = download.list_files(source, suffix)
     elif any(c in source for c in _GLOB) and is_absent(source):
         names = [name for name in glob.glob(source, recursive=True) if _is_candidate(name, suffix)]  # noqa: PTH207
     elif os.path.isdir(source):  # noqa: PTH112 - Path.is_dir raises PermissionError (Python 3.12)
@@ -62,18 +57,6 @@ def expand(source: str, suffix: str = ".onnx") -> list[str]:
     if not names:
         raise InputError(_names_none(source, suffix))
     return sorted(names)
-
-
-def _expand_remote(source: str, suffix: str) -> list[str]:
-    files = remote.filesystem(source)
-    scheme = source.split("://", 1)[0]
-    if scheme in {"http", "https"}:
-        return [source]
-    if any(c in source for c in _GLOB):
-        return [f"{scheme}://{name}" for name in files.glob(source)]
-    if files.isfile(source):
-        return [source]
-    return [f"{scheme}://{name}" for name in files.find(source) if name.endswith(suffix)]
 
 
 def _names_none(source: str, suffix: str) -> str:
@@ -121,7 +104,7 @@ def read_input(url: str) -> bytes:
         raise InputError(f"{url}: expected a file, got a folder")
     try:
         if is_remote(place):
-            return read_remote("reading", place, lambda: bytes(remote.call(place, "cat_file", place)))
+            return download.read(place)
         with store_errors("reading", place):
             return Path(place).read_bytes()
     except StoreMissingError as error:
@@ -132,35 +115,6 @@ def read_input(url: str) -> bytes:
         raise InputError(f"{redact_url(url)}: expected a file, got no path ({error})") from error
 
 
-def read_remote[T](action: str, url: str, attempt: Callable[[], T]) -> T:
-    """The result of `attempt`, made up to TRIES times; whatever it raises as one line without the URL's credentials.
-
-    Raises InputError for a URL that cannot be used (odd, or of a protocol that is not known), StoreMissingError where
-    there is nothing, StoreError for all else: file systems have exceptions of their own, of which there is no list.
-    """
-    failure: FilterDBError
-    try:
-        return retried(attempt)
-    except UsageError as error:
-        failure, cause = InputError(str(error)), redacted_error(error, url)
-    except FilterDBError:
-        raise
-    except Exception as error:  # noqa: BLE001 - whatever a file system's client raises
-        failure, cause = _input_error(action, url, error), redacted_error(error, url)
-    # Out here, or the original would be the context of this error, and travel and be shown with it.
-    raise failure from cause
-
-
-def _input_error(action: str, url: str, error: Exception) -> FilterDBError:
-    shown = redact_url(url)
-    if isinstance(error, FileNotFoundError | NotADirectoryError):
-        return StoreMissingError(f"{action} {shown}: expected an object there, found none")
-    if isinstance(error, ValueError | ParamValidationError):
-        said = " ".join(redact(str(error), url).split())[:100]
-        return InputError(f"{shown}: expected a path or URL that can be read, got one that cannot ({said})")
-    return store_error(action, url, error)
-
-
 @contextmanager
 def local_copy(url: str) -> Iterator[LocalInput]:
     """An input file on this machine: itself, or a copy that is removed afterwards."""
@@ -169,12 +123,8 @@ def local_copy(url: str) -> Iterator[LocalInput]:
         return
     with tempfile.TemporaryDirectory(prefix="filterdb-") as folder:
         path = Path(folder) / (Path(redact_url(url)).name or "model")
-        _fetch(url, path)
+        download.fetch(url, path)
         yield LocalInput(path, url)
-
-
-def _fetch(url: str, target: Path) -> None:
-    read_remote("fetching", url, lambda: remote.call(url, "get_file", url, str(target), seconds=FETCH_SECONDS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,7 +177,7 @@ class LocalInput:
             return  # no name that a disk can have
         scheme, _, place = self.origin.partition("://")
         folder = re.split("[?#]", place, maxsplit=1)[0].rpartition("/")[0]
-        _fetch(f"{scheme}://{folder}/{companion}", target)
+        download.fetch(f"{scheme}://{folder}/{companion}", target)
 
     def _status(self, companion: str, needed: int) -> os.stat_result:
         """The status of a companion of at least `needed` bytes. Raises ModelError for any other."""

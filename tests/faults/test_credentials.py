@@ -25,10 +25,9 @@ import pytest
 import filterdb as fdb
 from filterdb import logs
 from filterdb.errors import FilterDBError
-from filterdb.models import inputs
 from filterdb.page.junit import junit
 from filterdb.page.sarif import sarif
-from filterdb.store import remote
+from filterdb.store import download, remote
 from tests.models import chain, weights
 
 pytestmark = pytest.mark.slow
@@ -190,7 +189,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "y", "AWS_REGION": "us-east-1"}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{closed_port()}")
-    monkeypatch.setattr(inputs, "FETCH_SECONDS", 1.0)
+    monkeypatch.setattr(download, "FETCH_SECONDS", 1.0)
     monkeypatch.setattr(remote, "READ_SECONDS", 1.0)
     monkeypatch.setattr(remote, "TRIES", 1)
 

@@ -1,0 +1,80 @@
+"""Files behind a URL that are no database's: listed, read and fetched for whoever parses them.
+
+The only part of the store that `filterdb.models` uses besides the helpers of `files` and `remote`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from botocore.exceptions import ParamValidationError
+
+from filterdb.errors import FilterDBError, InputError, StoreMissingError, UsageError
+from filterdb.redaction import redact, redact_url, redacted_error
+from filterdb.store import remote
+from filterdb.store.remote import retried, store_error
+
+FETCH_SECONDS = 1800.0
+"""How long fetching one file may take."""
+
+_GLOB = "*?["
+
+
+def list_files(url: str, suffix: str) -> list[str]:
+    """Return the files that a URL names: itself, those with `suffix` below it, or those of a glob.
+
+    Raises InputError for a URL that cannot be used, StoreMissingError or StoreError where listing fails.
+    """
+    return _attempt("looking for models", url, lambda: _list_files(url, suffix))
+
+
+def read(url: str) -> bytes:
+    """Return the bytes of a file. Raises as `list_files`."""
+    return _attempt("reading", url, lambda: bytes(remote.call(url, "cat_file", url)))
+
+
+def fetch(url: str, target: Path) -> None:
+    """Download a file to `target`. Raises as `list_files`."""
+    _attempt("fetching", url, lambda: remote.call(url, "get_file", url, str(target), seconds=FETCH_SECONDS))
+
+
+def _list_files(url: str, suffix: str) -> list[str]:
+    files = remote.filesystem(url)
+    scheme = url.split("://", 1)[0]
+    if scheme in {"http", "https"}:
+        return [url]
+    if any(c in url for c in _GLOB):
+        return [f"{scheme}://{name}" for name in files.glob(url)]
+    if files.isfile(url):
+        return [url]
+    return [f"{scheme}://{name}" for name in files.find(url) if name.endswith(suffix)]
+
+
+def _attempt[T](action: str, url: str, attempt: Callable[[], T]) -> T:
+    """Run `attempt` up to TRIES times; raise its failure as one line without the URL's credentials.
+
+    Raises InputError for a URL that cannot be used (odd, or of a protocol that is not known), StoreMissingError where
+    there is nothing, StoreError for all else: each file system has exceptions of its own, and nobody lists them.
+    """
+    failure: FilterDBError
+    try:
+        return retried(attempt)
+    except UsageError as error:
+        failure, cause = InputError(str(error)), redacted_error(error, url)
+    except FilterDBError:
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever a file system's client raises
+        failure, cause = _input_error(action, url, error), redacted_error(error, url)
+    # Out here, or the original would be the context of this error, and travel and be shown with it.
+    raise failure from cause
+
+
+def _input_error(action: str, url: str, error: Exception) -> FilterDBError:
+    shown = redact_url(url)
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        return StoreMissingError(f"{action} {shown}: expected an object there, found none")
+    if isinstance(error, ValueError | ParamValidationError):
+        said = " ".join(redact(str(error), url).split())[:100]
+        return InputError(f"{shown}: expected a path or URL that can be read, got one that cannot ({said})")
+    return store_error(action, url, error)
