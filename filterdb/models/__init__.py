@@ -1,4 +1,4 @@
-"""ONNX files, from local paths: a model's layers, filters and skip ledger; the catalog of models.
+"""The one place where a model file is read: one file → layer rows, filters, ledger.
 
-Start at `layers.read_model`.
+Start at `scan.scan`, which asks a child process; `reading` is what the child does, for each of `formats.FORMATS`.
 """
