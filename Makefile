@@ -104,6 +104,7 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+	$(BIN)/python -m tests.prose
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .
