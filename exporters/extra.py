@@ -15,7 +15,7 @@ import onnx
 import torch
 from torch import nn
 
-from exporters import expressions, layers  # noqa: F401 - registers the constructions
+from exporters import arrangements, expressions, layers  # noqa: F401 - registers the constructions
 from exporters.construction import CHANNELS, CONSTRUCTIONS, OUT
 from exporters.record import record
 from exporters.runtime import attempt, optimise

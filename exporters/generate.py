@@ -18,7 +18,7 @@ import numpy as np
 import onnxruntime
 import torch
 
-from exporters import expressions, layers, runtime  # noqa: F401 - registers the constructions
+from exporters import arrangements, expressions, layers, runtime  # noqa: F401 - registers the constructions
 from exporters.construction import CONSTRUCTIONS, Construction
 from exporters.export import export, run_in_torch
 from exporters.record import record

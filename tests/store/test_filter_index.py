@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import copy
 import pickle
-import tracemalloc
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,60 +13,11 @@ import xarray as xr
 from distributed import Client
 
 import filterdb as fdb
-from benchmarks import synthetic
-from filterdb.errors import LabelError, UsageError
+from filterdb.errors import UsageError
 from filterdb.store import run_length
-from filterdb.store import snapshot as snapshots
-from filterdb.store.database import Database
-from filterdb.store.files import Files
-from filterdb.store.run_length import RunLengthArray, Runs
+from filterdb.store.run_length import RunLengthArray
 from tests.models import chain, weights
-
-MODELS = {
-    "A": ("detection", (weights(6, 5, seed=1), weights(7, 6, seed=2))),
-    "B": ("classification", (weights(4, 4, seed=3),)),
-    "C": ("detection", (weights(3, 5, seed=4), weights(2, 3, seed=5))),
-}
-"""Task and layers of each model; the task of A and C is that of rows that do not lie together."""
-
-
-@dataclass(frozen=True)
-class Truth:
-    """The filters of some models as plain arrays, with a label of each filter."""
-
-    filters: np.ndarray
-    labels: dict[str, np.ndarray]
-
-    @classmethod
-    def of(cls, models: str) -> Truth:
-        rows = [
-            (layer.reshape(-1, 9), {"model": model, "task": task, "layer": f"{model}/conv{depth}", "conv_depth": depth})
-            for model in models
-            for task, layers in [MODELS[model]]
-            for depth, layer in enumerate(layers)
-        ]
-        sizes = [len(filters) for filters, _ in rows]
-        labels = {name: np.repeat([label[name] for _, label in rows], sizes) for name in rows[0][1]}
-        return cls(np.concatenate([filters for filters, _ in rows]), labels)
-
-    def where(self, **labels: Any) -> np.ndarray:
-        mask = np.ones(len(self.filters), bool)
-        for name, value in labels.items():
-            mask &= self.labels[name] == value
-        return self.filters[mask]
-
-    def by(self, name: str, function: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-        return np.array([function(self.where(**{name: value})) for value in np.unique(self.labels[name])])
-
-    def each(self, name: str, function: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-        result = np.empty_like(self.filters)
-        for value in np.unique(self.labels[name]):
-            result[self.labels[name] == value] = function(self.where(**{name: value}))
-        return result
-
-
-Act = Callable[[xr.Dataset], Any]
-Expected = Callable[[Truth], np.ndarray] | str
+from tests.store.labelled import MODELS, Act, Expected, Truth
 
 DET = "detection"
 
@@ -498,82 +446,6 @@ def test_blocks_stay_those_of_the_store(database: fdb.Database) -> None:
     assert isinstance(dataset.sel(task=DET).load()["task"].variable._data, RunLengthArray)
 
 
-def test_of_no_layers(tmp_path: Path) -> None:
-    chain(tmp_path / "m.onnx", weights(2, 2, kernel=(1, 1)))
-    dataset = fdb.ingest(tmp_path / "db", [tmp_path / "m.onnx"]).database.dataset
-    assert dataset["task"].values.tolist() == []
-    assert dataset.where(dataset.task == DET, drop=True).sizes["filter"] == 0
-    assert "filter: 0" in repr(dataset)
-    with pytest.raises(LabelError, match="found none"):
-        dataset.sel(task=DET)
-
-
-def huge(folder: Path) -> Database:
-    """The published data set's size: 1,464,797,156 filters, 21,436 layers, 647 models; tables only, no filter."""
-    filters, layers, models = 1_464_797_156, 21_436, 647
-    tables = synthetic.tables(synthetic.layers(filters, layers), models, [1.0] * layers)
-    entry = snapshots.Entry("0" * 16, filters, layers, models, 0, 1_048_576, {})
-    db = Database(Files.at(folder), snapshots.new("ingest", segments=(entry,)))
-    db.__dict__["tables"] = [tables]
-    return db
-
-
-TOO_MANY = r"filters are too many to hold .* of each.*db\.select\(task=…\)\.dataset"
-
-HUGE: dict[str, tuple[Callable[[Database], Any], int | str]] = {
-    "open": (lambda db: db.dataset, 1_464_797_156),
-    "repr": (lambda db: len(repr(db.dataset)) > 100 and len(db.dataset._repr_html_()) > 100, 1),
-    "copy": (lambda db: db.dataset.copy(deep=True), 1_464_797_156),
-    "pickle": (lambda db: pickle.loads(pickle.dumps(db.dataset)), 1_464_797_156),
-    "select": (lambda db: db.select(model=["model5", "model7"]).dataset, 4_980_493),
-    "sel one range": (lambda db: db.dataset.sel(model="model5"), 1_762_206),
-    "sel": (lambda db: db.dataset.sel(task="ocr"), TOO_MANY),
-    "isel": (lambda db: db.dataset.isel(filter=slice(10**9, 10**9 + 10**6)), 10**6),
-    "isel two": (lambda db: db.dataset.isel(filter=[1, 10**9]), 2),
-    "compare": (lambda db: db.dataset.task == "ocr", 1_464_797_156),
-    "compare two": (lambda db: (db.dataset.task == "ocr") & db.dataset.bn_folded, 1_464_797_156),
-    "add": (lambda db: db.dataset + db.dataset, 1_464_797_156),
-    "roll": (lambda db: db.dataset.roll(filter=5, roll_coords=True), 1_464_797_156),
-    "concat": (lambda db: xr.concat([db.dataset.sel(model=f"model{i}") for i in (5, 7)], "filter"), 4_980_493),
-    "where drop": (lambda db: db.dataset.where(db.dataset.task == "ocr", drop=True), TOO_MANY),
-    "where": (lambda db: db.dataset.where(db.dataset.task == "ocr"), TOO_MANY),
-    "mask": (lambda db: db.dataset.filters[db.dataset.task == "ocr"], TOO_MANY),
-    "groupby": (lambda db: db.dataset.groupby("task").mean(), TOO_MANY),
-    "groupby DataArray": (lambda db: db.dataset.filters.groupby(db.dataset.task).mean(), TOO_MANY),
-    "sortby": (lambda db: db.dataset.sortby("task"), TOO_MANY),
-    "values": (lambda db: db.dataset.task.values, TOO_MANY),
-    "thin": (lambda db: db.dataset.thin(filter=2), TOO_MANY),
-    "times a label": (lambda db: db.dataset.filters * db.dataset.conv_depth, TOO_MANY),
-    "to_zarr": (lambda db: db.dataset.to_zarr("memory://huge.zarr", compute=False), TOO_MANY),
-}
-
-
-@pytest.fixture(scope="module")
-def huge_db(tmp_path_factory: pytest.TempPathFactory) -> Database:
-    db = huge(tmp_path_factory.mktemp("huge"))
-    assert db.layers.sizes["layer"] == 21_436
-    return db
-
-
-@pytest.mark.parametrize("idiom", HUGE)
-def test_nothing_of_the_size_of_all_filters(huge_db: Database, idiom: str) -> None:
-    """One byte for each filter would be 1.46 GB."""
-    act, expected = HUGE[idiom]
-    huge_db.__dict__.pop("dataset", None)
-    tracemalloc.start()
-    try:
-        if isinstance(expected, str):
-            with pytest.raises(UsageError, match=expected) as caught:
-                act(huge_db)
-            assert len(str(caught.value)) < 200
-        else:
-            result = act(huge_db)
-            assert (result if isinstance(result, int) else result.sizes["filter"]) == expected
-        assert tracemalloc.get_traced_memory()[1] < 100_000_000
-    finally:
-        tracemalloc.stop()
-
-
 def test_as_many_as_may_be_written_out(database: fdb.Database, monkeypatch: pytest.MonkeyPatch) -> None:
     dataset = database.dataset
     monkeypatch.setattr(run_length, "MAX_EXPANDED", 109)
@@ -585,56 +457,3 @@ def test_as_many_as_may_be_written_out(database: fdb.Database, monkeypatch: pyte
     with pytest.raises(UsageError, match="93 filters are too many to hold the position of each"):
         dataset.sel(task=DET)
     assert dataset.sel(model="A").sizes["filter"] == 72  # lies together
-
-
-@pytest.mark.parametrize(
-    "key",
-    [
-        3,
-        -1,
-        slice(2, 8),
-        slice(None, None, -3),
-        slice(5, 2),
-        [0, -1, 5, 5],
-        [],
-        np.arange(10) % 3 == 0,
-        [[1, 2], [9, 0]],
-    ],
-    ids=str,
-)
-def test_run_lengths_index_as_numpy_does(key: Any) -> None:
-    array = RunLengthArray(Runs(np.array([0, 2, 3, 10]), np.array([1, 0, 2])), np.array(["a", "b", "c"], object))
-    plain = np.array(list("bbaccccccc"), object)
-    if isinstance(key, list):
-        key = np.array(key, int)
-    np.testing.assert_array_equal(np.asarray(array[key]), plain[key])
-    np.testing.assert_array_equal(np.asarray(array[key, ...]), plain[key, ...])
-    np.testing.assert_array_equal(np.asarray(array == "c")[key], (plain == "c")[key])
-
-
-def test_run_lengths_calculate_as_numpy_does() -> None:
-    numbers = RunLengthArray(Runs(np.array([0, 2, 3, 10]), np.array([1, 0, 2])), np.array([1.5, -2.0, 4.0]))
-    others = RunLengthArray(Runs(np.array([0, 5, 10]), np.array([1, 0])), np.array([7, 8]))
-    a, b = np.asarray(numbers), np.asarray(others)
-    for result, expected in (
-        (numbers + 1, a + 1),
-        (1 / numbers, 1 / a),
-        (-numbers, -a),
-        (abs(numbers) > 1.6, abs(a) > 1.6),
-        (numbers * others, a * b),
-        (numbers + b, a + b),
-        (np.add.reduce(numbers), np.add.reduce(a)),
-        (np.divmod(numbers, 2)[1], np.divmod(a, 2)[1]),
-        (np.concatenate([numbers, others]), np.concatenate([a, b])),
-        (np.concatenate([numbers, b]), np.concatenate([a, b])),
-        (np.nonzero(numbers > 0)[0], np.nonzero(a > 0)[0]),
-        (np.isin(numbers, [4.0, 9.0]), np.isin(a, [4.0, 9.0])),
-        (np.isin(numbers, [4.0], invert=True), np.isin(a, [4.0], invert=True)),
-        (np.where(numbers > 0, numbers, 0), np.where(a > 0, a, 0)),
-        (np.add(numbers, 1, where=a > 0, out=np.zeros(10)), np.add(a, 1, where=a > 0, out=np.zeros(10))),
-        (numbers.mean(), a.mean()),
-        (numbers.astype("f4"), a.astype("f4")),
-        (numbers[:, None] * np.ones(2), a[:, None] * np.ones(2)),
-        (np.result_type(numbers, others), np.result_type(a, b)),
-    ):
-        np.testing.assert_array_equal(np.asarray(result), expected)
