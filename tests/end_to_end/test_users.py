@@ -135,19 +135,6 @@ def test_any_encoding_carries_tables_and_json(encoding: str, place: Path) -> Non
         assert answer["rows"][0]["file"] == "naïve ×→😀.onnx"
 
 
-@pytest.mark.parametrize("command", ["info", "models", "layers", "pca", "degeneration", "verify", "snapshots"])
-def test_without_asserts(command: str, place: Path) -> None:
-    plain, optimised = (
-        subprocess.run(
-            [sys.executable, *options, "-m", "filterdb", command, place / "db", "--json"],
-            capture_output=True, check=False,
-        )
-        for options in ([], ["-O"])
-    )  # fmt: skip
-    assert optimised.returncode == plain.returncode == 0
-    assert optimised.stdout == plain.stdout
-
-
 HOMES = {"unset": None, "missing": "/nonexistent", "forbidden": "/root"}
 
 
