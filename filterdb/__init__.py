@@ -1,14 +1,14 @@
-"""filterdb: the 3×3 filters of trained CNNs as a database, and what they tell.
+"""filterdb: store the 3×3 filters of trained CNNs in a database and compare them.
 
 ONNX models + catalog → `ingest` (extract, write, commit) → a database in a folder or on S3 → Dask passes, once per
-segment, kept as summaries → `pca`, `drift`, `degeneration`, as xarray → `report`.
+segment, stored as summaries → `pca`, `drift`, `degeneration`, as xarray → `report`.
 
 >>> import filterdb as fdb
 >>> db = fdb.open("s3://bucket/db")                  # doctest: +SKIP
 >>> fdb.drift(db, by="task")                         # doctest: +SKIP
 >>> fdb.check("model.onnx")                          # doctest: +SKIP
 
-The work runs on the current `dask.distributed.Client` when there is one (`connect` gives one), else on Dask's threads.
+The work runs on the current `dask.distributed.Client` if there is one (`connect` returns one), else on Dask's threads.
 """
 
 import ast

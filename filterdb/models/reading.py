@@ -26,7 +26,8 @@ def serve(channel: Channel, open_file: Callable[[Path, int], ModelFile]) -> None
     """Answer one request about one file.
 
     The request: {"do": a name of _ANSWERS, "path", "named": how messages call the file, "memory": bytes, …}.
-    `open_file` parses the file at a path within so many bytes of memory; it raises ModelError for no readable model.
+    `open_file` parses the file at a path within so many bytes of memory. It raises ModelError if the file is not a
+    readable model.
     """
     request = channel.receive()
     path = Path(request["path"])
