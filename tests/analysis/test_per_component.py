@@ -10,8 +10,8 @@ from scipy.spatial.distance import jensenshannon
 from scipy.stats import entropy, wasserstein_distance
 
 import filterdb as fdb
-from filterdb import answers
 from filterdb.analysis.drift import METRICS
+from filterdb.commands import answer as answers
 from tests.models import chain, weights
 
 

@@ -12,16 +12,16 @@ import numpy as np
 import pytest
 
 import filterdb as fdb
-from filterdb import answers, tables
-from filterdb.answers.explain import explain
-from filterdb.answers.nearest import nearest
-from filterdb.answers.shapes import density, phenotypes
+from filterdb.commands import answer as answers
+from filterdb.commands import explain_table, nearest_table
+from filterdb.commands import shapes_table as shape_tables
+from filterdb.commands import table as tables
+from filterdb.commands.explain_answer import explain
+from filterdb.commands.nearest_answer import nearest
+from filterdb.commands.shapes_answer import density, phenotypes
 from filterdb.errors import StaleBasisWarning
 from filterdb.numerics.eigen import Basis, covariance_angle
 from filterdb.reduce.basis import STALE_ANGLE
-from filterdb.tables import explain as explain_table
-from filterdb.tables import nearest as nearest_table
-from filterdb.tables import shapes as shape_tables
 from tests.models import chain
 
 

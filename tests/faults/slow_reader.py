@@ -9,9 +9,9 @@ scan.READER = "tests.faults.crashing"
 
 def main() -> None:
     """Run the command line."""
-    from filterdb import cli
+    from filterdb import commands
 
-    cli.main()
+    commands.main()
 
 
 if __name__ == "__main__":

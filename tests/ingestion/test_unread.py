@@ -10,7 +10,8 @@ import pytest
 from onnx import helper
 
 import filterdb as fdb
-from filterdb import answers, tables
+from filterdb.commands import answer as answers
+from filterdb.commands import table as tables
 from tests.end_to_end.commands import run
 from tests.filters import network, trained
 from tests.models import chain, conv, model, save, tensor

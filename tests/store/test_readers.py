@@ -19,7 +19,8 @@ import xarray as xr
 import zarr
 
 import filterdb as fdb
-from filterdb import answers, schema
+from filterdb import schema
+from filterdb.commands import answer as answers
 from filterdb.errors import DamageError, StoreError, StoreMissingError
 from filterdb.store import local
 from tests.models import chain, weights

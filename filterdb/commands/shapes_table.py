@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from filterdb.answers import Answer
-from filterdb.tables import _say, _table, basis_warning, counts
+from filterdb.commands.answer import Answer
+from filterdb.commands.table import _say, _table, basis_warning, counts
 
 
 def density(answer: Answer) -> None:

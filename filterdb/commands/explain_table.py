@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from filterdb.answers import Answer
-from filterdb.tables import _say, _table, basis_warning, counts
+from filterdb.commands.answer import Answer
+from filterdb.commands.table import _say, _table, basis_warning, counts
 
 SHOWN = 10
 """Models and layers that a terminal shows."""

@@ -7,12 +7,13 @@ import click
 import filterdb as fdb
 from filterdb.analysis.density import MOST_BINS
 from filterdb.analysis.phenotypes import PAIRS
-from filterdb.answers import shapes as answers
-from filterdb.cli.options import answer_with, commands, database, mode_option, selection
+from filterdb.commands import shapes_answer as answers
+from filterdb.commands import shapes_table as tables
+from filterdb.commands.group import commands
+from filterdb.commands.options import answer_with, database, mode_option, selection
 from filterdb.errors import UsageError
 from filterdb.numerics.histogram import BINS
 from filterdb.store.database import Database
-from filterdb.tables import shapes as tables
 
 KEY_HELP = "A label, depth_decile, layer, or several joined with commas."
 

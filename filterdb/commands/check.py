@@ -7,13 +7,14 @@ from pathlib import Path
 import click
 
 import filterdb as fdb
-from filterdb.answers.check import checked
-from filterdb.cli.options import answer_with, commands, limits_option, place
+from filterdb.commands.check_answer import checked
+from filterdb.commands.check_table import checked as table_of
+from filterdb.commands.group import commands
+from filterdb.commands.junit import junit
+from filterdb.commands.options import answer_with, limits_option, place
+from filterdb.commands.sarif import sarif
 from filterdb.errors import InputError, UsageError
 from filterdb.models.sandbox import Limits
-from filterdb.page.junit import junit
-from filterdb.page.sarif import sarif
-from filterdb.tables.check import checked as table_of
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 

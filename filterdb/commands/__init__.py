@@ -10,8 +10,9 @@ import warnings
 
 import click
 
-from filterdb import logs, tables
-from filterdb.cli import stopping, streams
+from filterdb import logs
+from filterdb.commands import stopping, streams
+from filterdb.commands import table as tables
 from filterdb.errors import FilterDBError, InterruptedRunError, StaleBasisWarning
 from filterdb.redaction import redact
 
@@ -28,7 +29,7 @@ def main() -> None:
         streams.prepare()  # first: what opens a file before it may get a closed handle's number
         stopping.install()
         logs.setup(others=True)
-        from filterdb.cli.options import commands  # takes a while, in which Ctrl-C may come
+        from filterdb.commands.group import commands  # takes a while, in which Ctrl-C may come
 
         code = commands.main(prog_name="filterdb", standalone_mode=False)
         streams.flush()

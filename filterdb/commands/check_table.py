@@ -9,9 +9,9 @@ from rich.table import Table
 from rich.text import Text
 
 from filterdb.analysis.findings import ERROR, FAILED, INCOMPLETE, NOTHING_CHECKED, PASSED, REMEDIES, WARNING
-from filterdb.answers import Answer
+from filterdb.commands.answer import Answer
+from filterdb.commands.table import _console, _say, _table, printable
 from filterdb.ledger import is_unread
-from filterdb.tables import _console, _say, _table, printable
 
 MARKS = {ERROR: ("✗", "bold red"), WARNING: ("!", "yellow")}
 STYLES = {PASSED: "bold green", NOTHING_CHECKED: "bold yellow", FAILED: "bold red", INCOMPLETE: "bold red"}

@@ -8,8 +8,11 @@ from pathlib import Path
 import click
 
 import filterdb as fdb
-from filterdb import answers, schema, tables
-from filterdb.cli.options import answer_with, commands, database, limits_option, newest, place, selection
+from filterdb import schema
+from filterdb.commands import answer as answers
+from filterdb.commands import table as tables
+from filterdb.commands.group import commands
+from filterdb.commands.options import answer_with, database, limits_option, newest, place, selection
 from filterdb.models.sandbox import Limits
 from filterdb.reduce.integrity import verify
 from filterdb.store.collect import GRACE

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from filterdb.answers import Answer
+from filterdb.commands.answer import Answer
 
 
 def randomness_threshold(result: xr.Dataset) -> Answer:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import xarray as xr
 
-from filterdb.answers import Answer, basis_of, of_result, rows
+from filterdb.commands.answer import Answer, basis_of, of_result, rows
 
 
 def _along(result: xr.Dataset, dim: str) -> list[Answer]:

@@ -8,7 +8,7 @@ import xarray as xr
 
 from filterdb.analysis.check import GEOMETRY, MEASURES
 from filterdb.analysis.findings import Finding, findings, statuses, summary
-from filterdb.answers import Answer, rows
+from filterdb.commands.answer import Answer, rows
 
 
 def checked(result: xr.Dataset) -> Answer:

@@ -6,11 +6,12 @@ import click
 
 import filterdb as fdb
 from filterdb.analysis.threshold import DRAWS
-from filterdb.answers.threshold import randomness_threshold as answer_of
-from filterdb.cli.options import answer_with, commands
+from filterdb.commands.group import commands
+from filterdb.commands.options import answer_with
+from filterdb.commands.threshold_answer import randomness_threshold as answer_of
+from filterdb.commands.threshold_table import randomness_threshold as table
 from filterdb.errors import UsageError
 from filterdb.numerics.threshold import INITS
-from filterdb.tables.threshold import randomness_threshold as table
 
 
 @commands.command("randomness-threshold")

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import xarray as xr
 
-from filterdb.answers import Answer, basis_of, of_result, rows
+from filterdb.commands.answer import Answer, basis_of, of_result, rows
 
 
 def nearest(result: xr.Dataset) -> Answer:

@@ -1,58 +1,22 @@
-"""The group of commands, and the options that they share."""
+"""The options that commands share."""
 
 from __future__ import annotations
 
 import functools
-import pkgutil
 from collections.abc import Callable
-from importlib import import_module
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import click
 
 import filterdb as fdb
-from filterdb import answers
 from filterdb.analysis.rules import VERDICTS
-from filterdb.cli import streams
+from filterdb.commands import answer as answers
+from filterdb.commands import streams
 from filterdb.errors import UsageError
 from filterdb.models.sandbox import Limits
 
 if TYPE_CHECKING:
     from filterdb.store.database import Database
-
-
-class _Commands(click.Group):
-    """The commands of this package's modules; one that has a module of its name is imported alone.
-
-    What the analyses import takes seconds, which a check of one file need not wait for.
-    """
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name.isidentifier() and find_spec(f"{__package__}.{cmd_name}"):
-            import_module(f"{__package__}.{cmd_name}")
-        if cmd_name not in self.commands:
-            self._import_all()
-        return super().get_command(ctx, cmd_name)
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        self._import_all()
-        return super().list_commands(ctx)
-
-    @staticmethod
-    def _import_all() -> None:
-        package = import_module(str(__package__))
-        for module in pkgutil.iter_modules(package.__path__):
-            import_module(f"{__package__}.{module.name}")
-
-
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
-@click.version_option(fdb.__version__, prog_name="filterdb")
-def commands() -> None:
-    """The 3×3 filters of trained CNNs as a database, and what they tell.
-
-    DB is a folder or a URL such as s3://bucket/db; S3 settings come from the environment (AWS_*).
-    """
 
 
 Command = Callable[..., Any]

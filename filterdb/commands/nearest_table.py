@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from filterdb.analysis.drift import FEW
-from filterdb.answers import Answer
-from filterdb.tables import _say, _table, basis_warning, counts
+from filterdb.commands.answer import Answer
+from filterdb.commands.table import _say, _table, basis_warning, counts
 
 NO_ACCURACY = "near means similar 3×3 filters; it says nothing of the accuracy after transfer"
 

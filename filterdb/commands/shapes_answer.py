@@ -6,7 +6,7 @@ import json
 
 import xarray as xr
 
-from filterdb.answers import Answer, basis_of, of_result
+from filterdb.commands.answer import Answer, basis_of, of_result
 
 
 def density(result: xr.Dataset) -> Answer:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from filterdb.answers import Answer, basis_of, noise_of_pair, of_result
+from filterdb.commands.answer import Answer, basis_of, noise_of_pair, of_result
 
 if TYPE_CHECKING:
     import xarray as xr

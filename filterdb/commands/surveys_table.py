@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from filterdb.answers import Answer
-from filterdb.tables import _columns, _say, _table, basis_warning, counts
+from filterdb.commands.answer import Answer
+from filterdb.commands.table import _columns, _say, _table, basis_warning, counts
 
 
 def series(answer: Answer) -> None:

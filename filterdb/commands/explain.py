@@ -5,10 +5,11 @@ from __future__ import annotations
 import click
 
 import filterdb as fdb
-from filterdb.answers.explain import explain as answer_of
-from filterdb.cli.options import answer_with, commands, database, mode_option, selection
+from filterdb.commands.explain_answer import explain as answer_of
+from filterdb.commands.explain_table import explain as table
+from filterdb.commands.group import commands
+from filterdb.commands.options import answer_with, database, mode_option, selection
 from filterdb.store.database import Database
-from filterdb.tables.explain import explain as table
 
 
 @commands.command()

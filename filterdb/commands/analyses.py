@@ -7,9 +7,12 @@ from pathlib import Path
 import click
 
 import filterdb as fdb
-from filterdb import answers, demo, tables
+from filterdb import demo
 from filterdb.analysis.drift import METRICS, drift_strata
-from filterdb.cli.options import answer_with, commands, database, mode_option, newest, place, selection
+from filterdb.commands import answer as answers
+from filterdb.commands import table as tables
+from filterdb.commands.group import commands
+from filterdb.commands.options import answer_with, database, mode_option, newest, place, selection
 from filterdb.errors import UsageError
 from filterdb.numerics.noise import DRAWS, ENOUGH_PERMUTATIONS, MOST_DRAWS
 from filterdb.reduce.basis import layer_histograms, projection

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from filterdb.answers import Answer
-from filterdb.tables import _say, _table
+from filterdb.commands.answer import Answer
+from filterdb.commands.table import _say, _table
 
 SYMBOLS = {"span": "L", "rate": "k", "centre": "x0", "offset": "b"}
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import click
 
 import filterdb as fdb
-from filterdb.answers.nearest import nearest as answer_of
-from filterdb.cli.options import answer_with, commands, database, limits_option, selection
+from filterdb.commands import nearest_table as tables
+from filterdb.commands.group import commands
+from filterdb.commands.nearest_answer import nearest as answer_of
+from filterdb.commands.options import answer_with, database, limits_option, selection
 from filterdb.models.sandbox import Limits
 from filterdb.store.database import Database
-from filterdb.tables import nearest as tables
 
 
 @commands.command()

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from filterdb.answers import Answer
+from filterdb.commands.answer import Answer
 
 MATRIX_LIMIT = 12
 PAIRS_SHOWN = 20

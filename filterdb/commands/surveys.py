@@ -6,10 +6,11 @@ import click
 
 import filterdb as fdb
 from filterdb.analysis.surveys import COLUMNS
-from filterdb.answers import surveys as answers
-from filterdb.cli.options import answer_with, commands, database, mode_option, selection
+from filterdb.commands import surveys_answer as answers
+from filterdb.commands import surveys_table as tables
+from filterdb.commands.group import commands
+from filterdb.commands.options import answer_with, database, mode_option, selection
 from filterdb.store.database import Database
-from filterdb.tables import surveys as tables
 
 
 @commands.command()

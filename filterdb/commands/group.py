@@ -1,0 +1,44 @@
+"""The group of commands, which imports a command when it is needed."""
+
+from __future__ import annotations
+
+import pkgutil
+from importlib import import_module
+from importlib.util import find_spec
+
+import click
+
+import filterdb as fdb
+
+
+class _Commands(click.Group):
+    """The commands of this package's modules; one that has a module of its name is imported alone.
+
+    What the analyses import takes seconds, which a check of one file need not wait for.
+    """
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name.isidentifier() and find_spec(f"{__package__}.{cmd_name}"):
+            import_module(f"{__package__}.{cmd_name}")
+        if cmd_name not in self.commands:
+            self._import_all()
+        return super().get_command(ctx, cmd_name)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        self._import_all()
+        return super().list_commands(ctx)
+
+    @staticmethod
+    def _import_all() -> None:
+        package = import_module(str(__package__))
+        for module in pkgutil.iter_modules(package.__path__):
+            import_module(f"{__package__}.{module.name}")
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(fdb.__version__, prog_name="filterdb")
+def commands() -> None:
+    """The 3×3 filters of trained CNNs as a database, and what they tell.
+
+    DB is a folder or a URL such as s3://bucket/db; S3 settings come from the environment (AWS_*).
+    """
