@@ -1,4 +1,4 @@
-"""Thin commands: options in, one call of the same name, a table or --json out."""
+"""The command line: a module for each command, with its options, its JSON answer and its table."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import click
 
 from filterdb import logs
 from filterdb.commands import stopping, streams
-from filterdb.commands import table as tables
+from filterdb.commands.table import printable
 from filterdb.errors import FilterDBError, InterruptedRunError, StaleBasisWarning
 from filterdb.redaction import redact
 
@@ -22,7 +22,7 @@ _UNLIMITED = resource.RLIM_INFINITY
 
 
 def main() -> None:
-    """Run the command line; an error is one line on stderr and an exit code."""
+    """Run the command line. An error is one line on stderr and an exit code."""
     debug = "--debug" in sys.argv
     warnings.simplefilter("ignore", StaleBasisWarning)  # tables and JSON say it
     try:
@@ -40,7 +40,7 @@ def main() -> None:
     except click.ClickException as error:
         command = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "filterdb"
         line = " ".join(error.format_message().split())
-        click.echo(f"filterdb: {tables.printable(_redacted(line))} (see `{command} --help`)", err=True)
+        click.echo(f"filterdb: {printable(_redacted(line))} (see `{command} --help`)", err=True)
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         click.echo(stopping.message(), err=True)
@@ -85,10 +85,10 @@ def _fail(error: Exception, code: int, debug: bool) -> None:
     line = " ".join(str(error).split()) or type(error).__name__
     if code == INTERNAL:
         line = f"unexpected {type(error).__name__}: {line}; --debug shows where, please report it"
-    click.echo(f"filterdb: {tables.printable(_redacted(line))}", err=True)
+    click.echo(f"filterdb: {printable(_redacted(line))}", err=True)
     sys.exit(code)
 
 
 def _redacted(text: str) -> str:
-    """A text without credentials: those of the arguments in any spelling, and of other URLs as they stand."""
+    """Return a text without credentials: those of the arguments in any spelling, and of other URLs as they stand."""
     return redact(text, *sys.argv[1:])

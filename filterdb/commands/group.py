@@ -1,4 +1,4 @@
-"""The group of commands, which imports a command when it is needed."""
+"""The group of commands. A command is imported when it is run: what all of them import takes seconds."""
 
 from __future__ import annotations
 
@@ -12,14 +12,12 @@ import filterdb as fdb
 
 
 class _Commands(click.Group):
-    """The commands of this package's modules; one that has a module of its name is imported alone.
-
-    What the analyses import takes seconds, which a check of one file need not wait for.
-    """
+    """The commands of this package: each is in the module of its name, with _ for -."""
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name.isidentifier() and find_spec(f"{__package__}.{cmd_name}"):
-            import_module(f"{__package__}.{cmd_name}")
+        module = f"{__package__}.{cmd_name.replace('-', '_')}"
+        if cmd_name.replace("-", "_").isidentifier() and find_spec(module):
+            import_module(module)
         if cmd_name not in self.commands:
             self._import_all()
         return super().get_command(ctx, cmd_name)

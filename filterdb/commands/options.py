@@ -1,4 +1,4 @@
-"""The options that commands share."""
+"""The options that commands share: an option has one name, type, default and help text wherever it appears."""
 
 from __future__ import annotations
 
@@ -9,23 +9,66 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import filterdb as fdb
+from filterdb import schema
 from filterdb.analysis.rules import VERDICTS
-from filterdb.commands import answer as answers
-from filterdb.commands import streams
 from filterdb.errors import UsageError
 from filterdb.models.sandbox import Limits
 
 if TYPE_CHECKING:
     from filterdb.store.database import Database
 
-
 Command = Callable[..., Any]
+Decorator = Callable[[Command], Command]
+
+json_option: Decorator = click.option(
+    "--json", "as_json", is_flag=True, help="Machine output on stdout, nothing else there."
+)
+raw_option: Decorator = click.option("--raw", is_flag=True, help="Raw filters instead of max-scaled ones.")
+chunk_rows_option: Decorator = click.option(
+    "--chunk-rows",
+    type=click.IntRange(1),
+    default=schema.CHUNK_ROWS,
+    show_default=True,
+    help="Filters in a chunk.",
+)
+
+
+def debug_option(*, expose_value: bool = True) -> Decorator:
+    """Return --debug. Only `main` needs its value; a command that starts no cluster does without it."""
+    return click.option("--debug", is_flag=True, expose_value=expose_value, help="Show the traceback of an error.")
+
+
+def snapshot_option(*, hidden: bool = False) -> Decorator:
+    """Return --snapshot, the snapshot at which the database is opened."""
+    return click.option("--snapshot", metavar="N|TAG", hidden=hidden, help="Open DB at this snapshot, not the newest.")
+
+
+def by_option(*, required: bool = False, default: str | None = None) -> Decorator:
+    """Return --by, the label by which layers are grouped."""
+    defaults: dict[str, Any] = {} if default is None else {"default": default, "show_default": True}
+    return click.option(
+        "--by",
+        metavar="KEY",
+        required=required,
+        **defaults,
+        help="A label, depth_decile, layer, or several joined with commas.",
+    )
+
+
+def catalog_option(*, required: bool = False) -> Decorator:
+    """Return --catalog, the file with the labels of models."""
+    return click.option(
+        "--catalog",
+        metavar="FILE",
+        required=required,
+        help="CSV or Parquet with a row for each model: path or name, task, visual_category, …",
+    )
 
 
 def place(command: Command) -> Command:
-    """The options that every command takes, and where it computes."""
-    options = [
-        click.option("--json", "as_json", is_flag=True, help="Machine output on stdout, nothing else there."),
+    """Add --json, --debug and the options that say where the command computes."""
+    options: list[Decorator] = [
+        json_option,
         click.option("--threads", type=click.IntRange(1), help="Work in this many threads of this process."),
         click.option(
             "--workers",
@@ -40,7 +83,7 @@ def place(command: Command) -> Command:
         click.option("--tls-ca", type=click.Path(exists=True, dir_okay=False), help="CA file for tls://."),
         click.option("--tls-cert", type=click.Path(exists=True, dir_okay=False), help="Certificate for tls://."),
         click.option("--tls-key", type=click.Path(exists=True, dir_okay=False), help="Key for tls://."),
-        click.option("--debug", is_flag=True, help="Show the traceback of an error."),
+        debug_option(),
     ]
 
     @functools.wraps(command)
@@ -68,24 +111,24 @@ def place(command: Command) -> Command:
         with cluster.session(cluster.Session(threads, workers, scheduler, security, debug=debug)):
             return command(*args, **kwargs)
 
+    decorated: Command = wrapped
     for option in reversed(options):
-        wrapped = option(wrapped)
-    return wrapped
+        decorated = option(decorated)
+    return decorated
 
 
 def database(command: Command) -> Command:
-    """DB and --snapshot; the command gets the open database."""
+    """Add DB and --snapshot; the command gets the open database."""
 
     @functools.wraps(command)
     def wrapped(db: str, snapshot: str | None, **kwargs: Any) -> Any:
         return command(fdb.open(db, snapshot), **kwargs)
 
-    wrapped = click.option("--snapshot", metavar="N|TAG", help="Open at this snapshot, not the newest.")(wrapped)
-    return place(click.argument("db")(wrapped))
+    return place(click.argument("db")(snapshot_option()(wrapped)))
 
 
 def newest(command: Command) -> Command:
-    """As `database`, for what makes a new snapshot: that goes on top of the newest, and --snapshot is refused."""
+    """Add DB for a command that commits a snapshot: it goes on top of the newest, and --snapshot is rejected."""
 
     @functools.wraps(command)
     def wrapped(db: str, snapshot: str | None, **kwargs: Any) -> Any:
@@ -93,12 +136,11 @@ def newest(command: Command) -> Command:
             raise UsageError("--snapshot: expected none, a change goes on top of the newest snapshot; leave it out")
         return command(fdb.open(db), **kwargs)
 
-    wrapped = click.option("--snapshot", metavar="N|TAG", hidden=True)(wrapped)
-    return place(click.argument("db")(wrapped))
+    return place(click.argument("db")(snapshot_option(hidden=True)(wrapped)))
 
 
 def selection(command: Command) -> Command:
-    """--where and --exclude-verdict; the command gets the view."""
+    """Add --where and --exclude-verdict; the command gets the view."""
 
     @functools.wraps(command)
     def wrapped(db: Database, where: tuple[str, ...], exclude_verdict: str, **kwargs: Any) -> Any:
@@ -123,6 +165,7 @@ def selection(command: Command) -> Command:
 
 
 def _condition(text: str) -> tuple[str, bool, str]:
+    """Return the label, whether it is negated, and its value."""
     name, sign, value = text.partition("=")
     if not sign or not name.rstrip("!").strip():
         raise UsageError(f"--where: expected COLUMN=VALUE or COLUMN!=VALUE, got {text!r}")
@@ -130,6 +173,7 @@ def _condition(text: str) -> tuple[str, bool, str]:
 
 
 def mode_option(command: Command) -> Command:
+    """Add --mode."""
     from filterdb.reduce.basis import MODES
 
     return click.option(
@@ -142,7 +186,7 @@ def mode_option(command: Command) -> Command:
 
 
 def limits_option(command: Command) -> Command:
-    """What reading a stranger's file may take; the command gets the Limits."""
+    """Add the limits of reading a file that may be hostile; the command gets the Limits."""
 
     @functools.wraps(command)
     def wrapped(model_memory: int, model_seconds: float, **kwargs: Any) -> Any:
@@ -167,8 +211,10 @@ def limits_option(command: Command) -> Command:
     )(wrapped)
 
 
-def answer_with(answer: answers.Answer, as_json: bool, table: Callable[[answers.Answer], None]) -> None:
-    if as_json:
-        click.echo(streams.ascii_json(answers.to_json(answer)))
-    else:
-        table(answer)
+def parse_pair(text: str) -> tuple[int, int]:
+    """Return two components, which are written "0,1"."""
+    try:
+        first, second = map(int, text.split(","))
+    except ValueError:
+        raise UsageError(f"components: expected two numbers joined with a comma, such as 0,1, got {text!r}") from None
+    return first, second

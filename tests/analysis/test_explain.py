@@ -12,8 +12,8 @@ import pytest
 import filterdb as fdb
 from filterdb.analysis import explain as module
 from filterdb.commands.answer import plain, to_json
-from filterdb.commands.explain_answer import explain as answer_of
-from filterdb.commands.explain_table import explain as table
+from filterdb.commands.explain import show as table
+from filterdb.commands.explain import to_answer as answer_of
 from filterdb.errors import UsageError
 from tests.analysis.families import MODELS, Frozen, ingested
 
