@@ -24,7 +24,7 @@ _UNLIMITED = resource.RLIM_INFINITY
 def main() -> None:
     """Run the command line. An error is one line on stderr and an exit code."""
     debug = "--debug" in sys.argv
-    warnings.simplefilter("ignore", StaleBasisWarning)  # tables and JSON say it
+    warnings.simplefilter("ignore", StaleBasisWarning)  # tables and JSON contain it
     try:
         streams.prepare()  # first: what opens a file before it may get a closed handle's number
         stopping.install()
@@ -58,18 +58,18 @@ _SCARCE = {
     errno.ENFILE: ("open files", "the machine's, fs.file-max"),
     errno.EAGAIN: ("threads or processes", "ulimit -u, -v"),
 }
-"""What the machine or the shell's limits may have no more of, and the limit."""
+"""Resources that the machine or the shell's limits may run out of, and how to raise the limit."""
 
 
 def _scarce(error: BaseException | None) -> InterruptedRunError | None:
-    """Return the error of a command that has run out of what the machine or its limits allow; None for others."""
+    """Return the error to report if a resource of the machine or of its limits ran out; None otherwise."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
         number = error.errno if isinstance(error, OSError) else None
         number = errno.ENOMEM if isinstance(error, MemoryError) else number
         number = errno.EAGAIN if "can't start new thread" in str(error) else number
-        # Libraries that find no memory under `ulimit -v` cannot be mapped, or fail without a word.
+        # Under `ulimit -v`, libraries without memory cannot be mapped, or fail without an error number.
         if isinstance(error, ImportError | SystemError) and resource.getrlimit(resource.RLIMIT_AS)[0] != _UNLIMITED:
             number = errno.ENOMEM
         if number in _SCARCE:
@@ -80,6 +80,7 @@ def _scarce(error: BaseException | None) -> InterruptedRunError | None:
 
 
 def _fail(error: Exception, code: int, debug: bool) -> None:
+    """Print the error on one line, after its traceback if asked for, and exit."""
     if debug:
         click.echo(_redacted("".join(traceback.format_exception(error))), err=True)
     line = " ".join(str(error).split()) or type(error).__name__

@@ -1,4 +1,4 @@
-"""What a check found as SARIF 2.1.0 (OASIS Standard, 2020), which code hosts and editors show beside the file."""
+"""The findings of a check as SARIF 2.1.0 (OASIS Standard, 2020), which code hosts and editors show beside the file."""
 
 from __future__ import annotations
 
@@ -19,11 +19,10 @@ SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
 
 
 def sarif(result: xr.Dataset, folder: Path | None = None) -> str:
-    """A SARIF log, JSON text. Paths stand relative to `folder` (the current one) where they lie below it."""
+    """Return a SARIF log as JSON text. Paths below `folder` (default: the current folder) are relative to it."""
     folder = (folder or Path.cwd()).resolve()
     failing = set(json.loads(result.attrs["rules"])["fail"])
     rules = list(MEANINGS)
-    found = findings(result)
     driver = {
         "name": "filterdb",
         "version": __version__,
@@ -42,14 +41,14 @@ def sarif(result: xr.Dataset, folder: Path | None = None) -> str:
     run = {
         "tool": {"driver": driver},
         "invocations": [{"executionSuccessful": not all(result["reason"].values)}],
-        "results": [_result(finding, rules.index(finding.rule), folder) for finding in found],
+        "results": [_result(finding, rules.index(finding.rule), folder) for finding in findings(result)],
     }
     return json.dumps({"$schema": SCHEMA, "version": "2.1.0", "runs": [run]}, indent=2, ensure_ascii=False) + "\n"
 
 
 def _result(finding: Finding, index: int, folder: Path) -> dict[str, Any]:
     uri = _uri(finding.file, folder)
-    # A model has no lines; viewers that show results beside a line want one all the same.
+    # A model has no lines, but viewers that show results beside a line require a line.
     place: dict[str, Any] = {"physicalLocation": {"artifactLocation": {"uri": uri}, "region": {"startLine": 1}}}
     if finding.layer:
         name = f"{finding.file}:{finding.layer}"
@@ -67,14 +66,14 @@ def _result(finding: Finding, index: int, folder: Path) -> dict[str, Any]:
         "level": "error" if finding.level == ERROR else "warning",
         "message": {"text": f"{about}: {finding.rule}: {_plain(finding.message)}. {REMEDIES[finding.rule]}"},
         "locations": [place],
-        # The same finding keeps its name from run to run, whatever else changes in the file.
+        # A finding keeps its fingerprint from run to run, whatever else changes in the file.
         "partialFingerprints": {"primaryLocationLineHash": f"{digest}:1"},
         **more,
     }
 
 
 def _plain(text: str) -> str:
-    """A stranger's text, in which SARIF finds no link and no placeholder (3.11.5 and 3.11.6)."""
+    """Escape text that may be hostile, so that SARIF sees no link and no placeholder in it (3.11.5 and 3.11.6)."""
     escaped = re.sub(r"([\\\[\]])", r"\\\1", visible(text))
     return escaped.replace("{", "{{").replace("}", "}}")
 

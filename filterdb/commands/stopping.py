@@ -1,4 +1,4 @@
-"""Signals that end a command: the first one in order, a second one at once."""
+"""Signals that stop a command: the first lets it clean up, the second ends it at once."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ _CODES = {
     signal.SIGINT: STOPPED,
     signal.SIGTERM: 128 + signal.SIGTERM,
     signal.SIGHUP: 128 + signal.SIGHUP,
-    signal.SIGXCPU: 75,  # the run resumes where the shell allows it more time
+    signal.SIGXCPU: 75,  # with more CPU time, the run resumes
 }
 
 GRACE_SECONDS = 20.0
-"""How long a stopped command may take to end what it has started."""
+"""How long a stopped command may take to clean up."""
 
 _XCPU_SECONDS = 2
-"""CPU seconds before the hard limit at which a command is told: the kernel kills without a word there."""
+"""CPU seconds before the hard limit at which a command is stopped: at the limit, the kernel kills it."""
 
 _received: int | None = None
 _watchdog: int | None = None
-"""Where the watchdog listens: a byte makes it count."""
+"""The pipe that the watchdog reads: a byte starts its timer."""
 
 
 def install() -> None:
-    """Make signals stop this process as Ctrl-C does; those that are ignored (nohup) stay so."""
+    """Make signals stop this process as Ctrl-C does. Signals that are ignored (nohup) stay ignored."""
     global _watchdog
     listening, _watchdog = os.pipe()
     # Now, not when the signal comes: it may interrupt a thread's start, whose lock another start would wait for.
@@ -48,7 +48,7 @@ def install() -> None:
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
-    """Interrupt the main thread; end the process where that has happened before, or does not help."""
+    """Interrupt the main thread. A second signal ends the process at once."""
     global _received  # noqa: PLW0603 - a signal is the process's
     del frame
     if _received is not None:
@@ -72,14 +72,14 @@ def exit_code() -> int:
 
 
 def message() -> str:
-    """Return what is told of it."""
+    """Return the message for a user whose command a signal has stopped."""
     if _received == signal.SIGXCPU:
         return "filterdb: stopped: the CPU time that this shell allows is used up; run again with a higher `ulimit -t`"
     return "stopped"
 
 
 def leave() -> NoReturn:
-    """End the process without waiting for the work of its threads; temporary files and processes go first."""
+    """Remove temporary files and processes, then end this process without waiting for its threads."""
     sys.unraisablehook = lambda _: None  # half-started things complain
     atexit._run_exitfuncs()
     os._exit(exit_code())

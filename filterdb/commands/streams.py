@@ -1,4 +1,4 @@
-"""stdout and stderr as they are: closed, full, a pipe that nobody reads, an encoding that lacks ×."""
+"""stdout and stderr that may be closed, full, a pipe without a reader, or of an encoding without ×."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _STDIN, _STDOUT, _STDERR = range(3)
 
 
 def prepare() -> None:
-    """Replace this process's stdout and stderr by streams that fail in one known way. Raises OutputError.
+    """Replace this process's stdout and stderr by streams that fail in a known way. Raises OutputError.
 
-    Where a handle is closed the next file would get its number, and what is printed would go into that file.
+    If a handle is closed, the next file would get its number, and what is printed would go into that file.
     """
     closed = [handle for handle in (_STDIN, _STDOUT, _STDERR) if _is_closed(handle)]
     for _ in closed:
@@ -32,19 +32,19 @@ def prepare() -> None:
 
 
 def flush() -> None:
-    """Write what is left. Raises OutputError."""
+    """Write what is buffered. Raises OutputError."""
     sys.stdout.flush()
     sys.stderr.flush()
 
 
 def ascii_json(text: str) -> str:
-    """Return JSON as stdout can carry it: in UTF-8, or in ASCII where a program would read another encoding."""
+    """Return JSON that stdout can carry: in UTF-8, or in ASCII if stdout has another encoding."""
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     return text if codecs.lookup(encoding).name == "utf-8" else text.encode("ascii", _ESCAPED).decode("ascii")
 
 
 def _escape(error: UnicodeError) -> tuple[str, int]:
-    """Replace characters that an encoding lacks as JSON does: × by \\u00d7, those beyond U+FFFF by two escapes."""
+    """Escape characters that an encoding lacks, as JSON does: × as \\u00d7, those beyond U+FFFF as two escapes."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     units = error.object[error.start : error.end].encode("utf-16-be", "surrogatepass")
@@ -64,7 +64,7 @@ def _is_closed(handle: int) -> bool:
 
 
 def _is_handle(stream: object, handle: int) -> bool:
-    """Return whether a stream is the process's own, not what a test or a program has put in its place."""
+    """Return whether a stream is the process's own and not a replacement that a test or a program has set."""
     try:
         return isinstance(stream, io.TextIOWrapper) and stream.fileno() == handle
     except (OSError, ValueError):
@@ -81,7 +81,7 @@ def _text(raw: io.FileIO, old: TextIO | None) -> io.TextIOWrapper:
 
 
 class _Stdout(io.FileIO):
-    """stdout: an error is an OutputError, once; a pipe whose reader has had enough takes the rest."""
+    """stdout. The first error is an OutputError; what is written after it, or to a closed pipe, is dropped."""
 
     _lost = False
 
@@ -98,7 +98,7 @@ class _Stdout(io.FileIO):
 
 
 class _Stderr(io.FileIO):
-    """stderr: what cannot be written there can be told nowhere."""
+    """stderr. Errors are ignored: there is no place left to report them."""
 
     def write(self, data: bytes, /) -> int:  # type: ignore[override]
         with suppress(OSError):

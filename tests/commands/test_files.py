@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import pkgutil
+import subprocess
+import sys
 from importlib import import_module
 from pathlib import Path
 
@@ -47,3 +49,14 @@ def test_a_command_is_found_under_its_name_and_has_a_table() -> None:
         assert command is not None and command.name == name
         assert getattr(module, name.replace("-", "_")) is command
         assert callable(module.show)
+
+
+def test_the_version_needs_no_heavy_imports() -> None:
+    """The package of the command line imports none of what the analyses need seconds for."""
+    script = (
+        "import sys; from filterdb.commands import main; sys.argv = ['filterdb', '--version']\n"
+        "try: main()\n"
+        "except SystemExit: print(*(m for m in ('dask', 'xarray', 'pandas', 'zarr', 'bokeh') if m in sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == ""
