@@ -34,7 +34,7 @@ chunk_rows_option: Decorator = click.option(
 
 
 def debug_option(*, expose_value: bool = True) -> Decorator:
-    """Return --debug. Only `main` needs its value; a command that starts no cluster does without it."""
+    """Return --debug. `main` looks for it itself; only a command that computes on a cluster needs its value."""
     return click.option("--debug", is_flag=True, expose_value=expose_value, help="Show the traceback of an error.")
 
 
@@ -61,7 +61,7 @@ def catalog_option(*, required: bool = False) -> Decorator:
         "--catalog",
         metavar="FILE",
         required=required,
-        help="CSV or Parquet with a row for each model: path or name, task, visual_category, …",
+        help="CSV or Parquet with a row for each model: path, name, task, visual_category, …",
     )
 
 
