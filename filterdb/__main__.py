@@ -1,6 +1,6 @@
 """`python -m filterdb`."""
 
-from filterdb.cli import main
+from filterdb.commands import main
 
 if __name__ == "__main__":
     main()

@@ -7,7 +7,7 @@ import click
 
 def command_tree() -> click.Group:
     """Return the group that holds every command."""
-    from filterdb.cli.options import commands
+    from filterdb.commands.group import commands
 
     return commands
 

@@ -16,7 +16,7 @@ import filterdb as fdb
 from filterdb.analysis.check import percentiles
 from filterdb.analysis.findings import findings, summary
 from filterdb.analysis.rules import Rules, rules_of
-from filterdb.answers.check import checked
+from filterdb.commands.check import to_answer as checked
 from filterdb.errors import UsageError
 from filterdb.models.model import filters_hash
 from filterdb.models.sandbox import Limits

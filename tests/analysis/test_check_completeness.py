@@ -15,12 +15,12 @@ from onnx import TensorProto, helper
 import filterdb as fdb
 from filterdb.analysis.findings import findings
 from filterdb.analysis.rules import CHECKS
-from filterdb.answers.check import checked
+from filterdb.commands.check import to_answer as checked
+from filterdb.commands.junit import junit
+from filterdb.commands.sarif import sarif
 from filterdb.ledger import CODES, is_unread
 from filterdb.models.model import Skip
 from filterdb.models.scan import examine
-from filterdb.page.junit import junit
-from filterdb.page.sarif import sarif
 from tests.filters import trained
 from tests.models import chain, conv, model, save, tensor
 

@@ -11,10 +11,10 @@ import pytest
 
 import filterdb as fdb
 from filterdb.analysis import explain as module
-from filterdb.answers import plain, to_json
-from filterdb.answers.explain import explain as answer_of
+from filterdb.commands.answer import plain, to_json
+from filterdb.commands.explain import show as table
+from filterdb.commands.explain import to_answer as answer_of
 from filterdb.errors import UsageError
-from filterdb.tables.explain import explain as table
 from tests.analysis.families import MODELS, Frozen, ingested
 
 A, B = "classify", "segment"

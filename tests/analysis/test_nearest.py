@@ -14,7 +14,7 @@ from scipy.stats import entropy
 
 import filterdb as fdb
 from filterdb.analysis.grouping import DECILES
-from filterdb.answers.nearest import nearest as answer_of
+from filterdb.commands.nearest import to_answer as answer_of
 from filterdb.errors import InputError, UsageError
 from filterdb.reduce import model_summary as query
 from tests.filters import network, trained

@@ -14,8 +14,8 @@ import pytest
 
 import filterdb as fdb
 from filterdb.analysis import noise as noises
-from filterdb.answers import drift as answer_of
-from filterdb.answers import to_json
+from filterdb.commands.answer import to_json
+from filterdb.commands.drift import to_answer as answer_of
 from filterdb.errors import InputError, UsageError
 from filterdb.numerics import noise as numbers
 from tests.analysis.families import MODELS, Frozen, ingested

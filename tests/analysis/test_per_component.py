@@ -10,8 +10,9 @@ from scipy.spatial.distance import jensenshannon
 from scipy.stats import entropy, wasserstein_distance
 
 import filterdb as fdb
-from filterdb import answers
 from filterdb.analysis.drift import METRICS
+from filterdb.commands import degeneration, drift
+from filterdb.commands.answer import to_json
 from tests.models import chain, weights
 
 
@@ -37,7 +38,7 @@ def by_scipy(metric: str, p: np.ndarray, q: np.ndarray, width: float) -> float:
 @pytest.mark.parametrize("metric", METRICS)
 def test_each_component_follows_the_metric(db: fdb.Database, metric: str, mode: str) -> None:
     result = fdb.drift(db, "model", mode, metric)
-    answer = json.loads(answers.to_json(answers.drift(result)))
+    answer = json.loads(to_json(drift.to_answer(result)))
     if metric == "frechet":  # one distance of nine-dimensional Gaussians, no sum over components
         assert "per_component" not in result and "per_component_metric" not in result.attrs
         assert answer["per_component"] is answer["per_component_metric"] is None
@@ -60,4 +61,4 @@ def test_orthogonality_keeps_its_digits_in_every_output(db: fdb.Database) -> Non
     expected = float(1 - (cosines.sum() - np.trace(cosines)) / (20 * 19))
     stored = result["orthogonality"].values[0]
     assert stored == pytest.approx(expected, rel=0, abs=1e-15)
-    assert json.loads(answers.to_json(answers.degeneration(result)))["rows"][0]["orthogonality"] == stored
+    assert json.loads(to_json(degeneration.to_answer(result)))["rows"][0]["orthogonality"] == stored

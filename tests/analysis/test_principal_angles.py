@@ -11,8 +11,8 @@ from scipy.linalg import subspace_angles
 
 import filterdb as fdb
 from filterdb.analysis import pca as module
-from filterdb.answers import pca as answer_of
-from filterdb.answers import to_json
+from filterdb.commands.answer import to_json
+from filterdb.commands.pca import to_answer as answer_of
 from filterdb.errors import UsageError
 from filterdb.numerics import eigen
 from tests.analysis.families import Frozen, ingested

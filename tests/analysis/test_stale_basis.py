@@ -12,16 +12,11 @@ import numpy as np
 import pytest
 
 import filterdb as fdb
-from filterdb import answers, tables
-from filterdb.answers.explain import explain
-from filterdb.answers.nearest import nearest
-from filterdb.answers.shapes import density, phenotypes
+from filterdb.commands import density, drift, explain, nearest, phenotypes
+from filterdb.commands.answer import to_json
 from filterdb.errors import StaleBasisWarning
 from filterdb.numerics.eigen import Basis, covariance_angle
 from filterdb.reduce.basis import STALE_ANGLE
-from filterdb.tables import explain as explain_table
-from filterdb.tables import nearest as nearest_table
-from filterdb.tables import shapes as shape_tables
 from tests.models import chain
 
 
@@ -43,14 +38,14 @@ def database(folder: Path, axis: int) -> fdb.Database:
 Result = Callable[[fdb.Database], Any]
 
 OUTPUTS: dict[str, tuple[Result, Result, Result]] = {
-    "drift": (lambda db: fdb.drift(db, "model", noise=False), answers.drift, tables.drift),
-    "nearest": (lambda db: fdb.nearest(db, Path(db.url).parent / "m0.onnx"), nearest, nearest_table.nearest),
-    "density": (lambda db: fdb.density(db, "model", bins=7), density, shape_tables.density),
-    "phenotypes": (lambda db: fdb.phenotypes(db, "model", []), phenotypes, shape_tables.phenotypes),
+    "drift": (lambda db: fdb.drift(db, "model", noise=False), drift.to_answer, drift.show),
+    "nearest": (lambda db: fdb.nearest(db, Path(db.url).parent / "m0.onnx"), nearest.to_answer, nearest.show),
+    "density": (lambda db: fdb.density(db, "model", bins=7), density.to_answer, density.show),
+    "phenotypes": (lambda db: fdb.phenotypes(db, "model", []), phenotypes.to_answer, phenotypes.show),
     "explain": (
         lambda db: fdb.explain(db, "model", *map(str, db.models["model"].values[:2]), match="task"),
-        explain,
-        explain_table.explain,
+        explain.to_answer,
+        explain.show,
     ),
 }
 """Everything that counts in the committed basis: the result, its answer, its table."""
@@ -62,7 +57,7 @@ def test_a_stale_basis_is_in_every_output(tmp_path: Path, capsys: pytest.Capture
         with pytest.warns(StaleBasisWarning, match="filterdb refit"):
             result = result_of(db)
         table_of(answer_of(result))
-        answer = json.loads(answers.to_json(answer_of(result)))
+        answer = json.loads(to_json(answer_of(result)))
         assert answer["basis_warning"] == result.attrs["basis_warning"], name
         assert answer["basis_moved"]["covariance_angle"] >= STALE_ANGLE
         assert "\n" not in answer["basis_warning"] and len(answer["basis_warning"]) < 200

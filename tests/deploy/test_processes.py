@@ -59,7 +59,7 @@ KEYS: Resource = {
 
 SEVERAL = """
 import shlex, sys
-from filterdb.cli.options import commands
+from filterdb.commands.group import commands
 for line in sys.argv[1:]:
     commands.main(shlex.split(line), "filterdb", standalone_mode=False)
 """

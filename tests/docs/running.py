@@ -21,7 +21,7 @@ from tests.docs.pages import Block, commands
 
 def command_tree() -> click.Group:
     """Return the group that holds every command."""
-    from filterdb.cli.options import commands as group
+    from filterdb.commands.group import commands as group
 
     return group
 

@@ -120,7 +120,7 @@ def test_a_stopped_command_ends_with_all_its_processes(case: str, tmp_path: Path
             os.kill(pid, signal.SIGKILL)
     said = (tmp_path / "stderr").read_text()
     # Python's own processes print a traceback where the terminal's Ctrl-C finds them at their first imports.
-    assert not re.search(r"Traceback(?:(?!Traceback).)*/filterdb/cli", said, re.DOTALL), said
+    assert not re.search(r"Traceback(?:(?!Traceback).)*/filterdb/commands", said, re.DOTALL), said
     assert "Exception ignored" not in said, said
     assert not (tmp_path / "db" / "snapshots").exists()
 
@@ -136,7 +136,7 @@ def test_a_signal_that_is_ignored_stays_so(tmp_path: Path) -> None:
     """`nohup filterdb …`"""
     code = (
         "import os, signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
-        "from filterdb.cli import stopping; stopping.install()\n"
+        "from filterdb.commands import stopping; stopping.install()\n"
         "os.kill(os.getpid(), signal.SIGHUP); print('goes on')"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

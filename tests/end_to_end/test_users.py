@@ -80,9 +80,9 @@ def test_too_little_memory_is_told_in_one_line(place: Path) -> None:
 
 def test_cpu_time_that_is_used_up_is_told() -> None:
     code = (
-        "import click\nfrom filterdb import cli\nfrom filterdb.cli.options import commands\n"
+        "from filterdb.commands import main\nfrom filterdb.commands.group import commands\n"
         "@commands.command()\ndef spin():\n    while True: pass\n"
-        "import sys; sys.argv[1:] = ['spin']; cli.main()"
+        "import sys; sys.argv[1:] = ['spin']; main()"
     )
     done = subprocess.run(
         ["bash", "-c", 'ulimit -t 12; exec "$@"', "bash", sys.executable, "-c", code],
@@ -225,7 +225,7 @@ def test_a_place_that_cannot_be_written_is_told_before_the_work(place_of: str, p
         "def computed(*_, **__): sys.exit(99)\n"
         "load('filterdb.page.report').gather = load('filterdb.analysis.drift').projection = computed\n"
         "load('filterdb.analysis.check')._read = computed\n"
-        "load('filterdb.cli').main()"
+        "load('filterdb.commands').main()"
     )
     done = other_user.run(sys.executable, "-c", code, *arguments, "--threads" if database in arguments else "--json",
                           *(["1"] if database in arguments else []), TMPDIR="/tmp")  # fmt: skip

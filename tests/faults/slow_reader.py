@@ -11,9 +11,9 @@ formats.FORMATS = (replace(formats.ONNX, reader="tests.faults.crashing"),)
 
 def main() -> None:
     """Run the command line."""
-    from filterdb import cli
+    from filterdb import commands
 
-    cli.main()
+    commands.main()
 
 
 if __name__ == "__main__":

@@ -24,9 +24,9 @@ import pytest
 
 import filterdb as fdb
 from filterdb import logs
+from filterdb.commands.junit import junit
+from filterdb.commands.sarif import sarif
 from filterdb.errors import FilterDBError
-from filterdb.page.junit import junit
-from filterdb.page.sarif import sarif
 from filterdb.store import download, remote
 from tests.models import chain, weights
 

@@ -266,7 +266,7 @@ def test_the_scheduler_killed_in_a_pass(tmp_path: Path) -> None:
     (moments,) = (tmp_path / "db/summaries").rglob("moments-*.npz")
     moments.unlink()
     (tmp_path / "slow.py").write_text(SLOW)
-    small_tasks = "from filterdb import cli, plan; plan.TASK_ROWS = 1; cli.main()"
+    small_tasks = "from filterdb import commands, plan; plan.TASK_ROWS = 1; commands.main()"
     command = [sys.executable, "-c", small_tasks, "pca", db.url, "--json", "--scheduler"]
     parts = lambda: list((tmp_path / "db/summaries").rglob("parts/**/*.npz"))  # noqa: E731
     with own_cluster(free_port(), 2, DASK_DISTRIBUTED__WORKER__PRELOAD=str(tmp_path / "slow.py")) as (

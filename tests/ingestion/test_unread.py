@@ -10,7 +10,8 @@ import pytest
 from onnx import helper
 
 import filterdb as fdb
-from filterdb import answers, tables
+from filterdb.commands import info as info_command
+from filterdb.commands import ingest, layers
 from tests.end_to_end.commands import run
 from tests.filters import network, trained
 from tests.models import chain, conv, model, save, tensor
@@ -42,14 +43,14 @@ def test_unread_layers_are_counted(folder: Path, tmp_path: Path, capsys: pytest.
         ("partly.onnx", "broken"),
         ("partly.onnx", "fused"),
     ]
-    assert answers.ingested(done)["unread"] == 2
+    assert ingest.to_answer(done)["unread"] == 2
     db = done.database
-    info = answers.info(db)
+    info = info_command.to_answer(db)
     assert (info["unread_layers"], info["skipped_layers"]) == (2, 4)
-    listed = {row["layer"]: row["unread"] for row in answers.layers(db)["skipped"]}
+    listed = {row["layer"]: row["unread"] for row in layers.to_answer(db)["skipped"]}
     assert listed == {"broken": True, "fused": True, "wide": False, "conv0": False}
-    tables.info(info)
-    tables.layers(answers.layers(db))
+    info_command.show(info)
+    layers.show(layers.to_answer(db))
     shown = capsys.readouterr().out
     assert "incomplete: 2 of these should have been read and could not be" in shown
     assert "unread: it should have been read" in shown
@@ -62,15 +63,15 @@ def test_models_of_this_call_are_counted(folder: Path, tmp_path: Path) -> None:
     assert fdb.ingest(url, [folder / "good.onnx"]).unread == []
     again = fdb.ingest(url, [folder])
     assert (len(again.added), len(again.present), len(again.unread)) == (1, 2, 2)
-    assert answers.info(again.database)["unread_layers"] == 2
+    assert info_command.to_answer(again.database)["unread_layers"] == 2
     gone = fdb.remove(again.database, [again.unread[0][0]])
-    assert answers.info(gone)["unread_layers"] == 0
+    assert info_command.to_answer(gone)["unread_layers"] == 0
 
 
 def test_nothing_unread_is_not_mentioned(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     db = fdb.ingest(tmp_path / "db", [network(tmp_path / "m.onnx")]).database
-    tables.info(answers.info(db))
-    assert "incomplete" not in capsys.readouterr().out and answers.info(db)["unread_layers"] == 0
+    info_command.show(info_command.to_answer(db))
+    assert "incomplete" not in capsys.readouterr().out and info_command.to_answer(db)["unread_layers"] == 0
 
 
 @pytest.mark.slow

@@ -37,14 +37,15 @@ def parts(url: str) -> None:
 
 def filterdb(*lines: str) -> None:
     """The command, several times in one process; every chunk is a task of its own."""
-    from filterdb import cli, plan
-    from filterdb.cli.options import commands
+    from filterdb import plan
+    from filterdb.commands import main
+    from filterdb.commands.group import commands
 
     plan.TASK_ROWS = 1
     for line in lines[:-1]:
         commands.main(shlex.split(line), prog_name="filterdb", standalone_mode=False)
     sys.argv = ["filterdb", *shlex.split(lines[-1])]
-    cli.main()
+    main()
 
 
 if __name__ == "__main__":

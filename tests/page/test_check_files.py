@@ -19,8 +19,8 @@ import xarray as xr
 import filterdb as fdb
 from filterdb.analysis.findings import MEANINGS, REMEDIES, findings
 from filterdb.analysis.rules import CHECKS, FAIL
-from filterdb.page.junit import junit
-from filterdb.page.sarif import _plain, sarif
+from filterdb.commands.junit import junit
+from filterdb.commands.sarif import _plain, sarif
 from tests.conftest import CACHE
 from tests.filters import trained
 from tests.models import chain, save

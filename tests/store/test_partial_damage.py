@@ -14,7 +14,7 @@ import pytest
 
 import filterdb as fdb
 from filterdb import errors
-from filterdb.cli.options import commands
+from filterdb.commands.group import commands
 from filterdb.errors import DamageError, StoreError, UsageError
 from filterdb.store import snapshot as snapshots
 from tests.models import chain, weights

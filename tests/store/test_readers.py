@@ -19,7 +19,8 @@ import xarray as xr
 import zarr
 
 import filterdb as fdb
-from filterdb import answers, schema
+from filterdb import schema
+from filterdb.commands import info, snapshots
 from filterdb.errors import DamageError, StoreError, StoreMissingError
 from filterdb.store import local
 from tests.models import chain, weights
@@ -61,14 +62,14 @@ def web(db: fdb.Database) -> Iterator[str]:
 
 def test_a_plain_web_server(db: fdb.Database, web: str) -> None:
     there = fdb.open(web)
-    assert answers.info(there)["segments"] == answers.info(db)["segments"]
+    assert info.to_answer(there)["segments"] == info.to_answer(db)["segments"]
     np.testing.assert_array_equal(there.dataset.filters.values, db.dataset.filters.values)
     np.testing.assert_array_equal(fdb.pca(there)["covariance"].values, fdb.pca(db)["covariance"].values)
     by_web = fdb.drift(there, by="model")  # before any basis is in the store: in memory
     np.testing.assert_array_equal(by_web["drift"].values, fdb.drift(db, by="model")["drift"].values)
     assert fdb.verify(there, deep=True).problems == []
     assert fdb.gc(web, grace=-1) == []
-    assert [row["action"] for row in answers.history(there)["rows"]] == ["ingest", "reduce"]
+    assert [row["action"] for row in snapshots.to_answer(there)["rows"]] == ["ingest", "reduce"]
 
 
 def test_damage_and_writes_on_a_plain_web_server(db: fdb.Database, web: str, tmp_path: Path) -> None:

@@ -1,0 +1,121 @@
+"""What the JSON answers of all commands share: the keys that they begin with, and plain values."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import click
+import numpy as np
+
+from filterdb.commands import streams
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from filterdb.store.database import Database
+
+Answer = dict[str, Any]
+
+_CONTROL = re.compile("[\x7f-\x9f\u2028\u2029]")
+
+_FLOORS = ("floor", "floor_q95", "model_floor", "model_floor_q95", "permutations")
+_WORDS = ("verdict", "judged_by")
+
+
+def print_answer(answer: Answer, as_json: bool, show: Callable[[Answer], None]) -> None:
+    """Print an answer: one line of JSON, or what `show` prints."""
+    if as_json:
+        click.echo(streams.ascii_json(to_json(answer)))
+    else:
+        show(answer)
+
+
+def plain(value: Any) -> Any:
+    """Return NumPy values and containers as what JSON has: NaN and infinities become None."""
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, np.ndarray):
+        return plain(value.tolist())
+    if isinstance(value, np.generic):
+        return plain(value.item())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def to_json(answer: Answer) -> str:
+    """Return one line of JSON, with the control characters of names escaped: a terminal obeys those above ASCII too."""
+    text = json.dumps(plain(answer), allow_nan=False, ensure_ascii=False)
+    return _CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
+def head_of_database(db: Database) -> Answer:
+    """Return the keys that every answer begins with."""
+    return {"snapshot": db.snapshot, "selection": " and ".join(db.conditions) or "all", **db.counts}
+
+
+def head_of_result(result: xr.Dataset) -> Answer:
+    """Return the keys that every answer begins with, from a result's provenance."""
+    return {name: result.attrs[name] for name in ("snapshot", "selection", "filters", "layers", "models")}
+
+
+def basis_of_result(result: xr.Dataset) -> Answer:
+    """Return the basis of a result, how far the filters have moved from it, and the warning, if any."""
+    moved = result.attrs.get("basis_moved")
+    return {
+        "basis": result.attrs.get("basis"),
+        "basis_moved": None if moved is None else json.loads(moved),
+        "basis_warning": result.attrs.get("basis_warning"),
+    }
+
+
+def rows(table: xr.Dataset, names: dict[str, str]) -> list[Answer]:
+    """Return the rows of a table: `names` maps the key of a column to its variable."""
+    columns = {name: table[variable].values.tolist() for name, variable in names.items()}
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def rows_along(result: xr.Dataset, dim: str) -> list[Answer]:
+    """Return a row for each place along a dimension, with all variables that have no other."""
+    names = {str(name): str(name) for name, array in result.variables.items() if array.dims == (dim,)}
+    return rows(result, names)
+
+
+def names_of_columns(table: xr.Dataset, renamed: dict[str, str], hidden: set[str]) -> dict[str, str]:
+    """Return the key and the variable of each column: the renamed ones first, then all but the hidden."""
+    shown = [str(name) for name in table.variables if str(name) not in hidden | set(renamed.values())]
+    return {**renamed, **{name: name for name in shown if name not in renamed}}
+
+
+def noise_of_pair(result: xr.Dataset) -> Answer:
+    """Return floors, verdict and interval of one pair of groups; null where there is none."""
+    if "verdict" not in result:
+        return _without_noise() if result.attrs["mode"] == "sound" else {}
+    low, high = result["interval"].values.tolist()
+    words = {name: result[name].item() or None for name in _WORDS}
+    return {
+        **{name: result[name].item() for name in _FLOORS},
+        **words,
+        "interval": None if math.isnan(low) else [low, high],
+    }
+
+
+def noise_of_matrix(result: xr.Dataset) -> Answer:
+    """Return floors, verdicts and intervals of a drift matrix; null where there is none."""
+    if "verdict" not in result:
+        return _without_noise()
+    intervals = [
+        [None if math.isnan(low) else [low, high] for low, high in row] for row in result["interval"].values.tolist()
+    ]
+    words = {name: [[word or None for word in row] for row in result[name].values.tolist()] for name in _WORDS}
+    return {**{name: result[name].values for name in _FLOORS}, **words, "interval": intervals}
+
+
+def _without_noise() -> Answer:
+    return dict.fromkeys((*_FLOORS, *_WORDS, "interval"))

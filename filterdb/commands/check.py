@@ -1,0 +1,275 @@
+"""`filterdb check`: judge model files. It imports little: the first answer about one's own file takes no seconds."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import click
+import xarray as xr
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+import filterdb as fdb
+from filterdb.analysis.check import GEOMETRY, MEASURES
+from filterdb.analysis.findings import (
+    ERROR,
+    FAILED,
+    INCOMPLETE,
+    NOTHING_CHECKED,
+    PASSED,
+    REMEDIES,
+    WARNING,
+    Finding,
+    findings,
+    statuses,
+    summary,
+)
+from filterdb.commands.answer import Answer, print_answer, rows
+from filterdb.commands.group import commands
+from filterdb.commands.junit import junit
+from filterdb.commands.options import limits_option, place, snapshot_option
+from filterdb.commands.sarif import sarif
+from filterdb.commands.table import console, print_table, printable, say
+from filterdb.errors import InputError, UsageError
+from filterdb.ledger import is_unread
+from filterdb.models.sandbox import Limits
+
+MARKS = {ERROR: ("✗", "bold red"), WARNING: ("!", "yellow")}
+STYLES = {PASSED: "bold green", NOTHING_CHECKED: "bold yellow", FAILED: "bold red", INCOMPLETE: "bold red"}
+LAYERS_SHOWN = 5
+PLACES_SHOWN = 40
+FAR = 5.0
+"""Percent at either end beyond which a layer's place is shown first."""
+
+_FILE = click.Path(dir_okay=False, path_type=Path)
+
+
+@commands.command()
+@click.argument("models", nargs=-1, required=True, metavar="MODEL...")
+@click.option("--db", metavar="DB", help="Where each layer stands among this database's of its depth and size.")
+@snapshot_option()
+@click.option("--rules", type=_FILE, help="Thresholds, what fails and what is ignored: TOML or YAML.")
+@click.option("--sarif", "sarif_file", type=_FILE, help="Write the findings here, SARIF 2.1.0.")
+@click.option("--junit", "junit_file", type=_FILE, help="Write the findings here, JUnit XML.")
+@limits_option
+@place
+@click.pass_context
+def check(
+    context: click.Context,
+    models: tuple[str, ...],
+    db: str | None,
+    snapshot: str | None,
+    rules: Path | None,
+    sarif_file: Path | None,
+    junit_file: Path | None,
+    limits: Limits,
+    as_json: bool,
+) -> None:
+    """Judge the 3×3 layers of ONNX files, folders, globs or URLs.
+
+    Reports layers that are dead, sparse, collapsed, random, non-finite, duplicates, or have outliers or dead channels,
+    and what could not be checked. No database is needed. Exit code 1 when a rule fails, or when something could not be
+    checked; 65 when no file can be read.
+    """
+    if snapshot is not None and db is None:
+        raise UsageError("--snapshot: expected --db beside it, got none")
+    for path in (sarif_file, junit_file):
+        if path is not None:
+            _check_writable(path)
+    result = fdb.check(models, fdb.open(db, snapshot) if db is not None else None, rules, limits=limits)
+    for path, text in ((sarif_file, sarif), (junit_file, junit)):
+        if path is not None:
+            _write(path, text(result))
+    answer = to_answer(result)
+    if answer["models"] or as_json or len(answer["files"]) > 1:
+        print_answer(answer, as_json, show)
+    if not answer["models"]:
+        reasons = [file["reason"] for file in answer["files"]]
+        more = f" (and {len(reasons) - 1:,} more)" if len(reasons) > 1 else ""
+        raise InputError(f"check: expected at least one file that is a readable model, got none: {reasons[0]}{more}")
+    if not answer["ok"]:
+        context.exit(1)
+
+
+def _check_writable(path: Path) -> None:
+    """Raise UsageError, before the models are read, where the findings cannot be written."""
+    try:
+        is_new = not path.exists()
+        if is_new or path.is_file():  # opening a pipe and closing it would end what its reader gets
+            path.open("ab").close()
+        if is_new:
+            path.unlink()
+    except OSError as error:
+        raise UsageError(f"{path}: expected a place to write to, got: {error.strerror}") from error
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"{path}: expected a place to write to, got: {error.strerror}") from error
+
+
+def to_answer(result: xr.Dataset) -> Answer:
+    """Return `ok`, a row for each layer, and one for each file that was not checked at all."""
+    names = {"file": "layer_file", "layer": "layer_name", "filters": "filters"}
+    shown = [str(name) for name, array in result.variables.items() if array.dims == ("layer",)]
+    names |= {name: name for name in shown if name not in {"layer", *names.values()}}
+    rules = result["rule"].values.astype(str)
+    table = [
+        _row(row, rules[hits].tolist()) for row, hits in zip(rows(result, names), result["verdict"].values, strict=True)
+    ]
+    listed = findings(result)
+    table += [
+        {**dict.fromkeys(names), "file": finding.file, "verdict": [finding.rule], "reason": finding.message}
+        for finding in listed
+        if not finding.layer
+    ]
+    return {
+        "snapshot": result.attrs.get("snapshot"),
+        **{name: result.attrs[name] for name in ("selection", "filters", "layers", "models")},
+        **summary(result),
+        "rules": json.loads(result.attrs["rules"]),
+        "files": _files(result, listed),
+        "rows": table,
+        "findings": [
+            {"file": f.file, "layer": f.layer or None, "rule": f.rule, "level": f.level, "message": f.message}
+            for f in listed
+        ],
+    }
+
+
+def _row(row: Answer, verdict: list[str]) -> Answer:
+    """Return a layer's row; a layer that was not read has no numbers."""
+    row |= {"verdict": verdict if row["scale_known"] else None, "reason": row["nonfinite"] or row["unread_reason"]}
+    return {**row, **dict.fromkeys((*MEASURES, *GEOMETRY))} if row["unread_code"] else row
+
+
+def _files(result: xr.Dataset, listed: list[Finding]) -> list[Answer]:
+    """Return an entry for each file."""
+    files = []
+    for i, status in enumerate(statuses(result, listed)):
+        file = result.isel(file=i)
+        name, unread = str(file["file"].item()), int(file["unread"])
+        files.append(
+            {
+                "file": name,
+                "status": status,
+                "layers": int((result["layer_file"] == name).sum()) - unread,
+                "unread": unread,
+                "untrained": bool(file["untrained"]),
+                "skipped": json.loads(file["skipped"].item()),
+                "reason": str(file["reason"].item()) or None,
+            }
+        )
+    return files
+
+
+def show(answer: Answer) -> None:
+    """Print a line for each finding, then what was and was not checked."""
+    out = console()
+    listed = answer["findings"]
+    names = _short([file["file"] for file in answer["files"]])
+    if listed:
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        for column in ("", "file", "layer", "rule", "found"):
+            table.add_column(column, overflow="fold", no_wrap=column in {"", "rule"})
+        for row in listed:
+            mark, style = MARKS.get(row["level"], ("·", "dim"))
+            cells = [Text(printable(text)) for text in (names[row["file"]], row["layer"] or "–")]
+            table.add_row(Text(mark, style), *cells, Text(row["rule"], style), Text(printable(row["message"])))
+        out.print(table)
+        for rule in dict.fromkeys(row["rule"] for row in listed):
+            out.print(Text.assemble((f"{rule}: ", "bold"), REMEDIES[rule]))
+        out.print()
+    if answer["snapshot"] is not None:
+        _places(answer, names)
+    for file in answer["files"]:
+        if file["untrained"]:
+            smallest = answer["rules"]["smallest"]
+            say(f"untrained: {names[file['file']]}: every layer of at least {smallest} filters is random")
+    _pruned(answer)
+    _not_looked_at(answer)
+    out.print(_last_line(answer))
+
+
+def _not_looked_at(answer: Answer) -> None:
+    """Print how many convolutions are of other kinds, and how many layers have no verdict."""
+    skipped = sum((Counter(file["skipped"]) for file in answer["files"]), Counter[str]())
+    others = {code: count for code, count in sorted(skipped.items()) if not is_unread(code) and code != "nonfinite"}
+    if others:
+        codes = ", ".join(f"{count:,} {code}" for code, count in others.items())
+        say(f"not looked at: {_many(sum(others.values()), 'convolutions')} without a 3×3 weight ({codes})")
+    unscaled = sum(row["scale_known"] is False for row in answer["rows"])
+    if unscaled:
+        say(f"without a verdict: {_many(unscaled, 'layers')} with integer weights of unknown scale")
+
+
+def _last_line(answer: Answer) -> Text:
+    """Return the status, what was and was not checked, and the number of findings."""
+    models, layers, filters = (_many(answer[name], name) for name in ("models", "layers", "filters"))
+    # The usual line where everything was checked; else the numbers say what was not.
+    numbers = f"{models}, {layers}, {filters}"
+    if answer["status"] == INCOMPLETE:
+        numbers = f"{models}, {layers} checked, {answer['unread']:,} not read"
+    without = sum(file["status"] == NOTHING_CHECKED for file in answer["files"])
+    if without == answer["models"]:
+        numbers = f"{models} without a layer to check"
+    elif without:
+        numbers += f" · {_many(without, 'models')} without a layer to check"
+    counted = [_many(answer[name], name) for name in ("errors", "warnings", "ignored") if answer[name]]
+    status = Text(answer["status"], STYLES[answer["status"]])
+    return Text.assemble(status, f": {numbers} · {', '.join(counted) or 'nothing found'}")
+
+
+def _many(number: int, what: str) -> str:
+    return f"{number:,} {what.removesuffix('s') if number == 1 else what}"
+
+
+def _short(files: list[str]) -> dict[str, str]:
+    """Return files by their last part if these differ, or else whole."""
+    last = {file: file.rstrip("/").rsplit("/", 1)[-1] for file in files}
+    return last if len(set(last.values())) == len(last) else {file: file for file in files}
+
+
+def _pruned(answer: Answer) -> None:
+    """Print what could be pruned, and what only looks as if it could."""
+    prunable = answer["prunable"]
+    layers = prunable["layers"]
+    if layers:
+        first = ", ".join(f"{row['layer']} ({row['filters']:,})" for row in layers[:LAYERS_SHOWN])
+        more = f" and {len(layers) - LAYERS_SHOWN:,} more" if len(layers) > LAYERS_SHOWN else ""
+        zero = prunable["channels"]
+        channels = f"; {_many(zero, 'whole output channels')} of zeros" if zero else ""
+        say(
+            f"could be pruned: {_many(prunable['filters'], 'filters')}, {prunable['parameters']:,} parameters "
+            f"({prunable['share']:.1%} of the 3×3 layers'), below 1 % of their output channel's largest weight, in "
+            f"{first}{more}{channels}"
+        )
+    small = prunable["small_relative_to_peak"]
+    if small:
+        say(
+            f"small relative to the layer's peak: {small:,} more; their own channels are small as well, so that is "
+            "no reason to prune them"
+        )
+
+
+def _places(answer: Answer, files: dict[str, str]) -> None:
+    """Print the percentiles of layers among the database's of their depth and size, or only those at the ends."""
+    placed = [row for row in answer["rows"] if row["peers"]]
+    far = [row for row in placed if _is_far(row)]
+    shown = placed if len(placed) <= PLACES_SHOWN else far[:PLACES_SHOWN]
+    names = ["layer", "filters", "sparsity", "sparsity_percentile", "ratio", "ratio_percentile", "peers"]
+    title = "percentiles among the database's layers of the same depth decile and size class"
+    if len(shown) < len(placed):
+        title += f" (of {len(placed):,} layers those beyond {FAR:g} % at either end; --json has all)"
+    print_table(["file", *names], ([files[row["file"]], *(row[name] for name in names)] for row in shown), title)
+
+
+def _is_far(row: Answer) -> bool:
+    """Return whether a layer is sparser than nearly all others, or uses fewer or more directions."""
+    sparse, ratio = row["sparsity_percentile"], row["ratio_percentile"]
+    return any(value is not None and not FAR <= value <= 100 - FAR for value in (ratio, max(sparse or 0, FAR)))

@@ -1,0 +1,18 @@
+"""`filterdb compact`: larger segments in place of small ones."""
+
+from __future__ import annotations
+
+import filterdb as fdb
+from filterdb.commands.answer import print_answer
+from filterdb.commands.group import commands
+from filterdb.commands.options import chunk_rows_option, newest
+from filterdb.commands.snapshot_change import show, to_answer
+from filterdb.store.database import Database
+
+
+@commands.command()
+@newest
+@chunk_rows_option
+def compact(db: Database, chunk_rows: int, as_json: bool) -> None:
+    """Join neighbouring segments of less than a chunk into larger ones."""
+    print_answer(to_answer(db, fdb.compact(db, chunk_rows=chunk_rows)), as_json, show)

@@ -1,0 +1,65 @@
+"""`filterdb density`: the joint histogram of two coefficients."""
+
+from __future__ import annotations
+
+import click
+import numpy as np
+import xarray as xr
+
+import filterdb as fdb
+from filterdb.analysis.density import MOST_BINS
+from filterdb.commands.answer import Answer, basis_of_result, head_of_result, print_answer
+from filterdb.commands.group import commands
+from filterdb.commands.options import by_option, database, mode_option, parse_pair, raw_option, selection
+from filterdb.commands.table import counts_line, print_basis_warning, print_table, say
+from filterdb.numerics.histogram import BINS
+from filterdb.store.database import Database
+
+
+@commands.command()
+@database
+@selection
+@mode_option
+@by_option()
+@click.option("--components", default="0,1", show_default=True, metavar="I,J", help="The two components.")
+@click.option("--bins", type=click.IntRange(1, MOST_BINS), default=BINS, show_default=True, help="On either side.")
+@raw_option
+def density(db: Database, by: str | None, components: str, bins: int, mode: str, raw: bool, as_json: bool) -> None:
+    """Joint histogram of two coefficients, by group. A pass over the filters, once for each grouping and pair."""
+    result = fdb.density(db, by, parse_pair(components), bins, mode=mode, scaled=not raw)
+    print_answer(to_answer(result), as_json, show)
+
+
+def to_answer(result: xr.Dataset) -> Answer:
+    """Return the answer, with counts[group][bin of the first component][bin of the second]."""
+    attrs = result.attrs
+    return {
+        **head_of_result(result),
+        "by": attrs["by"],
+        "mode": attrs["mode"],
+        "scaled": bool(attrs["scaled"]),
+        "components": attrs["components"],
+        "bins": result.sizes["bin"],
+        "range": attrs["range"],
+        **basis_of_result(result),
+        "groups": [str(label) for label in result["group"].values],
+        "count": result["count"].values,
+        "outside": result["outside"].values,
+        "counts": result["counts"].values,
+    }
+
+
+def show(answer: Answer) -> None:
+    """Print where each group is densest; the counts themselves are for --json."""
+    first, second = answer["components"]
+    low, high = answer["range"]
+    width = (high - low) / answer["bins"]
+    rows = []
+    for group, number, square in zip(answer["groups"], answer["count"], answer["counts"], strict=True):
+        i, j = np.unravel_index(int(np.argmax(square)), square.shape)
+        place = [low + (k + 0.5) * width for k in (int(i), int(j))]
+        rows.append([group, int(number), *place, float(square[i, j] / number), int((square > 0).sum())])
+    print_table(["group", "filters", f"densest at c{first}", f"and c{second}", "share there", "bins with any"], rows)
+    bins = answer["bins"]
+    say(f"{bins}×{bins} bins of {width:.3g}, mode {answer['mode']} · {counts_line(answer)}; --json has the counts")
+    print_basis_warning(answer)

@@ -1,0 +1,174 @@
+"""`filterdb drift`: drift between all pairs of groups."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+import numpy as np
+import xarray as xr
+from rich.text import Text
+
+import filterdb as fdb
+from filterdb.analysis.drift import METRICS, drift_strata
+from filterdb.commands.answer import Answer, basis_of_result, head_of_result, noise_of_matrix, print_answer
+from filterdb.commands.group import commands
+from filterdb.commands.options import by_option, database, mode_option, raw_option, selection
+from filterdb.commands.table import counts_line, print_basis_warning, print_table, say
+from filterdb.errors import UsageError
+from filterdb.numerics.noise import DRAWS, ENOUGH_PERMUTATIONS, MOST_DRAWS
+from filterdb.store.database import Database
+
+MATRIX_LIMIT = 12
+PAIRS_SHOWN = 20
+
+ON_EDGE_SHOWN = 0.01
+"""A share of filters on the edge of a bin that a table mentions."""
+
+
+@commands.command()
+@database
+@selection
+@mode_option
+@by_option(required=True)
+@click.option("--metric", type=click.Choice(list(METRICS)), default="kl", show_default=True)
+@raw_option
+@click.option("--within", metavar="KEY", help="One matrix for each of these groups.")
+@click.option(
+    "-o", "--output", metavar="OUT", help="Write the matrix here, a Zarr group: for ten thousand groups and more."
+)
+@click.option(
+    "--noise/--no-noise",
+    default=None,
+    help="Floors, verdicts and intervals in any case, or not at all; else where they take seconds.",
+)
+@click.option(
+    "--draws",
+    type=click.IntRange(ENOUGH_PERMUTATIONS, MOST_DRAWS),
+    metavar="N",
+    help=f"Permutations of a pair, and draws of models: {DRAWS:,} unless said otherwise.",
+)
+def drift(
+    db: Database,
+    by: str,
+    mode: str,
+    metric: str,
+    raw: bool,
+    within: str | None,
+    output: str | None,
+    noise: bool | None,
+    draws: int | None,
+    as_json: bool,
+) -> None:
+    """Drift between all pairs of groups, with what noise makes of it."""
+    if draws is not None and noise is False:
+        raise UsageError("--draws: expected noise to draw for, got --no-noise beside it")
+    asked = noise if draws is None else draws
+    if output is not None:
+        written = fdb.drift(db, by, mode, metric, scaled=not raw, within=within, out=output, noise=asked)
+        print_answer(to_answer_of_file(written, output), as_json, show_file)
+        return
+    strata = drift_strata(db, by, within, mode, metric, scaled=not raw, noise=asked) if within else None
+    result = fdb.drift(db, by, mode, metric, scaled=not raw, noise=asked)
+    print_answer(to_answer(result, strata, within), as_json, show)
+
+
+def to_answer(result: xr.Dataset, strata: dict[str, xr.Dataset] | None = None, within: str | None = None) -> Answer:
+    """Return the answer, with a matrix for each stratum if there are any."""
+    answer = {**head_of_result(result), **_matrix(result), "within": within}
+    if strata is not None:
+        answer["strata"] = [
+            {"stratum": name, **head_of_result(stratum), **_matrix(stratum)} for name, stratum in strata.items()
+        ]
+    return answer
+
+
+def to_answer_of_file(result: xr.Dataset, place: str) -> Answer:
+    """Return the answer about a matrix that was written to `place`: without the matrix itself."""
+    return {**head_of_result(result), **_matrix(result, matrix=False), "within": None, "output": place}
+
+
+def _matrix(result: xr.Dataset, *, matrix: bool = True) -> Answer:
+    attrs = result.attrs
+    return {
+        "by": attrs["by"],
+        "mode": attrs["mode"],
+        "metric": attrs["metric"],
+        "bins": result.sizes["bin"],
+        "range": attrs["range"],
+        "weights": result["weights"].values,
+        "groups": [str(label) for label in result["group"].values],
+        "counts": result["count"].values,
+        "few": result["few"].values,
+        "drift": result["drift"].values if matrix else None,
+        "scaled": bool(attrs["scaled"]),
+        "per_component": result["per_component"].values if "per_component" in result else None,
+        "per_component_metric": attrs.get("per_component_metric"),
+        "outside": result["outside"].values,
+        "on_edge": result["on_edge"].values,
+        **basis_of_result(result),
+        "sign_rule": attrs["sign_rule"],
+        **(noise_of_matrix(result) if attrs["mode"] == "sound" else {}),
+    }
+
+
+def show(answer: Answer) -> None:
+    """Print the matrix, and one for each stratum."""
+    _show_matrix(answer, "all layers" if answer["within"] else None)
+    for stratum in answer.get("strata", ()):
+        _show_matrix(stratum, f"{answer['within']} = {stratum['stratum']}")
+    if any(matrix.get("verdict") for matrix in (answer, *answer.get("strata", ()))):
+        say(
+            "≈ within noise · ? under 1,000 filters: no verdict · ° too few models to judge by, numbers of filters only"
+        )
+    on_edge = np.asarray(answer["on_edge"]).sum(axis=0).max(initial=0) / max(answer["filters"], 1)
+    if on_edge >= ON_EDGE_SHOWN:
+        say(f"{on_edge:.1%} of the filters lie on a bin edge and count in the bin above (docs/explanation/method.md)")
+    say(f"{answer['metric']} drift by {answer['by']}, mode {answer['mode']} · {counts_line(answer)}")
+    print_basis_warning(answer)
+
+
+def show_file(answer: Answer) -> None:
+    """Print what was written, and where."""
+    number = len(answer["groups"])
+    say(f"{answer['output']}: {answer['metric']} drift of {number:,} × {number:,} groups by {answer['by']}")
+    say(f"mode {answer['mode']} · {counts_line(answer)}; xarray.open_zarr opens it, lazily")
+    print_basis_warning(answer)
+
+
+def _show_matrix(answer: Answer, title: str | None) -> None:
+    groups, matrix = answer["groups"], np.asarray(answer["drift"])
+    if len(groups) == 1:
+        say(f"{title + ': ' if title else ''}only one group, {groups[0]!r}: nothing to compare")
+        return
+    if len(groups) <= MATRIX_LIMIT:
+        flags = [" (few)" if few else "" for few in answer["few"]]
+        rows = [
+            [
+                f"{i + 1} {group}{flags[i]}",
+                int(answer["counts"][i]),
+                *(_marked(answer, i, j) for j in range(len(groups))),
+            ]
+            for i, group in enumerate(groups)
+        ]
+        print_table(["group", "filters", *(str(i + 1) for i in range(len(groups)))], rows, title)
+        return
+    upper = np.triu_indices(len(groups), 1)
+    top = np.argsort(-matrix[upper], kind="stable")[:PAIRS_SHOWN]
+    pairs = [(upper[0][i], upper[1][i]) for i in top]
+    shown = f"the {len(pairs)} largest of {len(upper[0])} pairs; --json has all"
+    print_table(
+        ["group", "other", "drift"],
+        ([groups[a], groups[b], _marked(answer, a, b)] for a, b in pairs),
+        f"{title}: {shown}" if title else shown,
+    )
+
+
+def _marked(answer: Answer, i: int, j: int) -> Any:
+    """Return a drift, followed by the mark of its verdict."""
+    value = float(answer["drift"][i][j])
+    if not answer.get("verdict"):
+        return value
+    mark = {"indistinguishable": "≈", "few": "?"}.get(answer["verdict"][i][j], "")
+    how = "°" if answer["judged_by"][i][j] in {"sampling", "few models"} and mark != "?" else ""
+    return Text(f"{value:.4g}{mark}{how}")

@@ -1,0 +1,120 @@
+"""`filterdb explain`: why two groups drift."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+import filterdb as fdb
+from filterdb.commands.answer import Answer, basis_of_result, head_of_result, noise_of_pair, print_answer
+from filterdb.commands.group import commands
+from filterdb.commands.options import by_option, database, mode_option, raw_option, selection
+from filterdb.commands.table import counts_line, print_basis_warning, print_table, say
+from filterdb.store.database import Database
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+SHOWN = 10
+"""Models and layers that a terminal shows."""
+
+
+@commands.command()
+@database
+@click.argument("a")
+@click.argument("b")
+@selection
+@mode_option
+@by_option(required=True)
+@raw_option
+@click.option("--match", metavar="COLUMN", default="family", show_default=True, help="Label whose strata are matched.")
+def explain(db: Database, a: str, b: str, by: str, mode: str, raw: bool, match: str, as_json: bool) -> None:
+    """Which components, bins, models and layers make the drift of groups A and B of KEY."""
+    print_answer(to_answer(fdb.explain(db, by, a, b, mode, scaled=not raw, match=match)), as_json, show)
+
+
+def to_answer(result: xr.Dataset) -> Answer:
+    """Return every contribution to the drift of two groups; models and layers with the largest share first."""
+    sides = result["side"].values.tolist()
+    shares, drift = result["component_share"].values, float(result["drift"])
+    components = [
+        {"component": i, "weight": weight, "share": share, "drift": share * drift}
+        for i, (weight, share) in enumerate(zip(result["weights"].values, shares, strict=True))
+    ]
+    models = [
+        {"model": model, "share": share, "without": without, "filters": filters}
+        for model, share, without, filters in zip(
+            *(result[name].values.tolist() for name in ("model", "model_share", "without_model", "model_count")),
+            strict=True,
+        )
+    ]
+    of_layers = ("layer", "layer_model", "layer_side", "layer_count", "layer_share", "without_layer")
+    names = ("layer", "model", "group", "filters", "share", "without")
+    layers = [
+        dict(zip(names, row, strict=True))
+        for row in zip(*(result[name].values.tolist() for name in of_layers), strict=True)
+    ]
+    matched = [
+        {"label": label, "drift": inside, "filters": filters, "few": few}
+        for label, inside, filters, few in zip(
+            *(
+                result[name].values.tolist()
+                for name in ("matched_label", "matched_drift", "matched_count", "matched_few")
+            ),
+            strict=True,
+        )
+    ]
+    return {
+        **head_of_result(result),
+        "by": result.attrs["by"],
+        "mode": result.attrs["mode"],
+        "metric": "kl",
+        "scaled": bool(result.attrs["scaled"]),
+        "groups": sides,
+        "counts": result["count"].values,
+        "drift": drift,
+        **basis_of_result(result),
+        **noise_of_pair(result),
+        "summary": result.attrs["summary"],
+        "by_component": components,
+        "bin_edges": result["bin_edges"].values,
+        "by_bin": result["bin_share"].values,
+        "rest": result["rest_share"].item(),
+        "by_model": sorted(models, key=lambda row: -abs(row["share"])),
+        "by_layer": sorted(layers, key=lambda row: -abs(row["share"])),
+        "match": result.attrs["match"],
+        "matched": matched,
+        "within_matched": result["within_matched"].item(),
+        "left": result["left"].item(),
+    }
+
+
+def show(answer: Answer) -> None:
+    """Print the sentence, then components, models, layers and matched strata."""
+    say(answer["summary"])
+    a, b = answer["groups"]
+    components = [[f"c{row['component']}", row["share"], row["drift"], row["weight"]] for row in answer["by_component"]]
+    print_table(["component", "share", "part of D", "weight"], components)
+    models = [[row["model"], *row["filters"], row["share"], row["without"]] for row in answer["by_model"]]
+    print_table(
+        ["model", f"filters in {a}", f"in {b}", "share", "D without it"], models[:SHOWN], _some("models", len(models))
+    )
+    names = ("layer", "group", "filters", "share", "without")
+    layers = [[row[name] for name in names] for row in answer["by_layer"]]
+    print_table([*names[:-1], "D without it"], layers[:SHOWN], _some("layers", len(layers)))
+    if answer["matched"]:
+        rows = [
+            [row["label"] + (" (few)" if row["few"] else ""), *row["filters"], row["drift"]]
+            for row in answer["matched"]
+        ]
+        print_table([f"{answer['match']} in both", f"filters in {a}", f"in {b}", "drift"], rows)
+        say(f"in the same mix of these: {answer['within_matched']:.4g}; what the mix makes: {answer['left']:.4g}")
+    else:
+        say(f"no {answer['match']} is in both groups")
+    say(f"kl drift by {answer['by']}, mode {answer['mode']} · {counts_line(answer)}")
+    print_basis_warning(answer)
+
+
+def _some(what: str, number: int) -> str | None:
+    return f"the {SHOWN} of {number:,} {what} with the largest share; --json has all" if number > SHOWN else None

@@ -1,0 +1,49 @@
+"""`filterdb filter-scale`: how large filters are."""
+
+from __future__ import annotations
+
+import xarray as xr
+
+import filterdb as fdb
+from filterdb.commands.answer import Answer, head_of_result, print_answer, rows_along
+from filterdb.commands.group import commands
+from filterdb.commands.options import by_option, database, selection
+from filterdb.commands.table import counts_line, print_table, say
+from filterdb.store.database import Database
+
+
+@commands.command("filter-scale")
+@database
+@selection
+@by_option(default="model")
+def filter_scale(db: Database, by: str, as_json: bool) -> None:
+    """How large filters are: mean of max w − min w, by group and depth decile."""
+    print_answer(to_answer(fdb.filter_scale(db, by)), as_json, show)
+
+
+def to_answer(result: xr.Dataset) -> Answer:
+    """Return a row for each group, with its depth deciles."""
+    deciles = [str(label) for label in result["decile"].values]
+    groups = rows_along(result, "group")
+    for i, row in enumerate(groups):
+        scale, count = result["decile_scale"].values[i].tolist(), result["decile_count"].values[i].tolist()
+        row["deciles"] = [
+            {"decile": label, "scale": mean, "count": number}
+            for label, mean, number in zip(deciles, scale, count, strict=True)
+        ]
+    return {**head_of_result(result), "by": result.attrs["by"], "rows": groups}
+
+
+def show(answer: Answer) -> None:
+    """Print a column for each decile in which any group has filters."""
+    kept = [k for k in range(10) if any(row["deciles"][k]["count"] for row in answer["rows"])]
+    labels = [answer["rows"][0]["deciles"][k]["decile"].strip("[(])").replace(", ", "–") for k in kept]
+    print_table(
+        ["group", "filters", "all", *labels],
+        (
+            [row["group"], row["count"], row["scale"], *(row["deciles"][k]["scale"] for k in kept)]
+            for row in answer["rows"]
+        ),
+        "mean of max w − min w, by normalised depth",
+    )
+    say(counts_line(answer))

@@ -1,0 +1,52 @@
+"""`filterdb gc`: list and remove garbage."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+import filterdb as fdb
+from filterdb.commands.answer import Answer, head_of_database, print_answer
+from filterdb.commands.group import commands
+from filterdb.commands.options import database
+from filterdb.commands.table import print_rows, say
+from filterdb.store.collect import GRACE
+from filterdb.store.database import Database
+
+if TYPE_CHECKING:
+    from filterdb.store.collect import Garbage
+
+
+@commands.command()
+@database
+@click.option("--delete", is_flag=True, help="Remove it; without, it is only listed.")
+@click.option(
+    "--grace",
+    type=click.FloatRange(0),
+    default=GRACE / 60,
+    show_default=True,
+    metavar="MINUTES",
+    help="Leave alone what was written later than this.",
+)
+def gc(db: Database, delete: bool, grace: float, as_json: bool) -> None:
+    """What no snapshot lists and no live ingest owns: listed, and with --delete removed."""
+    garbage = fdb.gc(db.url, delete=delete, grace=60 * grace)
+    print_answer(to_answer(db, garbage, deleted=delete), as_json, show)
+
+
+def to_answer(db: Database, garbage: list[Garbage], *, deleted: bool) -> Answer:
+    """Return the answer: a row for each kind and name of garbage."""
+    rows = [
+        {"kind": item.kind, "name": item.name, "objects": len(item.objects), "bytes": item.bytes} for item in garbage
+    ]
+    return {**head_of_database(db), "deleted": deleted, "bytes": sum(item.bytes for item in garbage), "rows": rows}
+
+
+def show(answer: Answer) -> None:
+    """Print a row for each kind and name of garbage."""
+    if not answer["rows"]:
+        say("nothing to collect")
+        return
+    names = ["kind", "name", "objects", "bytes"]
+    print_rows(answer, names, "removed" if answer["deleted"] else "to be removed by --delete")

@@ -1,0 +1,36 @@
+"""`filterdb import-hdf5`: the published data set into a database."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+import filterdb as fdb
+from filterdb.commands.answer import print_answer
+from filterdb.commands.group import commands
+from filterdb.commands.ingest import show, to_answer
+from filterdb.commands.options import chunk_rows_option, limits_option, place
+from filterdb.models.sandbox import Limits
+
+
+@commands.command("import-hdf5")
+@click.argument("db")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option(
+    "--tables",
+    "csv",
+    nargs=2,
+    type=click.Path(path_type=Path),
+    metavar="FILTERS MODELS",
+    help="Metadata from the two CSV tables of the authors' tool, not from FILE.",
+)
+@chunk_rows_option
+@limits_option
+@place
+def import_hdf5(
+    db: str, file: Path, csv: tuple[Path, Path] | None, chunk_rows: int, limits: Limits, as_json: bool
+) -> None:
+    """The published data set of the CVPR 2022 paper (HDF5) into DB, as one segment."""
+    done = fdb.import_hdf5(db, file, tables=csv, chunk_rows=chunk_rows, limits=limits)
+    print_answer(to_answer(done), as_json, show)

@@ -1,0 +1,68 @@
+"""`filterdb info`: what is in a database."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from filterdb import schema
+from filterdb.commands.answer import Answer, head_of_database, print_answer
+from filterdb.commands.group import commands
+from filterdb.commands.options import database
+from filterdb.commands.table import counts_line, print_table, say, warn
+from filterdb.store.database import Database
+
+
+@commands.command()
+@database
+def info(db: Database, as_json: bool) -> None:
+    """What is in DB: counts, segments, snapshot."""
+    answer = to_answer(db)
+    warn(damage["what"] for damage in answer["damaged"])
+    print_answer(answer, as_json, show)
+
+
+def to_answer(db: Database) -> Answer:
+    """Return the answer: counts, segments, tags and damage."""
+    segments = [{"id": e.id, "filters": e.filters, "layers": e.layers, "models": e.models} for e in db.state.segments]
+    damaged = db.damaged_tables()
+    # Unknown, which is not the same as none.
+    skipped: Answer = dict.fromkeys(("skipped_layers", "skipped_by_code", "unread_layers"))
+    if not damaged:
+        codes, counts = np.unique(db.skipped["skipped_code"].values.astype(str), return_counts=True)
+        skipped["skipped_layers"] = int(db.skipped.sizes["skipped"])
+        skipped["unread_layers"] = int(db.unread.sizes["skipped"])
+        skipped["skipped_by_code"] = dict(zip(codes.tolist(), counts.tolist(), strict=True))
+    return {
+        **head_of_database(db),
+        "segments": segments,
+        "tags": dict(db.state.tags),
+        "chunk_rows": [entry.chunk_rows for entry in db.state.segments],
+        "url": db.url,
+        **skipped,
+        "damaged": [{"segment": segment, "what": what} for segment, what in damaged.items()],
+        "basis": db.state.basis,
+        "format": schema.FORMAT,
+    }
+
+
+def show(answer: Answer) -> None:
+    """Print the segments, what is not stored, and the basis."""
+    say(f"{answer['url']}: {counts_line(answer)}")
+    print_table(
+        ["segment", "filters", "layers", "models", "chunk rows"],
+        [
+            [s["id"], s["filters"], s["layers"], s["models"], size]
+            for s, size in zip(answer["segments"], answer["chunk_rows"], strict=True)
+        ],
+    )
+    if answer["damaged"]:
+        say(
+            f"not stored: unknown, tables are damaged in {len(answer['damaged'])} of {len(answer['segments'])} segments"
+        )
+    else:
+        why = ", ".join(f"{count} {code}" for code, count in answer["skipped_by_code"].items())
+        skipped = f"{answer['skipped_layers']} convolutions ({why or 'none'})"
+        say(f"not stored: {skipped}; `filterdb layers` gives each reason")
+        if answer["unread_layers"]:
+            say(f"incomplete: {answer['unread_layers']:,} of these should have been read and could not be")
+    say(f"basis: {answer['basis'] or 'none yet; the first reduce fits one'}")

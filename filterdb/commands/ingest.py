@@ -1,0 +1,67 @@
+"""`filterdb ingest`: model files into a database."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+import filterdb as fdb
+from filterdb.commands.answer import Answer, head_of_database, print_answer
+from filterdb.commands.group import commands
+from filterdb.commands.options import catalog_option, chunk_rows_option, limits_option, place
+from filterdb.commands.table import counts_line, printable, say
+from filterdb.models.sandbox import Limits
+
+if TYPE_CHECKING:
+    from filterdb.ingestion.run import Ingested
+
+
+@commands.command()
+@click.argument("db")
+@click.argument("sources", nargs=-1)
+@catalog_option()
+@chunk_rows_option
+@limits_option
+@place
+def ingest(
+    db: str, sources: tuple[str, ...], catalog: str | None, chunk_rows: int, limits: Limits, as_json: bool
+) -> None:
+    """Read ONNX files, folders, globs or URLs (or every row of a catalog) into DB."""
+    done = fdb.ingest(db, sources, catalog=catalog, chunk_rows=chunk_rows, limits=limits)
+    for reason in done.rejected.values():
+        click.echo(f"filterdb: rejected {printable(reason)}", err=True)
+    _report_unread(done.unread)
+    print_answer(to_answer(done), as_json, show)
+
+
+def _report_unread(unread: list[tuple[str, str, str]]) -> None:
+    """Print on stderr how many convolutions should have been read and were not, and why the first was not."""
+    if unread:
+        model, layer, reason = map(printable, unread[0])
+        what = f"{len(unread):,} convolution{'s' if len(unread) > 1 else ''} could not be read"
+        click.echo(f"filterdb: {what}, such as {model} layer {layer}: {reason}; `filterdb layers` lists all", err=True)
+
+
+def to_answer(done: Ingested) -> Answer:
+    """Return the answer of `filterdb ingest` and `filterdb import-hdf5`."""
+    rejected = [{"model": model, "reason": reason} for model, reason in done.rejected.items()]
+    return {
+        **head_of_database(done.database),
+        "segment": done.segment,
+        "added": done.added,
+        "present": done.present,
+        "duplicates": done.duplicates,
+        "rejected": rejected,
+        "unread": len(done.unread),
+    }
+
+
+def show(answer: Answer) -> None:
+    """Print how many models were added, present and rejected."""
+    new, there, bad, twice = (len(answer[name]) for name in ("added", "present", "rejected", "duplicates"))
+    added = "nothing new" if answer["segment"] is None else f"segment {answer['segment']}"
+    say(f"models: {new} added ({added}), {there} were there, {bad} rejected · now {counts_line(answer)}")
+    if twice:
+        first = answer["duplicates"][0]
+        say(f"{twice} of them have another model's content, such as {first}; `--where duplicate_of=` leaves them out")

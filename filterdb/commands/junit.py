@@ -1,0 +1,63 @@
+"""The findings of a check as JUnit XML, which CI servers show as tests: a suite per file, a case per layer."""
+
+from __future__ import annotations
+
+import re
+from xml.etree import ElementTree
+
+import xarray as xr
+
+from filterdb.analysis.findings import ERROR, IGNORED, NOT_CHECKED, REMEDIES, Finding, findings
+from filterdb.page.drawing import visible
+
+_NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""Characters that XML 1.0 cannot carry, not even escaped. Names come from files that may be hostile."""
+
+
+def junit(result: xr.Dataset) -> str:
+    """Return JUnit XML: what breaks a rule is a failure, what could not be checked an error, warnings are output."""
+    by_layer: dict[tuple[str, str], list[Finding]] = {}
+    for finding in findings(result):
+        by_layer.setdefault((finding.file, finding.layer), []).append(finding)
+    suites = ElementTree.Element("testsuites", name="filterdb check")
+    layers = list(zip(result["layer_file"].values, result["layer_name"].values, strict=True))
+    for file in map(str, result["file"].values):
+        suite = ElementTree.SubElement(suites, "testsuite", name=_text(file))
+        _case(suite, file, "can be checked", by_layer.get((file, ""), []))
+        for layer in (layer for owner, layer in layers if owner == file):
+            _case(suite, file, str(layer), by_layer.get((file, str(layer)), []))
+        _count(suite)
+    _count(suites)
+    ElementTree.indent(suites)
+    return '<?xml version="1.0" encoding="UTF-8"?>\n' + ElementTree.tostring(suites, encoding="unicode") + "\n"
+
+
+def _case(suite: ElementTree.Element, file: str, name: str, listed: list[Finding]) -> None:
+    """Add the case of a layer, or of a file as a whole."""
+    case = ElementTree.SubElement(suite, "testcase", classname=_text(file), name=_text(name))
+    bad = [finding for finding in listed if finding.level == ERROR]
+    if bad:
+        # One verdict for a case: some readers take no second.
+        kind = "error" if bad[0].rule in NOT_CHECKED else "failure"
+        element = ElementTree.SubElement(case, kind, type=bad[0].rule, message=_text(_line(bad[0])))
+        element.text = _text("\n".join(f"{_line(finding)}. {REMEDIES[finding.rule]}" for finding in bad))
+    elif listed and all(finding.level == IGNORED for finding in listed):
+        ElementTree.SubElement(case, "skipped", message=_text(f"ignored: {_line(listed[0])}"))
+    rest = [finding for finding in listed if finding.level != ERROR]
+    if rest:
+        ElementTree.SubElement(case, "system-out").text = _text("\n".join(f"{f.level}: {_line(f)}" for f in rest))
+
+
+def _count(element: ElementTree.Element) -> None:
+    """Set the numbers of cases of each kind."""
+    for name, tag in (("tests", "testcase"), ("failures", "failure"), ("errors", "error"), ("skipped", "skipped")):
+        element.set(name, str(len(element.findall(f".//{tag}"))))
+
+
+def _line(finding: Finding) -> str:
+    return f"{finding.rule}: {finding.message}"
+
+
+def _text(text: str) -> str:
+    """Return text that XML can carry. Line breaks stay: they are ours."""
+    return _NOT_XML.sub("�", "\n".join(map(visible, text.split("\n"))))

@@ -1,0 +1,59 @@
+"""`filterdb layers`: a row for each layer, and for each convolution that is not stored."""
+
+from __future__ import annotations
+
+import json
+
+from filterdb import schema
+from filterdb.commands.answer import Answer, head_of_database, names_of_columns, print_answer, rows
+from filterdb.commands.group import commands
+from filterdb.commands.options import database, selection
+from filterdb.commands.table import counts_line, print_rows, print_table, say
+from filterdb.ledger import is_unread
+from filterdb.store.database import Database
+
+
+@commands.command()
+@database
+@selection
+def layers(db: Database, as_json: bool) -> None:
+    """The layers, a row each, and the convolutions that are not stored."""
+    print_answer(to_answer(db), as_json, show)
+
+
+def to_answer(db: Database) -> Answer:
+    """Return the answer: the layers, and the convolutions that are not stored."""
+    table = db.layers
+    renamed = {"model": "model", "layer": "layer_name", "filters": "row_size"}
+    kept = {v.name for v in schema.LAYER_VARIABLES} - {"model_index"} | {"model"}
+    listed = rows(table, names_of_columns(table, renamed, {str(name) for name in table.variables} - kept))
+    for row in listed:
+        row |= {"strides": json.loads(row["strides"]), "dilations": json.loads(row["dilations"])}
+    ledger = db.skipped
+    chosen = set(db.models["model"].values) if db.chosen is not None else None
+    skipped = [
+        {**row, "unread": is_unread(row["code"])}
+        for row in rows(ledger, {name: f"skipped_{name}" for name in ("model", "layer", "code", "reason")})
+        if chosen is None or row["model"] in chosen
+    ]
+    return {**head_of_database(db), "rows": listed, "skipped": skipped}
+
+
+def show(answer: Answer) -> None:
+    """Print the layers, then the convolutions that are not stored."""
+    names = [
+        "model",
+        "layer",
+        "filters",
+        "conv_depth",
+        "conv_depth_norm",
+        "in_channels",
+        "out_channels",
+        "groups",
+    ]
+    print_rows(answer, [*names, "weight_source"])
+    if answer["skipped"]:
+        columns = ["model", "layer", "code", "unread", "reason"]
+        title = "not stored; unread: it should have been read"
+        print_table(columns, ([row[name] for name in columns] for row in answer["skipped"]), title)
+    say(counts_line(answer))

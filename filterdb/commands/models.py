@@ -1,0 +1,40 @@
+"""`filterdb models`: a row for each model."""
+
+from __future__ import annotations
+
+import json
+
+from filterdb.commands.answer import Answer, head_of_database, names_of_columns, print_answer, rows
+from filterdb.commands.group import commands
+from filterdb.commands.options import database, selection
+from filterdb.commands.table import counts_line, print_rows, say
+from filterdb.store.database import Database
+
+
+@commands.command()
+@database
+@selection
+def models(db: Database, as_json: bool) -> None:
+    """The models, a row each."""
+    print_answer(to_answer(db), as_json, show)
+
+
+def to_answer(db: Database) -> Answer:
+    """Return the answer: all columns of the catalog and of the file of each model."""
+    table = db.models
+    listed = rows(
+        table, names_of_columns(table, {"model": "model"}, {"operators", "filter_shapes", "extra", "segment"})
+    )
+    for row, operators, shapes in zip(listed, table["operators"].values, table["filter_shapes"].values, strict=True):
+        # A model is known by its name.
+        row |= {"name": row["model"], "operators": json.loads(operators), "filter_shapes": json.loads(shapes)}
+    return {**head_of_database(db), "rows": listed}
+
+
+def show(answer: Answer) -> None:
+    """Print the most telling columns."""
+    print_rows(
+        answer,
+        ["model", "task", "visual_category", "training_dataset", "filters", "layers", "opset", "producer"],
+    )
+    say(counts_line(answer))

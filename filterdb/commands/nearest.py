@@ -1,0 +1,123 @@
+"""`filterdb nearest`: the models whose filters are most like those of a file."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+import numpy as np
+import xarray as xr
+
+import filterdb as fdb
+from filterdb.analysis.drift import FEW
+from filterdb.commands.answer import Answer, basis_of_result, head_of_result, print_answer, rows
+from filterdb.commands.group import commands
+from filterdb.commands.options import database, limits_option, selection
+from filterdb.commands.table import counts_line, print_basis_warning, print_table, say
+from filterdb.models.sandbox import Limits
+from filterdb.store.database import Database
+
+NO_ACCURACY = "near means similar 3×3 filters; it says nothing of the accuracy after transfer"
+
+
+@commands.command()
+@limits_option
+@database
+@selection
+@click.argument("model")
+@click.option("-n", "number", type=click.IntRange(1), default=10, show_default=True, help="How many models.")
+@click.option("--by-decile", is_flag=True, help="Drift of each depth decile as well.")
+def nearest(db: Database, model: str, number: int, by_decile: bool, limits: Limits, as_json: bool) -> None:
+    """Models of DB whose 3×3 filters are most like those of MODEL, an ONNX file or URL, with noise floors.
+
+    --where 'task=…' or 'training_dataset=…' says among which. Similar filters are claimed, not accuracy after transfer.
+    """
+    result = fdb.nearest(db, model, number, limits=limits)
+    print_answer(to_answer(result), as_json, show_deciles if by_decile else show)
+
+
+def to_answer(result: xr.Dataset) -> Answer:
+    """Return a row for each model, the nearest first; `rank` is null if it has too few filters to be ranked."""
+    shown = [str(name) for name, array in result.variables.items() if array.dims == ("model",)]
+    table = rows(result, {"model": "model", **{name: name for name in shown if name != "model"}})
+    for i, row in enumerate(table):
+        entry = result.isel(model=i)
+        row |= {
+            "rank": row["rank"] or None,
+            "per_component": entry["per_component"].values,
+            "deciles": [
+                {
+                    "decile": str(label),
+                    "drift": entry["decile_drift"].values[k],
+                    "floor": entry["decile_floor"].values[k],
+                    "floor_q95": entry["decile_floor_q95"].values[k],
+                    "count": _whole(entry["decile_count"].values[k]),
+                }
+                for k, label in enumerate(result["decile"].values)
+                if result["query_count"].values[k]
+            ],
+        }
+    attrs = result.attrs
+    return {
+        **head_of_result(result),
+        "mode": attrs["mode"],
+        "metric": attrs["metric"],
+        "per_component_metric": attrs["per_component_metric"],
+        **basis_of_result(result),
+        "weights": result["weights"].values,
+        "query": {
+            "file": attrs["query"],
+            "hash": attrs["query_hash"],
+            "filters": attrs["query_filters"],
+            "layers": attrs["query_layers"],
+            "left_out": json.loads(attrs["query_left_out"]),
+            "deciles": dict(zip(map(str, result["decile"].values), result["query_count"].values.tolist(), strict=True)),
+        },
+        "rows": table,
+    }
+
+
+def _whole(count: float) -> int:
+    return 0 if np.isnan(count) else int(count)
+
+
+def show(answer: Answer) -> None:
+    """Print the models in order, with the noise floor."""
+    columns = ["", "model", "drift", "noise", "", "filters", "task", "training_dataset"]
+    print_table(columns, ([row["rank"], *_cells(row, "task", "training_dataset")] for row in answer["rows"]))
+    _footer(answer)
+
+
+def show_deciles(answer: Answer) -> None:
+    """Print a column for each depth decile in which the file has filters; ~ where the drift is within noise."""
+    deciles = [label for label, count in answer["query"]["deciles"].items() if count]
+    short = (label.strip("[(])").replace(", ", "–") for label in deciles)
+    columns = ["", "model", "drift", "noise", "", "filters", *short]
+    ranked = [[row["rank"], *_cells(row), *map(_part, row["deciles"])] for row in answer["rows"]]
+    print_table(columns, ranked, "whole, and by depth decile (normalised depth)")
+    _footer(answer)
+
+
+def _cells(row: Answer, *labels: str) -> list[Any]:
+    what = "within noise" if row["closer_than_noise"] else ""
+    what = "the same file" if row["same_content"] else "few" if row["few"] else what
+    return [row["model"], row["drift"], row["floor_q95"], what, row["count"], *(row[label] for label in labels)]
+
+
+def _part(part: Answer) -> Any:
+    if not part["count"]:
+        return None
+    return f"{part['drift']:.4g}" + ("~" if part["drift"] <= part["floor_q95"] else "")
+
+
+def _footer(answer: Answer) -> None:
+    query = answer["query"]
+    say(f"{query['file']}: {query['filters']:,} filters, {query['layers']:,} layers, against {counts_line(answer)}")
+    for layer, reason in query["left_out"].items():
+        say(f"without layer {layer}: {reason}")
+    if query["filters"] < FEW:
+        say(f"it has fewer than {FEW:,} filters: chance decides much of this order")
+    say(f"noise: drift below it is what two samples of one distribution show (95 %); few: under {FEW:,}, not ranked")
+    say(NO_ACCURACY)
+    print_basis_warning(answer)

@@ -1,0 +1,220 @@
+"""The options that commands share: an option has one name, type, default and help text wherever it appears."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+import filterdb as fdb
+from filterdb import schema
+from filterdb.analysis.rules import VERDICTS
+from filterdb.errors import UsageError
+from filterdb.models.sandbox import Limits
+
+if TYPE_CHECKING:
+    from filterdb.store.database import Database
+
+Command = Callable[..., Any]
+Decorator = Callable[[Command], Command]
+
+json_option: Decorator = click.option(
+    "--json", "as_json", is_flag=True, help="Machine output on stdout, nothing else there."
+)
+raw_option: Decorator = click.option("--raw", is_flag=True, help="Raw filters instead of max-scaled ones.")
+chunk_rows_option: Decorator = click.option(
+    "--chunk-rows",
+    type=click.IntRange(1),
+    default=schema.CHUNK_ROWS,
+    show_default=True,
+    help="Filters in a chunk.",
+)
+
+
+def debug_option(*, expose_value: bool = True) -> Decorator:
+    """Return --debug. `main` looks for it itself; only a command that computes on a cluster needs its value."""
+    return click.option("--debug", is_flag=True, expose_value=expose_value, help="Show the traceback of an error.")
+
+
+def snapshot_option(*, hidden: bool = False) -> Decorator:
+    """Return --snapshot, the snapshot at which the database is opened."""
+    return click.option("--snapshot", metavar="N|TAG", hidden=hidden, help="Open DB at this snapshot, not the newest.")
+
+
+def by_option(*, required: bool = False, default: str | None = None) -> Decorator:
+    """Return --by, the label by which layers are grouped."""
+    defaults: dict[str, Any] = {} if default is None else {"default": default, "show_default": True}
+    return click.option(
+        "--by",
+        metavar="KEY",
+        required=required,
+        **defaults,
+        help="A label, depth_decile, layer, or several joined with commas.",
+    )
+
+
+def catalog_option(*, required: bool = False) -> Decorator:
+    """Return --catalog, the file with the labels of models."""
+    return click.option(
+        "--catalog",
+        metavar="FILE",
+        required=required,
+        help="CSV or Parquet with a row for each model: path, name, task, visual_category, …",
+    )
+
+
+def place(command: Command) -> Command:
+    """Add --json, --debug and the options that say where the command computes."""
+    options: list[Decorator] = [
+        json_option,
+        click.option("--threads", type=click.IntRange(1), help="Work in this many threads of this process."),
+        click.option(
+            "--workers",
+            type=click.IntRange(1),
+            help="Work in a local cluster of this many processes (or pods, or jobs).",
+        ),
+        click.option(
+            "--scheduler",
+            metavar="WHERE",
+            help="Work on this cluster: tcp:// or tls://HOST:PORT, kubernetes:NAME|FILE.yaml, slurm, pbs, …",
+        ),
+        click.option("--tls-ca", type=click.Path(exists=True, dir_okay=False), help="CA file for tls://."),
+        click.option("--tls-cert", type=click.Path(exists=True, dir_okay=False), help="Certificate for tls://."),
+        click.option("--tls-key", type=click.Path(exists=True, dir_okay=False), help="Key for tls://."),
+        debug_option(),
+    ]
+
+    @functools.wraps(command)
+    def wrapped(
+        *args: Any,
+        threads: int | None,
+        workers: int | None,
+        scheduler: str | None,
+        tls_ca: str | None,
+        tls_cert: str | None,
+        tls_key: str | None,
+        debug: bool,
+        **kwargs: Any,
+    ) -> Any:
+        if threads is not None and (workers is not None or scheduler is not None):
+            raise UsageError("--threads: expected neither --workers nor --scheduler beside it, got several")
+        if "db" in kwargs and kwargs["db"] is None:  # no database, no passes: nothing to start
+            return command(*args, **kwargs)
+        from distributed.security import Security
+
+        from filterdb import cluster
+
+        tls = {"tls_ca_file": tls_ca, "tls_client_cert": tls_cert, "tls_client_key": tls_key}
+        security = Security(require_encryption=True, **tls) if any(tls.values()) else None
+        with cluster.session(cluster.Session(threads, workers, scheduler, security, debug=debug)):
+            return command(*args, **kwargs)
+
+    decorated: Command = wrapped
+    for option in reversed(options):
+        decorated = option(decorated)
+    return decorated
+
+
+def database(command: Command) -> Command:
+    """Add DB and --snapshot; the command gets the open database."""
+
+    @functools.wraps(command)
+    def wrapped(db: str, snapshot: str | None, **kwargs: Any) -> Any:
+        return command(fdb.open(db, snapshot), **kwargs)
+
+    return place(click.argument("db")(snapshot_option()(wrapped)))
+
+
+def newest(command: Command) -> Command:
+    """Add DB for a command that commits a snapshot: it goes on top of the newest, and --snapshot is rejected."""
+
+    @functools.wraps(command)
+    def wrapped(db: str, snapshot: str | None, **kwargs: Any) -> Any:
+        if snapshot is not None:
+            raise UsageError("--snapshot: expected none, a change goes on top of the newest snapshot; leave it out")
+        return command(fdb.open(db), **kwargs)
+
+    return place(click.argument("db")(snapshot_option(hidden=True)(wrapped)))
+
+
+def selection(command: Command) -> Command:
+    """Add --where and --exclude-verdict; the command gets the view."""
+
+    @functools.wraps(command)
+    def wrapped(db: Database, where: tuple[str, ...], exclude_verdict: str, **kwargs: Any) -> Any:
+        for condition in where:
+            name, negated, value = _condition(condition)
+            db = db.where(name, [value], negate=negated)
+        verdicts = [verdict.strip() for verdict in exclude_verdict.split(",") if verdict.strip()]
+        return command(fdb.exclude_verdict(db, verdicts, kwargs.get("mode") or "sound"), **kwargs)
+
+    wrapped = click.option(
+        "--where",
+        multiple=True,
+        metavar="'COLUMN=VALUE'",
+        help="Only layers with this label (!= too; repeatable).",
+    )(wrapped)
+    return click.option(
+        "--exclude-verdict",
+        default="",
+        metavar="LIST",
+        help=f"Without layers that are {', '.join(VERDICTS)}.",
+    )(wrapped)
+
+
+def _condition(text: str) -> tuple[str, bool, str]:
+    """Return the label, whether it is negated, and its value."""
+    name, sign, value = text.partition("=")
+    if not sign or not name.rstrip("!").strip():
+        raise UsageError(f"--where: expected COLUMN=VALUE or COLUMN!=VALUE, got {text!r}")
+    return name.removesuffix("!").strip(), name.endswith("!"), value.strip()
+
+
+def mode_option(command: Command) -> Command:
+    """Add --mode."""
+    from filterdb.reduce.basis import MODES
+
+    return click.option(
+        "--mode",
+        type=click.Choice(MODES),
+        default="sound",
+        show_default=True,
+        help="sound: the best answer; paper: the CVPR 2022 paper's.",
+    )(command)
+
+
+def limits_option(command: Command) -> Command:
+    """Add the limits of reading a file that may be hostile; the command gets the Limits."""
+
+    @functools.wraps(command)
+    def wrapped(model_memory: int, model_seconds: float, **kwargs: Any) -> Any:
+        return command(limits=Limits(model_memory * 2**20, model_seconds), **kwargs)
+
+    default = Limits()
+    wrapped = click.option(
+        "--model-seconds",
+        type=click.FloatRange(1),
+        default=default.seconds,
+        show_default=True,
+        metavar="S",
+        help=f"CPU time for reading a file, and 1 s more for every {default.rate / 1e6:.0f} MB.",
+    )(wrapped)
+    return click.option(
+        "--model-memory",
+        type=click.IntRange(1),
+        default=default.memory // 2**20,
+        show_default=True,
+        metavar="MIB",
+        help="Memory for reading a file; one that takes more is rejected.",
+    )(wrapped)
+
+
+def parse_pair(text: str) -> tuple[int, int]:
+    """Return two components, which are written "0,1"."""
+    try:
+        first, second = map(int, text.split(","))
+    except ValueError:
+        raise UsageError(f"components: expected two numbers joined with a comma, such as 0,1, got {text!r}") from None
+    return first, second

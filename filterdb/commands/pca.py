@@ -1,0 +1,47 @@
+"""`filterdb pca`: principal components of the filters."""
+
+from __future__ import annotations
+
+import xarray as xr
+
+import filterdb as fdb
+from filterdb.commands.answer import Answer, head_of_result, print_answer
+from filterdb.commands.group import commands
+from filterdb.commands.options import by_option, database, raw_option, selection
+from filterdb.commands.table import counts_line, print_table, say
+from filterdb.store.database import Database
+
+
+@commands.command()
+@database
+@selection
+@by_option()
+@raw_option
+def pca(db: Database, by: str | None, raw: bool, as_json: bool) -> None:
+    """Mean, basis and ratios of the filters, whole or by group."""
+    print_answer(to_answer(fdb.pca(db, by, scaled=not raw)), as_json, show)
+
+
+def to_answer(result: xr.Dataset) -> Answer:
+    """Return the answer: everything about each group."""
+    names = [str(name) for name in result.data_vars]
+    groups = [
+        {"group": str(label), **{name: result[name].values[i] for name in names}}
+        for i, label in enumerate(result["group"].values)
+    ]
+    return {
+        **head_of_result(result),
+        "scaled": bool(result.attrs["scaled"]),
+        "by": result.attrs["by"],
+        "groups": groups,
+    }
+
+
+def show(answer: Answer) -> None:
+    """Print the explained-variance ratios of each group."""
+    print_table(
+        ["group", "filters", *(f"ratio {i}" for i in range(9))],
+        ([g["group"], g["count"], *g["explained_variance_ratio"]] for g in answer["groups"]),
+        "explained-variance ratios" + ("" if answer["scaled"] else " (raw filters)"),
+    )
+    say(counts_line(answer))

@@ -1,0 +1,81 @@
+"""`filterdb phenotypes`: how coefficients are distributed."""
+
+from __future__ import annotations
+
+import json
+
+import click
+import xarray as xr
+
+import filterdb as fdb
+from filterdb.analysis.phenotypes import PAIRS
+from filterdb.commands.answer import Answer, basis_of_result, head_of_result, print_answer
+from filterdb.commands.group import commands
+from filterdb.commands.options import by_option, database, mode_option, parse_pair, raw_option, selection
+from filterdb.commands.table import counts_line, print_basis_warning, print_table, say
+from filterdb.errors import UsageError
+from filterdb.store.database import Database
+
+
+@commands.command()
+@database
+@selection
+@mode_option
+@by_option()
+@click.option(
+    "--components", "pairs", multiple=True, metavar="I,J", help="A pair to look at (repeatable); by default 0,1 … 6,7."
+)
+@click.option("--no-pairs", is_flag=True, help="Components alone: no pass over the filters but the histograms'.")
+@raw_option
+def phenotypes(
+    db: Database, by: str | None, pairs: tuple[str, ...], no_pairs: bool, mode: str, raw: bool, as_json: bool
+) -> None:
+    """Phenotypes of coefficient distributions: sun, spikes, symbols, point."""
+    if pairs and no_pairs:
+        raise UsageError("--no-pairs: expected no --components beside it, got both")
+    wanted = [] if no_pairs else [parse_pair(text) for text in pairs] or PAIRS
+    result = fdb.phenotypes(db, by, wanted, mode=mode, scaled=not raw)
+    print_answer(to_answer(result), as_json, show)
+
+
+def to_answer(result: xr.Dataset) -> Answer:
+    """Return the components and pairs of each group, with everything that the rules looked at."""
+    names = [str(name) for name, array in result.data_vars.items() if array.dims == ("group", "component")]
+    groups = []
+    for i, label in enumerate(result["group"].values):
+        group = result.isel(group=i)
+        components = [{name: group[name].values[k] for name in names} for k in range(result.sizes["component"])]
+        pairs = [
+            {
+                "components": [int(group["first"][k]), int(group["second"][k])],
+                **{name: group[f"pair_{name}"].values[k] for name in names},
+            }
+            for k in range(result.sizes["pair"])
+        ]
+        groups.append({"group": str(label), "count": int(group["count"]), "components": components, "pairs": pairs})
+    attrs = result.attrs
+    return {
+        **head_of_result(result),
+        "by": attrs["by"],
+        "mode": attrs["mode"],
+        "scaled": bool(attrs["scaled"]),
+        **basis_of_result(result),
+        "bounds": json.loads(attrs["bounds"]),
+        "groups": groups,
+    }
+
+
+def show(answer: Answer) -> None:
+    """Print a row for each group: the phenotype of every component and pair."""
+    pairs = [pair["components"] for pair in answer["groups"][0]["pairs"]]
+    columns = ["group", "filters", *(f"c{k}" for k in range(9)), *(f"c{first}×c{second}" for first, second in pairs)]
+    print_table(
+        columns,
+        (
+            [group["group"], group["count"], *(part["phenotype"] for part in (*group["components"], *group["pairs"]))]
+            for group in answer["groups"]
+        ),
+    )
+    few = answer["bounds"]["fewest"]
+    say(f"few: under {few:,} filters (docs/explanation/phenotypes.md) · mode {answer['mode']} · {counts_line(answer)}")
+    print_basis_warning(answer)

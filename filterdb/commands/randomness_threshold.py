@@ -1,0 +1,94 @@
+"""`filterdb randomness-threshold`: the entropy of random layers, as in the first paper's experiment."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+import numpy as np
+import xarray as xr
+
+import filterdb as fdb
+from filterdb.analysis.threshold import DRAWS
+from filterdb.commands.answer import Answer, print_answer
+from filterdb.commands.group import commands
+from filterdb.commands.options import debug_option, json_option
+from filterdb.commands.table import print_table, say
+from filterdb.errors import UsageError
+from filterdb.numerics.threshold import INITS
+
+SYMBOLS = {"span": "L", "rate": "k", "centre": "x0", "offset": "b"}
+
+
+@commands.command("randomness-threshold")
+@click.option(
+    "--init", type=click.Choice(list(INITS)), default="normal", show_default=True, help="How layers are drawn."
+)
+@click.option("--sizes", metavar="N,N,…", help="Filters of a layer; by default powers of two.")
+@click.option("--draws", type=click.IntRange(1), default=DRAWS, show_default=True, help="Layers of each size.")
+@click.option(
+    "--repeats", type=click.IntRange(1), default=5, show_default=True, help="Experiments; the scatter is theirs."
+)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@json_option
+@debug_option(expose_value=False)
+def randomness_threshold(init: str, sizes: str | None, draws: int, repeats: int, seed: int, as_json: bool) -> None:
+    """Fit the entropy from which on a layer counts as random, from layers drawn at random. Needs no database."""
+    result = fdb.randomness_threshold(init, _sizes(sizes), draws, repeats, seed)
+    print_answer(to_answer(result), as_json, show)
+
+
+def _sizes(text: str | None) -> list[int] | None:
+    """Return the sizes, which are written "N,N,…"."""
+    if text is None:
+        return None
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise UsageError(f"--sizes: expected numbers joined with commas, got {text!r}") from None
+
+
+def to_answer(result: xr.Dataset) -> Answer:
+    """Return the constants with their scatter beside the paper's, and a row for each size."""
+    constants = [str(name) for name in result["constant"].values]
+
+    def named(variable: str) -> dict[str, Any]:
+        return dict(zip(constants, result[variable].values.tolist(), strict=True))
+
+    smallest = result["smallest"].values
+    rows = zip(
+        result["size"].values.tolist(),
+        smallest.mean(axis=0).tolist(),
+        result["threshold"].values.tolist(),
+        result["paper_threshold"].values.tolist(),
+        strict=True,
+    )
+    return {
+        **dict.fromkeys(("snapshot", "selection", "filters", "layers", "models")),
+        "init": result.attrs["init"],
+        "draws": result.attrs["draws"],
+        "repeats": result.sizes["repeat"],
+        "seed": result.attrs["seed"],
+        "constants": named("value"),
+        "scatter": named("scatter"),
+        "paper": named("paper"),
+        "rms": float(np.sqrt(np.mean((smallest.mean(axis=0) - result["threshold"].values) ** 2))),
+        "rows": [
+            {"filters": size, "smallest_entropy": entropy, "threshold": fitted, "paper_threshold": paper}
+            for size, entropy, fitted, paper in rows
+        ],
+    }
+
+
+def show(answer: Answer) -> None:
+    """Print the sizes, then the constants beside the paper's."""
+    names = ["filters", "smallest_entropy", "threshold", "paper_threshold"]
+    print_table(
+        ["filters", "smallest H", "fitted T_H", "P1's T_H"], ([row[name] for name in names] for row in answer["rows"])
+    )
+    constants = [
+        [f"{symbol} ({name})", *(answer[of][name] for of in ("constants", "scatter", "paper"))]
+        for name, symbol in SYMBOLS.items()
+    ]
+    print_table(["constant", "fitted", "± over repetitions", "P1's"], constants)
+    say(f"{answer['init']}: {answer['repeats']} × {answer['draws']:,} layers of each size, seed {answer['seed']}")

@@ -1,0 +1,18 @@
+"""`filterdb refit`: a new basis for a database that has grown."""
+
+from __future__ import annotations
+
+import filterdb as fdb
+from filterdb.commands.answer import head_of_database, print_answer
+from filterdb.commands.group import commands
+from filterdb.commands.options import newest
+from filterdb.commands.reduce import show
+from filterdb.store.database import Database
+
+
+@commands.command()
+@newest
+def refit(db: Database, as_json: bool) -> None:
+    """Fit a new basis on the newest snapshot and commit it."""
+    db = fdb.refit(db)
+    print_answer({**head_of_database(db), "basis": db.state.basis}, as_json, show)

@@ -1,0 +1,40 @@
+"""`filterdb report`: the web page."""
+
+from __future__ import annotations
+
+import click
+
+import filterdb as fdb
+from filterdb.commands.answer import Answer, head_of_database, print_answer
+from filterdb.commands.group import commands
+from filterdb.commands.options import database, mode_option, selection
+from filterdb.commands.table import say
+from filterdb.store.database import Database
+
+
+@commands.command()
+@database
+@selection
+@mode_option
+@click.option(
+    "-o",
+    "--output",
+    metavar="DIR",
+    required=True,
+    help="Folder of the page, or a URL such as s3://bucket/report.",
+)
+@click.option(
+    "--densities/--no-densities",
+    default=None,
+    help="Bivariate densities of all pairs of components, which take a pass over the filters.  "
+    "[default: up to 50 million filters]",
+)
+def report(db: Database, output: str, mode: str, densities: bool | None, as_json: bool) -> None:
+    """The page, every figure as SVG and PNG, every table as CSV and Parquet."""
+    page = fdb.report(db, output, mode=mode, densities=densities)
+    print_answer({**head_of_database(db), "page": str(page)}, as_json, show)
+
+
+def show(answer: Answer) -> None:
+    """Print where the page is."""
+    say(f"page: {answer['page']}")

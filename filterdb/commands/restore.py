@@ -1,0 +1,25 @@
+"""`filterdb restore`: back to an earlier snapshot."""
+
+from __future__ import annotations
+
+import click
+
+import filterdb as fdb
+from filterdb.commands.answer import print_answer
+from filterdb.commands.group import commands
+from filterdb.commands.options import place
+from filterdb.commands.snapshot_change import show, to_answer
+from filterdb.commands.table import warn
+from filterdb.store.database import open_readable
+
+
+@commands.command()
+@click.argument("db")
+@click.option("--snapshot", metavar="N|TAG", required=True, help="Go back to this snapshot.")
+@place
+def restore(db: str, snapshot: str, as_json: bool) -> None:
+    """A new snapshot that holds what an earlier one held; those between stay in the history."""
+    before = open_readable(db)
+    after = fdb.restore(db, snapshot)
+    warn(after.damaged_tables().values())
+    print_answer(to_answer(before, after), as_json, show)

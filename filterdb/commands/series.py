@@ -1,0 +1,65 @@
+"""`filterdb series`: drift along trainings and between their seeds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import xarray as xr
+
+import filterdb as fdb
+from filterdb.commands.answer import Answer, basis_of_result, head_of_result, print_answer, rows_along
+from filterdb.commands.group import commands
+from filterdb.commands.options import database, mode_option, selection
+from filterdb.commands.table import counts_line, print_basis_warning, print_table, say
+from filterdb.store.database import Database
+
+
+@commands.command()
+@database
+@selection
+@mode_option
+def series(db: Database, mode: str, as_json: bool) -> None:
+    """Drift along the checkpoints of a training and between its seeds (catalog columns `epoch` and `seed`)."""
+    print_answer(to_answer(fdb.series(db, mode)), as_json, show)
+
+
+def to_answer(result: xr.Dataset) -> Answer:
+    """Return a row for each checkpoint, pair of seeds and retraining."""
+    dims = {"checkpoints": "checkpoint", "pairs": "pair", "retrainings": "retraining"}
+    tables = {name: rows_along(result, dim) for name, dim in dims.items()}
+    return {**head_of_result(result), "mode": result.attrs["mode"], **basis_of_result(result), **tables}
+
+
+def show(answer: Answer) -> None:
+    """Print checkpoints, then pairs of seeds, then how far everything else is."""
+    if not answer["checkpoints"] and not answer["pairs"]:
+        say("no checkpoints or retrainings: give models `architecture`, `training_dataset`, `epoch`, `seed`")
+    for name, title, columns in (
+        (
+            "checkpoints",
+            "drift to the last checkpoint",
+            ["training", "epoch", "model", "drift", "floor_q95", "verdict"],
+        ),
+        (
+            "pairs",
+            "drift between seeds",
+            ["pair_training", "one", "other", "pair_drift", "pair_floor_q95", "pair_verdict"],
+        ),
+        (
+            "retrainings",
+            "seeds against all others",
+            ["retraining", "seeds", "mean_drift", "largest_drift", "to_nearest", "to_others", "nearest"],
+        ),
+    ):
+        if answer[name]:
+            shown = [column.removeprefix("pair_") for column in columns]
+            print_table(shown, ([_cell(row, column) for column in columns] for row in answer[name]), title)
+    if any(row["verdict"] for row in answer["checkpoints"]) or any(row["pair_verdict"] for row in answer["pairs"]):
+        say("° one model against one: judged by numbers of filters only, by which nearly any two trainings differ")
+    say(f"mode {answer['mode']} · {counts_line(answer)}")
+    print_basis_warning(answer)
+
+
+def _cell(row: Answer, column: str) -> Any:
+    mark = "°" if column.endswith("verdict") and row[column.replace("verdict", "judged_by")] == "sampling" else ""
+    return f"{row[column]}{mark}" if mark else row[column]

@@ -1,0 +1,66 @@
+"""`filterdb snapshots`: the history of a database."""
+
+from __future__ import annotations
+
+import click
+
+from filterdb.commands.answer import Answer, head_of_database, print_answer
+from filterdb.commands.group import commands
+from filterdb.commands.options import place, snapshot_option
+from filterdb.commands.table import print_table, warn
+from filterdb.store import snapshot as snapshot_files
+from filterdb.store.database import Database, open_readable
+
+
+@commands.command()
+@click.argument("db")
+@snapshot_option()
+@place
+def snapshots(db: str, snapshot: str | None, as_json: bool) -> None:
+    """The history of DB."""
+    answer = to_answer(open_readable(db, snapshot))
+    warn(row["damage"] for row in answer["rows"] if row["damage"])
+    print_answer(answer, as_json, show)
+
+
+def to_answer(db: Database) -> Answer:
+    """Return the answer. A lost or damaged snapshot has nothing but its number, its tags and `damage`."""
+    readable, damaged = snapshot_files.survey(db.files)
+    fields = ("action", "created", "segments", "basis", "filters", "layers", "models")
+    listed: dict[int, Answer] = {number: {**dict.fromkeys(fields), "damage": what} for number, what in damaged.items()}
+    for state in readable:
+        listed[state.number] = {
+            "action": state.action,
+            "created": state.created,
+            "segments": [entry.id for entry in state.segments],
+            "basis": state.basis,
+            **state.counts,
+            "damage": None,
+        }
+    tags = db.state.tags
+    rows = [
+        {"snapshot": number, **row, "tags": [name for name, tagged in tags.items() if tagged == number]}
+        for number, row in sorted(listed.items())
+    ]
+    return {**head_of_database(db), "rows": rows}
+
+
+def show(answer: Answer) -> None:
+    """Print a row for each snapshot."""
+    print_table(
+        ["snapshot", "tags", "created", "action", "segments", "filters", "layers", "models", "basis"],
+        (
+            [
+                str(r["snapshot"]),
+                r["tags"],
+                r["created"],
+                "damaged" if r["damage"] else r["action"],
+                None if r["damage"] else len(r["segments"]),
+                r["filters"],
+                r["layers"],
+                r["models"],
+                r["basis"],
+            ]
+            for r in answer["rows"]
+        ),
+    )

@@ -1,0 +1,34 @@
+"""`filterdb statistics`: numbers of models, layers and filters."""
+
+from __future__ import annotations
+
+import click
+import xarray as xr
+
+import filterdb as fdb
+from filterdb.analysis.surveys import COLUMNS
+from filterdb.commands.answer import Answer, head_of_result, print_answer, rows_along
+from filterdb.commands.group import commands
+from filterdb.commands.options import database, selection
+from filterdb.commands.table import counts_line, print_rows, say
+from filterdb.store.database import Database
+
+
+@commands.command()
+@database
+@selection
+@click.option("--by", "columns", metavar="COLUMN", multiple=True, help="A column to count by (repeatable).")
+def statistics(db: Database, columns: tuple[str, ...], as_json: bool) -> None:
+    """Models, layers and filters by task, visual category and training set, or by other columns."""
+    print_answer(to_answer(fdb.statistics(db, columns or COLUMNS)), as_json, show)
+
+
+def to_answer(result: xr.Dataset) -> Answer:
+    """Return a row for each label of each column."""
+    return {**head_of_result(result), "rows": rows_along(result, "row")}
+
+
+def show(answer: Answer) -> None:
+    """Print a row for each label of each column."""
+    print_rows(answer, ["column", "label", "models", "layers", "filters", "share"])
+    say(counts_line(answer))

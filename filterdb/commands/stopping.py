@@ -1,0 +1,85 @@
+"""Signals that stop a command: the first lets it clean up, the second ends it at once."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import resource
+import signal
+import sys
+import threading
+import time
+from types import FrameType
+from typing import NoReturn
+
+STOPPED = 130
+"""Exit code after Ctrl-C."""
+
+_CODES = {
+    signal.SIGINT: STOPPED,
+    signal.SIGTERM: 128 + signal.SIGTERM,
+    signal.SIGHUP: 128 + signal.SIGHUP,
+    signal.SIGXCPU: 75,  # with more CPU time, the run resumes
+}
+
+GRACE_SECONDS = 20.0
+"""How long a stopped command may take to clean up."""
+
+_XCPU_SECONDS = 2
+"""CPU seconds before the hard limit at which a command is stopped: at the limit, the kernel kills it."""
+
+_received: int | None = None
+_watchdog: int | None = None
+"""The pipe that the watchdog reads: a byte starts its timer."""
+
+
+def install() -> None:
+    """Make signals stop this process as Ctrl-C does. Signals that are ignored (nohup) stay ignored."""
+    global _watchdog
+    listening, _watchdog = os.pipe()
+    # Now, not when the signal comes: it may interrupt a thread's start, whose lock another start would wait for.
+    threading.Thread(target=_end_after_grace, args=(listening,), name="filterdb-watchdog", daemon=True).start()
+    for number in _CODES:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _stop)
+    soft, hard = resource.getrlimit(resource.RLIMIT_CPU)
+    if soft == hard != resource.RLIM_INFINITY and hard > _XCPU_SECONDS:
+        resource.setrlimit(resource.RLIMIT_CPU, (hard - _XCPU_SECONDS, hard))
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    """Interrupt the main thread. A second signal ends the process at once."""
+    global _received  # noqa: PLW0603 - a signal is the process's
+    del frame
+    if _received is not None:
+        os._exit(exit_code())
+    _received = number
+    if _watchdog is not None:
+        os.write(_watchdog, b"!")
+    raise KeyboardInterrupt
+
+
+def _end_after_grace(listening: int) -> None:
+    """End the process GRACE_SECONDS after a signal, whatever its other threads do."""
+    os.read(listening, 1)
+    time.sleep(GRACE_SECONDS)
+    os._exit(exit_code())
+
+
+def exit_code() -> int:
+    """Return the exit code of a command that a signal has stopped."""
+    return STOPPED if _received is None else _CODES[signal.Signals(_received)]
+
+
+def message() -> str:
+    """Return the message for a user whose command a signal has stopped."""
+    if _received == signal.SIGXCPU:
+        return "filterdb: stopped: the CPU time that this shell allows is used up; run again with a higher `ulimit -t`"
+    return "stopped"
+
+
+def leave() -> NoReturn:
+    """Remove temporary files and processes, then end this process without waiting for its threads."""
+    sys.unraisablehook = lambda _: None  # half-started things complain
+    atexit._run_exitfuncs()
+    os._exit(exit_code())

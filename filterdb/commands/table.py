@@ -1,0 +1,88 @@
+"""What the terminal tables of all commands share. Control characters in names, which may be hostile, are replaced."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import click
+import numpy as np
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from filterdb.commands.answer import Answer
+
+_WIDTH_OF_A_PIPE = 240
+
+
+def printable(text: object) -> str:
+    """Return the text without control characters."""
+    return "".join(c if c.isprintable() else "�" for c in str(text))
+
+
+def console() -> Console:
+    """Return a console for stdout."""
+    # A pipe gets whole rows, a terminal what fits.
+    return Console(width=None if sys.stdout.isatty() else _WIDTH_OF_A_PIPE, highlight=False, emoji=False)
+
+
+def say(text: str) -> None:
+    """Print one line."""
+    console().print(Text(printable(text)))
+
+
+def warn(messages: Iterable[str]) -> None:
+    """Print a warning for each message on stderr."""
+    for message in messages:
+        click.echo(f"filterdb: warning: {printable(message)}", err=True)
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], title: str | None = None) -> None:
+    """Print a table; columns of numbers are aligned to the right."""
+    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False)
+    listed = [[_cell(value) for value in row] for row in rows]
+    for i, column in enumerate(columns):
+        numeric = all(kind for row in listed for kind in [row[i][1]]) and bool(listed)
+        table.add_column(Text(column), justify="right" if numeric else "left", overflow="fold")
+    for row in listed:
+        table.add_row(*(Text(text) for text, _ in row))
+    console().print(table)
+
+
+def _cell(value: Any) -> tuple[str, bool]:
+    """Return a value as text, and whether it is a number."""
+    if isinstance(value, Text):
+        return value.plain, True
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return "–", True
+    if isinstance(value, bool | np.bool_):
+        return ("yes" if value else "no"), False
+    if isinstance(value, int | np.integer):
+        return f"{value:,}", True
+    if isinstance(value, float | np.floating):
+        return f"{value:.4g}", True
+    if isinstance(value, list):
+        return ", ".join(printable(item) for item in value) or "–", False
+    return printable(value), False
+
+
+def print_rows(answer: Answer, names: Sequence[str], title: str | None = None) -> None:
+    """Print these columns of the answer's rows."""
+    print_table(names, ([row[name] for name in names] for row in answer["rows"]), title)
+
+
+def counts_line(answer: Answer) -> str:
+    """Return the line under a table."""
+    where = "" if answer["selection"] == "all" else f" where {answer['selection']}"
+    numbers = ", ".join(f"{answer[name]:,} {name}" for name in ("filters", "layers", "models"))
+    return f"{numbers}{where} · snapshot {answer['snapshot']}"
+
+
+def print_basis_warning(answer: Answer) -> None:
+    """Print the warning that the basis is stale, if it is."""
+    if answer.get("basis_warning"):
+        console().print(Text(f"warning: {answer['basis_warning']}", "yellow"))

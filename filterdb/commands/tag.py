@@ -1,0 +1,20 @@
+"""`filterdb tag`: a name for a snapshot."""
+
+from __future__ import annotations
+
+import click
+
+import filterdb as fdb
+from filterdb.commands.answer import print_answer
+from filterdb.commands.group import commands
+from filterdb.commands.options import database
+from filterdb.commands.snapshot_change import show, to_answer
+from filterdb.store.database import Database
+
+
+@commands.command()
+@database
+@click.argument("name")
+def tag(db: Database, name: str, as_json: bool) -> None:
+    """Call the newest snapshot (or --snapshot) NAME; --snapshot NAME opens it from now on."""
+    print_answer(to_answer(db, fdb.tag(db, name)), as_json, show)

@@ -1,0 +1,49 @@
+"""`filterdb verify`: the integrity of a database."""
+
+from __future__ import annotations
+
+import click
+
+from filterdb.commands.answer import Answer, print_answer
+from filterdb.commands.group import commands
+from filterdb.commands.options import database
+from filterdb.commands.table import counts_line, print_table, say
+from filterdb.reduce import integrity
+from filterdb.store.database import Database
+
+
+@commands.command()
+@database
+@click.option("--deep", is_flag=True, help="Read every byte, recompute every layer's hash.")
+@click.pass_context
+def verify(context: click.Context, db: Database, deep: bool, as_json: bool) -> None:
+    """Integrity: history, tables and summaries whole, every chunk present; with --deep every byte."""
+    answer = to_answer(db, integrity.verify(db, deep=deep))
+    print_answer(answer, as_json, show)
+    if not answer["ok"]:
+        context.exit(1)
+
+
+def to_answer(db: Database, result: integrity.Verified) -> Answer:
+    """Return the answer: whether the database is intact, and each problem."""
+    problems = [
+        {"segment": p.segment, "variable": p.variable, "chunk": p.chunk, "what": p.what} for p in result.problems
+    ]
+    ok = not problems
+    return {
+        "snapshot": db.snapshot,
+        "selection": "all",
+        **db.state.counts,
+        "ok": ok,
+        "chunks": result.chunks,
+        "problems": problems,
+    }
+
+
+def show(answer: Answer) -> None:
+    """Print each problem."""
+    if answer["ok"]:
+        say(f"intact: chunks {answer['chunks']}, {counts_line(answer)}")
+        return
+    names = ["segment", "variable", "chunk", "what"]
+    print_table(names, ([problem[name] for name in names] for problem in answer["problems"]), "damage")
