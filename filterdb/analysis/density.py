@@ -10,6 +10,7 @@ import xarray as xr
 from filterdb.analysis.grouping import Key, group, provenance, with_scale
 from filterdb.errors import UsageError
 from filterdb.numerics.histogram import BINS, bin_edges
+from filterdb.numerics.modes import AnyMode, as_mode
 from filterdb.reduce.basis import basis_attributes, projection
 from filterdb.reduce.joint_densities import Pair, densities
 from filterdb.schema import WEIGHTS
@@ -24,7 +25,7 @@ def density(
     components: Pair = (0, 1),
     bins: int = BINS,
     *,
-    mode: str = "sound",
+    mode: AnyMode = "sound",
     scaled: bool = True,
 ) -> xr.Dataset:
     """Joint histogram of two coefficients, for each group of the view's layers.
@@ -37,7 +38,7 @@ def density(
 
     Raises UsageError for components or bins that do not exist, and for more counts than fit into memory.
     """
-    db = as_database(db)
+    db, mode = as_database(db), as_mode(mode)
     check_pairs([components])
     if not 1 <= bins <= MOST_BINS:
         raise UsageError(f"bins: expected 1 to {MOST_BINS:,}, got {bins}")
@@ -64,7 +65,7 @@ def density(
         attrs=provenance(
             db,
             by=grouping.by,
-            mode=mode,
+            mode=mode.name,
             scaled=int(scaled),
             components=list(components),
             range=edges[[0, -1]].tolist(),

@@ -13,7 +13,8 @@ from filterdb.analysis import noise as noises
 from filterdb.analysis.grouping import Grouping, Key, chosen, group, provenance, with_scale
 from filterdb.errors import UsageError
 from filterdb.numerics import divergence
-from filterdb.numerics.histogram import EDGE_TOLERANCE, paper_probabilities, sound_probabilities
+from filterdb.numerics.histogram import EDGE_TOLERANCE
+from filterdb.numerics.modes import AnyMode, as_mode
 from filterdb.numerics.moments import pool
 from filterdb.reduce.basis import Projection, basis_attributes, has_scale, layer_histograms, layer_moments, projection
 from filterdb.store import matrix as matrix_store
@@ -45,7 +46,7 @@ IN_MEMORY_LIMIT = 10_000
 def drift(
     db: AnyDatabase,
     by: Key,
-    mode: str = "sound",
+    mode: AnyMode = "sound",
     metric: str = "kl",
     *,
     scaled: bool = True,
@@ -86,7 +87,7 @@ def drift(
 
     Raises UsageError for unknown names, for more than 10,000 groups without `out`, for noise asked of `paper` or `out`.
     """
-    db = as_database(db)
+    db, mode = as_database(db), as_mode(mode)
     if metric not in METRICS:
         raise UsageError(f"metric: expected one of {', '.join(METRICS)}, got {metric!r}")
     if within is not None:
@@ -127,7 +128,7 @@ def drift_strata(
     db: AnyDatabase,
     by: Key,
     within: Key,
-    mode: str = "sound",
+    mode: AnyMode = "sound",
     metric: str = "kl",
     *,
     scaled: bool = True,
@@ -174,9 +175,7 @@ class Groups:
 
     def shares(self, counts: np.ndarray) -> np.ndarray:
         """The mode's probabilities of counts (…, 9, 70)."""
-        if self.found.mode == "paper":
-            return paper_probabilities(counts, self.found.histograms.edges)
-        return sound_probabilities(counts, self.whole)
+        return self.found.mode.probabilities(counts, self.whole, self.found.histograms.edges)
 
     @cached_property
     def probabilities(self) -> np.ndarray:
@@ -282,7 +281,7 @@ class Groups:
             attrs=provenance(
                 db,
                 by=grouping.by,
-                mode=found.mode,
+                mode=found.mode.name,
                 metric=self.metric,
                 formula=METRICS[self.metric],
                 scaled=int(found.axes.scaled),

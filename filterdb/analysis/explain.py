@@ -13,7 +13,7 @@ from filterdb.analysis.grouping import Grouping, Key, chosen, group, with_scale
 from filterdb.analysis.noise import BY_FEW_MODELS, BY_MODELS, FEW, TOO_FEW
 from filterdb.errors import UsageError
 from filterdb.numerics.divergence import symmetric_kl
-from filterdb.numerics.histogram import PSEUDO_FILTERS
+from filterdb.numerics.modes import AnyMode, as_mode
 from filterdb.reduce.basis import projection
 from filterdb.schema import UNKNOWN
 from filterdb.store.database import AnyDatabase, as_database
@@ -23,7 +23,7 @@ _PARTS = 1_000
 
 
 def explain(
-    db: AnyDatabase, by: Key, a: str, b: str, mode: str = "sound", *, scaled: bool = True, match: str = "family"
+    db: AnyDatabase, by: Key, a: str, b: str, mode: AnyMode = "sound", *, scaled: bool = True, match: str = "family"
 ) -> xr.Dataset:
     """What makes the drift D (kl) between groups `a` and `b` of `by`; from summaries, nothing is read again.
 
@@ -41,7 +41,7 @@ def explain(
     drift, and in `sound` mode what drift() tells of noise for this pair: floor, …, verdict, interval (bound).
     Attribute `summary`: a sentence. Raises UsageError for labels that are no groups.
     """
-    db = as_database(db)
+    db, mode = as_database(db), as_mode(mode)
     db, found = projection(db, mode, scaled=scaled)
     db = with_scale(db, scaled=scaled)
     grouping = group(db, by, mode)
@@ -115,7 +115,7 @@ def _pulls(groups: Groups, layers: np.ndarray, side: np.ndarray) -> np.ndarray:
     middle = np.einsum("kb,kb->k", (p + q) / 2, slope)
     along = np.einsum("lkb,kb->lk", layers, slope) - layers.sum(axis=-1) * middle
     # Of what the probabilities are made of: in `sound` mode pseudo-filters are among it.
-    size = groups.counts.sum(axis=-1) + (PSEUDO_FILTERS if groups.found.mode == "sound" else 0)
+    size = groups.counts.sum(axis=-1) + groups.found.mode.pseudo_filters
     found: np.ndarray = (along / size[side]).sum(axis=1) * np.where(side == 0, 1.0, -1.0)
     return found
 

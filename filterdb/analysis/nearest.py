@@ -109,7 +109,7 @@ def _ranked(db: Database, found: Projection, query: Query, n: int) -> xr.Dataset
         attrs=provenance(
             db,
             by="model",
-            mode=found.mode,
+            mode=found.mode.name,
             metric="kl",
             per_component_metric="kl",
             formula=f"{METRICS['kl']}; pi with the file's own counts; floors of method 4",

@@ -10,6 +10,7 @@ import numpy as np
 
 from filterdb.errors import UsageError
 from filterdb.numerics import divergence, noise
+from filterdb.numerics.modes import Mode
 from filterdb.numerics.moments import Moments, pool
 from filterdb.numerics.paired import OfHistograms, OfMoments, Statistic, SymmetricKL
 from filterdb.numerics.sampling import Floor, SamplingFloor
@@ -71,7 +72,7 @@ def cells(group: Array, model: Array) -> Cells:
     return Cells(of_layer.reshape(-1), codes[0], codes[1])
 
 
-def wanted(asked: Noise, mode: str, metric: str, models: Array) -> int:
+def wanted(asked: Noise, mode: Mode, metric: str, models: Array) -> int:
     """How many permutations and draws to make; 0: no noise. `models` (groups,): how many each has.
 
     Raises UsageError where it is asked of a mode that has none.
@@ -80,9 +81,9 @@ def wanted(asked: Noise, mode: str, metric: str, models: Array) -> int:
         raise UsageError(f"noise: expected at least {noise.ENOUGH_PERMUTATIONS} permutations, got {asked}")
     if asked is not None and asked > noise.MOST_DRAWS:
         raise UsageError(f"noise: expected at most {noise.MOST_DRAWS:,} permutations, got {asked:,}")
-    if asked and mode != "sound":
-        raise UsageError(f"noise: expected mode sound, got {mode}; the paper's drift has no floors")
-    if asked is False or mode != "sound":
+    if asked and not mode.has_noise:
+        raise UsageError(f"noise: expected mode sound, got {mode.name}; the paper's drift has no floors")
+    if asked is False or not mode.has_noise:
         return 0
     if asked is not None and len(models) > ASKED_LIMIT:
         raise UsageError(f"noise: expected at most {ASKED_LIMIT:,} groups, got {len(models):,}; leave --noise out")

@@ -12,6 +12,7 @@ import xarray as xr
 from filterdb.analysis.density import check_pairs
 from filterdb.analysis.grouping import Key, chosen, group, provenance, with_scale
 from filterdb.numerics.histogram import BINS
+from filterdb.numerics.modes import AnyMode, as_mode
 from filterdb.numerics.shape import Bounds, Shape, shape
 from filterdb.reduce.basis import basis_attributes, layer_histograms, projection
 from filterdb.reduce.joint_densities import Pair, densities
@@ -37,7 +38,7 @@ def phenotypes(
     by: Key | None = None,
     pairs: Sequence[Pair] = PAIRS,
     *,
-    mode: str = "sound",
+    mode: AnyMode = "sound",
     scaled: bool = True,
     bounds: Bounds | None = None,
 ) -> xr.Dataset:
@@ -51,7 +52,7 @@ def phenotypes(
     unless there are none, a pass over the filters, all in one reading, once per grouping. Raises UsageError for pairs
     that do not exist or too many groups.
     """
-    db = as_database(db)
+    db, mode = as_database(db), as_mode(mode)
     check_pairs(pairs)
     bounds = bounds or Bounds()
     db, found = projection(db, mode, scaled=scaled)
@@ -88,7 +89,7 @@ def phenotypes(
         attrs=provenance(
             db,
             by=grouping.by,
-            mode=mode,
+            mode=mode.name,
             scaled=int(scaled),
             range=edges[[0, -1]].tolist(),
             **basis_attributes(db, found),

@@ -11,6 +11,7 @@ from filterdb import answers, demo, tables
 from filterdb.analysis.drift import METRICS, drift_strata
 from filterdb.cli.options import answer_with, commands, database, mode_option, newest, place, selection
 from filterdb.errors import UsageError
+from filterdb.numerics.modes import ModeName
 from filterdb.numerics.noise import DRAWS, ENOUGH_PERMUTATIONS, MOST_DRAWS
 from filterdb.reduce.basis import layer_histograms, projection
 from filterdb.store.database import Database
@@ -40,7 +41,7 @@ def demo_command(folder: Path, as_json: bool) -> None:
 @database
 @mode_option
 @click.option("--raw", is_flag=True, help="Raw filters instead of max-scaled ones.")
-def reduce_command(db: Database, mode: str, raw: bool, as_json: bool) -> None:
+def reduce_command(db: Database, mode: ModeName, raw: bool, as_json: bool) -> None:
     """Run the passes that are still missing (the analyses do so by themselves)."""
     db, found = projection(db, mode, scaled=not raw)
     layer_histograms(db, found)
@@ -90,7 +91,7 @@ def pca(db: Database, by: str | None, raw: bool, as_json: bool) -> None:
 def drift(
     db: Database,
     by: str,
-    mode: str,
+    mode: ModeName,
     metric: str,
     raw: bool,
     within: str | None,
@@ -116,7 +117,7 @@ def drift(
 @database
 @selection
 @mode_option
-def degeneration(db: Database, mode: str, as_json: bool) -> None:
+def degeneration(db: Database, mode: ModeName, as_json: bool) -> None:
     """Sparsity, entropy, threshold and verdict of every layer."""
     answer_with(answers.degeneration(fdb.degeneration(db, mode)), as_json, tables.degeneration)
 
@@ -138,7 +139,7 @@ def degeneration(db: Database, mode: str, as_json: bool) -> None:
     help="Bivariate densities of all pairs of components, which take a pass over the filters.  "
     "[default: up to 50 million filters]",
 )
-def report(db: Database, output: str, mode: str, densities: bool | None, as_json: bool) -> None:
+def report(db: Database, output: str, mode: ModeName, densities: bool | None, as_json: bool) -> None:
     """The page, every figure as SVG and PNG, every table as CSV and Parquet."""
     page = fdb.report(db, output, mode=mode, densities=densities)
     answer_with({**answers.head(db), "page": str(page)}, as_json, tables.reported)

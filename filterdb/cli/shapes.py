@@ -11,6 +11,7 @@ from filterdb.answers import shapes as answers
 from filterdb.cli.options import answer_with, commands, database, mode_option, selection
 from filterdb.errors import UsageError
 from filterdb.numerics.histogram import BINS
+from filterdb.numerics.modes import ModeName
 from filterdb.store.database import Database
 from filterdb.tables import shapes as tables
 
@@ -34,7 +35,7 @@ def _pair(text: str) -> tuple[int, int]:
 @click.option("--components", default="0,1", show_default=True, metavar="I,J", help="The two components.")
 @click.option("--bins", type=click.IntRange(1, MOST_BINS), default=BINS, show_default=True, help="On either side.")
 @click.option("--raw", is_flag=True, help="Raw filters instead of max-scaled ones.")
-def density(db: Database, by: str | None, components: str, bins: int, mode: str, raw: bool, as_json: bool) -> None:
+def density(db: Database, by: str | None, components: str, bins: int, mode: ModeName, raw: bool, as_json: bool) -> None:
     """Joint histogram of two coefficients, by group. A pass over the filters, once for each grouping and pair."""
     result = fdb.density(db, by, _pair(components), bins, mode=mode, scaled=not raw)
     answer_with(answers.density(result), as_json, tables.density)
@@ -51,7 +52,7 @@ def density(db: Database, by: str | None, components: str, bins: int, mode: str,
 @click.option("--no-pairs", is_flag=True, help="Components alone: no pass over the filters but the histograms'.")
 @click.option("--raw", is_flag=True, help="Raw filters instead of max-scaled ones.")
 def phenotypes(
-    db: Database, by: str | None, pairs: tuple[str, ...], no_pairs: bool, mode: str, raw: bool, as_json: bool
+    db: Database, by: str | None, pairs: tuple[str, ...], no_pairs: bool, mode: ModeName, raw: bool, as_json: bool
 ) -> None:
     """Phenotypes of coefficient distributions: sun, spikes, symbols, point."""
     if pairs and no_pairs:

@@ -8,6 +8,7 @@ import filterdb as fdb
 from filterdb.analysis.surveys import COLUMNS
 from filterdb.answers import surveys as answers
 from filterdb.cli.options import answer_with, commands, database, mode_option, selection
+from filterdb.numerics.modes import ModeName
 from filterdb.store.database import Database
 from filterdb.tables import surveys as tables
 
@@ -16,7 +17,7 @@ from filterdb.tables import surveys as tables
 @database
 @selection
 @mode_option
-def series(db: Database, mode: str, as_json: bool) -> None:
+def series(db: Database, mode: ModeName, as_json: bool) -> None:
     """Drift along the checkpoints of a training and between its seeds (catalog columns `epoch` and `seed`)."""
     answer_with(answers.series(fdb.series(db, mode)), as_json, tables.series)
 

@@ -13,6 +13,7 @@ import numpy as np
 from filterdb.analysis.drift import Groups
 from filterdb.analysis.grouping import chosen, group
 from filterdb.numerics.divergence import symmetric_kl
+from filterdb.numerics.modes import ModeName
 from filterdb.reduce.basis import projection
 from filterdb.store.database import Database
 
@@ -26,7 +27,7 @@ LeaveOneOut = dict[tuple[str, str], list[tuple[int, float]]]
 """Labels of two groups → positions of models among the snapshot's, and D without each."""
 
 
-def without_models(db: Database, by: str, mode: str) -> LeaveOneOut:
+def without_models(db: Database, by: str, mode: ModeName) -> LeaveOneOut:
     """Return D of each pair of groups of `by` without one model, the lowest first; {} for too many pairs."""
     db, projected = projection(db, mode)
     groups = Groups(db, group(db, by, mode), projected, "kl")

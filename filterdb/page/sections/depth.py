@@ -12,6 +12,7 @@ import xarray as xr
 from filterdb.analysis.drift import drift
 from filterdb.analysis.grouping import DECILES, depth_decile, provenance
 from filterdb.analysis.surveys import filter_scale
+from filterdb.numerics.modes import ModeName
 from filterdb.page import boxes, figures, tables
 from filterdb.page.results import Results
 from filterdb.page.section import Picture, Section, Table
@@ -65,7 +66,7 @@ class Depth(Section):
             yield Table("deciles", tables.box_rows(boxes.by_stratum(self.deciles)))
 
 
-def _deciles(db: Database, mode: str) -> xr.Dataset:
+def _deciles(db: Database, mode: ModeName) -> xr.Dataset:
     """Compute the drift between the models within each tenth of the depth: `drift` (stratum, group, other)."""
     codes = depth_decile(db.layers["conv_depth_norm"].values)
     parts = {}
