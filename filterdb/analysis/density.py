@@ -7,14 +7,14 @@ from collections.abc import Sequence
 import numpy as np
 import xarray as xr
 
-from filterdb.analysis.grouping import Key, group, provenance, with_scale
+from filterdb.analysis.grouping import Key
+from filterdb.analysis.question import Question
 from filterdb.errors import UsageError
 from filterdb.numerics.histogram import BINS, bin_edges
-from filterdb.numerics.modes import AnyMode, as_mode
-from filterdb.reduce.basis import basis_attributes, projection
+from filterdb.numerics.modes import AnyMode
 from filterdb.reduce.joint_densities import Pair, densities
 from filterdb.schema import WEIGHTS
-from filterdb.store.database import AnyDatabase, as_database
+from filterdb.store.database import AnyDatabase
 
 MOST_BINS = 1_024
 
@@ -38,17 +38,15 @@ def density(
 
     Raises UsageError for components or bins that do not exist, and for more counts than fit into memory.
     """
-    db, mode = as_database(db), as_mode(mode)
     check_pairs([components])
     if not 1 <= bins <= MOST_BINS:
         raise UsageError(f"bins: expected 1 to {MOST_BINS:,}, got {bins}")
-    db, found = projection(db, mode, scaled=scaled)
-    db = with_scale(db, scaled=scaled)
-    grouping = group(db, by, mode)
-    labels = grouping.labels
-    (counts,), (outside,) = densities(db, found, grouping.index, len(labels), [components], bins)
-    number = grouping.sums(db.layers["row_size"].values)
-    edges = bin_edges(found.low, found.high, bins)
+    question = Question.in_basis(db, by, mode, scaled=scaled)
+    projection, number = question.projection, question.filters
+    (counts,), (outside,) = densities(
+        question.db, projection, question.grouping.index, question.groups, [components], bins
+    )
+    edges = bin_edges(projection.low, projection.high, bins)
     area = np.diff(edges)[:, None] * np.diff(edges)
     return xr.Dataset(
         {
@@ -57,20 +55,9 @@ def density(
             "counts": (("group", "bin", "other_bin"), counts),
             "density": (("group", "bin", "other_bin"), counts / number[:, None, None] / area),
         },
-        coords={
-            "group": labels,
-            **{key: ("group", part) for key, part in grouping.parts.items()},
-            "bin_edges": ("edge", edges),
-        },
-        attrs=provenance(
-            db,
-            by=grouping.by,
-            mode=mode.name,
-            scaled=int(scaled),
-            components=list(components),
-            range=edges[[0, -1]].tolist(),
-            **basis_attributes(db, found),
-            formula="counts of (c_i, c_j) over uniform bins (P1 fig. 4)",
+        coords={**question.coords(), "bin_edges": ("edge", edges)},
+        attrs=question.provenance(
+            components=list(components), formula="counts of (c_i, c_j) over uniform bins (P1 fig. 4)"
         ),
     )
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
-from filterdb.analysis.grouping import Key, chosen, group, provenance, with_scale
+from filterdb.analysis.grouping import Key
+from filterdb.analysis.question import Question
 from filterdb.errors import UsageError
 from filterdb.numerics import eigen
 from filterdb.numerics.eigen import Basis, decompose
 from filterdb.numerics.moments import pool
-from filterdb.reduce.basis import layer_moments
-from filterdb.store.database import AnyDatabase, as_database
+from filterdb.store.database import AnyDatabase
 
 DIMENSIONS = np.arange(1, 9)
 """Of the leading subspaces whose angles are taken."""
@@ -34,11 +34,8 @@ def pca(db: AnyDatabase, by: Key | None = None, *, scaled: bool = True) -> xr.Da
     k-dimensional subspace and that of all the view's filters, k = 1 … 8; NaN where either has variance in fewer than
     k directions. Source: P1 eq. 1 to 4; Björck and Golub 1973.
     """
-    db = as_database(db)
-    db = with_scale(db, scaled=scaled)
-    grouping = group(db, by)
-    layers = layer_moments(db, scaled=scaled)
-    states = pool(layers.pick(chosen(db)), grouping.index, len(grouping.labels))
+    question = Question.of(db, by, scaled=scaled)
+    states = question.moments
     basis = decompose(states)
     result = xr.Dataset(
         {
@@ -50,15 +47,8 @@ def pca(db: AnyDatabase, by: Key | None = None, *, scaled: bool = True) -> xr.Da
             "explained_variance_ratio": (("group", "component"), basis.explained_variance_ratio),
             "singular_values": (("group", "component"), basis.singular_values),
         },
-        coords={"group": grouping.labels, **{key: ("group", part) for key, part in grouping.parts.items()}},
-        attrs=provenance(
-            db,
-            by=grouping.by,
-            mode="sound",
-            scaled=int(scaled),
-            sign_rule="component",
-            formula="P1 eq. 1-4; eigh of m2/(n-1)",
-        ),
+        coords=question.coords(),
+        attrs=question.provenance(sign_rule=question.mode.sign_rule, formula="P1 eq. 1-4; eigh of m2/(n-1)"),
     )
     if by is not None:
         together = decompose(pool(states, np.zeros(len(states.count), np.int64), 1))
