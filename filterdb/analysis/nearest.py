@@ -8,17 +8,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 import xarray as xr
 
-from filterdb.analysis.drift import FEW, METRICS
-from filterdb.analysis.grouping import DECILES, chosen, depth_decile, group, provenance
+from filterdb.analysis.drift_metrics import METRICS
+from filterdb.analysis.grouping import DECILES, depth_decile
+from filterdb.analysis.noise import FEW
+from filterdb.analysis.question import Question
 from filterdb.errors import UsageError
 from filterdb.models.sandbox import Limits
 from filterdb.models.sources import as_source, on_disk
 from filterdb.numerics.divergence import symmetric_kl
 from filterdb.numerics.histogram import sound_probabilities
 from filterdb.numerics.sampling import SamplingFloor
-from filterdb.reduce.basis import Projection, basis_attributes, layer_histograms, projection
 from filterdb.reduce.model_summary import Query, reduce_model
-from filterdb.store.database import AnyDatabase, Database, as_database
+from filterdb.store.database import AnyDatabase, as_database
 
 if TYPE_CHECKING:
     from filterdb.models.sources import Source
@@ -50,19 +51,20 @@ def nearest(
     if n < 1:
         raise UsageError(f"n: expected at least 1, got {n}")
     db, source = as_database(db), as_source(path, "path")
-    db, found = projection(db, "sound")
+    question = Question.in_basis(db, "model")
     with on_disk([source]) as (file,):
-        query = reduce_model(file.path, found.histograms, limits, file.alias)
-    return _ranked(db, found, query, n)
+        query = reduce_model(file.path, question.projection.histograms, limits, file.alias)
+    return _ranked(question, query, n)
 
 
-def _ranked(db: Database, found: Projection, query: Query, n: int) -> xr.Dataset:
-    models, layers = group(db, "model"), layer_histograms(db, found)["counts"]
-    theirs, mine = layers[chosen(db)], query.arrays["counts"]
-    one, counts = mine.sum(axis=0), models.sums(theirs)
-    whole = layers.sum(axis=0) + one
-    floors = SamplingFloor(whole, found.weights)
-    drift, parts = _drift(one, counts, whole, found.weights)
+def _ranked(question: Question, query: Query, n: int) -> xr.Dataset:
+    """Return the models, the `question`'s groups, by their drift from the file's filters."""
+    db, models, weights = question.db, question.grouping, question.weights
+    theirs, mine = question.layer_counts, query.arrays["counts"]
+    one, counts = mine.sum(axis=0), question.counts
+    whole = question.snapshot_counts + one
+    floors = SamplingFloor(whole, weights)
+    drift, parts = _drift(one, counts, whole, weights)
     number = counts[:, 0].sum(axis=-1)
     few = number < FEW
     order = np.lexsort((drift, few))[:n]
@@ -77,7 +79,7 @@ def _ranked(db: Database, found: Projection, query: Query, n: int) -> xr.Dataset
         if some.any():
             part = mine[own == i].sum(axis=0)
             noise = floors.between(part, there[some])
-            values = (_drift(part, there[some], whole, found.weights)[0], *noise, there[some, 0].sum(axis=-1))
+            values = (_drift(part, there[some], whole, weights)[0], *noise, there[some, 0].sum(axis=-1))
             of_decile[:, some, i] = np.stack(values)
     names = db.models["model"].values.astype(str)
     place = [int(np.flatnonzero(names == models.labels[model])[0]) for model in order]
@@ -103,18 +105,14 @@ def _ranked(db: Database, found: Projection, query: Query, n: int) -> xr.Dataset
             "model": names[place].astype(object),
             "decile": DECILES,
             **{name: (one_model, table[name].values.astype(object)) for name in LABELS},
-            "weights": ("component", found.weights),
+            "weights": ("component", weights),
             "query_count": ("decile", np.bincount(own, query.column("row_size"), len(DECILES)).astype(np.int64)),
         },
-        attrs=provenance(
-            db,
-            by="model",
-            mode=found.mode.name,
+        attrs=question.provenance(
+            scaled=None,
             metric="kl",
             per_component_metric="kl",
-            formula=f"{METRICS['kl']}; pi with the file's own counts; floors of method 4",
-            range=found.histograms.edges[[0, -1]].tolist(),
-            **basis_attributes(db, found),
+            formula=f"{METRICS['kl'].formula}; pi with the file's own counts; floors of method 4",
             query=query.shown,
             query_hash=query.file_hash,
             query_filters=int(one[0].sum()),

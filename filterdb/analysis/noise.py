@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
+from filterdb.analysis.drift_metrics import Metric
+from filterdb.analysis.question import Question
 from filterdb.errors import UsageError
-from filterdb.numerics import divergence, noise
+from filterdb.numerics import noise
 from filterdb.numerics.modes import Mode
-from filterdb.numerics.moments import Moments, pool
-from filterdb.numerics.paired import OfHistograms, OfMoments, Statistic, SymmetricKL
-from filterdb.numerics.sampling import Floor, SamplingFloor
+from filterdb.numerics.sampling import Floor
 
 Array = np.ndarray
 
 FEW = 1_000
 """Groups with fewer filters are flagged: their drift has no verdict and no interval."""
 
-GROUP_LIMIT = 1_000
 PERMUTATION_LIMIT = 10_000_000
-"""Unasked, noise is computed of up to so many groups, and up to so many permutations in all: half a minute."""
+"""Permutations in all up to which noise is computed unasked: half a minute."""
 
 CELL_COST = 30
 """So many models of a pair make a permutation cost twice as much."""
@@ -31,10 +29,7 @@ PAIR_COST = 10
 """What a pair without permutations costs, in permutations."""
 
 ASKED_LIMIT = 3_000
-"""Nor is it computed of more, asked or not: its matrices alone would take gigabytes."""
-
-SLOW_LIMIT = 30
-"""Unasked, of up to so many groups for metrics other than kl and psi: a pair takes them fifty times as long."""
+"""Groups up to which noise is computed at all: its matrices alone would take gigabytes."""
 
 TIE = 1e-4
 """Permutations are computed in single precision: a drift this near to a floor (relative) does not exceed it."""
@@ -72,8 +67,8 @@ def cells(group: Array, model: Array) -> Cells:
     return Cells(of_layer.reshape(-1), codes[0], codes[1])
 
 
-def wanted(asked: Noise, mode: Mode, metric: str, models: Array) -> int:
-    """How many permutations and draws to make; 0: no noise. `models` (groups,): how many each has.
+def wanted(asked: Noise, mode: Mode, metric: Metric, models: Array) -> int:
+    """Return how many permutations and draws to make; 0: no noise. `models` (groups,): how many each group has.
 
     Raises UsageError where it is asked of a mode that has none.
     """
@@ -89,8 +84,8 @@ def wanted(asked: Noise, mode: Mode, metric: str, models: Array) -> int:
         raise UsageError(f"noise: expected at most {ASKED_LIMIT:,} groups, got {len(models):,}; leave --noise out")
     if asked is not None:
         return noise.DRAWS if asked is True else asked
-    limit = GROUP_LIMIT if metric in {"kl", "psi"} else SLOW_LIMIT
-    return noise.DRAWS if len(models) <= limit and _cost(models) <= PERMUTATION_LIMIT else 0
+    affordable = len(models) <= metric.noise_limit and _cost(models) <= PERMUTATION_LIMIT
+    return noise.DRAWS if affordable else 0
 
 
 def _cost(models: Array) -> int:
@@ -106,50 +101,15 @@ def _cost(models: Array) -> int:
     return total
 
 
-def statistic(metric: str, counts: Array, whole: Array, weights: Array, width: float) -> Statistic:
-    """Of cells' or groups' histograms (…, 9, 70); `whole` (9, 70) the snapshot's, `width` that of a bin."""
-    functions: dict[str, Callable[[Array, Array], Array]] = {
-        "js": divergence.jensen_shannon,
-        "hellinger": lambda p, q: divergence.of_roots(np.sqrt(p), np.sqrt(q)),
-        "wasserstein": lambda p, q: width * divergence.of_sums(np.cumsum(p, axis=-1), np.cumsum(q, axis=-1)),
-    }
-    if metric in functions:
-        return OfHistograms(counts, whole, weights, functions[metric], is_square=metric == "js")
-    return SymmetricKL(counts, whole, weights)
-
-
-def of_histograms(
-    drift: Array, metric: str, found: Cells, counts: Array, whole: Array, weights: Array, width: float, draws: int
-) -> Judged:
-    """Noise of a drift (groups, groups) of histograms; `counts` (layers, 9, 70) of the layers in `found`."""
-    by_cell = np.zeros((len(found.group), *counts.shape[1:]), np.int64)
-    np.add.at(by_cell, found.of_layer, counts)
-    by_group = np.zeros((len(drift), *counts.shape[1:]), np.int64)
-    np.add.at(by_group, found.group, by_cell)
-    if metric in {"kl", "psi"}:
-        floor = SamplingFloor(whole, weights).matrix(by_group)
-    else:
-        floor = noise.sampling_floor(statistic(metric, by_group, whole, weights, width))
-    return _judge(
-        drift, found, statistic(metric, by_cell, whole, weights, width), floor, by_group[:, 0].sum(axis=-1), draws
-    )
-
-
-def of_moments(drift: Array, found: Cells, layers: Moments, draws: int) -> Judged:
-    """Noise of a Fréchet drift. It has no sampling floor: moments do not tell how filters are distributed."""
-    states = pool(layers, found.of_layer, len(found.group))
-    nothing = Floor(*np.full((2, *drift.shape), np.nan))
-    number = np.zeros(len(drift), np.int64)
-    np.add.at(number, found.group, states.count)
-    return _judge(drift, found, OfMoments(states), nothing, number, draws)
-
-
-def _judge(drift: Array, found: Cells, of_cells: Statistic, floor: Floor, number: Array, draws: int) -> Judged:
+def judge(question: Question, metric: Metric, drift: Array, found: Cells, draws: int) -> Judged:
+    """Return the noise of a drift (groups, groups) of the question's groups, from `draws` permutations and draws."""
+    of_cells = metric.cell_statistic(question, found.of_layer, len(found.group))
+    floor = metric.sampling_floor(question)
     model_floor, permutations = noise.model_floor(of_cells, found.group, found.model, len(drift), draws)
     interval = noise.intervals(drift, of_cells, found.group, found.model, draws)
     by_models = np.isfinite(model_floor.q95)
     limit = np.where(by_models, model_floor.q95, floor.q95)
-    few = number < FEW
+    few = metric.filters(question) < FEW
     few = few[:, None] | few
     # Below, D does not grow with the square of a difference, as the interval assumes (docs/explanation/noise.md).
     interval[few] = np.nan

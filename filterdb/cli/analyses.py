@@ -9,6 +9,7 @@ import click
 import filterdb as fdb
 from filterdb import answers, demo, tables
 from filterdb.analysis.drift import METRICS, drift_strata
+from filterdb.analysis.drift_metrics import MetricName
 from filterdb.cli.options import answer_with, commands, database, mode_option, newest, place, selection
 from filterdb.errors import UsageError
 from filterdb.numerics.modes import ModeName
@@ -92,7 +93,7 @@ def drift(
     db: Database,
     by: str,
     mode: ModeName,
-    metric: str,
+    metric: MetricName,
     raw: bool,
     within: str | None,
     output: str | None,

@@ -51,7 +51,6 @@ log = logging.getLogger(__name__)
 class Projection:
     """Axes, weights and range in which a snapshot's histograms are taken. `id` names a committed basis."""
 
-    mode: Mode
     axes: Axes
     weights: np.ndarray
     low: float
@@ -103,7 +102,7 @@ def projection(db: Database, mode: str | Mode, *, scaled: bool = True) -> tuple[
         mean, components, weights = db.basis.arrays()
         low, high = db.basis.range
         axes = Axes.of(mean, components, scaled=True)
-        return db, Projection(mode, axes, weights, low, high, db.basis.id, db.basis.snapshot, "component")
+        return db, Projection(axes, weights, low, high, db.basis.id, db.basis.snapshot, "component")
     return db, _fitted(db, mode, scaled=scaled)
 
 
@@ -121,7 +120,7 @@ def _fitted(db: Database, mode: Mode, *, scaled: bool) -> Projection:
     components = np.where(flip[:, None], -fit.components, fit.components)
     axes = Axes.of(fit.mean, components, scaled=scaled)
     low, high = float(smallest.min()), float(largest.max())
-    return Projection(mode, axes, fit.explained_variance_ratio, low, high, None, db.snapshot, mode.sign_rule)
+    return Projection(axes, fit.explained_variance_ratio, low, high, None, db.snapshot, mode.sign_rule)
 
 
 def layer_histograms(db: Database, found: Projection) -> Arrays:
@@ -233,7 +232,7 @@ def basis_attributes(db: Database, found: Projection) -> dict[str, Any]:
             f"is usually off by over 2 % from {limit:.1f}° on; `filterdb refit` fits a new one"
         )
         attributes["basis_warning"] = text
-        warnings.warn(text, StaleBasisWarning, stacklevel=3)
+        warnings.warn(text, StaleBasisWarning, stacklevel=4)
     return attributes
 
 

@@ -76,7 +76,7 @@ def test_sound_probabilities_shrink_toward_the_whole() -> None:
 
 @pytest.mark.parametrize("size", [1, 2, 4, 5, 6, 100])
 def test_blocks_of_any_size_make_the_same_matrix(size: int) -> None:
-    for block in (divergence.kl(P, WEIGHTS), divergence.js(P, WEIGHTS)):
+    for block in (divergence.kl(P, WEIGHTS), divergence.by_rows(P, WEIGHTS, divergence.jensen_shannon)):
         matrix = np.full((6, 6), np.nan)
         means = divergence.fill(matrix, 6, block, size)
         np.testing.assert_allclose(matrix, divergence.whole(6, block), rtol=1e-12, atol=1e-14)
