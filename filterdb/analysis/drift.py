@@ -44,38 +44,71 @@ def drift(
     out: str | os.PathLike[str] | None = None,
     noise: noises.Noise = None,
 ) -> xr.Dataset:
-    """Drift between all pairs of groups of the view's layers, in heatmap order.
+    """Compute the drift between all pairs of groups of the view's layers, in heatmap order.
 
-    Dims: group, other, component, bin. Variables: drift (group, other), symmetric with zero diagonal; per_component
-    (component, group, other), the same metric of each component, unweighted, named by the attribute
-    per_component_metric (up to 1,000 groups; not of `frechet`, which is no sum over components); count (group);
-    probabilities and counts (group, component, bin); few (group); outside and on_edge (group, component), filters
-    outside the range, and filters within 1e-9 bin widths of an inner edge, which count in the bin above it.
-    Coordinates: weights (component), bin_edges. Basis, weights, range and π are the snapshot's, whatever the view is.
-    `mode`: "sound" or "paper" (method §0); `metric`: one of METRICS; `scaled` False: raw filters (P2 A.2), without
-    layers whose scale is unknown; `within`: one matrix per stratum, along `stratum`, in the unstratified order (a group
-    that a stratum lacks: NaN, an empty verdict).
+    Parameters
+    ----------
+    db : Database, str or path
+        The database or a view of it.
+    by : str or list of str
+        What layers are grouped by: a label, "depth_decile", "layer", or several of these.
+    mode : {"sound", "paper"}
+        The best answer, or that of the CVPR 2022 paper's code (docs/explanation/method.md).
+    metric : {"kl", "psi", "js", "hellinger", "wasserstein", "frechet"} or Metric
+        What is computed of each pair; the attribute `formula` says how.
+    scaled : bool
+        False: raw filters (P2 A.2), without layers whose scale is unknown.
+    within : str or list of str, optional
+        Another grouping. The result has one matrix for each of its groups, along `stratum`, in the unstratified order;
+        a group that a stratum lacks has NaN and an empty verdict.
+    out : str or path, optional
+        A path or URL at which nothing is yet. The matrix is written there, a Zarr group, block by block, and the
+        result is opened from it, lazily by Dask: memory does not grow with the square of the groups. Its groups keep
+        the order of the layers; `heatmap_order` (group) is their rank by row mean. Without `per_component`,
+        `probabilities` and noise.
+    noise : bool or int, optional
+        True: compute noise. False: do not. A number: with so many permutations and draws of models, not 1,000. None:
+        compute it where it takes seconds (up to 1,000 groups, 30 for metrics other than kl and psi, and 10 million
+        permutations, such as 6,000 pairs of groups of seven models).
 
-    In `sound` mode with noise (docs/explanation/noise.md): floor and floor_q95 (group, other), mean and 95 %
-    quantile of the drift that the numbers of filters alone make; model_floor and model_floor_q95 the same of
-    permuted models, NaN where fewer than 20 permutations exist; permutations; verdict: "different",
-    "indistinguishable", "few" (under 1,000 filters in a group) or, without any floor and on the diagonal, "";
-    judged_by: "model", "few models" (by these, but they are so few that no drift can be "different"), "sampling" or
-    ""; interval (group, other, bound), NaN with under 5 models or 1,000 filters in a group. `noise`: None where it
-    takes seconds (up to 1,000 groups, 30 for metrics other than kl and psi, and 10 million permutations, such as
-    6,000 pairs of groups of seven models), True in any case, False not at all, a number of permutations and draws
-    of models other than 1,000. The same bytes each time.
+    Returns
+    -------
+    xarray.Dataset
+        With dims group, other, component, bin:
 
-    `out`: a path or URL at which nothing is yet. The matrix is written there, a Zarr group, block by block, and the
-    result is opened from it, lazily by Dask: memory does not grow with the square of the groups. Its groups keep the
-    order of the layers; `heatmap_order` (group) is their rank by row mean. Without `per_component`, `probabilities`
-    and noise.
+        - drift (group, other): symmetric, the diagonal zero.
+        - per_component (component, group, other): the same metric of each component, unweighted; the attribute
+          per_component_metric names it. Up to 1,000 groups; not of `frechet`, which is no sum over components.
+        - count (group): filters. few (group): whether these are under 1,000.
+        - counts and probabilities (group, component, bin): filters in each bin, and what the mode makes of them.
+        - outside and on_edge (group, component): filters outside the range, and filters within 1e-9 bin widths of an
+          inner edge, which count in the bin above it.
+        - Coordinates weights (component) and bin_edges (edge).
+
+        And with noise, in `sound` mode:
+
+        - floor and floor_q95 (group, other): mean and 95 % quantile of the drift that numbers of filters alone make.
+        - model_floor and model_floor_q95 (group, other): the same of permuted models; NaN where fewer than 20
+          permutations exist. permutations (group, other): their number.
+        - verdict (group, other): "different", "indistinguishable", "few" (under 1,000 filters in a group) or, without
+          any floor and on the diagonal, "".
+        - judged_by (group, other): "model", "few models" (by these, but they are so few that no drift can be
+          "different"), "sampling" or "".
+        - interval (group, other, bound): NaN with under 5 models or 1,000 filters in a group.
+
+    Raises
+    ------
+    UsageError
+        For unknown names, for more than 10,000 groups without `out`, for noise asked of `paper` or `out`.
+
+    Notes
+    -----
+    Basis, weights, range and π are the snapshot's, whatever the view is. Results have the same bytes each time. Noise
+    is described in docs/explanation/noise.md.
 
     On a new database the first answer in `sound` mode fits the basis on all filters and commits a snapshot that has it
     (action `reduce`), so that every later answer, by whoever asks, is in the same basis; no filter is rewritten, and
     the result names the new snapshot. Where the store cannot be written, the basis stays in memory.
-
-    Raises UsageError for unknown names, for more than 10,000 groups without `out`, for noise asked of `paper` or `out`.
     """
     mode, metric, db = as_mode(mode), as_metric(metric), as_database(db)
     if within is not None:
