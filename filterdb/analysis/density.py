@@ -28,15 +28,42 @@ def density(
     mode: AnyMode = "sound",
     scaled: bool = True,
 ) -> xr.Dataset:
-    """Joint histogram of two coefficients, for each group of the view's layers.
+    """Compute the joint histogram of two coefficients, for each group of the view's layers.
 
-    Dims: group, bin (of the first component), other_bin (of the second), edge. Variables: counts (group, bin,
-    other_bin) int64, numpy.histogram's bins; density = counts / (filters · bin area), float64, whose integral is 1
-    less what lies outside; count and outside (group) int64: filters, and those of which either coefficient lies
-    outside the range. Coordinates: bin_edges (edge). Basis and range are the snapshot's, so that with 70 bins the sums
-    along either side are the histograms of `drift`. A pass over the filters, once per grouping and pair, then kept.
+    Parameters
+    ----------
+    db : Database, str or path
+        The database or a view of it.
+    by : str or list of str, optional
+        What layers are grouped by; None: one group of all.
+    components : (int, int)
+        Two different components, 0 to 8.
+    bins : int
+        Bins of either side, 1 to 1,024.
+    mode : {"sound", "paper"}
+        Which basis and range: as in `drift`.
+    scaled : bool
+        False: raw filters, without layers whose scale is unknown.
 
-    Raises UsageError for components or bins that do not exist, and for more counts than fit into memory.
+    Returns
+    -------
+    xarray.Dataset
+        With dims group, bin (of the first component), other_bin (of the second), edge:
+
+        - counts (group, bin, other_bin): filters, int64, in numpy.histogram's bins.
+        - density (group, bin, other_bin): counts / (filters · bin area), whose integral is 1 less what lies outside.
+        - count and outside (group): filters, and those of which either coefficient lies outside the range, int64.
+        - Coordinate bin_edges (edge).
+
+    Raises
+    ------
+    UsageError
+        For components or bins that do not exist, and for more counts than fit into memory.
+
+    Notes
+    -----
+    Basis and range are the snapshot's, so that with 70 bins the sums along either side are the histograms of `drift`.
+    It takes a pass over the filters, once per grouping and pair; the result is stored.
     """
     check_pairs([components])
     if not 1 <= bins <= MOST_BINS:

@@ -43,7 +43,7 @@ Noise = bool | int | None
 
 
 class Cells(NamedTuple):
-    """What each model has in each group: `of_layer` (layers,) is each layer's cell; group and model (cells,)."""
+    """Say what each model has in each group: `of_layer` (layers,) is each layer's cell; group and model (cells,)."""
 
     of_layer: Array
     group: Array
@@ -51,7 +51,7 @@ class Cells(NamedTuple):
 
 
 class Judged(NamedTuple):
-    """Floors, verdict and interval of all pairs; (groups, groups), the interval with its two bounds last."""
+    """Hold floors, verdict and interval of all pairs; (groups, groups), the interval with its two bounds last."""
 
     floor: Floor
     model_floor: Floor
@@ -62,7 +62,7 @@ class Judged(NamedTuple):
 
 
 def cells(group: Array, model: Array) -> Cells:
-    """Of layers with these groups and models, (layers,) int."""
+    """Return the cells of layers with these groups and models, (layers,) int."""
     codes, of_layer = np.unique(np.stack([group, model]), axis=1, return_inverse=True)
     return Cells(of_layer.reshape(-1), codes[0], codes[1])
 
@@ -89,7 +89,10 @@ def wanted(asked: Noise, mode: Mode, metric: Metric, models: Array) -> int:
 
 
 def _cost(models: Array) -> int:
-    """Permutations of all pairs of groups of so many models, as if none were in two; those of many count more."""
+    """Return the permutations of all pairs of groups of so many models, as if no model were in two groups.
+
+    Permutations of many models count more.
+    """
     sizes, groups = np.unique(models, return_counts=True)
     total = PAIR_COST * len(models) * (len(models) - 1) // 2
     for i, j in itertools.combinations_with_replacement(range(len(sizes)), 2):
@@ -101,12 +104,12 @@ def _cost(models: Array) -> int:
     return total
 
 
-def judge(question: Question, metric: Metric, drift: Array, found: Cells, draws: int) -> Judged:
+def judge(question: Question, metric: Metric, drift: Array, cells: Cells, draws: int) -> Judged:
     """Return the noise of a drift (groups, groups) of the question's groups, from `draws` permutations and draws."""
-    of_cells = metric.cell_statistic(question, found.of_layer, len(found.group))
+    of_cells = metric.cell_statistic(question, cells.of_layer, len(cells.group))
     floor = metric.sampling_floor(question)
-    model_floor, permutations = noise.model_floor(of_cells, found.group, found.model, len(drift), draws)
-    interval = noise.intervals(drift, of_cells, found.group, found.model, draws)
+    model_floor, permutations = noise.model_floor(of_cells, cells.group, cells.model, len(drift), draws)
+    interval = noise.intervals(drift, of_cells, cells.group, cells.model, draws)
     by_models = np.isfinite(model_floor.q95)
     limit = np.where(by_models, model_floor.q95, floor.q95)
     few = metric.filters(question) < FEW
@@ -116,27 +119,27 @@ def judge(question: Question, metric: Metric, drift: Array, found: Cells, draws:
     verdict = np.where(drift > limit * (1 + TIE), DIFFERENT, INDISTINGUISHABLE)
     verdict[np.isnan(limit)] = ""
     verdict[few] = TOO_FEW
-    by = np.where(_telling(found, permutations), BY_MODELS, BY_FEW_MODELS)
+    by = np.where(_can_differ(cells, permutations), BY_MODELS, BY_FEW_MODELS)
     judged_by = np.where(by_models, by, np.where(np.isnan(limit), "", BY_SAMPLING))
     np.fill_diagonal(verdict, "")
     return Judged(floor, model_floor, permutations, interval, verdict, judged_by)
 
 
-def _telling(found: Cells, permutations: Array) -> Array:
-    """Whether the model floor of a pair can be exceeded at all, (groups, groups) bool.
+def _can_differ(cells: Cells, permutations: Array) -> Array:
+    """Return whether the model floor of a pair can be exceeded at all, (groups, groups) bool.
 
     D does not change when the two groups change places. Where that is a permutation too, each value stands twice, and
     the largest of 20 is no 5 % event: three models against three never differ, whatever their drift.
     """
-    has = np.zeros((len(permutations), int(found.model.max(initial=0)) + 1), np.int64)
-    has[found.group, found.model] = 1
+    has = np.zeros((len(permutations), int(cells.model.max(initial=0)) + 1), np.int64)
+    has[cells.group, cells.model] = 1
     own = has.sum(axis=1)[:, None] - has @ has.T
     enough: Array = permutations / np.where(own == own.T, 2, 1) >= noise.ENOUGH_PERMUTATIONS
     return enough
 
 
 def variables(judged: Judged, order: Array) -> dict[str, tuple[tuple[str, ...], Array, dict[str, str]]]:
-    """The variables of a result whose groups stand in `order`."""
+    """Return the variables of a result whose groups are in `order`."""
     pairs = ("group", "other")
     place = np.ix_(order, order)
     matrices = {
@@ -148,6 +151,6 @@ def variables(judged: Judged, order: Array) -> dict[str, tuple[tuple[str, ...], 
         "verdict": (judged.verdict, "drift against model_floor_q95, without it against floor_q95"),
         "judged_by": (judged.judged_by, "which floor the verdict is by"),
     }
-    found = {name: (pairs, values[place], {"long_name": doc}) for name, (values, doc) in matrices.items()}
+    named = {name: (pairs, values[place], {"long_name": doc}) for name, (values, doc) in matrices.items()}
     doc = {"long_name": "95 % interval of the drift, models drawn anew"}
-    return {**found, "interval": ((*pairs, "bound"), judged.interval[place], doc)}
+    return {**named, "interval": ((*pairs, "bound"), judged.interval[place], doc)}

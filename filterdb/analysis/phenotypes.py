@@ -42,15 +42,44 @@ def phenotypes(
     scaled: bool = True,
     bounds: Bounds | None = None,
 ) -> xr.Dataset:
-    """Phenotype of each group of the view's layers: of every component, and of pairs of them.
+    """Find the phenotype of each group of the view's layers: of every component, and of pairs of them.
 
-    Dims: group, component, pair. Variables: phenotype (group, component) and pair_phenotype (group, pair), one of
-    "sun", "spikes", "symbols", "point", and "few" for groups under 1,000 filters; what the rule looked at, as MEASURES
-    describes it, under its own name (group, component) and as pair_… (group, pair); count (group). Coordinates: pair
-    ("0,1"), its components first and second (pair), centre (component), the coefficients of an all-zero filter. The
-    rule is that of numerics.shape, its bounds stand in the attributes. Components need the histograms only; pairs,
-    unless there are none, a pass over the filters, all in one reading, once per grouping. Raises UsageError for pairs
-    that do not exist or too many groups.
+    Parameters
+    ----------
+    db : Database, str or path
+        The database or a view of it.
+    by : str or list of str, optional
+        What layers are grouped by; None: one group of all.
+    pairs : list of (int, int)
+        Pairs of different components; none: no pass over the filters.
+    mode : {"sound", "paper"}
+        Which basis and range: as in `drift`.
+    scaled : bool
+        False: raw filters, without layers whose scale is unknown.
+    bounds : Bounds, optional
+        Where phenotypes begin, in place of the rule's own bounds.
+
+    Returns
+    -------
+    xarray.Dataset
+        With dims group, component, pair:
+
+        - phenotype (group, component) and pair_phenotype (group, pair): "sun", "spikes", "symbols", "point", or "few"
+          for groups under 1,000 filters.
+        - What the rule looked at, as MEASURES describes it: NAME (group, component) and pair_NAME (group, pair).
+        - count (group): filters.
+        - Coordinates pair ("0,1"), its components first and second (pair), and centre (component), the coefficients
+          of an all-zero filter. The bounds are in the attributes.
+
+    Raises
+    ------
+    UsageError
+        For pairs that do not exist or too many groups.
+
+    Notes
+    -----
+    The rule is that of numerics.shape. Components need the histograms only; pairs need a pass over the filters, all in
+    one reading, once per grouping.
     """
     check_pairs(pairs)
     bounds = bounds or Bounds()
