@@ -35,14 +35,37 @@ MEASURES = {
 def degeneration(
     db: AnyDatabase, mode: AnyMode = "sound", rules: Rules | None = None, threshold: xr.Dataset | None = None
 ) -> xr.Dataset:
-    """Measure every layer of the view on raw filters. Dims: layer, rule, model; `layer` is the label of `db.layers`.
+    """Measure every layer of the view on raw filters, and judge it.
 
-    sparsity S: share of filters whose |w| are all below peak/100 (an all-zero layer: 1, in `paper` mode 0);
-    variance_entropy H of the layer's own raw PCA, in [0, log₁₀ 9]; threshold T_H(n); ratio H/T_H (NaN where
-    T_H ≤ 0); random (bool); clean_* the same for the filters that are not sparse; orthogonality; verdict
-    (layer, rule) bool; untrained (model) bool. Where a layer's scale is unknown, S and H are NaN and it gets no
-    verdict. `threshold`: a result of `randomness_threshold` in place of P1's constants. Source: P1 eq. 7 and 8,
-    torchconvquality.
+    Parameters
+    ----------
+    db : Database, str or path
+        The database or a view of it.
+    mode : {"sound", "paper"}
+        `paper`: the sparsity of an all-zero layer is 0, and layers of 3 filters and more can be random.
+    rules : Rules, optional
+        Where verdicts begin.
+    threshold : xarray.Dataset, optional
+        A result of `randomness_threshold` in place of P1's constants.
+
+    Returns
+    -------
+    xarray.Dataset
+        With dims layer (the label of `db.layers`), rule, model:
+
+        - sparsity S (layer): share of filters whose |w| are all below peak/100 (an all-zero layer: 1).
+        - variance_entropy H (layer): of the layer's own raw PCA, in [0, log₁₀ 9].
+        - threshold T_H(n) and ratio H/T_H (layer): the ratio is NaN where T_H ≤ 0.
+        - random (layer), bool.
+        - clean_filters, clean_variance_entropy, clean_ratio (layer): the same for the filters that are not sparse.
+        - orthogonality, peak, span, filters, scale_known (layer), as MEASURES describes them.
+        - verdict (layer, rule) and untrained (model), bool.
+
+        Where a layer's scale is unknown, S and H are NaN and it gets no verdict.
+
+    Notes
+    -----
+    Source: P1 eq. 7 and 8, torchconvquality.
     """
     db = as_database(db)
     mode = as_mode(mode)

@@ -34,19 +34,47 @@ def nearest(
     *,
     limits: Limits = Limits(),  # noqa: B008 - frozen
 ) -> xr.Dataset:
-    """Rank the models of the view by the drift of their filters from those of an ONNX file. Dims: model, decile.
+    """Rank the models of a view by the drift of their filters from those of an ONNX file.
 
-    `path`: a path, a URL or an onnx.ModelProto. The file's filters are counted in the frozen basis of the snapshot; the
-    models' counts are summaries: no pass over the database. Mode `sound`, and the file's counts are added to the
-    snapshot's that make π. Per model: drift; per_component (component, model), kl, unweighted; count; floor and
-    floor_q95, mean and 95 % quantile of what two samples of one distribution would show at these numbers of filters;
-    closer_than_noise, drift ≤ floor_q95: the two cannot be told apart by their filters; few, under 1,000 filters; rank,
-    from 1, and 0 for models with few, which stand after the others; same_content, the same file. decile_drift,
-    decile_floor, decile_floor_q95, decile_count (model, decile), NaN where either model has no filter. Layers of the
-    file that are not finite or cannot be read are left out; attribute query_left_out, JSON, has each with its reason.
+    Parameters
+    ----------
+    db : Database, str or path
+        The database or a view of it.
+    path : str, path or onnx.ModelProto
+        The file: a path, a URL, or a model in memory.
+    n : int
+        Models in the result, at least 1.
+    limits : Limits
+        Time and memory for reading the file.
 
-    Filters that are alike, not accuracy after transfer. Raises UsageError for n < 1, InputError where the file has no
-    3×3 filters. Source: method §0 and §4.
+    Returns
+    -------
+    xarray.Dataset
+        With dims model, decile, component:
+
+        - drift (model): to the file. per_component (component, model): kl of each component, unweighted.
+        - floor and floor_q95 (model): mean and 95 % quantile of what two samples of one distribution would show at
+          these numbers of filters.
+        - closer_than_noise (model): drift ≤ floor_q95, so that the filters of the two cannot be told apart.
+        - count (model): filters. few (model): whether these are under 1,000.
+        - rank (model): from 1; 0 for models with few filters, which come last.
+        - same_content (model): whether it is the same file.
+        - decile_drift, decile_floor, decile_floor_q95, decile_count (model, decile): the same of a tenth of the depth;
+          NaN where either model has no filter.
+        - The attribute query_left_out, JSON: layers of the file that are not finite or cannot be read, with reasons.
+
+    Raises
+    ------
+    UsageError
+        For n < 1.
+    InputError
+        If the file has no 3×3 filters.
+
+    Notes
+    -----
+    The file's filters are counted in the frozen basis of the snapshot; the models' counts are summaries: no pass over
+    the database. Mode `sound`, and the file's counts are added to the snapshot's that make π. Near means alike
+    filters, not accuracy after transfer. Source: method §0 and §4.
     """
     if n < 1:
         raise UsageError(f"n: expected at least 1, got {n}")
@@ -125,9 +153,9 @@ def _ranked(question: Question, query: Query, n: int) -> xr.Dataset:
 def _drift(
     one: np.ndarray, others: np.ndarray, whole: np.ndarray, weights: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """From one group (9, 70) to others (groups, 9, 70), counts: weighted (groups,), and per component (9, groups).
+    """Return the drift from one group (9, 70) to others (groups, 9, 70), counts; and that of each component.
 
-    Term by term, not by matrix products: a copy is at exactly 0.
+    Weighted (groups,), and of each component (9, groups). Term by term, not by matrix products: a copy is at exactly 0.
     """
     p = sound_probabilities(np.concatenate([one[None], others]), whole)
     parts = symmetric_kl(p[0], p[1:])
