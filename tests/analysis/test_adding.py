@@ -103,7 +103,7 @@ def test_an_analysis_is_a_question_and_a_few_lines(db: fdb.Database) -> None:
     assert result["group"].values.tolist() == sorted({task for task, _, _ in MODELS.values()})
     filters = db.dataset.filters.values.reshape(-1, 9)
     layer = np.repeat(np.arange(db.layers.sizes["layer"]), db.layers["row_size"].values)
-    peaks = np.array([np.abs(filters[layer == i]).max() for i in range(db.layers.sizes["layer"])])
+    peaks = np.array([np.abs(filters[layer == i]).max().astype(np.float64) for i in range(db.layers.sizes["layer"])])
     tasks = db.layers["task"].values.astype(str)
     expected = [np.percentile(peaks[tasks == task], 90) for task in result["group"].values]
     np.testing.assert_array_equal(result["peak"], expected)
