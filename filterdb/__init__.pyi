@@ -6,6 +6,7 @@ from filterdb.analysis.degeneration import degeneration as degeneration
 from filterdb.analysis.degeneration import exclude_verdict as exclude_verdict
 from filterdb.analysis.density import density as density
 from filterdb.analysis.drift import drift as drift
+from filterdb.analysis.drift_metrics import Metric as Metric
 from filterdb.analysis.explain import explain as explain
 from filterdb.analysis.grouping import Key as Key
 from filterdb.analysis.nearest import nearest as nearest
@@ -26,6 +27,7 @@ from filterdb.ingestion.relabel import relabel as relabel
 from filterdb.ingestion.run import Ingested as Ingested
 from filterdb.ingestion.run import ingest as ingest
 from filterdb.models.sandbox import Limits as Limits
+from filterdb.numerics.modes import Mode as Mode
 from filterdb.numerics.shape import Bounds as Bounds
 from filterdb.page.report import report as report
 from filterdb.reduce.basis import refit as refit

@@ -15,9 +15,9 @@ from filterdb.engine.moments import CLEAN, SPARSE, MomentsReduction, raw_state, 
 from filterdb.engine.run import summaries
 from filterdb.errors import UsageError
 from filterdb.numerics.eigen import decompose
+from filterdb.numerics.modes import AnyMode, Mode, as_mode
 from filterdb.numerics.moments import Moments
 from filterdb.numerics.quality import P1, Sigmoid, randomness_threshold, variance_entropy
-from filterdb.reduce.basis import check_mode
 from filterdb.store.database import AnyDatabase, Database, as_database
 from filterdb.store.summary import Arrays
 
@@ -33,19 +33,42 @@ MEASURES = {
 
 
 def degeneration(
-    db: AnyDatabase, mode: str = "sound", rules: Rules | None = None, threshold: xr.Dataset | None = None
+    db: AnyDatabase, mode: AnyMode = "sound", rules: Rules | None = None, threshold: xr.Dataset | None = None
 ) -> xr.Dataset:
-    """Measure every layer of the view on raw filters. Dims: layer, rule, model; `layer` is the label of `db.layers`.
+    """Measure every layer of the view on raw filters, and judge it.
 
-    sparsity S: share of filters whose |w| are all below peak/100 (an all-zero layer: 1, in `paper` mode 0);
-    variance_entropy H of the layer's own raw PCA, in [0, log₁₀ 9]; threshold T_H(n); ratio H/T_H (NaN where
-    T_H ≤ 0); random (bool); clean_* the same for the filters that are not sparse; orthogonality; verdict
-    (layer, rule) bool; untrained (model) bool. Where a layer's scale is unknown, S and H are NaN and it gets no
-    verdict. `threshold`: a result of `randomness_threshold` in place of P1's constants. Source: P1 eq. 7 and 8,
-    torchconvquality.
+    Parameters
+    ----------
+    db : Database, str or path
+        The database or a view of it.
+    mode : {"sound", "paper"}
+        `paper`: the sparsity of an all-zero layer is 0, and layers of 3 filters and more can be random.
+    rules : Rules, optional
+        Where verdicts begin.
+    threshold : xarray.Dataset, optional
+        A result of `randomness_threshold` in place of P1's constants.
+
+    Returns
+    -------
+    xarray.Dataset
+        With dims layer (the label of `db.layers`), rule, model:
+
+        - sparsity S (layer): share of filters whose |w| are all below peak/100 (an all-zero layer: 1).
+        - variance_entropy H (layer): of the layer's own raw PCA, in [0, log₁₀ 9].
+        - threshold T_H(n) and ratio H/T_H (layer): the ratio is NaN where T_H ≤ 0.
+        - random (layer), bool.
+        - clean_filters, clean_variance_entropy, clean_ratio (layer): the same for the filters that are not sparse.
+        - orthogonality, peak, span, filters, scale_known (layer), as MEASURES describes them.
+        - verdict (layer, rule) and untrained (model), bool.
+
+        Where a layer's scale is unknown, S and H are NaN and it gets no verdict.
+
+    Notes
+    -----
+    Source: P1 eq. 7 and 8, torchconvquality.
     """
     db = as_database(db)
-    check_mode(mode)
+    mode = as_mode(mode)
     rules = rules or Rules()
     (arrays,) = summaries(db, MomentsReduction())
     # Of all layers first: whether a model is untrained does not depend on the view.
@@ -72,23 +95,22 @@ def degeneration(
         },
         attrs=provenance(
             db,
-            mode=mode,
+            mode=mode.name,
             formula="P1 eq. 7-8, torchconvquality",
             threshold_init=None if threshold is None else threshold.attrs["init"],
         ),
     )
 
 
-def _judge(db: Database, arrays: Arrays, mode: str, rules: Rules, fit: Sigmoid) -> dict[str, np.ndarray]:
+def _judge(db: Database, arrays: Arrays, mode: Mode, rules: Rules, fit: Sigmoid) -> dict[str, np.ndarray]:
     """MEASURES and verdicts of every layer of the snapshot, (layers,) each."""
     layers = db.layers
     known: np.ndarray = layers["scale_known"].values
     raw, clean, sparse = raw_state(arrays), state(arrays, CLEAN), state(arrays, SPARSE)
-    all_sparse = (layers["peak"].values == 0) & (mode == "sound")
+    all_sparse = (layers["peak"].values == 0) & mode.dead_layers_are_sparse
     sparsity = np.where(known, np.where(all_sparse, 1.0, sparse.count / raw.count), np.nan)
     entropy = np.where(known, _entropy(raw), np.nan)
     threshold = randomness_threshold(raw.count, fit)
-    smallest = rules.smallest if mode == "sound" else rules.smallest_paper
     clean_count = np.where(all_sparse, 0, clean.count)
     clean_entropy = np.where(known, np.where(clean_count > 0, _entropy(clean), 0.0), np.nan)
     clean_ratio = _ratio(clean_entropy, randomness_threshold(np.maximum(clean_count, 1), fit))
@@ -106,7 +128,7 @@ def _judge(db: Database, arrays: Arrays, mode: str, rules: Rules, fit: Sigmoid) 
         "peak": np.where(known, layers["peak"].values, np.nan),
         "span": np.where(known, arrays["span"] / raw.count, np.nan),
         "scale_known": known,
-        **judge(raw.count, sparsity, entropy, threshold, dead, rules, smallest),
+        **judge(raw.count, sparsity, entropy, threshold, dead, rules, mode.smallest_random(rules)),
     }
 
 
@@ -128,8 +150,8 @@ def _ratio(entropy: np.ndarray, threshold: np.ndarray) -> np.ndarray:
     return ratio
 
 
-def exclude_verdict(db: AnyDatabase, verdicts: str | Sequence[str], mode: str = "sound") -> Database:
-    """A view without the layers that have any of these verdicts. Raises UsageError for an unknown one."""
+def exclude_verdict(db: AnyDatabase, verdicts: str | Sequence[str], mode: AnyMode = "sound") -> Database:
+    """Return a view without the layers that have any of these verdicts. Raises UsageError for an unknown verdict."""
     db = as_database(db)
     verdicts = as_names(verdicts, "verdicts")
     unknown = sorted(set(verdicts) - set(VERDICTS))

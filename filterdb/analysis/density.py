@@ -7,13 +7,14 @@ from collections.abc import Sequence
 import numpy as np
 import xarray as xr
 
-from filterdb.analysis.grouping import Key, group, provenance, with_scale
+from filterdb.analysis.grouping import Key
+from filterdb.analysis.question import Question
 from filterdb.errors import UsageError
 from filterdb.numerics.histogram import BINS, bin_edges
-from filterdb.reduce.basis import basis_attributes, projection
+from filterdb.numerics.modes import AnyMode
 from filterdb.reduce.joint_densities import Pair, densities
 from filterdb.schema import WEIGHTS
-from filterdb.store.database import AnyDatabase, as_database
+from filterdb.store.database import AnyDatabase
 
 MOST_BINS = 1_024
 
@@ -24,30 +25,55 @@ def density(
     components: Pair = (0, 1),
     bins: int = BINS,
     *,
-    mode: str = "sound",
+    mode: AnyMode = "sound",
     scaled: bool = True,
 ) -> xr.Dataset:
-    """Joint histogram of two coefficients, for each group of the view's layers.
+    """Compute the joint histogram of two coefficients, for each group of the view's layers.
 
-    Dims: group, bin (of the first component), other_bin (of the second), edge. Variables: counts (group, bin,
-    other_bin) int64, numpy.histogram's bins; density = counts / (filters · bin area), float64, whose integral is 1
-    less what lies outside; count and outside (group) int64: filters, and those of which either coefficient lies
-    outside the range. Coordinates: bin_edges (edge). Basis and range are the snapshot's, so that with 70 bins the sums
-    along either side are the histograms of `drift`. A pass over the filters, once per grouping and pair, then kept.
+    Parameters
+    ----------
+    db : Database, str or path
+        The database or a view of it.
+    by : str or list of str, optional
+        What layers are grouped by; None: one group of all.
+    components : (int, int)
+        Two different components, 0 to 8.
+    bins : int
+        Bins of either side, 1 to 1,024.
+    mode : {"sound", "paper"}
+        Which basis and range: as in `drift`.
+    scaled : bool
+        False: raw filters, without layers whose scale is unknown.
 
-    Raises UsageError for components or bins that do not exist, and for more counts than fit into memory.
+    Returns
+    -------
+    xarray.Dataset
+        With dims group, bin (of the first component), other_bin (of the second), edge:
+
+        - counts (group, bin, other_bin): filters, int64, in numpy.histogram's bins.
+        - density (group, bin, other_bin): counts / (filters · bin area), whose integral is 1 less what lies outside.
+        - count and outside (group): filters, and those of which either coefficient lies outside the range, int64.
+        - Coordinate bin_edges (edge).
+
+    Raises
+    ------
+    UsageError
+        For components or bins that do not exist, and for more counts than fit into memory.
+
+    Notes
+    -----
+    Basis and range are the snapshot's, so that with 70 bins the sums along either side are the histograms of `drift`.
+    It takes a pass over the filters, once per grouping and pair; the result is stored.
     """
-    db = as_database(db)
     check_pairs([components])
     if not 1 <= bins <= MOST_BINS:
         raise UsageError(f"bins: expected 1 to {MOST_BINS:,}, got {bins}")
-    db, found = projection(db, mode, scaled=scaled)
-    db = with_scale(db, scaled=scaled)
-    grouping = group(db, by, mode)
-    labels = grouping.labels
-    (counts,), (outside,) = densities(db, found, grouping.index, len(labels), [components], bins)
-    number = grouping.sums(db.layers["row_size"].values)
-    edges = bin_edges(found.low, found.high, bins)
+    question = Question.in_basis(db, by, mode, scaled=scaled)
+    projection, number = question.projection, question.filters
+    (counts,), (outside,) = densities(
+        question.db, projection, question.grouping.index, question.groups, [components], bins
+    )
+    edges = bin_edges(projection.low, projection.high, bins)
     area = np.diff(edges)[:, None] * np.diff(edges)
     return xr.Dataset(
         {
@@ -56,20 +82,9 @@ def density(
             "counts": (("group", "bin", "other_bin"), counts),
             "density": (("group", "bin", "other_bin"), counts / number[:, None, None] / area),
         },
-        coords={
-            "group": labels,
-            **{key: ("group", part) for key, part in grouping.parts.items()},
-            "bin_edges": ("edge", edges),
-        },
-        attrs=provenance(
-            db,
-            by=grouping.by,
-            mode=mode,
-            scaled=int(scaled),
-            components=list(components),
-            range=edges[[0, -1]].tolist(),
-            **basis_attributes(db, found),
-            formula="counts of (c_i, c_j) over uniform bins (P1 fig. 4)",
+        coords={**question.coords(), "bin_edges": ("edge", edges)},
+        attrs=question.provenance(
+            components=list(components), formula="counts of (c_i, c_j) over uniform bins (P1 fig. 4)"
         ),
     )
 

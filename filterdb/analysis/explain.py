@@ -3,66 +3,92 @@
 from __future__ import annotations
 
 import difflib
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from filterdb.analysis.drift import Groups, drift
-from filterdb.analysis.grouping import Grouping, Key, chosen, group, with_scale
+from filterdb.analysis.drift import drift
+from filterdb.analysis.grouping import Grouping, Key, group
 from filterdb.analysis.noise import BY_FEW_MODELS, BY_MODELS, FEW, TOO_FEW
+from filterdb.analysis.question import Question
 from filterdb.errors import UsageError
 from filterdb.numerics.divergence import symmetric_kl
-from filterdb.numerics.histogram import PSEUDO_FILTERS
-from filterdb.reduce.basis import projection
+from filterdb.numerics.modes import AnyMode
 from filterdb.schema import UNKNOWN
-from filterdb.store.database import AnyDatabase, as_database
+from filterdb.store.database import AnyDatabase
 
 _PARTS = 1_000
 """Models or layers left out at a time: 10 MB of histograms for each step."""
 
 
 def explain(
-    db: AnyDatabase, by: Key, a: str, b: str, mode: str = "sound", *, scaled: bool = True, match: str = "family"
+    db: AnyDatabase, by: Key, a: str, b: str, mode: AnyMode = "sound", *, scaled: bool = True, match: str = "family"
 ) -> xr.Dataset:
-    """What makes the drift D (kl) between groups `a` and `b` of `by`; from summaries, nothing is read again.
+    """Explain the drift D (kl) between two groups, from summaries: nothing is read again.
 
-    D is a sum over components and bins of âᵢ(P−Q)(log P − log Q). Dims and variables:
-    component_share (component), bin_share (component, bin): shares of D, at least 0, sum 1.
-    layer_share (layer), model_share (model): a layer's filters pull D by ⟨p − M, r⟩, its share of its group's filters
-    times its distance, p, from the middle M = (P+Q)/2 along r = â(log P − log Q), negative in b. Negative: it pulls
-    the groups together. They sum to 1 − rest_share, where the rest is what shrinking to π (`paper`: empty bins) takes.
-    without_model (model), without_layer (layer): D when the model is left out of both groups, or the layer of its own,
-    by subtraction; NaN if it is all a group has. Basis, weights, range and π stay the snapshot's.
-    Matched strata are the labels of the column `match` that both groups have, unknown ones aside: matched_label,
-    matched_drift, matched_few (matched), matched_count (matched, side). within_matched: D between the two groups made
-    of the matched strata alone, in the same mix on both sides, that of their filters together; left = D −
-    within_matched: what the groups' different mix makes. NaN where nothing matches.
-    drift, and in `sound` mode what drift() tells of noise for this pair: floor, …, verdict, interval (bound).
-    Attribute `summary`: a sentence. Raises UsageError for labels that are no groups.
+    Parameters
+    ----------
+    db : Database, str or path
+        The database or a view of it.
+    by : str or list of str
+        What layers are grouped by.
+    a, b : str
+        Labels of the two groups.
+    mode : {"sound", "paper"}
+        As in `drift`.
+    scaled : bool
+        False: raw filters, without layers whose scale is unknown.
+    match : str
+        The column whose labels are the matched strata: those that both groups have, `unknown` aside.
+
+    Returns
+    -------
+    xarray.Dataset
+        - component_share (component), bin_share (component, bin): shares of D, at least 0, sum 1.
+        - layer_share (layer), model_share (model): a layer's filters pull D by ⟨p − M, r⟩, its share of its group's
+          filters times its distance, p, from the middle M = (P+Q)/2 along r = â(log P − log Q), negative in b.
+          Negative: it pulls the groups together. They sum to 1 − rest_share, where the rest is what shrinking to π
+          (`paper`: empty bins) takes.
+        - without_model (model), without_layer (layer): D when the model is left out of both groups, or the layer of
+          its own, by subtraction; NaN if it is all a group has. Basis, weights, range and π stay the snapshot's.
+        - matched_drift, matched_few, matched_label (matched), matched_count (matched, side): of the matched strata.
+        - within_matched: D between the two groups made of the matched strata alone, in the same mix on both sides,
+          that of their filters together. left = D − within_matched: what the groups' different mix makes. NaN where
+          nothing matches.
+        - drift, and in `sound` mode what `drift` says of the noise of this pair: floor, …, verdict, interval (bound).
+        - The attribute `summary` is a sentence.
+
+    Raises
+    ------
+    UsageError
+        For labels that are no groups.
+
+    Notes
+    -----
+    D is a sum over components and bins of âᵢ(P−Q)(log P − log Q).
     """
-    db = as_database(db)
-    db, found = projection(db, mode, scaled=scaled)
-    db = with_scale(db, scaled=scaled)
-    grouping = group(db, by, mode)
+    whole = Question.in_basis(db, by, mode, scaled=scaled)
+    grouping = whole.grouping
     sides = [_position(grouping, label) for label in (a, b)]
     if sides[0] == sides[1]:
         raise UsageError(f"explain: expected two groups, got {a!r} twice")
     place = np.select([grouping.index == side for side in sides], [0, 1], -1)
-    view = db.keep(place >= 0, f"{grouping.by} = {a}, {b}")
+    view = whole.db.keep(place >= 0, f"{grouping.by} = {a}, {b}")
     side = place[place >= 0]
-    groups = Groups(view, Grouping(grouping.by, [a, b], side, ordered=True), found, "kl")
-    layers = groups.histograms["counts"][chosen(view)]
-    p, q = groups.probabilities
-    weighted = (p - q) * np.log(p / q) * found.weights[:, None]
+    question = replace(whole, db=view, grouping=Grouping(grouping.by, [a, b], side, ordered=True))
+    layers = question.layer_counts
+    p, q = question.probabilities
+    weighted = (p - q) * np.log(p / q) * question.weights[:, None]
     total = float(weighted.sum())
     scale = total or np.nan
     names = view.layers["model"].values.astype(str)
     labels, model = np.unique(names, return_inverse=True)
-    of_layer = _pulls(groups, layers, side) / scale
+    of_layer = _pulls(question, layers, side) / scale
     number = np.zeros((len(labels), 2), np.int64)
     np.add.at(number, (model, side), view.layers["row_size"].values)
-    both = drift(view, by, mode, scaled=scaled)
+    both = drift(view, by, whole.mode, scaled=scaled)
     of_pair = [name for name, values in both.data_vars.items() if values.dims[:2] == ("group", "other")]
     pair = both[of_pair].sel(group=a, other=b)
     result = xr.Dataset(
@@ -75,19 +101,19 @@ def explain(
             "layer_count": ("layer", view.layers["row_size"].values),
             "model_share": ("model", np.bincount(model, of_layer)),
             "model_count": (("model", "side"), number),
-            "without_model": ("model", _without(groups, layers, side, model)),
-            "without_layer": ("layer", _without(groups, layers, side, np.arange(len(side)))),
+            "without_model": ("model", _without(question, layers, side, model)),
+            "without_layer": ("layer", _without(question, layers, side, np.arange(len(side)))),
             "rest_share": 1 - of_layer.sum(),
             "count": ("side", number.sum(axis=0)),
-            **_matched(groups, layers, side, match, total),
+            **_matched(question, layers, side, match, total),
         },
         coords={
             "side": [a, b],
             "model": labels,
             "layer": view.layers["layer"].values,
             "layer_model": ("layer", names),
-            "weights": ("component", found.weights),
-            "bin_edges": ("edge", found.histograms.edges),
+            "weights": ("component", question.weights),
+            "bin_edges": ("edge", question.edges),
         },
         attrs={
             **{key: value for key, value in pair.attrs.items() if key not in {"metric", "formula"}},
@@ -108,48 +134,51 @@ def _position(grouping: Grouping, label: str) -> int:
     return grouping.labels.index(label)
 
 
-def _pulls(groups: Groups, layers: np.ndarray, side: np.ndarray) -> np.ndarray:
-    """What each layer's filters add to D, (layers,): linear in the layer's histogram, so that it sums over layers."""
-    p, q = groups.probabilities
-    slope = groups.found.weights[:, None] * np.log(p / q)
+def _pulls(question: Question, layers: np.ndarray, side: np.ndarray) -> np.ndarray:
+    """Return what each layer's filters add to D, (layers,).
+
+    It is linear in the layer's histogram, so that it sums over layers.
+    """
+    p, q = question.probabilities
+    slope = question.weights[:, None] * np.log(p / q)
     middle = np.einsum("kb,kb->k", (p + q) / 2, slope)
     along = np.einsum("lkb,kb->lk", layers, slope) - layers.sum(axis=-1) * middle
-    # Of what the probabilities are made of: in `sound` mode pseudo-filters are among it.
-    size = groups.counts.sum(axis=-1) + (PSEUDO_FILTERS if groups.found.mode == "sound" else 0)
-    found: np.ndarray = (along / size[side]).sum(axis=1) * np.where(side == 0, 1.0, -1.0)
-    return found
+    # The filters that probabilities are made of: in `sound` mode also the pseudo-filters.
+    size = question.counts.sum(axis=-1) + question.mode.pseudo_filters
+    pulls: np.ndarray = (along / size[side]).sum(axis=1) * np.where(side == 0, 1.0, -1.0)
+    return pulls
 
 
-def _between(groups: Groups, counts: np.ndarray) -> np.ndarray:
-    """D of counts of both sides (…, 2, 9, 70) → (…); NaN where a side has no filters."""
-    shares = groups.shares(counts)
-    p, q = shares[..., 0, :, :], shares[..., 1, :, :]
-    found: np.ndarray = symmetric_kl(p, q) @ groups.found.weights
-    return np.where(counts.any(axis=(-2, -1)).all(axis=-1), np.maximum(found, 0.0), np.nan)
+def _between(question: Question, counts: np.ndarray) -> np.ndarray:
+    """Return D of counts of both sides (…, 2, 9, 70), (…); NaN where a side has no filters."""
+    probabilities = question.probabilities_of(counts)
+    p, q = probabilities[..., 0, :, :], probabilities[..., 1, :, :]
+    drift: np.ndarray = symmetric_kl(p, q) @ question.weights
+    return np.where(counts.any(axis=(-2, -1)).all(axis=-1), np.maximum(drift, 0.0), np.nan)
 
 
-def _without(groups: Groups, layers: np.ndarray, side: np.ndarray, part: np.ndarray) -> np.ndarray:
-    """D without each part, a number for each layer, (parts,): both groups' histograms less what the part has in them.
+def _without(question: Question, layers: np.ndarray, side: np.ndarray, part: np.ndarray) -> np.ndarray:
+    """Return D without each part, (parts,): from both groups' histograms less what the part has in them.
 
-    Some parts at a time, so that memory does not grow with them.
+    `part` (layers,) int: the part of each layer. Some parts at a time, so that memory does not grow with them.
     """
-    found = np.empty(part.max() + 1)
-    for start in range(0, len(found), _PARTS):
+    drifts = np.empty(part.max() + 1)
+    for start in range(0, len(drifts), _PARTS):
         some = (part >= start) & (part < start + _PARTS)
-        own = np.zeros((min(_PARTS, len(found) - start), 2, *layers.shape[1:]), layers.dtype)
+        own = np.zeros((min(_PARTS, len(drifts) - start), 2, *layers.shape[1:]), layers.dtype)
         np.add.at(own, (part[some] - start, side[some]), layers[some])
-        found[start : start + _PARTS] = _between(groups, groups.counts - own)
-    return found
+        drifts[start : start + _PARTS] = _between(question, question.counts - own)
+    return drifts
 
 
-def _matched(groups: Groups, layers: np.ndarray, side: np.ndarray, match: str, total: float) -> dict[str, Any]:
-    """Strata that both groups have: drift within each, within all in the same mix, and what is left of D."""
-    strata = group(groups.db, match, groups.found.mode)
+def _matched(question: Question, layers: np.ndarray, side: np.ndarray, match: str, total: float) -> dict[str, Any]:
+    """Return the drift within each stratum that both groups have, within all in the same mix, and the rest of D."""
+    strata = group(question.db, match, question.mode)
     labels, stratum = np.array(strata.labels, dtype=str), strata.index
     counts = np.zeros((len(labels), 2, *layers.shape[1:]), layers.dtype)
     np.add.at(counts, (stratum, side), layers)
     number = np.zeros((len(labels), 2), np.int64)
-    np.add.at(number, (stratum, side), groups.db.layers["row_size"].values)
+    np.add.at(number, (stratum, side), question.db.layers["row_size"].values)
     known = (number > 0).all(axis=1) & (labels != UNKNOWN)
     counts, number = counts[known], number[known]
     within = np.nan
@@ -157,9 +186,9 @@ def _matched(groups: Groups, layers: np.ndarray, side: np.ndarray, match: str, t
         # Each side keeps its number of filters; each stratum gets the same share of it on both sides.
         mix = number.sum(axis=1, keepdims=True) / number.sum()
         times = mix * number.sum(axis=0) / number
-        within = float(_between(groups, (counts * times[:, :, None, None]).sum(axis=0)))
+        within = float(_between(question, (counts * times[:, :, None, None]).sum(axis=0)))
     return {
-        "matched_drift": ("matched", _between(groups, counts)),
+        "matched_drift": ("matched", _between(question, counts)),
         "matched_count": (("matched", "side"), number),
         "matched_few": ("matched", (number < FEW).any(axis=1)),
         "matched_label": ("matched", labels[known].astype(object)),
@@ -169,7 +198,7 @@ def _matched(groups: Groups, layers: np.ndarray, side: np.ndarray, match: str, t
 
 
 def _summary(result: xr.Dataset) -> str:
-    """What a user would say about it, in a sentence."""
+    """Describe the result in a sentence."""
     a, b = result["side"].values.tolist()
     drift = float(result["drift"])
     if drift == 0:
@@ -190,7 +219,7 @@ def _summary(result: xr.Dataset) -> str:
 
 
 def _verdict(result: xr.Dataset) -> str:
-    """The verdict in brackets, with the floor that it is by."""
+    """Return the verdict in brackets, with the floor that it is by."""
     verdict = str(result["verdict"].item()) if "verdict" in result else ""
     if not verdict:
         return ""

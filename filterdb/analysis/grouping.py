@@ -11,6 +11,7 @@ import pandas as pd
 
 from filterdb.arguments import as_names
 from filterdb.errors import InputError, UsageError
+from filterdb.numerics.modes import AnyMode, Mode, as_mode
 from filterdb.reduce.basis import has_scale
 from filterdb.schema import distinct
 from filterdb.store.database import Database
@@ -46,12 +47,13 @@ class Grouping:
         return total
 
 
-def group(db: Database, by: Key | None, mode: str = "sound") -> Grouping:
+def group(db: Database, by: Key | None, mode: AnyMode = "sound") -> Grouping:
     """Group a view's layers by a label, by "depth_decile" or "layer", or by several: "task,depth_decile" or a list.
 
     None: one group, "all". In `paper` mode every task that contains "Segmentation" becomes "Segmentation". Raises
     UsageError for an unknown label, InputError where the view has no layers.
     """
+    mode = as_mode(mode)
     layers = db.layers.sizes["layer"]
     if not layers:
         raise InputError(f"{db.url}: expected at least one layer with 3×3 filters, got none")
@@ -73,16 +75,14 @@ def group(db: Database, by: Key | None, mode: str = "sound") -> Grouping:
     return Grouping(",".join(keys), distinct(labels), index, ordered=False, parts=of_key)
 
 
-def _single(db: Database, key: str, mode: str) -> Grouping:
+def _single(db: Database, key: str, mode: Mode) -> Grouping:
     if key == "depth_decile":
         codes = depth_decile(db.layers["conv_depth_norm"].values)
         found, index = np.unique(codes, return_inverse=True)
         return Grouping(key, [DECILES[code] for code in found], index, ordered=True)
     if key == "layer":
         return Grouping(key, db.layers["layer"].values.tolist(), np.arange(db.layers.sizes["layer"]), ordered=False)
-    column = db.column(key)
-    if key == "task" and mode == "paper":
-        column = np.array(["Segmentation" if "Segmentation" in str(label) else label for label in column], dtype=object)
+    column = mode.labels(key, db.column(key))
     values, index = np.unique(column if column.dtype.kind in "biuf" else column.astype(str), return_inverse=True)
     return Grouping(key, [str(value) for value in values.tolist()], index, ordered=False)
 

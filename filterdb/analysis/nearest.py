@@ -8,17 +8,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 import xarray as xr
 
-from filterdb.analysis.drift import FEW, METRICS
-from filterdb.analysis.grouping import DECILES, chosen, depth_decile, group, provenance
+from filterdb.analysis.drift_metrics import METRICS
+from filterdb.analysis.grouping import DECILES, depth_decile
+from filterdb.analysis.noise import FEW
+from filterdb.analysis.question import Question
 from filterdb.errors import UsageError
 from filterdb.models.sandbox import Limits
 from filterdb.models.sources import as_source, on_disk
 from filterdb.numerics.divergence import symmetric_kl
 from filterdb.numerics.histogram import sound_probabilities
 from filterdb.numerics.sampling import SamplingFloor
-from filterdb.reduce.basis import Projection, basis_attributes, layer_histograms, projection
 from filterdb.reduce.model_summary import Query, reduce_model
-from filterdb.store.database import AnyDatabase, Database, as_database
+from filterdb.store.database import AnyDatabase, as_database
 
 if TYPE_CHECKING:
     from filterdb.models.sources import Source
@@ -33,36 +34,65 @@ def nearest(
     *,
     limits: Limits = Limits(),  # noqa: B008 - frozen
 ) -> xr.Dataset:
-    """Rank the models of the view by the drift of their filters from those of an ONNX file. Dims: model, decile.
+    """Rank the models of a view by the drift of their filters from those of an ONNX file.
 
-    `path`: a path, a URL or an onnx.ModelProto. The file's filters are counted in the frozen basis of the snapshot; the
-    models' counts are summaries: no pass over the database. Mode `sound`, and the file's counts are added to the
-    snapshot's that make π. Per model: drift; per_component (component, model), kl, unweighted; count; floor and
-    floor_q95, mean and 95 % quantile of what two samples of one distribution would show at these numbers of filters;
-    closer_than_noise, drift ≤ floor_q95: the two cannot be told apart by their filters; few, under 1,000 filters; rank,
-    from 1, and 0 for models with few, which stand after the others; same_content, the same file. decile_drift,
-    decile_floor, decile_floor_q95, decile_count (model, decile), NaN where either model has no filter. Layers of the
-    file that are not finite or cannot be read are left out; attribute query_left_out, JSON, has each with its reason.
+    Parameters
+    ----------
+    db : Database, str or path
+        The database or a view of it.
+    path : str, path or onnx.ModelProto
+        The file: a path, a URL, or a model in memory.
+    n : int
+        Models in the result, at least 1.
+    limits : Limits
+        Time and memory for reading the file.
 
-    Filters that are alike, not accuracy after transfer. Raises UsageError for n < 1, InputError where the file has no
-    3×3 filters. Source: method §0 and §4.
+    Returns
+    -------
+    xarray.Dataset
+        With dims model, decile, component:
+
+        - drift (model): to the file. per_component (component, model): kl of each component, unweighted.
+        - floor and floor_q95 (model): mean and 95 % quantile of what two samples of one distribution would show at
+          these numbers of filters.
+        - closer_than_noise (model): drift ≤ floor_q95, so that the filters of the two cannot be told apart.
+        - count (model): filters. few (model): whether these are under 1,000.
+        - rank (model): from 1; 0 for models with few filters, which come last.
+        - same_content (model): whether it is the same file.
+        - decile_drift, decile_floor, decile_floor_q95, decile_count (model, decile): the same of a tenth of the depth;
+          NaN where either model has no filter.
+        - The attribute query_left_out, JSON: layers of the file that are not finite or cannot be read, with reasons.
+
+    Raises
+    ------
+    UsageError
+        For n < 1.
+    InputError
+        If the file has no 3×3 filters.
+
+    Notes
+    -----
+    The file's filters are counted in the frozen basis of the snapshot; the models' counts are summaries: no pass over
+    the database. Mode `sound`, and the file's counts are added to the snapshot's that make π. Near means alike
+    filters, not accuracy after transfer. Source: method §0 and §4.
     """
     if n < 1:
         raise UsageError(f"n: expected at least 1, got {n}")
     db, source = as_database(db), as_source(path, "path")
-    db, found = projection(db, "sound")
+    question = Question.in_basis(db, "model")
     with on_disk([source]) as (file,):
-        query = reduce_model(file.path, found.histograms, limits, file.alias)
-    return _ranked(db, found, query, n)
+        query = reduce_model(file.path, question.projection.histograms, limits, file.alias)
+    return _ranked(question, query, n)
 
 
-def _ranked(db: Database, found: Projection, query: Query, n: int) -> xr.Dataset:
-    models, layers = group(db, "model"), layer_histograms(db, found)["counts"]
-    theirs, mine = layers[chosen(db)], query.arrays["counts"]
-    one, counts = mine.sum(axis=0), models.sums(theirs)
-    whole = layers.sum(axis=0) + one
-    floors = SamplingFloor(whole, found.weights)
-    drift, parts = _drift(one, counts, whole, found.weights)
+def _ranked(question: Question, query: Query, n: int) -> xr.Dataset:
+    """Return the models, the `question`'s groups, by their drift from the file's filters."""
+    db, models, weights = question.db, question.grouping, question.weights
+    theirs, mine = question.layer_counts, query.arrays["counts"]
+    one, counts = mine.sum(axis=0), question.counts
+    whole = question.snapshot_counts + one
+    floors = SamplingFloor(whole, weights)
+    drift, parts = _drift(one, counts, whole, weights)
     number = counts[:, 0].sum(axis=-1)
     few = number < FEW
     order = np.lexsort((drift, few))[:n]
@@ -77,7 +107,7 @@ def _ranked(db: Database, found: Projection, query: Query, n: int) -> xr.Dataset
         if some.any():
             part = mine[own == i].sum(axis=0)
             noise = floors.between(part, there[some])
-            values = (_drift(part, there[some], whole, found.weights)[0], *noise, there[some, 0].sum(axis=-1))
+            values = (_drift(part, there[some], whole, weights)[0], *noise, there[some, 0].sum(axis=-1))
             of_decile[:, some, i] = np.stack(values)
     names = db.models["model"].values.astype(str)
     place = [int(np.flatnonzero(names == models.labels[model])[0]) for model in order]
@@ -103,18 +133,14 @@ def _ranked(db: Database, found: Projection, query: Query, n: int) -> xr.Dataset
             "model": names[place].astype(object),
             "decile": DECILES,
             **{name: (one_model, table[name].values.astype(object)) for name in LABELS},
-            "weights": ("component", found.weights),
+            "weights": ("component", weights),
             "query_count": ("decile", np.bincount(own, query.column("row_size"), len(DECILES)).astype(np.int64)),
         },
-        attrs=provenance(
-            db,
-            by="model",
-            mode=found.mode,
+        attrs=question.provenance(
+            scaled=None,
             metric="kl",
             per_component_metric="kl",
-            formula=f"{METRICS['kl']}; pi with the file's own counts; floors of method 4",
-            range=found.histograms.edges[[0, -1]].tolist(),
-            **basis_attributes(db, found),
+            formula=f"{METRICS['kl'].formula}; pi with the file's own counts; floors of method 4",
             query=query.shown,
             query_hash=query.file_hash,
             query_filters=int(one[0].sum()),
@@ -127,9 +153,9 @@ def _ranked(db: Database, found: Projection, query: Query, n: int) -> xr.Dataset
 def _drift(
     one: np.ndarray, others: np.ndarray, whole: np.ndarray, weights: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """From one group (9, 70) to others (groups, 9, 70), counts: weighted (groups,), and per component (9, groups).
+    """Return the drift from one group (9, 70) to others (groups, 9, 70), counts; and that of each component.
 
-    Term by term, not by matrix products: a copy is at exactly 0.
+    Weighted (groups,), and of each component (9, groups). Term by term, not by matrix products: a copy is at exactly 0.
     """
     p = sound_probabilities(np.concatenate([one[None], others]), whole)
     parts = symmetric_kl(p[0], p[1:])

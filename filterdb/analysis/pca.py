@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
-from filterdb.analysis.grouping import Key, chosen, group, provenance, with_scale
+from filterdb.analysis.grouping import Key
+from filterdb.analysis.question import Question
 from filterdb.errors import UsageError
 from filterdb.numerics import eigen
 from filterdb.numerics.eigen import Basis, decompose
 from filterdb.numerics.moments import pool
-from filterdb.reduce.basis import layer_moments
-from filterdb.store.database import AnyDatabase, as_database
+from filterdb.store.database import AnyDatabase
 
 DIMENSIONS = np.arange(1, 9)
 """Of the leading subspaces whose angles are taken."""
@@ -24,21 +24,39 @@ ANGLES_LIMIT = 1_000
 
 
 def pca(db: AnyDatabase, by: Key | None = None, *, scaled: bool = True) -> xr.Dataset:
-    """Mean, covariance and principal components of the view's filters, whole or by group.
+    """Compute mean, covariance and principal components of the view's filters, whole or by group.
 
-    Dims: group, component, weight, other (weight). Variables, float64: count (int64), mean, covariance (n − 1 in the
-    denominator), components (rows; the entry of largest magnitude is positive), explained_variance,
-    explained_variance_ratio, singular_values (of the centred n×9 matrix). `scaled`: of filters divided by their
-    max |w| (P1 eq. 9), else raw, without the layers whose scale is unknown. Always fitted on what it is asked about.
-    By group also angle_to_whole (group, dimension), radians: the largest principal angle between the group's leading
-    k-dimensional subspace and that of all the view's filters, k = 1 … 8; NaN where either has variance in fewer than
-    k directions. Source: P1 eq. 1 to 4; Björck and Golub 1973.
+    Parameters
+    ----------
+    db : Database, str or path
+        The database or a view of it.
+    by : str or list of str, optional
+        What layers are grouped by; None: one group of all.
+    scaled : bool
+        True: of filters divided by their max |w| (P1 eq. 9). False: of raw filters, without the layers whose scale is
+        unknown.
+
+    Returns
+    -------
+    xarray.Dataset
+        With dims group, component, weight, other (weight), float64 but for count:
+
+        - count (group): filters, int64.
+        - mean (group, weight); covariance (group, weight, other), n − 1 in the denominator.
+        - components (group, component, weight): rows; the entry of largest magnitude is positive.
+        - explained_variance and explained_variance_ratio (group, component).
+        - singular_values (group, component): of the centred n×9 matrix.
+        - angle_to_whole (group, dimension), with `by`: the largest principal angle in radians between the leading
+          k-dimensional subspaces of the group and of all the view's filters, k = 1 … 8; NaN where either has variance
+          in fewer than k directions.
+
+    Notes
+    -----
+    The PCA is always fitted on what it is asked about, never on the snapshot. Source: P1 eq. 1 to 4; Björck and Golub
+    1973.
     """
-    db = as_database(db)
-    db = with_scale(db, scaled=scaled)
-    grouping = group(db, by)
-    layers = layer_moments(db, scaled=scaled)
-    states = pool(layers.pick(chosen(db)), grouping.index, len(grouping.labels))
+    question = Question.of(db, by, scaled=scaled)
+    states = question.moments
     basis = decompose(states)
     result = xr.Dataset(
         {
@@ -50,15 +68,8 @@ def pca(db: AnyDatabase, by: Key | None = None, *, scaled: bool = True) -> xr.Da
             "explained_variance_ratio": (("group", "component"), basis.explained_variance_ratio),
             "singular_values": (("group", "component"), basis.singular_values),
         },
-        coords={"group": grouping.labels, **{key: ("group", part) for key, part in grouping.parts.items()}},
-        attrs=provenance(
-            db,
-            by=grouping.by,
-            mode="sound",
-            scaled=int(scaled),
-            sign_rule="component",
-            formula="P1 eq. 1-4; eigh of m2/(n-1)",
-        ),
+        coords=question.coords(),
+        attrs=question.provenance(sign_rule=question.mode.sign_rule, formula="P1 eq. 1-4; eigh of m2/(n-1)"),
     )
     if by is not None:
         together = decompose(pool(states, np.zeros(len(states.count), np.int64), 1))
@@ -68,12 +79,33 @@ def pca(db: AnyDatabase, by: Key | None = None, *, scaled: bool = True) -> xr.Da
 
 
 def principal_angles(db: AnyDatabase, by: Key, *, scaled: bool = True) -> xr.Dataset:
-    """Largest principal angles between the leading k-dimensional subspaces of all pairs of groups, k = 1 … 8.
+    """Compute the largest principal angles between the leading subspaces of all pairs of groups.
 
-    Dims: dimension, group, other. Variables: angle (dimension, group, other), radians in [0, π/2], NaN where either
-    group has variance in fewer than k directions; count (group). How far two groups' own bases are apart, which drift,
-    taken in one basis, does not tell. An angle of k dimensions means little where the variances of components k − 1
-    and k are nearly equal. Raises UsageError for more than 1,000 groups. Source: Björck and Golub 1973.
+    Parameters
+    ----------
+    db : Database, str or path
+        The database or a view of it.
+    by : str or list of str
+        What layers are grouped by.
+    scaled : bool
+        As in `pca`.
+
+    Returns
+    -------
+    xarray.Dataset
+        angle (dimension, group, other): radians in [0, π/2] between the leading k-dimensional subspaces, k = 1 … 8;
+        NaN where either group has variance in fewer than k directions. count (group): filters.
+
+    Raises
+    ------
+    UsageError
+        For more than 1,000 groups.
+
+    Notes
+    -----
+    They say how far two groups' own bases are apart, which drift, taken in one basis, does not. An angle of k
+    dimensions means little where the variances of components k − 1 and k are nearly equal. Source: Björck and Golub
+    1973.
     """
     result = pca(db, by, scaled=scaled)
     groups = result.sizes["group"]
@@ -98,7 +130,10 @@ def principal_angles(db: AnyDatabase, by: Key, *, scaled: bool = True) -> xr.Dat
 
 
 def _angles(one: Basis, others: Basis) -> np.ndarray:
-    """Angles (groups, 8) between one basis (1, 9, 9), or as many, and others (groups, 9, 9); NaN beyond the rank."""
+    """Return angles (groups, 8) between one basis (1, 9, 9), or as many, and others (groups, 9, 9).
+
+    Angles of more dimensions than the rank are NaN.
+    """
     angles = eigen.principal_angles(one.components, others.components)
     smallest = np.minimum(one.explained_variance_ratio, others.explained_variance_ratio)[:, : angles.shape[1]]
     return np.where(smallest > RANK_TOLERANCE, angles, np.nan)

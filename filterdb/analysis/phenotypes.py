@@ -10,13 +10,14 @@ import numpy as np
 import xarray as xr
 
 from filterdb.analysis.density import check_pairs
-from filterdb.analysis.grouping import Key, chosen, group, provenance, with_scale
+from filterdb.analysis.grouping import Key
+from filterdb.analysis.question import Question
 from filterdb.numerics.histogram import BINS
+from filterdb.numerics.modes import AnyMode
 from filterdb.numerics.shape import Bounds, Shape, shape
-from filterdb.reduce.basis import basis_attributes, layer_histograms, projection
 from filterdb.reduce.joint_densities import Pair, densities
 from filterdb.schema import WEIGHTS
-from filterdb.store.database import AnyDatabase, as_database
+from filterdb.store.database import AnyDatabase
 
 PAIRS: tuple[Pair, ...] = ((0, 1), (2, 3), (4, 5), (6, 7))
 """Pairs of components that are looked at where none are named."""
@@ -37,61 +38,81 @@ def phenotypes(
     by: Key | None = None,
     pairs: Sequence[Pair] = PAIRS,
     *,
-    mode: str = "sound",
+    mode: AnyMode = "sound",
     scaled: bool = True,
     bounds: Bounds | None = None,
 ) -> xr.Dataset:
-    """Phenotype of each group of the view's layers: of every component, and of pairs of them.
+    """Find the phenotype of each group of the view's layers: of every component, and of pairs of them.
 
-    Dims: group, component, pair. Variables: phenotype (group, component) and pair_phenotype (group, pair), one of
-    "sun", "spikes", "symbols", "point", and "few" for groups under 1,000 filters; what the rule looked at, as MEASURES
-    describes it, under its own name (group, component) and as pair_… (group, pair); count (group). Coordinates: pair
-    ("0,1"), its components first and second (pair), centre (component), the coefficients of an all-zero filter. The
-    rule is that of numerics.shape, its bounds stand in the attributes. Components need the histograms only; pairs,
-    unless there are none, a pass over the filters, all in one reading, once per grouping. Raises UsageError for pairs
-    that do not exist or too many groups.
+    Parameters
+    ----------
+    db : Database, str or path
+        The database or a view of it.
+    by : str or list of str, optional
+        What layers are grouped by; None: one group of all.
+    pairs : list of (int, int)
+        Pairs of different components; none: no pass over the filters.
+    mode : {"sound", "paper"}
+        Which basis and range: as in `drift`.
+    scaled : bool
+        False: raw filters, without layers whose scale is unknown.
+    bounds : Bounds, optional
+        Where phenotypes begin, in place of the rule's own bounds.
+
+    Returns
+    -------
+    xarray.Dataset
+        With dims group, component, pair:
+
+        - phenotype (group, component) and pair_phenotype (group, pair): "sun", "spikes", "symbols", "point", or "few"
+          for groups under 1,000 filters.
+        - What the rule looked at, as MEASURES describes it: NAME (group, component) and pair_NAME (group, pair).
+        - count (group): filters.
+        - Coordinates pair ("0,1"), its components first and second (pair), and centre (component), the coefficients
+          of an all-zero filter. The bounds are in the attributes.
+
+    Raises
+    ------
+    UsageError
+        For pairs that do not exist or too many groups.
+
+    Notes
+    -----
+    The rule is that of numerics.shape. Components need the histograms only; pairs need a pass over the filters, all in
+    one reading, once per grouping.
     """
-    db = as_database(db)
     check_pairs(pairs)
     bounds = bounds or Bounds()
-    db, found = projection(db, mode, scaled=scaled)
-    db = with_scale(db, scaled=scaled)
-    grouping = group(db, by, mode)
-    labels = grouping.labels
-    edges = found.histograms.edges
-    squares = np.zeros((0, len(labels), BINS, BINS), np.int64)
+    question = Question.in_basis(db, by, mode, scaled=scaled)
+    edges = question.edges
+    joint = np.zeros((0, question.groups, BINS, BINS), np.int64)
     if pairs:
-        squares, _ = densities(db, found, grouping.index, len(labels), pairs, BINS)
-    sides = grouping.sums(layer_histograms(db, found)["counts"][chosen(db)])
-    mean, components = found.axes.arrays
+        joint, _ = densities(question.db, question.projection, question.grouping.index, question.groups, pairs, BINS)
+    mean, components = question.projection.axes.arrays
     zero = (-components @ mean).tolist()
-    of_components = [[shape(counts, edges, [at]) for counts, at in zip(one, zero, strict=True)] for one in sides]
+    of_components = [
+        [shape(counts, edges, [centre]) for counts, centre in zip(group, zero, strict=True)]
+        for group in question.counts
+    ]
     of_pairs = [
-        [shape(counts, edges, [zero[k] for k in pair]) for counts, pair in zip(one, pairs, strict=True)]
-        for one in np.moveaxis(squares, 0, 1)
+        [shape(counts, edges, [zero[k] for k in pair]) for counts, pair in zip(group, pairs, strict=True)]
+        for group in np.moveaxis(joint, 0, 1)
     ]
     return xr.Dataset(
         {
-            "count": ("group", grouping.sums(db.layers["row_size"].values), {"long_name": "filters"}),
+            "count": ("group", question.filters, {"long_name": "filters"}),
             **_variables("", "component", of_components, bounds),
             **_variables("pair_", "pair", of_pairs, bounds),
         },
         coords={
-            "group": labels,
-            **{key: ("group", part) for key, part in grouping.parts.items()},
+            **question.coords(),
             "component": np.arange(WEIGHTS),
             "centre": ("component", np.array(zero)),
             "pair": np.array([f"{first},{second}" for first, second in pairs], dtype=object),
             "first": ("pair", np.array([first for first, _ in pairs], np.int64)),
             "second": ("pair", np.array([second for _, second in pairs], np.int64)),
         },
-        attrs=provenance(
-            db,
-            by=grouping.by,
-            mode=mode,
-            scaled=int(scaled),
-            range=edges[[0, -1]].tolist(),
-            **basis_attributes(db, found),
+        attrs=question.provenance(
             bounds=json.dumps(asdict(bounds)),
             formula="our rule for P1 fig. 4: few, point, spikes, symbols, else sun",
         ),

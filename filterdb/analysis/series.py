@@ -17,6 +17,7 @@ import xarray as xr
 from filterdb.analysis.drift import drift
 from filterdb.analysis.grouping import TIMES, provenance
 from filterdb.errors import InputError
+from filterdb.numerics.modes import AnyMode, Mode, as_mode
 from filterdb.schema import UNKNOWN
 from filterdb.store.database import AnyDatabase, Database, as_database
 
@@ -43,7 +44,7 @@ class _Model:
         return UNKNOWN not in self.kind
 
 
-def series(db: AnyDatabase, mode: str = "sound") -> xr.Dataset:
+def series(db: AnyDatabase, mode: AnyMode = "sound") -> xr.Dataset:
     """Drift along trainings, and between retrainings, for the view's models. No pass of its own.
 
     Checkpoints are models of one architecture, training set and seed (`unknown` counts as one) with an `epoch`, two or
@@ -56,7 +57,7 @@ def series(db: AnyDatabase, mode: str = "sound") -> xr.Dataset:
     of `drift`, NaN and "" in `paper` mode; one model against one is judged by its number of filters alone. Where the
     catalog says nothing, all are empty. Raises InputError for an epoch that is no number.
     """
-    db = as_database(db)
+    db, mode = as_database(db), as_mode(mode)
     models = _models(db)
     trainings = _trainings(models)
     checkpoints = {key: of for key, of in trainings.items() if len({one.epoch for one in of}) > 1}
@@ -74,7 +75,7 @@ def series(db: AnyDatabase, mode: str = "sound") -> xr.Dataset:
         **_pair_table(retrainings, found),
         **_retraining_table(retrainings, [*last, *single], found),
     }
-    attrs = provenance(db, mode=mode, formula="drift by model, P1 fig. 7")
+    attrs = provenance(db, mode=mode.name, formula="drift by model, P1 fig. 7")
     if found is not None:  # the first drift may have committed a basis
         attrs |= {
             name: found.result.attrs[name]
@@ -135,7 +136,7 @@ def _trainings(models: list[_Model]) -> dict[tuple[str, str, str], list[_Model]]
 class _Drifts:
     """Drift of all pairs of the view's models, looked up by their names."""
 
-    def __init__(self, db: Database, mode: str) -> None:
+    def __init__(self, db: Database, mode: Mode) -> None:
         self.result = drift(db, "model", mode)
         self.place = {str(name): i for i, name in enumerate(self.result["group"].values)}
 

@@ -12,6 +12,7 @@ import click
 import numpy as np
 
 from filterdb.commands import streams
+from filterdb.numerics.modes import MODES
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -96,7 +97,7 @@ def names_of_columns(table: xr.Dataset, renamed: dict[str, str], hidden: set[str
 def noise_of_pair(result: xr.Dataset) -> Answer:
     """Return floors, verdict and interval of one pair of groups; null where there is none."""
     if "verdict" not in result:
-        return _without_noise() if result.attrs["mode"] == "sound" else {}
+        return _without_noise() if MODES[result.attrs["mode"]].has_noise else {}
     low, high = result["interval"].values.tolist()
     words = {name: result[name].item() or None for name in _WORDS}
     return {

@@ -9,6 +9,7 @@ from filterdb.commands.answer import Answer, head_of_result, print_answer, rows
 from filterdb.commands.group import commands
 from filterdb.commands.options import database, mode_option, selection
 from filterdb.commands.table import counts_line, print_rows, say
+from filterdb.numerics.modes import ModeName
 from filterdb.store.database import Database
 
 
@@ -16,7 +17,7 @@ from filterdb.store.database import Database
 @database
 @selection
 @mode_option
-def degeneration(db: Database, mode: str, as_json: bool) -> None:
+def degeneration(db: Database, mode: ModeName, as_json: bool) -> None:
     """Sparsity, entropy, threshold and verdict of every layer."""
     print_answer(to_answer(fdb.degeneration(db, mode)), as_json, show)
 

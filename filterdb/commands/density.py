@@ -13,6 +13,7 @@ from filterdb.commands.group import commands
 from filterdb.commands.options import by_option, database, mode_option, parse_pair, raw_option, selection
 from filterdb.commands.table import counts_line, print_basis_warning, print_table, say
 from filterdb.numerics.histogram import BINS
+from filterdb.numerics.modes import ModeName
 from filterdb.store.database import Database
 
 
@@ -24,7 +25,7 @@ from filterdb.store.database import Database
 @click.option("--components", default="0,1", show_default=True, metavar="I,J", help="The two components.")
 @click.option("--bins", type=click.IntRange(1, MOST_BINS), default=BINS, show_default=True, help="On either side.")
 @raw_option
-def density(db: Database, by: str | None, components: str, bins: int, mode: str, raw: bool, as_json: bool) -> None:
+def density(db: Database, by: str | None, components: str, bins: int, mode: ModeName, raw: bool, as_json: bool) -> None:
     """Joint histogram of two coefficients, by group. A pass over the filters, once for each grouping and pair."""
     result = fdb.density(db, by, parse_pair(components), bins, mode=mode, scaled=not raw)
     print_answer(to_answer(result), as_json, show)

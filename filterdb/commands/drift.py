@@ -10,12 +10,14 @@ import xarray as xr
 from rich.text import Text
 
 import filterdb as fdb
-from filterdb.analysis.drift import METRICS, drift_strata
+from filterdb.analysis.drift import drift_strata
+from filterdb.analysis.drift_metrics import METRICS, MetricName
 from filterdb.commands.answer import Answer, basis_of_result, head_of_result, noise_of_matrix, print_answer
 from filterdb.commands.group import commands
 from filterdb.commands.options import by_option, database, mode_option, raw_option, selection
 from filterdb.commands.table import counts_line, print_basis_warning, print_table, say
 from filterdb.errors import UsageError
+from filterdb.numerics.modes import MODES, ModeName
 from filterdb.numerics.noise import DRAWS, ENOUGH_PERMUTATIONS, MOST_DRAWS
 from filterdb.store.database import Database
 
@@ -51,8 +53,8 @@ ON_EDGE_SHOWN = 0.01
 def drift(
     db: Database,
     by: str,
-    mode: str,
-    metric: str,
+    mode: ModeName,
+    metric: MetricName,
     raw: bool,
     within: str | None,
     output: str | None,
@@ -108,7 +110,7 @@ def _matrix(result: xr.Dataset, *, matrix: bool = True) -> Answer:
         "on_edge": result["on_edge"].values,
         **basis_of_result(result),
         "sign_rule": attrs["sign_rule"],
-        **(noise_of_matrix(result) if attrs["mode"] == "sound" else {}),
+        **(noise_of_matrix(result) if MODES[attrs["mode"]].has_noise else {}),
     }
 
 

@@ -11,6 +11,7 @@ from filterdb.commands.answer import Answer, basis_of_result, head_of_result, no
 from filterdb.commands.group import commands
 from filterdb.commands.options import by_option, database, mode_option, raw_option, selection
 from filterdb.commands.table import counts_line, print_basis_warning, print_table, say
+from filterdb.numerics.modes import ModeName
 from filterdb.store.database import Database
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ SHOWN = 10
 @by_option(required=True)
 @raw_option
 @click.option("--match", metavar="COLUMN", default="family", show_default=True, help="Label whose strata are matched.")
-def explain(db: Database, a: str, b: str, by: str, mode: str, raw: bool, match: str, as_json: bool) -> None:
+def explain(db: Database, a: str, b: str, by: str, mode: ModeName, raw: bool, match: str, as_json: bool) -> None:
     """Which components, bins, models and layers make the drift of groups A and B of KEY."""
     print_answer(to_answer(fdb.explain(db, by, a, b, mode, scaled=not raw, match=match)), as_json, show)
 

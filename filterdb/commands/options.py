@@ -174,11 +174,11 @@ def _condition(text: str) -> tuple[str, bool, str]:
 
 def mode_option(command: Command) -> Command:
     """Add --mode."""
-    from filterdb.reduce.basis import MODES
+    from filterdb.numerics.modes import MODES
 
     return click.option(
         "--mode",
-        type=click.Choice(MODES),
+        type=click.Choice(list(MODES)),
         default="sound",
         show_default=True,
         help="sound: the best answer; paper: the CVPR 2022 paper's.",

@@ -14,6 +14,7 @@ from filterdb.commands.group import commands
 from filterdb.commands.options import by_option, database, mode_option, parse_pair, raw_option, selection
 from filterdb.commands.table import counts_line, print_basis_warning, print_table, say
 from filterdb.errors import UsageError
+from filterdb.numerics.modes import ModeName
 from filterdb.store.database import Database
 
 
@@ -28,7 +29,7 @@ from filterdb.store.database import Database
 @click.option("--no-pairs", is_flag=True, help="Components alone: no pass over the filters but the histograms'.")
 @raw_option
 def phenotypes(
-    db: Database, by: str | None, pairs: tuple[str, ...], no_pairs: bool, mode: str, raw: bool, as_json: bool
+    db: Database, by: str | None, pairs: tuple[str, ...], no_pairs: bool, mode: ModeName, raw: bool, as_json: bool
 ) -> None:
     """Phenotypes of coefficient distributions: sun, spikes, symbols, point."""
     if pairs and no_pairs:

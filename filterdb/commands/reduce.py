@@ -6,6 +6,7 @@ from filterdb.commands.answer import Answer, head_of_database, print_answer
 from filterdb.commands.group import commands
 from filterdb.commands.options import database, mode_option, raw_option
 from filterdb.commands.table import counts_line, say
+from filterdb.numerics.modes import ModeName
 from filterdb.reduce.basis import layer_histograms, projection
 from filterdb.store.database import Database
 
@@ -14,7 +15,7 @@ from filterdb.store.database import Database
 @database
 @mode_option
 @raw_option
-def reduce(db: Database, mode: str, raw: bool, as_json: bool) -> None:
+def reduce(db: Database, mode: ModeName, raw: bool, as_json: bool) -> None:
     """Run the passes that are still missing (the analyses do so by themselves)."""
     db, fitted = projection(db, mode, scaled=not raw)
     layer_histograms(db, fitted)

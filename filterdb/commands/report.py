@@ -9,6 +9,7 @@ from filterdb.commands.answer import Answer, head_of_database, print_answer
 from filterdb.commands.group import commands
 from filterdb.commands.options import database, mode_option, selection
 from filterdb.commands.table import say
+from filterdb.numerics.modes import ModeName
 from filterdb.store.database import Database
 
 
@@ -29,7 +30,7 @@ from filterdb.store.database import Database
     help="Bivariate densities of all pairs of components, which take a pass over the filters.  "
     "[default: up to 50 million filters]",
 )
-def report(db: Database, output: str, mode: str, densities: bool | None, as_json: bool) -> None:
+def report(db: Database, output: str, mode: ModeName, densities: bool | None, as_json: bool) -> None:
     """The page, every figure as SVG and PNG, every table as CSV and Parquet."""
     page = fdb.report(db, output, mode=mode, densities=densities)
     print_answer({**head_of_database(db), "page": str(page)}, as_json, show)

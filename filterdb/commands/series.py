@@ -11,6 +11,7 @@ from filterdb.commands.answer import Answer, basis_of_result, head_of_result, pr
 from filterdb.commands.group import commands
 from filterdb.commands.options import database, mode_option, selection
 from filterdb.commands.table import counts_line, print_basis_warning, print_table, say
+from filterdb.numerics.modes import ModeName
 from filterdb.store.database import Database
 
 
@@ -18,7 +19,7 @@ from filterdb.store.database import Database
 @database
 @selection
 @mode_option
-def series(db: Database, mode: str, as_json: bool) -> None:
+def series(db: Database, mode: ModeName, as_json: bool) -> None:
     """Drift along the checkpoints of a training and between its seeds (catalog columns `epoch` and `seed`)."""
     print_answer(to_answer(fdb.series(db, mode)), as_json, show)
 

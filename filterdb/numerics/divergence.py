@@ -41,21 +41,6 @@ def kl(p: Array, weights: Array) -> Block:
     return block
 
 
-def js(p: Array, weights: Array) -> Block:
-    """Jensen–Shannon divergence in nats, weighted over components."""
-    return _by_rows(p, weights, jensen_shannon)
-
-
-def hellinger(p: Array, weights: Array) -> Block:
-    """√(½ Σ(√P − √Q)²), weighted over components."""
-    return _by_rows(np.sqrt(p), weights, of_roots)
-
-
-def wasserstein(p: Array, weights: Array, width: float) -> Block:
-    """1-Wasserstein distance on the bins: bin width · Σ|ΔCDF|, weighted over components."""
-    return _by_rows(np.cumsum(p, axis=-1), weights, lambda a, b: width * of_sums(a, b))
-
-
 def symmetric_kl(p: Array, q: Array) -> Array:
     """KL(P‖Q) + KL(Q‖P) of each pair of positive distributions (…, bins) → (…); term by term, so equal ones give 0."""
     found: Array = ((p - q) * np.log(p / q)).sum(axis=-1)
@@ -107,8 +92,20 @@ def root(covariance: Array) -> Array:
     return found
 
 
-def _by_rows(p: Array, weights: Array, row: Callable[[Array, Array], Array]) -> Block:
-    """One row of the block at a time: what is elementwise takes columns × 9 × 70."""
+def by_rows(p: Array, weights: Array, row: Callable[[Array, Array], Array]) -> Block:
+    """Return the block of a divergence of pairs of groups, Σᵢ âᵢ row(Pᵢ, Qᵢ).
+
+    It is computed a row at a time: what is elementwise takes columns × 9 × 70.
+
+    Parameters
+    ----------
+    p : ndarray (groups, components, bins) of float64
+        What `row` takes of each group: probabilities, or something made of them.
+    weights : ndarray (components,) of float64
+        The weights â.
+    row : callable
+        Two arrays (…, bins) → their divergences (…).
+    """
 
     def block(rows: slice, columns: slice) -> Array:
         return np.stack([row(p[columns], one[None]) @ weights for one in p[rows]])

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
+from filterdb.analysis.drift_metrics import METRICS
 from filterdb.numerics.divergence import symmetric_kl
 from filterdb.page import boxes
 from filterdb.page.drawing import COLOURS, canvas, drawn, legible, short, visible
@@ -135,9 +136,10 @@ def pair(result: xr.Dataset, a: str, b: str) -> Figure:
 @drawn
 def per_component(result: xr.Dataset) -> Figure:
     """Draw box plots of the unweighted drift of each component over all pairs of groups (P1 fig. 6)."""
-    metric = result.attrs["per_component_metric"]
-    label = f"unweighted {'KL_sym' if metric in {'kl', 'psi'} else metric}"
-    return box_plot(boxes.by_component(result), label, f"Drift per component, by {result.attrs['by']}")
+    metric = METRICS[result.attrs["per_component_metric"]]
+    return box_plot(
+        boxes.by_component(result), f"unweighted {metric.label}", f"Drift per component, by {result.attrs['by']}"
+    )
 
 
 @drawn

@@ -12,6 +12,7 @@ import xarray as xr
 from filterdb.analysis.density import density
 from filterdb.analysis.phenotypes import phenotypes
 from filterdb.numerics.histogram import BINS
+from filterdb.numerics.modes import ModeName
 from filterdb.numerics.shape import shape
 from filterdb.reduce.joint_densities import MAX_COUNTS, Pair
 from filterdb.schema import WEIGHTS
@@ -93,7 +94,7 @@ class JointDensities:
         return pd.DataFrame({**labels, "from": low[first], "other_from": low[second], "filters": counts[first, second]})
 
 
-def joint_densities(db: Database, by: str | None, mode: str) -> JointDensities:
+def joint_densities(db: Database, by: str | None, mode: ModeName) -> JointDensities:
     """Compute all pairs of components, in one pass unless its results are stored."""
     kinds = phenotypes(db, by, COMPONENT_PAIRS, mode=mode)
     return JointDensities(by, {pair: density(db, by, pair, mode=mode) for pair in COMPONENT_PAIRS}, kinds)

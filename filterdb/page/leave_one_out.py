@@ -10,10 +10,9 @@ import itertools
 
 import numpy as np
 
-from filterdb.analysis.drift import Groups
-from filterdb.analysis.grouping import chosen, group
+from filterdb.analysis.question import Question
 from filterdb.numerics.divergence import symmetric_kl
-from filterdb.reduce.basis import projection
+from filterdb.numerics.modes import ModeName
 from filterdb.store.database import Database
 
 NAMED_MODELS = 4
@@ -26,16 +25,15 @@ LeaveOneOut = dict[tuple[str, str], list[tuple[int, float]]]
 """Labels of two groups → positions of models among the snapshot's, and D without each."""
 
 
-def without_models(db: Database, by: str, mode: str) -> LeaveOneOut:
+def without_models(db: Database, by: str, mode: ModeName) -> LeaveOneOut:
     """Return D of each pair of groups of `by` without one model, the lowest first; {} for too many pairs."""
-    db, projected = projection(db, mode)
-    groups = Groups(db, group(db, by, mode), projected, "kl")
-    labels = groups.grouping.labels
+    question = Question.in_basis(db, by, mode)
+    labels = question.grouping.labels
     if len(labels) * (len(labels) - 1) // 2 > MAX_PAIRS:
         return {}
-    layers = groups.histograms["counts"][chosen(db)]
+    layers = question.layer_counts
     codes, cell = np.unique(
-        np.stack([groups.grouping.index, db.layers["model_index"].values]), axis=1, return_inverse=True
+        np.stack([question.grouping.index, question.db.layers["model_index"].values]), axis=1, return_inverse=True
     )
     own = np.zeros((codes.shape[1], *layers.shape[1:]), np.int64)
     np.add.at(own, cell.reshape(-1), layers)
@@ -43,14 +41,14 @@ def without_models(db: Database, by: str, mode: str) -> LeaveOneOut:
     drifts: LeaveOneOut = {}
     for i, j in itertools.combinations(range(len(labels)), 2):
         models = np.union1d(codes[1, rows[i]], codes[1, rows[j]])
-        without = np.repeat(groups.counts[None, [i, j]], len(models), axis=0)
+        without = np.repeat(question.counts[None, [i, j]], len(models), axis=0)
         for side, code in enumerate((i, j)):
             without[np.searchsorted(models, codes[1, rows[code]]), side] -= own[rows[code]]
         left = without.any(axis=(2, 3)).all(axis=1)
         if not left.any():
             continue
-        p, q = np.moveaxis(groups.shares(without[left]), 1, 0)
-        drift = symmetric_kl(p, q) @ projected.weights
+        p, q = np.moveaxis(question.probabilities_of(without[left]), 1, 0)
+        drift = symmetric_kl(p, q) @ question.weights
         best = np.argsort(drift, kind="stable")[:NAMED_MODELS]
         drifts[labels[i], labels[j]] = [(int(models[left][k]), float(drift[k])) for k in best]
     return drifts

@@ -15,6 +15,7 @@ import xarray as xr
 from filterdb.analysis.rules import VERDICTS
 from filterdb.arguments import as_path
 from filterdb.errors import InputError, MissingExtraError, UsageError
+from filterdb.numerics.modes import ModeName
 from filterdb.page import drawing, payload, tables
 from filterdb.page.drawing import visible, visible_all
 from filterdb.page.results import Results, gather
@@ -29,7 +30,9 @@ SCRIPTS = ("core", "charts", "heatmap", "pair", "table", "grouping", "layer_data
 """The scripts that sections share, in their order. The sections' own follow, then `start`; together they are one."""
 
 
-def report(db: AnyDatabase, folder: str | Path, mode: str = "sound", *, densities: bool | None = None) -> Path | str:
+def report(
+    db: AnyDatabase, folder: str | Path, mode: ModeName = "sound", *, densities: bool | None = None
+) -> Path | str:
     """Write the page about a view's layers into a folder (made if need be) or below a URL; gives where the page is.
 
     `index.html` and its `data` open from disk or from a server, without a network; `figures` has each figure as SVG and

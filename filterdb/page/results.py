@@ -12,6 +12,7 @@ from filterdb.analysis.degeneration import degeneration
 from filterdb.analysis.drift import drift
 from filterdb.analysis.grouping import group
 from filterdb.analysis.pca import pca
+from filterdb.numerics.modes import ModeName, as_mode
 from filterdb.reduce.basis import projection
 from filterdb.schema import UNKNOWN
 from filterdb.store.database import Database
@@ -35,7 +36,7 @@ class Results:
     """What several sections show. `notes`: grouping → why it is missing; `densities`: as in `report`."""
 
     db: Database
-    mode: str
+    mode: ModeName
     densities: bool | None
     basis: xr.Dataset
     degeneration: xr.Dataset
@@ -60,7 +61,7 @@ class Results:
         return labels
 
 
-def gather(db: Database, mode: str, densities: bool | None = None) -> Results:
+def gather(db: Database, mode: ModeName, densities: bool | None = None) -> Results:
     """Compute the shared results of a view's layers."""
     db, _ = projection(db, mode)  # the snapshot that has the basis, once for all: each analysis would look for it
     notes = {}
@@ -76,16 +77,16 @@ def gather(db: Database, mode: str, densities: bool | None = None) -> Results:
     return Results(db, mode, densities, pca(db), degeneration(db, mode), drifts, notes)
 
 
-def _permutations(by: str, number: int, mode: str) -> int | None:
+def _permutations(by: str, number: int, mode: ModeName) -> int | None:
     """Return how often models are permuted for a grouping of `number` groups; None: as often as `drift` does unasked.
 
     Fewer permutations make the 95 % quantile coarser, and the verdict no less honest: the groups as they are count as
     one of them.
     """
     pairs = number * (number - 1) // 2
-    return PERMUTATIONS if mode == "sound" and by != "model" and MANY_PAIRS < pairs <= MOST_PAIRS else None
+    return PERMUTATIONS if as_mode(mode).has_noise and by != "model" and MANY_PAIRS < pairs <= MOST_PAIRS else None
 
 
-def groups(db: Database, by: str, mode: str) -> int:
+def groups(db: Database, by: str, mode: ModeName) -> int:
     """Return how many groups a label makes; `unknown` alone is none."""
     return len(set(group(db, by, mode).labels) - {UNKNOWN})

@@ -27,6 +27,8 @@ from filterdb.errors import (
     UsageError,
 )
 from filterdb.numerics import eigen
+from filterdb.numerics.modes import MODES as MODES  # noqa: PLC0414 - also imported from here
+from filterdb.numerics.modes import Mode, as_mode
 from filterdb.numerics.moments import Moments, pool
 from filterdb.reduce.reductions import Axes, ExtremesReduction, HistogramsReduction
 from filterdb.schema import WEIGHTS
@@ -34,8 +36,6 @@ from filterdb.store import snapshot as snapshots
 from filterdb.store.database import AnyDatabase, Database, as_database
 from filterdb.store.snapshot import Snapshot, StoredBasis
 from filterdb.store.summary import Arrays
-
-MODES = ("sound", "paper")
 
 STALE_ANGLE = np.radians(1.2)
 """From this angle between the covariance now and that of the basis on, D is usually off by more than 2 %.
@@ -51,7 +51,6 @@ log = logging.getLogger(__name__)
 class Projection:
     """Axes, weights and range in which a snapshot's histograms are taken. `id` names a committed basis."""
 
-    mode: str
     axes: Axes
     weights: np.ndarray
     low: float
@@ -64,12 +63,6 @@ class Projection:
     def histograms(self) -> HistogramsReduction:
         """The pass that takes the histograms."""
         return HistogramsReduction(self.axes, self.low, self.high)
-
-
-def check_mode(mode: str) -> None:
-    """Raise UsageError for a mode that does not exist."""
-    if mode not in MODES:
-        raise UsageError(f"mode: expected one of {', '.join(MODES)}, got {mode!r}")
 
 
 def has_scale(db: Database, *, scaled: bool) -> np.ndarray:
@@ -99,36 +92,35 @@ def whole_moments(db: Database, *, scaled: bool) -> Moments:
     return total
 
 
-def projection(db: Database, mode: str, *, scaled: bool = True) -> tuple[Database, Projection]:
-    """The snapshot's projection, fitted if need be; and the database at the snapshot that has it."""
-    check_mode(mode)
-    if mode == "sound" and scaled:
+def projection(db: Database, mode: str | Mode, *, scaled: bool = True) -> tuple[Database, Projection]:
+    """Return the database at the snapshot that has a projection, fitted if need be; and the projection."""
+    mode = as_mode(mode)
+    if mode.keeps_basis and scaled:
         db = with_basis(db)
         if db.basis is None:
             raise DamageError(f"{db.url}: expected a basis at snapshot {db.snapshot}, got none; run `filterdb refit`")
         mean, components, weights = db.basis.arrays()
         low, high = db.basis.range
         axes = Axes.of(mean, components, scaled=True)
-        return db, Projection(mode, axes, weights, low, high, db.basis.id, db.basis.snapshot, "component")
+        return db, Projection(axes, weights, low, high, db.basis.id, db.basis.snapshot, "component")
     return db, _fitted(db, mode, scaled=scaled)
 
 
-def _fitted(db: Database, mode: str, *, scaled: bool) -> Projection:
-    """Fitted on the whole snapshot, the range that of the coefficients."""
+def _fitted(db: Database, mode: Mode, *, scaled: bool) -> Projection:
+    """Fit a projection on the whole snapshot; its range is that of the coefficients."""
     fit = eigen.decompose(whole_moments(db, scaled=scaled))
     (found,) = summaries(db, ExtremesReduction(Axes.of(fit.mean, fit.components, scaled=scaled)))
     used = has_scale(db.whole, scaled=scaled)
     smallest, largest = found["smallest"][used].min(axis=0), found["largest"][used].max(axis=0)
     # Where both ends are equally far from zero, rounding must not decide: the component keeps the sign of `sound`.
     tie = eigen.SIGN_TIE * max(-smallest.min(), largest.max())
-    flip = (-smallest - largest > tie) & (mode == "paper")
+    flip = (-smallest - largest > tie) & (mode.sign_rule == "coefficient")
     # A mirrored component has mirrored coefficients, bit for bit: no second pass.
     smallest, largest = np.where(flip, -largest, smallest), np.where(flip, -smallest, largest)
     components = np.where(flip[:, None], -fit.components, fit.components)
-    rule = "coefficient" if mode == "paper" else "component"
     axes = Axes.of(fit.mean, components, scaled=scaled)
     low, high = float(smallest.min()), float(largest.max())
-    return Projection(mode, axes, fit.explained_variance_ratio, low, high, None, db.snapshot, rule)
+    return Projection(axes, fit.explained_variance_ratio, low, high, None, db.snapshot, mode.sign_rule)
 
 
 def layer_histograms(db: Database, found: Projection) -> Arrays:
@@ -240,7 +232,7 @@ def basis_attributes(db: Database, found: Projection) -> dict[str, Any]:
             f"is usually off by over 2 % from {limit:.1f}° on; `filterdb refit` fits a new one"
         )
         attributes["basis_warning"] = text
-        warnings.warn(text, StaleBasisWarning, stacklevel=3)
+        warnings.warn(text, StaleBasisWarning, stacklevel=4)
     return attributes
 
 

@@ -14,10 +14,12 @@ import pytest
 
 import filterdb as fdb
 from filterdb.analysis import noise as noises
+from filterdb.analysis.drift_metrics import METRICS
 from filterdb.commands.answer import to_json
 from filterdb.commands.drift import to_answer as answer_of
 from filterdb.errors import InputError, UsageError
 from filterdb.numerics import noise as numbers
+from filterdb.numerics.modes import PAPER, SOUND
 from tests.analysis.families import MODELS, Frozen, ingested
 
 A, B = "classify", "segment"
@@ -214,18 +216,18 @@ def test_what_is_asked(db: fdb.Database, by_task: Any) -> None:
 
 def test_unasked_noise_is_what_takes_seconds() -> None:
     one, two, seven = np.ones(647, np.int64), np.full(647, 2), np.full(200, 7)
-    assert noises.wanted(None, "sound", "kl", one) == numbers.DRAWS  # 647 models: nothing to permute
-    assert noises.wanted(None, "sound", "kl", two) == numbers.DRAWS  # six ways a pair: too few to take any
-    assert noises.wanted(None, "sound", "kl", seven) == 0  # 19,900 pairs to permute
-    assert noises.wanted(True, "sound", "kl", seven) == numbers.DRAWS
-    assert noises.wanted(None, "sound", "kl", seven[:110]) == numbers.DRAWS
-    assert noises.wanted(None, "sound", "kl", np.concatenate([one, seven[:120]])) == 0
+    assert noises.wanted(None, SOUND, METRICS["kl"], one) == numbers.DRAWS  # 647 models: nothing to permute
+    assert noises.wanted(None, SOUND, METRICS["kl"], two) == numbers.DRAWS  # six ways a pair: too few to take any
+    assert noises.wanted(None, SOUND, METRICS["kl"], seven) == 0  # 19,900 pairs to permute
+    assert noises.wanted(True, SOUND, METRICS["kl"], seven) == numbers.DRAWS
+    assert noises.wanted(None, SOUND, METRICS["kl"], seven[:110]) == numbers.DRAWS
+    assert noises.wanted(None, SOUND, METRICS["kl"], np.concatenate([one, seven[:120]])) == 0
     assert noises._cost(np.array([3, 3, 5, 9, 1])) == 10 * 10 + 24 + 141 + 616 + 1_466
-    assert noises.wanted(None, "sound", "kl", np.ones(21_436, np.int64)) == 0
-    assert noises.wanted(None, "sound", "js", two[:31]) == 0
-    assert noises.wanted(None, "paper", "kl", two[:3]) == 0
-    assert noises.wanted(False, "sound", "kl", two[:3]) == 0
-    assert noises.wanted(70, "sound", "kl", two) == 70
+    assert noises.wanted(None, SOUND, METRICS["kl"], np.ones(21_436, np.int64)) == 0
+    assert noises.wanted(None, SOUND, METRICS["js"], two[:31]) == 0
+    assert noises.wanted(None, PAPER, METRICS["kl"], two[:3]) == 0
+    assert noises.wanted(False, SOUND, METRICS["kl"], two[:3]) == 0
+    assert noises.wanted(70, SOUND, METRICS["kl"], two) == 70
 
 
 def test_strata_have_noise_of_their_own(db: fdb.Database) -> None:
@@ -307,7 +309,7 @@ def test_what_would_take_the_machine_is_refused(db: fdb.Database) -> None:
     with pytest.raises(UsageError, match="expected at most 100,000 permutations, got 1,000,000,000"):
         fdb.drift(db, "task", noise=10**9)
     with pytest.raises(UsageError, match="expected at most 3,000 groups, got 3,001"):
-        noises.wanted(True, "sound", "kl", np.ones(3_001, np.int64))
+        noises.wanted(True, SOUND, METRICS["kl"], np.ones(3_001, np.int64))
 
 
 def test_intervals_do_not_depend_on_how_many_are_made_at_a_time(

@@ -223,7 +223,7 @@ def test_a_place_that_cannot_be_written_is_told_before_the_work(place_of: str, p
     code = (
         "import sys; from importlib import import_module as load\n"
         "def computed(*_, **__): sys.exit(99)\n"
-        "load('filterdb.page.report').gather = load('filterdb.analysis.drift').projection = computed\n"
+        "load('filterdb.page.report').gather = load('filterdb.analysis.question').projection = computed\n"
         "load('filterdb.analysis.check')._read = computed\n"
         "load('filterdb.commands').main()"
     )

@@ -10,8 +10,10 @@ import numpy as np
 import xarray as xr
 
 from filterdb.analysis.drift import drift
-from filterdb.analysis.grouping import DECILES, depth_decile, provenance
+from filterdb.analysis.grouping import provenance
+from filterdb.analysis.strata import align, strata
 from filterdb.analysis.surveys import filter_scale
+from filterdb.numerics.modes import ModeName
 from filterdb.page import boxes, figures, tables
 from filterdb.page.results import Results
 from filterdb.page.section import Picture, Section, Table
@@ -65,17 +67,13 @@ class Depth(Section):
             yield Table("deciles", tables.box_rows(boxes.by_stratum(self.deciles)))
 
 
-def _deciles(db: Database, mode: str) -> xr.Dataset:
+def _deciles(db: Database, mode: ModeName) -> xr.Dataset:
     """Compute the drift between the models within each tenth of the depth: `drift` (stratum, group, other)."""
-    codes = depth_decile(db.layers["conv_depth_norm"].values)
-    parts = {}
-    for code in np.unique(codes):
-        view = db.keep(codes == code, f"depth_decile = {DECILES[code]}")
-        parts[DECILES[code]] = drift(view, "model", mode, noise=False)["drift"]
-    labels = [str(label) for label in np.unique(db.layers["model"].values.astype(str))]
-    same = [part.reindex(group=labels, other=labels) for part in parts.values()]
-    result = xr.concat(same, dim="stratum").assign_coords(stratum=list(parts)).to_dataset(name="drift")
-    return result.assign_attrs(provenance(db, by="model", within="depth_decile", mode=mode))
+    views = strata(db, "depth_decile", mode)
+    results = {label: drift(view, "model", mode, noise=False)[["drift"]] for label, view in views.items()}
+    together = align(results, np.unique(db.layers["model"].values.astype(str)))
+    together.attrs = provenance(db, by="model", within="depth_decile", mode=mode)
+    return together
 
 
 SECTION = Depth

@@ -10,6 +10,7 @@ import numpy as np
 import xarray as xr
 
 from filterdb.analysis.rules import VERDICTS, Rules
+from filterdb.numerics.modes import as_mode
 from filterdb.page import figures, tables
 from filterdb.page.drawing import visible_all
 from filterdb.page.first_filters import first_filters
@@ -44,8 +45,7 @@ class Layers(Section):
 
     def context(self) -> dict[str, Any]:
         """Return whether first filters are shown, and how many filters a verdict needs."""
-        rules = Rules()
-        smallest = rules.smallest if self.results.mode == "sound" else rules.smallest_paper
+        smallest = as_mode(self.results.mode).smallest_random(Rules())
         return {"tiles": self.tiles is not None, "smallest": smallest}
 
     def data(self) -> dict[str, Any]:

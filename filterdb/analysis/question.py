@@ -1,0 +1,169 @@
+"""Hold what an analysis is asked, and compute once what analyses share: groups, counts, coordinates, provenance."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Self
+
+import numpy as np
+
+from filterdb.analysis.grouping import Grouping, Key, chosen, group, provenance, with_scale
+from filterdb.numerics.modes import AnyMode, Mode, as_mode
+from filterdb.numerics.moments import Moments, pool
+from filterdb.reduce.basis import Projection, basis_attributes, has_scale, layer_histograms, layer_moments, projection
+from filterdb.store.database import AnyDatabase, Database, as_database
+from filterdb.store.summary import Arrays
+
+
+@dataclass(frozen=True, eq=False)
+class Question:
+    """Hold the layers that an analysis is about, how they are grouped, and the mode.
+
+    `Question.of` asks about layers and their filters, `Question.in_basis` about coefficients. Everything is computed
+    at first use and kept.
+
+    Attributes
+    ----------
+    db : Database
+        The view; without layers whose scale is unknown, where filters are raw.
+    grouping : Grouping
+        The groups of the view's layers.
+    mode : Mode
+        The mode of the answer.
+    scaled : bool
+        Whether filters are divided by their max |w|.
+    fitted : Projection or None
+        What filters are projected on; None for a question that is not about coefficients.
+    """
+
+    db: Database
+    grouping: Grouping
+    mode: Mode
+    scaled: bool
+    fitted: Projection | None = None
+
+    @classmethod
+    def of(cls, db: AnyDatabase, by: Key | None = None, mode: AnyMode = "sound", *, scaled: bool = True) -> Self:
+        """Ask about the layers of a view, grouped by `by`.
+
+        Raises
+        ------
+        UsageError
+            For an unknown mode or label.
+        InputError
+            If the view has no layers.
+        """
+        mode = as_mode(mode)
+        view = with_scale(as_database(db), scaled=scaled)
+        return cls(view, group(view, by, mode), mode, scaled)
+
+    @classmethod
+    def in_basis(cls, db: AnyDatabase, by: Key | None = None, mode: AnyMode = "sound", *, scaled: bool = True) -> Self:
+        """Ask about the coefficients of a view's filters; as `of`, at the snapshot that has the basis.
+
+        In `sound` mode the first question about a database fits its basis and commits it, as `drift` says.
+        """
+        mode = as_mode(mode)
+        db, fitted = projection(as_database(db), mode, scaled=scaled)
+        view = with_scale(db, scaled=scaled)
+        return cls(view, group(view, by, mode), mode, scaled, fitted)
+
+    @property
+    def projection(self) -> Projection:
+        """Return what filters are projected on."""
+        if self.fitted is None:
+            raise TypeError("question: expected one about coefficients (`Question.in_basis`), got `Question.of`")
+        return self.fitted
+
+    @property
+    def groups(self) -> int:
+        """Return the number of groups."""
+        return len(self.grouping.labels)
+
+    @property
+    def weights(self) -> np.ndarray:
+        """Return the share of variance â of each component, (9,) float64."""
+        return self.projection.weights
+
+    @cached_property
+    def edges(self) -> np.ndarray:
+        """Return the edges of the bins of coefficients, (71,) float64."""
+        return self.projection.histograms.edges
+
+    @property
+    def bin_width(self) -> float:
+        """Return the width of a bin of coefficients."""
+        return float(np.diff(self.edges).mean())
+
+    def of_view(self, values: np.ndarray) -> np.ndarray:
+        """Return the values of the view's layers out of those of all the snapshot's layers (layers, …)."""
+        picked: np.ndarray = values[chosen(self.db)]
+        return picked
+
+    @cached_property
+    def filters(self) -> np.ndarray:
+        """Return the number of filters of each group, (groups,) int64."""
+        return self.grouping.sums(self.db.layers["row_size"].values)
+
+    @cached_property
+    def snapshot_histograms(self) -> Arrays:
+        """Return the histograms of all layers of the snapshot, as `layer_histograms` does."""
+        return layer_histograms(self.db, self.projection)
+
+    @property
+    def layer_counts(self) -> np.ndarray:
+        """Return the filters of each of the view's layers in each bin, (layers, 9, 70) int64."""
+        return self.of_view(self.snapshot_histograms["counts"])
+
+    @cached_property
+    def counts(self) -> np.ndarray:
+        """Return the filters of each group in each bin, (groups, 9, 70) int64."""
+        return self.grouping.sums(self.layer_counts)
+
+    @cached_property
+    def snapshot_counts(self) -> np.ndarray:
+        """Return the filters of the whole snapshot in each bin, (9, 70) int64."""
+        used = has_scale(self.db.whole, scaled=self.scaled)
+        total: np.ndarray = self.snapshot_histograms["counts"].sum(axis=0, where=used[:, None, None])
+        return total
+
+    def probabilities_of(self, counts: np.ndarray) -> np.ndarray:
+        """Return the mode's probabilities of counts (…, 9, 70), float64 of the same shape."""
+        return self.mode.probabilities(counts, self.snapshot_counts, self.edges)
+
+    @cached_property
+    def probabilities(self) -> np.ndarray:
+        """Return the probability of each bin in each group, (groups, 9, 70) float64."""
+        return self.probabilities_of(self.counts)
+
+    @cached_property
+    def layer_moments(self) -> Moments:
+        """Return the moments of each of the view's layers, (layers,)."""
+        return layer_moments(self.db, scaled=self.scaled).pick(chosen(self.db))
+
+    @cached_property
+    def moments(self) -> Moments:
+        """Return the moments of each group, (groups,)."""
+        return pool(self.layer_moments, self.grouping.index, self.groups)
+
+    def coords(self, order: np.ndarray | slice = slice(None)) -> dict[str, Any]:
+        """Return the coordinates of a result by group: its label, and of a product the label of each key.
+
+        `order` (groups,) int: the position of each of the result's groups among the question's.
+        """
+        positions = np.arange(self.groups)[order]
+        labels = [self.grouping.labels[i] for i in positions]
+        parts = self.grouping.parts.items()
+        return {"group": labels, **{key: ("group", [part[i] for i in positions]) for key, part in parts}}
+
+    def provenance(self, **more: Any) -> dict[str, Any]:
+        """Return the attributes that every result carries: snapshot, selection, grouping, mode, basis; and `more`.
+
+        A value in `more` replaces the question's own of that name; None removes it.
+        """
+        asked = {"by": self.grouping.by, "mode": self.mode.name}
+        made_of: dict[str, Any] = {"scaled": int(self.scaled)}
+        if self.fitted is not None:
+            made_of |= {"range": self.edges[[0, -1]].tolist(), **basis_attributes(self.db, self.fitted)}
+        return provenance(self.db, **(asked | more | made_of | more))

@@ -1,0 +1,35 @@
+"""Answer a question within strata: once for each group of another grouping, and together along `stratum`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import xarray as xr
+
+from filterdb.analysis.grouping import Key, group
+from filterdb.numerics.modes import AnyMode
+from filterdb.store.database import AnyDatabase, Database, as_database
+
+
+def strata(db: AnyDatabase, within: Key, mode: AnyMode = "sound") -> dict[str, Database]:
+    """Return the view of each group of `within`, by label. Raises UsageError for an unknown label."""
+    db = as_database(db)
+    groups = group(db, within, mode)
+    return {label: db.keep(groups.index == i, f"{groups.by} = {label}") for i, label in enumerate(groups.labels)}
+
+
+def align(results: dict[str, xr.Dataset], labels: Sequence[str] | np.ndarray) -> xr.Dataset:
+    """Return results on (group, other) as one, along `stratum`, with the groups `labels` in each.
+
+    A group that a stratum lacks has NaN, and an empty text as its verdict. Attributes are those of the first result.
+    """
+    same = [
+        result.reindex(
+            group=labels,
+            other=labels,
+            fill_value={name: "" if values.dtype.kind == "U" else np.nan for name, values in result.data_vars.items()},
+        )
+        for result in results.values()
+    ]
+    return xr.concat(same, dim="stratum", combine_attrs="override").assign_coords(stratum=list(results))
