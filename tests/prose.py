@@ -14,13 +14,13 @@ from pathlib import Path
 PACKAGE = Path(__file__).parent.parent / "filterdb"
 
 _VERBS = """
-    Add Allow Announce Answer Append Assign Bring Build Call Check Choose Clear Close Collect Commit Compare Compute
-    Convert Copy Count Create Cut Decode Delete Describe Download Draw Drop Encode End Evaluate Exit Explain Fetch Fill
-    Find Fit Flush Fold Fork Format Get Group Ingest Install Interrupt Join Judge Keep Leave Let List Load Look Make
-    Measure Merge Move Open Parse Permute Pick Prepare Print Project Put Raise Rank Read Receive Record Reduce Refuse
-    Register Reject Remove Rename Replace Report Reset Resolve Restore Resume Return Rewrite Run Save Say Scale Select
-    Send Set Show Skip Sort Split Start Stop Store Sum Tag Take Tell Test Turn Undo Update Use Verify Wait Walk Warn
-    Widen Wrap Write Yield
+    Add Allow Announce Answer Append Ask Assign Bring Build Call Check Choose Clear Close Collect Commit Compare Compute
+    Convert Copy Count Create Cut Decode Delete Describe Download Draw Drop Encode End Escape Evaluate Exit Explain
+    Fetch Fill Find Fit Flush Fold Fork Format Get Group Import Ingest Install Interrupt Join Judge Keep Leave Let List
+    Load Look Make Measure Merge Move Name Open Parse Permute Pick Prepare Print Project Put Raise Rank Read Receive
+    Record Reduce Refuse Register Reject Remove Rename Replace Report Reset Resolve Restore Resume Return Rewrite Run
+    Save Say Scale Select Send Set Show Skip Sort Split Start Stop Store Sum Tag Take Tell Test Turn Undo Update Use
+    Verify Wait Walk Warn Widen Wrap Write Yield
 """
 VERBS = frozenset(_VERBS.split())
 

@@ -68,11 +68,12 @@ def check(
     limits: Limits,
     as_json: bool,
 ) -> None:
-    """Judge the 3×3 layers of ONNX files, folders, globs or URLs.
+    """Judge the 3×3 layers of model files.
 
-    Reports layers that are dead, sparse, collapsed, random, non-finite, duplicates, or have outliers or dead channels,
-    and what could not be checked. No database is needed. Exit code 1 when a rule fails, or when something could not be
-    checked; 65 when no file can be read.
+    MODELS are ONNX files, folders, globs or URLs. Reports layers that are dead, sparse, collapsed, random,
+    non-finite or duplicates, or that have outliers or dead channels, and what could not be checked. Needs no
+    database. The exit code is 1 if a rule fails or something could not be checked, and 65 if no file can be
+    read.
     """
     if snapshot is not None and db is None:
         raise UsageError("--snapshot: expected --db beside it, got none")

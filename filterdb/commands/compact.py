@@ -14,5 +14,5 @@ from filterdb.store.database import Database
 @newest
 @chunk_rows_option
 def compact(db: Database, chunk_rows: int, as_json: bool) -> None:
-    """Join neighbouring segments of less than a chunk into larger ones."""
+    """Join small neighbouring segments into larger ones."""
     print_answer(to_answer(db, fdb.compact(db, chunk_rows=chunk_rows)), as_json, show)

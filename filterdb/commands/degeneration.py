@@ -18,7 +18,7 @@ from filterdb.store.database import Database
 @selection
 @mode_option
 def degeneration(db: Database, mode: ModeName, as_json: bool) -> None:
-    """Sparsity, entropy, threshold and verdict of every layer."""
+    """Show sparsity, entropy and verdict of every layer."""
     print_answer(to_answer(fdb.degeneration(db, mode)), as_json, show)
 
 

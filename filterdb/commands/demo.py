@@ -25,7 +25,7 @@ from filterdb.commands.table import counts_line, say
 )
 @place
 def demo(folder: Path, as_json: bool) -> None:
-    """The whole path on small real models: fetch, ingest, passes, tables, page."""
+    """Fetch, ingest and analyse a few small real models."""
     done = demonstration.run(folder)
     if not as_json:
         models.show(models.to_answer(done.database))

@@ -26,7 +26,10 @@ from filterdb.store.database import Database
 @click.option("--bins", type=click.IntRange(1, MOST_BINS), default=BINS, show_default=True, help="On either side.")
 @raw_option
 def density(db: Database, by: str | None, components: str, bins: int, mode: ModeName, raw: bool, as_json: bool) -> None:
-    """Joint histogram of two coefficients, by group. A pass over the filters, once for each grouping and pair."""
+    """Count two coefficients jointly, by group.
+
+    Reads the filters once for each grouping and pair of components.
+    """
     result = fdb.density(db, by, parse_pair(components), bins, mode=mode, scaled=not raw)
     print_answer(to_answer(result), as_json, show)
 

@@ -62,7 +62,7 @@ def drift(
     draws: int | None,
     as_json: bool,
 ) -> None:
-    """Drift between all pairs of groups, with what noise makes of it."""
+    """Compare all pairs of groups, with noise floors."""
     if draws is not None and noise is False:
         raise UsageError("--draws: expected noise to draw for, got --no-noise beside it")
     asked = noise if draws is None else draws

@@ -31,7 +31,10 @@ SHOWN = 10
 @raw_option
 @click.option("--match", metavar="COLUMN", default="family", show_default=True, help="Label whose strata are matched.")
 def explain(db: Database, a: str, b: str, by: str, mode: ModeName, raw: bool, match: str, as_json: bool) -> None:
-    """Which components, bins, models and layers make the drift of groups A and B of KEY."""
+    """Show what causes the drift between two groups.
+
+    Splits the drift of groups A and B of KEY by component, bin, model and layer.
+    """
     print_answer(to_answer(fdb.explain(db, by, a, b, mode, scaled=not raw, match=match)), as_json, show)
 
 

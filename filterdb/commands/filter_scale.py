@@ -17,7 +17,10 @@ from filterdb.store.database import Database
 @selection
 @by_option(default="model")
 def filter_scale(db: Database, by: str, as_json: bool) -> None:
-    """How large filters are: mean of max w − min w, by group and depth decile."""
+    """Show how large filters are, by group and depth.
+
+    The scale of a filter is max w − min w; the table has its mean by group and depth decile.
+    """
     print_answer(to_answer(fdb.filter_scale(db, by)), as_json, show)
 
 

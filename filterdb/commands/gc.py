@@ -30,7 +30,10 @@ if TYPE_CHECKING:
     help="Leave alone what was written later than this.",
 )
 def gc(db: Database, delete: bool, grace: float, as_json: bool) -> None:
-    """What no snapshot lists and no live ingest owns: listed, and with --delete removed."""
+    """List or delete objects that nothing refers to.
+
+    These are objects that no snapshot lists and no running ingest owns.
+    """
     garbage = fdb.gc(db.url, delete=delete, grace=60 * grace)
     print_answer(to_answer(db, garbage, deleted=delete), as_json, show)
 

@@ -36,7 +36,7 @@ class _Commands(click.Group):
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(fdb.__version__, prog_name="filterdb")
 def commands() -> None:
-    """The 3×3 filters of trained CNNs as a database, and what they tell.
+    """Store and analyse the 3×3 filters of trained CNNs.
 
     DB is a folder or a URL such as s3://bucket/db; S3 settings come from the environment (AWS_*).
     """

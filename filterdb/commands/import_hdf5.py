@@ -31,6 +31,9 @@ from filterdb.models.sandbox import Limits
 def import_hdf5(
     db: str, file: Path, csv: tuple[Path, Path] | None, chunk_rows: int, limits: Limits, as_json: bool
 ) -> None:
-    """The published data set of the CVPR 2022 paper (HDF5) into DB, as one segment."""
+    """Import the data set published with the paper.
+
+    The HDF5 file of CNN Filter DB (CVPR 2022) becomes one segment of DB.
+    """
     done = fdb.import_hdf5(db, file, tables=csv, chunk_rows=chunk_rows, limits=limits)
     print_answer(to_answer(done), as_json, show)

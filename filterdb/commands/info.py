@@ -15,7 +15,7 @@ from filterdb.store.database import Database
 @commands.command()
 @database
 def info(db: Database, as_json: bool) -> None:
-    """What is in DB: counts, segments, snapshot."""
+    """Show counts, segments and snapshot of a database."""
     answer = to_answer(db)
     warn(damage["what"] for damage in answer["damaged"])
     print_answer(answer, as_json, show)

@@ -27,7 +27,10 @@ if TYPE_CHECKING:
 def ingest(
     db: str, sources: tuple[str, ...], catalog: str | None, chunk_rows: int, limits: Limits, as_json: bool
 ) -> None:
-    """Read ONNX files, folders, globs or URLs (or every row of a catalog) into DB."""
+    """Add the filters of models to a database.
+
+    Reads ONNX files, folders, globs or URLs, or every row of a catalog.
+    """
     done = fdb.ingest(db, sources, catalog=catalog, chunk_rows=chunk_rows, limits=limits)
     for reason in done.rejected.values():
         click.echo(f"filterdb: rejected {printable(reason)}", err=True)

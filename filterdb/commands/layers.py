@@ -17,7 +17,7 @@ from filterdb.store.database import Database
 @database
 @selection
 def layers(db: Database, as_json: bool) -> None:
-    """The layers, a row each, and the convolutions that are not stored."""
+    """List layers, and convolutions that are not stored."""
     print_answer(to_answer(db), as_json, show)
 
 

@@ -15,7 +15,7 @@ from filterdb.store.database import Database
 @database
 @selection
 def models(db: Database, as_json: bool) -> None:
-    """The models, a row each."""
+    """List the models."""
     print_answer(to_answer(db), as_json, show)
 
 

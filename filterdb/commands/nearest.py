@@ -29,9 +29,11 @@ NO_ACCURACY = "near means similar 3×3 filters; it says nothing of the accuracy 
 @click.option("-n", "number", type=click.IntRange(1), default=10, show_default=True, help="How many models.")
 @click.option("--by-decile", is_flag=True, help="Drift of each depth decile as well.")
 def nearest(db: Database, model: str, number: int, by_decile: bool, limits: Limits, as_json: bool) -> None:
-    """Models of DB whose 3×3 filters are most like those of MODEL, an ONNX file or URL, with noise floors.
+    """Find the stored models most similar to a model.
 
-    --where 'task=…' or 'training_dataset=…' says among which. Similar filters are claimed, not accuracy after transfer.
+    MODEL is an ONNX file or a URL. Models are ranked by the drift between their 3×3 filters, with noise floors.
+    Limit the models compared with --where 'task=…' or 'training_dataset=…'. Similar filters do not promise
+    accuracy after transfer.
     """
     result = fdb.nearest(db, model, number, limits=limits)
     print_answer(to_answer(result), as_json, show_deciles if by_decile else show)

@@ -18,7 +18,7 @@ from filterdb.store.database import Database
 @by_option()
 @raw_option
 def pca(db: Database, by: str | None, raw: bool, as_json: bool) -> None:
-    """Mean, basis and ratios of the filters, whole or by group."""
+    """Show mean, basis and variance ratios, by group."""
     print_answer(to_answer(fdb.pca(db, by, scaled=not raw)), as_json, show)
 
 

@@ -31,7 +31,10 @@ from filterdb.store.database import Database
 def phenotypes(
     db: Database, by: str | None, pairs: tuple[str, ...], no_pairs: bool, mode: ModeName, raw: bool, as_json: bool
 ) -> None:
-    """Phenotypes of coefficient distributions: sun, spikes, symbols, point."""
+    """Name the shapes of coefficient distributions.
+
+    The phenotypes are sun, spikes, symbols and point.
+    """
     if pairs and no_pairs:
         raise UsageError("--no-pairs: expected no --components beside it, got both")
     wanted = [] if no_pairs else [parse_pair(text) for text in pairs] or PAIRS

@@ -33,7 +33,10 @@ SYMBOLS = {"span": "L", "rate": "k", "centre": "x0", "offset": "b"}
 @json_option
 @debug_option(expose_value=False)
 def randomness_threshold(init: str, sizes: str | None, draws: int, repeats: int, seed: int, as_json: bool) -> None:
-    """Fit the entropy from which on a layer counts as random, from layers drawn at random. Needs no database."""
+    """Fit the entropy that marks a layer as random.
+
+    The fit uses layers drawn at random. Needs no database.
+    """
     result = fdb.randomness_threshold(init, _sizes(sizes), draws, repeats, seed)
     print_answer(to_answer(result), as_json, show)
 

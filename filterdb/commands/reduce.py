@@ -16,7 +16,10 @@ from filterdb.store.database import Database
 @mode_option
 @raw_option
 def reduce(db: Database, mode: ModeName, raw: bool, as_json: bool) -> None:
-    """Run the passes that are still missing (the analyses do so by themselves)."""
+    """Run the passes over the filters that are missing.
+
+    Analyses run the passes that they need by themselves.
+    """
     db, fitted = projection(db, mode, scaled=not raw)
     layer_histograms(db, fitted)
     print_answer({**head_of_database(db), "mode": mode, "scaled": not raw, "basis": fitted.id}, as_json, show)

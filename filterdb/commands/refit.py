@@ -13,6 +13,9 @@ from filterdb.store.database import Database
 @commands.command()
 @newest
 def refit(db: Database, as_json: bool) -> None:
-    """Fit a new basis on the newest snapshot and commit it."""
+    """Fit a new basis and commit it.
+
+    The fit uses the newest snapshot.
+    """
     db = fdb.refit(db)
     print_answer({**head_of_database(db), "basis": db.state.basis}, as_json, show)

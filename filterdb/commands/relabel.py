@@ -14,7 +14,10 @@ from filterdb.store.database import Database
 @newest
 @catalog_option(required=True)
 def relabel(db: Database, catalog: str, as_json: bool) -> None:
-    """Put a catalog's rows in the place of those of the models; a new snapshot, no filter is rewritten."""
+    """Replace the labels of models by those of a catalog.
+
+    Commits a new snapshot; no filter is rewritten.
+    """
     before = db
     db = fdb.relabel(db, catalog)
     print_answer(to_answer(before, db), as_json, show)

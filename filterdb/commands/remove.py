@@ -16,5 +16,8 @@ from filterdb.store.database import Database
 @newest
 @click.argument("models", nargs=-1, required=True)
 def remove(db: Database, models: tuple[str, ...], as_json: bool) -> None:
-    """A new snapshot without these models; earlier snapshots keep them."""
+    """Remove models in a new snapshot.
+
+    Earlier snapshots keep them.
+    """
     print_answer(to_answer(db, fdb.remove(db, models)), as_json, show)

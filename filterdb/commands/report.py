@@ -31,7 +31,10 @@ from filterdb.store.database import Database
     "[default: up to 50 million filters]",
 )
 def report(db: Database, output: str, mode: ModeName, densities: bool | None, as_json: bool) -> None:
-    """The page, every figure as SVG and PNG, every table as CSV and Parquet."""
+    """Write a page with all figures and tables.
+
+    Every figure is also an SVG and a PNG file, every table a CSV and a Parquet file.
+    """
     page = fdb.report(db, output, mode=mode, densities=densities)
     print_answer({**head_of_database(db), "page": str(page)}, as_json, show)
 

@@ -18,7 +18,10 @@ from filterdb.store.database import open_readable
 @click.option("--snapshot", metavar="N|TAG", required=True, help="Go back to this snapshot.")
 @place
 def restore(db: str, snapshot: str, as_json: bool) -> None:
-    """A new snapshot that holds what an earlier one held; those between stay in the history."""
+    """Commit an earlier snapshot's content as the newest.
+
+    The snapshots in between stay in the history.
+    """
     before = open_readable(db)
     after = fdb.restore(db, snapshot)
     warn(after.damaged_tables().values())

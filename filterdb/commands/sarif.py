@@ -73,7 +73,7 @@ def _result(finding: Finding, index: int, folder: Path) -> dict[str, Any]:
 
 
 def _plain(text: str) -> str:
-    """Escape text that may be hostile, so that SARIF sees no link and no placeholder in it (3.11.5 and 3.11.6)."""
+    """Escape text that may be hostile, so that SARIF sees no link and no placeholder (3.11.5, 3.11.6)."""
     escaped = re.sub(r"([\\\[\]])", r"\\\1", visible(text))
     return escaped.replace("{", "{{").replace("}", "}}")
 

@@ -20,7 +20,10 @@ from filterdb.store.database import Database
 @selection
 @mode_option
 def series(db: Database, mode: ModeName, as_json: bool) -> None:
-    """Drift along the checkpoints of a training and between its seeds (catalog columns `epoch` and `seed`)."""
+    """Show drift along checkpoints and between seeds.
+
+    Uses the catalog columns `epoch` and `seed`.
+    """
     print_answer(to_answer(fdb.series(db, mode)), as_json, show)
 
 

@@ -17,7 +17,7 @@ from filterdb.store.database import Database, open_readable
 @snapshot_option()
 @place
 def snapshots(db: str, snapshot: str | None, as_json: bool) -> None:
-    """The history of DB."""
+    """List the snapshots of a database."""
     answer = to_answer(open_readable(db, snapshot))
     warn(row["damage"] for row in answer["rows"] if row["damage"])
     print_answer(answer, as_json, show)

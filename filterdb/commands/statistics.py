@@ -19,7 +19,10 @@ from filterdb.store.database import Database
 @selection
 @click.option("--by", "columns", metavar="COLUMN", multiple=True, help="A column to count by (repeatable).")
 def statistics(db: Database, columns: tuple[str, ...], as_json: bool) -> None:
-    """Models, layers and filters by task, visual category and training set, or by other columns."""
+    """Count models, layers and filters by label.
+
+    By task, visual category and training set, or by other columns.
+    """
     print_answer(to_answer(fdb.statistics(db, columns or COLUMNS)), as_json, show)
 
 

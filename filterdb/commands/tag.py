@@ -16,5 +16,8 @@ from filterdb.store.database import Database
 @database
 @click.argument("name")
 def tag(db: Database, name: str, as_json: bool) -> None:
-    """Call the newest snapshot (or --snapshot) NAME; --snapshot NAME opens it from now on."""
+    """Name a snapshot.
+
+    Names the newest one, or that of --snapshot. Afterwards, --snapshot NAME opens it.
+    """
     print_answer(to_answer(db, fdb.tag(db, name)), as_json, show)

@@ -17,7 +17,10 @@ from filterdb.store.database import Database
 @click.option("--deep", is_flag=True, help="Read every byte, recompute every layer's hash.")
 @click.pass_context
 def verify(context: click.Context, db: Database, deep: bool, as_json: bool) -> None:
-    """Integrity: history, tables and summaries whole, every chunk present; with --deep every byte."""
+    """Check the integrity of a database.
+
+    Checks that history, tables and summaries are whole and every chunk is present; with --deep, every byte.
+    """
     answer = to_answer(db, integrity.verify(db, deep=deep))
     print_answer(answer, as_json, show)
     if not answer["ok"]:
