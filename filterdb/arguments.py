@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import os
-from collections.abc import Iterable
-from typing import Any
+import warnings
+from collections.abc import Callable, Iterable
+from typing import Any, ParamSpec, TypeVar
 
 from filterdb.errors import UsageError
 
 Path = str | os.PathLike[str]
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 def as_path(value: Any, parameter: str, expected: str = "a path or a URL") -> str:
@@ -40,3 +46,54 @@ def unexpected(parameter: str, expected: str, value: object) -> UsageError:
     """Return the error about a value of the wrong type."""
     got = "an empty text" if isinstance(value, str) and not value else type(value).__name__
     return UsageError(f"{parameter}: expected {expected}, got {got}")
+
+
+def formerly_positional(*names: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Return a decorator that still takes keyword-only parameters by position, with a DeprecationWarning.
+
+    Type checkers see the function as it is written, and refuse what is deprecated.
+
+    Parameters
+    ----------
+    names
+        Keyword-only parameters of the function, in the order in which they once followed its positional ones.
+
+    Examples
+    --------
+    >>> @formerly_positional("mode", "metric")
+    ... def drift(db, by, *, mode="sound", metric="kl"):
+    ...     return mode, metric
+    >>> drift("db", "task", metric="js")
+    ('sound', 'js')
+    >>> import warnings
+    >>> with warnings.catch_warnings(record=True) as caught:
+    ...     warnings.simplefilter("always")
+    ...     drift("db", "task", "paper")
+    ('paper', 'kl')
+    >>> print(caught[0].message)
+    drift: pass mode=… by keyword; by position it is deprecated
+    """
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        parameters = inspect.signature(function).parameters.values()
+        number = sum(parameter.kind is not inspect.Parameter.KEYWORD_ONLY for parameter in parameters)
+        called = function.__name__
+
+        @functools.wraps(function)
+        def call(*args: P.args, **kwargs: P.kwargs) -> R:
+            extra = dict(zip(names, args[number:], strict=False))
+            # Too many arguments, and those given twice, are refused by Python with its own message.
+            if extra and len(args) <= number + len(names) and not extra.keys() & kwargs.keys():
+                listed = ", ".join(f"{name}=…" for name in extra)
+                are = "it is" if len(extra) == 1 else "they are"
+                warnings.warn(
+                    f"{called}: pass {listed} by keyword; by position {are} deprecated",
+                    DeprecationWarning,
+                    stacklevel=2,
+                )
+                return function(*args[:number], **{**kwargs, **extra})  # type: ignore[arg-type]
+            return function(*args, **kwargs)
+
+        return call
+
+    return decorate

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import xarray as xr
 
+from filterdb.arguments import formerly_positional
 from filterdb.errors import UsageError
 from filterdb.numerics.quality import P1, Sigmoid
 from filterdb.numerics.quality import randomness_threshold as threshold_of
@@ -26,8 +27,10 @@ LARGEST = 2**22
 """A single layer of this many filters is 300 MB."""
 
 
+@formerly_positional("sizes", "draws", "repeats", "seed")
 def randomness_threshold(
     init: str = "normal",
+    *,
     sizes: Sequence[int] | None = None,
     draws: int = DRAWS,
     repeats: int = 5,

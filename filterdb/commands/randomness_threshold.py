@@ -37,7 +37,7 @@ def randomness_threshold(init: str, sizes: str | None, draws: int, repeats: int,
 
     The fit uses layers drawn at random. Needs no database.
     """
-    result = fdb.randomness_threshold(init, _sizes(sizes), draws, repeats, seed)
+    result = fdb.randomness_threshold(init, sizes=_sizes(sizes), draws=draws, repeats=repeats, seed=seed)
     print_answer(to_answer(result), as_json, show)
 
 

@@ -57,7 +57,7 @@ def test_other_initialisations() -> None:
     """Uniform and orthogonal layers vary less than normal ones; Kaiming's scale is not seen."""
     sizes = [16, 32, 64, 128, 256]
     found = {
-        init: fdb.randomness_threshold(init, sizes, draws=300, repeats=4)
+        init: fdb.randomness_threshold(init, sizes=sizes, draws=300, repeats=4)
         for init in ("normal", "kaiming", "uniform", "orthogonal")
     }
     np.testing.assert_array_equal(found["kaiming"]["smallest"], found["normal"]["smallest"])

@@ -46,7 +46,7 @@ def test_phenotypes(db: Path) -> None:
 def test_randomness_threshold() -> None:
     arguments = ("--sizes", "4,16,64,256", "--draws", 50, "--repeats", 2, "--seed", 3)
     found = answer("randomness-threshold", *arguments, "--init", "uniform")
-    expected = fdb.randomness_threshold("uniform", [4, 16, 64, 256], 50, 2, 3)
+    expected = fdb.randomness_threshold("uniform", sizes=[4, 16, 64, 256], draws=50, repeats=2, seed=3)
     assert list(found["constants"].values()) == expected["value"].values.tolist()
     assert found["paper"] == {"span": 1.2618047, "rate": 0.88767525, "centre": 2.30436435, "offset": -0.31050834}
     assert [row["filters"] for row in found["rows"]] == [4, 16, 64, 256]
