@@ -20,6 +20,7 @@ from filterdb.analysis.rules import (
     rules_of,
     settings,
 )
+from filterdb.arguments import formerly_positional
 from filterdb.errors import InputError
 from filterdb.ledger import is_unread
 from filterdb.models.catalog import ModelSource
@@ -90,11 +91,12 @@ _COLUMNS = (
 )
 
 
+@formerly_positional("db", "rules")
 def check(
     paths: Sources,
+    *,
     db: AnyDatabase | None = None,
     rules: Rules | Mapping[str, Any] | Path | None = None,
-    *,
     limits: Limits = Limits(),  # noqa: B008 - frozen
 ) -> xr.Dataset:
     """Judge the 3×3 layers of ONNX files, without a database. Dims: layer, rule, file.

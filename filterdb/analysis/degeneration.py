@@ -10,7 +10,7 @@ import xarray as xr
 from filterdb.analysis.grouping import chosen, provenance
 from filterdb.analysis.rules import LAYER_MEASURES, VERDICTS, Rules, judge
 from filterdb.analysis.threshold import sigmoid
-from filterdb.arguments import as_names
+from filterdb.arguments import as_names, formerly_positional
 from filterdb.engine.moments import CLEAN, SPARSE, MomentsReduction, raw_state, state
 from filterdb.engine.run import summaries
 from filterdb.errors import UsageError
@@ -32,8 +32,13 @@ MEASURES = {
 }
 
 
+@formerly_positional("mode", "rules", "threshold")
 def degeneration(
-    db: AnyDatabase, mode: AnyMode = "sound", rules: Rules | None = None, threshold: xr.Dataset | None = None
+    db: AnyDatabase,
+    *,
+    mode: AnyMode = "sound",
+    rules: Rules | None = None,
+    threshold: xr.Dataset | None = None,
 ) -> xr.Dataset:
     """Measure every layer of the view on raw filters, and judge it.
 
@@ -150,7 +155,13 @@ def _ratio(entropy: np.ndarray, threshold: np.ndarray) -> np.ndarray:
     return ratio
 
 
-def exclude_verdict(db: AnyDatabase, verdicts: str | Sequence[str], mode: AnyMode = "sound") -> Database:
+@formerly_positional("mode")
+def exclude_verdict(
+    db: AnyDatabase,
+    verdicts: str | Sequence[str],
+    *,
+    mode: AnyMode = "sound",
+) -> Database:
     """Return a view without the layers that have any of these verdicts. Raises UsageError for an unknown verdict."""
     db = as_database(db)
     verdicts = as_names(verdicts, "verdicts")
@@ -159,6 +170,6 @@ def exclude_verdict(db: AnyDatabase, verdicts: str | Sequence[str], mode: AnyMod
         raise UsageError(f"verdict: expected one of {', '.join(VERDICTS)}, got {unknown[0]!r}")
     if not verdicts:
         return db
-    result = degeneration(db, mode)
+    result = degeneration(db, mode=mode)
     bad = result["verdict"].sel(rule=verdicts).any("rule").values
     return db.keep(~bad, f"verdict not {', '.join(verdicts)}")

@@ -9,6 +9,7 @@ import xarray as xr
 
 from filterdb.analysis.grouping import Key
 from filterdb.analysis.question import Question
+from filterdb.arguments import formerly_positional
 from filterdb.errors import UsageError
 from filterdb.numerics.histogram import BINS, bin_edges
 from filterdb.numerics.modes import AnyMode
@@ -19,12 +20,13 @@ from filterdb.store.database import AnyDatabase
 MOST_BINS = 1_024
 
 
+@formerly_positional("components", "bins")
 def density(
     db: AnyDatabase,
     by: Key | None = None,
+    *,
     components: Pair = (0, 1),
     bins: int = BINS,
-    *,
     mode: AnyMode = "sound",
     scaled: bool = True,
 ) -> xr.Dataset:

@@ -14,6 +14,7 @@ from filterdb.analysis.drift_metrics import AnyMetric, Metric, as_metric
 from filterdb.analysis.grouping import Key, group
 from filterdb.analysis.question import Question
 from filterdb.analysis.strata import align, strata
+from filterdb.arguments import formerly_positional
 from filterdb.errors import UsageError
 from filterdb.numerics import divergence
 from filterdb.numerics.histogram import EDGE_TOLERANCE
@@ -33,12 +34,13 @@ IN_MEMORY_LIMIT = 10_000
 """Up to this many groups (800 MB of them) the matrix is made in memory."""
 
 
+@formerly_positional("mode", "metric")
 def drift(
     db: AnyDatabase,
     by: Key,
+    *,
     mode: AnyMode = "sound",
     metric: AnyMetric = "kl",
-    *,
     scaled: bool = True,
     within: Key | None = None,
     out: str | os.PathLike[str] | None = None,
@@ -114,8 +116,8 @@ def drift(
     if within is not None:
         if out is not None:
             raise UsageError("drift: expected `within` or `out`, got both; select one stratum and write that")
-        results = drift_strata(db, by, within, mode, metric, scaled=scaled, noise=noise)
-        whole = drift(db, by, mode, metric, scaled=scaled, noise=False)
+        results = drift_strata(db, by, within, mode=mode, metric=metric, scaled=scaled, noise=noise)
+        whole = drift(db, by, mode=mode, metric=metric, scaled=scaled, noise=False)
         together = align(results, whole["group"].values)
         together.attrs = {**whole.attrs, "within": group(db, within, mode).by}
         return together
@@ -135,19 +137,22 @@ def drift(
     return matrix.in_memory(noise)
 
 
+@formerly_positional("mode", "metric")
 def drift_strata(
     db: AnyDatabase,
     by: Key,
     within: Key,
+    *,
     mode: AnyMode = "sound",
     metric: AnyMetric = "kl",
-    *,
     scaled: bool = True,
     noise: noises.Noise = None,
 ) -> dict[str, xr.Dataset]:
     """Return a drift result for each group of `within`, each with its own groups, noise and heatmap order."""
     views = strata(db, within, mode)
-    return {label: drift(view, by, mode, metric, scaled=scaled, noise=noise) for label, view in views.items()}
+    return {
+        label: drift(view, by, mode=mode, metric=metric, scaled=scaled, noise=noise) for label, view in views.items()
+    }
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from filterdb.analysis.drift import drift
 from filterdb.analysis.grouping import Grouping, Key, group
 from filterdb.analysis.noise import BY_FEW_MODELS, BY_MODELS, FEW, TOO_FEW
 from filterdb.analysis.question import Question
+from filterdb.arguments import formerly_positional
 from filterdb.errors import UsageError
 from filterdb.numerics.divergence import symmetric_kl
 from filterdb.numerics.modes import AnyMode
@@ -23,8 +24,16 @@ _PARTS = 1_000
 """Models or layers left out at a time: 10 MB of histograms for each step."""
 
 
+@formerly_positional("mode")
 def explain(
-    db: AnyDatabase, by: Key, a: str, b: str, mode: AnyMode = "sound", *, scaled: bool = True, match: str = "family"
+    db: AnyDatabase,
+    by: Key,
+    a: str,
+    b: str,
+    *,
+    mode: AnyMode = "sound",
+    scaled: bool = True,
+    match: str = "family",
 ) -> xr.Dataset:
     """Explain the drift D (kl) between two groups, from summaries: nothing is read again.
 
@@ -88,7 +97,7 @@ def explain(
     of_layer = _pulls(question, layers, side) / scale
     number = np.zeros((len(labels), 2), np.int64)
     np.add.at(number, (model, side), view.layers["row_size"].values)
-    both = drift(view, by, whole.mode, scaled=scaled)
+    both = drift(view, by, mode=whole.mode, scaled=scaled)
     of_pair = [name for name, values in both.data_vars.items() if values.dims[:2] == ("group", "other")]
     pair = both[of_pair].sel(group=a, other=b)
     result = xr.Dataset(

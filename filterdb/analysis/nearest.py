@@ -12,6 +12,7 @@ from filterdb.analysis.drift_metrics import METRICS
 from filterdb.analysis.grouping import DECILES, depth_decile
 from filterdb.analysis.noise import FEW
 from filterdb.analysis.question import Question
+from filterdb.arguments import formerly_positional
 from filterdb.errors import UsageError
 from filterdb.models.sandbox import Limits
 from filterdb.models.sources import as_source, on_disk
@@ -27,11 +28,12 @@ if TYPE_CHECKING:
 LABELS = ("task", "visual_category", "training_dataset", "pretraining_dataset", "family", "architecture")
 
 
+@formerly_positional("n")
 def nearest(
     db: AnyDatabase,
     path: Source,
-    n: int = 10,
     *,
+    n: int = 10,
     limits: Limits = Limits(),  # noqa: B008 - frozen
 ) -> xr.Dataset:
     """Rank the models of a view by the drift of their filters from those of an ONNX file.

@@ -12,6 +12,7 @@ import xarray as xr
 from filterdb.analysis.density import check_pairs
 from filterdb.analysis.grouping import Key
 from filterdb.analysis.question import Question
+from filterdb.arguments import formerly_positional
 from filterdb.numerics.histogram import BINS
 from filterdb.numerics.modes import AnyMode
 from filterdb.numerics.shape import Bounds, Shape, shape
@@ -33,11 +34,12 @@ MEASURES = {
 }
 
 
+@formerly_positional("pairs")
 def phenotypes(
     db: AnyDatabase,
     by: Key | None = None,
-    pairs: Sequence[Pair] = PAIRS,
     *,
+    pairs: Sequence[Pair] = PAIRS,
     mode: AnyMode = "sound",
     scaled: bool = True,
     bounds: Bounds | None = None,

@@ -16,6 +16,7 @@ import xarray as xr
 
 from filterdb.analysis.drift import drift
 from filterdb.analysis.grouping import TIMES, provenance
+from filterdb.arguments import formerly_positional
 from filterdb.errors import InputError
 from filterdb.numerics.modes import AnyMode, Mode, as_mode
 from filterdb.schema import UNKNOWN
@@ -44,7 +45,12 @@ class _Model:
         return UNKNOWN not in self.kind
 
 
-def series(db: AnyDatabase, mode: AnyMode = "sound") -> xr.Dataset:
+@formerly_positional("mode")
+def series(
+    db: AnyDatabase,
+    *,
+    mode: AnyMode = "sound",
+) -> xr.Dataset:
     """Drift along trainings, and between retrainings, for the view's models. No pass of its own.
 
     Checkpoints are models of one architecture, training set and seed (`unknown` counts as one) with an `epoch`, two or
@@ -137,7 +143,7 @@ class _Drifts:
     """Drift of all pairs of the view's models, looked up by their names."""
 
     def __init__(self, db: Database, mode: Mode) -> None:
-        self.result = drift(db, "model", mode)
+        self.result = drift(db, "model", mode=mode)
         self.place = {str(name): i for i, name in enumerate(self.result["group"].values)}
 
     def of(self, variable: str, pairs: list[tuple[str, str]]) -> np.ndarray:

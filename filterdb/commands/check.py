@@ -80,7 +80,7 @@ def check(
     for path in (sarif_file, junit_file):
         if path is not None:
             _check_writable(path)
-    result = fdb.check(models, fdb.open(db, snapshot) if db is not None else None, rules, limits=limits)
+    result = fdb.check(models, db=fdb.open(db, snapshot) if db is not None else None, rules=rules, limits=limits)
     for path, text in ((sarif_file, sarif), (junit_file, junit)):
         if path is not None:
             _write(path, text(result))

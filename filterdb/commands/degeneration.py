@@ -19,7 +19,7 @@ from filterdb.store.database import Database
 @mode_option
 def degeneration(db: Database, mode: ModeName, as_json: bool) -> None:
     """Show sparsity, entropy and verdict of every layer."""
-    print_answer(to_answer(fdb.degeneration(db, mode)), as_json, show)
+    print_answer(to_answer(fdb.degeneration(db, mode=mode)), as_json, show)
 
 
 def to_answer(result: xr.Dataset) -> Answer:

@@ -30,7 +30,7 @@ def density(db: Database, by: str | None, components: str, bins: int, mode: Mode
 
     Reads the filters once for each grouping and pair of components.
     """
-    result = fdb.density(db, by, parse_pair(components), bins, mode=mode, scaled=not raw)
+    result = fdb.density(db, by, components=parse_pair(components), bins=bins, mode=mode, scaled=not raw)
     print_answer(to_answer(result), as_json, show)
 
 

@@ -67,11 +67,11 @@ def drift(
         raise UsageError("--draws: expected noise to draw for, got --no-noise beside it")
     asked = noise if draws is None else draws
     if output is not None:
-        written = fdb.drift(db, by, mode, metric, scaled=not raw, within=within, out=output, noise=asked)
+        written = fdb.drift(db, by, mode=mode, metric=metric, scaled=not raw, within=within, out=output, noise=asked)
         print_answer(to_answer_of_file(written, output), as_json, show_file)
         return
-    strata = drift_strata(db, by, within, mode, metric, scaled=not raw, noise=asked) if within else None
-    result = fdb.drift(db, by, mode, metric, scaled=not raw, noise=asked)
+    strata = drift_strata(db, by, within, mode=mode, metric=metric, scaled=not raw, noise=asked) if within else None
+    result = fdb.drift(db, by, mode=mode, metric=metric, scaled=not raw, noise=asked)
     print_answer(to_answer(result, strata, within), as_json, show)
 
 

@@ -35,7 +35,7 @@ def explain(db: Database, a: str, b: str, by: str, mode: ModeName, raw: bool, ma
 
     Splits the drift of groups A and B of KEY by component, bin, model and layer.
     """
-    print_answer(to_answer(fdb.explain(db, by, a, b, mode, scaled=not raw, match=match)), as_json, show)
+    print_answer(to_answer(fdb.explain(db, by, a, b, mode=mode, scaled=not raw, match=match)), as_json, show)
 
 
 def to_answer(result: xr.Dataset) -> Answer:

@@ -35,7 +35,7 @@ def nearest(db: Database, model: str, number: int, by_decile: bool, limits: Limi
     Limit the models compared with --where 'task=…' or 'training_dataset=…'. Similar filters do not promise
     accuracy after transfer.
     """
-    result = fdb.nearest(db, model, number, limits=limits)
+    result = fdb.nearest(db, model, n=number, limits=limits)
     print_answer(to_answer(result), as_json, show_deciles if by_decile else show)
 
 

@@ -148,7 +148,7 @@ def selection(command: Command) -> Command:
             name, negated, value = _condition(condition)
             db = db.where(name, [value], negate=negated)
         verdicts = [verdict.strip() for verdict in exclude_verdict.split(",") if verdict.strip()]
-        return command(fdb.exclude_verdict(db, verdicts, kwargs.get("mode") or "sound"), **kwargs)
+        return command(fdb.exclude_verdict(db, verdicts, mode=kwargs.get("mode") or "sound"), **kwargs)
 
     wrapped = click.option(
         "--where",

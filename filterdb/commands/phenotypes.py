@@ -38,7 +38,7 @@ def phenotypes(
     if pairs and no_pairs:
         raise UsageError("--no-pairs: expected no --components beside it, got both")
     wanted = [] if no_pairs else [parse_pair(text) for text in pairs] or PAIRS
-    result = fdb.phenotypes(db, by, wanted, mode=mode, scaled=not raw)
+    result = fdb.phenotypes(db, by, pairs=wanted, mode=mode, scaled=not raw)
     print_answer(to_answer(result), as_json, show)
 
 

@@ -24,7 +24,7 @@ def series(db: Database, mode: ModeName, as_json: bool) -> None:
 
     Uses the catalog columns `epoch` and `seed`.
     """
-    print_answer(to_answer(fdb.series(db, mode)), as_json, show)
+    print_answer(to_answer(fdb.series(db, mode=mode)), as_json, show)
 
 
 def to_answer(result: xr.Dataset) -> Answer:

@@ -96,8 +96,8 @@ class JointDensities:
 
 def joint_densities(db: Database, by: str | None, mode: ModeName) -> JointDensities:
     """Compute all pairs of components, in one pass unless its results are stored."""
-    kinds = phenotypes(db, by, COMPONENT_PAIRS, mode=mode)
-    return JointDensities(by, {pair: density(db, by, pair, mode=mode) for pair in COMPONENT_PAIRS}, kinds)
+    kinds = phenotypes(db, by, pairs=COMPONENT_PAIRS, mode=mode)
+    return JointDensities(by, {pair: density(db, by, components=pair, mode=mode) for pair in COMPONENT_PAIRS}, kinds)
 
 
 def is_affordable(db: Database) -> bool:

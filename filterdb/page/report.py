@@ -13,7 +13,7 @@ import numpy as np
 import xarray as xr
 
 from filterdb.analysis.rules import VERDICTS
-from filterdb.arguments import as_path
+from filterdb.arguments import as_path, formerly_positional
 from filterdb.errors import InputError, MissingExtraError, UsageError
 from filterdb.numerics.modes import ModeName
 from filterdb.page import drawing, payload, tables
@@ -30,8 +30,13 @@ SCRIPTS = ("core", "charts", "heatmap", "pair", "table", "grouping", "layer_data
 """The scripts that sections share, in their order. The sections' own follow, then `start`; together they are one."""
 
 
+@formerly_positional("mode")
 def report(
-    db: AnyDatabase, folder: str | Path, mode: ModeName = "sound", *, densities: bool | None = None
+    db: AnyDatabase,
+    folder: str | Path,
+    *,
+    mode: ModeName = "sound",
+    densities: bool | None = None,
 ) -> Path | str:
     """Write the page about a view's layers into a folder (made if need be) or below a URL; gives where the page is.
 

@@ -73,8 +73,8 @@ def gather(db: Database, mode: ModeName, densities: bool | None = None) -> Resul
         elif number > GROUP_LIMIT:
             notes[by] = f"has {number:,} groups, too many for a picture; `filterdb drift --json` has them"
         else:
-            drifts[by] = drift(db, by, mode, noise=_permutations(by, number, mode))
-    return Results(db, mode, densities, pca(db), degeneration(db, mode), drifts, notes)
+            drifts[by] = drift(db, by, mode=mode, noise=_permutations(by, number, mode))
+    return Results(db, mode, densities, pca(db), degeneration(db, mode=mode), drifts, notes)
 
 
 def _permutations(by: str, number: int, mode: ModeName) -> int | None:

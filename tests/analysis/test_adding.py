@@ -67,7 +67,7 @@ def test_a_new_metric_has_noise_floors_and_verdicts(db: fdb.Database, total_vari
 
 
 def test_a_new_metric_works_in_paper_mode_and_within_strata(db: fdb.Database, total_variation: Metric) -> None:
-    paper = fdb.drift(db, "task", "paper", total_variation)
+    paper = fdb.drift(db, "task", mode="paper", metric=total_variation)
     assert "floor" not in paper and np.triu(paper["drift"], 1).any()
     together = fdb.drift(db, "task", metric=total_variation, within="family", noise=False)
     alone = fdb.drift(db.select(family="alpha"), "task", metric=total_variation, noise=False)

@@ -274,7 +274,7 @@ def test_thresholds_move_the_verdicts(tmp_path: Path) -> None:
 
 def test_places_among_the_layers_of_a_database(real_db: fdb.Database, demo_catalog: Path) -> None:
     model_file = next(demo_catalog.parent.glob("rapidocr*/**/*det*.onnx"))
-    result = fdb.check(model_file, real_db)
+    result = fdb.check(model_file, db=real_db)
     stored = fdb.degeneration(real_db)
 
     def kind(depth: float, size: int) -> tuple[int, int]:

@@ -185,7 +185,7 @@ def test_unread_layers_are_no_peers(tmp_path: Path) -> None:
     """Against a database they have no place, and do not move the others'."""
     chain(tmp_path / "a.onnx", trained(16, 16, 1), trained(16, 16, 2))
     db = fdb.ingest(tmp_path / "db", [tmp_path / "a.onnx"]).database
-    result = fdb.check(partly_read(tmp_path / "m.onnx"), db)
+    result = fdb.check(partly_read(tmp_path / "m.onnx"), db=db)
     assert result["layer_name"].values.tolist() == ["sound", "broken"]
     assert result["peers"].values.tolist() == [1, 0]
     assert np.isnan(result["sparsity_percentile"].values).tolist() == [False, True]

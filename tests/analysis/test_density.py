@@ -40,7 +40,7 @@ def owners(db: fdb.Database, label: str) -> np.ndarray:
 @pytest.mark.parametrize(("scaled", "mode"), [(True, "sound"), (True, "paper"), (False, "sound")])
 def test_counts_are_numpys(real_db: fdb.Database, scaled: bool, mode: str) -> None:
     """336 chunks, layers across up to 66 of them; groups whose layers lie far apart."""
-    found = fdb.density(real_db, "family", (2, 5), scaled=scaled, mode=mode)
+    found = fdb.density(real_db, "family", components=(2, 5), scaled=scaled, mode=mode)
     values, family = coefficients(real_db, scaled=scaled, mode=mode), owners(real_db, "family")
     edges = found["bin_edges"].values
     np.testing.assert_array_equal(edges, np.linspace(*found.attrs["range"], 71))
@@ -61,7 +61,7 @@ def test_counts_are_numpys(real_db: fdb.Database, scaled: bool, mode: str) -> No
 @pytest.mark.parametrize("by", [None, "model", "task,depth_decile", "layer"])
 @pytest.mark.parametrize("mode", ["sound", "paper"])
 def test_marginals_are_the_histograms(real_db: fdb.Database, by: str | None, mode: str) -> None:
-    found = fdb.density(real_db, by, (0, 8), mode=mode)
+    found = fdb.density(real_db, by, components=(0, 8), mode=mode)
     db, projection = basis.projection(real_db, mode)
     counts = basis.layer_histograms(db, projection)["counts"]
     if by is None:
@@ -75,7 +75,7 @@ def test_marginals_are_the_histograms(real_db: fdb.Database, by: str | None, mod
 
 
 def test_a_swapped_pair_is_transposed(real_db: fdb.Database) -> None:
-    one, other = fdb.density(real_db, "task", (1, 3)), fdb.density(real_db, "task", (3, 1))
+    one, other = fdb.density(real_db, "task", components=(1, 3)), fdb.density(real_db, "task", components=(3, 1))
     np.testing.assert_array_equal(one["counts"], other["counts"].transpose("group", "other_bin", "bin").values)
 
 
@@ -179,13 +179,13 @@ def test_the_same_bytes_on_threads_and_processes(real_db: fdb.Database, two_work
         db = fdb.open(real_db.url)
         if place == "processes":
             with two_workers.as_current():
-                fdb.density(db, "depth_decile", (0, 3))
+                fdb.density(db, "depth_decile", components=(0, 3))
             assert len(set(two_workers.run(os.getpid).values()) - {os.getpid()}) == 2
             story = two_workers.cluster.scheduler.task_prefixes  # type: ignore[union-attr]
             assert any(name.startswith("density") for name in story)
         else:
             with dask.config.set(scheduler=place, num_workers=4):
-                fdb.density(db, "depth_decile", (0, 3))
+                fdb.density(db, "depth_decile", components=(0, 3))
         found[place] = stored(db)
         assert len(found[place]) == 1
     assert found["synchronous"] == found["threads"] == found["processes"]
@@ -204,14 +204,14 @@ def test_a_stopped_pass_resumes(real_db: fdb.Database, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(Segment, "read_columns", fails)
     with dask.config.set(scheduler="synchronous"), pytest.raises(KeyboardInterrupt):
-        fdb.density(db, "task", (6, 7))
+        fdb.density(db, "task", components=(6, 7))
     parts = [name for name in stored(db) if "/parts/" in name]
     assert parts
     monkeypatch.setattr(Segment, "read_columns", real)
     damaged = Path(db.files.url(parts[0]))
     damaged.write_bytes(damaged.read_bytes()[:-1] + b"x")
     counter = Reading(monkeypatch)
-    found = fdb.density(db, "task", (6, 7))
+    found = fdb.density(db, "task", components=(6, 7))
     assert len(counter.read) == 336 - 16 * (len(parts) - 1)
     assert not [name for name in stored(db) if "/parts/" in name]
     np.testing.assert_array_equal(found["counts"].sum(["bin", "other_bin"]), found["count"])

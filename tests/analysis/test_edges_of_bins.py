@@ -92,7 +92,7 @@ def drifts(files: list[Path], folder: Path, chunk_rows: int) -> dict[str, xr.Dat
     db = fdb.ingest(folder / "db", files, chunk_rows=chunk_rows).database
     results = {}
     for mode in ("paper", "sound"):
-        result = fdb.drift(db, "layer", mode, noise=False)
+        result = fdb.drift(db, "layer", mode=mode, noise=False)
         labels = ["/".join(str(label).rsplit("/", 2)[-2:]) for label in result["group"].values]
         results[mode] = result.assign_coords(group=labels, other=labels).sortby("group").sortby("other")
     return results

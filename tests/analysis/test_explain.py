@@ -62,8 +62,8 @@ def test_shares_of_components_and_bins_make_the_drift(
 @pytest.mark.parametrize("mode", ["sound", "paper"])
 @pytest.mark.parametrize("scaled", [True, False])
 def test_layers_and_models_and_the_rest_make_the_drift(db: fdb.Database, mode: str, scaled: bool) -> None:
-    found = fdb.explain(db, "task", A, B, mode, scaled=scaled)
-    drift = fdb.drift(db, "task", mode, scaled=scaled, noise=False)
+    found = fdb.explain(db, "task", A, B, mode=mode, scaled=scaled)
+    drift = fdb.drift(db, "task", mode=mode, scaled=scaled, noise=False)
     assert float(found["drift"]) == pytest.approx(float(drift["drift"].sel(group=A, other=B)), rel=1e-12)
     assert float(found["layer_share"].sum() + found["rest_share"]) == pytest.approx(1, rel=1e-9)
     for name, share in zip(found["model"].values, found["model_share"].values, strict=True):
@@ -188,7 +188,7 @@ def test_noise_of_the_pair_is_that_of_the_drift(db: fdb.Database) -> None:
         np.testing.assert_allclose(found[name], whole[name].sel(group=A, other=B), rtol=1e-4, err_msg=name)
     for name in ("verdict", "judged_by"):
         assert found[name].item() == whole[name].sel(group=A, other=B).item()
-    assert "verdict" not in fdb.explain(db, "task", A, B, "paper")
+    assert "verdict" not in fdb.explain(db, "task", A, B, mode="paper")
 
 
 def test_swapped_groups_tell_the_same(db: fdb.Database) -> None:

@@ -197,7 +197,7 @@ def test_other_metrics_have_noise_too(db: fdb.Database, by_task: Any, metric: st
 
 def test_what_is_asked(db: fdb.Database, by_task: Any) -> None:
     assert "verdict" not in fdb.drift(db, "task", noise=False)
-    assert "verdict" not in fdb.drift(db, "task", "paper")
+    assert "verdict" not in fdb.drift(db, "task", mode="paper")
     fewer = fdb.drift(db, "conv_depth", noise=50)
     assert int(fewer["permutations"].max()) == 4_096
     again = fdb.drift(db, "task", noise=True)
@@ -209,7 +209,7 @@ def test_what_is_asked(db: fdb.Database, by_task: Any) -> None:
         (50, "paper", "expected mode sound"),
     ):
         with pytest.raises(UsageError, match=says):
-            fdb.drift(db, "task", mode, noise=asked)
+            fdb.drift(db, "task", mode=mode, noise=asked)
     with pytest.raises(UsageError, match="`noise` or `out`"):
         fdb.drift(db, "task", out="/tmp/never", noise=True)
 
@@ -301,7 +301,7 @@ def test_three_models_against_three_cannot_be_told(tmp_path: Path) -> None:
 def test_without_noise_its_keys_are_null(db: fdb.Database) -> None:
     answer = json.loads(to_json(answer_of(fdb.drift(db, "task", noise=False))))
     assert all(answer[name] is None for name in (*MATRICES, "permutations", "verdict", "judged_by", "interval"))
-    paper = answer_of(fdb.drift(db, "task", "paper"))
+    paper = answer_of(fdb.drift(db, "task", mode="paper"))
     assert not {*MATRICES, "verdict", "interval"} & set(paper)
 
 

@@ -146,7 +146,7 @@ def test_raw_drift_takes_the_range_of_the_coefficients(db: fdb.Database, filters
 
 @pytest.mark.parametrize("mode", ["sound", "paper"])
 def test_degeneration_equals_a_svd_of_each_layer(db: fdb.Database, filters: np.ndarray, mode: str) -> None:
-    found = fdb.degeneration(db, mode)
+    found = fdb.degeneration(db, mode=mode)
     stop = np.cumsum(db.layers["row_size"].values)
     for i, (end, size) in enumerate(zip(stop, db.layers["row_size"].values, strict=True)):
         layer = filters[end - size : end].astype(np.float64)

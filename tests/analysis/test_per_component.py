@@ -37,7 +37,7 @@ def by_scipy(metric: str, p: np.ndarray, q: np.ndarray, width: float) -> float:
 @pytest.mark.parametrize("mode", ["sound", "paper"])
 @pytest.mark.parametrize("metric", METRICS)
 def test_each_component_follows_the_metric(db: fdb.Database, metric: str, mode: str) -> None:
-    result = fdb.drift(db, "model", mode, metric)
+    result = fdb.drift(db, "model", mode=mode, metric=metric)
     answer = json.loads(to_json(drift.to_answer(result)))
     if metric == "frechet":  # one distance of nine-dimensional Gaussians, no sum over components
         assert "per_component" not in result and "per_component_metric" not in result.attrs

@@ -58,16 +58,16 @@ def test_planted_models_are_what_they_are(planted: fdb.Database) -> None:
 
 @pytest.mark.parametrize(("mode", "scaled"), [("sound", True), ("paper", True), ("sound", False)])
 def test_the_rule_sees_the_density_and_the_histograms(planted: fdb.Database, mode: str, scaled: bool) -> None:
-    found = fdb.phenotypes(planted, "model", [(0, 1), (5, 3)], mode=mode, scaled=scaled)
+    found = fdb.phenotypes(planted, "model", pairs=[(0, 1), (5, 3)], mode=mode, scaled=scaled)
     assert found["pair"].values.tolist() == ["0,1", "5,3"]
     assert (found["first"].values.tolist(), found["second"].values.tolist()) == ([0, 5], [1, 3])
-    drift = fdb.drift(planted, "model", mode, scaled=scaled)
+    drift = fdb.drift(planted, "model", mode=mode, scaled=scaled)
     mean, components = projection(planted, mode, scaled=scaled)[1].axes.arrays
     zero = [float(((0 - mean) * component).sum()) for component in components]
     for label in found["group"].values:
         one = found.sel(group=label)
         for pair, (first, second) in zip(found["pair"].values, [(0, 1), (5, 3)], strict=True):
-            density = fdb.density(planted, "model", (first, second), mode=mode, scaled=scaled)
+            density = fdb.density(planted, "model", components=(first, second), mode=mode, scaled=scaled)
             expected = shape(
                 density["counts"].sel(group=label).values, density["bin_edges"].values, (zero[first], zero[second])
             )
@@ -88,26 +88,26 @@ def test_no_pairs_no_pass(planted: fdb.Database, monkeypatch: pytest.MonkeyPatch
         raise AssertionError("a chunk was read")
 
     monkeypatch.setattr(Segment, "read_columns", refuse)
-    found = fdb.phenotypes(fdb.open(planted.url), "model", [])
+    found = fdb.phenotypes(fdb.open(planted.url), "model", pairs=[])
     assert found.sizes["pair"] == 0 and found["pair_phenotype"].shape == (5, 0)
-    np.testing.assert_array_equal(found["phenotype"], fdb.phenotypes(planted, "model", [])["phenotype"])
+    np.testing.assert_array_equal(found["phenotype"], fdb.phenotypes(planted, "model", pairs=[])["phenotype"])
 
 
 def test_groups_views_and_bounds(planted: fdb.Database) -> None:
     whole = fdb.phenotypes(planted)
     assert whole["group"].values.tolist() == ["all"] and int(whole["count"][0]) == 20_900
-    view = fdb.phenotypes(planted.select(model="zeros"), "model,conv_depth", [(0, 1)])
+    view = fdb.phenotypes(planted.select(model="zeros"), "model,conv_depth", pairs=[(0, 1)])
     assert view["group"].values.tolist() == ["zeros × 0", "zeros × 1"]
     assert view["conv_depth"].values.tolist() == ["0", "1"]
     assert set(view["pair_phenotype"].values.ravel()) == {"point"}
-    strict = fdb.phenotypes(planted.select(model="zeros"), "model", [(0, 1)], bounds=Bounds(point=0.9))
+    strict = fdb.phenotypes(planted.select(model="zeros"), "model", pairs=[(0, 1)], bounds=Bounds(point=0.9))
     assert strict["pair_phenotype"].values.ravel().tolist() != ["point"]
     assert json.loads(strict.attrs["bounds"])["point"] == 0.9
 
 
 def test_refusals(planted: fdb.Database) -> None:
     with pytest.raises(UsageError, match="expected two different ones"):
-        fdb.phenotypes(planted, "model", [(0, 1), (3, 3)])
+        fdb.phenotypes(planted, "model", pairs=[(0, 1), (3, 3)])
     with pytest.raises(UsageError, match="colour: expected a label"):
         fdb.phenotypes(planted, "colour")
 

@@ -92,7 +92,7 @@ def test_floors_and_verdicts_are_those_of_drift(trainings: fdb.Database) -> None
         ]
         np.testing.assert_array_equal(found[name].values, expected)
     assert found["verdict"].values[0] == "different"
-    paper = fdb.series(trainings, "paper")
+    paper = fdb.series(trainings, mode="paper")
     assert np.isnan(paper["floor"]).all() and set(paper["verdict"].values) == {""}
     assert paper["model"].values.tolist() == found["model"].values.tolist()
 

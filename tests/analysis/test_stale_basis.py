@@ -41,7 +41,7 @@ OUTPUTS: dict[str, tuple[Result, Result, Result]] = {
     "drift": (lambda db: fdb.drift(db, "model", noise=False), drift.to_answer, drift.show),
     "nearest": (lambda db: fdb.nearest(db, Path(db.url).parent / "m0.onnx"), nearest.to_answer, nearest.show),
     "density": (lambda db: fdb.density(db, "model", bins=7), density.to_answer, density.show),
-    "phenotypes": (lambda db: fdb.phenotypes(db, "model", []), phenotypes.to_answer, phenotypes.show),
+    "phenotypes": (lambda db: fdb.phenotypes(db, "model", pairs=[]), phenotypes.to_answer, phenotypes.show),
     "explain": (
         lambda db: fdb.explain(db, "model", *map(str, db.models["model"].values[:2]), match="task"),
         explain.to_answer,

@@ -22,7 +22,7 @@ def db(demo_catalog: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_density(db: Path) -> None:
     found = answer("density", db, "--by", "task", "--components", "2,3", "--bins", 30, "--threads", 2)
-    expected = fdb.density(fdb.open(db), "task", (2, 3), 30)
+    expected = fdb.density(fdb.open(db), "task", components=(2, 3), bins=30)
     assert found["counts"] == expected["counts"].values.tolist()
     assert (found["components"], found["bins"], found["groups"]) == ([2, 3], 30, expected["group"].values.tolist())
     assert found["range"] == expected.attrs["range"]
@@ -32,7 +32,7 @@ def test_density(db: Path) -> None:
 
 def test_phenotypes(db: Path) -> None:
     found = answer("phenotypes", db, "--by", "task", "--components", "0,1", "--threads", 2)
-    expected = fdb.phenotypes(fdb.open(db), "task", [(0, 1)])
+    expected = fdb.phenotypes(fdb.open(db), "task", pairs=[(0, 1)])
     assert [one["group"] for one in found["groups"]] == expected["group"].values.tolist()
     for i, one in enumerate(found["groups"]):
         assert [component["phenotype"] for component in one["components"]] == expected["phenotype"][i].values.tolist()

@@ -239,7 +239,7 @@ def test_a_database_url_with_credentials_is_refused(url: str, tmp_path: Path) ->
     attempts: list[Callable[[], Any]] = [
         lambda: fdb.open(url),
         lambda: fdb.ingest(url, [good]),
-        lambda: fdb.check(good, url),
+        lambda: fdb.check(good, db=url),
         lambda: fdb.nearest(url, good),
         lambda: fdb.gc(url),
         lambda: fdb.report(db, url),

@@ -84,7 +84,7 @@ def test_verdicts(db: fdb.Database) -> None:
     by_model = found.set_index(layer="layer_model")
     assert float(by_model["sparsity"].sel(layer="zero")) == 1
     assert float(by_model["variance_entropy"].sel(layer="zero")) == 0
-    assert float(fdb.degeneration(db, "paper").set_index(layer="layer_model")["sparsity"].sel(layer="zero")) == 0
+    assert float(fdb.degeneration(db, mode="paper").set_index(layer="layer_model")["sparsity"].sel(layer="zero")) == 0
     assert float(by_model["sparsity"].sel(layer="sparse")) == pytest.approx(0.75, abs=0.01)
     assert set(found["model"].values[found["untrained"].values]) == {"random", "huge", "tiny", "denormal"}
     dead = by_model.sel(layer="zero")

@@ -142,7 +142,7 @@ def test_box_plots_have_plain_numbers_on_their_axes(page_db: fdb.Database) -> No
 def test_densities_by_group_are_a_table(made: Path, page_db: fdb.Database) -> None:
     table = pd.read_csv(made.parent / "tables/density.csv")
     with dask.config.set(scheduler="threads"):
-        found = fdb.density(page_db, "task", (0, 1))
+        found = fdb.density(page_db, "task", components=(0, 1))
     low = found["bin_edges"].values[:-1]
     assert set(table["group"]) == set(found["group"].values.astype(str))
     assert len(table) == np.count_nonzero(found["counts"].values)
@@ -165,7 +165,7 @@ def test_a_group_called_like_a_column(page_db: fdb.Database) -> None:
 def test_the_phenotypes_of_all_filters_are_those_of_no_grouping(page_db: fdb.Database) -> None:
     with dask.config.set(scheduler="threads"):
         whole = joint_densities.joint_densities(page_db, "task", "sound").kinds()[0]
-        found = fdb.phenotypes(page_db, None, joint_densities.COMPONENT_PAIRS)
+        found = fdb.phenotypes(page_db, None, pairs=joint_densities.COMPONENT_PAIRS)
     assert whole.tolist() == found["pair_phenotype"].values[0].tolist()
 
 

@@ -86,8 +86,8 @@ def test_answers_without_a_model_are_those_of_a_database_without_it(db: fdb.Data
     other = fdb.ingest(tmp_path / "other", [tmp_path / "two"], chunk_rows=10).database
     for mode in ("sound", "paper"):
         for found, expected in (
-            (fdb.drift(one, "model", mode), fdb.drift(other, "model", mode)),
-            (fdb.degeneration(one, mode), fdb.degeneration(other, mode)),
+            (fdb.drift(one, "model", mode=mode), fdb.drift(other, "model", mode=mode)),
+            (fdb.degeneration(one, mode=mode), fdb.degeneration(other, mode=mode)),
         ):
             for variable in expected.data_vars:
                 if expected[variable].dtype.kind == "f":

@@ -70,7 +70,7 @@ class Depth(Section):
 def _deciles(db: Database, mode: ModeName) -> xr.Dataset:
     """Compute the drift between the models within each tenth of the depth: `drift` (stratum, group, other)."""
     views = strata(db, "depth_decile", mode)
-    results = {label: drift(view, "model", mode, noise=False)[["drift"]] for label, view in views.items()}
+    results = {label: drift(view, "model", mode=mode, noise=False)[["drift"]] for label, view in views.items()}
     together = align(results, np.unique(db.layers["model"].values.astype(str)))
     together.attrs = provenance(db, by="model", within="depth_decile", mode=mode)
     return together

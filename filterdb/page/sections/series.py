@@ -40,7 +40,7 @@ class Series(Section):
         self.series: xr.Dataset | None = None
         self.why_missing = NO_SERIES
         try:
-            result = series(results.db, results.mode)
+            result = series(results.db, mode=results.mode)
         except InputError as error:
             self.why_missing = str(error)
             return
