@@ -42,6 +42,10 @@ def walk(folder: Path, prefix: str, *, unfinished: bool = False) -> Iterator[tup
                     yield name, Found(status.st_size, status.st_mtime)
 
 
+_MOST_ATTEMPTS = 1_000
+"""How often a folder is made again. Some file systems, such as /proc, say "no such file" to every attempt."""
+
+
 def replace(objects: Mapping[Path, bytes | bytearray]) -> None:
     """Write each beside, then rename: whole or not at all. Their names are on the disk when all are there."""
     touched: set[Path] = set()
@@ -92,14 +96,16 @@ def _temporary(path: Path, data: bytes | bytearray, touched: set[Path]) -> Path:
 
 
 def _open_beside(path: Path, touched: set[Path]) -> tuple[int, Path]:
+    """Open a new file beside `path`, in a folder that another process may remove whenever it is empty."""
     touched.add(path.parent)
-    while True:
+    for _ in range(_MOST_ATTEMPTS):
         _make(path.parent, touched)
         try:
             handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
             return handle, Path(name)
         except FileNotFoundError:
-            continue  # whoever removed the last object beside it has removed the folder meanwhile
+            continue  # removed by whoever removed the last object in it
+    raise StoreError(f"writing {path}: the file system does not create the folder {path.parent}; choose another place")
 
 
 def _make(folder: Path, touched: set[Path]) -> None:

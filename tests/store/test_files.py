@@ -56,6 +56,20 @@ def test_nothing_is_left_beside_a_local_object(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["x"]
 
 
+@pytest.mark.parametrize("folder", ["/proc/filterdb", "/proc/filterdb/a/b", "/sys/filterdb", "/dev/null/a"])
+@pytest.mark.parametrize(
+    "write",
+    [lambda files: files.put({"x": b"1"}), lambda files: files.create("x", b"1"), Files.check_writable],
+    ids=["put", "create", "check_writable"],
+)
+def test_a_file_system_that_makes_no_folders_is_one_line(folder: str, write: Callable[[Files], object]) -> None:
+    """/proc says "no such file" to whoever makes a folder, which a folder removed by another process says as well."""
+    with pytest.raises(StoreError) as caught:
+        write(Files.at(folder))
+    assert folder in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
 def test_local_paths_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert Files.at("db").root == Files.at(f"file://{tmp_path}/db").root == str(tmp_path / "db")
