@@ -91,7 +91,7 @@ def density(
     )
 
 
-def check_pairs(pairs: Sequence[Pair]) -> None:
+def check_pairs(pairs: Sequence[Sequence[int]]) -> None:
     """Raise UsageError where a pair is not two different components."""
     for pair in pairs:
         if len(pair) != 2 or pair[0] == pair[1] or not all(0 <= one < WEIGHTS for one in pair):
