@@ -17,36 +17,24 @@ from filterdb.errors import UsageError
 from tests.models import chain, conv, model, tensor, weights
 
 WITHOUT_DATABASE = {"connect", "randomness_threshold"}
-"""Public functions that take none; every other one must be in OTHERS."""
+"""Public functions that take none; every other one has a parameter `db` or `url`."""
 
-OTHERS: Mapping[str, dict[str, Any]] = {
-    "check": {"paths": []},
-    "compact": {},
-    "degeneration": {},
-    "density": {},
-    "drift": {"by": "model"},
-    "exclude_verdict": {"verdicts": []},
-    "explain": {"by": "model", "a": "one", "b": "two"},
-    "filter_scale": {},
-    "gc": {},
-    "import_hdf5": {"file": "no.h5"},
-    "ingest": {"sources": []},
-    "nearest": {"path": "one.onnx"},
-    "open": {},
-    "pca": {},
-    "phenotypes": {},
-    "principal_angles": {"by": "model"},
-    "refit": {},
-    "relabel": {"catalog": "labels.csv"},
-    "remove": {"models": "one"},
-    "report": {"folder": "page"},
-    "restore": {"snapshot": 0},
-    "series": {},
-    "statistics": {},
-    "tag": {"name": "first"},
-    "verify": {},
+VALUES: Mapping[str, Any] = {
+    "a": "one",
+    "b": "two",
+    "by": "model",
+    "catalog": "labels.csv",
+    "file": "no.h5",
+    "folder": "page",
+    "models": "one",
+    "name": "first",
+    "path": "one.onnx",
+    "paths": [],
+    "snapshot": 0,
+    "sources": [],
+    "verdicts": [],
 }
-"""What each takes beside its database."""
+"""A value of each parameter that some public function must have."""
 
 WRONG: list[Any] = [None, 7, 1.5, b"db", [], ["a", "b"], {"a": 1}, object(), np.zeros(2), ""]
 
@@ -54,6 +42,15 @@ WRONG: list[Any] = [None, 7, 1.5, b"db", [], ["a", "b"], {"a": 1}, object(), np.
 def public() -> dict[str, Callable[..., Any]]:
     names = [name for name in fdb.__all__ if inspect.isfunction(getattr(fdb, name))]
     return {name: getattr(fdb, name) for name in names if name not in WITHOUT_DATABASE}
+
+
+def others_of(function: Callable[..., Any]) -> dict[str, Any]:
+    """Return a value of each parameter that has no default, but for the database; and no files to ingest."""
+    parameters = inspect.signature(function).parameters.values()
+    needed = [parameter.name for parameter in parameters if parameter.default is inspect.Parameter.empty]
+    return {
+        name: VALUES[name] for name in [*needed, *(["sources"] if function is fdb.ingest else [])] if name in VALUES
+    }
 
 
 def database_of(function: Callable[..., Any]) -> str:
@@ -80,11 +77,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_every_public_function_is_listed() -> None:
-    assert set(public()) == set(OTHERS)
-
-
-@pytest.mark.parametrize("name", OTHERS)
+@pytest.mark.parametrize("name", public())
 def test_a_wrong_database_is_one_line_that_names_the_parameter(name: str) -> None:
     function = public()[name]
     parameter = database_of(function)
@@ -92,17 +85,17 @@ def test_a_wrong_database_is_one_line_that_names_the_parameter(name: str) -> Non
         if name == "check" and wrong is None:
             continue  # its database is optional
         with pytest.raises(UsageError) as caught:
-            function(**{**OTHERS[name], parameter: wrong})
+            function(**{**others_of(function), parameter: wrong})
         one_line(caught.value, parameter)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(set(OTHERS) - {"import_hdf5", "report"}))
+@pytest.mark.parametrize("name", sorted(set(public()) - {"import_hdf5", "report"}))
 def test_a_path_and_a_database_do_the_same(name: str, folder: Path) -> None:
     """A text, a Path, a Database and a view, wherever one of them is meant."""
     function = public()[name]
     parameter = database_of(function)
-    others = {**OTHERS[name], "sources": "one.onnx"} if name == "ingest" else OTHERS[name]
+    others = others_of(function) | ({"sources": "one.onnx"} if name == "ingest" else {})
     shown = set()
     for place in ("db", Path("db"), fdb.open("db"), fdb.open(folder / "db").select(task=["a", "b"])):
         result = function(**{**others, parameter: place})

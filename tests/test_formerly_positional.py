@@ -6,6 +6,7 @@ import inspect
 import subprocess
 import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,36 +28,8 @@ def drift(
 OLD: Any = drift
 """The same function, for calls that a type checker refuses."""
 
-POSITIONAL = {
-    "check": ["paths"],
-    "compact": ["db"],
-    "connect": ["where"],
-    "degeneration": ["db"],
-    "density": ["db", "by"],
-    "drift": ["db", "by"],
-    "exclude_verdict": ["db", "verdicts"],
-    "explain": ["db", "by", "a", "b"],
-    "filter_scale": ["db", "by"],
-    "gc": ["url"],
-    "import_hdf5": ["url", "file"],
-    "ingest": ["url", "sources"],
-    "nearest": ["db", "path"],
-    "open": ["url", "snapshot"],
-    "pca": ["db", "by"],
-    "phenotypes": ["db", "by"],
-    "principal_angles": ["db", "by"],
-    "randomness_threshold": ["init"],
-    "refit": ["db"],
-    "relabel": ["db", "catalog"],
-    "remove": ["db", "models"],
-    "report": ["db", "folder"],
-    "restore": ["db", "snapshot"],
-    "series": ["db"],
-    "statistics": ["db", "columns"],
-    "tag": ["db", "name"],
-    "verify": ["db"],
-}
-"""What each public function takes by position: the database and what it is asked about, never an option."""
+SUBJECTS = {"by", "columns", "init", "snapshot", "sources", "where"}
+"""Parameters with a default that say what a function is about. They may be given by position, options may not."""
 
 FORMERLY = {
     "check": ["db", "rules"],
@@ -74,28 +47,42 @@ FORMERLY = {
 """What each of them once took by position as well, in this order."""
 
 
+def positional(function: Callable[..., Any]) -> list[inspect.Parameter]:
+    """Return the parameters that a function takes by position."""
+    parameters = inspect.signature(function).parameters.values()
+    return [parameter for parameter in parameters if parameter.kind is not inspect.Parameter.KEYWORD_ONLY]
+
+
 def test_options_of_all_public_functions_are_keyword_only() -> None:
-    functions = {name: getattr(fdb, name) for name in fdb.__all__ if inspect.isfunction(getattr(fdb, name))}
-    positional = {
-        name: [
-            parameter.name
-            for parameter in inspect.signature(function).parameters.values()
-            if parameter.kind is not inspect.Parameter.KEYWORD_ONLY
-        ]
-        for name, function in functions.items()
+    wrong = [
+        f"{name}({parameter.name})"
+        for name in fdb.__all__
+        if inspect.isfunction(function := getattr(fdb, name))
+        for parameter in positional(function)
+        if parameter.default is not inspect.Parameter.empty and parameter.name not in SUBJECTS
+    ]
+    assert not wrong
+
+
+def test_the_database_comes_first() -> None:
+    """But `check` and `randomness_threshold` need none, and `connect` is about workers."""
+    first = {
+        name: positional(getattr(fdb, name))[0].name for name in fdb.__all__ if inspect.isfunction(getattr(fdb, name))
     }
-    assert positional == POSITIONAL
+    others = {name for name, parameter in first.items() if parameter not in {"db", "url"}}
+    assert others == {"check", "connect", "randomness_threshold"}
 
 
 @pytest.mark.parametrize("name", FORMERLY)
 def test_public_functions_take_their_old_order(name: str) -> None:
     """The warning, made an error here, comes before anything is computed."""
-    arguments = [*POSITIONAL[name], *FORMERLY[name]]
+    function = getattr(fdb, name)
+    arguments = [*(parameter.name for parameter in positional(function)), *FORMERLY[name]]
     listed = ", ".join(f"{option}=…" for option in FORMERLY[name])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         with pytest.raises(DeprecationWarning, match=f"{name}: pass {listed} by keyword"):
-            getattr(fdb, name)(*arguments)
+            function(*arguments)
 
 
 def test_new_calls_do_not_warn() -> None:

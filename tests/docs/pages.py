@@ -8,7 +8,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent.parent
 
-LANGUAGES = {"bash", "python", "text", "csv", "json", "toml", "yaml"}
+LANGUAGES = {"bash", "python", "text", "csv", "javascript", "json", "toml", "yaml"}
 """What a block may be. `text` right after a `bash` or `python` block is what that block prints."""
 
 _BLOCK = re.compile(

@@ -54,6 +54,7 @@ def test_blocks_run(page: str, workspace: Path) -> None:
         if block.file:
             (workspace / block.file).parent.mkdir(parents=True, exist_ok=True)
             (workspace / block.file).write_text(block.text, "utf-8")
+            continue
         if block.language not in {"bash", "python"} or block.not_run:
             continue
         printed = running.run(block)
