@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import doctest
 import importlib.util
+import json
+import re
 from pathlib import Path
 from types import ModuleType
 
 import click
 
 import filterdb as fdb
-from tests.docs.pages import ROOT
+from tests.docs.pages import ROOT, blocks, pages
 
 
 def extension(name: str) -> ModuleType:
@@ -36,6 +39,20 @@ def test_every_public_name_is_in_the_reference() -> None:
     page = extension("python_names").python_page()
     missing = [name for name in fdb.__all__ if f"filterdb.{name}" not in page and f"fdb.{name}" not in page]
     assert missing == []
+
+
+def test_every_public_name_has_an_example_that_runs() -> None:
+    """In a block of the documentation, the notebook, or the doctest of a docstring."""
+    code = [
+        block.text for page in pages() for block in blocks(page) if block.language == "python" and not block.not_run
+    ]
+    notebook = json.loads((ROOT / "docs/how-to/interactive.ipynb").read_text("utf-8"))
+    code += ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    for name in fdb.__all__:
+        examples = doctest.DocTestParser().get_examples(getattr(fdb, name).__doc__ or "")
+        code += [example.source for example in examples]
+    used = set(re.findall(r"\bfdb\.(\w+)", "\n".join(code)))
+    assert set(fdb.__all__) - used - {"Client", "connect"} == set()  # the how-to guides of clusters show these two
 
 
 def test_the_notebook_is_a_page() -> None:

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import filterdb as fdb
+from tests.models.published import published
 
 CATALOG = """\
 path,name,task,training_dataset
@@ -35,7 +36,7 @@ def prepare_database(catalog: Path, url: Path) -> Path:
 
 
 def make_workspace(folder: Path, models: Path, database: Path) -> None:
-    """Fill a folder with the demo's models and database, and with models and a catalog of the reader's own."""
+    """Fill a folder with the demo's models and database, and with files of the reader's own."""
     demo = folder / "filterdb-demo"
     demo.mkdir()
     (demo / "models").symlink_to(models, target_is_directory=True)
@@ -44,3 +45,5 @@ def make_workspace(folder: Path, models: Path, database: Path) -> None:
         (folder / name).parent.mkdir(exist_ok=True)
         shutil.copyfile(models / source, folder / name)
     (folder / "models.csv").write_text(CATALOG, "utf-8")
+    published.write_csv(folder / "dataset.h5", published.frame())
+    published.add_filters(folder / "dataset.h5")
