@@ -15,10 +15,11 @@ PACKAGE = Path(__file__).parent.parent / "filterdb"
 
 _VERBS = """
     Add Allow Announce Answer Append Assign Bring Build Call Check Choose Clear Close Collect Commit Compare Compute
-    Convert Copy Count Create Cut Decode Delete Describe Download Draw Drop Encode End Evaluate Exit Explain Fetch Fill
-    Find Fit Flush Fold Fork Format Get Group Ingest Install Interrupt Join Judge Keep Leave Let List Load Look Make
-    Measure Merge Move Open Parse Permute Pick Prepare Print Project Put Raise Rank Read Receive Record Reduce Refuse
-    Register Reject Remove Rename Replace Report Reset Resolve Restore Resume Return Rewrite Run Save Say Scale Select
+    Convert Copy Count Create Cut Declare Decode Delete Describe Download Draw Drop Encode End Estimate Evaluate Exit
+    Expand Explain Fetch Fill Find Fit Flush Fold Follow Fork Format Get Group Ingest Install Interrupt Join Judge Keep
+    Leave Let List Load Look Make Measure Merge Move Multiply Open Parse Permute Pick Prepare Print Project Put Quote
+    Raise Rank Read Receive Record Reduce Refuse Register Reject Remove Rename Replace Report Reset Reshape Resolve
+    Restore Resume Return Rewrite Run Save Say Scale Select
     Send Set Show Skip Sort Split Start Stop Store Sum Tag Take Tell Test Turn Undo Update Use Verify Wait Walk Warn
     Widen Wrap Write Yield
 """
@@ -66,16 +67,6 @@ LEFT = {
     "ingestion/published.py": 6,
     "ingestion/run.py": 8,
     "ingestion/write.py": 2,
-    "models/inputs.py": 1,
-    "models/onnx/evaluator.py": 1,
-    "models/onnx/external.py": 3,
-    "models/onnx/graph.py": 11,
-    "models/onnx/layers.py": 3,
-    "models/published/columns.py": 9,
-    "models/published/hdf5.py": 13,
-    "models/published/metadata.py": 5,
-    "models/published/reading.py": 2,
-    "models/published/unpickle.py": 3,
     "numerics/compilation.py": 1,
     "numerics/compiled.py": 10,
     "numerics/divergence.py": 12,
