@@ -16,12 +16,11 @@ PACKAGE = Path(__file__).parent.parent / "filterdb"
 _VERBS = """
     Add Allow Announce Answer Append Assign Bring Build Call Check Choose Clear Close Collect Commit Compare Compute
     Convert Copy Count Create Cut Declare Decode Delete Describe Download Draw Drop Encode End Estimate Evaluate Exit
-    Expand Explain Fetch Fill Find Fit Flush Fold Follow Fork Format Get Group Ingest Install Interrupt Join Judge Keep
-    Leave Let List Load Look Make Measure Merge Move Multiply Open Parse Permute Pick Prepare Print Project Put Quote
-    Raise Rank Read Receive Record Reduce Refuse Register Reject Remove Rename Replace Report Reset Reshape Resolve
-    Restore Resume Return Rewrite Run Save Say Scale Select
-    Send Set Show Skip Sort Split Start Stop Store Sum Tag Take Tell Test Turn Undo Update Use Verify Wait Walk Warn
-    Widen Wrap Write Yield
+    Expand Explain Fetch Fill Find Fit Flush Fold Follow Fork Format Get Group Hold Import Ingest Install Interrupt Join
+    Judge Keep Leave Let List Load Look Make Mark Measure Merge Move Multiply Open Parse Permute Pick Prepare Print
+    Project Put Quote Raise Rank Read Receive Record Reduce Refuse Register Reject Remove Rename Replace Report Reset
+    Reshape Resolve Restore Resume Return Rewrite Run Save Say Scale Scan Select Send Set Show Skip Sort Split Start
+    Stop Store Sum Suppress Sync Tag Take Tell Test Turn Undo Update Use Verify Wait Walk Warn Widen Wrap Write Yield
 """
 VERBS = frozenset(_VERBS.split())
 
@@ -62,11 +61,6 @@ LEFT = {
     "cluster/settings.py": 2,
     "cluster/tasks.py": 1,
     "cluster/versions.py": 1,
-    "ingestion/adding.py": 2,
-    "ingestion/compact.py": 3,
-    "ingestion/published.py": 6,
-    "ingestion/run.py": 8,
-    "ingestion/write.py": 2,
     "numerics/compilation.py": 1,
     "numerics/compiled.py": 10,
     "numerics/divergence.py": 12,
@@ -95,20 +89,6 @@ LEFT = {
     "preload.py": 1,
     "reduce/basis.py": 10,
     "reduce/model_summary.py": 1,
-    "store/canonical.py": 2,
-    "store/database.py": 7,
-    "store/files.py": 14,
-    "store/filter_index.py": 1,
-    "store/history.py": 2,
-    "store/html.py": 5,
-    "store/lease.py": 1,
-    "store/local.py": 3,
-    "store/matrix.py": 2,
-    "store/remote.py": 7,
-    "store/segment.py": 10,
-    "store/snapshot.py": 19,
-    "store/summary.py": 6,
-    "store/verify.py": 3,
     "tables/__init__.py": 19,
     "tables/check.py": 7,
     "tables/explain.py": 1,
