@@ -1,6 +1,6 @@
-"""The errors filterdb raises. Each is also the builtin that it specialises, and carries the command's exit code.
+"""The errors that filterdb raises. Each also derives from a built-in exception and has the command's exit code.
 
-A message is one line: what is wrong and where, what was expected, what was got, and the remedy.
+A message is one line: what is wrong and where, what was expected, what was found instead, and the remedy.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from filterdb.redaction import redact
 
 
 class StaleBasisWarning(UserWarning):
-    """A result was taken in a basis from which the filters have moved; `filterdb refit` fits a new one."""
+    """The basis of a result no longer fits the filters well; `filterdb refit` fits a new one."""
 
 
 class FilterDBError(Exception):
     """Base of every error that filterdb raises on purpose.
 
-    Pickling keeps the cause and the notes as well, which Python's own exceptions lose.
+    Unlike Python's own exceptions, these keep their cause and notes when they are pickled.
     """
 
     exit_code = 65
@@ -43,7 +43,7 @@ class MissingExtraError(FilterDBError, ImportError):
 
 
 class InputError(FilterDBError, ValueError):
-    """Input data that cannot be used: a catalog, a list of sources (exit code 65)."""
+    """Input data, such as a catalog or a list of sources, cannot be used (exit code 65)."""
 
 
 class LabelError(InputError, KeyError):
@@ -53,11 +53,11 @@ class LabelError(InputError, KeyError):
 
 
 class ModelError(InputError):
-    """One ONNX file that cannot be read as a model (exit code 65)."""
+    """A file cannot be read as an ONNX model (exit code 65)."""
 
 
 class ConflictError(InputError):
-    """Somebody else stored something under the same name first (exit code 65)."""
+    """Another writer stored something under the same name first (exit code 65)."""
 
 
 class StoreError(FilterDBError, OSError):
@@ -67,11 +67,11 @@ class StoreError(FilterDBError, OSError):
 
 
 class StoreMissingError(StoreError, FileNotFoundError):
-    """There is nothing at this place in the store (exit code 74)."""
+    """The store has no such object (exit code 74)."""
 
 
 class DamageError(StoreError):
-    """Something in the store is not what was committed (exit code 74)."""
+    """An object in the store differs from what was committed (exit code 74)."""
 
 
 class OutputError(FilterDBError, OSError):
@@ -98,9 +98,9 @@ def _rebuild(
 def portable(error: BaseException) -> BaseException:
     """Make an exception fit to be sent to another process, and return it.
 
-    distributed pickles an exception with its causes and contexts. It follows a cycle of causes for ever, and turns the
-    exception into a plain `Exception` where any of them cannot be pickled (an aiohttp error holds an SSL context).
-    So cut cycles, and replace what cannot be pickled by a stand-in with the same text.
+    distributed pickles an exception with its causes and contexts. It never ends on a cycle of causes, and it turns the
+    exception into a plain `Exception` if one of them cannot be pickled (an aiohttp error holds an SSL context). So cut
+    cycles, and replace what cannot be pickled with a stand-in that has the same text.
     """
     _make_portable(error, (error,))
     return error
@@ -112,7 +112,7 @@ def _make_portable(error: BaseException, above: tuple[BaseException, ...]) -> No
         nested = getattr(error, name)
         if nested is None:
             continue
-        # A suppressed context is never shown, and may hold what its error was made anew for: a URL with credentials.
+        # A suppressed context is never shown, and may hold a URL with credentials, which its error was raised to hide.
         is_suppressed = name == "__context__" and suppress_context
         if is_suppressed or any(nested is other for other in above):
             setattr(error, name, None)
@@ -120,13 +120,13 @@ def _make_portable(error: BaseException, above: tuple[BaseException, ...]) -> No
         _make_portable(nested, (*above, nested))
         if not _is_picklable(nested):
             setattr(error, name, _stand_in(nested))
-    error.__suppress_context__ = suppress_context  # setting a cause sets it too
+    error.__suppress_context__ = suppress_context  # setting __cause__ changed it
 
 
 def _is_picklable(error: BaseException) -> bool:
     try:
         return type(pickle.loads(pickle.dumps(error))) is type(error)
-    except Exception:  # noqa: BLE001 - whatever a stranger's __reduce__ or __init__ raises
+    except Exception:  # noqa: BLE001 - another library's __reduce__ or __init__ may raise anything
         return False
 
 

@@ -1,4 +1,4 @@
-"""The codes of the ledger: why a convolution is not stored, and whether it should have been."""
+"""The ledger's codes: why a convolution was not stored, and whether it should have been."""
 
 from __future__ import annotations
 
@@ -6,14 +6,17 @@ from typing import NamedTuple
 
 
 class Code(NamedTuple):
-    """`is_unread`: the convolution has, or may have, a weight of the looked-at shape, and it could not be read."""
+    """What a code means.
+
+    `is_unread`: the convolution has, or may have, a 3×3 weight, but the weight could not be read.
+    """
 
     is_unread: bool
     meaning: str
 
 
 CODES = {
-    # Not looked at, by their kind.
+    # Not read, because such convolutions are never stored.
     "kernel": Code(False, "the kernel is not 3×3"),
     "rank": Code(False, "the convolution is not two-dimensional"),
     "transposed": Code(False, "a ConvTranspose"),
@@ -22,10 +25,10 @@ CODES = {
     "computed": Code(False, "the weight depends on an input of the model or on a random operator"),
     "unreachable": Code(False, "no input of the model reaches the convolution"),
     "empty": Code(False, "the weight has no numbers"),
-    # Read, not stored.
+    # Read, but not stored.
     "nonfinite": Code(False, "the weight has NaN or infinities in float32"),
     "rejected": Code(False, "the whole file is no readable model, or exceeds the limits of reading one"),
-    # Not read, though it should have been.
+    # Should have been read.
     "unreadable": Code(True, "the weight is damaged, or takes too long to compute"),
     "memory": Code(True, "the weight takes more memory than reading a model may take"),
     "many": Code(True, "with it the model would have more filters than a model may have"),
@@ -36,9 +39,9 @@ CODES = {
     "underflow": Code(True, "filters of float64 that float32 would lose"),
     "dtype": Code(True, "the weight's type is not one of numbers that can be read"),
 }
-"""Every code of the ledger. A convolution whose code stands here as unread makes a check incomplete."""
+"""Every code of the ledger. A convolution with an unread code makes a check incomplete."""
 
 
 def is_unread(code: str) -> bool:
-    """Whether a convolution with this code should have been read; true for codes that another version wrote."""
+    """Return whether a convolution with this code should have been read. True for codes of other versions."""
     return code not in CODES or CODES[code].is_unread

@@ -1,7 +1,7 @@
-"""Log lines on stderr: words for a person, or, with FILTERDB_LOG=json, one JSON object a line for a machine.
+"""Log lines on stderr: text for people, or, with FILTERDB_LOG=json, one JSON object per line for machines.
 
 What happens to the database (a commit, a rejected model, a pass) is an `event`: a word and fields such as `snapshot`,
-`segment`, `model`. No field is ever a setting of a store, and credentials are removed from every line.
+`segment`, `model`. No field holds a setting of a store, and credentials are removed from every line.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from typing import Any
 from filterdb.redaction import redact
 
 VARIABLE = "FILTERDB_LOG"
-"""`json` for machine lines, `info` for words on every event; else words on warnings only."""
+"""The environment variable: `json` logs JSON, `info` logs every event as text, anything else logs only warnings."""
 
 
 def setup(*, others: bool = False) -> None:
-    """Make this process' log what FILTERDB_LOG says; once for each command, scheduler and worker.
+    """Set up this process's log as FILTERDB_LOG says. Every command, scheduler and worker calls this once.
 
-    `others`: the warnings of other libraries too. Where Dask runs the process, they are Dask's to show.
+    With `others`, show the warnings of other libraries too. In processes that Dask starts, Dask shows them.
     """
     kind = os.environ.get(VARIABLE, "")
     handler = logging.StreamHandler(sys.stderr)
@@ -36,7 +36,7 @@ def setup(*, others: bool = False) -> None:
 
 
 def event(log: logging.Logger, word: str, **fields: Any) -> None:
-    """Say that something has happened."""
+    """Record an event with its fields."""
     log.info(word, extra={"fields": fields})
 
 
@@ -55,7 +55,7 @@ class _Json(logging.Formatter):
 
 
 def _redacted(value: Any) -> Any:
-    """A field as JSON can carry it, every text without credentials."""
+    """Convert a field to what JSON can hold, and remove credentials from its text."""
     if isinstance(value, dict):
         return {str(key): _redacted(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -69,5 +69,5 @@ class _Words(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         fields = getattr(record, "fields", {})
-        words = [redact(super().format(record)), *(f"{name}={redact(str(value))}" for name, value in fields.items())]
-        return " ".join(words)
+        pairs = [f"{name}={redact(str(value))}" for name, value in fields.items()]
+        return " ".join([redact(super().format(record)), *pairs])

@@ -1,8 +1,8 @@
 """Remove credentials from what is shown, logged or stored.
 
 URLs carry user names, passwords and signed queries, and third-party exceptions repeat them in spellings of their own:
-percent-encoded, quoted, without the scheme. Everything that leaves the process as text goes through `redact_url` (a
-URL of ours) or `redact` (a text that others have written).
+percent-encoded, quoted, without the scheme. All text that leaves the process goes through `redact_url` (for a URL that
+we hold) or `redact` (for text from another library).
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ import re
 from urllib.parse import quote, quote_plus, unquote, unquote_plus
 
 HIDDEN = "…"
-"""What stands in the place of a credential."""
+"""The text that replaces a credential."""
 
 _SHORTEST = 4
-"""Characters of a value that is replaced wherever it occurs; shorter ones occur in ordinary words."""
+"""Minimum length of a value that is replaced wherever it occurs; shorter values also occur in ordinary words."""
 
 _LONG_USER = 12
-"""Characters from which a user name beside a password counts as a key."""
+"""Minimum length of a user name that is treated as an access key although a password follows it."""
 
 _SECRET_NAME = re.compile(
     r"(?i)(^|[-_.])(sig|sign|signature|token|secret|password|passwd|pwd|pw|credentials?|auth|authorization|api[-_]?key"
     r"|key|access[-_]?key|accesskeyid|awsaccesskeyid|accesstoken|policy|session|jwt|bearer|code|key-pair-id)($|[-_.])"
     r"|^x-(amz|goog|ms)-"
 )
-"""Names of query parameters whose values are credentials, or parts of a signature."""
+"""Matches the names of query parameters whose values are credentials or parts of a signature."""
 
 _USERINFO = re.compile(r"(?i)(\b[a-z][a-z0-9+.-]*://)[^\s/'\"<>]*@")
 _ENCODED_USERINFO = re.compile(r"(?i)(%3a%2f%2f)[^\s/'\"<>]*?%40")
@@ -38,20 +38,23 @@ _HEADER = re.compile(r"(?i)(authorization\W{1,4}(?:basic |bearer )?)[\w+/=.~-]+"
 
 
 def redact_url(url: str) -> str:
-    """Return a URL without user name, password, query and fragment, as text that UTF-8 can carry; a path as it is."""
+    """Return a URL without user name, password, query and fragment. A path is returned as it is.
+
+    The result can be encoded as UTF-8.
+    """
     if "://" in url:
         scheme, _, place, _ = _split(url)
         url = _USERINFO.sub(r"\1", f"{scheme}://{place}")
-    return _carried(url)
+    return _encodable(url)
 
 
 def has_credentials(url: str) -> bool:
-    """Whether a URL has a user name, a password, a query or a fragment."""
-    return "://" in url and redact_url(url) != _carried(url)
+    """Return whether a URL has a user name, a password, a query or a fragment."""
+    return "://" in url and redact_url(url) != _encodable(url)
 
 
-def _carried(text: str) -> str:
-    """A text as UTF-8 can carry it: bytes of a file name that are none, and lone surrogates, are replaced."""
+def _encodable(text: str) -> str:
+    """Replace what UTF-8 cannot encode: undecodable bytes of a file name and lone surrogates."""
     try:
         return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
     except UnicodeEncodeError:
@@ -59,7 +62,7 @@ def _carried(text: str) -> str:
 
 
 def redact(text: str, *urls: str) -> str:
-    """Return a text without the credentials of these URLs, in any spelling, nor of others that it repeats as URLs."""
+    """Remove from a text the credentials of these URLs, in any spelling, and those of any other URL in it."""
     for secret in sorted({secret for url in urls for secret in _secrets(url)}, key=len, reverse=True):
         text = text.replace(secret, HIDDEN)
     text = _ENCODED_USERINFO.sub(r"\1", _USERINFO.sub(r"\1", text))
@@ -68,7 +71,7 @@ def redact(text: str, *urls: str) -> str:
 
 
 def redact_label(text: str) -> str:
-    """Return a catalog's cell without credentials; queries that hold none stay (`https://…/forum?id=x`)."""
+    """Remove credentials from a cell of a catalog. Queries without credentials stay (`https://…/forum?id=x`)."""
     if "://" not in text:
         return text
     if not any(map(str.isspace, text)):
@@ -79,13 +82,13 @@ def redact_label(text: str) -> str:
 
 
 def redacted_error(error: BaseException, *urls: str) -> BaseException:
-    """Return `error` for a `raise … from`, or a stand-in of the same text where it or its causes hold a credential."""
+    """Return `error` for a `raise … from`, or a stand-in with its redacted text if it or a cause holds a credential."""
     chain: list[BaseException] = []
     cause: BaseException | None = error
     while cause is not None and cause not in chain:
         chain.append(cause)
         cause = cause.__cause__ or cause.__context__
-    # A client's error may hold the whole answer of the store, which repeats the request.
+    # A client's error may hold the store's whole response, which repeats the request.
     texts = [f"{link} {link!r} {vars(link)}" for link in chain]
     if all(redact(text, *urls) == text for text in texts):
         return error
@@ -98,13 +101,16 @@ def _without_value(parameter: re.Match[str]) -> str:
 
 
 def _is_signed(query: str) -> bool:
-    """Whether a query or fragment has a parameter that is a credential."""
+    """Return whether a query or fragment has a parameter that is a credential."""
     names = (part.partition("=")[0] for part in re.split(r"[?#&;]", unquote(query)))
     return any(_SECRET_NAME.search(name) for name in names if name)
 
 
 def _split(url: str) -> tuple[str, str, str, str]:
-    """Return scheme, user information, host with path, and query with fragment. Unlike urlsplit it takes any text."""
+    """Split a URL into scheme, user information, host with path, and query with fragment.
+
+    Unlike `urllib.parse.urlsplit`, this accepts any text.
+    """
     scheme, rest = url.split("://", 1)
     authority = re.split("[/?#]", rest, maxsplit=1)[0]
     userinfo, place = "", rest
@@ -113,13 +119,13 @@ def _split(url: str) -> tuple[str, str, str, str]:
         userinfo = authority.rpartition("@")[0]
         place = rest[len(userinfo) + 1 :]
     elif "@" in rest and colon and not port.isdigit() and not authority.startswith("["):
-        userinfo, _, place = rest.rpartition("@")  # a password with a slash or question mark that nobody has encoded
+        userinfo, _, place = rest.rpartition("@")  # the password has a slash or question mark that was not encoded
     host, mark, query = next(((*place.partition(c),) for c in place if c in "?#"), (place, "", ""))
     return scheme, userinfo, host, mark + query
 
 
 def _secrets(url: str) -> set[str]:
-    """The credentials of a URL in the spellings in which others repeat them."""
+    """Return the credentials of a URL, in every spelling in which other libraries may repeat them."""
     if "://" not in url:
         return set()
     scheme, userinfo, _, query = _split(url)
@@ -127,9 +133,9 @@ def _secrets(url: str) -> set[str]:
     values = {f"{userinfo}@", password} if userinfo else set()
     if not password or len(user) >= _LONG_USER:
         values.add(user)
-    values |= set(re.split("[/?#]", password))  # where others take its slash for the end of the host
+    values |= set(re.split("[/?#]", password))  # other parsers end the host at its slash
     for part in re.split("[?#]", query):
-        if "=" in part or scheme in {"http", "https"}:  # elsewhere a question mark may be a glob's
+        if "=" in part or scheme in {"http", "https"}:  # with other schemes, a question mark may belong to a glob
             values |= {part, *(value.partition("=")[2] for value in re.split("[&;]", part))}
     if password:
         values |= {base64.b64encode(unquote(userinfo).encode("utf-8", "replace")).decode()}

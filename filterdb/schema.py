@@ -1,7 +1,7 @@
-"""Every variable of a database, once: name, dimensions, dtype, units, meaning; and the format version.
+"""Define every variable of a database (name, dimensions, dtype, units, meaning) and the format version.
 
-A segment is a contiguous ragged array in the sense of the CF conventions: the rows of `filters` belong to the
-layers in order, `row_size` rows each, and `model_index` ties a layer to its model.
+A segment is a contiguous ragged array as in the CF conventions: the rows of `filters` belong to the layers in order,
+`row_size` rows each, and `model_index` is the position of a layer's model.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 
 FORMAT = 3
-"""Version of the store's layout that is written.
+"""Version of the store's layout that this code writes.
 
-2: removed models, labels, tags, manifests, marks. 3: collected segments, manifests beside the Zarr groups.
+2 added removed models, labels, tags, manifests and marks. 3 added collected segments, and moved manifests beside the
+Zarr groups.
 """
 
 READABLE = (1, 2, 3)
-"""Versions that are read; any other is refused."""
+"""Versions that this code reads; any other is rejected."""
 
 KERNEL = (3, 3)
 """Shape of a filter."""
@@ -30,10 +31,10 @@ CHUNK_ROWS = 1_048_576
 """Default number of filters in a Zarr chunk (36 MiB)."""
 
 UNKNOWN = "unknown"
-"""The label of a catalog value that is missing."""
+"""The label for a missing catalog value."""
 
 REJECTED = "rejected"
-"""The ledger's code of a file that is no readable model."""
+"""The ledger's code for a file that cannot be read as a model."""
 
 LABELS = (
     "task",
@@ -51,7 +52,7 @@ LABELS = (
 
 @dataclass(frozen=True, slots=True)
 class Variable:
-    """One variable. `dtype` is a NumPy dtype string, or "str" for UTF-8 text."""
+    """A variable. `dtype` is a NumPy dtype string, or "str" for UTF-8 text."""
 
     name: str
     dims: tuple[str, ...]
@@ -62,12 +63,12 @@ class Variable:
 
     @property
     def attrs(self) -> dict[str, Any]:
-        """The attributes that stand with the variable in the store."""
+        """The variable's attributes in the store."""
         units = {} if self.units is None else {"units": self.units}
         return {"long_name": self.doc, **units, **self.attributes}
 
     def array(self, values: Any) -> np.ndarray:
-        """`values` as an array of this variable's dtype (text as NumPy's variable-width strings)."""
+        """Return `values` as an array of this variable's dtype (text as NumPy's variable-width strings)."""
         return np.asarray(values, dtype=np.dtypes.StringDType() if self.dtype == "str" else np.dtype(self.dtype))
 
 
@@ -134,18 +135,18 @@ SKIPPED_VARIABLES = _variables(
 )
 
 TABLES = (*LAYER_VARIABLES, *MODEL_VARIABLES, *SKIPPED_VARIABLES)
-"""Everything of a segment but its filters."""
+"""All variables of a segment except its filters."""
 
 
 def distinct(names: list[str]) -> list[str]:
-    """Names told apart: a repeated one gets `#k`, k = 2, 3, …, unless another has that name of its own."""
-    own = set(names)
-    turns = dict.fromkeys(names, 0)
-    found = []
+    """Make names unique: a repeated name gets the suffix `#k`, with the next k = 2, 3, … that no other name has."""
+    taken = set(names)
+    counts = dict.fromkeys(names, 0)
+    unique = []
     for name in names:
-        # Goes on where the last one of this name stopped: of many equal names none is tried again.
-        turns[name] += 1
-        while turns[name] > 1 and f"{name}#{turns[name]}" in own:
-            turns[name] += 1
-        found.append(name if turns[name] == 1 else f"{name}#{turns[name]}")
-    return found
+        # The count continues from the last use of this name, so that many equal names take linear time.
+        counts[name] += 1
+        while counts[name] > 1 and f"{name}#{counts[name]}" in taken:
+            counts[name] += 1
+        unique.append(name if counts[name] == 1 else f"{name}#{counts[name]}")
+    return unique

@@ -15,16 +15,17 @@ PACKAGE = Path(__file__).parent.parent / "filterdb"
 
 _VERBS = """
     Add Allow Announce Answer Append Ask Assign Bring Build Call Check Choose Clear Close Collect Commit Compare Compute
-    Convert Copy Count Create Cut Decode Delete Describe Download Draw Drop Encode End Escape Evaluate Exit Explain
-    Fetch Fill Find Fit Flush Fold Fork Format Get Group Import Ingest Install Interrupt Join Judge Keep Leave Let List
-    Load Look Make Measure Merge Move Name Open Parse Permute Pick Prepare Print Project Put Raise Rank Read Receive
-    Record Reduce Refuse Register Reject Remove Rename Replace Report Reset Resolve Restore Resume Return Rewrite Run
-    Save Say Scale Select Send Set Show Skip Sort Split Start Stop Store Sum Tag Take Tell Test Turn Undo Update Use
-    Verify Wait Walk Warn Widen Wrap Write Yield
+    Convert Copy Count Create Cut Declare Decode Delete Describe Download Draw Drop Encode End Escape Estimate Evaluate
+    Exit Expand Explain Fetch Fill Find Fit Flush Fold Follow Fork Format Get Group Hold Import Ingest Install Interrupt
+    Join Judge Keep Leave Let List Load Look Make Mark Measure Merge Move Multiply Name Open Parse Permute Pick Prepare
+    Print Project Put Quote Raise Rank Read Receive Record Reduce Refuse Register Reject Remove Rename Replace Report
+    Reset Reshape Resolve Restore Resume Return Rewrite Run Save Say Scale Scan Select Send Set Show Skip Sort Split
+    Start Stop Store Sum Suppress Sync Tag Take Tell Test Turn Undo Update Use Verify Wait Walk Warn Widen Wrap Write
+    Yield
 """
 VERBS = frozenset(_VERBS.split())
 
-LEFT = {
+LEFT: dict[str, int] = {
     "analysis/check.py": 2,
     "analysis/degeneration.py": 3,
     "analysis/density.py": 1,
@@ -61,28 +62,6 @@ LEFT = {
     "cluster/settings.py": 2,
     "cluster/tasks.py": 1,
     "cluster/versions.py": 1,
-    "ingestion/adding.py": 2,
-    "ingestion/compact.py": 3,
-    "ingestion/published.py": 6,
-    "ingestion/run.py": 8,
-    "ingestion/write.py": 2,
-    "ledger.py": 1,
-    "logs.py": 1,
-    "models/catalog.py": 3,
-    "models/data_files.py": 3,
-    "models/inputs.py": 8,
-    "models/onnx/evaluator.py": 1,
-    "models/onnx/external.py": 3,
-    "models/onnx/graph.py": 11,
-    "models/onnx/layers.py": 3,
-    "models/parquet.py": 1,
-    "models/published/columns.py": 9,
-    "models/published/hdf5.py": 13,
-    "models/published/metadata.py": 5,
-    "models/published/reading.py": 2,
-    "models/published/unpickle.py": 3,
-    "models/sandbox.py": 1,
-    "models/sources.py": 1,
     "numerics/compilation.py": 1,
     "numerics/compiled.py": 10,
     "numerics/divergence.py": 12,
@@ -109,24 +88,8 @@ LEFT = {
     "page/tables.py": 16,
     "plan.py": 6,
     "preload.py": 1,
-    "redaction.py": 4,
     "reduce/basis.py": 10,
     "reduce/model_summary.py": 1,
-    "schema.py": 2,
-    "store/canonical.py": 2,
-    "store/database.py": 7,
-    "store/files.py": 14,
-    "store/filter_index.py": 1,
-    "store/history.py": 2,
-    "store/html.py": 5,
-    "store/lease.py": 1,
-    "store/local.py": 3,
-    "store/matrix.py": 2,
-    "store/remote.py": 7,
-    "store/segment.py": 10,
-    "store/snapshot.py": 19,
-    "store/summary.py": 6,
-    "store/verify.py": 3,
     "tables/__init__.py": 19,
     "tables/check.py": 7,
     "tables/explain.py": 1,

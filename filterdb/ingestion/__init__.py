@@ -1,1 +1,1 @@
-"""Models into a database: scan → plan → write → commit, on Dask. Start at `run.ingest`."""
+"""Read models into a database on Dask, in four steps: scan, plan, write, commit. Start at `run.ingest`."""

@@ -1,4 +1,7 @@
-"""A new segment, from its tables to the snapshot that lists it: what every ingest, import and compaction does."""
+"""Add a segment: create it from its tables, write its chunks, and commit a snapshot that lists it.
+
+Every ingest, import and compaction uses this module.
+"""
 
 from __future__ import annotations
 
@@ -32,17 +35,18 @@ from filterdb.store.verify import check_created
 log = logging.getLogger(__name__)
 
 Filler = Callable[[Partition], Fill]
-"""Makes what fills a partition's rows: sent to the worker that writes it."""
+"""Returns the function that fills the rows of a partition. That function is sent to the worker that writes them."""
 
 
 def new_segment(
     files: Files, tables: Tables, made_from: Mapping[str, Any], chunk_rows: int, base: Snapshot | None
 ) -> Segment:
-    """Return the segment of these tables. Its id is the hash of all that it is made from.
+    """Return the segment of these tables. Its id is the hash of everything that it is made from.
 
-    The tables are part of it: whoever reads a model differently, in the last digit of a table or in the words of a
-    reason, makes another segment and never writes over this one. So is how often `gc` has collected it before `base`:
-    a collector that was suspended may still be about to remove the objects of an id that it collected.
+    The hash includes the tables. So a version that reads a model differently, in the last digit of a number or in the
+    words of a reason, makes another segment and never overwrites this one. The hash also includes how often `gc` has
+    collected the segment before `base`, since a suspended collector may still remove the objects of an id that it
+    collected.
     """
     rows = int(tables["row_size"].sum())
     size = plan.chunk_rows(rows, chunk_rows)
@@ -57,15 +61,15 @@ def new_segment(
 
 
 SEGMENT_FORMAT = 2
-"""Version of a segment's own layout: part of its id. 2: the manifest lies beside the Zarr group."""
+"""Version of a segment's layout, which is part of its id. In version 2, the manifest is beside the Zarr group."""
 
 
 def add(segment: Segment, tables: Tables, filler: Filler, base: Snapshot | None, on_top: OnTop) -> Snapshot:
-    """Write a segment and commit the snapshot that `on_top` makes with it; return what was committed.
+    """Write a segment, and commit and return the snapshot that `on_top` makes with it.
 
-    What an earlier run has left of the segment, present and whole, is not written again. Nothing lists the segment
-    before all of it is there; after a failure nothing is removed. Raises InterruptedRunError where a collector has
-    removed the segment meanwhile, or its lease.
+    Intact objects of the segment from an earlier run are not written again. No snapshot lists the segment before it is
+    complete. After a failure nothing is removed, so that a re-run resumes. Raises InterruptedRunError if a collector
+    has removed the segment or its lease in the meantime.
     """
     files = segment.files
     logs.event(log, "writing", url=files.root, segment=segment.id, filters=segment.rows, chunks=segment.chunks)
@@ -74,17 +78,17 @@ def add(segment: Segment, tables: Tables, filler: Filler, base: Snapshot | None,
         _check_not_collected(segment, head)
         return on_top(head, entry)
 
-    with lease.writing(files, segment.id) as own:
+    with lease.writing(files, segment.id) as claim:
         try:
             created = segments.create(segment, tables)
             for reduction, part in zip(TAKEN, _write(segment, tables, filler), strict=True):
                 checkpoint.store(segment, dict(tables), reduction, part)
         except (StoreError, InterruptedRunError):
             with suppress(StoreError):
-                own.check()  # objects that vanish under the writer are no fault of the store
+                claim.check()  # if a collector removed our objects, report that instead of an error of the store
             raise
-        own.check()
-        _check_whole(segment, created)
+        claim.check()
+        _check_complete(segment, created)
         entry = Entry(
             id=segment.id,
             filters=segment.rows,
@@ -97,8 +101,8 @@ def add(segment: Segment, tables: Tables, filler: Filler, base: Snapshot | None,
         return snapshots.commit(files, base, build)
 
 
-def _check_whole(segment: Segment, created: Created) -> None:
-    """Raise InterruptedRunError where not all that was written is there."""
+def _check_complete(segment: Segment, created: Created) -> None:
+    """Raise InterruptedRunError if an object that was written is missing or changed."""
     problems = check_created(segment, created)
     if problems:
         first = problems[0]
@@ -110,7 +114,7 @@ def _check_whole(segment: Segment, created: Created) -> None:
 
 
 def _check_not_collected(segment: Segment, head: Snapshot | None) -> None:
-    """Raise InterruptedRunError where a snapshot before the one to commit says that the segment is collected."""
+    """Raise InterruptedRunError if `head`, on top of which the segment is committed, says that it was collected."""
     if head is not None and segment.id in head.collected:
         raise InterruptedRunError(
             f"{segment.files.url(segment.name)}: this ingest was suspended and `filterdb gc` removed what it had "
@@ -119,32 +123,32 @@ def _check_not_collected(segment: Segment, head: Snapshot | None) -> None:
 
 
 OnTop = Callable[[Snapshot | None, Entry], Snapshot | None]
-"""Makes the snapshot to commit on top of one, with a new segment; None where it has it. Raises ConflictError."""
+"""Builds a snapshot with a new segment on top of a given one; None if that has it already. Raises ConflictError."""
 
 
 def _write(segment: Segment, tables: Tables, filler: Filler) -> list[Part]:
-    """Write every chunk, a task per partition; gives the segment's moments."""
+    """Write every chunk, with one task per partition, and return the segment's moments."""
     resume = bool(segment.files.list(f"{segment.name}/{schema.FILTERS.name}/c"))
     token = uuid.uuid4().hex[:8]
     tasks = [
         cluster.task(
-            f"write-{token}-{own.chunks[0]}",
-            partial(write_partition, own, filler(own), resume=resume),
+            f"write-{token}-{target.chunks[0]}",
+            partial(write_partition, target, filler(target), resume=resume),
         )
-        for own in partition.partitions(segment, dict(tables))
+        for target in partition.partitions(segment, dict(tables))
     ]
     (parts,) = cluster.run([graph.merge_tree(tasks, TAKEN, f"write-{token}")], "write", _projected(segment, tables))
     return list(parts)
 
 
 def _projected(segment: Segment, tables: Tables) -> Memory:
-    """Bytes that writing takes of a worker: a task's rows, a chunk as it is encoded and one as it is put."""
-    rows = max((len(one) for one in plan.partitions(segment.chunks, segment.chunk_rows)), default=0)
+    """Project the memory of a worker that writes: the rows of a task, and a chunk while it is encoded and put."""
+    chunks = max((len(chunks) for chunks in plan.partitions(segment.chunks, segment.chunk_rows)), default=0)
     chunk = segment.chunk_bytes
     reading = graph.projected(segment, dict(tables), TAKEN)
-    return Memory(rows * chunk + 3 * chunk + reading.per_thread, reading.once)
+    return Memory(chunks * chunk + 3 * chunk + reading.per_thread, reading.once)
 
 
 def stack(rows: list[dict[str, Any]], kinds: tuple[schema.Variable, ...]) -> dict[str, np.ndarray]:
-    """Rows as the arrays of the variables."""
+    """Convert rows to an array for each variable."""
     return {variable.name: variable.array([row[variable.name] for row in rows]) for variable in kinds}

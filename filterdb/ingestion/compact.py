@@ -1,4 +1,4 @@
-"""Small segments made into larger ones: fewer objects, fewer tasks, the same filters."""
+"""Compaction: join small segments, so that there are fewer objects and tasks for the same filters."""
 
 from __future__ import annotations
 
@@ -20,11 +20,34 @@ from filterdb.store.snapshot import Entry, Snapshot
 
 
 def compact(db: AnyDatabase, *, chunk_rows: int = schema.CHUNK_ROWS) -> Database:
-    """Join neighbouring segments of less than `chunk_rows` filters, each run of them into one, a commit each.
+    """Join each run of neighbouring segments with fewer than `chunk_rows` filters into one segment.
 
-    Filters are copied, every checksum and every layer's hash looked at; models that were removed are left behind, rows
-    that were replaced are written into the new tables. Earlier snapshots keep the old segments. Gives the database at
-    the newest snapshot.
+    Each new segment is a commit of its own. Filters are copied, and every checksum and every layer's hash is verified.
+    Removed models are not copied, and replaced catalog rows are written into the new tables. Earlier snapshots keep the
+    old segments.
+
+    Parameters
+    ----------
+    db
+        The database, or its path or URL. The newest snapshot is compacted.
+    chunk_rows
+        Filters in a chunk of the new segments. Smaller segments are joined.
+
+    Returns
+    -------
+    Database
+        The database at the newest snapshot.
+
+    Raises
+    ------
+    ConflictError
+        If another writer changes these segments in the meantime.
+    DamageError
+        If a segment to copy is damaged.
+
+    Examples
+    --------
+    >>> db = fdb.compact("db")  # doctest: +SKIP
     """
     db = as_database(db)
     head = snapshots.existing(db.files, snapshots.latest(db.files))
@@ -35,7 +58,7 @@ def compact(db: AnyDatabase, *, chunk_rows: int = schema.CHUNK_ROWS) -> Database
 
 
 def _runs(state: Snapshot, chunk_rows: int) -> list[list[str]]:
-    """Ids of neighbouring small segments, two and more."""
+    """Return the ids of each run of two or more neighbouring small segments."""
     groups = groupby(state.segments, key=lambda entry: entry.filters < chunk_rows)
     runs = [[entry.id for entry in group] for small, group in groups if small]
     return [run for run in runs if len(run) > 1]
@@ -43,7 +66,7 @@ def _runs(state: Snapshot, chunk_rows: int) -> list[list[str]]:
 
 @dataclass(frozen=True, slots=True)
 class Copied:
-    """A layer to copy: rows [begin, begin + size) of a segment, which become those from `start` on; and their hash."""
+    """A layer to copy, with its hash: rows [begin, begin + size) of a segment become [start, start + size)."""
 
     segment: Segment
     begin: int
@@ -54,14 +77,14 @@ class Copied:
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """Fills rows from segments."""
+    """Fills rows with layers that are copied from segments."""
 
     layers: tuple[Copied, ...]
 
     def __call__(self, buffer: np.ndarray, first: int) -> None:
-        """Raises DamageError where a layer is not what was committed, whole chunks exchanged included.
+        """Fill the buffer. Raises DamageError if a layer differs from what was committed, e.g. by exchanged chunks.
 
-        A layer is read whole, also where the buffer has a part of it: the layers of small segments are small.
+        A layer is always read whole, even if the buffer holds only a part. Layers of small segments are small.
         """
         for layer in self.layers:
             low, high = max(layer.start, first), min(layer.start + layer.size, first + len(buffer))
@@ -70,7 +93,7 @@ class Copy:
 
 
 def _read(layer: Copied) -> np.ndarray:
-    """A layer's rows (n, 9) float32."""
+    """Read a layer's rows, (n, 9) float32. Raises DamageError if they do not have the layer's hash."""
     segment, end = layer.segment, layer.begin + layer.size
     rows = np.empty((layer.size, schema.WEIGHTS), np.float32)
     for chunk in range(layer.begin // segment.chunk_rows, chunk_count(end, segment.chunk_rows)):
@@ -92,23 +115,25 @@ def _join(db: Database, ids: list[str], chunk_rows: int) -> Snapshot:
     first_model = int(np.flatnonzero(np.isin(db.models["segment"].values, wanted))[0]) if models.sizes["model"] else 0
     names = {str(model) for model in models["model"].values}
     ledgers = [db.tables[position] for position in wanted]
-    gone = {one.model for one in db.state.without if one.segment in ids} - names
+    removed_models = {removed.model for removed in db.state.without if removed.segment in ids} - names
     tables = {
         **{v.name: v.array(layers[v.name].values) for v in schema.LAYER_VARIABLES},
         **{v.name: v.array(models[v.name].values) for v in schema.MODEL_VARIABLES},
     }
     tables["model_index"] = tables["model_index"] - first_model
-    kept = [np.array([str(model) not in gone for model in ledger["skipped_model"]], bool) for ledger in ledgers]
+    kept = [
+        np.array([str(model) not in removed_models for model in ledger["skipped_model"]], bool) for ledger in ledgers
+    ]
     for variable in schema.SKIPPED_VARIABLES:
         parts = [ledger[variable.name][keep] for ledger, keep in zip(ledgers, kept, strict=True)]
         tables[variable.name] = variable.array(np.concatenate(parts))
-    made_from = {"compacted": ids, "without": sorted(gone), "labels": db.state.labels}
+    made_from = {"compacted": ids, "without": sorted(removed_models), "labels": db.state.labels}
     segment = new_segment(db.files, tables, made_from, chunk_rows, db.state)
     starts = plan.offsets(tables["row_size"])
     stored = np.concatenate([[0], np.cumsum([entry.filters for entry in db.state.segments])])
 
     def filler(partition: Partition) -> Copy:
-        own = range(partition.first, partition.first + len(partition.peaks))
+        own_layers = range(partition.first, partition.first + len(partition.peaks))
         return Copy(
             tuple(
                 Copied(
@@ -118,7 +143,7 @@ def _join(db: Database, ids: list[str], chunk_rows: int) -> Snapshot:
                     int(tables["row_size"][layer]),
                     str(tables["hash"][layer]),
                 )
-                for layer in own
+                for layer in own_layers
             )
         )
 
@@ -126,17 +151,17 @@ def _join(db: Database, ids: list[str], chunk_rows: int) -> Snapshot:
         head = snapshots.existing(db.files, head)
         if any(other.id == entry.id for other in head.segments):
             return None
-        there = [other.id for other in head.segments]
-        begin = there.index(ids[0]) if ids[0] in there else 0
-        same = [one for one in head.without if one.segment in ids] == [
-            one for one in db.state.without if one.segment in ids
-        ]
-        if there[begin : begin + len(ids)] != ids or not same or head.labels != db.state.labels:
+        listed = [other.id for other in head.segments]
+        begin = listed.index(ids[0]) if ids[0] in listed else 0
+        removed_then, removed_now = (
+            [removed for removed in state.without if removed.segment in ids] for state in (db.state, head)
+        )
+        if listed[begin : begin + len(ids)] != ids or removed_now != removed_then or head.labels != db.state.labels:
             raise ConflictError(
                 f"{db.url}: expected to compact snapshot {db.snapshot}, others changed these segments; run again"
             )
         following = (*head.segments[:begin], *([entry] if entry.models else []), *head.segments[begin + len(ids) :])
-        without = tuple(one for one in head.without if one.segment not in ids)
+        without = tuple(removed for removed in head.without if removed.segment not in ids)
         return replace(head.next("compact"), segments=following, without=without)
 
     return add(segment, tables, filler, db.state, on_top)

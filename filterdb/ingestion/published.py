@@ -1,4 +1,4 @@
-"""The published data set (CNN Filter DB, CVPR 2022) as one segment: described, scanned, written, on Dask."""
+"""Import the published data set (CNN Filter DB, CVPR 2022) as one segment, on Dask."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ from filterdb.schema import WEIGHTS
 from filterdb.store import snapshot as snapshots
 from filterdb.store.database import AnyDatabase, Database, as_url
 from filterdb.store.files import Files
+from filterdb.store.snapshot import Snapshot
 
 
 def import_hdf5(
@@ -40,14 +41,42 @@ def import_hdf5(
     chunk_rows: int = schema.CHUNK_ROWS,
     limits: Limits = Limits(),  # noqa: B008 - frozen
 ) -> Ingested:
-    """The published data set as one segment of the database at `url`, streamed by Dask.
+    """Import the published data set into a database, as one segment.
 
-    `file`: its HDF5 file on this machine (where workers see it too), all layouts of its metadata. `tables`: filterinfo
-    and datastorage CSV of the authors' extraction tool, in the place of the file's own metadata. Labels stay as they
-    were published. Models that the database has are left out. Nothing of the file is executed; it is read by a child
-    process with `limits`. A re-run keeps the chunks that are there and whole.
+    Labels are kept as published. Models that the database already has are skipped. Nothing in the file is executed;
+    a child process with limits reads it. A re-run keeps intact chunks of an interrupted run.
 
-    Raises MissingExtraError without h5py, InputError for a file that cannot be used, StoreError where the store fails.
+    Parameters
+    ----------
+    url
+        Path or URL of the database, or a Database.
+    file
+        Path of the data set's HDF5 file, which workers must see too. All layouts of its metadata are supported.
+    tables
+        Paths of the CSV files filterinfo and datastorage of the authors' extraction tool, which replace the metadata
+        in the file.
+    chunk_rows
+        Filters in a chunk of the new segment.
+    limits
+        What reading the file may take.
+
+    Returns
+    -------
+    Ingested
+        The models that were added and those that were present.
+
+    Raises
+    ------
+    MissingExtraError
+        If h5py is not installed.
+    InputError
+        If the file cannot be used, or if the database has a model of the same name with other content.
+    StoreError
+        If the store fails.
+
+    Examples
+    --------
+    >>> fdb.import_hdf5("db", "dataset.h5").added  # doctest: +SKIP
     """
     place, path = as_url(url), Path(as_path(file, "file", "a path"))
     if importlib.util.find_spec("h5py") is None:
@@ -58,6 +87,13 @@ def import_hdf5(
     if base is None:
         files.probe()
     csv = None if tables is None else (Path(tables[0]), Path(tables[1]))
+    return _import(source, csv, chunk_rows, files, base)
+
+
+def _import(
+    source: PublishedFile, csv: tuple[Path, Path] | None, chunk_rows: int, files: Files, base: Snapshot | None
+) -> Ingested:
+    """Scan the file and commit its new models on top of `base`."""
     models, layers = source.describe(csv)
     scans = _scan(source, layers)
     old = None if base is None else Database(files, base)
@@ -81,7 +117,7 @@ def import_hdf5(
 
 
 def _scan(file: PublishedFile, layers: list[PublishedLayer]) -> list[LayerScan]:
-    """A task for each run of layers of about a default chunk."""
+    """Scan the layers, with one task for each group of layers of about the size of a default chunk."""
     token = uuid.uuid4().hex[:8]
     groups = list(_groups(layers))
     tasks = [
@@ -106,11 +142,11 @@ def _groups(layers: list[PublishedLayer]) -> Iterator[list[PublishedLayer]]:
 
 
 def _model_hashes(models: list[PublishedModel], layers: list[PublishedLayer], scans: list[LayerScan]) -> dict[str, str]:
-    """What stands for a file's hash: SHA-256 of the hashes of a model's layers."""
-    found = {model.id: hashlib.sha256(b"published") for model in models}
+    """Compute a hash for each model, from the hashes of its layers. It takes the place of the file's hash."""
+    hashes = {model.id: hashlib.sha256(b"published") for model in models}
     for layer, scan in zip(layers, scans, strict=True):
-        found[layer.model].update(scan.hash.encode())
-    return {model: digest.hexdigest() for model, digest in found.items()}
+        hashes[layer.model].update(scan.hash.encode())
+    return {model: sha256.hexdigest() for model, sha256 in hashes.items()}
 
 
 def _tables(
@@ -121,7 +157,7 @@ def _tables(
     hashes: dict[str, str],
     known: dict[str, dict[str, Any]],
 ) -> tuple[dict[str, np.ndarray], list[PublishedLayer]]:
-    """The segment's tables, and the layers that are stored."""
+    """Return the segment's tables and the layers that are stored."""
     index = {model.id: position for position, model in enumerate(models)}
     rows, ledger, kept = [], [], []
     for layer, scan in zip(layers, scans, strict=True):
@@ -151,7 +187,7 @@ _SKIPPED = tuple(variable.name for variable in schema.SKIPPED_VARIABLES)
 
 
 def _layer_row(layer: PublishedLayer, scan: LayerScan) -> dict[str, Any]:
-    """What was not published of a layer stands as 0, null or false."""
+    """Return a layer's row. Values that were not published are 0, null or false."""
     return {
         "row_size": layer.count,
         "layer_name": layer.name,
@@ -193,13 +229,13 @@ def _model_row(model: PublishedModel, digest: str) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class FromPublished:
-    """Fills rows from the file: for each layer its rows there, and its first row here."""
+    """Fills rows from the file. `layers` has the rows of each layer in the file, and its first row in the segment."""
 
     file: PublishedFile
     layers: tuple[tuple[Runs, int], ...]
 
     def __call__(self, buffer: np.ndarray, first: int) -> None:
-        """Raises InputError where the file has changed since it was described."""
+        """Fill the buffer. Raises InputError if the file has changed since it was described."""
         wanted: list[tuple[int, int]] = []
         for runs, start in self.layers:
             row = start
@@ -215,7 +251,7 @@ def _filler(source: PublishedFile, tables: dict[str, np.ndarray], layers: list[P
     bounds = plan.offsets(tables["row_size"])
 
     def filler(partition: Partition) -> FromPublished:
-        own = range(partition.first, partition.first + len(partition.peaks))
-        return FromPublished(source, tuple((layers[layer].runs, int(bounds[layer])) for layer in own))
+        own_layers = range(partition.first, partition.first + len(partition.peaks))
+        return FromPublished(source, tuple((layers[layer].runs, int(bounds[layer])) for layer in own_layers))
 
     return filler

@@ -1,4 +1,4 @@
-"""Other catalog rows for models that are there."""
+"""Replace the catalog rows of stored models."""
 
 from __future__ import annotations
 
@@ -13,11 +13,31 @@ from filterdb.store.files import local_path
 
 
 def relabel(db: AnyDatabase, catalog: str | os.PathLike[str]) -> Database:
-    """Commit a snapshot in which the catalog's rows stand for those of its models; no filter is rewritten.
+    """Commit a snapshot in which a catalog's rows replace those of its models. No filter is rewritten.
 
-    A model is found by the row's `name`, else its `path`; its whole row is replaced: columns that the catalog lacks
-    become "unknown". Models without a row keep theirs. Gives the database at the new snapshot, or at the newest where
-    nothing changes. Raises InputError for a catalog that cannot be used and for a row of a model that is not there.
+    A row's model is identified by `name`, or else by `path`. Its whole row is replaced: columns that the catalog lacks
+    become "unknown". Models that are not in the catalog keep their rows.
+
+    Parameters
+    ----------
+    db
+        The database, or its path or URL.
+    catalog
+        Path or URL of a catalog (CSV or Parquet).
+
+    Returns
+    -------
+    Database
+        The database at the new snapshot, or at the newest if nothing changes.
+
+    Raises
+    ------
+    InputError
+        If the catalog cannot be used, or if it has a row for a model that does not exist.
+
+    Examples
+    --------
+    >>> db = fdb.relabel("db", "catalog.csv")  # doctest: +SKIP
     """
     db = as_database(db)
     place = local_path(as_path(catalog, "catalog"))

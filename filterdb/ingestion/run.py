@@ -1,4 +1,4 @@
-"""The ingest: what is new becomes one segment and one commit."""
+"""Ingest models: all new models become one segment in one commit."""
 
 from __future__ import annotations
 
@@ -39,12 +39,16 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 EXTRACTION = 2
-"""Version of what is read from a model. Part of a segment's id: another reading gives another segment."""
+"""Version of what is read from a model. It is part of a segment's id, since another version makes other segments."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ingested:
-    """What an ingest did. `segment` is None where there was nothing new."""
+    """The result of an ingest.
+
+    `segment` is the id of the new segment, or None if nothing was new. `added` and `present` are ids of models;
+    `rejected` has the reason for each rejected file.
+    """
 
     database: Database
     segment: str | None
@@ -54,15 +58,16 @@ class Ingested:
 
     @property
     def duplicates(self) -> list[str]:
-        """Added models whose content the database has under another name as well."""
+        """Added models whose content the database also has under another name."""
         models = self.database.models
-        named = zip(models["model"].values.astype(str), models["duplicate_of"].values.astype(str), strict=True)
-        of = dict(named)
-        return [model for model in self.added if of.get(model)]
+        duplicate_of = dict(
+            zip(models["model"].values.astype(str), models["duplicate_of"].values.astype(str), strict=True)
+        )
+        return [model for model in self.added if duplicate_of.get(model)]
 
     @property
     def unread(self) -> list[tuple[str, str, str]]:
-        """Model, layer and reason of convolutions that should have been read, of the models that this ingest read."""
+        """Model, layer and reason of each convolution of these models that should have been read but could not be."""
         ledger, models = self.database.unread, {*self.added, *self.present}
         columns = (ledger[f"skipped_{name}"].values.astype(str).tolist() for name in ("model", "layer", "reason"))
         return [row for row in zip(*columns, strict=True) if row[0] in models]
@@ -76,17 +81,43 @@ def ingest(
     chunk_rows: int = schema.CHUNK_ROWS,
     limits: Limits = Limits(),  # noqa: B008 - frozen
 ) -> Ingested:
-    """Read ONNX models into the database at `url`, on Dask; what is new becomes one segment, in one commit.
+    """Read ONNX models into a database, on Dask. All new models become one segment in one commit.
 
-    `url`: a path, a URL, or a Database, to whose newest snapshot is added. `sources`: ONNX files, folders, globs, URLs,
-    one or a list; without any, every row of the catalog (CSV or Parquet). An onnx.ModelProto is taken too: its id is
-    its graph's name, and it is read from a temporary file, which workers on other machines do not see. A model that
-    the snapshot has with the same content and the same catalog row is left out; a file that is no readable model, or
-    takes more than `limits` to read, is rejected with its reason and the rest goes on. `chunk_rows`: filters in a
-    chunk of the new segment.
+    A model is skipped if the newest snapshot has it with the same content and catalog row. A file is rejected, with a
+    reason, if it is not a readable model or exceeds `limits`; the other files are ingested nevertheless.
 
-    Raises InputError for sources that cannot be used and for a model id that stands for something else already,
-    StoreError where the store fails, InterruptedRunError for what a re-run resumes.
+    Parameters
+    ----------
+    url
+        Path or URL of the database, which is created if necessary, or a Database.
+    sources
+        ONNX files, folders, globs or URLs: one or a list. Default: every row of the catalog. An onnx.ModelProto is
+        accepted too. Its id is its graph's name, and it is read from a temporary file, which workers on other
+        machines do not see.
+    catalog
+        Path or URL of a table (CSV or Parquet) with the models' labels.
+    chunk_rows
+        Filters in a chunk of the new segment.
+    limits
+        What reading one model may take.
+
+    Returns
+    -------
+    Ingested
+        The models that were added, present and rejected.
+
+    Raises
+    ------
+    InputError
+        If a source or the catalog cannot be used, or if a model's id already has other content or another row.
+    StoreError
+        If the store fails.
+    InterruptedRunError
+        If the run failed, and a re-run resumes it.
+
+    Examples
+    --------
+    >>> fdb.ingest("db", "models/", catalog="catalog.csv").added  # doctest: +SKIP
     """
     place, table = as_url(url), None if catalog is None else as_path(catalog, "catalog")
     with on_disk(as_sources(sources)) as named:
@@ -94,19 +125,19 @@ def ingest(
 
 
 def _ingest(files: Files, sources: list[NamedFile], catalog: str | None, chunk_rows: int, limits: Limits) -> Ingested:
-    found = find_sources(sources, catalog)
+    models = find_sources(sources, catalog)
     base = snapshots.latest(files)
     if base is None:
-        files.probe()  # before the work of reading the models
+        files.probe()  # before any work is spent on reading models
     old = None if base is None else Database(files, base)
     known = {} if old is None else known_models(old)
-    # Fresh names: a cluster must not answer with what it read of a file before.
+    # New task names, so that a cluster does not return the result of an earlier scan.
     token = uuid.uuid4().hex[:8]
     tasks = [
         cluster.task(
             f"scan-{token}-{position}", partial(scan, source, known.get(source.id, {}).get("file_hash"), limits)
         )
-        for position, source in enumerate(found)
+        for position, source in enumerate(models)
     ]
     scans: list[Scan] = cluster.run(tasks, "scan")
     rejected = {result.source.id: result.rejected for result in scans if result.rejected is not None}
@@ -128,7 +159,7 @@ def _ingest(files: Files, sources: list[NamedFile], catalog: str | None, chunk_r
 
 
 def find_sources(sources: Sequence[NamedFile], catalog: str | None) -> list[ModelSource]:
-    """The models that sources and catalog name, in catalog order, then in the order of the sources."""
+    """Return the models that sources and catalog name, in the catalog's order, then in the order of the sources."""
     rows: list[ModelSource] = []
     if not sources and catalog is None:
         raise UsageError("ingest: expected sources or a catalog, got neither")
@@ -148,13 +179,13 @@ def find_sources(sources: Sequence[NamedFile], catalog: str | None) -> list[Mode
             model_id = as_id(source) if source.alias else _as_id(name)
             model = ModelSource(model_id, _absolute(name), alias=source.alias)
             listed.setdefault(place, by_place.get(place, (len(rows), model)))
-    found = [source for _, source in sorted(listed.values(), key=lambda item: item[0])]
-    check_unique(found, "ingest")
-    return found
+    models = [source for _, source in sorted(listed.values(), key=lambda item: item[0])]
+    check_unique(models, "ingest")
+    return models
 
 
 def _absolute(url: str) -> str:
-    """Where workers find it, whatever folder they run in."""
+    """Return a URL, or an absolute path, which is valid in any working directory of a worker."""
     url = local_path(url)
     return url if is_remote(url) else str(Path(url).absolute())
 
@@ -168,14 +199,14 @@ def _as_id(name: str) -> str:
 
 
 def _rejections(db: Database) -> set[tuple[str, str]]:
-    """What the snapshot's ledger has of files that are no models: id and reason."""
+    """Return id and reason of each rejected file in the snapshot's ledger."""
     ledger = db.skipped
     rows = zip(*(ledger[f"skipped_{name}"].values.astype(str) for name in ("model", "code", "reason")), strict=True)
     return {(model, reason) for model, code, reason in rows if code == schema.REJECTED}
 
 
 def known_models(db: Database) -> dict[str, dict[str, Any]]:
-    """The snapshot's models: id → file hash and catalog row."""
+    """Return the snapshot's models: id → file hash and catalog row."""
     models = db.models
     names = ["file_hash", "extra", *schema.LABELS]
     columns = {name: models[name].values for name in names}
@@ -185,7 +216,7 @@ def known_models(db: Database) -> dict[str, dict[str, Any]]:
 
 
 def _is_present(result: Scan, known: dict[str, dict[str, Any]]) -> bool:
-    """Whether the snapshot has this model already. Raises InputError where its id stands for something else."""
+    """Return whether the snapshot already has this model. Raises InputError if it has another model with this id."""
     source = result.source
     stored = known.get(source.id)
     if stored is None:
@@ -209,7 +240,7 @@ def _is_present(result: Scan, known: dict[str, dict[str, Any]]) -> bool:
 def build_tables(
     new: list[Scan], rejected: dict[str, str], known: dict[str, dict[str, Any]]
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Return the tables of the new models, and what else their segment's id is made from."""
+    """Return the tables of the new models, and everything else that determines the id of their segment."""
     rows = [row | {"model_index": index} for index, result in enumerate(new) for row in result.rows]
     made_from: dict[str, Any] = {
         "extraction": EXTRACTION,
@@ -240,7 +271,7 @@ def build_tables(
 
 
 def from_models(tables: dict[str, np.ndarray], new: list[Scan], limits: Limits) -> Filler:
-    """What fills a partition: the models whose layers overlap it."""
+    """Return a function that returns, for a partition, what fills it: the models whose layers overlap it."""
     bounds = plan.offsets(tables["row_size"])
     checksums = [checksum for result in new for checksum in result.checksums]
 
@@ -248,14 +279,14 @@ def from_models(tables: dict[str, np.ndarray], new: list[Scan], limits: Limits) 
         layers = range(partition.first, partition.first + len(partition.peaks))
         pieces = []
         for index, group in groupby(layers, key=lambda layer: int(tables["model_index"][layer])):
-            own = list(group)
+            own_layers = list(group)
             pieces.append(
                 Piece(
                     new[index].source,
-                    tuple(str(tables["layer_name"][layer]) for layer in own),
-                    tuple(checksums[layer] for layer in own),
-                    tuple(int(tables["row_size"][layer]) for layer in own),
-                    tuple(int(bounds[layer]) for layer in own),
+                    tuple(str(tables["layer_name"][layer]) for layer in own_layers),
+                    tuple(checksums[layer] for layer in own_layers),
+                    tuple(int(tables["row_size"][layer]) for layer in own_layers),
+                    tuple(int(bounds[layer]) for layer in own_layers),
                 )
             )
         return FromModels(tuple(pieces), limits)
@@ -264,21 +295,21 @@ def from_models(tables: dict[str, np.ndarray], new: list[Scan], limits: Limits) 
 
 
 def commit_models(segment: Segment, tables: dict[str, np.ndarray], filler: Filler, base: Snapshot | None) -> Ingested:
-    """Write a segment of new models and commit it, on top of others' if they were first. Raises ConflictError."""
+    """Write and commit a segment of new models, on top of other writers' commits. Raises ConflictError."""
     files, added = segment.files, [str(model) for model in tables["model"]]
     state = add(segment, tables, filler, base, lambda head, entry: _with_models(files, head, entry, added))
     return Ingested(Database(files, state), segment.id, added)
 
 
 def duplicates(known: dict[str, dict[str, Any]], new: Sequence[tuple[str, str]]) -> list[str]:
-    """For each new (model, file hash): the id of an earlier model with the same content, or nothing."""
+    """Return, for each new (model, file hash), the id of an earlier model with the same content, or an empty text."""
     first_with = {row["file_hash"]: model for model, row in reversed(known.items())}
     first = [first_with.setdefault(digest, model) for model, digest in new]
     return ["" if other == model else other for other, (model, _) in zip(first, new, strict=True)]
 
 
 def _with_models(files: Files, head: Snapshot | None, entry: Entry, added: list[str]) -> Snapshot | None:
-    """The snapshot that adds the segment to `head`; None where it is in it. Raises ConflictError."""
+    """Return the snapshot that adds the segment to `head`; None if `head` has it. Raises ConflictError."""
     if head is None:
         return snapshots.new("ingest", segments=(entry,))
     if any(other.id == entry.id for other in head.segments):

@@ -1,4 +1,4 @@
-"""Runs of whole chunks, on workers: fill from the models that overlap, write, take the moments."""
+"""Write the chunks of a partition on a worker: fill a buffer from models, write it, and compute moments."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from filterdb.schema import WEIGHTS
 from filterdb.store.remote import store_errors
 
 TAKEN: tuple[Reduction, ...] = (MomentsReduction(),)
-"""What is computed of the rows as they are written."""
+"""The reductions that are computed while the rows are written."""
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A model's layers within a task: names, checksums, sizes, and the row of the segment at which each begins."""
+    """The layers of a model within a task: names, checksums, sizes, and the first row of each in the segment."""
 
     source: ModelSource
     names: tuple[str, ...]
@@ -35,14 +35,14 @@ class Piece:
 
 
 Fill = Callable[[np.ndarray, int], None]
-"""Puts rows into a buffer (n, 9) float32, whose first row is the given row of the segment: all of its rows."""
+"""Fills all rows of a buffer (n, 9) float32, whose first row is the given row of the segment."""
 
 
 def write_partition(partition: Partition, fill: Fill, *, resume: bool) -> list[Part]:
-    """Write the chunks of a task; gives the moments of its rows.
+    """Write the chunks of a partition, and return the moments of its rows.
 
-    They are taken while the rows are in hand: a fresh database needs no first pass. With `resume`, chunks that are
-    present and whole are left as they are. Memory: the task's rows, a chunk, and what `fill` takes.
+    The moments are computed while the rows are in memory, so that a new database needs no first pass. With `resume`,
+    intact chunks are kept. Memory: the rows of the partition, a chunk, and what `fill` takes.
     """
     segment, chunks = partition.segment, partition.chunks
     missing = [chunk for chunk in chunks if not (resume and segment.has_chunk(chunk))]
@@ -56,20 +56,20 @@ def write_partition(partition: Partition, fill: Fill, *, resume: bool) -> list[P
         segment.write_chunk(chunk, buffer[start - first : stop - first])
     if len(missing) < len(chunks):
         return reduce_partition(partition, TAKEN)
-    found = fold(partition, _columns(partition, buffer), TAKEN)
+    parts = fold(partition, _columns(partition, buffer), TAKEN)
     count("ingest", partition)
-    return found
+    return parts
 
 
 @dataclass(frozen=True, slots=True)
 class FromModels:
-    """Fills a buffer from the models whose layers overlap it."""
+    """Fills a buffer from the models whose layers overlap it, read in child processes."""
 
     pieces: tuple[Piece, ...]
     limits: Limits
 
     def __call__(self, buffer: np.ndarray, first: int) -> None:
-        """Raises InputError where a model is not what the scan saw."""
+        """Fill the buffer. Raises InputError if a model has changed since the scan."""
         filled = 0
         for piece in self.pieces:
             try:
@@ -79,7 +79,7 @@ class FromModels:
                     f"model {piece.source.id!r}: expected the file that the scan saw, {piece.source.shown} is gone or "
                     "changed meanwhile; run again"
                 ) from error
-        if filled != len(buffer):  # else the rest of the buffer, whatever it holds, would be committed as filters
+        if filled != len(buffer):  # the uninitialised rest of the buffer would be committed as filters
             raise InputError(
                 f"filters from row {first:,} on: expected {len(buffer):,} from the models of the plan, got {filled:,}; "
                 "nothing was written, run again"
@@ -87,7 +87,7 @@ class FromModels:
 
 
 def _columns(partition: Partition, buffer: np.ndarray) -> Iterator[np.ndarray]:
-    """The chunks in the buffer as reading them would give them."""
+    """Yield the chunks in the buffer as arrays like those that reading the chunks would return."""
     first = partition.segment.bounds(partition.chunks[0])[0]
     for chunk in partition.chunks:
         start, stop = partition.segment.bounds(chunk)
@@ -101,11 +101,11 @@ def _fill(buffer: np.ndarray, first: int, piece: Piece, limits: Limits) -> int:
     filled = 0
     last = first + len(buffer)
     layers = zip(piece.names, piece.checksums, piece.sizes, piece.starts, strict=True)
-    # Where some chunks were there, not all that overlaps the task overlaps the buffer.
-    here = [layer for layer in layers if layer[3] < last and first < layer[3] + layer[2]]
-    if not here:
+    # If some chunks exist already, the buffer holds only a part of the partition.
+    overlapping = [layer for layer in layers if layer[3] < last and first < layer[3] + layer[2]]
+    if not overlapping:
         return 0
-    wanted = [(name, max(first - start, 0), min(last - start, size)) for name, _, size, start in here]
+    wanted = [(name, max(first - start, 0), min(last - start, size)) for name, _, size, start in overlapping]
     request = {"do": "filters", "wanted": wanted}
     with (
         local_copy(piece.source.url) as local,
@@ -113,7 +113,7 @@ def _fill(buffer: np.ndarray, first: int, piece: Piece, limits: Limits) -> int:
         reading(piece.source, local, limits, request) as (channel, _),
     ):
         channel.send({"go": True})
-        for (name, begin, end), (_, checksum, size, start) in zip(wanted, here, strict=True):
+        for (name, begin, end), (_, checksum, size, start) in zip(wanted, overlapping, strict=True):
             if channel.receive() != {"rows": size, "checksum": checksum}:
                 raise InputError(
                     f"model {piece.source.id!r} layer {name!r}: expected the weights that the scan saw, got others; "
@@ -121,7 +121,7 @@ def _fill(buffer: np.ndarray, first: int, piece: Piece, limits: Limits) -> int:
                 )
             rows = np.empty((end - begin, WEIGHTS), np.float32)
             channel.receive_into(rows)
-            if not np.isfinite(rows).all():  # whoever reads a hostile file may lie
+            if not np.isfinite(rows).all():  # a child that a hostile file controls may send anything
                 raise InputError(f"model {piece.source.id!r} layer {name!r}: expected numbers, got others; remove it")
             buffer[start + begin - first : start + end - first] = rows
             filled += len(rows)

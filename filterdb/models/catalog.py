@@ -1,4 +1,4 @@
-"""The list of models and their metadata: CSV or Parquet, one row a model."""
+"""Read catalogs: tables (CSV or Parquet) of models and their metadata, one row per model."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from filterdb.schema import FILTERS, LABELS, TABLES, UNKNOWN
 RESERVED = ({v.name for v in (FILTERS, *TABLES)} | {"layer", "layers", "segment", "first_row", "depth_decile"}) - set(
     LABELS
 )
-"""Names that mean something already; a catalog's own columns need others."""
+"""Column names that have a meaning in a database, so a catalog cannot use them for columns of its own."""
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class ModelSource:
-    """A model to read: its id, where it lies (path or URL), and its catalog row, if it has one.
+    """A model to read: its id, its path or URL, and its catalog row, if it has one.
 
-    The URL may carry credentials: it is used to fetch the model, and `shown` stands for it everywhere else.
+    The URL may contain credentials. It is used only to fetch the model; everywhere else `shown` is used.
     """
 
     id: str
@@ -39,26 +39,27 @@ class ModelSource:
     extra: Mapping[str, str] = field(default_factory=dict)
     has_row: bool = False
     alias: str = ""
-    """What to call it instead of its URL; the file of a model from memory is a temporary one."""
+    """Name to show instead of the URL. Set for a model from memory, whose file is temporary."""
 
     @property
     def shown(self) -> str:
-        """Where it lies, as it may be shown and stored: without user names, passwords and signatures."""
+        """The path or URL without user names, passwords and signatures, so that it can be shown and stored."""
         return self.alias or redact_url(self.url)
 
     @property
     def extra_json(self) -> str:
-        """Further catalog columns as JSON with sorted names."""
+        """The catalog's own columns as JSON, sorted by name."""
         return json.dumps(dict(self.extra), sort_keys=True, ensure_ascii=False)
 
 
 def parse_catalog(data: bytes, url: str, *, needs_path: bool = True) -> list[ModelSource]:
-    """Rows of a catalog; `url` is its own place: a `path` is absolute, a URL, or relative to the catalog's folder.
+    """Parse a catalog and return a source for each row.
 
-    Columns: path (required), name (else the path is the model's id), schema.LABELS; further ones are kept as text. A
-    missing value becomes the label "unknown". Where no file is read (not `needs_path`) a `name` does.
+    A `path` may be absolute, a URL, or relative to the catalog's folder, which is that of `url`. Columns: path
+    (required), name (the model's id; default: the path) and schema.LABELS; other columns are kept as text. A missing
+    label becomes "unknown". With `needs_path=False`, because no file is read, a row may have only a name.
 
-    Raises InputError for a catalog that cannot be used.
+    Raises InputError if the catalog cannot be used.
     """
     columns, rows = _read_table(data, url)
     place, url = url, redact_url(url)
@@ -93,14 +94,16 @@ def parse_catalog(data: bytes, url: str, *, needs_path: bool = True) -> list[Mod
 
 
 def check_unique(sources: list[ModelSource], where: str) -> None:
-    """Raise InputError where two sources have the same id."""
-    twice = [name for name, count in Counter(source.id for source in sources).items() if count > 1]
-    if twice:
-        raise InputError(f"{where}: expected each model name once, got {twice[0]!r} more than once; rename one of them")
+    """Raise InputError if two sources have the same id."""
+    repeated = [name for name, count in Counter(source.id for source in sources).items() if count > 1]
+    if repeated:
+        raise InputError(
+            f"{where}: expected each model name once, got {repeated[0]!r} more than once; rename one of them"
+        )
 
 
 def _read_table(data: bytes, url: str) -> tuple[list[str], list[list[str]]]:
-    """Column names and rows of texts. Raises InputError for a table that cannot be read."""
+    """Return column names and rows of text. Raises InputError if the table cannot be read."""
     shown = redact_url(url)
     suffix = PurePath(shown).suffix.lower()
     try:
@@ -119,8 +122,10 @@ def _read_table(data: bytes, url: str) -> tuple[list[str], list[list[str]]]:
     except Exception as error:
         reason = " ".join(redact(str(error), url).split())[:100]
         raise InputError(f"{shown}: expected a {suffix[1:]} table, got something else ({reason})") from error
-    if twice := [name for name, count in Counter(columns).items() if count > 1]:
-        raise InputError(f"{shown}: expected each column once, got {twice[0]!r} more than once; rename or remove one")
+    if repeated := [name for name, count in Counter(columns).items() if count > 1]:
+        raise InputError(
+            f"{shown}: expected each column once, got {repeated[0]!r} more than once; rename or remove one"
+        )
     for number, row in enumerate([columns, *rows]):
         if any("\0" in cell for cell in row):
             where = f"row {number}" if number else "the head"
@@ -129,7 +134,7 @@ def _read_table(data: bytes, url: str) -> tuple[list[str], list[list[str]]]:
 
 
 def _read_csv(data: bytes, delimiter: str) -> tuple[list[str], list[list[str]]]:
-    # Not pandas: it takes a field too many for an index and shifts the labels.
+    # Not with pandas: it treats an extra field as an index, which shifts the labels.
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise ValueError("UTF-16; save it as UTF-8")
     try:
@@ -143,7 +148,7 @@ def _read_csv(data: bytes, delimiter: str) -> tuple[list[str], list[list[str]]]:
 
 
 def _beside(catalog: str, path: str) -> str:
-    """Where a catalog's `path` is: a URL or absolute, else relative to the catalog's folder, whose user it keeps."""
+    """Resolve a catalog's `path`: a relative one against the catalog's folder, keeping user name and password."""
     if "://" in path or PurePath(path).is_absolute():
         return path
     scheme, separator, place = catalog.rpartition("://")

@@ -1,9 +1,9 @@
-"""Opening the files that a model names as its external data: which are allowed, decided on the open file.
+"""Open the files that a model names as its external data, if they are allowed.
 
-A model is a stranger's, and names any path. Opened are plain files below the model's folder, and links to such: in a
-Hugging Face cache, where a snapshot's files are links to `blobs`, below the whole folder of the repository. Every part
-of the way is opened by itself from a handle of the folder before it, so that what is checked is what is read, whoever
-changes the folder meanwhile.
+A model is untrusted and may name any path. Allowed are plain files below the model's folder and links to such files.
+In a Hugging Face cache, where a snapshot's files are links to `blobs`, the limit is the repository's folder. Each part
+of a path is opened relative to a handle of its parent folder, and the check is made on the open file. So what is
+checked is what is read, even if somebody changes the folder meanwhile.
 """
 
 from __future__ import annotations
@@ -14,42 +14,42 @@ import stat
 from pathlib import Path, PurePosixPath
 
 ALLOWED = "allowed are plain files below the model's folder, and links to such"
-"""What may hold external data, for messages."""
+"""The end of messages about external data that is not allowed."""
 
 MAX_LINKS = 40
-"""Symbolic links on the way to a file, as in Linux."""
+"""Most symbolic links on the path to a file, as in Linux."""
 
 MAX_DEPTH = 40
-"""Folders that are open at a time on the way to a file."""
+"""Most folders that are open at a time on the path to a file."""
 
 PROTECTED_HARDLINKS = Path("/proc/sys/fs/protected_hardlinks")
-"""Linux's setting (1: on): only who may read and write a file can make a hard link to it."""
+"""A Linux setting: if 1, only users who can read and write a file can make a hard link to it."""
 
 _IS_LINK = {errno.ELOOP, errno.EMLINK, getattr(errno, "EFTYPE", errno.ELOOP)}
-"""What opening a link without following it raises (Linux, FreeBSD, NetBSD)."""
+"""Error numbers of opening a link without following it (Linux, FreeBSD, NetBSD)."""
 
 
 class RefusedDataError(ValueError):
-    """External data that is not opened, wherever it leads; the text says why and what is allowed."""
+    """External data is not allowed; the message says why, and what is allowed."""
 
 
 def open_inside(folder: Path, name: str) -> int:
-    """Return a handle of the plain file that a model in `folder` names as its data.
+    """Open the plain file that a model in `folder` names as its data, and return its handle.
 
-    Raises FileNotFoundError where there is none, RefusedDataError for what is not allowed (a name or link that leads
-    out of the folder, a device, a pipe, a folder, a hard link that a stranger may have made), OSError for the rest.
+    Raises FileNotFoundError if it is missing, RefusedDataError if it is not allowed (a name or link that leads out of
+    the folder, a device, a pipe, a folder, a hard link that another user may have made), OSError if it cannot be read.
     """
     parts = PurePosixPath(name).parts
     if not parts or PurePosixPath(name).is_absolute() or ".." in parts or "\0" in name:
         raise RefusedDataError(f"the name leads out of the model's folder; {ALLOWED}")
-    root, below = data_root(folder)
-    pending = [*reversed(parts), *reversed(below)]
+    root, subfolders = data_root(folder)
+    pending = [*reversed(parts), *reversed(subfolders)]
     links = 0
     folders = [os.open(root, os.O_RDONLY | os.O_DIRECTORY)]
     try:
         while True:
             part = pending.pop()
-            if part == "..":  # of a link's target
+            if part == "..":  # can only come from a link's target
                 if len(folders) == 1:
                     raise RefusedDataError(f"it is a link that leads out of the model's folder; {ALLOWED}")
                 os.close(folders.pop())
@@ -73,21 +73,21 @@ def open_inside(folder: Path, name: str) -> int:
 
 
 def data_root(folder: Path) -> tuple[Path, tuple[str, ...]]:
-    """Return the folder that a model's links may not lead out of, and the way from it to the model's folder.
+    """Return the folder that a model's links must stay inside, and the path from there to the model's folder.
 
-    That is the model's own folder; in a Hugging Face cache the repository's (`models--org--name`, which holds `blobs`
-    and `snapshots`): a snapshot's files are links to blobs there.
+    This is the model's own folder, except in a Hugging Face cache. There it is the repository's folder
+    (`models--org--name`), because the files of a snapshot are links to its `blobs`.
     """
     real = Path(os.path.realpath(folder))
     for repository in (real, *real.parents):
-        below = real.relative_to(repository).parts
-        if repository.name.startswith("models--") and below[:1] == ("snapshots",) and (repository / "blobs").is_dir():
-            return repository, below
+        parts = real.relative_to(repository).parts
+        if repository.name.startswith("models--") and parts[:1] == ("snapshots",) and (repository / "blobs").is_dir():
+            return repository, parts
     return real, ()
 
 
 def _link_target(name: str, folder: int, links: int) -> list[str]:
-    """The parts of a link's target, the last first. Raises RefusedDataError where it is not followed."""
+    """Return the parts of a link's target, last part first. Raises RefusedDataError if the link is not allowed."""
     target = PurePosixPath(os.readlink(name, dir_fd=folder))
     if target.is_absolute():
         raise RefusedDataError(f"it is a link to an absolute path; {ALLOWED}")
@@ -97,7 +97,7 @@ def _link_target(name: str, folder: int, links: int) -> list[str]:
 
 
 def _checked(handle: int, folder: int) -> int:
-    """The handle, if it is one of a plain file that may be read. Otherwise it is closed and RefusedDataError raised."""
+    """Return the handle if it is a plain file that may be read; otherwise close it and raise RefusedDataError."""
     status = os.fstat(handle)
     try:
         if not stat.S_ISREG(status.st_mode):
@@ -114,10 +114,10 @@ def _checked(handle: int, folder: int) -> int:
 
 
 def _is_own_link(folder: os.stat_result) -> bool:
-    """Whether a hard link in this folder exposes nothing that its maker could not read anyway.
+    """Return whether a hard link in this folder cannot expose a file that the link's maker was unable to read.
 
-    With fs.protected_hardlinks (Linux; on in every distribution with systemd) only who may read and write a file can
-    link it. Elsewhere the folder must be one in which only this user and root make links.
+    With fs.protected_hardlinks (Linux; set by every distribution with systemd), only users who can read and write a
+    file can link to it. Without it, the folder must be one in which only this user and root can make links.
     """
     try:
         if PROTECTED_HARDLINKS.read_text().strip() == "1":

@@ -1,6 +1,6 @@
-"""What a file is, told by its first bytes: for files that were given where an ONNX model was expected.
+"""Recognise what kind of file was given where an ONNX model was expected, from its first and last bytes.
 
-Add a format as one line of KINDS. Nothing is parsed: patterns are looked for in the first and the last bytes.
+To add a kind, add a line to KINDS. Nothing is parsed; the bytes are only matched against patterns.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 HEAD_BYTES = 4096
-"""Bytes at the start that are looked at."""
+"""Bytes that are read from the start of a file."""
 
 TAIL_BYTES = 65_536
-"""Bytes at the end of a zip file, whose list of members stands there."""
+"""Bytes that are read from the end of a zip file, which is where it lists its members."""
 
 
 @dataclass(frozen=True, slots=True)
 class FileKind:
-    """A kind of file: its name with an article, what to do with one, and what its bytes are recognised by.
+    """A kind of file: its name with an article, what the user can do with it, and how it is recognised.
 
-    `head` matches at the start of the file; `tail` (of zip files) is found among the members' names at the end.
+    `head` must match at the start of the file, and `tail` (for zip files) among the member names at the end.
     """
 
     name: str
@@ -37,9 +37,9 @@ def _kind(name: str, remedy: str, head: bytes, tail: bytes | None = None) -> Fil
 _ZIP = rb"PK(\x03\x04|\x05\x06)"
 _TEXT = rb"(?i:(\xef\xbb\xbf)?\s*"
 _ONNX_TEXT = _TEXT + rb"(ir_version|producer_name|graph|opset_import)\s*[:{])"
-# Several pickles; the first is a magic number.
+# Before PyTorch 1.6 a checkpoint was several pickles, of which the first is a magic number.
 _TORCH_BEFORE_1_6 = rb"\x80[\x02-\x05](\x95.{8})?\x8a\x0al\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"
-# Protocol 2 and later.
+# A pickle of protocol 2 or later.
 _PICKLE = rb"\x80[\x02-\x05](\x95.{8}|[(\]}cXKqlU\x8a-\x8e])"
 _GRAPH_DEF = rb"\x0a[\x80-\xff]*[\0-\x7f]\x0a.[\x20-\x7e]+\x12.[A-Z][A-Za-z0-9]+"
 _EXPORT = "export the model to ONNX"
@@ -80,11 +80,11 @@ KINDS: tuple[FileKind, ...] = (
     _kind("JSON", f"{_FETCH} or {_EXPORT}", _TEXT + rb"[{\[]\s*([\"{}\[\]]|\d|true|false|null))"),
     _kind("text", _FETCH, rb"[\t\n\r\x20-\x7e]+\Z"),
 )  # fmt: skip
-"""In the order in which they are tried: a special kind stands before the general one."""
+"""The kinds, in the order in which they are tried: a special kind comes before the general one."""
 
 
 def recognise(file: BinaryIO) -> FileKind | None:
-    """Return what kind of file an open file is, if it is one of KINDS."""
+    """Return the kind of an open file, or None if it is not one of KINDS."""
     size = os.fstat(file.fileno()).st_size
     file.seek(0)
     head = file.read(HEAD_BYTES)
@@ -99,7 +99,7 @@ def recognise(file: BinaryIO) -> FileKind | None:
 
 
 def describe(file: BinaryIO) -> str:
-    """Return what was got in the place of a model, with the remedy, as the end of a message."""
+    """Describe a file that is not a model, with the remedy, for the end of a message."""
     kind = recognise(file)
     if kind is not None:
         return f"{kind.name}; {kind.remedy}"

@@ -1,4 +1,4 @@
-"""Input files: found by name, read, and brought to the machine that parses them."""
+"""Find input files by name, read them, and copy them to the machine that parses them."""
 
 from __future__ import annotations
 
@@ -22,28 +22,28 @@ from filterdb.store.files import local_path
 from filterdb.store.remote import is_remote, store_errors
 
 MAX_COMPANIONS = 10_000
-"""Files of external data that a model may have."""
+"""Most files of external data per model."""
 
 MAX_COMPANION_BYTES = 64 * 2**30
-"""Bytes of all of them together."""
+"""Most bytes of external data per model, all files together."""
 
 MAX_KEY = 512
-"""Bytes of the name of one that is fetched; S3 takes 1,024 with the folder's."""
+"""Most bytes in the name of a companion that is fetched. S3 allows 1,024 including the folder."""
 
 MAX_SHOWN = 60
-"""Characters of a model's name for its external data that are shown."""
+"""Most characters of an external data file's name in a message."""
 
 _GLOB = "*?["
 
 _ACTIVE = frozenset("%?#\\*[]")
-"""Characters that mean something in a URL, or to what reads one."""
+"""Characters with a meaning in URLs, or for servers and libraries that read URLs."""
 
 
 def expand(source: str, suffix: str = ".onnx") -> list[str]:
-    """Return the files that a source names: itself, those below a folder, or those of a glob, sorted. Paths or URLs.
+    """Return the files that a source names, sorted: the file itself, the files below a folder, or those of a glob.
 
-    Places that cannot be read (a pipe, a link that leads nowhere, a folder without rights) are among them: whoever
-    reads the files says why. Raises InputError where the source names nothing, or is a URL that cannot be used.
+    The result includes paths that cannot be read (a pipe, a broken link, a folder without permission): reading them
+    fails later, with a reason. Raises InputError if the source names no file, or is a URL that cannot be used.
     """
     source = local_path(source)
     if is_remote(source):
@@ -60,7 +60,7 @@ def expand(source: str, suffix: str = ".onnx") -> list[str]:
 
 
 def _names_none(source: str, suffix: str) -> str:
-    """Say that a source names no file."""
+    """Return the message for a source that names no file."""
     if is_remote(source):
         return f"{redact_url(source)}: expected a file, or {suffix} files below it, found none"
     if any(c in source for c in _GLOB):
@@ -69,10 +69,10 @@ def _names_none(source: str, suffix: str) -> str:
 
 
 def is_absent(path: str) -> bool:
-    """Return whether nothing has this name; what cannot be looked at, and a link that leads nowhere, is something."""
+    """Return whether nothing has this name. False for broken links and for paths that cannot be accessed."""
     try:
         os.lstat(path)
-    except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: no name can have a NUL
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a NUL in the name
         return True
     except OSError as error:
         return error.errno == errno.ENAMETOOLONG
@@ -80,7 +80,10 @@ def is_absent(path: str) -> bool:
 
 
 def _is_candidate(name: str, suffix: str) -> bool:
-    """Return whether a listed name is read as a model: no folder, unless it is called like a model and holds none."""
+    """Return whether a listed name is read as a model.
+
+    A folder is read only if it has the suffix of a model and no model inside, so that it is rejected with a reason.
+    """
     is_folder = os.path.isdir(name)  # noqa: PTH112 - as above
     return not is_folder or (name.endswith(suffix) and not _below(name, suffix))
 
@@ -98,7 +101,7 @@ def _below(folder: str, suffix: str) -> list[str]:
 
 
 def read_input(url: str) -> bytes:
-    """The bytes of an input file (a catalog), local or remote. Raises InputError where there is none."""
+    """Return the bytes of an input file (a catalog), local or remote. Raises InputError if it is missing."""
     place = local_path(url)
     if not is_remote(place) and os.path.isdir(place):  # noqa: PTH112
         raise InputError(f"{url}: expected a file, got a folder")
@@ -117,7 +120,7 @@ def read_input(url: str) -> bytes:
 
 @contextmanager
 def local_copy(url: str) -> Iterator[LocalInput]:
-    """An input file on this machine: itself, or a copy that is removed afterwards."""
+    """Yield an input file on this machine: the file itself, or a copy that is removed afterwards."""
     if not is_remote(url):
         yield LocalInput(Path(url), None)
         return
@@ -129,11 +132,11 @@ def local_copy(url: str) -> Iterator[LocalInput]:
 
 @dataclass(frozen=True, slots=True)
 class LocalInput:
-    """An input file here, and the URL it was brought from (None: it lies here).
+    """An input file on this machine, and the URL that it was fetched from (None: it is local).
 
-    Its companions are the files of its external data, named relative to the folder of `path`. Where `path` is a link
-    they lie beside the link: they are looked for in the folder where the model was named, not where the link leads.
-    Which files may be companions is what `data_files.open_inside` allows.
+    Its companions are the files of its external data, named relative to the folder of `path`. If `path` is a link,
+    they are searched for beside the link, not beside its target. `data_files.open_inside` decides which files are
+    allowed as companions.
     """
 
     path: Path
@@ -141,14 +144,14 @@ class LocalInput:
 
     @property
     def shown(self) -> str:
-        """Where it lies, as it may be shown."""
+        """Its path or URL without credentials."""
         return redact_url(str(self.path) if self.origin is None else self.origin)
 
     def companions(self, needed: Mapping[str, int]) -> dict[str, int]:
-        """The companions, brought here: names and sizes in bytes, each file once. `needed`: bytes that each must have.
+        """Fetch the companions and return their names and sizes in bytes, each file once.
 
-        Raises ModelError where one is missing, shorter than needed, or may not be opened, and for too many or too much:
-        a model without its weights would be stored as one without filters.
+        `needed` has the bytes that each companion must have. Raises ModelError if one is missing, too short or not
+        allowed, and if they are too many or too large: otherwise the model would be stored without filters.
         """
         if len(needed) > MAX_COMPANIONS:
             raise ModelError(f"{self.shown}: expected at most {MAX_COMPANIONS:,} files of external data, got more")
@@ -162,9 +165,9 @@ class LocalInput:
         return dict(files.values())
 
     def bring(self, companion: str) -> None:
-        """Fetch a companion, if it is a remote model's and not here yet. Raises StoreMissingError where there is none.
+        """Fetch a companion if the model is remote and it is not here yet. Raises StoreMissingError if it is missing.
 
-        Names that a server or disk could take for something else are left alone.
+        Skip names that a server or file system could interpret as something else.
         """
         if self.origin is None or not _is_key(companion):
             return
@@ -174,13 +177,13 @@ class LocalInput:
                 return
             target.parent.mkdir(parents=True, exist_ok=True)
         except (OSError, ValueError):
-            return  # no name that a disk can have
+            return  # not a valid file name here
         scheme, _, place = self.origin.partition("://")
         folder = re.split("[?#]", place, maxsplit=1)[0].rpartition("/")[0]
         download.fetch(f"{scheme}://{folder}/{companion}", target)
 
     def _status(self, companion: str, needed: int) -> os.stat_result:
-        """The status of a companion of at least `needed` bytes. Raises ModelError for any other."""
+        """Return the status of a companion. Raises ModelError if it cannot be read or has under `needed` bytes."""
         if self.origin is not None and not _is_key(companion):
             raise self._refused(companion, f"the name leads out of the model's folder; {ALLOWED}")
         try:
@@ -210,7 +213,10 @@ class LocalInput:
         return ModelError(f"{self.shown}: its external data {_name(companion)} cannot be read: {why}")
 
     def digest(self, companions: Iterable[str]) -> str:
-        """SHA-256 of the file, or of the digests of it and its companions. Raises ModelError where one is gone."""
+        """Compute the SHA-256 of the file or, if it has companions, of the digests of all files.
+
+        Raises ModelError if a companion cannot be read.
+        """
         digests = [file_digest(self.path)]
         for name in companions:
             try:
@@ -222,18 +228,18 @@ class LocalInput:
 
 
 def _name(companion: str) -> str:
-    """A companion's name in a message: a model may call it anything."""
+    """Quote and shorten a companion's name for a message: the model may name it anything."""
     return repr(companion if len(companion) <= MAX_SHOWN else f"{companion[:MAX_SHOWN]}…")
 
 
 def _is_key(name: str) -> bool:
-    """Whether a name can be asked for below a URL and stays there, whatever a server makes of dots and escapes."""
+    """Return whether a name can be fetched below a URL and stays below it, however a server reads dots and escapes."""
     parts = PurePosixPath(name).parts
     inside = bool(parts) and not name.startswith("/") and ".." not in parts
     return inside and len(name.encode("utf-8", "replace")) <= MAX_KEY and name.isprintable() and not set(name) & _ACTIVE
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 of a file."""
+    """Compute the SHA-256 of a file."""
     with store_errors("reading", str(path)), path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,6 +1,6 @@
-"""What a reader of any format returns: a model's facts, its 3×3 layers, their weights, and what is not stored.
+"""What the reader of any format returns: a model's facts, its 3×3 layers, their weights, and what is not stored.
 
-A new format implements `ModelFile` and `Layer` and adds itself to `formats.FORMATS`; all else is shared.
+A new format implements `ModelFile` and `Layer` and adds itself to `formats.FORMATS`; everything else is shared.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ import numpy as np
 from filterdb.schema import KERNEL
 
 MAX_FILTERS = 2**28
-"""Filters of a model (9 GiB): one stored weight may be used by any number of layers, and is stored for each."""
+"""Most filters of a model (9 GiB). A small file may use one weight in any number of layers, each of which is stored."""
 
 
 @dataclass(frozen=True, slots=True)
 class Skip:
-    """A convolution that is not stored (`layer` empty: the whole file), a one-word code and a sentence."""
+    """A convolution that is not stored (an empty `layer`: the whole file), with a one-word code and a reason."""
 
     layer: str
     code: str
@@ -32,7 +32,7 @@ class Skip:
 
 @dataclass(frozen=True, slots=True)
 class Weight:
-    """A decoded weight: filters (n, 9) float32, C order of (out, in), each flattened row-major."""
+    """A decoded weight: filters (n, 9) float32 in C order of (out, in), each flattened row-major."""
 
     filters: np.ndarray
     source_dtype: str
@@ -49,15 +49,15 @@ class Layer(Protocol):
 
     @property
     def row(self) -> dict[str, Any]:
-        """What `schema.LAYER_VARIABLES` hold of the layer, as far as it is known without reading the weight."""
+        """Values of `schema.LAYER_VARIABLES` that are known without reading the weight."""
 
     @property
     def filters(self) -> int:
-        """Number of filters, as far as the file's metadata says."""
+        """Number of filters according to the file's metadata."""
 
     @property
     def stored_weight(self) -> int:
-        """Identity of the weight in the file: equal for layers that share one stored weight."""
+        """Identity of the weight in the file; equal for layers that share a stored weight."""
 
     def weight(self) -> Weight:
         """Decode the weight. Raises NotStoredError."""
@@ -67,7 +67,7 @@ class Layer(Protocol):
 class Model:
     """A model's facts, its 3×3 layers in order of (conv_depth, topological order), and what is not stored.
 
-    `shapes`: its filters by kernel shape, which `facts` hold as text as well.
+    `shapes` counts its filters by kernel shape; `facts` has the same counts as text.
     """
 
     facts: dict[str, Any]
@@ -77,17 +77,17 @@ class Model:
 
 
 class ModelFile(Protocol):
-    """A parsed model file whose weights may lie in files beside it."""
+    """A parsed model file. Its weights may be in other files beside it."""
 
     def external_files(self) -> dict[str, int]:
-        """Return the files beside it that hold weights, relative to its folder, and the bytes each must have."""
+        """Return the other files that hold weights, relative to its folder, and the bytes that each must have."""
 
     def model(self) -> Model:
-        """List what is in the file; no weight is read yet. Raises ModelError where it is no readable model."""
+        """List the model's layers, without reading a weight. Raises ModelError if the file is not a readable model."""
 
 
 def weight_row(weight: Weight) -> dict[str, Any]:
-    """Return what a layer's row says of its weight: hash, peak, how it was reached."""
+    """Return the values of a layer's row that describe its weight, such as its hash and peak."""
     return {
         "row_size": len(weight.filters),
         "source_dtype": weight.source_dtype,
@@ -99,7 +99,7 @@ def weight_row(weight: Weight) -> dict[str, Any]:
 
 
 def shape_facts(shapes: Counter[tuple[int, ...]]) -> dict[str, Any]:
-    """Return what a model's facts say of its filters by kernel shape."""
+    """Return the facts of a model that count its filters by kernel shape."""
     counts = {kernel: count for kernel, count in sorted(shapes.items()) if count}
     total = sum(count for kernel, count in counts.items() if kernel != (1, 1))
     return {
@@ -110,10 +110,10 @@ def shape_facts(shapes: Counter[tuple[int, ...]]) -> dict[str, Any]:
 
 
 def filters_hash(filters: np.ndarray) -> str:
-    """Return the SHA-256 of filters (n, 9) as little-endian float32, rows first."""
+    """Compute the SHA-256 of filters (n, 9) as little-endian float32, row by row."""
     return hashlib.sha256(np.ascontiguousarray(filters, dtype="<f4").data).hexdigest()
 
 
 def filters_checksum(filters: np.ndarray) -> int:
-    """Return the CRC32C of filters (n, 9): enough to notice a file that has changed, at almost no cost."""
+    """Compute the CRC32C of filters (n, 9). It detects a changed file at almost no cost."""
     return int(crc32c.crc32c(np.ascontiguousarray(filters, dtype="<f4").data.cast("B")))

@@ -1,6 +1,6 @@
-"""A Parquet table as texts: every value as its column's type says, whatever wrote the file.
+"""Read a Parquet table as text, each value according to its column's type.
 
-Read by pyarrow, not by pandas, which turns integers with a missing value into floats, and whose index hides columns.
+pyarrow reads it, because pandas converts integer columns with a missing value to floats and hides index columns.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 
 MAX_ROWS = 10_000_000
-"""Rows that a range index may make: it stands in the file as three numbers."""
+"""Most rows of a range index. The file stores such an index as three numbers, so they could be anything."""
 
 
 def read_parquet(data: bytes) -> tuple[list[str], list[list[str]]]:
-    """Return column names and rows of texts. A pandas index is a column if it has a name; missing values are empty.
+    """Return column names and rows of text. A named pandas index is a column; missing values are empty.
 
-    Raises ImportError without pyarrow, InputError or any of pyarrow's errors for what is no such table.
+    Raises ImportError without pyarrow, and ValueError or any of pyarrow's errors if the data is not a table.
     """
     import pyarrow.parquet
 
@@ -38,7 +38,7 @@ def read_parquet(data: bytes) -> tuple[list[str], list[list[str]]]:
 
 
 def _index(metadata: dict[bytes, bytes]) -> tuple[set[str], list[tuple[str, range]]]:
-    """Return which columns are a pandas index without a name, and the named indexes that stand in the metadata only."""
+    """Return the columns that hold an unnamed pandas index, and the named indexes that only the metadata has."""
     if b"pandas" not in metadata:
         return set(), []
     described = json.loads(metadata[b"pandas"])
@@ -57,7 +57,7 @@ def _index(metadata: dict[bytes, bytes]) -> tuple[set[str], list[tuple[str, rang
 
 
 def _texts(column: Any) -> list[str]:
-    """The values of a column (a pyarrow ChunkedArray) as texts."""
+    """Convert the values of a column (a pyarrow ChunkedArray) to text."""
     import pyarrow
 
     kind = column.type.value_type if pyarrow.types.is_dictionary(column.type) else column.type
@@ -65,9 +65,9 @@ def _texts(column: Any) -> list[str]:
     if pyarrow.types.is_floating(kind):
         present = [value for value in values if value is not None]
         if len(present) < len(values) and all(value.is_integer() and abs(value) < 2**53 for value in present):
-            # pandas has made floats of integers because one is missing.
+            # pandas stored integers as floats because a value is missing.
             return ["" if value is None else str(int(value)) for value in values]
-        short = kind.to_pandas_dtype()  # 0.1, not the float64 0.10000000149011612
+        short = kind.to_pandas_dtype()  # so that float32 0.1 becomes "0.1", not "0.10000000149011612"
         return ["" if value is None else str(short(value)) for value in values]
     return [_text(value) for value in values]
 

@@ -1,16 +1,16 @@
-"""What goes wrong while a model file is parsed: the errors to expect, and text from a file within bounds."""
+"""Errors to expect when a model file is parsed, and functions that bound text from such a file."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 MAX_NAME = 4_096
-"""Characters of a name that a file states; longer names are cut."""
+"""Most characters of a name from a file; longer names are cut."""
 
 PARSE_ERRORS = (
     ValueError, TypeError, KeyError, IndexError, AttributeError, ArithmeticError, RecursionError, MemoryError,
 )  # fmt: skip
-"""What libraries raise for a damaged or hostile file, besides our own errors: the file or layer is rejected with it."""
+"""What libraries raise for a damaged or hostile file. The file or layer is rejected with the error's text."""
 
 
 class NotStoredError(Exception):

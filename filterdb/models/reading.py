@@ -1,12 +1,14 @@
-"""What a child process does with a model file of any format: parse it, look at each layer, hand out filters.
+"""Serve requests about a model file of any format: parse it, describe its layers, send filters.
 
-It runs in the sandbox: it imports no store, has no credentials, and answers in JSON and plain bytes.
+This module runs in a child process of the sandbox. It imports no store, has no credentials, and answers with JSON and
+plain bytes.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +27,8 @@ from filterdb.schema import KERNEL, WEIGHTS
 def serve(channel: Channel, open_file: Callable[[Path, int], ModelFile]) -> None:
     """Answer one request about one file.
 
-    The request: {"do": a name of _ANSWERS, "path", "named": how messages call the file, "memory": bytes, …}.
-    `open_file` parses the file at a path within so many bytes of memory. It raises ModelError if the file is not a
-    readable model.
+    The request is {"do": a name in _ANSWERS, "path", "named": the file's name in messages, "memory": bytes, …}.
+    `open_file(path, memory)` parses a file, and raises ModelError if it is not a readable model.
     """
     request = channel.receive()
     path = Path(request["path"])
@@ -47,27 +48,31 @@ def serve(channel: Channel, open_file: Callable[[Path, int], ModelFile]) -> None
         channel.send({"rejected": f"{request['named']}: not readable as a model: {reason}"})
 
 
+@contextmanager
+def _reading_weight(folder: Path) -> Iterator[None]:
+    """Turn errors of reading a weight into NotStoredError, which has the ledger's code and reason."""
+    try:
+        yield
+    except MemoryError:
+        raise NotStoredError("memory", "its weight takes more memory than reading a model may take") from None
+    except PARSE_ERRORS as error:
+        raise NotStoredError("unreadable", f"its weight cannot be read: {one_line(error, folder)}") from error
+
+
 def _scan(channel: Channel, model: Model, request: dict[str, Any]) -> None:
-    """Answer with facts, rows, the checksums of their filters and what is skipped; no filters."""
+    """Send the model's facts, layer rows, checksums of the layers' filters, and skipped layers; no filters."""
     folder = Path(request["path"]).parent
     rows, checksums, shapes = [], [], model.shapes
     skipped = [[skip.layer, skip.code, skip.reason] for skip in model.skipped]
     for layer in model.layers:
         try:
-            weight = layer.weight()
-            row, checksum = _row(layer, weight), filters_checksum(weight.filters)
+            with _reading_weight(folder):
+                weight = layer.weight()
+                row, checksum = _row(layer, weight), filters_checksum(weight.filters)
         except NotStoredError as error:
             skipped.append([layer.name, error.code, error.reason])
-            # An unreadable weight is not counted: the file's metadata may lie about it.
+            # An unreadable weight is not counted, because the file's metadata may be wrong about it.
             shapes[KERNEL] -= layer.filters if error.code == "unreadable" else 0
-            continue
-        except MemoryError:
-            skipped.append([layer.name, "memory", "its weight takes more memory than reading a model may take"])
-            continue
-        except PARSE_ERRORS as error:
-            reason = one_line(error, folder)
-            skipped.append([layer.name, "unreadable", f"its weight cannot be read: {reason}"])
-            shapes[KERNEL] -= layer.filters
             continue
         rows.append(row)
         checksums.append(checksum)
@@ -76,7 +81,7 @@ def _scan(channel: Channel, model: Model, request: dict[str, Any]) -> None:
 
 
 def _row(layer: Layer, weight: Weight) -> dict[str, Any]:
-    """Return a layer's complete row; what needs the whole layer is computed here, where it is in memory."""
+    """Return a layer's complete row, with the values that need the whole layer in memory."""
     return {
         **layer.row,
         **weight_row(weight),
@@ -85,9 +90,9 @@ def _row(layer: Layer, weight: Weight) -> dict[str, Any]:
 
 
 def _examine(channel: Channel, model: Model, request: dict[str, Any]) -> None:
-    """Answer with what a check needs of every layer, one layer in memory at a time; no filters, no checksums.
+    """Send what a check needs of every layer, and skipped layers. One layer is in memory at a time.
 
-    A layer with NaN or infinities is among the rows, without numbers.
+    A layer with NaN or infinities has a row without measurements.
     """
     folder = Path(request["path"]).parent
     rows = []
@@ -97,16 +102,13 @@ def _examine(channel: Channel, model: Model, request: dict[str, Any]) -> None:
         facts = {**layer.row, "shared_with": stored.get(layer.stored_weight, "")}
         stored.setdefault(layer.stored_weight, layer.name)
         try:
-            rows.append({**facts, **_measured(layer.weight(), layer.row["out_channels"])})
+            with _reading_weight(folder):
+                rows.append({**facts, **_measured(layer.weight(), layer.row["out_channels"])})
         except NotStoredError as error:
             if error.code == "nonfinite":
                 rows.append({**facts, **_UNMEASURED, "row_size": layer.filters, "nonfinite": error.reason})
             else:
                 skipped.append([layer.name, error.code, error.reason])
-        except MemoryError:
-            skipped.append([layer.name, "memory", "its weight takes more memory than reading a model may take"])
-        except PARSE_ERRORS as error:
-            skipped.append([layer.name, "unreadable", f"its weight cannot be read: {one_line(error, folder)}"])
     channel.send({"rows": rows, "skipped": skipped})
 
 
@@ -121,7 +123,7 @@ _UNMEASURED = {
 
 
 def _measured(weight: Weight, out_channels: int) -> dict[str, Any]:
-    """Return what a check needs of a weight. A sparse filter is not counted as a duplicate as well."""
+    """Return what a check needs of a weight. Sparse filters are not counted as duplicates."""
     facts = weight_row(weight)
     peaks = whole.filter_peaks(weight.filters)
     sparse = whole.sparse_filters(peaks, facts["peak"])
@@ -136,7 +138,7 @@ def _measured(weight: Weight, out_channels: int) -> dict[str, Any]:
 
 
 def _filters(channel: Channel, model: Model, request: dict[str, Any]) -> None:
-    """Answer for each of the wanted [name, first, last] with its checksum and size, then its rows [first, last)."""
+    """Send, for each [name, first, last] of the request, the layer's checksum and size, then rows [first, last)."""
     layers = {layer.name: layer for layer in model.layers}
     for name, first, last in request["wanted"]:
         try:

@@ -1,9 +1,9 @@
 """Parse untrusted files in child processes with limits on memory, CPU, time and open files.
 
-A *fork server* is a process that has imported what reading needs. Each thread that reads starts one; for every file it
-forks a child, which sets its limits, reads, answers and ends. A start costs half a second, a fork some milliseconds.
-The child does not inherit the environment, so it holds no credentials. Answers are JSON and plain bytes, never pickles:
-a child under the control of a hostile file can lie about the file, and do no more here.
+A *fork server* is a process that has imported what reading needs. Each thread that reads starts one. For every file,
+the server forks a child, which sets its limits, reads, answers and ends. Starting a server takes half a second, a fork
+some milliseconds. The child does not inherit the environment, so it has no credentials. Answers are JSON and plain
+bytes, never pickles: a child that a hostile file controls can lie about the file, but cannot harm this process.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ import numpy as np
 from filterdb.errors import FilterDBError, InterruptedRunError, ModelError
 
 MAX_MESSAGE = 64 * 2**20
-"""Bytes of an answer in JSON (of some 100,000 layers); a longer one is not read."""
+"""Most bytes of a JSON message, enough for some 100,000 layers."""
 
 _OUT_OF_MEMORY = 71
 """Exit code of a child that ran out of memory."""
 
 _OPEN_FILES = 64
 _GRACE = 10.0
-"""Seconds in which a child whose channel is closed must end."""
+"""Seconds within which a child must end after its channel is closed."""
 
 _MAIN = """
 import sys, types
@@ -49,44 +49,55 @@ sys.modules["filterdb"] = package
 from filterdb.models.sandbox import main
 main()
 """
-"""Starts without `filterdb/__init__.py`, which would import Dask and all stores: two seconds and 100 MB."""
+"""Program of the fork server. It skips `filterdb/__init__.py`, which imports Dask and the stores (2 s, 100 MB)."""
 
 MOST_BYTES = 2**31 + 64 * 2**30
-"""Bytes of the largest model: a protobuf and its external data."""
+"""Bytes of the largest possible model: a protobuf and its external data."""
 
 WAITING = 10.0
-"""Seconds for which a child may wait for disks and for others; and half its CPU seconds more, on a busy machine."""
+"""Seconds that a child may wait for disks and other processes, besides half its CPU seconds for a busy machine."""
 
 _START = 120.0
+"""Seconds within which a fork server must start."""
+
 _READY = "ready"
+"""What a fork server sends once it has started."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What reading one file may take."""
+    """What reading one model file may take. A file that needs more is rejected.
+
+    Examples
+    --------
+    >>> import filterdb as fdb
+    >>> fdb.Limits(seconds=60).cpu(1_000_000_000)
+    70
+    """
 
     memory: int = 2 * 2**30
     """Bytes of memory."""
 
     seconds: float = 20.0
-    """CPU seconds, and one more for every `rate` bytes of the file and its external data.
+    """CPU seconds, plus one for every `rate` bytes of the file and its external data.
 
-    By the clock half as much again, and WAITING.
+    The limit on elapsed time is 1.5 times as long, plus 10 seconds.
     """
 
     rate: int = 100_000_000
+    """Bytes per additional CPU second."""
 
     def cpu(self, size: int) -> int:
-        """CPU seconds for a file of `size` bytes."""
+        """Return the CPU seconds for a file of `size` bytes."""
         return max(1, round(self.seconds + size / self.rate))
 
 
 class NoAnswerError(Exception):
-    """A child sent something that is no message."""
+    """A child sent something that is not a valid message."""
 
 
 class Channel:
-    """Messages to and from a child: JSON, and arrays as they lie in memory. `cpu`: seconds that the child may take."""
+    """Messages to and from a child: JSON, and the bytes of arrays. `cpu`: CPU seconds that the child may take."""
 
     def __init__(self, end: socket.socket, cpu: int | None = None) -> None:
         self._end = end
@@ -94,26 +105,28 @@ class Channel:
         self.cpu = cpu
 
     def allow(self, cpu: int) -> None:
-        """Allow the child `cpu` seconds in all, once it has reported external data to read."""
+        """Raise the child's CPU limit to `cpu` seconds, after it has reported the external data to read."""
         if self.cpu is not None and self._left is not None and cpu > self.cpu:
             self._left += 1.5 * (cpu - self.cpu)
             self.cpu = cpu
         self.send({"cpu": cpu})
 
     def send(self, message: Any) -> None:
-        """Send what JSON can carry. Raises OverflowError for more than the other end reads."""
+        """Send a message as JSON. Raises OverflowError if it is longer than the other end accepts."""
         data = json.dumps(message).encode()
         if len(data) > MAX_MESSAGE:
-            raise OverflowError(f"what is said of it takes {len(data):,} bytes, more than {MAX_MESSAGE:,}")
+            raise OverflowError(
+                f"the model's metadata is {len(data) / 1e6:.1f} MB; the limit is {MAX_MESSAGE / 1e6:.1f} MB"
+            )
         self._end.sendall(len(data).to_bytes(8, "little") + data)
 
     def receive(self) -> Any:
-        """Return the next message. Raises EOFError where the other end is gone, NoAnswerError for anything else."""
-        size = int.from_bytes(self._exactly(bytearray(8)), "little")
+        """Return the next message. Raises EOFError if the other end is closed, NoAnswerError if it sent no message."""
+        size = int.from_bytes(self._fill(bytearray(8)), "little")
         if size > MAX_MESSAGE:
             raise NoAnswerError(f"{size} bytes")
         try:
-            return json.loads(bytes(self._exactly(bytearray(size))))
+            return json.loads(bytes(self._fill(bytearray(size))))
         except (ValueError, RecursionError) as error:
             raise NoAnswerError(str(error)) from error
 
@@ -125,20 +138,21 @@ class Channel:
     def receive_into(self, array: np.ndarray) -> None:
         """Fill a C-contiguous array with the next bytes."""
         if array.size:
-            self._exactly(memoryview(array).cast("B"))
+            self._fill(memoryview(array).cast("B"))
 
     def close(self) -> None:
-        """Close the channel; a child that is still sending ends."""
+        """Close the channel. This ends a child that is still sending."""
         self._end.close()
 
-    def _exactly(self, buffer: bytearray | memoryview) -> bytearray | memoryview:
+    def _fill(self, buffer: bytearray | memoryview) -> bytearray | memoryview:
+        """Receive until the buffer is full, and return it."""
         view = memoryview(buffer)
         while view.nbytes:
             began = time.monotonic()
             self._end.settimeout(None if self._left is None else max(0.01, self._left))
             got = self._end.recv_into(view)
             if self._left is not None:
-                # Only waiting counts: between two messages a file may be fetched.
+                # Count only the waiting: between two messages, this process may fetch files.
                 self._left -= time.monotonic() - began
             if not got:
                 raise EOFError
@@ -164,12 +178,12 @@ class _ForkServer:
                 stderr=subprocess.DEVNULL,
                 start_new_session=True,
             )
-        if self._hear(_START) != _READY:
+        if self._next_message(_START) != _READY:
             self.kill()
             raise InterruptedRunError(f"the process that reads models did not start ({module}); run again")
 
-    def _hear(self, seconds: float) -> str | None:
-        """Return the server's next message; None if none comes in time, or the server is gone."""
+    def _next_message(self, seconds: float) -> str | None:
+        """Return the server's next message; None if none comes in time or the server has ended."""
         self.control.settimeout(seconds)
         try:
             return self.control.recv(64).decode() or None
@@ -178,17 +192,17 @@ class _ForkServer:
 
     def begin(self, limits: Limits, size: int) -> Channel:
         """Fork a child and return the channel to it."""
-        own, other = socket.socketpair()
-        with other:
+        own_end, child_end = socket.socketpair()
+        with child_end:
             cpu, most = limits.cpu(size), limits.cpu(max(size, MOST_BYTES))
             order = json.dumps({"memory": limits.memory, "cpu": cpu, "most": most}).encode()
-            socket.send_fds(self.control, [order], [other.fileno()])
-        return Channel(own, cpu)
+            socket.send_fds(self.control, [order], [child_end.fileno()])
+        return Channel(own_end, cpu)
 
     def end(self) -> int | None:
-        """Return the child's exit code, or minus the number of the signal that ended it; None if it still runs."""
-        said = self._hear(_GRACE)
-        return None if said is None else int(said)
+        """Wait for the child; return its exit code, or minus the signal that ended it, or None if it still runs."""
+        message = self._next_message(_GRACE)
+        return None if message is None else int(message)
 
     def kill(self) -> None:
         """End the server and its child."""
@@ -201,7 +215,7 @@ class _ForkServer:
 
 @dataclass
 class Sandbox:
-    """Fork servers whose children run `serve(channel)` of a module, each for one file."""
+    """Fork servers for one module. Each child runs the module's `serve(channel)` for one file."""
 
     module: str
     _free: list[_ForkServer] = field(default_factory=list, repr=False)
@@ -209,9 +223,9 @@ class Sandbox:
 
     @contextmanager
     def reading(self, what: str, size: int, limits: Limits) -> Iterator[Channel]:
-        """Yield the channel to a child for a file of `size` bytes, called `what` in messages.
+        """Yield the channel to a child that reads a file of `size` bytes. Messages call the file `what`.
 
-        Raises ModelError where the child dies or exceeds its limits: the file is to blame, whatever happened.
+        Raises ModelError if the child dies or exceeds its limits, since the file causes both.
         """
         server, channel = self._begin(limits, size)
         status: int | None = None
@@ -220,14 +234,14 @@ class Sandbox:
                 yield channel
             finally:
                 channel.close()
-                # A child that was too slow is not waited for again.
+                # Do not wait again for a child that was too slow.
                 status = None if isinstance(sys.exception(), TimeoutError) else server.end()
         except FilterDBError:
             raise
         except TimeoutError as error:
             raise ModelError(_too_long(what, channel.cpu)) from error
         except (EOFError, BrokenPipeError, ConnectionResetError) as error:
-            raise ModelError(_ended(what, status, limits, channel.cpu)) from error
+            raise ModelError(_ended_early(what, status, limits, channel.cpu)) from error
         except (NoAnswerError, KeyError, TypeError) as error:
             raise ModelError(f"{what}: expected an answer of the process that reads it, got nonsense") from error
         finally:
@@ -243,7 +257,7 @@ class Sandbox:
             try:
                 return server, server.begin(limits, size)
             except OSError:
-                server.kill()  # the kernel may have ended it for its memory while it waited: not the file's fault
+                server.kill()  # e.g. the kernel killed the idle server for memory, which is not the file's fault
 
     def _take(self) -> _ForkServer:
         with self._lock:
@@ -272,7 +286,7 @@ def sandbox(module: str) -> Sandbox:
 
 
 def _environment() -> dict[str, str]:
-    """Return the server's environment: where modules lie, and one thread, so that a fork is safe."""
+    """Return the server's environment: the paths of modules, and a single thread, so that forking is safe."""
     kept = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH", "SYSTEMROOT") if name in os.environ}
     paths = os.pathsep.join(str(Path(path).absolute()) for path in sys.path if path)
     single = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
@@ -285,13 +299,13 @@ def _too_long(what: str, cpu: int | None) -> str:
 
 
 def _remedy(option: str, *kinds: int) -> str:
-    """Return what allows more: the option, and the shell's limit where there is one, which no option exceeds."""
-    names = {resource.RLIMIT_CPU: "-t", resource.RLIMIT_DATA: "-d", resource.RLIMIT_AS: "-v"}
-    set_here = [names[kind] for kind in kinds if resource.getrlimit(kind)[1] != resource.RLIM_INFINITY]
-    return f"{option} allows more" + (f", and a higher `ulimit {' '.join(set_here)}`" if set_here else "")
+    """Return how to allow more: the option and, if the shell has a limit, a higher one, which the option needs."""
+    flags = {resource.RLIMIT_CPU: "-t", resource.RLIMIT_DATA: "-d", resource.RLIMIT_AS: "-v"}
+    limited = [flags[kind] for kind in kinds if resource.getrlimit(kind)[1] != resource.RLIM_INFINITY]
+    return f"{option} allows more" + (f", and a higher `ulimit {' '.join(limited)}`" if limited else "")
 
 
-def _ended(what: str, status: int | None, limits: Limits, cpu: int | None) -> str:
+def _ended_early(what: str, status: int | None, limits: Limits, cpu: int | None) -> str:
     if status in {None, -signal.SIGXCPU, -signal.SIGKILL}:
         return _too_long(what, cpu)
     if status in {_OUT_OF_MEMORY, -signal.SIGABRT}:
@@ -299,20 +313,20 @@ def _ended(what: str, status: int | None, limits: Limits, cpu: int | None) -> st
             f"{what}: expected to be read within {limits.memory // 2**20:,} MiB of memory, took more; "
             f"{_remedy('--model-memory', resource.RLIMIT_DATA, resource.RLIMIT_AS)}"
         )
-    how = signal.Signals(-status).name if status is not None and status < 0 else f"exit code {status}"
+    how = signal.Signals(-status).name if status < 0 else f"exit code {status}"
     return f"{what}: not readable as a model: the process that read it ended with {how}"
 
 
 def allow_cpu(seconds: int) -> None:
-    """Let this process take `seconds` of CPU time in all, at most what it was started with as the most."""
+    """Set this process's CPU limit to `seconds`, but not above the hard limit that it was started with."""
     _, most = resource.getrlimit(resource.RLIMIT_CPU)
     resource.setrlimit(resource.RLIMIT_CPU, (seconds if most == resource.RLIM_INFINITY else min(seconds, most), most))
 
 
 def _limit(memory: int, cpu: int, most: int) -> None:
-    """Set the limits of this process: it has what it holds now, and `memory` bytes more.
+    """Set the limits of this process. It may take `memory` bytes in addition to what it holds now.
 
-    CPU time ends at `cpu` seconds, which `allow_cpu` may raise up to `most`: external data is known later.
+    CPU time is limited to `cpu` seconds, which `allow_cpu` can raise to `most` once the external data is known.
     """
     _lower(resource.RLIMIT_CORE, 0, 0)
     _lower(resource.RLIMIT_FSIZE, 0, 0)
@@ -320,15 +334,15 @@ def _limit(memory: int, cpu: int, most: int) -> None:
     _lower(resource.RLIMIT_CPU, cpu, most + 2)
     status = Path("/proc/self/status")
     if status.exists():
-        held = dict(line.split(":", 1) for line in status.read_text("utf-8", "replace").splitlines() if ":" in line)
-        data, size = (int(held[name].split()[0]) * 1024 for name in ("VmData", "VmSize"))
+        usage = dict(line.split(":", 1) for line in status.read_text("utf-8", "replace").splitlines() if ":" in line)
+        data, size = (int(usage[name].split()[0]) * 1024 for name in ("VmData", "VmSize"))
         _lower(resource.RLIMIT_DATA, data + memory, data + memory)
-        # Mapped files count here, and only here.
+        # Only RLIMIT_AS counts mapped files.
         _lower(resource.RLIMIT_AS, size + 2 * memory, size + 2 * memory)
 
 
 def _lower(kind: int, soft: int, hard: int) -> None:
-    """Set a limit of this process, not above the hard limit that it has: only root may raise that."""
+    """Set a limit of this process, but not above its hard limit, which only root may raise."""
     _, highest = resource.getrlimit(kind)
     if highest != resource.RLIM_INFINITY:
         soft, hard = min(soft, highest), min(hard, highest)
@@ -337,7 +351,7 @@ def _lower(kind: int, soft: int, hard: int) -> None:
 
 def _child(channel: Channel, serve: Any, order: dict[str, int]) -> int:
     """Run in a forked child; return its exit code."""
-    gc.disable()  # the process ends with the file; collecting among millions of nodes takes longer than reading them
+    gc.disable()  # collecting garbage among millions of nodes takes longer than reading them
     _limit(**order)
     try:
         serve(channel)
@@ -349,7 +363,7 @@ def _child(channel: Channel, serve: Any, order: dict[str, int]) -> int:
 
 
 def main() -> None:
-    """Run the fork server. Arguments: the module that reads, the handle of its end of the control socket."""
+    """Run the fork server. Its arguments are the module that reads and the handle of the control socket."""
     serve = importlib.import_module(sys.argv[1]).serve
     control = socket.socket(fileno=int(sys.argv[2]))
     control.sendall(_READY.encode())
@@ -378,9 +392,10 @@ def main() -> None:
 
 
 def _end_with_parent(child: int, ended: int, control: socket.socket) -> None:
-    """Wait for the child; kill it where the process that asked for it is gone, however that was ended.
+    """Wait for the child; kill it if the process that requested it ends first, for whatever reason.
 
-    `ended` becomes readable with the child's end, `control` with the other process's: it asks for nothing meanwhile.
+    `ended` becomes readable when the child ends. `control` becomes readable when the other process ends, since that
+    process sends nothing while it waits for the child.
     """
     readable, _, _ = select.select([ended, control.fileno()], [], [])
     if ended not in readable:

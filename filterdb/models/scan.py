@@ -1,4 +1,4 @@
-"""Scan a model file: ask a child process for its rows and ledger, and check the answer. No filters are kept."""
+"""Scan a model file: ask a child process for its rows and ledger, and validate the answer. No filters are kept."""
 
 from __future__ import annotations
 
@@ -22,17 +22,18 @@ from filterdb.models.parse_errors import MAX_NAME, PARSE_ERRORS, one_line, short
 from filterdb.models.sandbox import Channel, Limits, NoAnswerError, sandbox
 
 MAX_REASON = 2 * MAX_NAME
-"""Characters of a reason, which may begin with a path."""
+"""Most characters of a reason, which may begin with a path."""
 
 MAX_TEXT = 2**22
-"""Characters of a text in a table: the operators and the shapes of a model are the longest."""
+"""Most characters of a text in a table. The longest are a model's operators and filter shapes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """The result of a scan; `checksums` of the rows' filters, which the write compares.
+    """The result of a scan.
 
-    `rejected` is why the file is no readable model; `known`: the store has this content.
+    `checksums` are those of the rows' filters; the write compares them. `rejected` is why the file is not a readable
+    model. `known` is true if the store has this content.
     """
 
     source: ModelSource
@@ -46,9 +47,9 @@ class Scan:
 
 
 def scan(source: ModelSource, known_hash: str | None, limits: Limits) -> Scan:
-    """Read a model; where the store has this content under this id (`known_hash`), only its hash.
+    """Read a model. If its hash is `known_hash`, the store has this content under this id, and no more is read.
 
-    Raises InputError where the file is missing.
+    Raises InputError if the file is missing.
     """
     try:
         with local_copy(source.url) as local:
@@ -78,7 +79,7 @@ def _rejected(source: ModelSource, digest: str, reason: str) -> Scan:
 
 
 def _refused(path: Path, shown: str) -> str | None:
-    """Return why a file is not read at all; None where it may be, and where nothing has this name."""
+    """Return why a file must not be read; None if it may be read, and if it does not exist."""
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
@@ -100,7 +101,7 @@ def _refused(path: Path, shown: str) -> str | None:
 
 
 def _kind(path: Path, status: os.stat_result) -> str:
-    """Return what a place is that is no regular file. Raises OSError for a folder that cannot be listed."""
+    """Return what a path that is not a regular file is. Raises OSError if it is a folder that cannot be listed."""
     if stat.S_ISDIR(status.st_mode):
         with os.scandir(path):
             return "a folder"
@@ -109,8 +110,8 @@ def _kind(path: Path, status: os.stat_result) -> str:
 
 
 def _unreadable(shown: str, error: BaseException | None) -> str:
-    said = error.strerror if isinstance(error, OSError) and error.strerror else "the disk failed"
-    return f"{shown}: cannot be read ({said}); check its permissions and its disk, or leave it out"
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else "the disk failed"
+    return f"{shown}: cannot be read ({reason}); check its permissions and its disk, or leave it out"
 
 
 def _scan(source: ModelSource, local: LocalInput, known_hash: str | None, limits: Limits) -> Scan:
@@ -145,13 +146,13 @@ EXAMINED = (
     schema.Variable("shared_with", ("layer",), "str", "earlier layer that uses the same stored weight, or empty"),
     schema.Variable("nonfinite", ("layer",), "str", "how many weights are NaN or infinite, or empty"),
 )  # fmt: skip
-"""What `examine` returns of each layer."""
+"""What `examine` returns for each layer."""
 
 
 def examine(source: ModelSource, limits: Limits) -> tuple[list[dict[str, Any]], list[Skip]]:
-    """Return what a check needs of a model's layers (EXAMINED), without a database, and the skipped layers.
+    """Return what a check needs of a model's layers (EXAMINED), and the skipped layers. Needs no database.
 
-    Raises ModelError for a file that is no readable model or goes beyond its limits, InputError where there is none.
+    Raises ModelError if the file is not a readable model or exceeds the limits, InputError if it is missing.
     """
     try:
         with local_copy(source.url) as local:
@@ -177,14 +178,14 @@ def examine(source: ModelSource, limits: Limits) -> tuple[list[dict[str, Any]], 
 def reading(
     source: ModelSource, local: LocalInput, limits: Limits, request: dict[str, Any]
 ) -> Iterator[tuple[Channel, list[str]]]:
-    """Yield the channel to a child that has parsed the model, and the names of its external data files, fetched.
+    """Yield the channel to a child that has parsed the model, and the names of its external data files.
 
-    The child gets CPU time for these files too. Raises ModelError, also where external data is missing, short or not
-    allowed.
+    These files are fetched, and the child's CPU limit is raised for them. Raises ModelError if the file is not a
+    readable model, or if external data is missing, too short or not allowed.
     """
     size = local.path.stat().st_size
     with sandbox(format_of(local.path).reader).reading(source.shown, size, limits) as channel:
-        # Absolute: the process that reads keeps the folder in which it was started.
+        # Absolute, because the fork server keeps the working directory in which it was started.
         path = str(local.path.absolute())
         channel.send({**request, "path": path, "named": source.shown, "memory": limits.memory})
         companions = local.companions(_needed(_answer(channel)["external"]))
@@ -193,14 +194,14 @@ def reading(
 
 
 def _needed(answer: Any) -> dict[str, int]:
-    """Return the external data files that the model needs by the child's answer, and how many bytes of each."""
+    """Return the external data files that the child says the model needs, and the bytes of each."""
     if not isinstance(answer, dict) or not all(type(size) is int and size >= 0 for size in answer.values()):
         raise NoAnswerError("files that are no names and sizes")
     return answer
 
 
 def _answer(channel: Channel) -> dict[str, Any]:
-    """Return the child's answer. Raises ModelError with its reason where it rejects the file."""
+    """Return the child's answer. Raises ModelError with the child's reason if it rejects the file."""
     answer = channel.receive()
     if not isinstance(answer, dict):
         raise NoAnswerError("an answer that is no object")
@@ -213,10 +214,10 @@ Checked = tuple[dict[str, Any], list[dict[str, Any]], list[int], list[Skip]]
 
 
 def checked(answer: dict[str, Any]) -> Checked:
-    """Return facts, rows, checksums and skipped layers of an answer, and nothing else that it has.
+    """Return the facts, rows, checksums and skipped layers of an answer, and ignore anything else in it.
 
-    The child may be under the control of the file it reads: it can lie about the model, and do no more. Raises one of
-    PARSE_ERRORS for missing values, and for values that their variables cannot hold.
+    The child may be controlled by the file that it reads. It can lie about the model, but do nothing else. Raises one
+    of PARSE_ERRORS for missing values, and for values that their variables cannot hold.
     """
     facts = _row(answer["facts"], schema.MODEL_VARIABLES, _OURS)
     rows = [_row(row, schema.LAYER_VARIABLES, {"model_index"}) for row in _list(answer["rows"])]
@@ -233,7 +234,7 @@ def checked(answer: dict[str, Any]) -> Checked:
 
 
 _OURS = {"model", "file_hash", "duplicate_of", "extra", *schema.LABELS}
-"""Variables of a model that come from the parent process and the catalog."""
+"""Variables of a model that this process and the catalog provide, not the child."""
 
 _TYPES: dict[str, tuple[type, ...]] = {"int64": (int,), "float64": (float, int), "bool": (bool,), "str": (str,)}
 
@@ -259,7 +260,7 @@ def _checked(value: Any, dtype: str) -> Any:
     if dtype == "int64" and not -(2**63) <= value < 2**63:
         raise OverflowError(f"{dtype}: {value}")
     if dtype == "str":
-        value.encode()  # raises ValueError where it is no text
+        value.encode()  # raises ValueError for a lone surrogate
     return value
 
 

@@ -1,4 +1,4 @@
-"""Models as callers name them: paths, URLs, and onnx.ModelProto in memory, one or many."""
+"""Accept models as callers give them: paths, URLs and onnx.ModelProto in memory, one or several."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ if TYPE_CHECKING:
 EXPECTED = "a path, a URL, an onnx.ModelProto or a list of these"
 
 UNNAMED = "model in memory"
-"""How a model in memory whose graph has no name is called."""
+"""Name in messages of a model in memory whose graph has no name."""
 
 
 @dataclass(frozen=True, slots=True)
 class NamedFile:
-    """A file to read; `alias`: the graph's name where it holds a model from memory, else empty."""
+    """A file to read. `alias` is the graph's name if the file holds a model from memory, otherwise empty."""
 
     path: str
     alias: str = ""
 
 
 def as_sources(sources: Any, parameter: str = "sources") -> list[Any]:
-    """Return sources as a list of texts and onnx.ModelProto; a single one stands for a list of one.
+    """Return sources as a list of str and onnx.ModelProto. A single source becomes a list.
 
     Raises UsageError for anything else.
     """
@@ -48,13 +48,13 @@ def as_sources(sources: Any, parameter: str = "sources") -> list[Any]:
 
 
 def as_source(source: Any, parameter: str) -> Any:
-    """Return one source, a text or an onnx.ModelProto. Raises UsageError for anything else."""
+    """Return a single source as str or onnx.ModelProto. Raises UsageError for anything else."""
     return source if _is_model(source) else as_path(source, parameter, "a path, a URL or an onnx.ModelProto")
 
 
 @contextmanager
 def on_disk(sources: list[Any]) -> Iterator[list[NamedFile]]:
-    """Write models in memory to temporary files, which processes on this machine can read; paths stay what they are."""
+    """Write models in memory to temporary files, so that processes on this machine can read them. Paths are kept."""
     if not any(map(_is_model, sources)):
         yield [NamedFile(source) for source in sources]
         return
@@ -66,7 +66,7 @@ def on_disk(sources: list[Any]) -> Iterator[list[NamedFile]]:
 
 
 def _is_model(source: object) -> bool:
-    """Whether it is an onnx.ModelProto; who has one has imported onnx."""
+    """Return whether `source` is an onnx.ModelProto. If it is, the caller has already imported onnx."""
     module = sys.modules.get("onnx")
     return module is not None and isinstance(source, module.ModelProto)
 
@@ -75,7 +75,7 @@ def _written(model: onnx.ModelProto, folder: Path) -> NamedFile:
     from google.protobuf.message import EncodeError
 
     name = model.graph.name.strip() or UNNAMED
-    folder.mkdir()  # of its own: external data lie beside a model
+    folder.mkdir()  # one folder per model, because external data is read from beside the model
     path = folder / "model.onnx"
     try:
         path.write_bytes(model.SerializeToString(deterministic=True))

@@ -1,6 +1,6 @@
-"""The store: a folder or a prefix in object storage. The only place that knows Zarr, fsspec and s3fs.
+"""The store: a database's objects in a folder or object storage. Only this package uses Zarr, fsspec and s3fs.
 
-`files` moves bytes, `download` fetches model files; `segment` is an immutable Zarr group; `snapshot` lists the segments
-that make a database; `summary` keeps what was computed from them; `database` opens it all as xarray; `verify` looks for
-damage.
+`files` reads and writes objects, `download` fetches model files, `segment` is an immutable Zarr group, `snapshot` lists
+the segments of a database, `summary` stores results computed from segments, `database` opens a database as xarray, and
+`verify` checks for damage.
 """

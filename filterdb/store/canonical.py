@@ -1,4 +1,4 @@
-"""Bytes that are the same for the same content, and their digest: what names and checks objects."""
+"""Encode content as canonical bytes, and compute digests, which name and verify objects."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 
 
 def canonical(content: Any) -> bytes:
-    """JSON with sorted keys and no spare space: the same content gives the same bytes."""
+    """Encode content as JSON with sorted keys and no extra space, so that equal content has equal bytes."""
     return json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
 
 def digest(data: bytes) -> str:
-    """SHA-256, in hexadecimal."""
+    """Compute the SHA-256 of data, in hexadecimal."""
     return hashlib.sha256(data).hexdigest()

@@ -1,14 +1,14 @@
-"""Collection of what no snapshot lists: segments of ingests that never ended, their summaries, leftovers.
+"""Garbage collection: remove what no snapshot lists, such as segments of failed ingests and their summaries.
 
-Only what is older than a grace and what no live writer owns. Snapshots, bases and labels stay: a reader at any
-snapshot of the history keeps all that it needs.
+Only objects that are older than a grace period and that no live writer owns are removed. Snapshots, bases and labels
+are kept, so readers at any snapshot in the history have everything they need.
 
-A writer that was suspended (a laptop's lid, a virtual machine that pauses) looks dead and comes back. Therefore the
-collector commits a snapshot before it removes a segment, and that snapshot names the segment in `collected`, as does
-every later one. Commits are numbered one after the other, so the writer either committed first, and the segment is
-listed and stays, or it has to commit on top of a snapshot that says that its segment is gone, and gives up. A segment
-of the same models that is written later gets another id, so that a collector which was suspended cannot remove it.
-Neither depends on a clock.
+A writer that is suspended (a closed laptop, a paused virtual machine) looks dead but may continue later. Therefore the
+collector commits a snapshot before it removes a segment. That snapshot and all later ones name the segment in
+`collected`. Commits are numbered consecutively, so there are two cases. If the writer commits first, the segment is
+listed and stays. Otherwise, the writer must commit on top of a snapshot that says that its segment is collected, and
+fails. If the same models are ingested again, their segment gets another id, so that a suspended collector cannot
+remove it. None of this depends on a clock.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from filterdb.store import lease
 from filterdb.store import snapshot as snapshots
 from filterdb.store.database import AnyDatabase, as_url
 from filterdb.store.files import Files
-from filterdb.store.local import Found
+from filterdb.store.local import ObjectInfo
 from filterdb.store.snapshot import Snapshot
 
 GRACE = 3600.0
-"""Seconds for which everything is left alone after it was last written."""
+"""Seconds after its last write during which an object is never removed."""
 
 _FOLDERS = ("segments", "manifests", "summaries")
 _OF_SEGMENT = re.compile(
@@ -38,8 +38,11 @@ _OF_SEGMENT = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Garbage:
-    """Objects that nobody needs. `kind`: segment (never committed, with its summaries), parts (of a pass that never
-    ended), leases (of writers that are gone), temporary (files that a writer was killed over)."""
+    """Objects that nothing needs any more.
+
+    `kind` is "segment" (never committed, with its summaries), "parts" (of an unfinished pass), "leases" (of writers
+    that have ended) or "temporary" (files of writers that were killed).
+    """
 
     kind: str
     name: str
@@ -48,39 +51,62 @@ class Garbage:
 
 
 def gc(url: AnyDatabase, *, delete: bool = False, grace: float = GRACE) -> list[Garbage]:
-    """List what no snapshot of the database at `url` lists and no live writer owns, untouched for `grace` seconds.
+    """List objects that no snapshot needs and no live writer owns. With `delete`, remove them.
 
-    With `delete`, remove it and return what was removed. Raises StoreMissingError where there is no database,
-    DamageError where its history is not whole.
+    Parameters
+    ----------
+    url
+        A database, or its path or URL.
+    delete
+        Remove the objects. Default: only list them.
+    grace
+        Ignore objects that were written less than so many seconds ago. Default: one hour.
+
+    Returns
+    -------
+    list of Garbage
+        What could be removed or, with `delete`, what was removed.
+
+    Raises
+    ------
+    StoreMissingError
+        If there is no database at `url`.
+    DamageError
+        If a snapshot is lost or damaged, because then it is not known what is needed.
+
+    Examples
+    --------
+    >>> sum(garbage.bytes for garbage in fdb.gc("db"))  # doctest: +SKIP
+    0
     """
     files = Files.at(as_url(url))
     head = snapshots.latest(files)
     if head is None:
-        # What has no snapshot at all may be an ingest's first.
+        # Without any snapshot, the objects may belong to the first ingest.
         raise StoreMissingError(f"{files.root}: expected a filterdb database, found no snapshot; nothing is removed")
     if delete:
         return _collect(files, head, grace)
     try:
         now = lease.store_time(files)
     except StoreError:
-        now = time.time()  # a store that cannot be written: nothing is removed by this time
+        now = time.time()  # the store is read-only, so this time is only used to list
     return find_garbage(files, grace, now)
 
 
 def find_garbage(files: Files, grace: float, now: float) -> list[Garbage]:
-    """Return what could be removed at `now`, by the store's clock.
+    """Return what could be removed at the time `now` of the store's clock.
 
-    Raises DamageError where the history is not whole: what it lists is not known then.
+    Raises DamageError if a snapshot is lost or damaged, because then it is not known what is listed.
     """
-    # In this order: a writer puts its lease before its first object, and its snapshot before it gives up its lease.
+    # The order matters: a writer puts its lease before its first object, and removes it after it has committed.
     objects = {name: entry for folder in _FOLDERS for name, entry in files.entries(folder).items()}
     leases = files.entries(lease.FOLDER)
-    gone = lease.expired(leases, now)
-    owned = _owned(files, [name for name in leases if name not in gone])
+    expired = lease.expired(leases, now)
+    owned = _owned(files, [name for name in leases if name not in expired])
     listed = _listed(files)
 
-    def is_old(entries: Iterable[Found]) -> bool:
-        return all(now - entry.modified > grace for entry in entries)  # an unknown time (NaN) is not old
+    def is_old(entries: Iterable[ObjectInfo]) -> bool:
+        return all(now - entry.modified > grace for entry in entries)  # false for an unknown time (NaN)
 
     by_segment: dict[str, list[str]] = defaultdict(list)
     for name in objects:
@@ -89,14 +115,14 @@ def find_garbage(files: Files, grace: float, now: float) -> list[Garbage]:
             by_segment[match["segment"] or match["manifest"] or match["summary"]].append(name)
     garbage = []
     for id_, names in by_segment.items():
-        kind, own = "segment", names
+        kind, unneeded = "segment", names
         if id_ in listed:
-            kind, own = "parts", [name for name in names if name.startswith(f"summaries/{id_}/parts/")]
-        if own and id_ not in owned and is_old(objects[name] for name in own):
-            garbage.append(_garbage(kind, id_, own, objects))
-    old = [name for name in gone if is_old([leases[name]])]
+            kind, unneeded = "parts", [name for name in names if name.startswith(f"summaries/{id_}/parts/")]
+        if unneeded and id_ not in owned and is_old(objects[name] for name in unneeded):
+            garbage.append(_garbage(kind, id_, unneeded, objects))
+    old_leases = [name for name in expired if is_old([leases[name]])]
     temporary = {name: entry for name, entry in files.unfinished().items() if is_old([entry])}
-    garbage += [_garbage("leases", lease.FOLDER, old, leases)] if old else []
+    garbage += [_garbage("leases", lease.FOLDER, old_leases, leases)] if old_leases else []
     garbage += [_garbage("temporary", "", temporary, temporary)] if temporary else []
     return garbage
 
@@ -107,7 +133,7 @@ def _owned(files: Files, names: list[str]) -> set[str]:
 
 
 def _collect(files: Files, head: Snapshot, grace: float) -> list[Garbage]:
-    """Remove what `find_garbage` returns and nobody claims meanwhile, and return it."""
+    """Remove what `find_garbage` returns, except what a writer claims in the meantime, and return what was removed."""
     candidates = find_garbage(files, grace, lease.store_time(files))
     if not candidates:
         return []
@@ -115,7 +141,7 @@ def _collect(files: Files, head: Snapshot, grace: float) -> list[Garbage]:
     with lease.collecting(files, ids) as own:
         claimed = {id_ for claims in lease.active(files, own, collectors=False).values() for id_ in claims}
         ids = [id_ for id_ in ids if id_ not in claimed]
-        # From here on no commit can list them, whatever a writer knows of us and we of it.
+        # After this commit, no snapshot can list these segments any more, even if a writer has not noticed us.
         collected = set(snapshots.commit(files, head, lambda newest: _without(files, newest, ids)).collected)
         removed = []
         for garbage in candidates:
@@ -127,7 +153,7 @@ def _collect(files: Files, head: Snapshot, grace: float) -> list[Garbage]:
 
 
 def _without(files: Files, head: Snapshot | None, ids: list[str]) -> Snapshot | None:
-    """Return the snapshot that gives up these segments, but those that are listed by now; None for nothing new."""
+    """Return the snapshot that marks these segments as collected, unless listed by now; None if there is no change."""
     head = snapshots.existing(files, head)
     listed = _listed(files) if ids else set()
     new = [id_ for id_ in ids if id_ not in listed and id_ not in head.collected]
@@ -135,10 +161,10 @@ def _without(files: Files, head: Snapshot | None, ids: list[str]) -> Snapshot | 
 
 
 def _listed(files: Files) -> set[str]:
-    """Return the segments that any snapshot lists."""
+    """Return the segments that some snapshot lists."""
     return {entry.id for state in snapshots.history(files) for entry in state.segments}
 
 
-def _garbage(kind: str, name: str, names: Iterable[str], found: Mapping[str, Found]) -> Garbage:
-    own = tuple(names)
-    return Garbage(kind, name, own, sum(found[object_name].size or 0 for object_name in own))
+def _garbage(kind: str, name: str, names: Iterable[str], entries: Mapping[str, ObjectInfo]) -> Garbage:
+    objects = tuple(names)
+    return Garbage(kind, name, objects, sum(entries[object_name].size or 0 for object_name in objects))

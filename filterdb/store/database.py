@@ -1,4 +1,4 @@
-"""A database at one snapshot, as xarray: filters lazily by Dask, layers and models as coordinates."""
+"""Open a database at a snapshot as xarray: filters as lazy Dask arrays, with labels of layers and models."""
 
 from __future__ import annotations
 
@@ -30,29 +30,51 @@ from filterdb.store.summary_cache import SummaryCache
 
 
 def open_database(url: AnyDatabase, snapshot: int | str | None = None) -> Database:
-    """Open the database at a path or URL, at a snapshot's number or tag, or the newest.
+    """Open the database at a path or URL.
 
-    A Database is opened anew: all layers, at `snapshot` or the newest. Raises StoreMissingError where there is none,
-    DamageError where it is not what was committed, UsageError for what is no place or no snapshot.
+    Parameters
+    ----------
+    url
+        A path or URL. A Database is opened again, with all layers.
+    snapshot
+        Number or tag of a snapshot. Default: the newest.
+
+    Returns
+    -------
+    Database
+        The database at this snapshot.
+
+    Raises
+    ------
+    StoreMissingError
+        If there is no database at `url`.
+    DamageError
+        If the snapshot differs from what was committed.
+    UsageError
+        If `url` is not a path or URL, or if there is no such snapshot.
+
+    Examples
+    --------
+    >>> db = fdb.open("s3://bucket/db", snapshot="cvpr-2026")  # doctest: +SKIP
     """
     files = Files.at(as_url(url, "url"))
     if snapshot is not None and (isinstance(snapshot, bool) or not isinstance(snapshot, int | str)):
         raise unexpected("snapshot", "a number or a tag", snapshot)
     if snapshot is None:
-        found = snapshots.latest(files)
+        state = snapshots.latest(files)
     elif isinstance(snapshot, str) and not snapshot.isdigit():
-        found = snapshots.tagged(files, snapshot)
+        state = snapshots.tagged(files, snapshot)
     else:
-        found = snapshots.read(files, int(snapshot))
-    if found is None:
+        state = snapshots.read(files, int(snapshot))
+    if state is None:
         raise StoreMissingError(
             f"{files.root}: expected a filterdb database, found no snapshot; `filterdb ingest` makes one"
         )
-    return Database(files, found)
+    return Database(files, state)
 
 
 def open_readable(url: AnyDatabase, snapshot: int | str | None = None) -> Database:
-    """Open as `open_database`, but where the newest snapshot is lost or damaged, the newest that can be read."""
+    """Open as `open_database`; if the newest snapshot is lost or damaged, open the newest that can be read."""
     try:
         return open_database(url, snapshot)
     except DamageError:
@@ -64,78 +86,85 @@ def open_readable(url: AnyDatabase, snapshot: int | str | None = None) -> Databa
 
 
 def as_database(db: Any, parameter: str = "db") -> Database:
-    """Return a Database as it is; open a path or URL at its newest snapshot. Raises UsageError for anything else."""
+    """Return a Database unchanged, or open a path or URL at the newest snapshot. Raises UsageError otherwise."""
     if isinstance(db, Database):
         return db
     return open_database(as_path(db, parameter, "a Database, a path or a URL"))
 
 
 def as_url(db: Any, parameter: str = "url") -> str:
-    """Return the place of a Database, or a path or URL as text. Raises UsageError for anything else."""
+    """Return the URL of a Database, or a path or URL as text. Raises UsageError for anything else."""
     return db.url if isinstance(db, Database) else as_path(db, parameter, "a path, a URL or a Database")
 
 
 @dataclass(frozen=True, eq=False)
 class Database:
-    """A database pinned to one snapshot, or a view of some of its layers.
+    """A database at a snapshot, or a view of some of its layers.
 
-    A view keeps its snapshot's basis, range, weights and π; `whole` is what it was taken from.
+    Create one with `filterdb.open`. A view has the basis, range, weights and π of its snapshot; `whole` is the
+    database with all layers.
+
+    Examples
+    --------
+    >>> db = fdb.open("db")  # doctest: +SKIP
+    >>> db.select(task="segmentation").counts  # doctest: +SKIP
+    {'filters': 1234, 'layers': 56, 'models': 7}
     """
 
     files: Files
     state: Snapshot
     chosen: np.ndarray | None = None
-    """Which of the snapshot's layers the view has, (layers,) bool; None: all."""
+    """Which of the snapshot's layers the view has, (layers,) bool. None: all."""
     conditions: tuple[str, ...] = ()
-    """How the view was chosen, in words."""
+    """The conditions of the view, as text."""
     kept: SummaryCache = field(default_factory=SummaryCache, repr=False)
-    """Summaries in memory, up to CACHE_BYTES: read once, or computed where the store cannot be written."""
+    """Summaries in memory, up to CACHE_BYTES, so that they are read once, or computed once for a read-only store."""
     parent: Database | None = field(default=None, repr=False)
 
     @property
     def url(self) -> str:
-        """Where it lies."""
+        """Path or URL of the database."""
         return self.files.root
 
     @property
     def snapshot(self) -> int:
-        """Number of its snapshot; every result names it."""
+        """Number of the snapshot. Every result states it."""
         return self.state.number
 
     @property
     def whole(self) -> Database:
-        """All layers of the snapshot."""
+        """The database with all layers of the snapshot."""
         return self if self.parent is None else self.parent
 
     @property
     def segments(self) -> list[Segment]:
-        """The snapshot's segments in order."""
+        """The segments of the snapshot, in order."""
         return [entry.segment(self.files) for entry in self.state.segments]
 
     @cached_property
     def basis(self) -> StoredBasis | None:
-        """The basis of the snapshot; None until a first reduce has fitted one."""
+        """The basis of the snapshot; None until the first reduce fits one."""
         return None if self.state.basis is None else snapshots.read_basis(self.files, self.state.basis)
 
     @cached_property
     def present(self) -> np.ndarray:
-        """Which of the segments' layers the snapshot has, (stored layers,) bool: not those of removed models."""
+        """Which layers of the segments belong to the snapshot, (stored layers,) bool. Removed models' layers do not."""
         if self.parent is not None:
             return self.parent.present
-        has_model = self._stored_models[1]
+        is_present = self._stored_models[1]
         index = np.concatenate([part["model_index"].values for part in self._parts(schema.LAYER_VARIABLES, "layer")])
-        found: np.ndarray = has_model[index.astype(np.int64)]
-        return found
+        of_layer: np.ndarray = is_present[index.astype(np.int64)]
+        return of_layer
 
     @cached_property
     def tables(self) -> list[dict[str, np.ndarray]]:
-        """Each segment's tables, checked against the snapshot's digests."""
+        """The tables of each segment, verified against the snapshot's digests."""
         if self.parent is not None:
             return self.parent.tables
         return [read_tables(entry.segment(self.files), entry.digests) for entry in self.state.segments]
 
     def damaged_tables(self) -> dict[str, str]:
-        """Return what is wrong with the tables of each segment that is damaged, by the segment's id."""
+        """Return what is wrong with the tables of each damaged segment, by the segment's id."""
         damaged = {}
         try:
             _ = self.tables
@@ -148,7 +177,7 @@ class Database:
         return damaged
 
     def at(self, state: Snapshot) -> Database:
-        """The same layers at another snapshot with the same segments."""
+        """Return the same layers at another snapshot, which must have the same models and labels."""
         if not state.has_content_of(self.state):
             raise ConflictError(
                 f"{self.url}: expected snapshot {state.number} to have the layers of snapshot {self.snapshot}, "
@@ -160,7 +189,7 @@ class Database:
 
     @cached_property
     def all_layers(self) -> xr.Dataset:
-        """Every layer of the snapshot (layer): its variables, and its model's labels under their own names."""
+        """Every layer of the snapshot (layer): its variables, and the labels of its model."""
         if self.parent is not None:
             return self.parent.all_layers
         layers = xr.concat(self._parts(schema.LAYER_VARIABLES, "layer"), dim="layer", combine_attrs="override")
@@ -169,7 +198,7 @@ class Database:
         layers = layers.assign(segment=("layer", row_segment), first_row=("layer", bounds[:-1]))
         if not self.present.all():
             layers = layers.isel(layer=self.present)
-            # Counted among the models that are left.
+            # Positions among the models of the snapshot, without the removed ones.
             index = np.cumsum(self._stored_models[1]) - 1
             layers["model_index"] = ("layer", index[layers["model_index"].values], layers["model_index"].attrs)
         models = self._all_models
@@ -181,9 +210,9 @@ class Database:
 
     @cached_property
     def layers(self) -> xr.Dataset:
-        """Return the view's layers (layer): their variables, and their models' labels under their own names.
+        """The layers of the view (layer): their variables, and the labels of their models.
 
-        The label of a layer, `layer`, is the one that every result has. `model_index` counts along `models`.
+        `layer` is the label of a layer in every result. `model_index` is a position in `models`.
         """
         if self.chosen is None:
             return self.all_layers
@@ -193,20 +222,20 @@ class Database:
 
     @cached_property
     def _stored_models(self) -> tuple[xr.Dataset, np.ndarray]:
-        """Every model of the segments, and which of them the snapshot has, (stored models,) bool."""
+        """Every model of the segments, and which of them belong to the snapshot, (stored models,) bool."""
         parts = self._parts(schema.MODEL_VARIABLES, "model")
         stored = xr.concat(parts, dim="model", combine_attrs="override")
-        gone = {(one.segment, one.model) for one in self.state.without}
+        removed_keys = {(removed.segment, removed.model) for removed in self.state.without}
         ids = [entry.id for entry in self.state.segments for _ in range(entry.models)]
         names = map(str, stored["model"].values)
-        has = np.array([key not in gone for key in zip(ids, names, strict=True)], bool)
+        is_present = np.array([key not in removed_keys for key in zip(ids, names, strict=True)], bool)
         row_segment = np.repeat(np.arange(len(self.segments)), [entry.models for entry in self.state.segments])
-        return stored.assign(segment=("model", row_segment)), has
+        return stored.assign(segment=("model", row_segment)), is_present
 
     @cached_property
     def _all_models(self) -> xr.Dataset:
-        stored, has = self._stored_models
-        models = stored if has.all() else stored.isel(model=has)
+        stored, is_present = self._stored_models
+        models = stored if is_present.all() else stored.isel(model=is_present)
         rows = snapshots.read_labels(self.files, self.state.labels)
         if rows:
             ids = [str(model) for model in models["model"].values]
@@ -227,7 +256,7 @@ class Database:
 
     @cached_property
     def models(self) -> xr.Dataset:
-        """The view's models (model), with `filters` and `layers`, their numbers in the view."""
+        """The models of the view (model), with their numbers of `filters` and `layers` in the view."""
         index = self.all_layers["model_index"].values
         index = index if self.chosen is None else index[self.chosen]
         number = self._all_models.sizes["model"]
@@ -239,23 +268,23 @@ class Database:
 
     @cached_property
     def skipped(self) -> xr.Dataset:
-        """The skip ledger (skipped) of the whole snapshot: every convolution that is not stored, and why."""
+        """The ledger (skipped) of the whole snapshot: every convolution that is not stored, and why."""
         ledger = xr.concat(self._parts(schema.SKIPPED_VARIABLES, "skipped"), dim="skipped", combine_attrs="override")
         names = ledger["skipped_model"].values.astype(str)
-        # A file that was rejected once and has been mended since is a model now.
-        mended = np.isin(names, self._all_models["model"].values.astype(str))
-        rejected = ledger["skipped_code"].values == schema.REJECTED
-        gone = np.isin(names, [one.model for one in self.state.without]) & ~mended
-        return ledger.isel(skipped=~((mended & rejected) | gone))
+        # Drop the rejection of a file that was fixed and ingested later.
+        is_model = np.isin(names, self._all_models["model"].values.astype(str))
+        is_rejected = ledger["skipped_code"].values == schema.REJECTED
+        is_removed = np.isin(names, [removed.model for removed in self.state.without]) & ~is_model
+        return ledger.isel(skipped=~((is_model & is_rejected) | is_removed))
 
     @cached_property
     def unread(self) -> xr.Dataset:
-        """The part of the ledger (skipped) of convolutions that should have been read and could not be."""
+        """The rows of the ledger (skipped) for convolutions that should have been read but could not be."""
         codes = self.skipped["skipped_code"].values.astype(str)
         return self.skipped.isel(skipped=np.array([is_unread(code) for code in codes], bool))
 
     def _parts(self, kinds: tuple[schema.Variable, ...], dim: str) -> list[xr.Dataset]:
-        """Each segment's table; layers tied to the models of all segments."""
+        """Return the table of each segment. The `model_index` of layers counts the models of all segments."""
         parts = []
         models = 0
         for tables in self.tables:
@@ -268,11 +297,11 @@ class Database:
 
     @cached_property
     def dataset(self) -> xr.Dataset:
-        """Return `filters` (filter, weight) float32, lazily by Dask in the store's chunks, with labels for each filter.
+        """The filters of the view: `filters` (filter, weight) float32, a lazy Dask array in the store's chunks.
 
-        The labels of a filter are those of its layer and its layer's model, along `filter`: `layer`, `model`, `task`
-        and all else that `select` takes. They are stored once per layer, and xarray selects and groups filters by
-        them. `layers` and `models` are the tables with a row for each layer and each model.
+        Coordinates along `filter` are the labels of the filter's layer and model: `layer`, `model`, `task` and all
+        others that `select` accepts. They are stored once per layer, and xarray can select and group filters by them.
+        The tables `layers` and `models` have a row for each layer and each model.
 
         >>> db.dataset.sel(task="segmentation", conv_depth=[0, 1])  # doctest: +SKIP
         >>> db.dataset.groupby("task").mean()  # doctest: +SKIP
@@ -311,11 +340,28 @@ class Database:
         )
 
     def select(self, **labels: Any) -> Database:
-        """A view of the layers whose labels have these values, each a value or a list of values.
+        """Return a view of the layers whose labels have these values.
 
+        Parameters
+        ----------
+        **labels
+            For each label, a value or a list of values.
+
+        Returns
+        -------
+        Database
+            The view, at the same snapshot.
+
+        Raises
+        ------
+        UsageError
+            If a label is unknown.
+        InputError
+            If no layer has these values.
+
+        Examples
+        --------
         >>> db.select(task="segmentation", conv_depth=[0, 1])  # doctest: +SKIP
-
-        Raises UsageError for an unknown label, InputError where no layer is left.
         """
         view = self
         for name, value in labels.items():
@@ -323,23 +369,20 @@ class Database:
         return view
 
     def where(self, name: str, values: Any, *, negate: bool = False) -> Database:
-        """Return a view of the layers whose label is (or with `negate` is not) `values`, or one of them."""
+        """Return a view of the layers whose label has one of these values or, with `negate`, none of them."""
         column = self.column(name)
         values = [values] if isinstance(values, str) or not isinstance(values, Iterable) else list(values)
-        hit = np.isin(column.astype(str), [str(value) for value in values])
+        mask = np.isin(column.astype(str), [str(value) for value in values]) ^ negate
         words = f"{name} {'!=' if negate else '='} {', '.join(map(str, values))}"
-        if not (hit ^ negate).any():
-            values_there = [
-                str(value) for value in np.unique(column if column.dtype.kind in "biuf" else column.astype(str))
-            ]
-            there = ", ".join(values_there[:12]) + (
-                f" and {len(values_there) - 12} more" if len(values_there) > 12 else ""
-            )
-            raise InputError(f"{self.url}: expected layers with {words}, found none; `{name}` has {there}")
-        return self.keep(hit ^ negate, words)
+        if not mask.any():
+            existing = np.unique(column if column.dtype.kind in "biuf" else column.astype(str))
+            shown = ", ".join(map(str, existing[:12]))
+            shown += f" and {len(existing) - 12} more" if len(existing) > 12 else ""
+            raise InputError(f"{self.url}: expected layers with {words}, found none; `{name}` has {shown}")
+        return self.keep(mask, words)
 
     def keep(self, mask: np.ndarray, words: str) -> Database:
-        """A view of the view's layers for which `mask` (layers,) is true, chosen as `words` say."""
+        """Return a view of the layers for which `mask` (layers,) is true. `words` describe the condition."""
         chosen = np.zeros(self.all_layers.sizes["layer"], bool) if self.chosen is None else self.chosen.copy()
         if self.chosen is None:
             chosen[:] = mask
@@ -348,7 +391,7 @@ class Database:
         return replace(self, chosen=chosen, conditions=(*self.conditions, words), parent=self.whole)
 
     def column(self, name: str) -> np.ndarray:
-        """A label of the view's layers, (layers,). Raises UsageError for an unknown one."""
+        """Return the values of a label of the view's layers, (layers,). Raises UsageError if it is unknown."""
         if name not in self.layers.variables:
             known = sorted({*map(str, self.layers.variables), "depth_decile"})
             near = difflib.get_close_matches(name, known, 1)
@@ -358,7 +401,7 @@ class Database:
 
     @property
     def counts(self) -> Mapping[str, int]:
-        """Numbers of filters, layers and models in the view; those of a whole snapshot without reading a table."""
+        """Numbers of filters, layers and models in the view. For a whole snapshot, no table is read."""
         if self.chosen is None:
             return self.state.counts
         return {
@@ -377,17 +420,17 @@ class Database:
 
 
 AnyDatabase = Database | str | os.PathLike[str]
-"""What public functions take where they say `db`: a Database, or the path or URL of one."""
+"""What public functions accept as `db`: a Database, or its path or URL."""
 
 
 def layer_labels(models: np.ndarray, names: np.ndarray) -> np.ndarray:
-    """Return one text per layer, model/name, told apart where two read the same, (layers,) object."""
+    """Return the label model/name of each layer, made unique, (layers,) object."""
     labels = schema.distinct([f"{model}/{name}" for model, name in zip(models, names, strict=True)])
     return np.array(labels, dtype=object)
 
 
 _MODEL_ONLY = {"operators", "filter_shapes", "extra", "total_filters", "share_3x3", "segment"}
-"""Facts of a model that are no labels of its layers."""
+"""Variables of a model that are not labels of its layers."""
 
 _RESERVED = {v.name for v in (schema.FILTERS, *schema.TABLES)} | {
     "segment",
@@ -399,7 +442,7 @@ _RESERVED = {v.name for v in (schema.FILTERS, *schema.TABLES)} | {
 
 
 def _read_block(segment: Segment, *, block_id: tuple[int, int]) -> np.ndarray:
-    """One chunk, opened where it is read: the graph carries neither open files nor what opens them."""
+    """Read a chunk. The task opens it itself, so that the graph holds no open files."""
     try:
         return segment.read_chunk(block_id[0])
     except Exception as error:
@@ -408,7 +451,7 @@ def _read_block(segment: Segment, *, block_id: tuple[int, int]) -> np.ndarray:
 
 
 def _row_ranges(db: Database) -> list[tuple[int, int]]:
-    """Rows of the view's layers among all rows of the segments, neighbours joined."""
+    """Return the ranges of rows of the view's layers among all rows of the segments. Adjacent ranges are joined."""
     first, sizes = db.layers["first_row"].values, db.layers["row_size"].values
     ranges: list[tuple[int, int]] = []
     for start, stop in zip(first.tolist(), (first + sizes).tolist(), strict=True):

@@ -1,6 +1,6 @@
-"""Files behind a URL that are no database's: listed, read and fetched for whoever parses them.
+"""List, read and fetch files behind a URL that do not belong to a database, such as models and catalogs.
 
-The only part of the store that `filterdb.models` uses besides the helpers of `files` and `remote`.
+`filterdb.models` uses this module and some helpers of `files` and `remote`, but no other part of the store.
 """
 
 from __future__ import annotations
@@ -16,26 +16,26 @@ from filterdb.store import remote
 from filterdb.store.remote import retried, store_error
 
 FETCH_SECONDS = 1800.0
-"""How long fetching one file may take."""
+"""Time limit for fetching one file."""
 
 _GLOB = "*?["
 
 
 def list_files(url: str, suffix: str) -> list[str]:
-    """Return the files that a URL names: itself, those with `suffix` below it, or those of a glob.
+    """Return the files that a URL names: the file itself, the files with `suffix` below it, or those of a glob.
 
-    Raises InputError for a URL that cannot be used, StoreMissingError or StoreError where listing fails.
+    Raises InputError if the URL cannot be used, StoreMissingError or StoreError if listing fails.
     """
     return _attempt("looking for models", url, lambda: _list_files(url, suffix))
 
 
 def read(url: str) -> bytes:
-    """Return the bytes of a file. Raises as `list_files`."""
+    """Return the bytes of a file. Raises the errors of `list_files`."""
     return _attempt("reading", url, lambda: bytes(remote.call(url, "cat_file", url)))
 
 
 def fetch(url: str, target: Path) -> None:
-    """Download a file to `target`. Raises as `list_files`."""
+    """Download a file to `target`. Raises the errors of `list_files`."""
     _attempt("fetching", url, lambda: remote.call(url, "get_file", url, str(target), seconds=FETCH_SECONDS))
 
 
@@ -52,10 +52,10 @@ def _list_files(url: str, suffix: str) -> list[str]:
 
 
 def _attempt[T](action: str, url: str, attempt: Callable[[], T]) -> T:
-    """Run `attempt` up to TRIES times; raise its failure as one line without the URL's credentials.
+    """Run `attempt` up to TRIES times, and raise its failure with a message of one line without credentials.
 
-    Raises InputError for a URL that cannot be used (odd, or of a protocol that is not known), StoreMissingError where
-    there is nothing, StoreError for all else: each file system has exceptions of its own, and nobody lists them.
+    Raises InputError if the URL is invalid or its protocol unknown, StoreMissingError if the object is missing, and
+    StoreError for any other failure, because every file system raises exceptions of its own.
     """
     failure: FilterDBError
     try:
@@ -66,7 +66,7 @@ def _attempt[T](action: str, url: str, attempt: Callable[[], T]) -> T:
         raise
     except Exception as error:  # noqa: BLE001 - whatever a file system's client raises
         failure, cause = _input_error(action, url, error), redacted_error(error, url)
-    # Out here, or the original would be the context of this error, and travel and be shown with it.
+    # Raised outside the except block, so that the original error, with the URL, does not become its context.
     raise failure from cause
 
 
@@ -75,6 +75,6 @@ def _input_error(action: str, url: str, error: Exception) -> FilterDBError:
     if isinstance(error, FileNotFoundError | NotADirectoryError):
         return StoreMissingError(f"{action} {shown}: expected an object there, found none")
     if isinstance(error, ValueError | ParamValidationError):
-        said = " ".join(redact(str(error), url).split())[:100]
-        return InputError(f"{shown}: expected a path or URL that can be read, got one that cannot ({said})")
+        reason = " ".join(redact(str(error), url).split())[:100]
+        return InputError(f"{shown}: expected a path or URL that can be read, got one that cannot ({reason})")
     return store_error(action, url, error)

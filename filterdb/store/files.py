@@ -1,4 +1,4 @@
-"""Bytes in and out of a folder or an object store."""
+"""Read and write the objects of a folder or an object store."""
 
 from __future__ import annotations
 
@@ -19,30 +19,31 @@ from uuid import uuid4
 from filterdb.errors import DamageError, InputError, StoreError, StoreMissingError, UsageError
 from filterdb.redaction import has_credentials, redact_url
 from filterdb.store import local, remote
-from filterdb.store.local import Found
+from filterdb.store.local import ObjectInfo
 from filterdb.store.remote import LOST, is_remote, retried, store_errors
 
 if TYPE_CHECKING:
     from zarr.abc.store import Store
 
 _PIECE = 256 * 1024
-"""Bytes read at a time where they are only looked at: what fits the second-level cache."""
+"""Bytes per piece when a file is read to compute its checksum. A piece fits into the second-level cache."""
 
 
 @dataclass(frozen=True, slots=True)
 class Files:
-    """A root below which everything of a database lies: an absolute local path, or a URL that fsspec knows.
+    """The objects below a root, which is an absolute local path or a URL that fsspec supports.
 
-    Only the root travels to workers; credentials come from each process's own environment.
+    Only the root is sent to workers. Every process takes credentials from its own environment.
     """
 
     root: str
 
     @classmethod
     def at(cls, url: str | os.PathLike[str]) -> Files:
-        """The root at a path or URL; `file://` and relative paths become absolute local paths.
+        """Create from a path or URL. `file://` URLs and relative paths become absolute local paths.
 
-        Raises UsageError for a URL with credentials (the root stands in messages, results and tasks), and for none.
+        Raises UsageError for a URL with credentials, since the root appears in messages, results and tasks, or for a
+        URL without a host or bucket; InputError for an empty text.
         """
         text = os.fspath(url)
         if not text:
@@ -58,25 +59,25 @@ class Files:
 
     @property
     def remote(self) -> bool:
-        """Whether the root lies behind fsspec."""
+        """Whether the root is a URL that is accessed through fsspec."""
         return is_remote(self.root)
 
     def url(self, name: str) -> str:
-        """The full address of an object, for messages and for opening it."""
+        """Return the full path or URL of an object."""
         return f"{self.root}/{name}" if name else self.root
 
     def read(self, name: str) -> bytes:
-        """The bytes of an object. Raises StoreMissingError where there is none."""
+        """Return the bytes of an object. Raises StoreMissingError if it does not exist."""
         url = self.url(name)
         with store_errors("reading", url):
             return retried(lambda: bytes(remote.call(url, "cat_file", url))) if self.remote else Path(url).read_bytes()
 
     def read_valid[T](self, name: str, decode: Callable[[bytes], T]) -> T:
-        """What `decode` makes of an object. Where it finds damage (DamageError), `untrusting` asks once more."""
-        return self.untrusting(lambda: decode(self.read(name)))
+        """Read an object and decode it. If `decode` raises DamageError, read again as in `retry_on_damage`."""
+        return self.retry_on_damage(lambda: decode(self.read(name)))
 
-    def untrusting[T](self, attempt: Callable[[], T]) -> T:
-        """The result of `attempt`; after a DamageError made anew, where the wire may have done it and not the store."""
+    def retry_on_damage[T](self, attempt: Callable[[], T]) -> T:
+        """Run `attempt`, and retry after a DamageError if the root is remote: data may be corrupted in transit."""
         for number in range(1, remote.TRIES if self.remote else 1):
             try:
                 return attempt()
@@ -85,30 +86,29 @@ class Files:
         return attempt()
 
     def read_many(self, names: Sequence[str]) -> dict[str, bytes]:
-        """The bytes of several objects, at the same time; those that are not there are left out."""
+        """Read several objects concurrently. Objects that do not exist are left out of the result."""
+        contents: dict[str, bytes] = {}
         if not self.remote:
-            found = {}
             for name in names:
                 with suppress(StoreMissingError):
-                    found[name] = self.read(name)
-            return found
+                    contents[name] = self.read(name)
+            return contents
         urls = {self.url(name): name for name in names}
         with store_errors("reading", self.root):
-            got = retried(lambda: remote.call(self.root, "cat", list(urls), on_error="return")) if urls else {}
-        bytes_of = {}
+            results = retried(lambda: remote.call(self.root, "cat", list(urls), on_error="return")) if urls else {}
         keys = {remote.filesystem(self.root)._strip_protocol(url): name for url, name in urls.items()}
-        for key, data in got.items():
+        for key, data in results.items():
             name = urls.get(key) or keys[key]
             if isinstance(data, bytes):
-                bytes_of[name] = data
-            else:  # once more by itself: tried again, or its own error
+                contents[name] = data
+            else:  # read it again by itself, which retries or raises its error
                 with suppress(StoreMissingError):
-                    bytes_of[name] = self.read(name)
-        return bytes_of
+                    contents[name] = self.read(name)
+        return contents
 
     @contextmanager
     def opened(self, name: str) -> Iterator[Reader]:
-        """An object to read without a copy of it. An object store's is fetched whole, with one request."""
+        """Open an object for reading without copies. A remote object is fetched whole, with one request."""
         if self.remote:
             yield _Fetched(self.read(name))
             return
@@ -117,33 +117,33 @@ class Files:
             yield _Local(file, os.fstat(file.fileno()).st_size)
 
     def list(self, prefix: str) -> dict[str, int | None]:
-        """Return the objects below a prefix, name → size in bytes (None unknown), by name; {} where there are none."""
-        return {name: found.size for name, found in self.entries(prefix).items()}
+        """List the objects below a prefix, sorted by name: name → size in bytes (None if unknown)."""
+        return {name: entry.size for name, entry in self.entries(prefix).items()}
 
-    def entries(self, prefix: str) -> dict[str, Found]:
-        """Objects below a prefix, with size and time, sorted by name; {} where there are none."""
+    def entries(self, prefix: str) -> dict[str, ObjectInfo]:
+        """List the objects below a prefix with size and time, sorted by name."""
         url = self.url(prefix)
         with store_errors("listing", url):
             return dict(sorted(self._remote_entries(url) if self.remote else local.walk(Path(url), prefix)))
 
-    def unfinished(self) -> dict[str, Found]:
-        """What writers that were killed have left beside objects: nothing where a store has no such thing."""
+    def unfinished(self) -> dict[str, ObjectInfo]:
+        """List the temporary files of writers that were killed. Only local folders have such files."""
         return {} if self.remote else dict(local.walk(Path(self.root), "", unfinished=True))
 
-    def _remote_entries(self, url: str) -> Iterator[tuple[str, Found]]:
+    def _remote_entries(self, url: str) -> Iterator[tuple[str, ObjectInfo]]:
         refresh = {"refresh": True} if self.root.startswith("s3://") else {}
         root = remote.filesystem(url)._strip_protocol(self.root)
         listing = retried(lambda: remote.call(url, "find", url, detail=True, **refresh))
         for key, info in listing.items():
             name = key.removeprefix(root).lstrip("/")
-            if name:  # a store may list the folder itself, once an object below it was removed
-                yield name, Found(None if info["size"] is None else int(info["size"]), _modified(info))
+            if name:  # some stores list the folder itself after an object in it was removed
+                yield name, ObjectInfo(None if info["size"] is None else int(info["size"]), _modified(info))
 
     def create(self, name: str, data: bytes) -> bool:
-        """Put an object where there is none. True: these bytes stand there now; False: other bytes did before.
+        """Create an object, unless it exists. Return whether it now has these bytes; False if it already had others.
 
-        Safe under races and lost replies: whatever the put answers, what counts is what is read back. The bytes must
-        therefore tell their writer (a nonce) or be the same for every writer (addressed by content).
+        Races and lost replies are safe: after a failed put, the object is read back and compared. Therefore the bytes
+        must identify their writer (by a nonce) or be the same for every writer (named by their content).
         """
         url = self.url(name)
         if not self.remote:
@@ -169,7 +169,7 @@ class Files:
             return retried(attempt)
 
     def put(self, objects: Mapping[str, bytes | bytearray]) -> None:
-        """Put objects, over what stands there: only for bytes that are the same whoever writes them."""
+        """Write objects, overwriting existing ones. Only for bytes that are the same for every writer."""
         if not objects:
             return
         if not self.remote:
@@ -182,7 +182,7 @@ class Files:
             retried(lambda: remote.call(self.root, "pipe", by_url, seconds=seconds))
 
     def remove(self, names: Iterable[str]) -> None:
-        """Remove objects that may be gone already."""
+        """Remove objects. Objects that do not exist are ignored."""
         for name in names:
             url = self.url(name)
             with suppress(StoreMissingError), store_errors("removing", url):
@@ -193,7 +193,7 @@ class Files:
                     self._remove_empty(Path(url).parent)
 
     def _remove_empty(self, folder: Path) -> None:
-        """Remove the folders that an object leaves empty: an object store has none either."""
+        """Remove folders that became empty, because object stores have no empty folders either."""
         while str(folder) != self.root:
             try:
                 folder.rmdir()
@@ -202,44 +202,44 @@ class Files:
             folder = folder.parent
 
     def check_writable(self) -> None:
-        """Raise StoreError where nothing can be put below this root, before the work whose result goes there."""
+        """Raise StoreError if nothing can be written below this root, before any work is spent on a result."""
         name = f".filterdb-probe-{uuid4().hex}"
-        place, key = self, name
+        parent, key = self, name
         bucket, _, path = self.root.partition("://")[2].partition("/")
         if self.remote and bucket and path:
-            # Beside it: some stores list a folder for minutes after its last object was removed, as data for Zarr.
+            # Write beside the root: some stores still list a folder minutes after its last object was removed.
             folder, _, last = self.root.rpartition("/")
-            place, key = Files(folder), f"{last}{name}"
+            parent, key = Files(folder), f"{last}{name}"
         is_new = not self.remote and not Path(self.root).exists()
-        place.put({key: b""})
-        with suppress(StoreError):  # some may put and not remove
-            place.remove([key])
+        parent.put({key: b""})
+        with suppress(StoreError):  # users may have permission to write but not to remove
+            parent.remove([key])
         if is_new:
             with suppress(OSError):
                 Path(self.root).rmdir()
 
     def probe(self) -> None:
-        """Raise StoreError where this place cannot be written, or lets a second writer overwrite the first.
+        """Raise StoreError if the root cannot be written, or if the store lets a second writer overwrite the first.
 
-        Two puts where there is none, under a name of our own: the second must be refused.
+        Creates the same object twice, under a new name. The second attempt must fail.
         """
         name = f"ingests/probe-{uuid4().hex}"
         is_new = not self.remote and not Path(self.root).exists()
         first = self.create(name, b"first")
         second = self.create(name, b"second")
-        stands = self.read(name)
+        stored = self.read(name)
         self.remove([name])
         if is_new:
             with suppress(OSError):
-                Path(self.root).rmdir()  # nothing is kept of a place where nothing may come to stand
-        if not first or second or stands != b"first":
+                Path(self.root).rmdir()  # the ingest may still fail, and must not leave an empty folder
+        if not first or second or stored != b"first":
             raise StoreError(
                 f"{self.root}: expected a store that refuses to put over what is there (If-None-Match: *), this one "
                 "overwrites; two writers would lose data, keep the database in another store"
             )
 
     def zarr(self, name: str, *, read_only: bool) -> Store:
-        """The Zarr store at a name."""
+        """Open the Zarr store at a name."""
         from zarr.storage import FsspecStore, LocalStore
 
         url = self.url(name)
@@ -249,20 +249,20 @@ class Files:
 
 
 def _check_address(url: str) -> None:
-    """Raise UsageError for a URL that names no host or bucket."""
+    """Raise UsageError if a URL has no host or bucket."""
     try:
         parts = urlsplit(url)
-        named = bool(parts.netloc) and (parts.scheme not in {"http", "https"} or bool(parts.hostname))
-        _ = parts.port if parts.scheme in {"http", "https"} else None
+        has_host = bool(parts.netloc) and (parts.scheme not in {"http", "https"} or bool(parts.hostname))
+        _ = parts.port if parts.scheme in {"http", "https"} else None  # raises ValueError if it is not a number
     except ValueError:
-        named = False
-    scheme, place = url.split("://", 1)
-    if (not named and scheme in {"http", "https", "s3"}) or not place.strip("/"):
+        has_host = False
+    scheme, rest = url.split("://", 1)
+    if (not has_host and scheme in {"http", "https", "s3"}) or not rest.strip("/"):
         raise UsageError(f"{url}: expected a URL that names a host or bucket, as s3://bucket/db, got one that does not")
 
 
 def _modified(info: Mapping[str, Any]) -> float:
-    """When an object of a listing was written, POSIX seconds; NaN where the store does not say."""
+    """Return when a listed object was written, in POSIX seconds; NaN if the store does not say."""
     for name in ("LastModified", "last_modified", "mtime", "modified", "created", "updated"):
         value = info.get(name)
         if isinstance(value, datetime):
@@ -277,20 +277,21 @@ class Reader(Protocol):
 
     @property
     def size(self) -> int:
-        """Bytes in it."""
+        """Size in bytes."""
 
     def pieces(self, size: int) -> Iterator[memoryview]:
-        """Its first `size` bytes in order, in pieces; a piece is worth nothing after the next."""
+        """Yield its first `size` bytes in pieces. A piece is valid only until the next one."""
 
     def whole(self) -> memoryview:
-        """All of it, read-only; where it is a file, its pages."""
+        """Return all its bytes, read-only. A local file is mapped into memory."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Local:
-    """A file: read in pieces that stay in the cache, so that a disk's errors are raised; then mapped, without a copy.
+    """A local file. It is read in small pieces, so that disk errors are raised, and then mapped without a copy.
 
-    Reading it whole into memory of our own would cost four times as much: every byte goes through memory twice more.
+    Reading the whole file into a new buffer would take four times as long, since every byte passes through memory twice
+    more.
     """
 
     file: FileIO
@@ -325,5 +326,5 @@ class _Fetched:
 
 
 def local_path(url: str) -> str:
-    """A `file://` URL as the path that it is; anything else as it is."""
+    """Return the path of a `file://` URL, and anything else unchanged."""
     return url.removeprefix("file://")

@@ -1,7 +1,7 @@
-"""The index of `Database.dataset`: it ties every filter to its layer, so that xarray selects filters by label.
+"""The index of `Database.dataset`, which maps every filter to its layer, so that xarray can select filters by label.
 
-One row range per layer stands for all labels of its filters: `ds.sel(task="segmentation")` becomes row ranges, and
-what would need a value for each of 1.46 billion filters raises with the remedy.
+The index stores one range of rows per layer for all labels: `ds.sel(task="segmentation")` becomes ranges of rows.
+Operations that would need a value for each of 1.46 billion filters raise an error with a remedy.
 """
 
 from __future__ import annotations
@@ -19,47 +19,47 @@ from filterdb.plan import offsets
 from filterdb.store.run_length import RunLengthArray, Runs, positions
 
 NOT_LABELS = ("row_size", "model_index", "segment", "first_row")
-"""Variables of layers that say where a layer is, and nothing about its filters."""
+"""Variables of layers that describe where a layer is stored, so they are not labels of its filters."""
 
 
 class FilterIndex(xr.Index):
-    """An xarray index along `filter`: for every filter the labels of its layer and its layer's model.
+    """An xarray index along `filter` with the labels of each filter's layer and model.
 
-    Selecting by a label that several filters have selects them all, in their order; a list selects label by label.
-    Labels repeat, so filters cannot be aligned by them: two different selections are an error, never a wrong match.
+    Selecting a label selects all its filters in order; a list of labels selects the filters of each label in turn.
+    Labels repeat, so filters cannot be aligned by them: aligning two different selections raises an error.
     """
 
     def __init__(self, dim: Hashable, runs: Runs, tables: Mapping[Hashable, np.ndarray]) -> None:
         self.dim = dim
         self.runs = runs
         self.tables = dict(tables)
-        """Each label's value by code, (layers,)."""
+        """The values of each label by code, (layers,)."""
 
     @classmethod
     def of_layers(cls, layers: xr.Dataset, dim: str) -> FilterIndex:
-        """Index the filters of these layers, which lie one after another, `row_size` each."""
-        left_out = {*NOT_LABELS, *schema.FILTERS.dims}
+        """Create the index of these layers' filters: consecutive rows, `row_size` for each layer."""
+        excluded = {*NOT_LABELS, *schema.FILTERS.dims}
         names = ["layer", "model", *schema.LABELS]
-        names += [str(name) for name in layers.variables if name not in left_out and name not in names]
+        names += [str(name) for name in layers.variables if name not in excluded and name not in names]
         sizes = layers["row_size"].values.astype(np.int64)
         return cls(dim, Runs.of(sizes, np.arange(len(sizes))), {name: layers[name].values for name in names})
 
     @classmethod
     def from_variables(cls, variables: Mapping[Any, xr.Variable], *, options: Mapping[str, Any]) -> FilterIndex:
-        """Raise UsageError: the index comes from `Database.dataset`."""
+        """Raise UsageError, because only `Database.dataset` can create this index."""
         raise UsageError(
             "FilterIndex comes with db.dataset; for other datasets use ds.set_xindex(name) without a class"
         )
 
     def coordinates(self, attrs: Mapping[Hashable, Mapping[str, Any]]) -> xr.Coordinates:
-        """Return the labels as coordinates with these attributes, tied to the index."""
+        """Return the labels as coordinates with these attributes and this index."""
         variables = self.create_variables()
         for name, variable in variables.items():
             variable.attrs.update(attrs.get(name, {}))
         return xr.Coordinates(variables, indexes=dict.fromkeys(self.tables, self))
 
     def create_variables(self, variables: Mapping[Any, xr.Variable] | None = None) -> dict[Any, xr.Variable]:
-        """Return every label along `filter`, with the attributes of `variables`."""
+        """Return a variable along `filter` for every label, with the attributes of `variables`."""
         known = variables or {}
         return {
             name: xr.Variable(
@@ -72,7 +72,7 @@ class FilterIndex(xr.Index):
         return FilterIndex(self.dim, runs, self.tables)
 
     def isel(self, indexers: Mapping[Any, Any]) -> FilterIndex | None:
-        """Select by position along `filter`; None for a single filter, or where the result has more dimensions."""
+        """Select by position along `filter`; None if the result is a single filter or has other dimensions."""
         if self.dim not in indexers:
             raise UsageError(
                 f"Labels lie along {self.dim}, got positions along {', '.join(map(str, indexers))}; "
@@ -93,9 +93,9 @@ class FilterIndex(xr.Index):
         return self._with(self.runs.pick(rows if rows.size else rows.astype(np.int64)))
 
     def sel(self, labels: dict[Any, Any], method: str | None = None, tolerance: Any = None) -> IndexSelResult:
-        """Select by labels: a value, a list of values, or for numbers a slice with both ends.
+        """Select by labels: a value, a list of values, or for numbers a slice that includes both ends.
 
-        Several labels select one after another: `sel(a=x, b=y)` is `sel(a=x).sel(b=y)`.
+        Several labels are applied in turn: `sel(a=x, b=y)` is `sel(a=x).sel(b=y)`.
         """
         if method is not None or tolerance is not None:
             raise UsageError(
@@ -123,27 +123,27 @@ class FilterIndex(xr.Index):
         )
 
     def join(self, other: FilterIndex, how: str = "inner") -> NoReturn:
-        """Raise UsageError: labels repeat, so no filter has its counterpart."""
+        """Raise UsageError: labels repeat, so filters cannot be matched by them."""
         raise _not_alignable()
 
     def reindex_like(self, other: FilterIndex) -> NoReturn:
-        """Raise UsageError: labels repeat, so no filter has its counterpart."""
+        """Raise UsageError: labels repeat, so filters cannot be matched by them."""
         raise _not_alignable()
 
     def to_pandas_index(self) -> NoReturn:
-        """Raise TypeError: pandas would hold a tuple of labels for every filter."""
+        """Raise TypeError, because pandas would need a tuple of labels for every filter."""
         raise TypeError(
             "Filters have no pandas index: labels are stored once a layer, in db.layers. "
             "For ds.indexes and map_blocks first ds.drop_indexes(list(ds.xindexes))"
         )
 
     def roll(self, shifts: Mapping[Any, int]) -> FilterIndex:
-        """Return the index with its rows shifted, those at the end first."""
+        """Return the index with its rows shifted; rows beyond the end move to the start."""
         cut = -shifts[self.dim] % max(1, self.runs.rows)
         return self._with(Runs.joined([self.runs.cut(cut, self.runs.rows), self.runs.cut(0, cut)]))
 
     def rename(self, name_dict: Mapping[Any, Hashable], dims_dict: Mapping[Any, Hashable]) -> FilterIndex:
-        """Return the index under other names of labels and of the dimension."""
+        """Return the index with labels and dimension renamed."""
         tables = {name_dict.get(name, name): table for name, table in self.tables.items()}
         return FilterIndex(dims_dict.get(self.dim, self.dim), self.runs, tables)
 
@@ -151,7 +151,7 @@ class FilterIndex(xr.Index):
     def concat(
         cls, indexes: Sequence[Any], dim: Hashable, positions: Iterable[Iterable[int]] | None = None
     ) -> FilterIndex:
-        """Put the filters of several indexes one after another, or at the given positions."""
+        """Join the filters of several indexes one after another, or at the given positions."""
         first = indexes[0]
         for index in indexes:
             if set(index.tables) != set(first.tables):
@@ -177,7 +177,7 @@ class FilterIndex(xr.Index):
         return cls(dim, runs, tables)
 
     def __repr__(self) -> str:
-        # xarray ends its refusal to replace or drop one label with this.
+        # xarray's error when a single label is replaced or dropped ends with this text.
         size = f"{self.runs.rows:,} filters in {len(self.runs.codes):,} layers"
         return f"<FilterIndex: {size}; to change single labels, first ds.drop_indexes(list(ds.xindexes))>"
 
@@ -186,7 +186,7 @@ class FilterIndex(xr.Index):
 
 
 def _matching(name: str, values: np.ndarray, label: Any) -> np.ndarray:
-    """Return the positions in `values` that have the label, or those of a list's labels, label by label."""
+    """Return the positions in `values` of a label, or of each label of a list in turn."""
     if isinstance(label, xr.Variable | xr.DataArray):
         if label.ndim and label.dims != (name,):
             raise UsageError(f"sel: expected a value, a list or a slice for {name}, got an array along {label.dims[0]}")
@@ -202,7 +202,7 @@ def _matching(name: str, values: np.ndarray, label: Any) -> np.ndarray:
     for value in np.atleast_1d(wanted).tolist():
         rows = np.flatnonzero(np.array(values == value, bool)) if len(values) else np.zeros(0, np.int64)
         if not len(rows):
-            raise LabelError(f"sel: expected filters with {name} = {value!r}, found none; {name} has {_there(values)}")
+            raise LabelError(f"sel: expected filters with {name} = {value!r}, found none; {name} has {_listed(values)}")
         hits.append(rows)
     return np.concatenate(hits) if hits else np.zeros(0, np.int64)
 
@@ -216,13 +216,14 @@ def _between(name: str, values: np.ndarray, ends: slice) -> np.ndarray:
     return rows
 
 
-def _there(values: np.ndarray) -> str:
+def _listed(values: np.ndarray) -> str:
+    """List some of the distinct values for a message."""
     names = sorted(map(str, dict.fromkeys(values.tolist())))
     return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
 
 
 def _all_equal(some: np.ndarray, others: np.ndarray) -> bool:
-    """Return whether two arrays have the same elements; NaN equals NaN."""
+    """Return whether two arrays have the same elements. NaN equals NaN."""
     if some.dtype.kind == others.dtype.kind == "f":
         return np.array_equal(some, others, equal_nan=True)
     return np.array_equal(some, others)

@@ -1,4 +1,4 @@
-"""New snapshots that rewrite no filter: models removed, rows replaced, names for snapshots, earlier ones restored."""
+"""Commit snapshots without rewriting filters: remove models, replace catalog rows, tag, restore earlier snapshots."""
 
 from __future__ import annotations
 
@@ -19,9 +19,28 @@ log = logging.getLogger(__name__)
 
 
 def remove(db: AnyDatabase, models: str | Iterable[str]) -> Database:
-    """Commit a snapshot without these models; earlier snapshots keep them, and so does the disk.
+    """Commit a snapshot without some models. Earlier snapshots keep them, so no disk space is freed.
 
-    Raises UsageError where the newest snapshot has no such model.
+    Parameters
+    ----------
+    db
+        The database, or its path or URL.
+    models
+        Ids of models in the newest snapshot.
+
+    Returns
+    -------
+    Database
+        The database at the new snapshot.
+
+    Raises
+    ------
+    UsageError
+        If the newest snapshot has no such model.
+
+    Examples
+    --------
+    >>> db = fdb.remove(db, "resnet18")  # doctest: +SKIP
     """
     db = as_database(db)
     wanted = list(dict.fromkeys(as_names(models, "models")))
@@ -30,33 +49,34 @@ def remove(db: AnyDatabase, models: str | Iterable[str]) -> Database:
 
     def build(head: Snapshot | None) -> Snapshot:
         head = snapshots.existing(db.files, head)
-        now = Database(db.files, head)
-        gone = _stored(now, wanted)
-        without = {(one.segment, one.model): one for one in (*head.without, *gone)}
+        newly_removed = _stored(Database(db.files, head), wanted)
+        without = {(removed.segment, removed.model): removed for removed in (*head.without, *newly_removed)}
         kept = []
         for entry in head.segments:
-            own = [key for key in without if key[0] == entry.id]
-            if len(own) == entry.models:  # nothing of it is left
-                for key in own:
+            keys = [key for key in without if key[0] == entry.id]
+            if len(keys) == entry.models:  # all models of the segment are removed
+                for key in keys:
                     del without[key]
             else:
                 kept.append(entry)
         rows = snapshots.read_labels(db.files, head.labels)
-        # A model of this name that comes again comes with a row of its own.
-        left = {model: row for model, row in rows.items() if model not in wanted}
-        labels = head.labels if len(left) == len(rows) else snapshots.write_labels(db.files, left) if left else None
+        # Drop the models' rows. If such a model is ingested again, it comes with its own row.
+        remaining = {model: row for model, row in rows.items() if model not in wanted}
+        labels = head.labels
+        if len(remaining) < len(rows):
+            labels = snapshots.write_labels(db.files, remaining) if remaining else None
         return head.next("remove", segments=tuple(kept), without=tuple(without.values()), labels=labels)
 
     return _committed(db, build)
 
 
 def _stored(db: Database, wanted: list[str]) -> list[Removed]:
-    """Return where the models lie, and how large they are.
+    """Return the segment and size of each model.
 
-    Segments whose tables are damaged are passed over, as long as the models are found in others. Raises DamageError
-    where they are not, UsageError where there are no such models.
+    Segments with damaged tables are skipped if the models are in other segments. Raises DamageError if a model may be
+    in a damaged segment, UsageError if there is no such model.
     """
-    gone = {(removed.segment, removed.model) for removed in db.state.without}
+    already_removed = {(removed.segment, removed.model) for removed in db.state.without}
     stored, damage = {}, None
     for entry in db.state.segments:
         try:
@@ -65,7 +85,7 @@ def _stored(db: Database, wanted: list[str]) -> list[Removed]:
             damage = damage or error
             continue
         for row, model in enumerate(map(str, tables["model"])):
-            if model in wanted and (entry.id, model) not in gone:
+            if model in wanted and (entry.id, model) not in already_removed:
                 sizes = tables["row_size"][tables["model_index"] == row]
                 stored[model] = Removed(entry.id, model, int(sizes.sum()), len(sizes))
     unknown = [model for model in wanted if model not in stored]
@@ -81,23 +101,23 @@ def _stored(db: Database, wanted: list[str]) -> list[Removed]:
 
 
 def relabel(db: Database, rows: Rows) -> Database:
-    """Commit a snapshot in which these catalog rows stand for those of the models: labels and `extra`, by model id.
+    """Commit a snapshot with new catalog rows (labels and `extra`) for some models, by model id.
 
-    A row replaces the model's whole row. Raises InputError for a row of a model that is not there. Where nothing
-    changes there is no new snapshot.
+    A row replaces the model's whole row. If nothing changes, no snapshot is committed. Raises InputError if a model
+    does not exist.
     """
 
     def build(head: Snapshot | None) -> Snapshot | None:
         head = snapshots.existing(db.files, head)
-        now = Database(db.files, head)
-        ids = set(map(str, now.models["model"].values))
+        newest = Database(db.files, head)
+        ids = set(map(str, newest.models["model"].values))
         unknown = [model for model in rows if model not in ids]
         if unknown:
             raise InputError(
                 f"{db.url}: expected rows of models that are there, got one of {unknown[0]!r}; "
                 "`filterdb models` lists them, `filterdb ingest` adds it"
             )
-        if not changed_rows(now, rows):
+        if not changed_rows(newest, rows):
             return None
         before = {model: row for model, row in snapshots.read_labels(db.files, head.labels).items() if model in ids}
         return head.next("relabel", labels=snapshots.write_labels(db.files, {**before, **rows}))
@@ -106,7 +126,7 @@ def relabel(db: Database, rows: Rows) -> Database:
 
 
 def changed_rows(db: Database, rows: Rows) -> list[str]:
-    """Models of the database whose row is another than given here."""
+    """Return the models whose row in the database differs from the given one."""
     table = db.models
     position = {str(model): i for i, model in enumerate(table["model"].values)}
     return [
@@ -117,9 +137,31 @@ def changed_rows(db: Database, rows: Rows) -> list[str]:
 
 
 def tag(db: AnyDatabase, name: str) -> Database:
-    """Commit a snapshot that calls the database's own snapshot by a name; `open(url, snapshot=name)` finds it.
+    """Commit a snapshot that gives the snapshot of `db` a name. `open(url, snapshot=name)` opens it.
 
-    Raises UsageError for a name that is a number, ConflictError for one that another snapshot has: tags never move.
+    Parameters
+    ----------
+    db
+        The database at the snapshot to name, or its path or URL for the newest snapshot.
+    name
+        A name that is not a number.
+
+    Returns
+    -------
+    Database
+        The database at the new snapshot, or at the newest if the tag exists already.
+
+    Raises
+    ------
+    UsageError
+        If the name is a number, is empty or has characters that cannot be printed.
+    ConflictError
+        If another snapshot has this name. Tags never move.
+
+    Examples
+    --------
+    >>> fdb.tag(db, "cvpr-2026")  # doctest: +SKIP
+    >>> fdb.open("db", snapshot="cvpr-2026")  # doctest: +SKIP
     """
     db = as_database(db)
     if not name or name.strip() != name or name.isdigit() or not name.isprintable():
@@ -127,41 +169,47 @@ def tag(db: AnyDatabase, name: str) -> Database:
 
     def build(head: Snapshot | None) -> Snapshot | None:
         head = snapshots.existing(db.files, head)
-        there = head.tags.get(name)
-        if there == db.snapshot:
+        tagged = head.tags.get(name)
+        if tagged == db.snapshot:
             return None
-        if there is not None:
-            raise ConflictError(f"{db.url}: expected a name of no snapshot, {name!r} is snapshot {there}; take another")
+        if tagged is not None:
+            raise ConflictError(
+                f"{db.url}: expected a name of no snapshot, {name!r} is snapshot {tagged}; take another"
+            )
         return head.next("tag", tags={**head.tags, name: db.snapshot})
 
     return _committed(db, build)
 
 
 def restore(db: Database | str | os.PathLike[str], snapshot: int | str) -> Database:
-    """Commit a snapshot that holds what an earlier one held: its models, labels and basis.
+    """Commit a snapshot with the models, labels and basis of an earlier one.
 
-    Nothing is lost by it: the snapshots between stay, and so do all tags. Where the newest snapshots are lost or
-    damaged, the new one goes on top of them; of those only their tags and their place in the history are gone. Where
-    the newest snapshot holds the same already, nothing is committed.
+    The snapshots in between and all tags are kept. If the newest snapshots are lost or damaged, the new one is
+    committed after them; only tags that a damaged snapshot added are lost. If the newest snapshot already has the same
+    content, nothing is committed.
 
     Parameters
     ----------
     db
         The database, or its path or URL.
     snapshot
-        Number or tag of the snapshot to go back to.
+        Number or tag of the earlier snapshot.
 
     Returns
     -------
     Database
-        At the new snapshot, or at the newest where nothing changes.
+        The database at the new snapshot, or at the newest if nothing changes.
 
     Raises
     ------
     UsageError
-        Where there is no such snapshot.
+        If there is no such snapshot.
     DamageError
-        Where that snapshot itself is lost or damaged.
+        If the earlier snapshot is itself lost or damaged.
+
+    Examples
+    --------
+    >>> fdb.restore("db", 3)  # doctest: +SKIP
     """
     files = db.files if isinstance(db, Database) else Files.at(as_url(db, "db"))
     old = open_database(files.root, snapshot).state
@@ -171,7 +219,7 @@ def restore(db: Database | str | os.PathLike[str], snapshot: int | str) -> Datab
 
     def build(head: Snapshot | None) -> Snapshot | None:
         head = snapshots.existing(files, head)
-        if head.number == newest.number < end:  # what is damaged keeps its place, a copy may still be put there
+        if head.number == newest.number < end:  # skip the damaged numbers, so that they can be restored from a copy
             return replace(head.restoring(old), number=end + 1)
         return None if head.has_content_of(old) and head.basis == old.basis else head.restoring(old)
 
@@ -179,7 +227,7 @@ def restore(db: Database | str | os.PathLike[str], snapshot: int | str) -> Datab
 
 
 def _committed(db: Database, build: snapshots.Build) -> Database:
-    """The newest state after a change to it."""
+    """Commit a change to the newest snapshot, and return the database at the result."""
     head = snapshots.latest(db.files)
     state = snapshots.commit(db.files, head, build)
     return replace(Database(db.files, state), kept=db.kept)

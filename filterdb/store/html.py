@@ -1,6 +1,6 @@
-"""How a database looks in a notebook: one HTML fragment, no script, readable on light and dark pages.
+"""Show a database in a notebook: an HTML fragment without scripts, readable on light and dark pages.
 
-Whatever comes from a store or a catalog is escaped. No colour is set: text takes the page's, lines are half grey.
+All text from a store or a catalog is escaped. Text has the page's colour; lines are half-transparent grey.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from filterdb.store.segment import Segment
 from filterdb.store.snapshot import Snapshot, StoredBasis
 
 SHOWN_LABELS = ("task", "visual_category", "training_dataset")
-"""The labels of which the values are listed."""
+"""The labels whose values are listed."""
 
 ROWS = 30
-"""Lines of a table; what is left out is counted below it."""
+"""Most rows of a table. The number of omitted rows is shown below it."""
 
 _STYLE = """<style>
 .filterdb { line-height: 1.4; }
@@ -37,7 +37,7 @@ Cell = str | int
 
 
 class Database(Protocol):
-    """What is shown of a database, so that the class `Database`, which imports this module, is not imported here."""
+    """The attributes of a database that are shown. (The class `Database` itself imports this module.)"""
 
     @property
     def url(self) -> str: ...
@@ -62,7 +62,7 @@ class Database(Protocol):
 
 
 def database(db: Database) -> str:
-    """The fragment: where it lies and at which snapshot, its counts, its basis, its labels, its segments."""
+    """Return the HTML of a database: URL, snapshot, counts, basis, labels and segments."""
     labels = [_section(name.replace("_", " "), *_label(db, name)) for name in SHOWN_LABELS]
     columns = ("segment", "models", "layers", "filters", "chunks", "filters in a chunk")
     segments = [
@@ -74,7 +74,7 @@ def database(db: Database) -> str:
 
 
 def _overview(db: Database) -> list[tuple[str, str]]:
-    """Names and texts, not yet escaped."""
+    """Return names and values of the overview, not yet escaped."""
     state = db.state
     rows = [("snapshot", f"{state.number}, by {state.action}, {state.created}")]
     if db.conditions:
@@ -92,7 +92,7 @@ def _overview(db: Database) -> list[tuple[str, str]]:
 def _basis(db: Database) -> str:
     try:
         basis = db.basis
-    except FilterDBError as error:  # the rest can be shown
+    except FilterDBError as error:  # show everything else nevertheless
         return str(error)
     if basis is None:
         return "none yet: the first drift fits one"
@@ -100,19 +100,19 @@ def _basis(db: Database) -> str:
 
 
 def _label(db: Database, name: str) -> tuple[tuple[str, ...], list[tuple[Cell, ...]]]:
-    """Columns and rows: the values of a label with their models, layers and filters, most filters first."""
+    """Return columns and rows of a table: a label's values with models, layers and filters, most filters first."""
     models = db.models
-    values, place, count = np.unique(models[name].values.astype(str), return_inverse=True, return_counts=True)
+    values, index, count = np.unique(models[name].values.astype(str), return_inverse=True, return_counts=True)
     layers, filters = np.zeros(len(values), np.int64), np.zeros(len(values), np.int64)
-    np.add.at(layers, place, models["layers"].values)
-    np.add.at(filters, place, models["filters"].values)
+    np.add.at(layers, index, models["layers"].values)
+    np.add.at(filters, index, models["filters"].values)
     order = sorted(range(len(values)), key=lambda i: (-filters[i], values[i]))
     rows: list[tuple[Cell, ...]] = [(str(values[i]), int(count[i]), int(layers[i]), int(filters[i])) for i in order]
     return (name, "models", "layers", "filters"), rows
 
 
 def _section(title: str, columns: Sequence[str], rows: Sequence[tuple[Cell, ...]]) -> str:
-    """A table that opens on a click."""
+    """Return the HTML of a table that opens on a click."""
     more = f'<p class="more">and {len(rows) - ROWS:,} more</p>' if len(rows) > ROWS else ""
     numeric = [isinstance(cell, int) for cell in rows[0]] if rows else [False] * len(columns)
     head = _row("th", columns, numeric)
@@ -127,15 +127,15 @@ def _facts(rows: Iterable[tuple[str, str]]) -> str:
 
 
 def _row(tag: str, cells: Sequence[Cell], numeric: Sequence[bool]) -> str:
-    def one(cell: Cell, right: bool) -> str:
+    def cell_html(cell: Cell, right: bool) -> str:
         text = f"{cell:,}" if isinstance(cell, int) else escape(cell.replace("_", " ") if tag == "th" else cell)
         return f'<{tag} class="number">{text}</{tag}>' if right else f"<{tag}>{text}</{tag}>"
 
-    return f"<tr>{''.join(one(cell, right) for cell, right in zip(cells, numeric, strict=True))}</tr>"
+    return f"<tr>{''.join(cell_html(cell, right) for cell, right in zip(cells, numeric, strict=True))}</tr>"
 
 
 def _size(number: int) -> str:
-    """Bytes as one reads them."""
+    """Format a number of bytes with a unit."""
     value, units = float(number), ["bytes", "KiB", "MiB", "GiB", "TiB"]
     while value >= 1024 and len(units) > 1:
         value, units = value / 1024, units[1:]

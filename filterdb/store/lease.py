@@ -1,12 +1,12 @@
-"""Who is writing a segment just now, and who is collecting: so that neither wastes the other's work.
+"""Leases: record which segments are being written, and which are being collected, so that nobody's work is wasted.
 
-`ingests/<nonce>.json` names the segment that a writer writes. It is renewed while the writer lives and counts for LIVE
-seconds after. A collector leaves `ingests/gc-<nonce>.json`, which names what it is about to remove. Each puts its own
-first and then looks for the other's: of two at the same time at least one sees the other.
+A writer puts `ingests/<nonce>.json`, which names its segment. It renews this lease while it lives; the lease is valid
+for LEASE_SECONDS after its last renewal. A collector puts `ingests/gc-<nonce>.json`, which names the segments that it
+is about to remove. Both put their own object first and then look for the other's, so at least one sees the other.
 
-Ages are told by the store's clock alone: the times of two objects of the store are compared, never a time of the store
-with the clock of a machine. Even so a writer that was suspended may lose its lease. What keeps a commit from listing
-what was removed is not the lease but `Snapshot.collected` (see `collect`).
+Ages use the store's clock only: times of two objects of the store are compared, never a time of the store with a local
+clock. Even so, a suspended writer may lose its lease. What prevents a commit from listing a removed segment is not the
+lease but `Snapshot.collected` (see `collect`).
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from dataclasses import dataclass
 from filterdb.errors import InterruptedRunError, StoreError
 from filterdb.store.canonical import canonical
 from filterdb.store.files import Files
-from filterdb.store.local import Found
+from filterdb.store.local import ObjectInfo
 
 FOLDER = "ingests"
 
-LIVE = 900.0
-"""Seconds for which a lease counts after it was last renewed."""
+LEASE_SECONDS = 900.0
+"""Seconds for which a lease is valid after its last renewal."""
 
-RENEW = 60.0
-"""Seconds between renewals."""
+RENEW_SECONDS = 60.0
+"""Seconds between renewals of a lease."""
 
 log = logging.getLogger(__name__)
 
@@ -45,11 +45,11 @@ class Lease:
     segment_id: str
 
     def put(self) -> None:
-        """Put the lease, or renew it."""
+        """Create or renew the lease."""
         self.files.put({self.name: canonical({"segments": [self.segment_id]})})
 
     def check(self) -> None:
-        """Raise InterruptedRunError where the lease is gone: a collector took this run for dead."""
+        """Raise InterruptedRunError if the lease was removed, because a collector considered this run dead."""
         if not self.files.read_many([self.name]):
             raise InterruptedRunError(
                 f"{self.files.url(self.name)}: this ingest's lease is gone; it was suspended and `filterdb gc` removed "
@@ -59,13 +59,13 @@ class Lease:
 
 @contextmanager
 def writing(files: Files, segment_id: str) -> Iterator[Lease]:
-    """Own a segment while it is written. Raises InterruptedRunError where a collector is about to remove it.
+    """Hold a lease on a segment while it is written. Raises InterruptedRunError if a collector is about to remove it.
 
-    After a failure the lease is left to expire: what a lost reply has made of the commit is not known here.
+    After a failure the lease is left to expire, because a commit whose reply was lost may have succeeded.
     """
-    own = Lease(files, f"{FOLDER}/{uuid.uuid4().hex}.json", segment_id)
-    own.put()
-    for other, ids in active(files, own.name, collectors=True).items():
+    lease = Lease(files, f"{FOLDER}/{uuid.uuid4().hex}.json", segment_id)
+    lease.put()
+    for other, ids in active(files, lease.name, collectors=True).items():
         if segment_id in ids:
             raise InterruptedRunError(
                 f"{files.url(other)}: expected segment {segment_id} for this ingest alone, `filterdb gc` is removing "
@@ -74,31 +74,31 @@ def writing(files: Files, segment_id: str) -> Iterator[Lease]:
     ended = threading.Event()
 
     def renew() -> None:
-        while not ended.wait(RENEW):
+        while not ended.wait(RENEW_SECONDS):
             try:
-                own.check()  # a lease that is gone must stay gone
-                own.put()
+                lease.check()  # a lease that a collector removed must not be created again
+                lease.put()
             except StoreError as error:
                 log.warning("lease not renewed: %s", error)
             except InterruptedRunError:
-                return  # the commit says so
+                return  # the writer raises this error before it commits
 
-    heart = threading.Thread(target=renew, name="filterdb-lease", daemon=True)
-    heart.start()
+    renewal = threading.Thread(target=renew, name="filterdb-lease", daemon=True)
+    renewal.start()
     try:
-        yield own
+        yield lease
     finally:
         ended.set()
-        heart.join()
+        renewal.join()
     try:
-        files.remove([own.name])
+        files.remove([lease.name])
     except StoreError as error:
         log.warning("lease stays until it expires: %s", error)
 
 
 @contextmanager
 def collecting(files: Files, ids: list[str]) -> Iterator[str]:
-    """Announce which segments are about to be removed. Yield the name of the announcement."""
+    """Announce which segments are about to be removed, and yield the name of the announcement."""
     name = f"{FOLDER}/gc-{uuid.uuid4().hex}.json"
     files.put({name: canonical({"segments": ids})})
     yield name
@@ -106,32 +106,32 @@ def collecting(files: Files, ids: list[str]) -> Iterator[str]:
 
 
 def active(files: Files, own: str, *, collectors: bool) -> dict[str, list[str]]:
-    """Return the leases that count, or the collectors' announcements: name → ids of segments.
+    """Return the valid leases or, with `collectors`, the collectors' announcements: name → ids of segments.
 
-    `own`: an object that the caller has just put into the same folder, whose time is the present. What cannot be read
-    owns nothing.
+    `own` is an object that the caller has just put into the same folder; its time is used as the present. Objects that
+    cannot be read claim nothing.
     """
     entries = files.entries(FOLDER)
-    gone = expired(entries, modified(entries, own))
-    names = [name for name in entries if name.startswith(f"{FOLDER}/gc-") == collectors and name not in gone]
+    outdated = expired(entries, modified(entries, own))
+    names = [name for name in entries if name.startswith(f"{FOLDER}/gc-") == collectors and name not in outdated]
     contents = files.read_many([name for name in names if name != own])
     return {name: segments_of(data) for name, data in contents.items()}
 
 
-def expired(entries: Mapping[str, Found], now: float) -> list[str]:
-    """Return the names that were written more than LIVE seconds before `now`; an unknown time counts as now."""
-    return [name for name, entry in entries.items() if now - entry.modified > LIVE]
+def expired(entries: Mapping[str, ObjectInfo], now: float) -> list[str]:
+    """Return the names written more than LEASE_SECONDS before `now`. An unknown time counts as now."""
+    return [name for name, entry in entries.items() if now - entry.modified > LEASE_SECONDS]
 
 
-def modified(entries: Mapping[str, Found], name: str) -> float:
-    """Return when an object was written, by the store's clock; NaN where it is not listed."""
+def modified(entries: Mapping[str, ObjectInfo], name: str) -> float:
+    """Return when an object was written, by the store's clock; NaN if it is not listed."""
     return entries[name].modified if name in entries else math.nan
 
 
 def store_time(files: Files) -> float:
-    """Return the present time by the store's clock, taken from an object that is put for it.
+    """Return the present time of the store's clock, which is the time of an object that is put for this purpose.
 
-    NaN where the store tells no times: then nothing is old, and every lease counts.
+    NaN if the store reports no times. Then nothing counts as old, and every lease as valid.
     """
     name = f"{FOLDER}/clock-{uuid.uuid4().hex}"
     files.put({name: b"clock\n"})

@@ -1,4 +1,4 @@
-"""Objects in a folder: whole or not at all, on the disk before anything lists them."""
+"""Write objects to a local folder atomically, and sync them to the disk before anything refers to them."""
 
 from __future__ import annotations
 
@@ -13,21 +13,24 @@ from typing import NamedTuple
 from filterdb.errors import StoreError
 
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
-"""What `link` fails with on a file system that has no hard links, or no more of them."""
+"""Error numbers of `link` on a file system without hard links, or with too many of them."""
 
 
-class Found(NamedTuple):
-    """An object in a listing: its size in bytes (None unknown), when it was last written (POSIX seconds; NaN unknown).
+class ObjectInfo(NamedTuple):
+    """A listed object: its size in bytes (None: unknown) and its last write in POSIX seconds (NaN: unknown).
 
-    A plain web server tells neither.
+    A plain web server reports neither.
     """
 
     size: int | None
     modified: float
 
 
-def walk(folder: Path, prefix: str, *, unfinished: bool = False) -> Iterator[tuple[str, Found]]:
-    """Files below a folder; what vanishes meanwhile left out. Names that begin with a dot are `unfinished` ones."""
+def walk(folder: Path, prefix: str, *, unfinished: bool = False) -> Iterator[tuple[str, ObjectInfo]]:
+    """Yield the files below a folder, except those that are removed meanwhile.
+
+    With `unfinished`, yield temporary files instead, whose names begin with a dot.
+    """
     if not folder.is_dir():
         return
     with suppress(FileNotFoundError):
@@ -39,7 +42,7 @@ def walk(folder: Path, prefix: str, *, unfinished: bool = False) -> Iterator[tup
             elif entry.name.startswith(".") == unfinished:
                 with suppress(FileNotFoundError):
                     status = entry.stat()
-                    yield name, Found(status.st_size, status.st_mtime)
+                    yield name, ObjectInfo(status.st_size, status.st_mtime)
 
 
 _MOST_ATTEMPTS = 1_000
@@ -47,21 +50,21 @@ _MOST_ATTEMPTS = 1_000
 
 
 def replace(objects: Mapping[Path, bytes | bytearray]) -> None:
-    """Write each beside, then rename: whole or not at all. Their names are on the disk when all are there."""
-    touched: set[Path] = set()
+    """Write each object atomically, by renaming a temporary file. Afterwards, sync the folders to the disk."""
+    changed: set[Path] = set()
     for path, data in objects.items():
-        _temporary(path, data, touched).replace(path)
-    for folder in touched:
-        _keep(folder)
+        _write_temporary(path, data, changed).replace(path)
+    for folder in changed:
+        _sync_folder(folder)
 
 
 def create(path: Path, data: bytes) -> None:
-    """Write beside, then link: the final name appears whole or not at all, and never over another.
+    """Create an object atomically and never over another, by linking a temporary file to the final name.
 
-    Raises FileExistsError where there is an object, StoreError where the file system has no hard links.
+    Raises FileExistsError if the object exists, StoreError if the file system has no hard links.
     """
-    touched: set[Path] = set()
-    temporary = _temporary(path, data, touched)
+    changed: set[Path] = set()
+    temporary = _write_temporary(path, data, changed)
     try:
         os.link(temporary, path)
     except OSError as error:
@@ -73,16 +76,16 @@ def create(path: Path, data: bytes) -> None:
         ) from error
     finally:
         temporary.unlink()
-    for folder in touched:
-        _keep(folder)
+    for folder in changed:
+        _sync_folder(folder)
 
 
-def _temporary(path: Path, data: bytes | bytearray, touched: set[Path]) -> Path:
-    """A file beside `path` with these bytes, on the disk; nothing where the disk is full.
+def _write_temporary(path: Path, data: bytes | bytearray, changed: set[Path]) -> Path:
+    """Write a temporary file beside `path` and sync it to the disk. After a failure, no file is left.
 
-    `touched` gets the folders that have a new name in them.
+    Folders with a new entry are added to `changed`.
     """
-    handle, temporary = _open_beside(path, touched)
+    handle, temporary = _open_beside(path, changed)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
@@ -95,34 +98,34 @@ def _temporary(path: Path, data: bytes | bytearray, touched: set[Path]) -> Path:
     return temporary
 
 
-def _open_beside(path: Path, touched: set[Path]) -> tuple[int, Path]:
-    """Open a new file beside `path`, in a folder that another process may remove whenever it is empty."""
-    touched.add(path.parent)
+def _open_beside(path: Path, changed: set[Path]) -> tuple[int, Path]:
+    """Open a new temporary file beside `path`, and create its folder if necessary."""
+    changed.add(path.parent)
     for _ in range(_MOST_ATTEMPTS):
-        _make(path.parent, touched)
+        _make_folder(path.parent, changed)
         try:
             handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
             return handle, Path(name)
         except FileNotFoundError:
-            continue  # removed by whoever removed the last object in it
+            continue  # another process removed the last object of the folder, and with it the folder
     raise StoreError(f"writing {path}: the file system does not create the folder {path.parent}; choose another place")
 
 
-def _make(folder: Path, touched: set[Path]) -> None:
-    """The folder and those above it."""
+def _make_folder(folder: Path, changed: set[Path]) -> None:
+    """Create a folder and its parents, and add folders with a new entry to `changed`."""
     if not folder.is_dir():
-        _make(folder.parent, touched)
+        _make_folder(folder.parent, changed)
         with suppress(FileNotFoundError):  # as above
             folder.mkdir(exist_ok=True)
-            touched.add(folder.parent)
+            changed.add(folder.parent)
 
 
-def _keep(folder: Path) -> None:
-    """Put a folder's names on the disk: without it a file is safe and its name is not."""
+def _sync_folder(folder: Path) -> None:
+    """Sync a folder's entries to the disk. Syncing a file does not store its name."""
     try:
         handle = os.open(folder, os.O_RDONLY)
     except FileNotFoundError:
-        return  # removed by whoever removed the last object in it
+        return  # another process removed the last object of the folder, and with it the folder
     try:
         os.fsync(handle)
     finally:

@@ -1,4 +1,4 @@
-"""A result with a matrix too large for memory: a Zarr group that is filled block by block and opened lazily."""
+"""Results with a matrix too large for memory: a Zarr group that is filled in blocks and opened lazily."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from filterdb.store.remote import store_errors
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A group whose matrix is being filled."""
+    """A Zarr group whose matrix is being filled."""
 
     files: Files
     matrix: zarr.Array[Any]
 
     def finish(self, name: str, values: np.ndarray) -> xr.Dataset:
-        """Put the variable that needed the whole matrix; open the group."""
+        """Write the variable that depends on the whole matrix, and open the group."""
         with store_errors("writing", self.files.root), _quiet():
             array = zarr.open_array(self.files.zarr(name, read_only=False), mode="r+")
             array[...] = values
@@ -37,9 +37,9 @@ class Target:
 
 
 def create(url: str | os.PathLike[str], result: xr.Dataset, name: str, dims: tuple[str, str], block: int) -> Target:
-    """A new Zarr group with all of a result and an empty matrix `name` (dims) float64 in chunks of `block` squared.
+    """Create a Zarr group with a result and an empty matrix `name` (dims) float64, in chunks of `block` × `block`.
 
-    Raises UsageError where something stands already.
+    Raises UsageError if there is already something at `url`.
     """
     files = Files.at(url)
     if files.list(""):
@@ -54,7 +54,7 @@ def create(url: str | os.PathLike[str], result: xr.Dataset, name: str, dims: tup
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Zarr version 3 does not specify consolidated metadata and text yet: every reader would be warned."""
+    """Suppress Zarr's warnings that version 3 does not yet specify consolidated metadata and text."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ZarrUserWarning)
         warnings.simplefilter("ignore", UnstableSpecificationWarning)

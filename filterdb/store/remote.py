@@ -1,8 +1,8 @@
-"""Requests to an object store: bounded in time, tried again with jitter, their errors one kind.
+"""Make requests to object stores with time limits, retries with jitter, and uniform errors.
 
-A client's own retries do not cover all: an s3fs PUT waits for ever where the server never sends `100-continue`, and a
-body that breaks off may come as an error of any of four libraries. Credentials come from each process's own
-environment; nothing here travels to workers.
+The clients' own retries are not enough: a PUT of s3fs waits for ever if the server never sends `100-continue`, and an
+interrupted body may raise an error of any of four libraries. Every process takes credentials from its own environment;
+nothing here is sent to workers.
 """
 
 from __future__ import annotations
@@ -32,25 +32,25 @@ from filterdb.errors import DamageError, StoreError, StoreMissingError, UsageErr
 from filterdb.redaction import redact, redact_url, redacted_error
 
 TRIES = 3
-"""How often a request is made before its error counts."""
+"""Number of attempts for a request."""
 
 SECONDS = 30.0
-"""How long a request may take, and as long again for every SLOWEST · SECONDS bytes that it writes."""
+"""Time limit of a request that writes, to which one second is added for every SLOWEST bytes."""
 
 SLOWEST = 1_000_000
-"""Bytes a second below which a store counts as hanging."""
+"""Bytes per second below which a store is considered to hang."""
 
 READ_SECONDS = 180.0
-"""How long a request may take that reads."""
+"""Time limit of a request that reads."""
 
 RETRY_SECONDS = 60.0
-"""After so long nothing is tried again: the client has retried by itself all the while."""
+"""Seconds after which a request is not retried, because the client has already retried for so long."""
 
 PAUSE = 0.3
-"""Seconds before the second try, at most; twice that before the third."""
+"""Longest pause before the second attempt, in seconds. It doubles before the third."""
 
 LOST = (OSError, BotoCoreError, ClientError, HttpError, TimeoutError, NotImplementedError)
-"""What the clients raise when a store refuses, breaks off or cannot be reached, or can only be read."""
+"""What the clients raise if a store refuses a request, breaks off, cannot be reached, or is read-only."""
 
 _FINAL = (
     FileNotFoundError,
@@ -62,39 +62,39 @@ _FINAL = (
     CredentialRetrievalError,
     NotImplementedError,
 )
-"""Answers that another try would not change."""
+"""Errors that another attempt would not change."""
 
 
 def is_remote(url: str) -> bool:
-    """Whether a path is a URL for fsspec (`file://` is not: local files have their own, atomic, ways)."""
+    """Return whether a path is a URL for fsspec. `file://` is not, because local files are written atomically."""
     return "://" in url and not url.startswith("file://")
 
 
 def options(url: str) -> dict[str, Any]:
-    """Options of ours for a file system; never a secret."""
+    """Return our options for a file system. They contain no secrets."""
     if not url.startswith("s3://"):
         return {}
-    region = os.environ.get("AWS_REGION")  # botocore itself knows AWS_DEFAULT_REGION only
+    region = os.environ.get("AWS_REGION")  # botocore itself reads only AWS_DEFAULT_REGION
     return {"use_listings_cache": False, **({"client_kwargs": {"region_name": region}} if region else {})}
 
 
 @lru_cache(maxsize=16)
 def _known_filesystem(protocol: str, region: str | None) -> Any:
-    del region  # part of the key: options reads it
+    del region  # only part of the cache key; `options` reads it from the environment
     try:
         return fsspec.filesystem(protocol, **options(f"{protocol}://"))
-    except Exception as error:  # of any file system's own
-        said = " ".join(str(error).split())[:100]
-        raise UsageError(f"{protocol}://: expected a protocol that fsspec can open here, got {said}") from error
+    except Exception as error:  # file systems raise exceptions of their own
+        reason = " ".join(str(error).split())[:100]
+        raise UsageError(f"{protocol}://: expected a protocol that fsspec can open here, got {reason}") from error
 
 
 def filesystem(url: str) -> Any:
-    """The file system behind a URL, one for each process."""
+    """Return the file system of a URL, which this process creates once."""
     return _known_filesystem(url.split("://", 1)[0], os.environ.get("AWS_REGION"))
 
 
 def call(url: str, method: str, *args: Any, seconds: float | None = None, **kwargs: Any) -> Any:
-    """One request, `method` of the file system behind `url`; TimeoutError after `seconds` (READ_SECONDS)."""
+    """Call `method` of the file system behind `url`. Raises TimeoutError after `seconds` (default READ_SECONDS)."""
     files = filesystem(url)
     if not getattr(files, "async_impl", False):
         return getattr(files, method)(*args, **kwargs)
@@ -110,12 +110,12 @@ def call(url: str, method: str, *args: Any, seconds: float | None = None, **kwar
 
 
 def writing_seconds(size: int) -> float:
-    """How long a request may take that writes so many bytes."""
+    """Return the time limit of a request that writes `size` bytes."""
     return SECONDS + size / SLOWEST
 
 
 def retried[T](attempt: Callable[[], T]) -> T:
-    """The result of `attempt`, made TRIES times, unless the answer is final or the time is up."""
+    """Run `attempt` up to TRIES times, unless its error is final or RETRY_SECONDS have passed."""
     began = time.monotonic()
     for number in range(1, TRIES):
         try:
@@ -131,15 +131,15 @@ def retried[T](attempt: Callable[[], T]) -> T:
 
 
 def pause(number: int) -> None:
-    """Wait before the next try; by chance longer or shorter, so that many workers do not come back at once."""
+    """Wait before the next attempt, for a random time, so that many workers do not retry at once."""
     time.sleep(random.uniform(0.5, 1) * PAUSE * 2 ** (number - 1))
 
 
 @contextmanager
 def store_errors(action: str, url: str) -> Iterator[None]:
-    """Turn what store clients raise inside the block into one StoreError line; StoreMissingError where it is absent.
+    """Turn what store clients raise inside the block into a StoreError, or StoreMissingError if an object is missing.
 
-    A StoreError passes as it is: one raised from itself would be its own cause.
+    A StoreError is not changed, because an error raised from itself would be its own cause.
     """
     shown = redact_url(url)
     try:
@@ -157,13 +157,13 @@ def store_errors(action: str, url: str) -> Iterator[None]:
 
 
 def store_error(action: str, url: str, error: BaseException) -> StoreError:
-    """One line that names the object and what the store said, with the remedy that fits."""
-    said = " ".join(redact(str(error), url).split())[:200] or type(error).__name__
+    """Return an error with a message of one line that names the object, the store's reason and a remedy."""
+    reason = " ".join(redact(str(error), url).split())[:200] or type(error).__name__
     url = redact_url(url)
     if isinstance(error, FlexibleChecksumError):
         return DamageError(
-            f"{action} {url}: expected the bytes that were put, got others ({said}); restore it from a copy"
+            f"{action} {url}: expected the bytes that were put, got others ({reason}); restore it from a copy"
         )
     refused = isinstance(error, PermissionError | NoCredentialsError | CredentialRetrievalError)
     remedy = "check the credentials and rights" if refused else "check the store, run again"
-    return StoreError(f"{action} {url}: the store refused or failed ({said}); {remedy}")
+    return StoreError(f"{action} {url}: the store refused or failed ({reason}); {remedy}")

@@ -1,7 +1,7 @@
-"""A label of every filter as an array that stores one value per layer: NumPy's protocols over run lengths.
+"""A run-length encoded array, which holds a label for every filter but stores one value per layer.
 
 A database has up to 1.46 billion filters and 21,436 layers. Comparing, selecting and concatenating labels works on the
-runs; everything else expands them, up to MAX_EXPANDED elements.
+runs through NumPy's protocols; all other operations expand the runs, up to MAX_EXPANDED elements.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from filterdb.errors import UsageError
 from filterdb.plan import offsets
 
 MAX_EXPANDED = 16_777_216
-"""Most filters whose labels or positions are written out: 128 MiB an array. xarray groups a million filters in 2 s."""
+"""Most filters whose labels or positions are expanded: 128 MiB per array. xarray groups a million filters in 2 s."""
 
 
 def check_expanded(number: int, what: str) -> None:
-    """Raise UsageError if `number` filters are too many to write out `what` of each."""
+    """Raise UsageError if `number` filters are too many to hold `what` of each."""
     if number > MAX_EXPANDED:
         raise UsageError(
             f"{number:,} filters are too many to hold {what} of each (at most {MAX_EXPANDED:,}): take fewer with "
@@ -32,30 +32,30 @@ def check_expanded(number: int, what: str) -> None:
 
 @dataclass(frozen=True, eq=False)
 class Runs:
-    """Rows [bounds[i], bounds[i + 1]) belong to the layer codes[i]; neighbouring runs are of different layers."""
+    """Rows [bounds[i], bounds[i + 1]) belong to the layer codes[i]. Neighbouring runs belong to different layers."""
 
     bounds: np.ndarray
-    """(runs + 1,) int64, rising from 0."""
+    """(runs + 1,) int64, ascending from 0."""
     codes: np.ndarray
     """(runs,) int64."""
 
     @classmethod
     def of(cls, lengths: np.ndarray, codes: np.ndarray) -> Runs:
-        """Join neighbouring runs of one layer and leave out empty ones."""
-        kept = lengths > 0
-        lengths, codes = lengths[kept], codes[kept]
+        """Create from runs that may be empty, or have neighbours of the same layer, which are joined."""
+        is_nonempty = lengths > 0
+        lengths, codes = lengths[is_nonempty], codes[is_nonempty]
         starts = np.flatnonzero(np.concatenate([[True], codes[1:] != codes[:-1]])) if len(codes) else np.zeros(0, int)
         bounds = offsets(lengths)
         return cls(np.concatenate([bounds[:-1][starts], bounds[-1:]]), codes[starts])
 
     @property
     def rows(self) -> int:
-        """Return the number of rows."""
+        """Number of rows."""
         return int(self.bounds[-1])
 
     @property
     def lengths(self) -> np.ndarray:
-        """Return the number of rows of each run, (runs,)."""
+        """Number of rows of each run, (runs,)."""
         lengths: np.ndarray = np.diff(self.bounds)
         return lengths
 
@@ -72,7 +72,7 @@ class Runs:
         return runs
 
     def take(self, rows: np.ndarray) -> Runs:
-        """Return the runs of the given rows (n,), in their order."""
+        """Return the runs of the given rows (n,), in the given order."""
         codes = self.codes[self.run_of(rows)]
         return Runs.of(np.ones(len(codes), np.int64), codes)
 
@@ -81,7 +81,7 @@ class Runs:
         return Runs.of(np.diff(np.clip(self.bounds, start, max(start, stop))), self.codes)
 
     def pick(self, key: slice | np.ndarray) -> Runs:
-        """Return the runs of the rows that a slice, a mask (rows,) or positions (n,) choose."""
+        """Return the runs of the rows that a slice, a mask (rows,) or positions (n,) select."""
         if isinstance(key, slice):
             start, stop, step = key.indices(self.rows)
             if step == 1:
@@ -101,7 +101,7 @@ class Runs:
 
 
 class RunLengthArray(NDArrayOperatorsMixin):
-    """An immutable array of one dimension: element i is `table[code]` of the run that has row i.
+    """An immutable one-dimensional array whose element i is `table[code]` of the run that contains row i.
 
     >>> labels = RunLengthArray(Runs(np.array([0, 2, 5]), np.array([1, 0])), np.array(["a", "b"], object))
     >>> np.asarray(labels).tolist()
@@ -118,42 +118,42 @@ class RunLengthArray(NDArrayOperatorsMixin):
 
     @property
     def shape(self) -> tuple[int]:
-        """Return the shape, (rows,)."""
+        """Shape, (rows,)."""
         return (self.runs.rows,)
 
     @property
     def ndim(self) -> int:
-        """Return 1."""
+        """Number of dimensions: 1."""
         return 1
 
     @property
     def size(self) -> int:
-        """Return the number of elements."""
+        """Number of elements."""
         return self.runs.rows
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Return the dtype of the elements."""
+        """Dtype of the elements."""
         return self.table.dtype
 
     @property
     def nbytes(self) -> int:
-        """Return the bytes that the array takes, not those of its elements."""
+        """Bytes that the encoded array takes."""
         return int(self.table.nbytes + self.runs.bounds.nbytes + self.runs.codes.nbytes)
 
     @property
     def run_values(self) -> np.ndarray:
-        """Return the element of each run, (runs,)."""
+        """The element of each run, (runs,)."""
         values: np.ndarray = self.table[self.runs.codes]
         return values
 
     @property
     def flags(self) -> Any:
-        """Return the flags of an array that owns its data; xarray asks for them where an assignment failed."""
+        """Flags of an array that owns its data. xarray reads them after a failed assignment."""
         return np.zeros(0).flags
 
     def __getattr__(self, name: str) -> Any:
-        # Every other method of an array, argsort or ravel, is that of the expanded one.
+        # Other methods of arrays, such as argsort or ravel, work on the expanded array.
         if name.startswith("_") or not hasattr(np.ndarray, name):
             raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
         return getattr(np.asarray(self), name)
@@ -184,7 +184,7 @@ class RunLengthArray(NDArrayOperatorsMixin):
         if rows.ndim == 1:
             return RunLengthArray(self.runs.pick(rows if rows.size else rows.astype(np.int64)), self.table)
         values = self.run_values[self.runs.run_of(rows)]
-        # NumPy keeps an array of no dimensions where the key has an ellipsis, as xarray's keys have.
+        # NumPy returns a zero-dimensional array if the key has an ellipsis, as xarray's keys have.
         return np.asarray(values, self.dtype) if rows.ndim or len(keys) > len(picks) else values
 
     def __setitem__(self, key: Any, value: Any) -> None:
@@ -198,7 +198,7 @@ class RunLengthArray(NDArrayOperatorsMixin):
         return RunLengthArray(self.runs, self.table.astype(dtype, **options))
 
     def copy(self, order: str = "K") -> RunLengthArray:
-        """Return the array itself: it cannot change."""
+        """Return the array itself, since it is immutable."""
         return self
 
     def __copy__(self) -> RunLengthArray:
@@ -244,7 +244,7 @@ class RunLengthArray(NDArrayOperatorsMixin):
         return self._sample(max_width)
 
     def _sample(self, width: int) -> str:
-        """Return the first run and the last, as "a … b" of at most `width` characters."""
+        """Return the values of the first and last run as "a … b", in at most `width` characters."""
         if not self.size:
             return ""
         text = " … ".join(str(self.table[code]) for code in dict.fromkeys(self.runs.codes[[0, -1]].tolist()))
@@ -259,7 +259,7 @@ def _fits(value: Any, bounds: np.ndarray) -> bool:
 
 
 def _expanded(value: Any) -> Any:
-    """Replace every array of run lengths in the arguments of a NumPy function by a plain one."""
+    """Expand every run-length array in the arguments of a NumPy function."""
     if isinstance(value, RunLengthArray):
         return np.asarray(value)
     if isinstance(value, dict):
@@ -302,11 +302,11 @@ _ON_RUNS: dict[Callable[..., Any], Callable[..., Any]] = {
     np.size: lambda array, axis=None: array.size,
     np.copy: lambda array, **options: array,
 }
-"""The functions that need not expand the runs."""
+"""The functions that work on runs without expanding them."""
 
 
 def positions(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """Return the rows of the ranges that begin at `starts`, one after another. Raises UsageError for too many."""
+    """Return the rows of ranges that begin at `starts`, one range after another. Raises UsageError for too many."""
     bounds = offsets(lengths)
     check_expanded(int(bounds[-1]), "the position")
     rows: np.ndarray = np.repeat(starts - bounds[:-1], lengths) + np.arange(bounds[-1])

@@ -1,7 +1,7 @@
-"""An immutable Zarr group: created from its tables, filled by whole chunks, opened as xarray.
+"""Segments: immutable Zarr groups, created with their tables, filled by whole chunks, and opened as xarray.
 
-Filters lie columns first inside a chunk ([transpose, bytes, crc32c]): the loops run along columns, and a decoded
-chunk then needs no second copy. Every chunk carries a CRC32C; a missing chunk is an error on read.
+Inside a chunk, filters are stored column by column ([transpose, bytes, crc32c]), because the loops run along columns
+and need no second copy of a decoded chunk. Every chunk has a CRC32C. Reading a missing chunk raises an error.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ from filterdb.store.files import Files
 from filterdb.store.remote import store_errors
 
 CODECS: Any = [TransposeCodec(order=(1, 0)), BytesCodec(endian="little"), Crc32cCodec()]
-"""How a chunk of filters is encoded."""
+"""The codecs of a chunk of filters."""
 
 CRC_BYTES = 4
 
 _OLD_MANIFEST = "manifest.json"
-"""The manifest's name inside the Zarr group in format 2. Zarr warns about objects that it does not know."""
+"""Name of the manifest inside the Zarr group in format 2. It moved because Zarr warns about unknown objects."""
 
 RESTORE = "restore it from a copy, or go back with `filterdb restore`"
-"""Remedy for damage to a segment."""
+"""The remedy for damage to a segment."""
 
 _CONFIG: Any = {"write_empty_chunks": True, "read_missing_chunks": False}
-"""Zarr drops chunks that equal the fill value and reads missing ones as fill value: neither must happen here."""
+"""By default, Zarr omits chunks that equal the fill value, and reads missing chunks as fill value. Prevent both."""
 
 Tables = Mapping[str, np.ndarray]
 """Every variable of schema.TABLES by name."""
@@ -50,7 +50,7 @@ Tables = Mapping[str, np.ndarray]
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A segment's place and extent; small enough to travel with every task."""
+    """A segment's location and size. It is small enough to be part of every task."""
 
     files: Files
     id: str
@@ -59,7 +59,7 @@ class Segment:
 
     @property
     def name(self) -> str:
-        """Its place below the root."""
+        """Name of its Zarr group below the root."""
         return segment_name(self.id)
 
     @property
@@ -69,17 +69,17 @@ class Segment:
 
     @property
     def reading_bytes(self) -> int:
-        """Memory that a thread takes to read a chunk: mapped pages, or an object as it comes."""
+        """Memory that a thread needs to read a chunk: mapped pages, or the object that is fetched."""
         chunk = schema.WEIGHTS * self.chunk_rows * 4
-        # A client joins an object's pieces: for a moment it has it twice.
+        # A client holds an object twice while it joins its pieces.
         return 2 * chunk if self.files.remote else chunk
 
     def bounds(self, chunk: int) -> tuple[int, int]:
-        """First and past-the-last row of a chunk."""
+        """Return the rows [start, stop) of a chunk."""
         return chunk * self.chunk_rows, min((chunk + 1) * self.chunk_rows, self.rows)
 
     def chunk_name(self, chunk: int) -> str:
-        """The object that holds a chunk."""
+        """Return the name of a chunk's object."""
         return f"{self.name}/{schema.FILTERS.name}/c/{chunk}/0"
 
     @property
@@ -88,17 +88,17 @@ class Segment:
         return schema.WEIGHTS * self.chunk_rows * 4 + CRC_BYTES
 
     def read_chunk(self, chunk: int) -> np.ndarray:
-        """One chunk's filters (n, 9) float32, without padding."""
+        """Read a chunk's filters, (n, 9) float32, without padding."""
         start, stop = self.bounds(chunk)
         return np.ascontiguousarray(self.read_columns(chunk)[:, : stop - start].T)
 
     def read_columns(self, chunk: int) -> np.ndarray:
-        """One chunk as it lies in the store: columns (9, chunk_rows) float32, read-only, padding included.
+        """Read a chunk as it is stored: columns (9, chunk_rows) float32, read-only, with padding.
 
-        What the passes read by. CODECS decode by a look: the array is the object, less its checksum, which is checked.
-        No memory is filled: a local chunk is mapped from the page cache, and unmapped with the array.
+        Passes use this method. CODECS need no decoding: the array is a view of the object without its checksum, which
+        is verified. No memory is allocated: a local chunk is mapped from the page cache until the array is deleted.
         """
-        return self.files.untrusting(lambda: self._read_columns(chunk))
+        return self.files.retry_on_damage(lambda: self._read_columns(chunk))
 
     def _read_columns(self, chunk: int) -> np.ndarray:
         size = schema.WEIGHTS * self.chunk_rows * 4
@@ -111,16 +111,16 @@ class Segment:
                 checksum = crc32c.crc32c(piece, checksum)
             data = file.whole()
             if checksum != int.from_bytes(data[size:], "little"):
-                raise ValueError("its checksum does not fit")
+                raise ValueError("its checksum does not match")
             return np.frombuffer(data[:size], "<f4").reshape(schema.WEIGHTS, self.chunk_rows)
 
     def write_chunk(self, chunk: int, filters: np.ndarray) -> None:
-        """Write one whole chunk, (n, 9) float32, whole or not at all; the last one is padded with NaN.
+        """Write a chunk (n, 9) float32 atomically. The last chunk is padded with NaN.
 
-        Encoded as CODECS say, with one copy where Zarr makes four.
+        The result is that of CODECS, but with one copy, where Zarr makes four.
         """
         start, stop = self.bounds(chunk)
-        if filters.shape != (stop - start, schema.WEIGHTS):  # else what is missing would stay NaN
+        if filters.shape != (stop - start, schema.WEIGHTS):  # missing filters would be stored as NaN
             raise ValueError(
                 f"{self.files.url(self.name)} chunk {chunk}: expected filters of shape "
                 f"{(stop - start, schema.WEIGHTS)}, got {filters.shape}; nothing was written"
@@ -134,7 +134,7 @@ class Segment:
         self.files.put({self.chunk_name(chunk): data})
 
     def has_chunk(self, chunk: int) -> bool:
-        """Whether a chunk is there and whole."""
+        """Return whether a chunk exists and is undamaged."""
         try:
             self.read_chunk(chunk)
         except (DamageError, StoreMissingError):
@@ -143,7 +143,7 @@ class Segment:
 
     @contextmanager
     def damage(self, variable: str, chunk: int | None = None) -> Iterator[None]:
-        """Turn what reading a damaged variable raises into one DamageError line that names it."""
+        """Turn errors of reading a damaged variable into DamageError with a message that names the variable."""
         url = self.files.url(f"{self.name}/{variable}") + ("" if chunk is None else f" chunk {chunk}")
         try:
             with store_errors("reading", url):
@@ -153,54 +153,54 @@ class Segment:
         except (StoreMissingError, ChunkNotFoundError) as error:
             raise DamageError(f"{url}: expected to be there, is missing; {RESTORE}") from error
         except (ValueError, KeyError, TypeError, RuntimeError) as error:
-            said = " ".join(str(error).split())[:160]
+            reason = " ".join(str(error).split())[:160]
             raise DamageError(
-                f"{url}: expected the bytes that were committed, got damage ({said}); {RESTORE}"
+                f"{url}: expected the bytes that were committed, got damage ({reason}); {RESTORE}"
             ) from error
 
 
 def segment_name(segment_id: str) -> str:
-    """Place of a segment below the root."""
+    """Return the name of a segment's Zarr group below the root."""
     return f"segments/{segment_id}.zarr"
 
 
 def manifest_name(segment_id: str) -> str:
-    """Return the place of a segment's manifest: the SHA-256 of every object of the segment but its chunks."""
+    """Return the name of a segment's manifest, which lists the SHA-256 of every object except the chunks."""
     return f"manifests/{segment_id}.json"
 
 
 @dataclass(frozen=True, slots=True)
 class Created:
-    """A segment's metadata and tables in the store: digests for the snapshot, size of each object by its full name."""
+    """The digests of a new segment, for the snapshot, and the sizes of its objects by name."""
 
     digests: dict[str, str]
     sizes: dict[str, int]
 
 
 def create(segment: Segment, tables: Tables) -> Created:
-    """Write a segment's metadata and tables; chunks follow by `write_chunk`.
+    """Write a segment's metadata and tables. The chunks are written later, by `write_chunk`.
 
-    Made in memory, then put object by object, the manifest last: with it, everything is there. The id covers the
-    tables: whoever writes the same segment again, or at the same time, puts the same bytes; what is there and whole
-    is not written again.
+    The objects are made in memory and then written, the manifest last, so that its presence means that all are there.
+    Since the segment's id depends on the tables, every writer of the segment writes the same bytes. Objects that exist
+    with these bytes are not written again.
     """
-    objects = _objects(segment, tables)
+    objects = _group_objects(segment, tables)
     manifest = canonical({name: digest(data) for name, data in objects.items()})
     digests = {"metadata": digest(objects["zarr.json"]), "tables": tables_digest(tables), "manifest": digest(manifest)}
-    placed = {f"{segment.name}/{name}": data for name, data in objects.items()}
+    by_full_name = {f"{segment.name}/{name}": data for name, data in objects.items()}
     listing = segment.files.list(segment.name)
-    there = segment.files.read_many([name for name in placed if name in listing])
-    segment.files.put({name: data for name, data in placed.items() if there.get(name) != data})
+    stored = segment.files.read_many([name for name in by_full_name if name in listing])
+    segment.files.put({name: data for name, data in by_full_name.items() if stored.get(name) != data})
     last = manifest_name(segment.id)
     if segment.files.read_many([last]).get(last) != manifest:
         segment.files.put({last: manifest})
-    return Created(digests, {name: len(data) for name, data in placed.items()})
+    return Created(digests, {name: len(data) for name, data in by_full_name.items()})
 
 
 def check_objects(segment: Segment, digests: Mapping[str, str]) -> dict[str, str]:
-    """Return what is wrong with each object of a segment but its chunks, by name below the segment or the root.
+    """Return what is wrong with the objects of a segment other than its chunks, by name.
 
-    A segment of format 1 has no manifest: {}, its tables have digests of their own.
+    A segment of format 1 has no manifest, so nothing is returned; its tables are verified by their own digests.
     """
     if "manifest" not in digests:
         return {}
@@ -208,10 +208,10 @@ def check_objects(segment: Segment, digests: Mapping[str, str]) -> dict[str, str
         manifest = _manifest(segment, digests)
     except DamageError as error:
         return {manifest_name(segment.id): str(error)}
-    found = segment.files.read_many([f"{segment.name}/{name}" for name in manifest])
+    contents = segment.files.read_many([f"{segment.name}/{name}" for name in manifest])
     problems = {}
     for name, expected in manifest.items():
-        data = found.get(f"{segment.name}/{name}")
+        data = contents.get(f"{segment.name}/{name}")
         if data is None:
             problems[name] = "missing"
         elif digest(data) != expected:
@@ -220,7 +220,7 @@ def check_objects(segment: Segment, digests: Mapping[str, str]) -> dict[str, str
 
 
 def _manifest(segment: Segment, digests: Mapping[str, str]) -> dict[str, str]:
-    """Return the SHA-256 of every object of the segment but its chunks, by name. Raises DamageError."""
+    """Read the SHA-256 of every object of the segment except its chunks, by name. Raises DamageError."""
     name, old = manifest_name(segment.id), f"{segment.name}/{_OLD_MANIFEST}"
 
     def read() -> dict[str, str]:
@@ -234,13 +234,13 @@ def _manifest(segment: Segment, digests: Mapping[str, str]) -> dict[str, str]:
         manifest: dict[str, str] = json.loads(data)
         return manifest
 
-    return segment.files.untrusting(read)
+    return segment.files.retry_on_damage(read)
 
 
-def _objects(segment: Segment, tables: Tables) -> dict[str, bytes]:
-    """Every object of the group but its chunks of filters, by name."""
-    kept: dict[str, Buffer] = {}
-    store = MemoryStore(kept)
+def _group_objects(segment: Segment, tables: Tables) -> dict[str, bytes]:
+    """Make every object of the Zarr group except the chunks of filters, by name."""
+    buffers: dict[str, Buffer] = {}
+    store = MemoryStore(buffers)
     group = zarr.open_group(store, mode="a", zarr_format=3)
     attributes: dict[str, Any] = {
         "Conventions": "CF-1.11",
@@ -266,10 +266,10 @@ def _objects(segment: Segment, tables: Tables) -> dict[str, bytes]:
     for variable in schema.TABLES:
         _write_table(group, variable, variable.array(tables[variable.name]))
     with warnings.catch_warnings():
-        # Zarr warns that version 3 does not specify it; without it every reader of a segment would warn.
+        # Zarr warns that version 3 does not specify consolidated metadata. Without it, xarray warns every reader.
         warnings.simplefilter("ignore", ZarrUserWarning)
         zarr.consolidate_metadata(store)
-    return {name: buffer.to_bytes() for name, buffer in kept.items()}
+    return {name: buffer.to_bytes() for name, buffer in buffers.items()}
 
 
 def _write_table(group: zarr.Group, variable: schema.Variable, values: np.ndarray) -> None:
@@ -290,27 +290,27 @@ def _write_table(group: zarr.Group, variable: schema.Variable, values: np.ndarra
 
 
 def tables_digest(tables: Tables) -> str:
-    """SHA-256 over every table variable in the schema's order: name, shape, values."""
-    found = hashlib.sha256()
+    """Compute the SHA-256 of all table variables in the schema's order: names, shapes and values."""
+    sha256 = hashlib.sha256()
     for variable in schema.TABLES:
         values = variable.array(tables[variable.name])
-        found.update(f"{variable.name}{values.shape}".encode())
+        sha256.update(f"{variable.name}{values.shape}".encode())
         if variable.dtype == "str":
-            found.update(json.dumps([str(value) for value in values]).encode())
+            sha256.update(json.dumps([str(value) for value in values]).encode())
         else:
-            found.update(np.ascontiguousarray(values).astype(values.dtype.newbyteorder("<")).tobytes())
-    return found.hexdigest()
+            sha256.update(np.ascontiguousarray(values).astype(values.dtype.newbyteorder("<")).tobytes())
+    return sha256.hexdigest()
 
 
 def read_tables(segment: Segment, digests: Mapping[str, str]) -> dict[str, np.ndarray]:
-    """A segment's tables, checked against the digests of the snapshot. Raises DamageError."""
-    return segment.files.untrusting(lambda: _read_tables(segment, digests))
+    """Read a segment's tables and verify them against the snapshot's digests. Raises DamageError."""
+    return segment.files.retry_on_damage(lambda: _read_tables(segment, digests))
 
 
 def _read_tables(segment: Segment, digests: Mapping[str, str]) -> dict[str, np.ndarray]:
     names = ["zarr.json", *(f"{variable.name}/c/0" for variable in schema.TABLES)]
-    found = segment.files.read_many([f"{segment.name}/{name}" for name in names])
-    objects = {name: found[f"{segment.name}/{name}"] for name in names if f"{segment.name}/{name}" in found}
+    contents = segment.files.read_many([f"{segment.name}/{name}" for name in names])
+    objects = {name: contents[f"{segment.name}/{name}"] for name in names if f"{segment.name}/{name}" in contents}
     if "zarr.json" not in objects:
         raise DamageError(f"{segment.files.url(segment.name)}/zarr.json: expected to be there, is missing; {RESTORE}")
     if digest(objects["zarr.json"]) != digests["metadata"]:
@@ -328,7 +328,7 @@ def _read_tables(segment: Segment, digests: Mapping[str, str]) -> dict[str, np.n
                 raise TypeError("expected an array, got a group")
             tables[variable.name] = variable.array(array.with_config(_CONFIG)[:])
     if tables_digest(tables) != digests["tables"]:
-        # The checksums of the parts fit: whole objects were exchanged.
+        # The checksum of each object was correct, so whole objects must have been exchanged.
         raise DamageError(
             f"{segment.files.url(segment.name)}: expected tables with SHA-256 {digests['tables'][:16]}…, got "
             f"{tables_digest(tables)[:16]}…; `filterdb verify` names the objects; {RESTORE}"
@@ -343,7 +343,7 @@ def _differs(url: str, expected: str, data: bytes) -> str:
 def to_dataset(
     tables: Tables, kinds: tuple[schema.Variable, ...], attrs: Mapping[str, Any] | None = None
 ) -> xr.Dataset:
-    """Table variables as an xarray Dataset, text as objects (so that pandas and plots take it)."""
+    """Convert table variables to an xarray Dataset. Text becomes object arrays, which pandas and plots support."""
     variables = {}
     for variable in kinds:
         values = variable.array(tables[variable.name])

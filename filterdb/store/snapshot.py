@@ -1,9 +1,9 @@
-"""The list of segments that make a database, the commit that adds to it, and its history.
+"""Snapshots: the list of segments of a database, commits, and the history.
 
-A snapshot is one small JSON object, `snapshots/<number>.json`, put where there is none: whoever puts it first has
-committed. It carries a nonce, so that a writer whose reply was lost can tell its own from another's, and the SHA-256
-of its content. A mark `<number>.committed` follows it: without the marks a database whose newest snapshot is
-lost would look like an older one that is whole. Snapshots are never removed: their history is what keeps a segment.
+A snapshot is a small JSON object, `snapshots/<number>.json`, which is only created if it does not exist, so the first
+writer commits. It has a nonce, by which a writer whose reply was lost recognises its own snapshot, and the SHA-256 of
+its content. It is followed by a mark, `<number>.committed`. Without marks, a database whose newest snapshot is lost
+would look like an older, intact one. Snapshots are never removed, and every segment in the history is kept.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ _NAME = re.compile(r"snapshots/(\d{8})\.(json|committed)")
 log = logging.getLogger(__name__)
 
 COMMIT_TRIES = 20
-"""How often a commit is put on top of others' before it gives up."""
+"""Number of attempts to commit on top of other writers' snapshots."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A segment as a snapshot lists it."""
+    """A segment in a snapshot."""
 
     id: str
     filters: int
@@ -47,13 +47,13 @@ class Entry:
     digests: Mapping[str, str]
 
     def segment(self, files: Files) -> Segment:
-        """The segment itself."""
+        """Return the segment itself."""
         return Segment(files, self.id, self.filters, self.chunk_rows)
 
 
 @dataclass(frozen=True, slots=True)
 class Removed:
-    """A model that a segment has and the snapshot has not any more."""
+    """A model that a segment contains but the snapshot does not."""
 
     segment: str
     model: str
@@ -62,16 +62,16 @@ class Removed:
 
 
 _CONTENT = ("segments", "basis", "without", "labels")
-"""Fields that say what a database holds; the others belong to its history."""
+"""Fields that describe what a database contains; the others belong to its history."""
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A database at one moment: its segments in order, and its basis (None until the first reduce fits one).
+    """The state of a database: its segments in order, and its basis (None until the first reduce fits one).
 
-    `without`: models of the segments that were removed. `labels`: id of the catalog rows that stand for those of the
-    segments. `tags`: names of snapshots, this one or earlier. `collected`: ids of segments that `gc` has removed or is
-    removing; no snapshot may list them any more (see `collect`).
+    `without`: removed models of the segments. `labels`: id of the catalog rows that replace those of the segments.
+    `tags`: names of this and earlier snapshots. `collected`: ids of segments that `gc` has removed or is removing, so
+    that no later snapshot may list them (see `collect`).
     """
 
     number: int
@@ -87,16 +87,16 @@ class Snapshot:
     format: int = schema.FORMAT
 
     def next(self, action: str, **changes: Any) -> Snapshot:
-        """The snapshot after this one, not committed yet."""
+        """Return a snapshot to commit after this one, with these changes."""
         kept = {name: getattr(self, name) for name in (*_CONTENT, "tags", "collected")}
         return new(action, self.number + 1, **{**kept, **changes})
 
     def restoring(self, old: Snapshot) -> Snapshot:
-        """Return the snapshot after this one, not committed yet, that holds what an older one held."""
+        """Return a snapshot to commit after this one, with the content of an older one."""
         return self.next("restore", **{name: getattr(old, name) for name in _CONTENT})
 
     def has_content_of(self, other: Snapshot) -> bool:
-        """Whether the same models stand in both, under the same labels."""
+        """Return whether both have the same models with the same labels."""
         return (self.segments, self.without, self.labels) == (other.segments, other.without, other.labels)
 
     @property
@@ -109,40 +109,40 @@ class Snapshot:
         }
 
     def to_json(self) -> bytes:
-        """Canonical bytes, with the SHA-256 of everything else."""
+        """Encode as canonical JSON, with the SHA-256 of all other fields."""
         content = asdict(self)
         return canonical({**content, "sha256": digest(canonical(content))})
 
 
 def new(action: str, number: int = 0, **fields: Any) -> Snapshot:
-    """A snapshot with a fresh nonce and the present time (UTC)."""
+    """Create a snapshot with a new nonce and the present time (UTC)."""
     return Snapshot(number, action, datetime.now(UTC).isoformat(timespec="seconds"), uuid.uuid4().hex, **fields)
 
 
 def name_of(number: int) -> str:
-    """Place of a snapshot below the root."""
+    """Return the name of a snapshot's object."""
     return f"snapshots/{number:08d}.json"
 
 
 def mark_of(number: int) -> str:
-    """Place of the mark that says that a snapshot was committed."""
+    """Return the name of the mark that a snapshot was committed."""
     return f"snapshots/{number:08d}.committed"
 
 
 def numbers(files: Files) -> tuple[list[int], list[int]]:
-    """Numbers of the snapshots that are there, and of those that must have been and are not; rising."""
-    found = [match for match in map(_NAME.fullmatch, files.list("snapshots")) if match]
-    there = {int(match[1]) for match in found if match[2] == "json"}
-    end = max((int(match[1]) for match in found), default=-1) + 1
-    return sorted(there), sorted(set(range(end)) - there)
+    """Return the numbers of the snapshots that exist, and of those that are lost, in ascending order."""
+    matches = [match for match in map(_NAME.fullmatch, files.list("snapshots")) if match]
+    present = {int(match[1]) for match in matches if match[2] == "json"}
+    end = max((int(match[1]) for match in matches), default=-1) + 1
+    return sorted(present), sorted(set(range(end)) - present)
 
 
 def latest(files: Files) -> Snapshot | None:
-    """The newest snapshot; None where there is no database yet. Raises DamageError where the newest is lost."""
-    there, lost = numbers(files)
-    if lost and (not there or lost[-1] > there[-1]):
+    """Read the newest snapshot; None if there is no database yet. Raises DamageError if the newest is lost."""
+    present, lost = numbers(files)
+    if lost and (not present or lost[-1] > present[-1]):
         raise DamageError(_lost(files, lost[-1]))
-    return read(files, there[-1]) if there else None
+    return read(files, present[-1]) if present else None
 
 
 def existing(files: Files, head: Snapshot | None) -> Snapshot:
@@ -153,7 +153,7 @@ def existing(files: Files, head: Snapshot | None) -> Snapshot:
 
 
 def history(files: Files) -> list[Snapshot]:
-    """Return every snapshot, oldest first. Raises DamageError where one is lost or damaged."""
+    """Read every snapshot, oldest first. Raises DamageError if one is lost or damaged."""
     readable, damaged = survey(files)
     if damaged:
         raise DamageError(next(iter(damaged.values())))
@@ -161,10 +161,10 @@ def history(files: Files) -> list[Snapshot]:
 
 
 def survey(files: Files) -> tuple[list[Snapshot], dict[int, str]]:
-    """Return the snapshots that can be read, oldest first, and what is wrong with each of the others, by number."""
-    there, lost = numbers(files)
+    """Return the snapshots that can be read, oldest first, and what is wrong with the others, by number."""
+    present, lost = numbers(files)
     readable, damaged = [], {number: _lost(files, number) for number in lost}
-    for number in there:
+    for number in present:
         try:
             readable.append(read(files, number))
         except DamageError as error:
@@ -180,7 +180,7 @@ def _lost(files: Files, number: int) -> str:
 
 
 def tagged(files: Files, name: str) -> Snapshot:
-    """The snapshot that a tag names. Raises UsageError where there is no such tag."""
+    """Read the snapshot that has a tag. Raises UsageError if there is no such tag."""
     head = latest(files)
     tags = {} if head is None else head.tags
     if name not in tags:
@@ -190,7 +190,7 @@ def tagged(files: Files, name: str) -> Snapshot:
 
 
 def read(files: Files, number: int) -> Snapshot:
-    """One snapshot. Raises UsageError where there is none, DamageError where it is not what was committed."""
+    """Read a snapshot. Raises UsageError if it does not exist, DamageError if it differs from what was committed."""
     url = files.url(name_of(number))
     try:
         return files.read_valid(name_of(number), lambda data: _decode(data, number, url))
@@ -203,7 +203,7 @@ def read(files: Files, number: int) -> Snapshot:
 def _decode(data: bytes, number: int, url: str) -> Snapshot:
     try:
         content = json.loads(data)
-        # The digest first: a format that nobody knows may be a flipped bit. Every format has it in the same place.
+        # Check the digest first, because an unknown format may be a flipped bit. All formats have the same digest.
         expected = content.pop("sha256")
         if digest(canonical(content)) != expected:
             raise DamageError(f"{url}: expected content with SHA-256 {expected[:16]}…, got another; {RESTORE}")
@@ -215,7 +215,7 @@ def _decode(data: bytes, number: int, url: str) -> Snapshot:
         if content["number"] != number:
             raise DamageError(f"{url}: expected snapshot {number}, got {content['number']}; {RESTORE}")
         entries = tuple(Entry(**entry) for entry in content.pop("segments"))
-        without = tuple(Removed(**one) for one in content.pop("without", ()))
+        without = tuple(Removed(**removed) for removed in content.pop("without", ()))
         collected = tuple(map(str, content.pop("collected", ())))
         return Snapshot(segments=entries, without=without, collected=collected, **content)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -225,56 +225,57 @@ def _decode(data: bytes, number: int, url: str) -> Snapshot:
 
 
 Build = Callable[[Snapshot | None], Snapshot | None]
-"""Makes the snapshot to commit on top of one; None where there is nothing to do."""
+"""Builds the snapshot to commit on top of a given one; None if there is nothing to do."""
 
 
 def commit(files: Files, base: Snapshot | None, build: Build) -> Snapshot:
-    """Put the snapshot that `build` makes on top of `base`; on top of others' if they were first.
+    """Commit the snapshot that `build` makes on top of `base`, or on top of a newer one if another writer was first.
 
-    `build` gets the snapshot to build on; it raises ConflictError where its change does not fit there any more, and
-    gives None where the change is in it already.
+    `build` gets the snapshot to build on. It raises ConflictError if its change does not fit there, and returns None if
+    that snapshot already contains the change.
     """
     for _ in range(COMMIT_TRIES):
-        wanted = build(base)
-        if wanted is None:
+        following = build(base)
+        if following is None:
             return existing(files, base)
+        number = following.number
         names = files.list("snapshots")
-        if mark_of(wanted.number) in names and name_of(wanted.number) not in names:
-            # Later snapshots may have been built on the one that is lost: this one would not be in them.
-            raise DamageError(_lost(files, wanted.number))
-        if files.create(name_of(wanted.number), wanted.to_json()):
-            mark(files, wanted.number)
+        if mark_of(number) in names and name_of(number) not in names:
+            # Later snapshots may be based on the lost one, and would not contain this change.
+            raise DamageError(_lost(files, number))
+        if files.create(name_of(number), following.to_json()):
+            mark(files, number)
             known = set() if base is None else {entry.id for entry in base.segments}
-            added = [entry.id for entry in wanted.segments if entry.id not in known]
-            logs.event(log, "committed", url=files.root, snapshot=wanted.number, action=wanted.action, segments=added)
-            return wanted
-        base = read(files, wanted.number)
+            added = [entry.id for entry in following.segments if entry.id not in known]
+            logs.event(log, "committed", url=files.root, snapshot=number, action=following.action, segments=added)
+            return following
+        base = read(files, number)
     raise ConflictError(
         f"{files.root}: expected to commit within {COMMIT_TRIES} tries, others were always first; run again"
     )
 
 
 def mark(files: Files, number: int) -> None:
-    """Say that snapshots up to this one were committed: a writer that was killed may have left the last unmarked.
+    """Mark all snapshots up to this one as committed, because a killed writer may have left its snapshot unmarked.
 
-    A store that refuses is told of, no more: the snapshot is committed all the same.
+    If the store fails, only warn: the snapshot is committed nevertheless.
     """
     try:
         marked = files.list("snapshots")
     except StoreError as error:
         log.warning("snapshot %d is committed, but not marked: %s", number, error)
         return
-    for one in range(number + 1):
-        if mark_of(one) not in marked:
+    for committed in range(number + 1):
+        if mark_of(committed) not in marked:
             try:
-                files.create(mark_of(one), b"committed\n")
+                files.create(mark_of(committed), b"committed\n")
             except StoreError as error:
-                log.warning("snapshot %d is committed, but not marked: %s", one, error)
+                log.warning("snapshot %d is committed, but not marked: %s", committed, error)
 
 
 @dataclass(frozen=True, slots=True)
 class StoredBasis:
-    """A basis as it stands in the store: mean (9,), components (9, 9), weights (9,), range, where it was fitted."""
+    """A basis in the store: mean (9,), components (9, 9), explained_variance_ratio (9,), range, and its origin."""
 
     mean: list[float]
     components: list[list[float]]
@@ -286,52 +287,52 @@ class StoredBasis:
 
     @property
     def is_usable(self) -> bool:
-        """Whether it weighs the components at all: a basis of too few or equal filters would freeze zeros."""
+        """Whether its weights are not all zero, as they are for a basis of too few or equal filters."""
         return self.filters > WEIGHTS and sum(self.explained_variance_ratio) > 0
 
     def content(self) -> bytes:
-        """Canonical bytes, the id left out: they give the id."""
+        """Encode as canonical JSON without the id, which is computed from it."""
         return canonical({key: value for key, value in asdict(self).items() if key != "id"})
 
     def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """mean (9,), components (9, 9), ratios (9,) float64."""
+        """Return mean (9,), components (9, 9) and explained_variance_ratio (9,) as float64."""
         return np.array(self.mean), np.array(self.components), np.array(self.explained_variance_ratio)
 
 
 def basis_name(basis_id: str) -> str:
-    """Place of a basis below the root."""
+    """Return the name of a basis's object."""
     return f"bases/{basis_id}.json"
 
 
 def named(basis: StoredBasis) -> StoredBasis:
-    """The basis with its id, the hash of its content."""
+    """Return the basis with its id, which is the hash of its content."""
     return replace(basis, id=digest(basis.content())[:16])
 
 
 def write_basis(files: Files, basis: StoredBasis) -> StoredBasis:
-    """Store a named basis; gives it."""
+    """Store a named basis, and return it."""
     if not files.create(basis_name(basis.id), basis.content()):
         raise DamageError(f"{files.url(basis_name(basis.id))}: expected the basis of this name, got other bytes")
     return basis
 
 
 def read_basis(files: Files, basis_id: str) -> StoredBasis:
-    """A stored basis. Raises DamageError where it is missing or not what was committed."""
+    """Read a basis. Raises DamageError if it is missing or differs from what was committed."""
     content = _read_named(files, basis_name(basis_id), basis_id, "`filterdb refit` fits another")
     return StoredBasis(**content, id=basis_id)
 
 
 Rows = Mapping[str, Mapping[str, str]]
-"""Catalog rows by model id: the labels and `extra`, as the models' table has them."""
+"""Catalog rows by model id: the labels and `extra`, as in the models' table."""
 
 
 def labels_name(labels_id: str) -> str:
-    """Place of catalog rows below the root."""
+    """Return the name of the object with catalog rows."""
     return f"labels/{labels_id}.json"
 
 
 def write_labels(files: Files, rows: Rows) -> str:
-    """Store catalog rows; gives their id, the hash of their content."""
+    """Store catalog rows, and return their id, which is the hash of their content."""
     data = canonical({model: dict(row) for model, row in rows.items()})
     labels_id = digest(data)[:16]
     if not files.create(labels_name(labels_id), data):
@@ -340,12 +341,12 @@ def write_labels(files: Files, rows: Rows) -> str:
 
 
 def read_labels(files: Files, labels_id: str | None) -> Rows:
-    """Stored catalog rows; {} for None. Raises DamageError where they are missing or not what was committed."""
+    """Read catalog rows; {} for None. Raises DamageError if they are missing or differ from what was committed."""
     return {} if labels_id is None else _read_named(files, labels_name(labels_id), labels_id, "restore it from a copy")
 
 
 def _read_named(files: Files, name: str, id_: str, remedy: str) -> dict[str, Any]:
-    """A JSON object that is named by its content's hash."""
+    """Read a JSON object that is named after the hash of its content. Raises DamageError."""
     url = files.url(name)
 
     def decode(data: bytes) -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""What was computed from a segment: immutable objects apart from it, each naming what it was computed from.
+"""Summaries: results computed from a segment, stored as immutable objects that state what they were computed from.
 
-`summaries/<segment>/<name>.npz` is a plain NumPy archive (np.load opens it) whose zip comment is the SHA-256 of all
-before it. They may be deleted at any time: what is missing is computed again.
+`summaries/<segment>/<name>.npz` is a plain NumPy archive (np.load opens it) whose zip comment is the SHA-256 of
+everything before it. Summaries may be deleted at any time; missing ones are computed again.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """What a summary is of. `made_from` (JSON) is everything it depends on besides the segment and the code.
+    """Identifies a summary of a segment. `made_from` (JSON) has everything it depends on besides segment and code.
 
-    `part`: of which chunks, while the pass over the segment is not complete; else empty.
+    `part` names the chunks of a partial summary while a pass over the segment is unfinished; otherwise it is empty.
     """
 
     kind: str
@@ -41,30 +41,30 @@ class Key:
 
     @property
     def label(self) -> str:
-        """The object's name: kind, code version, digest of what it was made from."""
+        """The object's name: kind, version of the code, and a digest of `made_from`."""
         digest = f"-{hashlib.sha256(self.made_from.encode()).hexdigest()[:16]}" if self.made_from else ""
         return f"{self.kind}-v{self.version}{digest}"
 
     @property
     def content(self) -> dict[str, object]:
-        """What stands in the object itself."""
+        """The fields that are stored in the object itself."""
         return {"kind": self.kind, "version": self.version, "made_from": self.made_from, "part": self.part}
 
 
 def name_of(segment_id: str, key: Key) -> str:
-    """Place of a summary, or of a part of one, below the root."""
+    """Return the name of a summary or of a partial summary."""
     if key.part:
         return f"{parts_name(segment_id)}/{key.label}/{key.part}.npz"
     return f"summaries/{segment_id}/{key.label}.npz"
 
 
 def parts_name(segment_id: str) -> str:
-    """Place of what unfinished passes have left."""
+    """Return the prefix of a segment's partial summaries."""
     return f"summaries/{segment_id}/parts"
 
 
 def pack(arrays: Mapping[str, np.ndarray], segment_id: str, key: Key) -> bytes:
-    """Arrays as a NumPy archive; the same arrays give the same bytes."""
+    """Encode arrays as a NumPy archive. Equal arrays have equal bytes."""
     about = canonical({"segment": segment_id, **key.content})
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
@@ -81,8 +81,8 @@ def pack(arrays: Mapping[str, np.ndarray], segment_id: str, key: Key) -> bytes:
 
 
 def unpack(data: bytes, url: str, segment_id: str, key: Key) -> Arrays | None:
-    """Arrays of a summary; None where it is whole, but another's. Raises DamageError where it is not whole."""
-    _whole(data, url)
+    """Decode a summary; None if it is intact but belongs to another key. Raises DamageError if it is damaged."""
+    _check_digest(data, url)
     with np.load(io.BytesIO(data), allow_pickle=False) as archive:
         arrays = {name: archive[name] for name in archive.files}
     about = json.loads(arrays.pop("about", np.empty(0, np.uint8)).tobytes() or "null")
@@ -93,25 +93,26 @@ def unpack(data: bytes, url: str, segment_id: str, key: Key) -> Arrays | None:
     return arrays
 
 
-def _whole(data: bytes, url: str) -> None:
+def _check_digest(data: bytes, url: str) -> None:
+    """Raise DamageError if the SHA-256 in a summary does not match."""
     body, digest = memoryview(data)[:-64], data[-64:]
     if hashlib.sha256(body).hexdigest().encode() != digest:
         raise DamageError(f"{url}: expected a summary with its SHA-256, got damage; delete it, it is computed again")
 
 
 def problem(files: Files, name: str) -> str | None:
-    """What is wrong with the bytes of a summary; None where nothing is."""
+    """Return what is wrong with the bytes of a summary; None if they are intact."""
     try:
-        files.read_valid(name, lambda data: _whole(data, files.url(name)))
+        files.read_valid(name, lambda data: _check_digest(data, files.url(name)))
     except StoreMissingError:
-        return None  # removed meanwhile: it is computed again
+        return None  # removed meanwhile, and computed again when needed
     except DamageError as error:
         return str(error)
     return None
 
 
 def load(files: Files, segment_id: str, key: Key) -> Arrays | None:
-    """A stored summary; None where it has not been computed, or what stands there is another's."""
+    """Read a summary; None if it is not stored, or if the object belongs to another key."""
     name = name_of(segment_id, key)
     try:
         return files.read_valid(name, lambda data: unpack(data, files.url(name), segment_id, key))
@@ -120,10 +121,10 @@ def load(files: Files, segment_id: str, key: Key) -> Arrays | None:
 
 
 def save(files: Files, segment_id: str, key: Key, arrays: Arrays) -> Arrays:
-    """Store a summary where there is none; gives what stands there, perhaps another writer's that was first.
+    """Store a summary unless there is one, and return what is stored, possibly by another writer that was first.
 
-    Two kinds of CPU may differ in the last digits: whoever is first decides, for everybody. What is whole but
-    another's (a file put there by hand) is replaced.
+    Kinds of CPU differ in the last digits, so all use the result of the first writer. An intact object of another key
+    (a file that somebody copied there) is replaced.
     """
     name, data = name_of(segment_id, key), pack(arrays, segment_id, key)
     if files.create(name, data):
@@ -136,5 +137,5 @@ def save(files: Files, segment_id: str, key: Key, arrays: Arrays) -> Arrays:
 
 
 def remove_parts(files: Files, segment_id: str, key: Key) -> None:
-    """Remove the parts of a summary that is complete."""
+    """Remove the partial summaries of a summary that is complete."""
     files.remove(files.list(f"{parts_name(segment_id)}/{key.label}"))

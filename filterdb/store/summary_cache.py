@@ -1,4 +1,4 @@
-"""Summaries in memory, up to a number of bytes: the least recently used ones are dropped first."""
+"""Keep summaries in memory up to a number of bytes, and drop the least recently used first."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ Place = tuple[str, Key]
 """A segment's id and the key of a summary of it."""
 
 CACHE_BYTES = 512 * 2**20
-"""Enough for four times the histograms of the published data set (21,436 layers, 108 MB)."""
+"""Default limit: more than four times the histograms of the published data set (21,436 layers, 108 MB)."""
 
 
 class SummaryCache:
-    """A mapping from places to arrays that holds at most `limit` bytes, or the newest entry alone if it is larger.
+    """A mapping from places to arrays that holds at most `limit` bytes, or only the newest entry if that is larger.
 
-    What is dropped is read or computed again when it is needed. A caller that needs several summaries at once keeps
-    its own references: storing one may drop another.
+    A dropped summary is read or computed again when needed. A caller that needs several summaries at once must keep
+    its own references, because storing one may drop another.
     """
 
     def __init__(self, limit: int = CACHE_BYTES, entries: Iterable[tuple[Place, Arrays]] = ()) -> None:
@@ -43,7 +43,7 @@ class SummaryCache:
             return self._entries[place]
 
     def get(self, place: Place) -> Arrays | None:
-        """Return the arrays of a place; None where it has none, or none any more."""
+        """Return the arrays of a place; None if they are not in the cache."""
         with self._lock:
             if place in self._entries:
                 self._entries.move_to_end(place)
@@ -64,7 +64,7 @@ class SummaryCache:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all arrays that it holds."""
+        """Bytes of all arrays in the cache."""
         return self._bytes
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -1,4 +1,4 @@
-"""Integrity: the history whole, every listed chunk present, tables, metadata and layers as they were committed."""
+"""Verify a database: all snapshots and chunks exist, and tables, metadata and layers are as they were committed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,11 @@ from filterdb.store.snapshot import Entry
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Something that is not what was committed."""
+    """A difference to what was committed.
+
+    `segment` is empty for an object that belongs to no segment, `chunk` is None for anything but a chunk, and `what`
+    describes the difference.
+    """
 
     segment: str
     variable: str
@@ -31,10 +35,10 @@ class Problem:
 
 
 def check_history(db: Database) -> list[Problem]:
-    """Every snapshot of the database, the bases and the labels that they name."""
-    there, lost = snapshots.numbers(db.files)
+    """Check every snapshot of the database, with its basis and labels."""
+    present, lost = snapshots.numbers(db.files)
     problems = [Problem("", snapshots.name_of(number), None, "missing") for number in lost]
-    for number in there:
+    for number in present:
         try:
             state = snapshots.read(db.files, number)
             if state.basis is not None:
@@ -46,15 +50,18 @@ def check_history(db: Database) -> list[Problem]:
 
 
 def check_segment(entry: Entry, files: Files) -> tuple[list[Problem], dict[str, np.ndarray] | None]:
-    """A segment's metadata, tables, summaries and chunks' sizes; and the tables, None where they are damaged."""
+    """Check a segment's metadata, tables, summaries and the sizes of its chunks.
+
+    Return the problems and the tables, which are None if damaged.
+    """
     segment = entry.segment(files)
-    wrong = check_objects(segment, entry.digests)
-    problems = [Problem(entry.id, name, None, what) for name, what in wrong.items()]
+    damaged_objects = check_objects(segment, entry.digests)
+    problems = [Problem(entry.id, name, None, what) for name, what in damaged_objects.items()]
     tables = None
     try:
         tables = read_tables(segment, entry.digests)
     except DamageError as error:
-        if not wrong:
+        if not damaged_objects:
             problems.append(Problem(entry.id, "tables", None, str(error)))
     for name in files.list(f"summaries/{entry.id}"):
         what = summary.problem(files, name)
@@ -64,7 +71,7 @@ def check_segment(entry: Entry, files: Files) -> tuple[list[Problem], dict[str, 
 
 
 def check_created(segment: Segment, created: Created) -> list[Problem]:
-    """Check, by one listing and one read, that all that was written of a segment is there and has its size."""
+    """Check, with one listing and one read, that all objects of a new segment exist and have the right size."""
     listing = segment.files.list(segment.name)
     problems = []
     for name, size in created.sizes.items():
@@ -79,7 +86,7 @@ def check_created(segment: Segment, created: Created) -> list[Problem]:
 
 
 def check_presence(segment: Segment, listing: Mapping[str, int | None] | None = None) -> list[Problem]:
-    """Check presence and size of a segment's chunks, by one listing; a size that the store does not tell passes."""
+    """Check with one listing that a segment's chunks exist and have the right size, if the store reports sizes."""
     size = segment.chunk_bytes
     if listing is None:
         listing = segment.files.list(f"{segment.name}/{schema.FILTERS.name}/c")
@@ -96,7 +103,7 @@ def check_presence(segment: Segment, listing: Mapping[str, int | None] | None = 
 
 @dataclass(frozen=True, slots=True)
 class Layers:
-    """Consecutive layers of a segment: `bounds` (layers + 1,) their rows, their names and their hashes."""
+    """Consecutive layers of a segment, with their names and hashes. `bounds` (layers + 1,) are their rows."""
 
     segment: Segment
     bounds: np.ndarray
@@ -105,29 +112,29 @@ class Layers:
 
 
 def layers_of(segment: Segment, tables: Mapping[str, np.ndarray], rows: int) -> list[Layers]:
-    """A segment's layers in runs of about `rows` rows."""
+    """Split a segment's layers into runs of about `rows` rows."""
     bounds = offsets(tables["row_size"])
-    found, first = [], 0
+    runs, first = [], 0
     for last in range(1, len(bounds)):
         if bounds[last] - bounds[first] >= rows or last == len(bounds) - 1:
-            own = slice(first, last)
-            names, hashes = (tuple(map(str, tables[name][own])) for name in ("layer_name", "hash"))
-            found.append(Layers(segment, bounds[first : last + 1], names, hashes))
+            layers = slice(first, last)
+            names, hashes = (tuple(map(str, tables[name][layers])) for name in ("layer_name", "hash"))
+            runs.append(Layers(segment, bounds[first : last + 1], names, hashes))
             first = last
-    return found
+    return runs
 
 
 def check_layers(layers: Layers) -> list[Problem]:
-    """Read the chunks of layers: every checksum, and that each layer has the hash that it had at ingest.
+    """Read the chunks of layers, and check every checksum and that each layer has the hash that it had at ingest.
 
-    Two whole chunks exchanged pass their checksums, not this. One chunk is in memory at a time.
+    The hash also detects two exchanged chunks, whose checksums are correct. One chunk is in memory at a time.
     """
     segment, problems = layers.segment, []
     held: tuple[int, np.ndarray | None] = (-1, None)
     for name, expected, start, stop in zip(
         layers.names, layers.hashes, layers.bounds[:-1], layers.bounds[1:], strict=True
     ):
-        found, row = hashlib.sha256(), int(start)
+        sha256, row = hashlib.sha256(), int(start)
         while row < stop:
             chunk = row // segment.chunk_rows
             low, high = segment.bounds(chunk)
@@ -139,13 +146,13 @@ def check_layers(layers: Layers) -> list[Problem]:
                     held = chunk, None
             end = min(high, int(stop))
             if held[1] is not None:
-                found.update(np.ascontiguousarray(held[1][:, row - low : end - low].T).data)
+                sha256.update(np.ascontiguousarray(held[1][:, row - low : end - low].T).data)
             row = end
-        broken = {problem.chunk for problem in problems} & set(
+        damaged_chunks = {problem.chunk for problem in problems} & set(
             range(int(start) // segment.chunk_rows, -(-int(stop) // segment.chunk_rows))
         )
-        if not broken and found.hexdigest() != expected:
+        if not damaged_chunks and sha256.hexdigest() != expected:
             chunk = int(start) // segment.chunk_rows
-            what = f"layer {name!r}: expected filters with SHA-256 {expected[:16]}…, got {found.hexdigest()[:16]}…"
+            what = f"layer {name!r}: expected filters with SHA-256 {expected[:16]}…, got {sha256.hexdigest()[:16]}…"
             problems.append(Problem(segment.id, schema.FILTERS.name, chunk, what))
     return problems

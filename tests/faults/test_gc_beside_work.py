@@ -55,7 +55,7 @@ def test_gc_takes_what_a_dead_ingest_left(tmp_path: Path, monkeypatch: pytest.Mo
     with pytest.raises(StoreError, match="died"):
         fdb.ingest(tmp_path / "db", models(tmp_path, "b"), chunk_rows=10)
     assert fdb.gc(tmp_path / "db", grace=-1) == []  # its lease still counts
-    monkeypatch.setattr(lease, "LIVE", -1.0)
+    monkeypatch.setattr(lease, "LEASE_SECONDS", -1.0)
     assert fdb.gc(tmp_path / "db") == []  # too young
     found = fdb.gc(tmp_path / "db", grace=-1)
     assert {one.kind for one in found} == {"segment", "leases"}

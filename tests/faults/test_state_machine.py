@@ -40,7 +40,7 @@ class History(RuleBasedStateMachine):
         self.past: dict[int, State] = {}
         self.tags: dict[str, int] = {}
         self.patch = pytest.MonkeyPatch()
-        self.patch.setattr(lease, "LIVE", -1.0)  # who has died owns nothing from then on
+        self.patch.setattr(lease, "LEASE_SECONDS", -1.0)  # who has died owns nothing from then on
         self.patch.setattr(os, "fsync", lambda _: None)  # processes die here, machines do not
         self.config = dask.config.set(scheduler="synchronous")
         for i, name in enumerate(MODELS):

@@ -101,12 +101,12 @@ def test_a_stopped_writer_whose_segment_was_collected(
     url = place(where, tmp_path, request)
     fdb.ingest(url, models[:1], chunk_rows=20)
     with writer(point, url, models[1]) as stopped:
-        monkeypatch.setattr(lease, "LIVE", 0.5)
+        monkeypatch.setattr(lease, "LEASE_SECONDS", 0.5)
         time.sleep(2.5)  # an object store tells whole seconds
         kinds = {garbage.kind for garbage in fdb.gc(url, delete=True, grace=0)}
         assert {"segment", "leases"} <= kinds
         code, said = stopped.go_on()
-    monkeypatch.undo() if where == "folder" else monkeypatch.setattr(lease, "LIVE", 900.0)
+    monkeypatch.undo() if where == "folder" else monkeypatch.setattr(lease, "LEASE_SECONDS", 900.0)
     assert code == 75, said
     assert "`filterdb gc` removed what it had written; nothing is committed, run again" in said
     assert len(said.splitlines()) == 1
@@ -152,7 +152,7 @@ def test_a_collector_whose_clock_is_behind_removes_what_is_dead(
         pass  # killed
     now = time.time
     monkeypatch.setattr(time, "time", lambda: now() - DAY)
-    monkeypatch.setattr(lease, "LIVE", 0.1)
+    monkeypatch.setattr(lease, "LEASE_SECONDS", 0.1)
     time.sleep(0.5)
     assert "segment" in {garbage.kind for garbage in fdb.gc(url, delete=True, grace=0)}
 
@@ -163,7 +163,7 @@ def test_a_collector_that_was_suspended(tmp_path: Path, models: list[Path], monk
     fdb.ingest(url, models[:1], chunk_rows=20)
     with writer("after a chunk", url, models[1]):
         pass  # killed
-    monkeypatch.setattr(lease, "LIVE", -1.0)
+    monkeypatch.setattr(lease, "LEASE_SECONDS", -1.0)
     remove, done = Files.remove, []
 
     def remove_late(files: Files, names: list[str]) -> None:

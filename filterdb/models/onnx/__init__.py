@@ -1,1 +1,1 @@
-"""ONNX model files. Start at `layers.read_model`; `reading` is what the child process runs."""
+"""Read ONNX model files. Start at `layers.read_model`; the child process runs `reading`."""

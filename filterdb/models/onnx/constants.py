@@ -1,8 +1,8 @@
-"""Following a weight back to the constants that it is made of, and computing it from them.
+"""Trace a weight back to the constants that it is computed from, and compute it (constant folding).
 
-Whatever a deterministic operator computes from constants is a constant: Identity, Cast and DequantizeLinear as much as
-a mask, a norm, a slice or the branch of an If whose condition is constant. What depends on an input of the model, or
-is drawn at random, is computed at run time, hence no trained parameter.
+The result of a deterministic operator on constants is itself constant: Identity, Cast and DequantizeLinear, but also
+masks, norms, slices, and the branch of an If whose condition is constant. A value that depends on an input of the
+model, or on random numbers, is computed at run time, so it is not a trained parameter.
 """
 
 from __future__ import annotations
@@ -29,36 +29,39 @@ from filterdb.models.parse_errors import PARSE_ERRORS, NotStoredError, one_line
 __all__ = ["Constant", "Constants", "dequantize"]
 
 MAX_STEPS = 10_000
-"""Most values that are looked at for one weight: a value may be used twice by the next, and so on."""
+"""Most values that are visited for one weight. A value may be used twice by the next, so paths can double each time."""
 
 MAX_OPERATIONS = 2**32
-"""Most operations that computing one weight may take: numbers read and written, and what products take besides."""
+"""Most operations for one weight: the numbers read and written, and the multiplications of matrix products."""
 
-SMALL, ROOM = 2**20, 64 * 2**20
-"""Bytes of a constant that is kept once it is folded, and of all that are kept, for what uses it again."""
+CACHEABLE_BYTES = 2**20
+"""Most bytes of a folded constant that is kept in memory for its next use."""
+
+CACHE_BYTES = 64 * 2**20
+"""Most bytes of all constants that are kept in memory."""
 
 
 @dataclass(slots=True)
 class Constants:
-    """The constants of a model, folded when asked for; its external data lies in `folder`."""
+    """The constants of a model, folded on request. External data is read from `folder`."""
 
     folder: Path
-    _kept: dict[Value, Constant] = field(default_factory=dict, repr=False)
-    _room: int = ROOM
-    _refused: dict[Value, NotStoredError] = field(default_factory=dict, repr=False)
+    _cache: dict[Value, Constant] = field(default_factory=dict, repr=False)
+    _cache_room: int = CACHE_BYTES
+    _failures: dict[Value, NotStoredError] = field(default_factory=dict, repr=False)
     _shapes: dict[Value, tuple[int, ...]] = field(default_factory=dict, repr=False)
     _depth: int = 0
     _steps: int = 0
     _operations: int = 0
 
     def fold(self, value: Value | None) -> Constant:
-        """Return the constant that `value` stands for. Raises NotStoredError where it is none."""
+        """Compute the constant behind `value`. Raises NotStoredError if it is not constant or cannot be computed."""
         if value is None:
             raise NotStoredError("missing", "the convolution has no weight input")
-        if value in self._kept:
-            return self._kept[value]
-        if value in self._refused:
-            raise NotStoredError(self._refused[value].code, self._refused[value].reason)
+        if value in self._cache:
+            return self._cache[value]
+        if value in self._failures:
+            raise NotStoredError(self._failures[value].code, self._failures[value].reason)
         outermost = not self._depth
         if outermost:
             self._steps = self._operations = 0
@@ -73,8 +76,8 @@ class Constants:
         except MemoryError:
             raise NotStoredError("memory", "its weight takes more memory than reading a model may take") from None
         except NotStoredError as error:
-            if outermost:  # further in it may be the way so far that was too long
-                self._refused[value] = NotStoredError(error.code, error.reason)
+            if outermost:  # an inner value may be fine, and only the path to it too long
+                self._failures[value] = NotStoredError(error.code, error.reason)
             raise
         finally:
             self._depth -= 1
@@ -82,25 +85,25 @@ class Constants:
         return constant
 
     def weight(self, value: Value | None) -> Constant:
-        """Return the constant as a weight. Raises NotStoredError also where none of its numbers stand in the file."""
+        """Compute a weight. Raises NotStoredError also if the file stores none of its numbers."""
         constant = self.fold(value)
         if constant.generated and not constant.stored:
             raise _generated(constant.path[0])
         return constant
 
     def shape(self, value: Value | None) -> tuple[int, ...]:
-        """Return the shape of a weight; that of a tensor is read from its head. Raises NotStoredError."""
+        """Return the shape of a weight, from the tensor's header if possible. Raises NotStoredError."""
         if value is None or value not in self._shapes:
             if value is not None and isinstance(value.tensor, onnx.TensorProto):
                 self._shapes[value] = tensor_shape(value.tensor, self.folder)
             elif value is not None and _is_filled(value.producer):
-                raise _generated("ConstantOfShape")  # without filling it
+                raise _generated("ConstantOfShape")  # without allocating it
             else:
                 return tuple(self.weight(value).values.shape)
         return self._shapes[value]
 
     def rank(self, value: Value | None) -> int | None:
-        """Return the rank of a weight where it can be told without running the model; also for one not stored."""
+        """Return the rank of a weight, also of one that is not stored; None if only running the model would tell."""
         if value is None:
             return None
         if value.tensor is not None:
@@ -117,9 +120,9 @@ class Constants:
 
     def _keep(self, value: Value, constant: Constant) -> None:
         self._shapes[value] = tuple(constant.values.shape)
-        if value not in self._kept and constant.nbytes <= min(SMALL, self._room):
-            self._room -= constant.nbytes
-            self._kept[value] = constant
+        if value not in self._cache and constant.nbytes <= min(CACHEABLE_BYTES, self._cache_room):
+            self._cache_room -= constant.nbytes
+            self._cache[value] = constant
 
     def _folded(self, value: Value) -> Constant:
         if isinstance(value.tensor, onnx.SparseTensorProto):
@@ -143,7 +146,7 @@ class Constants:
         return self._applied(node, inputs, value.index)
 
     def _inputs(self, node: Node) -> list[Constant | None]:
-        """Fold a node's inputs. One that is known at run time only outweighs one that cannot be read."""
+        """Fold a node's inputs. If several fail, raise the error of one that is computed at run time, if any."""
         constants: list[Constant | None] = []
         errors: list[NotStoredError] = []
         for value in node.inputs:
@@ -178,7 +181,7 @@ class Constants:
             raise NotStoredError("unreadable", f"the weight takes more than {MAX_OPERATIONS:,} operations to compute")
 
     def _constant(self, node: Node) -> Constant:
-        # By its name here: inside a function the attribute may be one of the call's, under another name.
+        # Use the key: inside a function, the attribute may come from the call and have another name there.
         name, attribute = next(iter(node.attributes.items()), ("no value", None))
         if attribute is not None and name == "value":
             return leaf(tensor_values(attribute.t, self.folder), "Constant")
@@ -194,7 +197,7 @@ class Constants:
             raise NotStoredError("unreadable", reason) from error
 
     def _branch(self, node: Node, output: int) -> Constant:
-        """Fold an output of the branch that a constant condition chooses."""
+        """Fold an output of the branch of an If that its constant condition selects."""
         condition = self.fold(node.input(0)).values
         if condition.size != 1:
             raise NotStoredError("unreadable", f"the weight's If has a condition of shape {condition.shape}")

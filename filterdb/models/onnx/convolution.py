@@ -1,4 +1,4 @@
-"""What the weight of a convolution node is, in each of the forms that exporters and optimisers write."""
+"""Read the weight of a convolution node, in every form that exporters and optimisers write."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ from filterdb.schema import KERNEL, WEIGHTS
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """Where a form of convolution has its weight among its inputs, and what else makes the weight's numbers.
+    """A form of convolution: which inputs hold the weight and its quantisation, and how the weight is laid out.
 
-    `zero_point` and `scale` are input positions; `channels_last` is a weight of (out, height, width, in).
+    `weight`, `zero_point` and `scale` are input positions. `scaled_downstream`: a later node multiplies by the scale.
+    `channels_last`: the weight is (out, height, width, in).
     """
 
     weight: int = 1
@@ -39,42 +40,42 @@ FORMS = {
     ("", "ConvInteger"): _INTEGER,
     ("com.microsoft", "FusedConv"): _PLAIN,
     ("com.microsoft", "NhwcFusedConv"): _PLAIN,
-    # Its documentation repeats that of Conv; its writer (fusion_nhwc_conv.py) and its kernels have the channels last.
+    # Its documentation is copied from Conv, but its exporter (fusion_nhwc_conv.py) and kernels put channels last.
     ("com.microsoft", "NhwcConv"): Form(channels_last=True),
     ("com.microsoft", "QLinearConv"): _QLINEAR,
-    # ONNX Runtime's layout transformation turns the first input and the output only, never the weight.
+    # ONNX Runtime's layout transformation transposes only the first input and the output, never the weight.
     ("com.ms.internal.nhwc", "Conv"): _PLAIN,
     ("com.ms.internal.nhwc", "FusedConv"): _PLAIN,
     ("com.ms.internal.nhwc", "QLinearConv"): _QLINEAR,
     ("com.ms.internal.nhwc", "ConvInteger"): _INTEGER,
 }
-"""The forms whose weights are stored, by domain and operator."""
+"""The forms whose weights can be read, by domain and operator."""
 
 _CONVOLUTION = re.compile(r"conv(?!ert)", re.IGNORECASE)
 _TRANSPOSED = re.compile(r"convtranspose|deconv|transposed?conv", re.IGNORECASE)
 _BLOCKED_DOMAIN = "com.microsoft.nchwc"
 
 MAX_STEPS = 16
-"""How far a ConvInteger's scale, or a batch normalisation, is looked for."""
+"""Most nodes between a convolution and the batch normalisation, or the scale of a ConvInteger, that belongs to it."""
 
 MAX_VALUES = 1_000
-"""Values among which it is looked for: a product may have many factors, each of them a product."""
+"""Most values in that search: a product may have many factors, each of them a product."""
 
 
 def is_convolution(node: Node) -> bool:
-    """Return whether the node convolves at all, in any form and domain: it is stored or stands in the ledger."""
+    """Return whether the node is a convolution of any form and domain, so that it is stored or in the ledger."""
     if node.op_type == "ATen" and "operator" in node.attributes:  # PyTorch's fallback for what it cannot export
         return _CONVOLUTION.search(node.attributes["operator"].s.decode("utf-8", "replace")) is not None
     return _CONVOLUTION.search(node.op_type) is not None and not node.is_call
 
 
 def form_of(node: Node) -> Form | None:
-    """Return the node's form; None where its weight cannot be stored."""
+    """Return the node's form; None if the weights of such nodes cannot be read."""
     return None if node.is_call else FORMS.get(("" if node.is_standard else node.domain, node.op_type))
 
 
 def check_form(node: Node) -> Form:
-    """Return the node's form. Raises NotStoredError for other kinds of convolution and forms that cannot be read."""
+    """Return the node's form. Raises NotStoredError for other kinds of convolution and for unsupported forms."""
     form = form_of(node)
     if form is not None:
         return form
@@ -95,7 +96,7 @@ def check_form(node: Node) -> Form:
 
 
 def _stated_kernel(node: Node) -> tuple[int, ...] | None:
-    """Return the kernel's shape as far as an unknown form tells it."""
+    """Return the kernel shape of a convolution of unknown form; None if it does not state one."""
     stated = node.integers("kernel_shape")
     if stated is not None:
         return tuple(stated)
@@ -106,7 +107,7 @@ def _stated_kernel(node: Node) -> tuple[int, ...] | None:
 
 
 def has_rank_4(node: Node, constants: Constants) -> bool:
-    """Return whether the convolution is two-dimensional; by `kernel_shape` where the weight is not to be had."""
+    """Return whether the convolution is two-dimensional, by its weight or else by `kernel_shape`."""
     if _TRANSPOSED.search(node.op_type) or node.op_type == "DeformConv":
         return False
     rank = constants.rank(weight_value(node))
@@ -117,14 +118,14 @@ def has_rank_4(node: Node, constants: Constants) -> bool:
 
 
 def weight_value(node: Node) -> Value | None:
-    """Return the value at the weight's input; of an unknown form that at the second."""
+    """Return the value at the weight's input, which is the second input for an unknown form."""
     return node.input((form_of(node) or _PLAIN).weight)
 
 
 def weight_shape(node: Node, constants: Constants) -> tuple[int, ...]:
-    """Return the shape (out, in, height, width) of a weight, read from the tensor's head where it stands there.
+    """Return the shape (out, in, height, width) of a weight, from the tensor's header if possible.
 
-    Raises NotStoredError where the weight is no constant.
+    Raises NotStoredError if the weight is not constant.
     """
     shape = constants.shape(weight_value(node))
     form = form_of(node)
@@ -134,7 +135,7 @@ def weight_shape(node: Node, constants: Constants) -> tuple[int, ...]:
 
 
 def read_weight(node: Node, constants: Constants) -> Weight:
-    """Decode the weight of a 3×3 convolution. Raises NotStoredError where that cannot be done."""
+    """Decode the weight of a 3×3 convolution. Raises NotStoredError if that is not possible."""
     form = check_form(node)
     constant = constants.weight(weight_value(node))
     scale_known = True
@@ -159,7 +160,7 @@ def read_weight(node: Node, constants: Constants) -> Weight:
 
 
 def _filters(values: np.ndarray) -> np.ndarray:
-    """Return filters (n, 9) float32. Raises NotStoredError for numbers that float32 cannot carry."""
+    """Convert a weight to filters (n, 9) float32. Raises NotStoredError for numbers that float32 cannot represent."""
     with np.errstate(over="ignore", under="ignore"):
         filters = np.ascontiguousarray(values, dtype=np.float32).reshape(-1, WEIGHTS)
     if not np.isfinite(filters).all():
@@ -180,13 +181,13 @@ def _zero_point(node: Node, form: Form, constants: Constants) -> np.ndarray | No
 
 
 def is_batch_normalised(node: Node, constants: Constants) -> bool:
-    """Return whether a BatchNormalization takes the convolution's result, through what changes no channel's meaning.
+    """Return whether a BatchNormalization consumes the convolution's result.
 
-    Those are casts, quantisation, padding, dropout, a change of layout, a bias that follows as an addition, and the
-    scale of an integer convolution.
+    Operators in between may be those that keep channels as they are: casts, quantisation, padding, dropout, changes of
+    layout, the addition of a bias, and the scale of an integer convolution.
     """
     form = form_of(node)
-    through = _PASSED | ({"Mul"} if form is not None and form.scaled_downstream else set())
+    channelwise = _CHANNELWISE | ({"Mul"} if form is not None and form.scaled_downstream else set())
     pending = [(value, MAX_STEPS) for value in node.outputs]
     for _ in range(MAX_VALUES):
         if not pending:
@@ -197,12 +198,12 @@ def is_batch_normalised(node: Node, constants: Constants) -> bool:
                 return True
             if not steps or consumer.is_call:
                 continue
-            if consumer.op_type in through or _is_bias(consumer, value, constants):
+            if consumer.op_type in channelwise or _is_bias(consumer, value, constants):
                 pending.append((consumer.outputs[0], steps - 1))
     return False
 
 
-_PASSED = {
+_CHANNELWISE = {
     "Cast", "Clip", "DequantizeLinear", "Dropout", "Identity", "Pad", "QuantizeLinear", "Reshape", "Squeeze",
     "Transpose", "Unsqueeze",
 }  # fmt: skip
@@ -212,7 +213,7 @@ def _is_bias(consumer: Node, value: Value, constants: Constants) -> bool:
     """Return whether a node adds a constant to (or subtracts one from) `value`."""
     if not consumer.is_standard or consumer.op_type not in {"Add", "Sub"} or not consumer.outputs:
         return False
-    # Seen from inside a body the value is another object with the same consumers.
+    # Inside a body, the same value is another object with the same list of consumers.
     others = [other for other in consumer.inputs if other and other.consumers is not value.consumers]
     return len(others) == 1 and _is_constant(others[0], constants)
 
@@ -226,13 +227,13 @@ def _is_constant(value: Value, constants: Constants) -> bool:
 
 
 def _downstream_scale(node: Node, constants: Constants, channels: int) -> np.ndarray | None:
-    """Return the constant that multiplies a ConvInteger's result, a scalar or one per channel; None if there is none.
+    """Return the constant that multiplies a ConvInteger's result, a scalar or per channel; None if there is none.
 
-    A bias may be added, as an integer before the scale or as a number after it.
+    A bias may be added before the scale, as integers, or after it.
     """
     value = node.outputs[0]
     for _ in range(MAX_STEPS):
-        # A call consumes by what is inside the function.
+        # The nodes inside a called function are consumers themselves.
         consumers = [consumer for consumer in value.consumers if not consumer.is_call]
         if len(consumers) != 1 or not consumers[0].is_standard or not consumers[0].outputs:
             return None
@@ -249,9 +250,9 @@ def _downstream_scale(node: Node, constants: Constants, channels: int) -> np.nda
 
 
 def _constant_factors(value: Value | None, constants: Constants) -> list[Constant]:
-    """Return the constants among the factors of a product (of an input's scale, not constant, and the weight's).
+    """Return the constant factors of a product, typically of the input's scale (not constant) and the weight's.
 
-    Empty where there are too many values to look at.
+    Returns none if the product has too many factors to search.
     """
     factors: list[Constant] = []
     pending = [(value, MAX_STEPS)]
@@ -273,7 +274,7 @@ def _is_product(node: Node) -> bool:
 
 
 def _per_channel(factors: list[Constant], channels: int) -> np.ndarray | None:
-    """Return the product of factors that are scalars or one number per channel of an NCHW tensor."""
+    """Multiply factors that are scalars or have one number per channel of an NCHW tensor; None for any other shape."""
     scale = np.ones((), np.float32)
     for factor in factors:
         values = factor.values.astype(np.float32)

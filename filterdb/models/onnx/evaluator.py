@@ -1,8 +1,8 @@
-"""Evaluate one deterministic ONNX operator on constants, with the reference implementation that onnx ships.
+"""Evaluate one deterministic ONNX operator on constants, with the reference implementation in the onnx package.
 
-Only operators of an allow-list run: they are NumPy code that computes arrays from arrays. Random operators, control
-flow, text, images and recurrent networks are not on it. Memory and time are bounded by the process that reads models
-(see `sandbox`), and by `operations` for what takes more than its result is large.
+Only operators of an allow-list run, which compute arrays from arrays with NumPy. The list excludes random operators,
+control flow, text, images and recurrent networks. The child process limits memory and time (see `sandbox`), and
+`operations` estimates the cost of operators that is not bounded by the size of their result.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ OPERATORS = frozenset(
     Tanh TensorScatter ThresholdedRelu Tile TopK Transpose Trilu Unique Unsqueeze Upsample Where Xor
     """.split()  # noqa: SIM905
 )
-"""Operators of ONNX's own domain that are evaluated."""
+"""Operators of ONNX's own domain that may be evaluated."""
 
 RANDOM = frozenset(
     {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
@@ -40,23 +40,23 @@ RANDOM = frozenset(
 """Operators whose result differs from run to run."""
 
 CONTRIB_OPSET = 21
-"""The opset whose Quantize- and DequantizeLinear take all that those of `com.microsoft` take."""
+"""The opset whose QuantizeLinear and DequantizeLinear accept everything that those of `com.microsoft` accept."""
 
 
 Input = np.ndarray | list[np.ndarray] | None
-"""A tensor, a sequence of tensors, or an input that is left out."""
+"""A tensor, a sequence of tensors, or None for an omitted optional input."""
 
 
 def evaluate(
     op_type: str, opset: int, attributes: Mapping[str, onnx.AttributeProto], inputs: Sequence[Input], outputs: int,
     index: int,
 ) -> np.ndarray | list[np.ndarray]:  # fmt: skip
-    """Return output `index` of an operator of OPERATORS whose node has so many `outputs`.
+    """Compute output `index` of an operator in OPERATORS whose node has `outputs` outputs.
 
-    `opset` is the version of ONNX's own domain that the node is written for. Half precision is computed in single and
-    rounded, as ONNX Runtime does on a CPU. Raises whatever NumPy and onnx raise for inputs that do not fit.
+    `opset` is the version of ONNX's own domain for the node. Half precision is computed in single precision and
+    rounded, as ONNX Runtime does on CPUs. Raises whatever NumPy and onnx raise for unsuitable inputs.
     """
-    from onnx.reference import ReferenceEvaluator  # a fifth of a second, which only expressions need
+    from onnx.reference import ReferenceEvaluator  # takes 0.2 s, which models without expressions save
 
     inputs, attributes = _without_old_broadcast(op_type, opset, attributes, inputs)
     half = None if op_type in _TYPED else _half_precision(inputs)
@@ -67,7 +67,7 @@ def evaluate(
     for name, attribute in attributes.items():
         copy = node.attribute.add()
         copy.CopyFrom(attribute)
-        copy.name = name  # inside a function it may be one of the call's, under another name
+        copy.name = name  # inside a function, the attribute may come from the call and have another name there
     feeds = {name: value for name, value in zip(names, inputs, strict=True) if value is not None}
     graph = helper.make_graph(
         [node],
@@ -84,7 +84,7 @@ def evaluate(
 
 
 def _typed(name: str, value: np.ndarray | list[np.ndarray]) -> onnx.ValueInfoProto:
-    """Return an input's type, which matters for operators that ONNX defines by others."""
+    """Declare an input's type, which operators need that ONNX defines as functions of other operators."""
     if isinstance(value, list):
         dtype = value[0].dtype if value else np.dtype(np.float32)
         return helper.make_tensor_sequence_value_info(name, helper.np_dtype_to_tensor_dtype(dtype), None)
@@ -114,13 +114,13 @@ def _narrowed(value: np.ndarray, half: np.dtype | None) -> np.ndarray:
 
 
 def operations(op_type: str, attributes: Mapping[str, onnx.AttributeProto], inputs: Sequence[Input]) -> int:
-    """Return about how many operations an operator takes whose cost its sizes do not bound; else 0.
+    """Estimate the operations of an operator whose cost is not bounded by the sizes of its arrays; otherwise 0.
 
-    Eight multiplications of a matrix product take as long as one number of an elementwise operator.
+    Eight multiplications of a matrix product count as one operation, since they take as long as one elementwise step.
     """
     shapes = [value.shape for value in inputs if isinstance(value, np.ndarray)]
     if op_type in {"MatMul", "MatMulInteger", "Gemm"} and len(shapes) > 1:
-        # Each row of the one by each column of the other; transposed or not, the shared side is at least 1.
+        # For Gemm either dimension may be the shared one, depending on transposition; the smaller gives an upper bound.
         shared = min(shapes[0][-2:], default=1) if op_type == "Gemm" else (shapes[0][-1:] or (1,))[0]
         return math.prod(shapes[0]) * math.prod(shapes[1]) // max(1, shared) // 8
     if op_type == "Einsum" and "equation" in attributes:
@@ -141,13 +141,13 @@ def operations(op_type: str, attributes: Mapping[str, onnx.AttributeProto], inpu
 
 
 _OLD_BROADCAST_OPSET = 7
-"""From this opset on, operands broadcast as NumPy's do; before, by the attributes `broadcast` and `axis`."""
+"""From this opset on, operands broadcast as in NumPy; before, the attributes `broadcast` and `axis` controlled it."""
 
 
 def _without_old_broadcast(
     op_type: str, opset: int, attributes: Mapping[str, onnx.AttributeProto], inputs: Sequence[Input]
 ) -> tuple[Sequence[Input], Mapping[str, onnx.AttributeProto]]:
-    """Give the second operand of an old elementwise operator the dimensions that it is broadcast along."""
+    """Add to the second operand of an old elementwise operator the dimensions along which it is broadcast."""
     if opset >= _OLD_BROADCAST_OPSET or "broadcast" not in attributes or len(inputs) != 2:
         return inputs, attributes
     first, second = inputs
@@ -155,5 +155,5 @@ def _without_old_broadcast(
         axis = attributes["axis"].i if "axis" in attributes else first.ndim - second.ndim
         axis += first.ndim if axis < 0 else 0
         second = second.reshape(second.shape + (1,) * (first.ndim - axis - second.ndim))
-    left = {name: value for name, value in attributes.items() if name not in {"broadcast", "axis"}}
-    return (first, second), left
+    others = {name: value for name, value in attributes.items() if name not in {"broadcast", "axis"}}
+    return (first, second), others

@@ -1,4 +1,4 @@
-"""A model's external data: the files that its tensors lie in, how long these must be, and a tensor's bytes."""
+"""Read a model's external data: which files hold its tensors, how long they must be, and a tensor's bytes."""
 
 from __future__ import annotations
 
@@ -17,31 +17,31 @@ from filterdb.models.data_files import open_inside
 from filterdb.models.onnx.graph import text
 
 MAX_RANK = 64
-"""Dimensions that an array can have."""
+"""Most dimensions of an array (NumPy's limit)."""
 
 PACKED_BITS = {
     **{"int2": 2, "uint2": 2, "int4": 4, "uint4": 4},
     **{"float4_e2m1fn": 4, "float6_e2m3fn": 6, "float6_e3m2fn": 6},
 }
-"""Types whose numbers are packed into bytes."""
+"""Bits per number of the types whose numbers are packed into bytes."""
 
 
 def external_files(model: onnx.ModelProto) -> dict[str, int]:
-    """Return the external data files that a model names, relative to its folder, and how many bytes each must have.
+    """Return the external data files that a model names, relative to its folder, and the bytes that each must have.
 
-    A tensor whose offset or length is no number, or lies, counts as 0 bytes: that is the model's fault, not the file's.
+    A tensor with an invalid offset or length counts as 0 bytes, because the model is at fault, not the data file.
     """
     needed: dict[str, int] = {}
     for tensor in _tensors(model):
         if uses_external_data(tensor):
-            # One file has any number of names with dots and slashes.
+            # Dots and slashes can give one file any number of names.
             name = str(PurePosixPath(text(_entries(tensor).get("location", ""))))
             needed[name] = max(needed.get(name, 0), _end(tensor))
     return needed
 
 
 def external_length(tensor: onnx.TensorProto, folder: Path) -> int:
-    """Return the bytes of a tensor's external data. Raises OSError or ValueError where they are not there."""
+    """Return the number of bytes of a tensor's external data. Raises OSError or ValueError if it cannot be read."""
     handle = open_inside(folder, text(_entries(tensor).get("location", "")))
     try:
         _, length = _extent(tensor, os.fstat(handle).st_size)
@@ -51,10 +51,9 @@ def external_length(tensor: onnx.TensorProto, folder: Path) -> int:
 
 
 def read_external(tensor: onnx.TensorProto, folder: Path) -> onnx.TensorProto:
-    """Return the tensor with its external data in itself; `tensor` stays as it is, so that the bytes can be freed.
+    """Return a copy of the tensor that contains its external data. `tensor` is not changed, so the data can be freed.
 
-    The file is opened as in `open_inside` and never by its name again, unlike by onnx's own reader, which refuses
-    links. Raises OSError or ValueError.
+    The file is opened once, by `open_inside`. (onnx's own reader rejects links.) Raises OSError or ValueError.
     """
     handle = open_inside(folder, text(_entries(tensor).get("location", "")))
     with os.fdopen(handle, "rb") as file:
@@ -67,7 +66,7 @@ def read_external(tensor: onnx.TensorProto, folder: Path) -> onnx.TensorProto:
 
 
 def _extent(tensor: onnx.TensorProto, size: int) -> tuple[int, int]:
-    """Offset and length of a tensor's data in a file of `size` bytes. Raises ValueError where they do not fit."""
+    """Return offset and length of a tensor's data in a file of `size` bytes. Raises ValueError if they do not fit."""
     entries = _entries(tensor)
     offset = int(entries.get("offset", 0))
     length = int(entries.get("length", size - offset))
@@ -77,7 +76,7 @@ def _extent(tensor: onnx.TensorProto, size: int) -> tuple[int, int]:
 
 
 def _end(tensor: onnx.TensorProto) -> int:
-    """Where a tensor's data end in its file, as far as the model says; 0 where what it says is no number."""
+    """Return where a tensor's data ends in its file according to the model; 0 if the model states no valid number."""
     entries = _entries(tensor)
     try:
         offset = int(entries.get("offset", 0))
@@ -88,7 +87,7 @@ def _end(tensor: onnx.TensorProto) -> int:
 
 
 def packed_size(tensor: onnx.TensorProto) -> int:
-    """Return how many bytes a tensor of this type and shape has. Raises KeyError, TypeError, ValueError for no type."""
+    """Return the bytes of a tensor of this type and shape. Raises KeyError, TypeError or ValueError if invalid."""
     if len(tensor.dims) > MAX_RANK:
         raise ValueError(f"rank {len(tensor.dims):,}")
     dtype = np.dtype(helper.tensor_dtype_to_np_dtype(tensor.data_type))
@@ -101,7 +100,7 @@ def _entries(tensor: onnx.TensorProto) -> dict[str, Any]:
 
 
 def _tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
-    """Every tensor of a model: of the graph, of bodies and of local functions; values and indices of sparse ones."""
+    """Yield every tensor of a model: of the graph, bodies and local functions, and the parts of sparse tensors."""
     pending: list[Any] = [model.graph, *model.functions]
     while pending:
         owner = pending.pop()

@@ -1,8 +1,8 @@
-"""A model's graph with every name resolved: subgraphs and local functions in line, and the longest paths.
+"""Build a model's graph: resolve every name, inline subgraphs and local functions, and measure the longest paths.
 
-The length of a path counts nodes. A node's `length` is that of its longest path from any graph input, itself
-included; None where no graph input reaches it (P1's `conv_depth` ranks these lengths). Inside a body (of If, Loop,
-Scan, or a local function) the path goes on from the owning node.
+The length of a path is its number of nodes. A node's `length` is that of the longest path from any graph input to it,
+including itself, or None if no graph input reaches it. (P1's `conv_depth` is the rank of these lengths.) Inside a body
+(of If, Loop, Scan, or a local function), paths continue from the owning node.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from filterdb.models.file_kinds import describe
 from filterdb.models.parse_errors import MAX_NAME, shortened
 
 MAX_NODES = 500_000
-"""Nodes after the local functions are expanded; a model with more is refused (functions can nest exponentially)."""
+"""Most nodes after local functions are expanded. (Nested functions can grow exponentially.)"""
 
 MAX_ENTRIES = 2_000_000
-"""Inputs, outputs, attributes, initializers and functions, all together, also after functions are expanded."""
+"""Most inputs, outputs, attributes, initializers and functions in total, before and after expanding functions."""
 
 MAX_NESTING = 64
-"""How deep bodies may lie in one another."""
+"""Most levels of nested bodies."""
 
 
 @dataclass(eq=False, slots=True)
 class Value:
-    """What a name stands for: an initializer, a node's output, or an input (of the graph or of a body)."""
+    """What a name refers to: an initializer, a node's output, or an input (of the graph or of a body)."""
 
     length: int | None = None
     tensor: onnx.TensorProto | onnx.SparseTensorProto | None = None
@@ -42,12 +42,12 @@ class Value:
     origin: str = "a name that nothing defines"
     consumers: list[Node] = field(default_factory=list)
     index: int = 0
-    """Which of its producer's outputs it is."""
+    """Position among the producer's outputs."""
 
 
 @dataclass(eq=False, slots=True)
 class Node:
-    """A node where it runs: a local function's nodes stand once for each of its calls."""
+    """A node as it runs. The nodes of a local function occur once for each of its calls."""
 
     op_type: str
     domain: str
@@ -59,9 +59,9 @@ class Node:
     length: int | None
     is_call: bool
     opset: int
-    """Version of the operator's domain where it stands; 0 where the model does not say."""
+    """Version of the operator's domain; 0 if the model does not state it."""
     bodies: dict[str, tuple[Value, ...]] = field(default_factory=dict)
-    """The outputs of its bodies by attribute."""
+    """The outputs of its bodies, by attribute name."""
 
     @property
     def is_standard(self) -> bool:
@@ -69,21 +69,21 @@ class Node:
         return self.domain in {"", "ai.onnx"} and not self.is_call
 
     def input(self, position: int) -> Value | None:
-        """The value at an input position; None where it is left out."""
+        """Return the value at an input position; None if it is omitted."""
         return self.inputs[position] if position < len(self.inputs) else None
 
     def integer(self, name: str, default: int) -> int:
-        """An integer attribute."""
+        """Return an integer attribute."""
         return int(self.attributes[name].i) if name in self.attributes else default
 
     def integers(self, name: str) -> list[int] | None:
-        """A list of integers; None where the attribute is absent."""
+        """Return an attribute that is a list of integers; None if it is absent."""
         return [int(i) for i in self.attributes[name].ints] if name in self.attributes else None
 
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """All nodes of a model in topological order (a body's directly after its owner)."""
+    """All nodes of a model in topological order; the nodes of a body follow their owner."""
 
     nodes: list[Node]
     producer: str
@@ -91,7 +91,7 @@ class Graph:
 
     @property
     def operators(self) -> dict[str, int]:
-        """How often each operator occurs, by name."""
+        """Number of nodes of each operator, by name."""
         return dict(sorted(Counter(node.op_type for node in self.nodes).items()))
 
     @property
@@ -101,15 +101,15 @@ class Graph:
 
 
 def parse(path: Path, memory: int | None = None) -> onnx.ModelProto:
-    """Parse the ONNX file at `path`, without its external data. Raises ModelError where it is no readable model.
+    """Parse the ONNX file at `path`, without its external data. Raises ModelError if it is not a readable model.
 
-    `memory`: bytes that this process may take at most.
+    `memory` is the limit of this process in bytes; it is only mentioned if running out of memory may be the cause.
     """
     try:
         model = onnx.load_model(path, format="protobuf", load_external_data=False)
     except DecodeError as error:
         expected = "expected a protobuf ModelProto"
-        # The parser says the same of a damaged file and of one for which there was no memory.
+        # protobuf raises the same error for a damaged file and for running out of memory.
         if memory is not None and resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 > memory // 2:
             expected += " that does not take more memory than reading may take (--model-memory)"
         raise ModelError(f"{path}: not an ONNX model: {expected}, got {_opening(path)}") from error
@@ -122,7 +122,7 @@ def parse(path: Path, memory: int | None = None) -> onnx.ModelProto:
 
 
 def _check_size(model: onnx.ModelProto, path: Path) -> None:
-    """Raise ModelError for more nodes or deeper bodies than any model has, before anything is made of them."""
+    """Raise ModelError if the model has too many nodes or too deep bodies, before any work is done on them."""
     nodes, entries = 0, len(model.functions)
     _check_entries(entries, str(path))
     pending: list[tuple[Any, int]] = [*((function, 1) for function in model.functions), (model.graph, 1)]
@@ -143,7 +143,7 @@ def _check_size(model: onnx.ModelProto, path: Path) -> None:
 
 
 _LISTS = ("input", "output", "initializer", "sparse_initializer", "attribute_proto")
-"""What a graph or a function has besides nodes."""
+"""The lists of a graph or function besides its nodes."""
 
 
 def _check_entries(entries: int, where: str) -> None:
@@ -155,7 +155,7 @@ def _check_entries(entries: int, where: str) -> None:
 
 
 def _opening(path: Path) -> str:
-    """Return what was got in the place of a model."""
+    """Describe the file at `path`, which is not a model."""
     with path.open("rb") as file:
         return describe(file)
 
@@ -170,7 +170,7 @@ def build_graph(model: onnx.ModelProto, where: str = "model") -> Graph:
 
 
 def _opsets(imports: Iterable[onnx.OperatorSetIdProto]) -> dict[str, int]:
-    """Return versions by domain; ONNX's own domain has two names."""
+    """Return opset versions by domain. ONNX's own domain has two names."""
     return {_domain(entry.domain): entry.version for entry in imports}
 
 
@@ -194,11 +194,11 @@ class _Builder:
         self.active: list[tuple[str, str, str]] = []
 
     def graph(self, graph: onnx.GraphProto, outer: Scope, owner: Node | None, call: Attributes | None = None) -> Scope:
-        """Walk a graph or a body; names of `outer` are visible in it. Gives its scope."""
+        """Walk a graph or a body, in which the names of `outer` are visible, and return its scope."""
         length, origin = (
             (0, "a graph input") if owner is None else (owner.length, f"an input of a {owner.op_type} body")
         )
-        # Through the border of a body the path leads by the owner: what it captures is as long as the owner.
+        # Paths into a body lead through its owner, so captured values get the owner's length.
         scope = {name: _seen_through(value, owner) for name, value in outer.items()} if owner else dict(outer)
         self.entries += len(scope)
         _check_entries(self.entries, self.where)
@@ -249,7 +249,7 @@ class _Builder:
             outputs = self.expand(node, key)
         else:
             node.bodies = {name: self.body(body, scope, node, call) for name, body in bodies}
-            # What leaves a body has come through its nodes.
+            # Outputs of a body continue the paths through its nodes.
             ends = [value.length for outputs in node.bodies.values() for value in outputs]
             length = max((end for end in (*ends, node.length) if end is not None), default=None)
             outputs = [
@@ -268,7 +268,7 @@ class _Builder:
         return tuple(inner.get(out.name, Value()) for out in body.output)
 
     def expand(self, node: Node, key: tuple[str, str, str]) -> list[Value]:
-        """The nodes of a local function in the place of its call; gives the values of its outputs."""
+        """Expand a call: walk the nodes of its local function, and return the values of the function's outputs."""
         function = self.functions[key]
         if key in self.active:
             name = shortened(text(function.name))
@@ -288,24 +288,24 @@ class _Builder:
 
 
 def text(value: str | bytes) -> str:
-    """Text of the file; protobuf gives bytes where it is not UTF-8."""
+    """Return a text of the file as str. protobuf returns bytes if it is not UTF-8."""
     return value if isinstance(value, str) else value.decode("utf-8", "replace")
 
 
 def _name(value: str | bytes) -> str:
-    """A name of the file."""
+    """Return a name of the file, cut to MAX_NAME characters."""
     return shortened(text(value), MAX_NAME)
 
 
 def _seen_through(value: Value, owner: Node) -> Value:
-    """`value` inside a body of `owner`: constants stay themselves, anything reached is as long as the owner."""
+    """Return `value` as seen inside a body of `owner`: the owner's length, except for constants, which are kept."""
     if value.length is None or value.length == owner.length:
         return value
     return Value(owner.length, value.tensor, value.producer, value.origin, value.consumers, value.index)
 
 
 def _resolve(attributes: Iterable[onnx.AttributeProto], call: Attributes) -> dict[str, onnx.AttributeProto]:
-    """Attributes by name, those that refer to an attribute of the enclosing function's call looked up there."""
+    """Return attributes by name, and replace those that refer to an attribute of the enclosing function's call."""
     resolved = {}
     for attribute in attributes:
         if not attribute.ref_attr_name:
@@ -323,7 +323,7 @@ def _graphs(attribute: onnx.AttributeProto) -> Iterator[onnx.GraphProto]:
 
 
 def _free_names(graph: onnx.GraphProto) -> dict[str, None]:
-    """Names that a body takes from outside, in order of use (a dict, so that the order is fixed)."""
+    """Return the names that a body takes from outside, in order of use (a dict keeps the order)."""
     own = {info.name for info in graph.input} | {tensor.name for tensor in graph.initializer}
     own |= {name for node in graph.node for name in node.output}
     own |= {sparse.values.name for sparse in graph.sparse_initializer}
@@ -333,13 +333,16 @@ def _free_names(graph: onnx.GraphProto) -> dict[str, None]:
 
 
 def _names_used(node: onnx.NodeProto) -> list[str]:
-    """Names that a node needs before it can run, those of its bodies included."""
+    """Return the names that a node needs before it can run, including those that its bodies use."""
     bodies = [graph for attribute in node.attribute for graph in _graphs(attribute)]
     return [*node.input, *(name for body in bodies for name in _free_names(body))]
 
 
 def _topological(nodes: list[onnx.NodeProto], where: str) -> Iterator[onnx.NodeProto]:
-    """The nodes so that each follows what it needs; otherwise in file order (ONNX asks for it, not all obey)."""
+    """Sort nodes so that each follows what it needs, and otherwise keep file order.
+
+    ONNX requires files to be sorted, but not all exporters comply.
+    """
     producer = {name: i for i, node in enumerate(nodes) for name in node.output if name}
     needs = [{producer[name] for name in _names_used(node) if name in producer} for node in nodes]
     needed_by: list[list[int]] = [[] for _ in nodes]

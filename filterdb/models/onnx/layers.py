@@ -1,4 +1,4 @@
-"""One model → its layer rows, its filters, its skip ledger (method §1)."""
+"""List the layers of a model and what is not stored of it (method §1)."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ from filterdb.models.parse_errors import NotStoredError
 from filterdb.schema import KERNEL, distinct
 
 MAX_SPATIAL = 64
-"""Numbers that strides and dilations may have."""
+"""Most numbers in strides and dilations."""
 
-_PASSED = {"Identity", "Cast", "DequantizeLinear", "Reshape", "Transpose"}
-"""Operators behind which a weight is still the same stored weight."""
+_SAME_WEIGHT = {"Identity", "Cast", "DequantizeLinear", "Reshape", "Transpose"}
+"""Operators whose result counts as the same stored weight as their input."""
 
 
 @dataclass(frozen=True, slots=True)
 class OnnxLayer:
-    """A 3×3 convolution whose weight can be read. `row` has what is known without reading it."""
+    """A 3×3 convolution whose weight can be read. `row` has the values that are known without reading it."""
 
     name: str
     row: dict[str, Any]
@@ -44,17 +44,17 @@ class OnnxLayer:
 
     @property
     def filters(self) -> int:
-        """Number of filters, as far as the weight's head says."""
+        """Number of filters according to the weight's header."""
         return int(self.row["in_channels"] * self.row["out_channels"])
 
     @property
     def stored_weight(self) -> int:
-        """Identity of the tensor that holds the weight: equal for all layers that share it.
+        """Identity of the tensor that holds the weight; equal for all layers that share it.
 
-        The tensor as it stands in the file: a constant inside a local function is another value for each call.
+        This is the tensor in the file, because a constant inside a local function is another value for each call.
         """
         value = weight_value(self.node)
-        while value is not None and value.producer is not None and value.producer.op_type in _PASSED:
+        while value is not None and value.producer is not None and value.producer.op_type in _SAME_WEIGHT:
             value = value.producer.input(0)
         if value is not None and value.producer is not None and "value" in value.producer.attributes:
             return id(value.producer.attributes["value"])
@@ -66,19 +66,19 @@ class OnnxLayer:
 
 
 def read_model(path: Path, proto: onnx.ModelProto | None = None) -> Model:
-    """Read the graph of the ONNX file at `path` (parsed already: `proto`); a layer decodes its weight when asked.
+    """List the layers of the ONNX file at `path`. A layer decodes its weight on request.
 
-    Raises ModelError where the file is no readable model.
+    `proto` is the file's content, if it has been parsed already. Raises ModelError if the file is not a readable model.
     """
     graph = build_graph(parse(path) if proto is None else proto, str(path))
     constants = Constants(path.parent)
     convolutions = [node for node in graph.nodes if is_convolution(node)]
-    # A layer is called by its node, else by its first output.
+    # A layer is named after its node or, if that has no name, its first output.
     names = distinct([node.name or next(iter(node.output_names), node.op_type) for node in convolutions])
     ranks = _depth_ranks(convolutions, constants)
     deepest = max(ranks.values(), default=0)
     shapes: Counter[tuple[int, ...]] = Counter()
-    found: list[tuple[int, int, OnnxLayer]] = []
+    ranked: list[tuple[int, int, OnnxLayer]] = []
     skipped: list[Skip] = []
     room = MAX_FILTERS
     for position, (node, name) in enumerate(zip(convolutions, names, strict=True)):
@@ -99,7 +99,7 @@ def read_model(path: Path, proto: onnx.ModelProto | None = None) -> Model:
             "conv_depth_norm": rank / deepest if deepest else 0.0,
             "bn_folded": not is_batch_normalised(node, constants),
         }
-        found.append((rank, position, OnnxLayer(name, row, node, constants)))
+        ranked.append((rank, position, OnnxLayer(name, row, node, constants)))
     facts = {
         "producer": graph.producer,
         "opset": graph.opset,
@@ -107,11 +107,11 @@ def read_model(path: Path, proto: onnx.ModelProto | None = None) -> Model:
         "operators": json.dumps(graph.operators),
         **shape_facts(shapes),
     }
-    return Model(facts, [layer for _, _, layer in sorted(found, key=lambda item: item[:2])], skipped, shapes)
+    return Model(facts, [layer for _, _, layer in sorted(ranked, key=lambda item: item[:2])], skipped, shapes)
 
 
 def _row(node: Node, name: str, shape: tuple[int, ...]) -> dict[str, Any]:
-    """What a layer's row says of its node. Raises NotStoredError for attributes that no convolution has."""
+    """Return the values of a layer's row that its node determines. Raises NotStoredError for invalid attributes."""
     groups = node.integer("group", 1)
     return {
         "layer_name": name,
@@ -134,7 +134,10 @@ def _spatial(node: Node, name: str) -> str:
 
 
 def _stored_shape(node: Node, constants: Constants, shapes: Counter[tuple[int, ...]]) -> tuple[int, ...]:
-    """Shape of a weight that is to be stored, counted in `shapes` if two-dimensional; else raises NotStoredError."""
+    """Return the shape of a weight to store, and count it in `shapes` if it is two-dimensional.
+
+    Raises NotStoredError if the weight is not to be stored.
+    """
     check_form(node)
     shape = weight_shape(node, constants)
     if len(shape) != 4:
@@ -150,6 +153,9 @@ def _stored_shape(node: Node, constants: Constants, shapes: Counter[tuple[int, .
 
 
 def _depth_ranks(convolutions: list[Node], constants: Constants) -> dict[int, int]:
-    """Longest-path length → rank, over all two-dimensional convolutions that an input reaches, skipped ones too."""
+    """Return the rank of each longest-path length among all two-dimensional convolutions that an input reaches.
+
+    Convolutions that are not stored count too.
+    """
     lengths = {node.length for node in convolutions if node.length is not None and has_rank_4(node, constants)}
     return {length: rank for rank, length in enumerate(sorted(lengths))}

@@ -1,4 +1,4 @@
-"""What each operator between a constant and its convolution makes of its inputs, as the runtime computes it."""
+"""Apply the operators between a constant and its convolution, as ONNX Runtime computes them."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ _CONTRIB_FOLDED = {"DequantizeLinear", "QuantizeLinear"}
 
 @dataclass(frozen=True, slots=True)
 class Constant:
-    """A folded constant: its values, the dtype in which the model stores it, and the operators from there.
+    """A folded constant: its values, its dtype in the file, and the path of operators from there.
 
-    `stored` tells whether any of its numbers stand in the file, `generated` whether any come from an operator that
-    fills a shape. A sequence of tensors has `items`, and no values.
+    `stored`: some of its numbers come from the file. `generated`: some come from an operator that fills a shape. A
+    sequence of tensors has `items` and no values.
     """
 
     values: np.ndarray
@@ -41,21 +41,21 @@ class Constant:
 
     @property
     def size(self) -> int:
-        """Return how many numbers it has."""
+        """Number of its values."""
         return self.values.size if self.items is None else sum(item.size for item in self.items)
 
     @property
     def nbytes(self) -> int:
-        """Return how much memory it takes."""
+        """Bytes of its values."""
         return self.values.nbytes if self.items is None else sum(item.nbytes for item in self.items)
 
     def then(self, values: np.ndarray, step: str) -> Constant:
-        """Return the constant after one more operator. Raises NotStoredError for too many."""
+        """Return the constant after one more operator. Raises NotStoredError if the path becomes too long."""
         return self._with(values, step, [self])
 
     @classmethod
     def of(cls, result: np.ndarray | list[np.ndarray], step: str, inputs: Sequence[Constant | None]) -> Constant:
-        """Return the result of an operator on several constants; its history is that of the largest stored one."""
+        """Return the result of an operator on several constants. Its path is that of the largest stored one."""
         given = [constant for constant in inputs if constant is not None]
         if not given:
             values, items = _parts(result)
@@ -82,13 +82,13 @@ def too_far() -> NotStoredError:
 
 
 def leaf(values: np.ndarray, origin: str) -> Constant:
-    """Return a constant that stands in the file. Single numbers and shapes alone make no weight."""
+    """Return a constant from the file. Single numbers and shapes do not count as stored weights."""
     is_parameter = values.size > 1 and not (values.dtype == np.int64 and values.ndim <= 1)
     return Constant(values, str(values.dtype), (origin,), stored=is_parameter)
 
 
 def is_foldable(node: Node) -> bool:
-    """Return whether `apply` knows the node's operator."""
+    """Return whether `apply` supports the node's operator."""
     if node.domain == CONTRIB and not node.is_call:
         return node.op_type in _CONTRIB_FOLDED
     return node.is_standard and (node.op_type in _FOLDERS or node.op_type in evaluator.OPERATORS)
@@ -100,12 +100,12 @@ def is_random(node: Node) -> bool:
 
 
 def cost(node: Node, inputs: Sequence[Constant | None]) -> int:
-    """Return about how many operations `apply` takes, besides one for each number of its inputs and outputs."""
+    """Estimate the operations of `apply`, in addition to one for each number of its inputs and outputs."""
     return evaluator.operations(node.op_type, node.attributes, _arrays(inputs))
 
 
 def apply(node: Node, inputs: Sequence[Constant | None], index: int) -> Constant:
-    """Return an output of a node for which `is_foldable` holds. Raises NotStoredError and what NumPy raises."""
+    """Compute an output of a node for which `is_foldable` is true. Raises NotStoredError, and whatever NumPy raises."""
     fold = _FOLDERS.get(node.op_type)
     folded = fold(node, inputs) if fold is not None and not index else None
     return _evaluated(node, inputs, index) if folded is None else folded
@@ -116,7 +116,7 @@ def _evaluated(node: Node, inputs: Sequence[Constant | None], index: int) -> Con
     arrays = _arrays(inputs)
     try:
         result = evaluator.evaluate(node.op_type, opset, node.attributes, arrays, len(node.outputs), index)
-    except (RuntimeError, NotImplementedError) as error:  # what onnx raises of operators and versions it has not
+    except (RuntimeError, NotImplementedError) as error:  # onnx raises these for unknown operators and versions
         raise ValueError(str(error)) from error
     if node.op_type in _FILLING and isinstance(result, np.ndarray):
         return Constant(result, str(result.dtype), (node.op_type,), stored=False, generated=True)
@@ -124,7 +124,7 @@ def _evaluated(node: Node, inputs: Sequence[Constant | None], index: int) -> Con
 
 
 _FILLING = {"EyeLike", "Range", "BlackmanWindow", "HammingWindow", "HannWindow"}
-"""Operators that make numbers of a shape."""
+"""Operators that generate numbers from a shape or size."""
 
 
 def _arrays(inputs: Sequence[Constant | None]) -> list[evaluator.Input]:
@@ -165,7 +165,7 @@ def _constant_of_shape(node: Node, inputs: Sequence[Constant | None]) -> Constan
 
 
 def _cast(node: Node, inputs: Sequence[Constant | None]) -> Constant | None:
-    """Return the cast constant; None for types whose casts saturate and round in ways of their own."""
+    """Return the cast constant; None for types that have their own rules for saturation and rounding."""
     constant = _required(inputs, 0)
     target = _cast_target(node)
     if target not in _CASTABLE:
@@ -187,7 +187,7 @@ def _reshape(node: Node, inputs: Sequence[Constant | None]) -> Constant:
     if shape is None:
         given = _required(inputs, 1).values
         shape = [int(n) for n in given.ravel()[: MAX_RANK + 1]]
-    # NumPy would take any negative number for the rest, and shapes of any length.
+    # NumPy treats any negative number as -1 and accepts shapes of any length.
     if len(shape) > MAX_RANK or min(shape, default=0) < -1 or shape.count(-1) > 1:
         raise NotStoredError("unreadable", f"the weight is reshaped to {shape}, which is no shape")
     if not node.integer("allowzero", 0):
@@ -206,7 +206,7 @@ def _transpose(node: Node, inputs: Sequence[Constant | None]) -> Constant:
     constant = _required(inputs, 0)
     order = node.integers("perm")
     rank = constant.values.ndim
-    # NumPy would count negative axes from the end.
+    # NumPy counts negative axes from the end, ONNX does not.
     if order is not None and sorted(order) != list(range(rank)):
         raise NotStoredError(
             "unreadable", f"the weight of rank {rank} is transposed by {order[:MAX_RANK]}, which does not fit"
@@ -225,9 +225,9 @@ def _dequantize_linear(node: Node, inputs: Sequence[Constant | None]) -> Constan
 def dequantize(
     values: np.ndarray, scale: np.ndarray, zero_point: np.ndarray | None, axis: int, block: int = 0
 ) -> np.ndarray:
-    """Return (values − zero_point) · scale in float32, per tensor, per channel along `axis`, or per `block` along it.
+    """Compute (values − zero_point) · scale in float32, per tensor, per channel along `axis`, or per `block` along it.
 
-    ONNX operator DequantizeLinear. Integers are subtracted exactly, in int64.
+    This is ONNX's DequantizeLinear. Integers are subtracted exactly, in int64.
     """
     is_integer = np.issubdtype(values.dtype, np.integer) or values.dtype.name in {
         "int2",
@@ -247,7 +247,7 @@ def dequantize(
 
 
 def _along(parameter: np.ndarray, values: np.ndarray, axis: int, block: int) -> np.ndarray:
-    """Return a scale or zero point in a shape that broadcasts against `values`."""
+    """Reshape a scale or zero point so that it broadcasts against `values`."""
     if parameter.size == 1:
         return parameter.reshape(())
     axis += values.ndim if axis < 0 else 0
@@ -276,4 +276,4 @@ _FOLDERS: dict[str, Callable[[Node, Sequence[Constant | None]], Constant | None]
     "Reshape": _reshape,
     "Transpose": _transpose,
 }
-"""The operators of nearly every model, without copies where none are needed. The others are evaluated by onnx."""
+"""The most common operators, without unnecessary copies. All others are evaluated by onnx."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
-import onnx.reference  # imported by the fork server, and not again by each child that evaluates an expression
+import onnx.reference  # imported here by the fork server, so that children that evaluate expressions need not
 
 from filterdb.models import reading
 from filterdb.models.model import Model
@@ -25,15 +25,15 @@ class OnnxFile:
 
     @classmethod
     def parse(cls, path: Path, memory: int) -> OnnxFile:
-        """Parse the file within `memory` bytes. Raises ModelError where it is no readable model."""
+        """Parse the file within `memory` bytes. Raises ModelError if it is not a readable model."""
         return cls(path, parse(path, memory))
 
     def external_files(self) -> dict[str, int]:
-        """Return the files of its external data, and the bytes that each must have."""
+        """Return its external data files, and the bytes that each must have."""
         return external_files(self.proto)
 
     def model(self) -> Model:
-        """List its layers. Raises ModelError where its graph is none."""
+        """List its layers. Raises ModelError if its graph is invalid."""
         return read_model(self.path, self.proto)
 
 

@@ -1,4 +1,4 @@
-"""Tensors that stand in a model file: their shape from the head, their values, checked against their data's length."""
+"""Read the tensors of a model file: shapes from their headers, and values, checked against the length of the data."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from filterdb.models.onnx.external import MAX_RANK, PACKED_BITS, external_length
 from filterdb.models.parse_errors import PARSE_ERRORS, NotStoredError, one_line
 
 MAX_WEIGHTS = 2**29
-"""Most numbers a weight may have (2 GiB in float32): a larger one lies, or is not a filter's."""
+"""Most numbers in a weight (2 GiB in float32). A larger one is invalid or is not a filter."""
 
 
 def tensor_shape(tensor: onnx.TensorProto, folder: Path) -> tuple[int, ...]:
-    """Return the shape that a tensor states, once its data is known to be as long.
+    """Return the shape that a tensor states, after checking it against the length of its data.
 
-    Raises NotStoredError for an impossible shape and for data of another length: readers further down take negative
-    numbers for "as many as there are", and cut what is too long.
+    Raises NotStoredError for an impossible shape and for data of another length. (The functions that decode tensors
+    take negative numbers for "as many as there are", and cut data that is too long.)
     """
     if len(tensor.dims) > MAX_RANK:
         raise NotStoredError("unreadable", f"the weight's tensor says that it has rank {len(tensor.dims):,}")
@@ -44,19 +44,19 @@ def tensor_shape(tensor: onnx.TensorProto, folder: Path) -> tuple[int, ...]:
 
 
 def tensor_values(tensor: onnx.TensorProto, folder: Path) -> np.ndarray:
-    """Return the values of a tensor whose data may lie beside the model. Raises NotStoredError."""
+    """Return the values of a tensor, whose data may be external. Raises NotStoredError."""
     tensor_shape(tensor, folder)
     try:
         stored = read_external(tensor, folder) if uses_external_data(tensor) else tensor
         return np.asarray(numpy_helper.to_array(stored))
     except MemoryError:
         raise
-    except (*PARSE_ERRORS, OSError, RuntimeError, ValidationError) as error:  # RuntimeError: from C++, of file names
+    except (*PARSE_ERRORS, OSError, RuntimeError, ValidationError) as error:  # RuntimeError: C++ code, for file names
         raise _unreadable(error, folder) from error
 
 
 def sparse_values(tensor: onnx.SparseTensorProto, folder: Path) -> np.ndarray:
-    """Return a sparse tensor as a dense array. Raises NotStoredError."""
+    """Convert a sparse tensor to a dense array. Raises NotStoredError."""
     shape = tuple(map(int, tensor.dims))
     if not 0 < len(shape) <= MAX_RANK or min(shape) < 0 or math.prod(shape) > MAX_WEIGHTS:
         raise NotStoredError("unreadable", f"the weight's sparse tensor says that it has shape {shape[:MAX_RANK]}")
@@ -78,7 +78,7 @@ def sparse_values(tensor: onnx.SparseTensorProto, folder: Path) -> np.ndarray:
 
 
 def numpy_dtype(code: int) -> np.dtype:
-    """Return the NumPy dtype of an ONNX data type. Raises NotStoredError for an unknown one."""
+    """Return the NumPy dtype of an ONNX data type. Raises NotStoredError if it is unknown."""
     try:
         dtype: np.dtype = np.dtype(helper.tensor_dtype_to_np_dtype(code))
         return dtype
@@ -90,7 +90,7 @@ _TYPED = ("float_data", "int32_data", "string_data", "int64_data", "double_data"
 
 
 def _check_single_source(tensor: onnx.TensorProto) -> None:
-    """Raise NotStoredError for a tensor whose values stand in two places: runtimes differ in which they read."""
+    """Raise NotStoredError for a tensor with values in two places, because runtimes differ in which they use."""
     places = [name for name in _TYPED if len(getattr(tensor, name))]
     places += ["raw_data"] if tensor.HasField("raw_data") else []
     places += ["external data"] if uses_external_data(tensor) else []
@@ -103,7 +103,7 @@ def _unreadable(error: BaseException, folder: Path) -> NotStoredError:
 
 
 def _lengths(tensor: onnx.TensorProto, count: int, dtype: np.dtype, folder: Path) -> tuple[int, int]:
-    """Return how long a tensor's data must be, and is: in bytes, or in entries of the field that holds it."""
+    """Return the required and the actual length of a tensor's data, in bytes or in entries of the field it is in."""
     packed = -(-count * PACKED_BITS.get(dtype.name, 8 * dtype.itemsize) // 8)
     if uses_external_data(tensor):
         return packed, external_length(tensor, folder)

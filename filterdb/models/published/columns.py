@@ -1,4 +1,4 @@
-"""Tables of strangers: columns of cells that are checked when they are asked for, and the errors for odd ones."""
+"""Untrusted tables: columns whose cells are validated when they are read, and the errors for invalid ones."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ from filterdb.errors import InputError
 from filterdb.models.parse_errors import PARSE_ERRORS
 
 MAX_CSV = 128 * 2**20
-"""Bytes of a CSV table; as texts in memory it is several times that."""
+"""Most bytes of a CSV table, which takes several times as much in memory."""
 
 AGAIN = "download the file again, or take https://doi.org/10.5281/zenodo.6371680"
-"""The remedy for a file that is not what was published."""
+"""The remedy for a file that differs from the published one."""
 
 TABLE_ERRORS = (
     *PARSE_ERRORS, OSError, RuntimeError, LookupError, EOFError, zlib.error, csv.Error, pickle.UnpicklingError,
 )  # fmt: skip
-"""What libraries raise for damaged or hostile data, besides our own errors."""
+"""What libraries raise for damaged or hostile data."""
 
 
 def refusal(where: str, expected: str, got: str, remedy: str = AGAIN) -> InputError:
-    """The error for data that cannot be used, on one line."""
+    """Return the error for data that cannot be used, with a message of one line."""
     line = " ".join(f"{where}: expected {expected}, got {got}; {remedy}".split())
     return InputError(line if len(line) <= 600 else f"{line[:600]}…")
 
 
 @contextmanager
 def refusing(where: str, expected: str = "the published data set", remedy: str = AGAIN) -> Iterator[None]:
-    """What odd data makes others' code raise is an InputError."""
+    """Turn the errors that libraries raise for invalid data into InputError."""
     try:
         yield
     except InputError:
@@ -49,7 +49,10 @@ def refusing(where: str, expected: str = "the published data set", remedy: str =
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Columns of one length by name; `where` names the table in messages. Methods raise ValueError for an odd cell."""
+    """Columns of equal length, by name. `where` names the table in messages.
+
+    Methods raise ValueError for an invalid cell.
+    """
 
     columns: Mapping[str, Sequence[Any] | np.ndarray]
     where: str
@@ -58,36 +61,36 @@ class Table:
         return len(next(iter(self.columns.values()), ()))
 
     def require(self, *names: str) -> None:
-        """Refuse a table without these columns."""
+        """Raise InputError if one of these columns is missing."""
         for name in names:
             if name not in self.columns:
                 raise refusal(self.where, f"a column {name}", ", ".join(list(self.columns)[:12]) or "none")
 
     def cell(self, name: str, row: int) -> Any:
-        """A cell as a Python value; None where there is no such column."""
+        """Return a cell as a Python value; None if the table has no such column."""
         value = self.columns[name][row] if name in self.columns else None
         return value.item() if isinstance(value, np.generic) else value
 
     def text(self, name: str, row: int) -> str:
-        """A cell as text; "" where it is missing."""
+        """Return a cell as text; "" if it is missing."""
         return as_text(self.cell(name, row))
 
     def natural(self, name: str, row: int, missing: int | None = None) -> int:
-        """A cell as a number from 0 on; `missing` where it is missing, if that is allowed."""
+        """Return a cell as an integer ≥ 0. If the cell is missing, return `missing` unless that is None."""
         text = self.text(name, row)
         if not text and missing is not None:
             return missing
-        found = re.fullmatch(r"([0-9]{1,18})(\.0*)?", text)
-        if not found or int(found[1]) >= 2**53:
+        match = re.fullmatch(r"([0-9]{1,18})(\.0*)?", text)
+        if not match or int(match[1]) >= 2**53:
             raise ValueError(f"{text[:80]!r} as {name or 'the first column'}")
-        return int(found[1])
+        return int(match[1])
 
     def real(self, name: str, row: int) -> float:
-        """A cell as a number, NaN where it is missing."""
+        """Return a cell as a float; NaN if it is missing."""
         return float(self.text(name, row) or "nan")
 
     def varies(self, name: str, groups: Iterable[list[int]]) -> bool:
-        """Whether a column differs among the rows of a group, or has lists."""
+        """Return whether a column varies among the rows of some group, or contains lists."""
         try:
             return any(len({self.text(name, row) for row in rows}) > 1 for rows in groups)
         except ValueError:
@@ -95,7 +98,7 @@ class Table:
 
 
 def csv_table(data: bytes, where: str) -> Table:
-    """A CSV table as texts; a name that is there again gets .1, .2, … as pandas has it. Raises InputError."""
+    """Parse a CSV table as text. Repeated column names get .1, .2, … as in pandas. Raises InputError."""
     if len(data) > MAX_CSV:
         raise refusal(where, f"at most {MAX_CSV:,} bytes of CSV", f"{len(data):,}")
     with refusing(where, "CSV in UTF-8"):
@@ -118,7 +121,7 @@ def csv_table(data: bytes, where: str) -> Table:
 
 
 def as_text(value: object) -> str:
-    """A cell as text that UTF-8 can carry; "" where it is missing. Raises ValueError."""
+    """Convert a cell to text that UTF-8 can encode; "" if it is missing. Raises ValueError for a list."""
     if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
         value = int(value)
     if not isinstance(value, str | int | float | None):

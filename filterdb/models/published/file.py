@@ -1,4 +1,4 @@
-"""The published data set's file from outside: a child process describes it and reads its rows."""
+"""Read the published data set's file through a child process: its description and its rows."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from filterdb.schema import WEIGHTS
 
 @dataclass(frozen=True, slots=True)
 class PublishedFile:
-    """The file as it was when it was described: with another size or time it is another file."""
+    """A file with its size and time when it was described, so that a change is noticed."""
 
     path: str
     size: int
@@ -31,15 +31,15 @@ class PublishedFile:
 
     @classmethod
     def at(cls, path: Path, limits: Limits) -> PublishedFile:
-        """Return the file at a path. Raises InputError where there is none."""
+        """Return the file at a path. Raises InputError if it is missing."""
         if not path.is_file():
             raise InputError(f"{path}: expected the published data set's HDF5 file on this machine, found none")
         status = path.stat()
         return cls(str(path.absolute()), status.st_size, status.st_mtime_ns, limits)
 
     def describe(self, tables: tuple[Path, Path] | None) -> tuple[list[PublishedModel], list[PublishedLayer]]:
-        """Return models and layers. Raises InputError for a file that cannot be used."""
-        # Metadata are at most half a gigabyte, whatever the file's size is.
+        """Return models and layers. Raises InputError if the file cannot be used."""
+        # The metadata is at most 512 MiB, however large the file is.
         with self._reading(2**29) as channel:
             names = [str(path.absolute()) for path in tables or ()]
             channel.send({"do": "describe", "path": self.path, "tables": names})
@@ -55,7 +55,7 @@ class PublishedFile:
         return models, layers
 
     def read(self, runs: Runs) -> np.ndarray:
-        """Return rows (n, 9) float32. Raises InputError where the file has changed."""
+        """Return rows (n, 9) float32. Raises InputError if the file has changed."""
         status = Path(self.path).stat()
         if (status.st_size, status.st_mtime_ns) != (self.size, self.modified):
             raise InputError(f"{self.path}: expected the file that was described, it has changed meanwhile; run again")
@@ -78,7 +78,7 @@ def _answer(channel: Channel) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class LayerScan:
-    """The result of scanning a layer; `finite`: all its weights are numbers."""
+    """The result of scanning a layer. `finite`: none of its weights is NaN or infinite."""
 
     hash: str
     peak: float
@@ -87,7 +87,7 @@ class LayerScan:
 
 
 def scan_layers(file: PublishedFile, layers: list[PublishedLayer]) -> list[LayerScan]:
-    """Return hash, peak and orthogonality of layers; one whole layer is in memory at a time."""
+    """Compute hash, peak and orthogonality of layers. One whole layer is in memory at a time."""
     scans = []
     for layer in layers:
         filters = file.read(layer.runs)

@@ -1,7 +1,7 @@
-"""The published data set (method §6) as HDF5: the filters, and a pandas frame or CSV with what is said of them.
+"""Read the published data set (method §6) from HDF5: the filters, and their metadata as a pandas frame or CSV.
 
-Nothing in a file is ever executed or followed: links that leave the place, foreign storage and sizes that the file
-cannot hold are refused. What is said of the filters is held in memory, the filters are read by rows.
+Nothing in a file is executed, and no link out of the file is followed. External storage, and sizes that the file
+cannot contain, are rejected. The metadata is held in memory; filters are read by rows.
 """
 
 from __future__ import annotations
@@ -26,28 +26,28 @@ from filterdb.models.published.unpickle import unpickle
 from filterdb.schema import KERNEL, WEIGHTS
 
 MAX_FILTERS = 2**40
-"""A file that says that it has more filters lies."""
+"""Most filters of a file; a larger number cannot be true."""
 
 MAX_METADATA = 512 * 2**20
-"""Bytes of everything in a file but its filters, decoded."""
+"""Most decoded bytes of everything in a file except its filters."""
 
 MAX_CHUNK = 512 * 2**20
-"""Bytes of one chunk, decoded: it is decoded as a whole, whatever is asked of it."""
+"""Most decoded bytes of one chunk, which HDF5 always decodes as a whole."""
 
 _MAX_REFERENCE = 2**24
-"""Bytes of a chunk that holds a single reference."""
+"""Most bytes of a chunk that holds a single reference."""
 
 _DEFLATE, _SHUFFLE, _FLETCHER32, _LZF = 1, 2, 3, 32000
-_RATIO = 1032
-"""What Deflate can reach at most; LZF stays below."""
+_MAX_RATIO = 1032
+"""Highest compression ratio of Deflate; LZF's is lower."""
 
 _INDEX = ("model_id", "conv_depth", "conv_depth_norm", "layer_id")
 
 
 def read_published(path: Path) -> Published:
-    """Models and layers of the HDF5 file at `path`, whichever of the three layouts its metadata has.
+    """Read models and layers of the HDF5 file at `path`, with any of the three layouts of its metadata.
 
-    Raises InputError where the file cannot be used.
+    Raises InputError if the file cannot be used.
     """
     with _opened(path) as file:
         rows = _filters(file).shape[0]
@@ -57,9 +57,9 @@ def read_published(path: Path) -> Published:
 
 
 def read_rows(path: Path, first: int, count: int) -> np.ndarray:
-    """`count` filters of the HDF5 file at `path` from row `first` on, (count, 9) float32.
+    """Read `count` filters from row `first` of the HDF5 file at `path`, (count, 9) float32.
 
-    Raises InputError where the file cannot be used or has no such rows.
+    Raises InputError if the file cannot be used or does not have these rows.
     """
     with _opened(path) as file:
         filters = _filters(file)
@@ -88,7 +88,7 @@ def _opened(path: Path) -> Iterator[_File]:
 
 
 def _filters(file: _File) -> Any:
-    """The dataset of the filters."""
+    """Return the dataset of the filters, with its dtype and shape checked."""
     name = "filter" if file.item("filters") is None and file.item("filter") is not None else "filters"
     dataset = file.dataset(name, "a dataset of filters")
     if dataset.dtype.str[1:] not in {"f2", "f4", "f8"}:
@@ -100,7 +100,7 @@ def _filters(file: _File) -> Any:
 
 
 def _frame(file: _File) -> Table:
-    """A frame in pandas' fixed format: its columns, and the levels of its index."""
+    """Read a frame in pandas' fixed format: its columns, and the levels of its index as columns."""
     if file.item("meta/table") is not None:
         raise file.refusal("meta", "a frame in pandas' fixed format", "a table", "write it with format='fixed'")
     names = file.texts("meta/axis0")
@@ -123,11 +123,11 @@ def _frame(file: _File) -> Table:
 
 
 def _index(file: _File) -> dict[str, np.ndarray]:
-    """The levels of a frame's index, a value a row; None where it is missing."""
+    """Read the levels of a frame's index as columns with a value for each row, or None where it is missing."""
     levels = [name for k in range(8) if file.item(name := f"meta/axis1_level{k}") is not None]
     if len(levels) not in {0, 3, 4}:
         raise file.refusal("meta", "an index of 3 or 4 levels", f"{len(levels)}")
-    # By name if they have the names, else by place (the authors' page calls two of them alike).
+    # Identify the levels by name if possible, else by position: in the authors' file, two have the same name.
     titles = [file.level_name(name) for name in levels]
     if sorted(titles) != sorted(_INDEX[: len(levels)]):
         titles = list(_INDEX[: len(levels)])
@@ -143,7 +143,7 @@ def _index(file: _File) -> dict[str, np.ndarray]:
 
 @dataclass(slots=True)
 class _File:
-    """An open file. Every part of it is reached and read through here, by its path from the root."""
+    """An open file. All its parts are read through these methods, by their path from the root."""
 
     h5: Any
     root: Any
@@ -155,7 +155,7 @@ class _File:
         return refusal(f"{self.path}: {name}", expected, got, remedy)
 
     def item(self, name: str) -> Any | None:
-        """What hard links lead to, None where there is no link. Any other link is refused."""
+        """Follow hard links to an item; None if there is no such link. Raises InputError for any other kind of link."""
         item = self.root
         for part in name.split("/"):
             if not item.id.links.exists(part.encode()):
@@ -168,7 +168,7 @@ class _File:
         return item
 
     def dataset(self, name: str, expected: str = "a dataset") -> Any:
-        """A dataset whose values are in the file, as many as it says, behind filters that h5py brings along."""
+        """Return a dataset after checking that the file itself can hold its values, and that h5py can decode them."""
         item = self.item(name)
         if not isinstance(item, self.h5.Dataset) or item.shape is None:
             raise self.refusal(name, expected, "nothing of that name" if item is None else "a group, a type or nothing")
@@ -183,11 +183,11 @@ class _File:
             known = "gzip or lzf, shuffle and fletcher32, each once"
             raise self.refusal(name, known, f"HDF5 filters {filters}", "write it anew with h5repack -f NONE")
         stored = item.id.get_storage_size()
-        room = stored * _RATIO if {_DEFLATE, _LZF} & set(filters) else stored
+        most = stored * _MAX_RATIO if {_DEFLATE, _LZF} & set(filters) else stored
         if layout == self.h5.h5d.CONTIGUOUS:
             offset = item.id.get_offset()
-            room = 0 if offset is None else min(room, self.size - offset)
-        if _nbytes(item, item.shape) > (0 if stored > self.size else room) and item.dtype.kind != "O":
+            most = 0 if offset is None else min(most, self.size - offset)
+        if _nbytes(item, item.shape) > (0 if stored > self.size else most) and item.dtype.kind != "O":
             declared = f"{_nbytes(item, item.shape):,} bytes as declared"
             raise self.refusal(name, declared, f"a file that stores {stored:,} of it")
         if layout == self.h5.h5d.CHUNKED and _nbytes(item, item.chunks) > MAX_CHUNK:
@@ -196,7 +196,7 @@ class _File:
         return item
 
     def values(self, name: str) -> np.ndarray:
-        """All values of a metadata dataset: numbers; else texts, or what pandas has pickled, as objects."""
+        """Read all values of a metadata dataset: numbers, or texts and values that pandas pickled as objects."""
         dataset = self.dataset(name)
         if dataset.dtype.kind == "O":
             data = self._referred(dataset, name)
@@ -206,17 +206,17 @@ class _File:
         if dataset.dtype.kind not in "iufbS":
             raise self.refusal(name, "numbers or texts", str(dataset.dtype))
         self._spend(_nbytes(dataset, dataset.shape), name)
-        found: np.ndarray = dataset[...]
-        if found.dtype.kind != "S":
-            return found
-        return np.array([text.decode("utf-8") for text in found.ravel().tolist()], object).reshape(found.shape)
+        values: np.ndarray = dataset[...]
+        if values.dtype.kind != "S":
+            return values
+        return np.array([text.decode("utf-8") for text in values.ravel().tolist()], object).reshape(values.shape)
 
     def texts(self, name: str) -> list[str]:
-        """The values of a dataset as texts."""
+        """Read the values of a dataset as text."""
         return [as_text(value) for value in self.values(name).ravel().tolist()]
 
     def text(self, name: str) -> bytes:
-        """A dataset that is one text: bytes as small integers, opaque, or a string."""
+        """Read a dataset that is a single text, stored as one-byte integers, opaque data or a string."""
         dataset = self.dataset(name, "a pandas frame or CSV bytes")
         dtype = dataset.dtype
         if dtype.kind == "O":
@@ -227,7 +227,7 @@ class _File:
         return bytes(dataset[...].tobytes().rstrip(b"\0"))
 
     def level_name(self, name: str) -> str:
-        """The attribute `name`, if it is a short plain text. (pandas pickles others: they are not read.)"""
+        """Read the attribute `name` if it is a short plain text. Others, which pandas pickles, are not read."""
         attributes = self.root[name].attrs
         if "name" not in attributes:
             return ""
@@ -236,7 +236,7 @@ class _File:
         return bytes(attributes["name"]).decode("utf-8", "replace") if is_plain else ""
 
     def _spend(self, nbytes: int, name: str) -> None:
-        """Refuse what would be too much metadata to hold."""
+        """Take `nbytes` from the budget. Raises InputError if the metadata becomes too large."""
         self.budget -= nbytes
         if self.budget < 0:
             limit = f"at most {MAX_METADATA:,} bytes of metadata"
@@ -244,11 +244,11 @@ class _File:
             raise self.refusal(name, limit, f"{nbytes:,} more than fit", remedy)
 
     def _referred(self, dataset: Any, name: str) -> bytes:
-        """The bytes of a dataset of one value of variable length, if they are few enough to be read."""
+        """Read the bytes of a dataset with one value of variable length. Raises InputError if there are too many."""
         is_bytes = self.h5.check_string_dtype(dataset.dtype) or self.h5.check_vlen_dtype(dataset.dtype) == np.uint8
         if not is_bytes or math.prod(dataset.shape) != 1:
             raise self.refusal(name, "one pickled array or text", f"{dataset.dtype} of shape {dataset.shape}")
-        # The first four bytes of a reference are the length of what it refers to.
+        # A reference begins with the length of its target, in four bytes.
         length = int.from_bytes(self._reference(dataset, name)[:4], "little")
         if length > self.size:
             raise self.refusal(name, f"{length:,} bytes as declared", f"a file of {self.size:,}")
@@ -256,7 +256,7 @@ class _File:
         return bytes(dataset[(0,) * dataset.ndim])
 
     def _reference(self, dataset: Any, name: str) -> bytes:
-        """The stored bytes of a dataset of one reference, which HDF5 itself would follow."""
+        """Read the raw bytes of a dataset with one reference, because HDF5 itself would follow the reference."""
         if dataset.chunks is None:
             with self.path.open("rb") as file:
                 file.seek(dataset.id.get_offset())

@@ -1,7 +1,7 @@
-"""What the published data set (method §6) says of its filters: models and layers, from a table with a row a layer.
+"""Read the metadata of the published data set (method §6): models and layers, from a table with a row per layer.
 
-The table stands in the HDF5 file (hdf5.py) or in the CSV files of the authors' extraction. What contradicts itself is
-refused.
+The table comes from the HDF5 file (hdf5.py) or from the CSV files of the authors' extraction. Contradictory metadata
+is rejected.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from filterdb.models.published.columns import Table, as_text, csv_table, refusal
 from filterdb.schema import KERNEL, LABELS, UNKNOWN, distinct
 
 MAX_LAYERS = 2**22
-"""Rows of the metadata; the published one has 21,436."""
+"""Most rows of the metadata; the published data set has 21,436."""
 
 type Runs = tuple[tuple[int, int], ...]
-"""Rows of filters, (first, count) each, one after the other."""
+"""Consecutive rows of filters: (first, count) for each run."""
 
 _LABEL_COLUMNS = {
     "task": ("Task",),
@@ -47,7 +47,7 @@ _KNOWN = {
     *("producer", "op_set", "depth", "total_filters", "3x3_filter_share"),
 }
 _TAKEN = RESERVED | {*LABELS, "path", "name"}
-"""Names that mean something in a database: what is another column of the table needs another name."""
+"""Names with a meaning in a database. Other columns of the table with these names are renamed."""
 
 _SHAPE = re.compile(r"\(\s*([0-9]{1,9})\s*,\s*([0-9]{1,9})\s*\) filters")
 
@@ -56,7 +56,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class PublishedLayer:
-    """A layer; its filters are the rows of `runs`. Channels: 0 is unknown."""
+    """A layer. Its filters are the rows of `runs`. A number of channels is 0 if it is unknown."""
 
     model: str
     name: str
@@ -74,7 +74,7 @@ class PublishedLayer:
 
 @dataclass(frozen=True, slots=True)
 class PublishedModel:
-    """A model's facts; `labels` has every name of schema.LABELS, `extra` the further columns as text."""
+    """A model's facts. `labels` has every name in schema.LABELS, `extra` all other columns as text."""
 
     id: str
     labels: dict[str, str]
@@ -90,7 +90,7 @@ class PublishedModel:
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """What is said of `rows` filters: models, and their layers in the same order, each by (conv_depth, place)."""
+    """The metadata of `rows` filters: models, and their layers in the same order, sorted by (conv_depth, row)."""
 
     rows: int
     models: list[PublishedModel]
@@ -98,9 +98,9 @@ class Published:
 
 
 def read_tables(filters_csv: bytes, models_csv: bytes, where: str) -> Published:
-    """The tables filterinfo.csv and datastorage.meta.csv of the authors' extraction, as another source of metadata.
+    """Read metadata from filterinfo.csv and datastorage.meta.csv of the authors' extraction.
 
-    `where` names them in messages; rows are as many as the last filter says. Raises InputError.
+    `where` names them in messages. The number of filters follows from the highest filter id. Raises InputError.
     """
     with refusing(where):
         layers = csv_table(filters_csv, f"{where} (filters)")
@@ -108,7 +108,7 @@ def read_tables(filters_csv: bytes, models_csv: bytes, where: str) -> Published:
         names = ("model", "filter_id_start", "filter_id_end")
         layers.require(*names)
         owners, starts, ends = ([layers.natural(name, row) for row in range(len(layers))] for name in names)
-        # The first column has no name: it is the index that a layer's `model` points to.
+        # The first column has no name. It is the index that a layer's `model` refers to.
         index = next(iter(models.columns))
         is_index = index in {"", "Unnamed: 0", "model_id"}
         position = {models.natural(index, row) if is_index else row: row for row in range(len(models))}
@@ -127,7 +127,7 @@ def read_tables(filters_csv: bytes, models_csv: bytes, where: str) -> Published:
 
 
 def from_table(table: Table, rows: int) -> Published:
-    """Models and layers of a table with a row a layer, of `rows` filters. Raises InputError."""
+    """Return the models and layers of `rows` filters from a table with a row per layer. Raises InputError."""
     key = next((name for name in ("model_id", "model") if name in table.columns), "model_id")
     table.require("conv_depth", key, "filter_ids")
     if not 0 < len(table) <= MAX_LAYERS:
@@ -136,7 +136,7 @@ def from_table(table: Table, rows: int) -> Published:
     names: dict[str, str] = {}
     depths: list[int] = []
     runs: list[Runs] = []
-    room = rows
+    unassigned = rows
     for row in range(len(table)):
         with _refusing_row(table, row):
             if not (model := table.text(key, row)):
@@ -145,19 +145,19 @@ def from_table(table: Table, rows: int) -> Published:
             if (name := table.text("model", row)) != names.setdefault(model, name):
                 raise refusal(table.where, f"one name for model_id {model}", f"{names[model]!r} and {name!r}")
             depths.append(table.natural("conv_depth", row))
-            found = _runs(table.cell("filter_ids", row), room)
-            if not found or any(first < 0 or count < 1 or first + count > rows for first, count in found):
-                shown = ", ".join(f"{first}:{first + count - 1}" for first, count in found[:3]) or "(none)"
+            own_runs = _runs(table.cell("filter_ids", row), unassigned)
+            if not own_runs or any(first < 0 or count < 1 or first + count > rows for first, count in own_runs):
+                shown = ", ".join(f"{first}:{first + count - 1}" for first, count in own_runs[:3]) or "(none)"
                 raise ValueError(f"filters {shown} of {rows:,}")
-            room = max(0, room - sum(count for _, count in found))
-            runs.append(found)
+            unassigned = max(0, unassigned - sum(count for _, count in own_runs))
+            runs.append(own_runs)
     spans = sorted((first, first + count, row) for row, layer in enumerate(runs, start=1) for first, count in layer)
     for (_, end, a), (first, _, b) in itertools.pairwise(spans):
         if first < end:
             got = f"filter {first} in those of rows {a} and {b}"
             raise refusal(table.where, "each filter in one layer", got, "correct filter_ids (start:end has its end)")
-    if room:
-        log.warning("%s: %s of %s filters belong to no layer", table.where, f"{room:,}", f"{rows:,}")
+    if unassigned:
+        log.warning("%s: %s of %s filters belong to no layer", table.where, f"{unassigned:,}", f"{rows:,}")
     facts = _Facts(table, groups.values())
     models: list[PublishedModel] = []
     layers: list[PublishedLayer] = []
@@ -173,17 +173,17 @@ def _refusing_row(table: Table, row: int) -> AbstractContextManager[None]:
     return refusing(f"{table.where} row {row + 1}", "the values of a layer")
 
 
-def _runs(value: object, room: int) -> Runs:
-    """Rows that `filter_ids` mean: "start:end" with its end, or ids; at most `room` of them. Raises ValueError."""
+def _runs(value: object, most: int) -> Runs:
+    """Parse `filter_ids`: either "start:end", end included, or at most `most` single ids. Raises ValueError."""
     if isinstance(value, str):
-        if found := re.fullmatch(r"\s*([0-9]{1,18})\s*:\s*([0-9]{1,18})\s*", value):
-            first, last = int(found[1]), int(found[2])
+        if match := re.fullmatch(r"\s*([0-9]{1,18})\s*:\s*([0-9]{1,18})\s*", value):
+            first, last = int(match[1]), int(match[2])
             return ((first, last - first + 1),)
         if re.fullmatch(r"\s*\[[0-9,\s]*\]\s*", value):
             value = [int(number) for number in re.findall("[0-9]+", value)]
     if not isinstance(value, list | np.ndarray):
         raise ValueError(f"{str(value)[:80]!r} as filter_ids")
-    if len(value) > room:
+    if len(value) > most:
         raise ValueError("more filter_ids than there are filters")
     if isinstance(value, list) and not all(type(number) is int for number in value):
         raise ValueError("filter_ids that are not all integers")
@@ -195,7 +195,7 @@ def _runs(value: object, room: int) -> Runs:
 def _layers(
     table: Table, model: str, group: list[int], depths: Sequence[int], runs: Sequence[Runs]
 ) -> list[PublishedLayer]:
-    """The layers of a model, in the order of `group`, its rows from the first layer to the deepest."""
+    """Return the layers of a model in the order of `group`, its rows from the shallowest layer to the deepest."""
     norm_column = "conv_depth_norm" if "conv_depth_norm" in table.columns else "conv_depth.1"
     has_ids = "layer_id" in table.columns
     sides = [name for name in ("in_channels", "out_channels") if name in table.columns]
@@ -213,13 +213,13 @@ def _layers(
             layers.append(PublishedLayer(model, name, runs[row], depths[row], norm, *channels))
     names = [layer.name for layer in layers]
     if has_ids and len(set(names)) < len(names):
-        twice = Counter(names).most_common(1)[0][0].removeprefix("layer")
-        raise refusal(table.where, f"each layer_id of model {model} once", f"{twice} twice")
+        repeated = Counter(names).most_common(1)[0][0].removeprefix("layer")
+        raise refusal(table.where, f"each layer_id of model {model} once", f"{repeated} twice")
     return [replace(layer, name=name) for layer, name in zip(layers, distinct(names), strict=True)]
 
 
 class _Facts:
-    """What the columns of a table say of models."""
+    """Read the facts of models from the columns of a table."""
 
     def __init__(self, table: Table, groups: Collection[list[int]]) -> None:
         self.table = table
@@ -229,11 +229,11 @@ class _Facts:
         for name in sorted(labels):
             if table.varies(name, groups):
                 log.warning("%s: %s is not the same in all layers of a model; the first is taken", table.where, name)
-        found = {name: _SHAPE.fullmatch(name.strip()) for name in table.columns}
-        self.shapes = {name: (int(shape[1]), int(shape[2])) for name, shape in found.items() if shape}
+        matches = {name: _SHAPE.fullmatch(name.strip()) for name in table.columns}
+        self.shapes = {name: (int(match[1]), int(match[2])) for name, match in matches.items() if match}
         known = {schema.name for schema in onnx.defs.get_all_schemas_with_history()}
         self.operators = sorted(known & set(table.columns) - labels)
-        # What is left is the models' unless it is of layers, or pandas' name of a column that has none.
+        # The other columns are extra facts of models if they are the same for all layers of a model and have a name.
         self.extra = {
             name: f"published_{title}" if (title := as_text(name)) in _TAKEN else title
             for name in table.columns
@@ -243,7 +243,7 @@ class _Facts:
         }
 
     def model(self, name: str, row: int) -> PublishedModel:
-        """The facts that stand in a row of the model."""
+        """Return a model's facts from one of its rows."""
         extra = {title: self.table.text(column, row) or UNKNOWN for column, title in self.extra.items()}
         operators: dict[str, int] = {}
         for operator in self.operators:

@@ -1,6 +1,7 @@
-"""What the child process does with the published data set's file: say what is in it, hand out rows.
+"""Serve requests about the published data set's file in a child process: describe it, and send rows.
 
-Runs in the sandbox: HDF5's own library reads what strangers have written, and has had its share of holes.
+This module runs in the sandbox, because the HDF5 library, which has a history of vulnerabilities, parses untrusted
+data here.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from filterdb.models.published.metadata import read_tables
 from filterdb.models.sandbox import Channel
 
 STEP_ROWS = 262_144
-"""Rows that are read at a time."""
+"""Rows that are read and sent at a time."""
 
 
 def serve(channel: Channel) -> None:
@@ -28,18 +29,19 @@ def serve(channel: Channel) -> None:
 
 
 def _describe(channel: Channel, request: dict[str, Any]) -> None:
-    """Models and layers, from the file itself or from the two tables that go with it."""
+    """Send models and layers, read from the file itself or from the two CSV tables of the request."""
     if request["tables"]:
         filters_csv, models_csv = (Path(path).read_bytes() for path in request["tables"])
-        found = read_tables(filters_csv, models_csv, request["tables"][0])
+        published = read_tables(filters_csv, models_csv, request["tables"][0])
     else:
-        found = read_published(Path(request["path"]))
-    models, layers = ([asdict(one) for one in table] for table in (found.models, found.layers))
+        published = read_published(Path(request["path"]))
+    models = [asdict(model) for model in published.models]
+    layers = [asdict(layer) for layer in published.layers]
     channel.send({"models": models, "layers": layers})
 
 
 def _rows(channel: Channel, request: dict[str, Any]) -> None:
-    """The rows of each wanted (first, count), one after the other."""
+    """Send the rows of each (first, count) of the request, one run after the other."""
     path = Path(request["path"])
     for first, count in request["runs"]:
         for start in range(first, first + count, STEP_ROWS):

@@ -1,6 +1,6 @@
-"""The arrays that pandas has pickled into an HDF5 file, read without running anything that the pickle names.
+"""Read the arrays that pandas pickles into HDF5 files, without running anything that the pickle names.
 
-Its operations are looked through first, and stand-ins of this module take the place of NumPy's constructors.
+All operations of the pickle are checked first, and stand-ins in this module replace NumPy's constructors.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 MAX_OPCODES = 2**24
-"""Operations of one pickle; the published ones have about a million."""
+"""Most operations of one pickle; the published ones have about a million."""
 
 _NAMES = """
     PROTO FRAME STOP GLOBAL STACK_GLOBAL REDUCE BUILD MARK NONE NEWTRUE NEWFALSE MEMOIZE BINPUT LONG_BINPUT BINGET
@@ -22,15 +22,15 @@ _NAMES = """
     BINUNICODE SHORT_BINUNICODE BINUNICODE8 BINBYTES SHORT_BINBYTES BINBYTES8 BYTEARRAY8
 """
 _OPCODES = frozenset(_NAMES.split())
-"""All that an array of plain values needs. None of them can name a method, an extension or a class of its own."""
+"""All operations that an array of plain values needs. They can refer to code only through `find_class`."""
 
 _KINDS = frozenset({"O", "O8", "b1", "f2", "f4", "f8", *(f"{kind}{size}" for kind in "iu" for size in (1, 2, 4, 8))})
 
 
 def unpickle(data: bytes) -> np.ndarray:
-    """The array of plain values in a pickle: texts, numbers, None, lists and arrays of integers.
+    """Load an array of plain values from a pickle: texts, numbers, None, lists and arrays of integers.
 
-    Raises UnpicklingError for another object, and whatever a damaged pickle makes `pickle` and NumPy raise.
+    Raises UnpicklingError for any other object, and whatever `pickle` and NumPy raise for a damaged pickle.
     """
     _scan(data)
     array = _Unpickler(data).load()
@@ -40,7 +40,7 @@ def unpickle(data: bytes) -> np.ndarray:
 
 
 def _scan(data: bytes) -> None:
-    """Look through a pickle's operations before any of them is done."""
+    """Check all operations of a pickle before any of them runs."""
     stored = 0
     for number, (opcode, argument, _) in enumerate(pickletools.genops(data)):
         if opcode.name not in _OPCODES:
@@ -48,13 +48,13 @@ def _scan(data: bytes) -> None:
         if number >= MAX_OPCODES:
             raise pickle.UnpicklingError(f"more than {MAX_OPCODES:,} operations")
         if opcode.name in {"BINPUT", "LONG_BINPUT"} and (argument is None or argument > stored):
-            # The memo is an array of as many entries as the largest number says.
+            # pickle allocates a memo with as many entries as the largest index, so a large index takes memory.
             raise pickle.UnpicklingError(f"entry {argument} of a memo of {stored}")
         stored += opcode.name in {"MEMOIZE", "BINPUT", "LONG_BINPUT"}
 
 
 class _Unpickler(pickle.Unpickler):
-    """Knows a handful of names, and gives a stand-in for each."""
+    """An unpickler that accepts a few names and replaces each with a stand-in."""
 
     def __init__(self, data: bytes) -> None:
         super().__init__(io.BytesIO(data))
@@ -71,8 +71,8 @@ class _Unpickler(pickle.Unpickler):
         return self.stand_ins[f"{module}.{name}"]
 
     def array(self, data: Any, dtype: Any, shape: Any, order: Any) -> np.ndarray:
-        """An array of a list of objects or of the bytes of numbers; nothing of the pickle's reaches NumPy unchecked."""
-        # Each value of each array stands in the pickle: values that are used again and again are a bomb.
+        """Make an array from a list of objects or from the bytes of numbers, after checking all arguments."""
+        # The pickle contains each value of each array. If arrays have more values, it reuses them, like a zip bomb.
         self.room -= len(data)
         if self.room < 0:
             raise pickle.UnpicklingError("arrays of more values than it has")
@@ -84,13 +84,13 @@ class _Unpickler(pickle.Unpickler):
         size = math.prod(shape) * (1 if is_list else dtype.numpy.itemsize)
         if type(data) not in ({list} if is_list else {bytes, bytearray}) or len(data) != size:
             raise pickle.UnpicklingError("an array whose shape is not that of its values")
-        if is_list:  # in C order, whatever the array was
+        if is_list:  # pickled in C order, whatever the array's order was
             return np.fromiter(map(_plain, data), dtype=object, count=size).reshape(shape)
         return np.frombuffer(bytes(data), dtype.numpy).reshape(shape, order=order)
 
 
 class _Dtype:
-    """In the place of numpy.dtype: a code and a byte order."""
+    """Stand-in for numpy.dtype: a code and a byte order."""
 
     def __init__(self, code: Any, *_: object) -> None:
         if code not in _KINDS:
@@ -104,7 +104,7 @@ class _Dtype:
 
 
 class _Array:
-    """In the place of numpy.ndarray: values that have been checked."""
+    """Stand-in for numpy.ndarray: values that have been checked."""
 
     def __init__(self, reader: _Unpickler) -> None:
         self.reader = reader
@@ -116,7 +116,7 @@ class _Array:
 
 
 def _plain(value: object) -> object:
-    """A cell: text, number, nothing, or ids (a list or an array of integers, which is looked at when it is used)."""
+    """Return a cell if it is a text, a number, None, or ids (a list or an array of integers, checked when used)."""
     if isinstance(value, _Array):
         value = value.values
     if value is None or type(value) in {str, int, float, bool, list}:
