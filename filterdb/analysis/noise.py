@@ -11,7 +11,7 @@ import numpy as np
 from filterdb.errors import UsageError
 from filterdb.numerics import divergence, noise
 from filterdb.numerics.moments import Moments, pool
-from filterdb.numerics.paired import OfHistograms, OfMoments, Statistic, SymmetricKL
+from filterdb.numerics.resampling import FrechetDistance, HistogramDivergence, Statistic, SymmetricKL
 from filterdb.numerics.sampling import Floor, SamplingFloor
 
 Array = np.ndarray
@@ -113,7 +113,7 @@ def statistic(metric: str, counts: Array, whole: Array, weights: Array, width: f
         "wasserstein": lambda p, q: width * divergence.of_sums(np.cumsum(p, axis=-1), np.cumsum(q, axis=-1)),
     }
     if metric in functions:
-        return OfHistograms(counts, whole, weights, functions[metric], is_square=metric == "js")
+        return HistogramDivergence(counts, whole, weights, functions[metric], is_square=metric == "js")
     return SymmetricKL(counts, whole, weights)
 
 
@@ -140,7 +140,7 @@ def of_moments(drift: Array, found: Cells, layers: Moments, draws: int) -> Judge
     nothing = Floor(*np.full((2, *drift.shape), np.nan))
     number = np.zeros(len(drift), np.int64)
     np.add.at(number, found.group, states.count)
-    return _judge(drift, found, OfMoments(states), nothing, number, draws)
+    return _judge(drift, found, FrechetDistance(states), nothing, number, draws)
 
 
 def _judge(drift: Array, found: Cells, of_cells: Statistic, floor: Floor, number: Array, draws: int) -> Judged:
