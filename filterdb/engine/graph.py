@@ -33,9 +33,10 @@ FAN_IN = 16
 
 
 def build_and_store(segment: Segment, tables: Arrays, reductions: Sequence[Reduction]) -> Any:
-    """Return a task that computes the reductions over a segment and stores them. Its result is `store`'s for each.
+    """Return a task that computes the reductions over a segment and stores them.
 
-    A worker stores them, so that complete results are kept whatever happens to other tasks or to the client.
+    Its result is a list of what `store` returns, for each reduction. A worker stores them, so that complete results are
+    kept whatever happens to other tasks or to the client.
     """
     small = {name: tables[name] for name in ("row_size", "peak", "layer_name", GROUP_OF_LAYER) if name in tables}
     checkpoints = len(partitions(segment, tables)) >= MIN_PARTITIONS_TO_CHECKPOINT
