@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from filterdb.numerics.moments import Moments
 
@@ -22,11 +23,11 @@ class Basis(NamedTuple):
     explained_variance_ratio and singular_values have shape (…, 9).
     """
 
-    mean: np.ndarray
-    components: np.ndarray
-    explained_variance: np.ndarray
-    explained_variance_ratio: np.ndarray
-    singular_values: np.ndarray
+    mean: NDArray[np.float64]
+    components: NDArray[np.float64]
+    explained_variance: NDArray[np.float64]
+    explained_variance_ratio: NDArray[np.float64]
+    singular_values: NDArray[np.float64]
 
 
 def decompose(states: Moments) -> Basis:
@@ -45,7 +46,7 @@ def decompose(states: Moments) -> Basis:
     return Basis(states.mean, components, values, ratio, singular)
 
 
-def fix_ties(values: np.ndarray, components: np.ndarray) -> np.ndarray:
+def fix_ties(values: NDArray[np.float64], components: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the components with those of equal eigenvalues replaced by a basis that does not depend on rounding.
 
     Equal eigenvalues determine the space of their components, but not a basis of it. The first component is the column
@@ -83,16 +84,16 @@ def fix_ties(values: np.ndarray, components: np.ndarray) -> np.ndarray:
     return result
 
 
-def fix_signs(components: np.ndarray) -> np.ndarray:
+def fix_signs(components: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return rows (…, 9) with the sign that makes the entry of largest magnitude positive; ties to the lowest index."""
     size = np.abs(components)
     close = size >= size.max(axis=-1, keepdims=True) * (1 - SIGN_TIE)
     leader = np.take_along_axis(components, close.argmax(axis=-1)[..., None], axis=-1)
-    signed: np.ndarray = np.where(leader < 0, -components, components)
+    signed: NDArray[np.float64] = np.where(leader < 0, -components, components)
     return signed
 
 
-def principal_angles(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def principal_angles(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the largest principal angle between the leading k-dimensional subspaces, k = 1 … 8, in radians (…, 8).
 
     `a` and `b` (…, 9, 9) have orthonormal rows. After Björck and Golub 1973; the sine is exact for small angles too.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 BINS = 70
 PSEUDO_FILTERS = 35
@@ -21,7 +22,7 @@ range in the outermost bin. Rounding moves coefficients by 1e-13 of a bin; only 
 """
 
 
-def bin_edges(low: float, high: float, bins: int = BINS) -> np.ndarray:
+def bin_edges(low: float, high: float, bins: int = BINS) -> NDArray[np.float64]:
     """Return the edges (bins + 1,) of uniform bins over [low, high], as numpy.histogram has them.
 
     A range without width becomes [low − ½, high + ½], as in numpy.histogram.
@@ -36,25 +37,27 @@ def edge_slack(edges: np.ndarray) -> float:
     return EDGE_TOLERANCE * float(edges[-1] - edges[0]) / (len(edges) - 1)
 
 
-def paper_probabilities(counts: np.ndarray, edges: np.ndarray) -> np.ndarray:
+def paper_probabilities(counts: np.ndarray, edges: np.ndarray) -> NDArray[np.float64]:
     """Return the probabilities of counts (…, 70) as P1's code does: normalised densities, FLOAT32_EPS for zero."""
     width = np.diff(edges)
     total = np.maximum(counts.sum(axis=-1, keepdims=True), 1)
     density = counts / total / width
     density = np.where(density == 0, FLOAT32_EPS, density)
-    probabilities: np.ndarray = density / density.sum(axis=-1, keepdims=True)
+    probabilities: NDArray[np.float64] = density / density.sum(axis=-1, keepdims=True)
     return probabilities
 
 
-def prior(whole: np.ndarray) -> np.ndarray:
+def prior(whole: np.ndarray) -> NDArray[np.float64]:
     """Return π = (C + ½)/(N + 35) of the whole snapshot's counts (9, 70)."""
-    smoothed: np.ndarray = (whole + PSEUDO_FILTERS / BINS) / (whole.sum(axis=-1, keepdims=True) + PSEUDO_FILTERS)
+    smoothed: NDArray[np.float64] = (whole + PSEUDO_FILTERS / BINS) / (
+        whole.sum(axis=-1, keepdims=True) + PSEUDO_FILTERS
+    )
     return smoothed
 
 
-def sound_probabilities(counts: np.ndarray, whole: np.ndarray) -> np.ndarray:
+def sound_probabilities(counts: np.ndarray, whole: np.ndarray) -> NDArray[np.float64]:
     """Return the probabilities of counts (…, 9, 70), shrunk toward the whole snapshot's (9, 70): (c + α·π)/(n + α)."""
-    probabilities: np.ndarray = counts + PSEUDO_FILTERS * prior(whole)
+    probabilities: NDArray[np.float64] = counts + PSEUDO_FILTERS * prior(whole)
     # In place, because for all layers of the published data the array has 108 MB.
     probabilities /= counts.sum(axis=-1, keepdims=True) + PSEUDO_FILTERS
     return probabilities

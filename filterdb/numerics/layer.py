@@ -6,6 +6,7 @@ import math
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from filterdb.numerics.moments import Moments, merge
 from filterdb.numerics.quality import SPARSE_FRACTION
@@ -24,7 +25,7 @@ _FACTORS = np.array(
 """Odd 64-bit numbers without a pattern, as hash functions use them."""
 
 
-def moments(filters: np.ndarray) -> Moments:
+def moments(filters: NDArray[np.float32]) -> Moments:
     """Return count, mean and m2 of raw filters (n, 9) float32, in float64, by blocks (Chan, Golub, LeVeque 1979)."""
     total = Moments(np.array(0), np.zeros(WEIGHTS), np.zeros((WEIGHTS, WEIGHTS)))
     for start in range(0, len(filters), BLOCK):
@@ -54,7 +55,7 @@ class Channels(NamedTuple):
     """The layer's peak divided by the upper quartile of its channels' peaks; NaN for an all-zero layer."""
 
 
-def filter_peaks(filters: np.ndarray) -> np.ndarray:
+def filter_peaks(filters: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return the largest |w| of each of the filters (n, 9) float32, (n,) float32."""
     peaks = np.empty(len(filters), np.float32)
     for start in range(0, len(filters), BLOCK):
@@ -63,18 +64,18 @@ def filter_peaks(filters: np.ndarray) -> np.ndarray:
     return peaks
 
 
-def sparse_filters(peaks: np.ndarray, peak: float) -> np.ndarray:
+def sparse_filters(peaks: NDArray[np.float32], peak: float) -> NDArray[np.bool_]:
     """Return which filters have peaks (n,) strictly below peak/100, (n,) bool. In an all-zero layer all filters do.
 
     `peak` is the largest |w| of the layer. P1's sparsity is the share of these filters.
     """
     if not peak > 0:
         return np.ones(len(peaks), bool)
-    sparse: np.ndarray = peaks.astype(np.float64) < peak / SPARSE_FRACTION
+    sparse: NDArray[np.bool_] = peaks.astype(np.float64) < peak / SPARSE_FRACTION
     return sparse
 
 
-def channels(peaks: np.ndarray, out_channels: int) -> Channels:
+def channels(peaks: NDArray[np.float32], out_channels: int) -> Channels:
     """Compare filters with their own output channel, given the filters' peaks (n,) by output channel.
 
     Each channel has its own scale, because a batch normalisation or the next layer may undo the scale of a whole
@@ -95,7 +96,7 @@ def channels(peaks: np.ndarray, out_channels: int) -> Channels:
     return Channels(int(small.sum()), zero, int((own < peak / SPARSE_FRACTION).sum()) - (zero if peak else 0), ratio)
 
 
-def repeated_filters(filters: np.ndarray) -> np.ndarray:
+def repeated_filters(filters: NDArray[np.float32]) -> NDArray[np.bool_]:
     """Return which of the filters (n, 9) float32 equal an earlier one, number by number, (n,) bool.
 
     Filters are compared number by number only where a multilinear hash of the nine words agrees.
@@ -118,7 +119,7 @@ def repeated_filters(filters: np.ndarray) -> np.ndarray:
     return repeated
 
 
-def _words(filters: np.ndarray) -> np.ndarray:
+def _words(filters: NDArray[np.float32]) -> NDArray[np.uint64]:
     """Return the bits of each number, (n, 9) uint64; adding 0 makes negative zeros equal to positive ones."""
-    words: np.ndarray = (filters + np.float32(0)).view(np.uint32).astype(np.uint64)
+    words: NDArray[np.uint64] = (filters + np.float32(0)).view(np.uint32).astype(np.uint64)
     return words

@@ -10,25 +10,26 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, slots=True)
 class Moments:
     """States of any leading shape: count (…) int64, mean (…, 9), m2 = Σ(f−mean)(f−mean)ᵀ (…, 9, 9) float64."""
 
-    count: np.ndarray
-    mean: np.ndarray
-    m2: np.ndarray
+    count: NDArray[np.int64]
+    mean: NDArray[np.float64]
+    m2: NDArray[np.float64]
 
     def pick(self, index: Any) -> Moments:
         """Return the states at `index` of the leading axes."""
         return Moments(self.count[index], self.mean[index], self.m2[index])
 
     @property
-    def covariance(self) -> np.ndarray:
+    def covariance(self) -> NDArray[np.float64]:
         """m2 / (n − 1), (…, 9, 9); zero where n < 2."""
         freedom = np.maximum(self.count - 1, 1)
-        covariance: np.ndarray = self.m2 / freedom[..., None, None]
+        covariance: NDArray[np.float64] = self.m2 / freedom[..., None, None]
         return covariance
 
 
@@ -44,7 +45,7 @@ def merge(a: Moments, b: Moments) -> Moments:
     return Moments(count, mean, m2)
 
 
-def pool(states: Moments, group: np.ndarray, groups: int) -> Moments:
+def pool(states: Moments, group: NDArray[np.int64], groups: int) -> Moments:
     """Merge states (n,) by group index (n,) into states (groups,), in the order of the states.
 
     This is the same centred update for many states at once: m2 = Σ m2ᵢ + Σ nᵢ (meanᵢ − mean)(meanᵢ − mean)ᵀ.

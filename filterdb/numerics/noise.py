@@ -21,6 +21,7 @@ from filterdb.numerics.resampling import Statistic
 from filterdb.numerics.sampling import Floor
 
 Array = NDArray[np.float64]
+Indices = NDArray[np.int64]
 
 SEED = 20_220_619
 
@@ -65,8 +66,8 @@ def permutations(own: int, other: int, shared: int) -> int:
 
 
 def model_floor(
-    statistic: Statistic, group: np.ndarray, model: np.ndarray, groups: int, draws: int = DRAWS
-) -> tuple[Floor, np.ndarray]:
+    statistic: Statistic, group: Indices, model: Indices, groups: int, draws: int = DRAWS
+) -> tuple[Floor, Array]:
     """Return the drift of all pairs of groups after permuting models between them, and the number of permutations.
 
     The cells have `group` and `model` (cells,) int, and their states are in `statistic`. A permutation keeps the number
@@ -97,14 +98,14 @@ def model_floor(
     return Floor(mean, q95), ways
 
 
-def _product(sides: np.ndarray, states: np.ndarray) -> np.ndarray:
+def _product(sides: NDArray[np.float32], states: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return `sides @ states`, computed in products so small that BLAS starts no threads.
 
     Each product takes microseconds, so threads would only wait for one another: four times as long on two busy cores.
     """
     rows = max(1, _UNTHREADED // states.size)
     if rows < _FEWEST_ROWS:
-        whole: np.ndarray = sides @ states
+        whole: NDArray[np.float32] = sides @ states
         return whole
     even = len(sides) // rows * rows
     product = np.empty((len(sides), states.shape[1]), states.dtype)
@@ -114,7 +115,7 @@ def _product(sides: np.ndarray, states: np.ndarray) -> np.ndarray:
     return product
 
 
-def _in_order(left: np.ndarray, right: np.ndarray, model: np.ndarray, shared: set[int]) -> np.ndarray:
+def _in_order(left: Indices, right: Indices, model: Indices, shared: set[int]) -> Indices:
     """Return the cells of two groups in the order of `_sides`: left only, right only, shared left, shared right."""
     in_both = np.array(sorted(shared), dtype=model.dtype)
     sides = [(cells, np.isin(model[cells], in_both)) for cells in (left, right)]
@@ -124,7 +125,7 @@ def _in_order(left: np.ndarray, right: np.ndarray, model: np.ndarray, shared: se
 
 
 @lru_cache(maxsize=2)
-def _sides(own: int, other: int, shared: int, draws: int) -> tuple[np.ndarray, np.ndarray]:
+def _sides(own: int, other: int, shared: int, draws: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return which cells are left and which are right in each permutation, (permutations, cells) float32 of 0 and 1.
 
     The first permutation is the groups as they are.
@@ -146,7 +147,7 @@ def _sides(own: int, other: int, shared: int, draws: int) -> tuple[np.ndarray, n
     return sides.astype(np.float32), (~sides).astype(np.float32)
 
 
-def intervals(drift: Array, statistic: Statistic, group: np.ndarray, model: np.ndarray, draws: int = DRAWS) -> Array:
+def intervals(drift: Array, statistic: Statistic, group: Indices, model: Indices, draws: int = DRAWS) -> Array:
     """Return 95 % intervals (groups, groups, 2) of the populations' drift, by a bootstrap of √D over models.
 
     `drift` (groups, groups) is the drift of the groups as they are. A draw takes as many models as there are, with
@@ -191,7 +192,7 @@ def _slices(number: int, size: int) -> Iterator[slice]:
     return (slice(start, start + size) for start in range(0, number, size))
 
 
-def _freedom(group: np.ndarray, model: np.ndarray, left: np.ndarray, right: np.ndarray) -> tuple[Array, Array]:
+def _freedom(group: Indices, model: Indices, left: Indices, right: Indices) -> tuple[Array, Array]:
     """Return the degrees of freedom among the models of each pair, and the models per degree of freedom."""
     sets = [set(model[group == label].tolist()) for label in range(int(group.max()) + 1)]
     models = np.array([len(sets[i] | sets[j]) for i, j in zip(left, right, strict=True)], np.float64)
@@ -206,12 +207,12 @@ def _student(freedom: Array) -> Array:
     return quantile
 
 
-def _is_shared(model: np.ndarray) -> bool:
+def _is_shared(model: Indices) -> bool:
     """Return whether any model is in several groups."""
     return len(np.unique(model)) < len(model)
 
 
-def _resampled(states: Array, group: np.ndarray, model: np.ndarray, chosen: np.ndarray, draws: int) -> Iterator[Array]:
+def _resampled(states: Array, group: Indices, model: Indices, chosen: Indices, draws: int) -> Iterator[Array]:
     """Yield the sums (draws, groups, columns) of the chosen groups with resampled models, in batches of draws."""
     size = max(1, min(draws, _BATCH // (len(chosen) * states.shape[1])))
     weights = _weights(states, group, model, draws)
@@ -220,20 +221,20 @@ def _resampled(states: Array, group: np.ndarray, model: np.ndarray, chosen: np.n
         yield np.stack(sums, axis=1)
 
 
-def _weights(states: Array, group: np.ndarray, model: np.ndarray, draws: int) -> Callable[[int, slice], Array]:
+def _weights(states: Array, group: Indices, model: Indices, draws: int) -> Callable[[int, slice], Array]:
     """Return a function of a group and a slice of draws: how often each cell of the group is drawn, (draws, cells).
 
     The draws of a group depend only on its own content, so that a pair has the same interval alone and among others.
     """
 
-    def times(models: int, *key: int) -> np.ndarray:
+    def times(models: int, *key: int) -> Indices:
         return np.random.default_rng([SEED, *key]).multinomial(models, np.full(models, 1 / models), size=draws)
 
     if _is_shared(model):
         _, model_index = np.unique(model, return_inverse=True)
         times_of_model = times(int(model_index.max()) + 1, draws)
         return lambda label, batch: times_of_model[batch][:, model_index[group == label]].astype(np.float64)
-    times_of_group: dict[int, np.ndarray] = {}
+    times_of_group: dict[int, Indices] = {}
     seen: Counter[int] = Counter()
     for label in np.unique(group).tolist():
         rows = states[group == label]

@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from filterdb.numerics.histogram import PSEUDO_FILTERS, prior
 
 Array = NDArray[np.float64]
+Singles = NDArray[np.float32]
+Indices = NDArray[np.int64]
 
 _SUMMED = 64.0
 """Expected filters in a bin below which the Poisson distribution is summed; above it, a series is as exact."""
@@ -48,7 +50,7 @@ class SamplingFloor:
         covariance, log = _fluctuation(np.exp(_LOG_MU), self._pseudo)
         self._covariance, self._log = covariance.astype(np.float32), log.astype(np.float32)
 
-    def between(self, group: np.ndarray, others: np.ndarray) -> Floor:
+    def between(self, group: Singles, others: np.ndarray) -> Floor:
         """Return the floors (groups,) between a group (9, 70) and each of others (groups, 9, 70), integer counts."""
         counts = np.concatenate([group[None], others])
         return self._rows(counts, self._used(counts))
@@ -64,11 +66,11 @@ class SamplingFloor:
             q95[i, i + 1 :] = q95[i + 1 :, i] = row.q95
         return Floor(mean, q95)
 
-    def _used(self, counts: np.ndarray) -> np.ndarray:
+    def _used(self, counts: np.ndarray) -> Indices:
         """Return the flat indices of the bins in which any group has filters."""
         return np.flatnonzero(counts.reshape(len(counts), -1).any(axis=0))
 
-    def _rows(self, counts: np.ndarray, used: np.ndarray) -> Floor:
+    def _rows(self, counts: np.ndarray, used: Indices) -> Floor:
         """Return the floors between the first group and each of the others."""
         flat = counts.reshape(len(counts), -1)[:, used].astype(np.float32)
         number = np.maximum(counts[:, 0].sum(axis=-1), 1).astype(np.float64)
@@ -88,7 +90,7 @@ class SamplingFloor:
         variance = (2 * random**2 + 4 * random * np.maximum(fixed, 0)).sum(axis=1, dtype=np.float64)
         return Floor(total, _gamma_quantile(total, variance))
 
-    def _shrunk(self, n: Array, p: np.ndarray, used: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _shrunk(self, n: Array, p: Singles, used: Indices) -> tuple[Singles, Singles, Singles]:
         """Return Cov(P, log P), E P and E log P − log E P.
 
         P = (c + απ)/(n + α) is the shrunk probability of a bin with c of n filters, each with probability p.

@@ -11,6 +11,9 @@ from dataclasses import asdict, dataclass
 from math import erf
 
 import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
 
 POINT, SPIKES, SYMBOLS, SUN, FEW = "point", "spikes", "symbols", "sun", "few"
 PHENOTYPES = (SUN, SPIKES, SYMBOLS, POINT)
@@ -106,7 +109,7 @@ CHANCE = 0.9
 """Lilliefors' 95 % quantile of the distance of n normal values is 0.886/√n."""
 
 
-def shape(counts: np.ndarray, edges: np.ndarray, centre: Sequence[float] = (0.0, 0.0)) -> Shape:
+def shape(counts: np.ndarray, edges: Array, centre: Sequence[float] = (0.0, 0.0)) -> Shape:
     """Measure counts (bins,) of one component, or (bins, bins) of a pair, in bins with `edges` (bins + 1,).
 
     `centre` is the coefficient of an all-zero filter on each of the components.
@@ -144,7 +147,7 @@ def shape(counts: np.ndarray, edges: np.ndarray, centre: Sequence[float] = (0.0,
     )
 
 
-def _centre_excess(central: float, mean: np.ndarray, second: np.ndarray) -> float:
+def _centre_excess(central: float, mean: Array, second: Array) -> float:
     """Return p of the mixture p·(a point at the centre) + (1 − p)·(a normal distribution).
 
     The mixture has `central` of its mass at the centre; `mean` and `second` (components,) are its first and second
@@ -163,15 +166,15 @@ def _centre_excess(central: float, mean: np.ndarray, second: np.ndarray) -> floa
     return excess
 
 
-def _smoother(bins: int, width: float) -> np.ndarray:
+def _smoother(bins: int, width: float) -> Array:
     """Return a normal kernel as a matrix (bins, bins). There are no filters beyond the edges."""
     distance = np.arange(bins)[:, None] - np.arange(bins)
-    kernel: np.ndarray = np.exp(-(distance**2) / (2 * width**2))
+    kernel: Array = np.exp(-(distance**2) / (2 * width**2))
     kernel /= kernel[bins // 2].sum()
     return kernel
 
 
-def _hot(counts: np.ndarray, width: np.ndarray, centre: np.ndarray) -> float:
+def _hot(counts: Array, width: Array, centre: NDArray[np.bool_]) -> float:
     """Return the share of the filters by which hot bins exceed their surroundings."""
     smooth = _smoother(len(counts), float(width[0])) @ counts
     if counts.ndim == 2:
@@ -180,7 +183,7 @@ def _hot(counts: np.ndarray, width: np.ndarray, centre: np.ndarray) -> float:
     return float((counts - smooth)[hot].sum() / counts.sum())
 
 
-def _modes(counts: np.ndarray, width: float) -> int:
+def _modes(counts: Array, width: float) -> int:
     """Count the peaks of the smoothed counts from which the density falls significantly to either side (`falls`)."""
     kernel = _smoother(len(counts), width)
     heights, variances = (kernel @ counts).tolist(), (kernel**2 @ counts).tolist()
@@ -203,7 +206,7 @@ def _modes(counts: np.ndarray, width: float) -> int:
     return sum(heights[peak] >= MINOR * max(heights) for peak in peaks)
 
 
-def _departure(counts: np.ndarray, marginals: list[np.ndarray], middles: list[np.ndarray]) -> float:
+def _departure(counts: Array, marginals: list[Array], middles: list[Array]) -> float:
     """Return the departure from the normal distribution: of a component, or the largest of five of a pair.
 
     The five are both components, both diagonals between them, and the distance from the mean in the pair's own
@@ -233,19 +236,22 @@ _Z = np.linspace(-8, 8, 8_001)
 _NORMAL = np.array([0.5 + erf(z / 2**0.5) / 2 for z in _Z.tolist()])
 
 
-def _normal(z: np.ndarray) -> np.ndarray:
+def _normal(z: Array) -> Array:
     """Return the standard normal distribution function."""
-    below: np.ndarray = np.interp(z, _Z, _NORMAL)
+    below: Array = np.interp(z, _Z, _NORMAL)
     return below
 
 
-def _rayleigh(r: np.ndarray) -> np.ndarray:
+def _rayleigh(r: Array) -> Array:
     """Return the distribution function of a standard normal pair's distance from its mean."""
     return np.where(r > 0, 1 - np.exp(-(r**2) / 2), 0.0)
 
 
 def _kolmogorov(
-    values: np.ndarray, counts: np.ndarray, bins: list[float], expected: Callable[[np.ndarray], np.ndarray]
+    values: Array,
+    counts: Array,
+    bins: list[float],
+    expected: Callable[[Array], Array],
 ) -> float:
     """Return the Kolmogorov distance of counted values from a distribution function, minus what chance explains.
 
@@ -260,6 +266,7 @@ def _kolmogorov(
         share = np.convolve(share, np.full(2 * half + 1, 1 / (2 * half + 1)))
         lowest -= half
     cumulative = np.cumsum(share) - share / 2
-    distance = float(np.abs(cumulative - expected((np.arange(len(share)) + lowest) * STEP)).max())
+    steps: Array = np.arange(lowest, lowest + len(share)) * np.float64(STEP)
+    distance = float(np.abs(cumulative - expected(steps)).max())
     chance: float = CHANCE / float(counts.sum()) ** 0.5
     return max(distance - chance, 0.0)

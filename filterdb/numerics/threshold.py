@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from filterdb.numerics.quality import P1, Sigmoid, variance_entropy
 from filterdb.schema import WEIGHTS
@@ -34,14 +35,14 @@ def smallest_entropy(init: str, filters: int, draws: int, rng: np.random.Generat
     return least
 
 
-def _m2(layers: np.ndarray) -> np.ndarray:
+def _m2(layers: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the centred second moments (draws, 9, 9) of layers (draws, n, 9)."""
     layers = layers - layers.mean(axis=1, keepdims=True)
-    moments: np.ndarray = np.swapaxes(layers, 1, 2) @ layers
+    moments: NDArray[np.float64] = np.swapaxes(layers, 1, 2) @ layers
     return moments
 
 
-def _normal(filters: int, draws: int, rng: np.random.Generator) -> np.ndarray:
+def _normal(filters: int, draws: int, rng: np.random.Generator) -> NDArray[np.float64]:
     """Draw m2 (draws, 9, 9) of layers of standard normal weights.
 
     It has a Wishart distribution and is drawn as such for large n: as T Tᵀ, where T has normal entries below the
@@ -57,12 +58,12 @@ def _normal(filters: int, draws: int, rng: np.random.Generator) -> np.ndarray:
     return root @ np.swapaxes(root, 1, 2)
 
 
-def _uniform(filters: int, draws: int, rng: np.random.Generator) -> np.ndarray:
+def _uniform(filters: int, draws: int, rng: np.random.Generator) -> NDArray[np.float64]:
     """Draw m2 (draws, 9, 9) of layers of uniform weights in [−1, 1)."""
     return _m2(rng.uniform(-1.0, 1.0, (draws, filters, WEIGHTS)))
 
 
-def _orthogonal(filters: int, draws: int, rng: np.random.Generator) -> np.ndarray:
+def _orthogonal(filters: int, draws: int, rng: np.random.Generator) -> NDArray[np.float64]:
     """Draw m2 (draws, 9, 9) of layers whose (out, in·9) matrix has orthonormal rows, or columns if it is a tall one.
 
     The matrices are uniform among all such: each is the Q of a normal matrix whose R has a positive diagonal (Saxe et
@@ -80,7 +81,7 @@ def _orthogonal(filters: int, draws: int, rng: np.random.Generator) -> np.ndarra
     return _m2(weights.reshape(draws, filters, WEIGHTS))
 
 
-INITS: dict[str, Callable[[int, int, np.random.Generator], np.ndarray]] = {
+INITS: dict[str, Callable[[int, int, np.random.Generator], NDArray[np.float64]]] = {
     "normal": _normal,
     "uniform": _uniform,
     # He et al. 2015: normal weights of one scale, √(2/(9·in)). The entropy does not depend on the scale.
@@ -96,7 +97,7 @@ def channels(filters: int) -> tuple[int, int]:
     return filters // into, into
 
 
-def fit(filters: Sequence[int] | np.ndarray, entropy: np.ndarray) -> Sigmoid:
+def fit(filters: Sequence[int] | np.ndarray, entropy: NDArray[np.float64]) -> Sigmoid:
     """Fit a sigmoid to entropies (sizes,) by least squares; at least four sizes.
 
     Given rate and centre, span and offset follow by linear least squares, so that only two numbers have to be searched
@@ -105,7 +106,7 @@ def fit(filters: Sequence[int] | np.ndarray, entropy: np.ndarray) -> Sigmoid:
     """
     size, wanted = np.log2(np.asarray(filters, np.float64)), np.asarray(entropy, np.float64)
 
-    def residual(search: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def residual(search: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return the residuals, and span and offset. The rate is searched by its logarithm, so it stays positive."""
         step = 1 / (1 + np.exp(-np.clip(np.exp(search[0]) * (size - search[1]), -500, 500)))
         design = np.column_stack([step, np.ones_like(step)])
