@@ -23,7 +23,7 @@ from scipy.stats import ks_2samp
 from filterdb.analysis.noise import TIE
 from filterdb.numerics import noise
 from filterdb.numerics.histogram import bin_edges, sound_probabilities
-from filterdb.numerics.paired import SymmetricKL
+from filterdb.numerics.resampling import SymmetricKL
 from filterdb.numerics.sampling import SamplingFloor
 
 COMPONENTS = 9

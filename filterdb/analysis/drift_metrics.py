@@ -18,7 +18,7 @@ from filterdb.errors import UsageError
 from filterdb.numerics import divergence, noise
 from filterdb.numerics.divergence import Block
 from filterdb.numerics.moments import Moments, pool
-from filterdb.numerics.paired import OfHistograms, OfMoments, Statistic, SymmetricKL
+from filterdb.numerics.resampling import FrechetDistance, HistogramDivergence, Statistic, SymmetricKL
 from filterdb.numerics.sampling import Floor, SamplingFloor
 
 Array = NDArray[np.float64]
@@ -94,7 +94,7 @@ class HistogramMetric(Metric):
     def statistic(self, question: Question, counts: np.ndarray) -> Statistic:
         """Return the drift as a function of sums of counts (cells, 9, 70)."""
         distance = self._distance(question)
-        return OfHistograms(
+        return HistogramDivergence(
             counts,
             question.snapshot_counts,
             question.weights,
@@ -265,4 +265,4 @@ class Frechet(MomentMetric):
         return divergence.frechet(groups.mean, groups.covariance)
 
     def statistic(self, cells: Moments) -> Statistic:
-        return OfMoments(cells)
+        return FrechetDistance(cells)

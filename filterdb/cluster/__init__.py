@@ -1,8 +1,8 @@
-"""Where the work runs: Dask's own scheduler of the moment, a local cluster, an address, Kubernetes, a batch queue.
+"""Where the work runs: Dask's current scheduler, a local cluster, a running scheduler, Kubernetes, a batch queue.
 
-From Python nothing is started: the current `distributed.Client` is used when there is one, else Dask's threads (or
-whatever `dask.config` says); `connect` gives such a client. The command line opens a `session`, whose cluster starts
-when the first work comes.
+In Python filterdb starts nothing by itself. It uses the current `distributed.Client` if there is one, otherwise Dask's
+threads or what `dask.config` names; `connect` returns such a client. The command line opens a `session`, which starts
+its cluster when there is work.
 """
 
 from filterdb.cluster.memory import PROCESS_BYTES, Memory, peak_memory

@@ -1,4 +1,4 @@
-"""Clusters that only their own processes can talk to: certificates for the length of a run."""
+"""Clusters that only their own processes can talk to, by certificates that exist for one run."""
 
 from __future__ import annotations
 
@@ -23,21 +23,23 @@ from filterdb.errors import UsageError
 from filterdb.private import private_folder
 
 _FILES = 64
+"""Files that a process with a local cluster may open for itself …"""
+
 _FILES_PER_WORKER = 16
-"""Open files of the process that has a local cluster: itself, and for each worker (11 were counted)."""
+"""… and for each worker; 11 were counted."""
 
 
 def has_certificates(security: Security) -> bool:
-    """Return whether certificates are named for every role."""
+    """Return whether there are certificates for every role."""
     roles = (security.get_tls_config_for_role(role) for role in ("scheduler", "worker", "client"))
     return all(role["ca_file"] and role["cert"] for role in roles)
 
 
 class ClosedCluster(LocalCluster):
-    """Processes of this machine that speak TLS, with certificates that exist in their memory alone.
+    """A cluster of processes on this machine that speak TLS, with certificates that exist only in their memory.
 
-    Dask hands them to the workers through the pipe by which they are started, not by command line or environment.
-    `workers` None: as many processes and threads as the machine has cores for.
+    Dask sends them to the workers through the pipe that starts them, not by command line or environment. With `workers`
+    None there are as many processes and threads as the machine has cores for.
     """
 
     def __init__(self, workers: int | None, silence_logs: int) -> None:
@@ -61,18 +63,18 @@ class ClosedCluster(LocalCluster):
 
     def close(self, timeout: float | None = None) -> Any:
         """End the processes."""
-        closed = super().close(timeout)
+        result = super().close(timeout)
         self._own_loop.stop()
-        return closed
+        return result
 
 
 def _allow_open_files(workers: int) -> None:
-    """Raise the soft limit where it is low. Raises UsageError where the hard one leaves too few for the connections."""
+    """Raise the soft limit of open files if it is too low. Raises UsageError if the hard limit is too low."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     enough = _FILES + workers * _FILES_PER_WORKER
     if hard != resource.RLIM_INFINITY and hard < enough:
         raise UsageError(
-            f"local cluster: expected to open {enough} files for {workers} processes, the hard limit is {hard}; "
+            f"local cluster: {workers} processes need {enough} open files, the hard limit is {hard}; "
             "raise it (`ulimit -Hn`), or use fewer processes, or --threads"
         )
     if soft != resource.RLIM_INFINITY and soft < enough:
@@ -80,7 +82,7 @@ def _allow_open_files(workers: int) -> None:
 
 
 def _scratch() -> str:
-    """Return where workers put what they spill and unpickle again: in nobody else's folder."""
+    """Return a folder that is only ours for data that workers spill, because they unpickle it again."""
     base = dask.config.get("temporary-directory", None)
     folder = private_folder(base)
     return tempfile.mkdtemp(prefix="filterdb-", dir=base) if folder is None else str(folder)
@@ -88,9 +90,10 @@ def _scratch() -> str:
 
 @contextmanager
 def _terminal_signals_held() -> Iterator[None]:
-    """Keep Ctrl-C and SIGHUP from threads and processes that start here, and from theirs.
+    """Keep Ctrl-C and SIGHUP from threads and processes that start inside the block, and from their children.
 
-    A terminal sends them to the whole group: workers would die, and be started again, while this process ends them.
+    A terminal sends these signals to the whole process group: workers would die, and would be started again while this
+    process ends them.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
     try:
@@ -100,10 +103,10 @@ def _terminal_signals_held() -> Iterator[None]:
 
 
 class RunCertificates:
-    """Certificates for the length of a run, as files that this user alone can read: `security` names them.
+    """Certificates for one run, in files that only this user can read; `security` names the files.
 
-    They lie in a folder of their own, in one that every node sees: `shared`, else the current folder. Worker jobs read
-    them there. `remove`, or the end of the process, removes the folder.
+    Worker jobs read the files, so they are in a new folder below one that every node sees: `shared`, or the current
+    folder. `remove`, or the end of the process, removes the folder.
     """
 
     def __init__(self, shared: str | None) -> None:
@@ -116,12 +119,12 @@ class RunCertificates:
                 "name one in jobqueue.<queue>.shared-temp-directory"
             ) from error
         self.remove = weakref.finalize(self, shutil.rmtree, str(self.folder), ignore_errors=True)
-        made = Security.temporary()
+        temporary = Security.temporary()
         names: dict[str, str] = {}
         for name in ("tls_ca_file", *(f"tls_{role}_{part}" for role in _ROLES for part in ("cert", "key"))):
             path = self.folder / f"{name}.pem"
             path.touch(mode=0o600)
-            path.write_text(getattr(made, name))
+            path.write_text(getattr(temporary, name))
             names[name] = str(path)
         self.security = Security(require_encryption=True, **names)
 

@@ -1,4 +1,4 @@
-"""Memory of the processes that work: what they need, what they may have, what they took."""
+"""Memory of client and workers: what they need, what they may have, what they have used."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from filterdb.cluster.session import current_client
 from filterdb.errors import UsageError
 
 PROCESS_BYTES = 384 * 2**20
-"""What a worker holds before it has anything to do: Python, Dask, Zarr, Numba's compiled loops."""
+"""Memory of a worker that has nothing to do: Python, Dask, Zarr, Numba's compiled loops."""
 
 
 class Memory(NamedTuple):
-    """Bytes that work takes of a worker: of each thread, and once for the whole."""
+    """Bytes that work needs on a worker: for each thread, and once for all of them."""
 
     per_thread: int = 0
     once: int = 0
 
     @classmethod
     def most(cls, needs: Iterable[Memory]) -> Memory:
-        """The largest of several pieces of work that follow one another."""
-        every = [cls(), *needs]
-        return cls(max(need.per_thread for need in every), max(need.once for need in every))
+        """Return the largest need of several pieces of work that follow one another."""
+        needs = [cls(), *needs]
+        return cls(max(need.per_thread for need in needs), max(need.once for need in needs))
 
 
 def check_memory(client: Client, memory: Memory) -> None:
-    """Better told now than killed later: the nanny ends a worker at 95 % of its limit."""
+    """Raise UsageError if a worker's memory limit is too low: Dask's nanny would kill it at 95 % of the limit."""
     for address, worker in client.scheduler_info(n_workers=-1)["workers"].items():
         limit, threads = worker["memory_limit"], worker["nthreads"]
         need = PROCESS_BYTES + threads * memory.per_thread + memory.once
@@ -43,17 +43,17 @@ def check_memory(client: Client, memory: Memory) -> None:
 
 
 def peak_memory() -> dict[str, int]:
-    """The most bytes that each process has held so far (resident): "client", and workers by address."""
+    """Return the largest resident size so far of "client" and of each worker, by address, in bytes."""
     client = current_client()
-    found = {"client": _peak()}
+    peaks = {"client": _peak()}
     if client is not None:
-        found |= client.run(_peak)
-    return found
+        peaks |= client.run(_peak)
+    return peaks
 
 
 def _peak() -> int:
     status = Path("/proc/self/status")
-    if status.exists():  # getrusage would begin with what the parent held when it forked
+    if status.exists():  # getrusage would include the parent's size at the fork
         line = next(line for line in status.read_text("utf-8", "replace").splitlines() if line.startswith("VmHWM:"))
         return int(line.split()[1]) * 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

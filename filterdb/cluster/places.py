@@ -1,4 +1,4 @@
-"""One way to get a client, wherever the work is to run."""
+"""Connect to the place where the work runs, or start it, and return a client."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ QUEUES = {
     "moab": "MoabCluster",
     "htcondor": "HTCondorCluster",
 }
-"""Batch systems that dask-jobqueue knows, by the name that `connect` and Dask's configuration have for them."""
+"""Batch systems that dask-jobqueue supports, by their names in `connect` and in Dask's configuration."""
 
 SCHEMES = ("tcp", "tls", "ws", "wss", "ucx", "inproc")
-"""What Dask can speak."""
+"""Protocols of Dask schedulers."""
 
 CONNECT_SECONDS = 10
 """How long a scheduler may take to answer the first call."""
@@ -46,36 +46,53 @@ def connect(
     security: Security | None = None,
     silence_logs: int = logging.WARNING,
 ) -> Client:
-    """A client of a cluster, which filterdb's work then runs on; `with`, or `close()`, ends what this has started.
+    """Return a client of a running cluster or of a new one, on which filterdb's work runs from now on.
 
-    `where`
-        None or "local": a cluster of processes on this machine. They speak TLS with certificates that only they have,
-        so that no other account can run code in them; the dashboard on 127.0.0.1 is readable by all accounts;
-        "tls://HOST:PORT", "tcp://HOST:PORT": a scheduler that runs already (tcp:// obeys whoever can reach it);
-        "kubernetes:NAME": a DaskCluster of this namespace; "kubernetes:FILE.yaml": one made from that manifest;
-        "slurm", "pbs", "lsf", "sge", "oar", "moab", "htcondor": jobs of that queue, as Dask's configuration
-        `jobqueue` describes them (deploy/slurm has one).
-    `workers`
-        Processes, or jobs of a queue, or pods. None: as many as the machine has cores for; what the manifest says;
-        one job.
-    `security`
-        For tls:// and queues; None: the certificates that Dask's configuration names (`distributed.comm.tls`), and for
-        a queue, where it names none, certificates made for this run.
+    Use it with `with`, or call `close()`: both end what this call has started.
 
-    Raises UsageError for an address that is none and for versions that do not fit, MissingExtraError where the extra
-    `kubernetes` or `jobqueue` is not installed, StoreError where no scheduler answers.
+    Parameters
+    ----------
+    where
+        * None or "local": start a cluster of processes on this machine. They speak TLS with certificates that only they
+          have, so that no other account can run code in them. All accounts can read the dashboard on 127.0.0.1.
+        * "tls://HOST:PORT" or "tcp://HOST:PORT": connect to a running scheduler. A tcp:// scheduler runs the code of
+          everyone who can reach it.
+        * "kubernetes:NAME": connect to a DaskCluster of this namespace; "kubernetes:FILE.yaml": start that manifest's.
+        * "slurm", "pbs", "lsf", "sge", "oar", "moab" or "htcondor": start jobs of that queue, as the section `jobqueue`
+          of Dask's configuration describes them (deploy/slurm has an example).
+    workers
+        Number of processes, pods or jobs. Default: a process per core, the manifest's pods, or one job.
+    security
+        Certificates for tls:// and queues. Default: those in Dask's configuration (`distributed.comm.tls`); for a queue
+        without any, certificates made for this run.
+    silence_logs
+        Logs of a local cluster below this level are hidden.
+
+    Returns
+    -------
+    Client
+        The current Dask client until it is closed.
+
+    Raises
+    ------
+    UsageError
+        If `where` is not one of the above, or the scheduler's versions differ from those of this process.
+    InputError
+        If the manifest cannot be read or is not one DaskCluster.
+    MissingExtraError
+        If the extra `kubernetes` or `jobqueue` is not installed.
+    StoreError
+        If no scheduler answers, or a cluster does not start.
+
+    Examples
+    --------
+    >>> with fdb.connect(workers=4):  # doctest: +SKIP
+    ...     fdb.ingest("models", "filters.db")
     """
     settings.apply()
     if where is None or where == "local":
         return _own(ClosedCluster(workers, silence_logs))
-    if where.startswith("kubernetes:"):
-        client = _own(_kubernetes(where.removeprefix("kubernetes:"), workers))
-    elif where in QUEUES:
-        client = _own(_queue(where, 1 if workers is None else workers, security))
-    elif workers is not None:
-        raise UsageError(f"{where}: expected no number of workers where a cluster runs already, got {workers}")
-    else:
-        client = _address(where, security)
+    client = _connect(where, workers, security)
     try:
         check_scheduler(client, where)
     except BaseException:
@@ -84,17 +101,28 @@ def connect(
     return client
 
 
+def _connect(where: str, workers: int | None, security: Security | None) -> Client:
+    if where.startswith("kubernetes:"):
+        return _own(_kubernetes(where.removeprefix("kubernetes:"), workers))
+    if where in QUEUES:
+        return _own(_queue(where, 1 if workers is None else workers, security))
+    if workers is not None:
+        raise UsageError(f"{where}: expected no number of workers for a running scheduler, got {workers}")
+    return _address(where, security)
+
+
 class Client(distributed.Client):
-    """A client that, where a cluster was started for it, ends that too."""
+    """A `distributed.Client` that also ends the cluster that `connect` started for it."""
 
     def close(self, *args: Any, **kwargs: Any) -> Any:
-        closed = super().close(*args, **kwargs)
+        """Close the client; end the cluster and remove the certificates that were made for it."""
+        result = super().close(*args, **kwargs)
         if self.cluster is not None:
             self.cluster.close()
             certificates = getattr(self.cluster, "certificates", None)
             if certificates is not None:
                 certificates.remove()
-        return closed
+        return result
 
 
 def _own(cluster: Cluster) -> Client:
@@ -111,11 +139,11 @@ def _address(where: str, security: Security | None) -> Client:
         known = f"tcp://HOST:PORT, tls://HOST:PORT, kubernetes:NAME, {', '.join(QUEUES)}"
         raise UsageError(f"{where}: expected one of {known}")
     if scheme in {"tcp", "ws", "ucx"} and (Security() if security is None else security).require_encryption:
-        raise UsageError(f"{where}: expected tls://, as Dask's configuration or --tls-… requires encryption here")
+        raise UsageError(f"{where}: expected tls://, because Dask's configuration or --tls-… requires encryption")
     if scheme in {"tcp", "ws", "ucx"}:
         log.warning("%s: %s", where, _exposed(where))
     try:
-        # A client that fails would stay the current one: first one that is not made so.
+        # A client that cannot connect would remain the current one, so try first with one that is not.
         Client(where, security=security, timeout=CONNECT_SECONDS, set_as_default=False).close()
         return Client(where, security=security, timeout=CONNECT_SECONDS)
     except (OSError, TimeoutError) as error:
@@ -128,7 +156,7 @@ def _address(where: str, security: Security | None) -> Client:
 
 
 def _exposed(where: str) -> str:
-    """Return who can read and change what goes to a scheduler without TLS."""
+    """Return the warning about a scheduler without TLS: who can read and change its code and data."""
     host = where.partition("://")[2].rpartition(":")[0].strip("[]")
     if host == "localhost" or host.startswith("127.") or host == "::1":
         return "any account of this machine can run code there as you; tls:// prevents it"
@@ -136,23 +164,23 @@ def _exposed(where: str) -> str:
 
 
 def _reason(error: BaseException) -> str:
-    """The innermost cause: what a socket or TLS said, not that a time was up."""
+    """Return the innermost cause: the message of a socket or of TLS, not the timeout around it."""
     while (inner := error.__cause__ or error.__context__) is not None:
         error = inner
     return " ".join(str(error).split()) or type(error).__name__
 
 
 def _kubernetes(name: str, workers: int | None) -> Cluster:
-    """dask-kubernetes speaks tcp:// to a scheduler from outside; a TLS cluster is reached through its address."""
+    """Return a DaskCluster, starting it if need be. dask-kubernetes only speaks tcp://; for TLS use the address."""
     cluster_type = _extra("dask_kubernetes.operator", "KubeCluster", "kubernetes")
     if not name.endswith((".yaml", ".yml")):
         cluster = _started(lambda: cluster_type.from_name(name), f"kubernetes:{name}")
     else:
         spec = _manifest(Path(name))
         metadata = spec["metadata"]
-        place = {"namespace": metadata["namespace"]} if "namespace" in metadata else {}
+        namespace = {"namespace": metadata["namespace"]} if "namespace" in metadata else {}
         cluster = _started(
-            lambda: cluster_type(name=metadata["name"], custom_cluster_spec=spec, **place), f"kubernetes:{name}"
+            lambda: cluster_type(name=metadata["name"], custom_cluster_spec=spec, **namespace), f"kubernetes:{name}"
         )
     if workers is not None:
         cluster.scale(workers)
@@ -178,7 +206,7 @@ def _queue(name: str, jobs: int, security: Security | None) -> Any:
     """Start jobs of a batch system. The scheduler runs here, with TLS, and its dashboard on 127.0.0.1."""
     cluster_type = _extra("dask_jobqueue", QUEUES[name], "jobqueue")
     program = cluster_type.job_cls.submit_command.split()[0]
-    if shutil.which(program) is None:  # dask-jobqueue would log it, and wait for workers
+    if shutil.which(program) is None:  # dask-jobqueue would only log this, and wait for workers
         raise UsageError(f"{name}: expected the program {program} on PATH; run it where jobs are submitted")
     options: dict[str, Any] = {"scheduler_options": {"dashboard_address": "127.0.0.1:0"}, "protocol": "tls"}
     certificates = None
@@ -196,7 +224,7 @@ def _queue(name: str, jobs: int, security: Security | None) -> Any:
         if certificates is not None:
             certificates.remove()
         raise
-    cluster.certificates = certificates  # kept with it, removed with it
+    cluster.certificates = certificates  # Client.close removes them
     cluster.scale(jobs=jobs)
     return cluster
 
@@ -209,9 +237,9 @@ def _extra(module: str, name: str, extra: str) -> Any:
 
 
 def _started(start: Callable[[], Any], where: str) -> Any:
-    """Their libraries raise whatever a missing cluster, command or setting makes of itself."""
+    """Start a cluster. Its library may raise anything for a missing cluster, command or setting; raise StoreError."""
     try:
         return start()
     except Exception as error:
-        said = _reason(error)
-        raise StoreError(f"{where}: expected a cluster to start or to connect to, got {said[:300]}") from error
+        reason = _reason(error)
+        raise StoreError(f"{where}: the cluster did not start or is not there: {reason[:300]}") from error

@@ -1,4 +1,4 @@
-"""Progress on stderr (stdout is the answer's), drawn by rich."""
+"""Progress bars on stderr, drawn by rich; stdout is for the answer."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def _progress(label: str) -> Progress:
 
 @contextmanager
 def thread_progress(label: str) -> Iterator[None]:
-    """Of what Dask's threads compute inside the block."""
+    """Show the progress of what Dask's threads compute inside the block."""
     with _progress(label) as progress:
         bar = progress.add_task(label, total=None)
 
@@ -34,7 +34,7 @@ def thread_progress(label: str) -> Iterator[None]:
 
 
 class FutureProgress(TextProgressBar):
-    """Of futures of a cluster, with all that they depend on. Blocks until the end."""
+    """The progress of futures on a cluster and of all tasks that they depend on. Creating it blocks until the end."""
 
     def __init__(self, futures: list[Any], label: str) -> None:
         with _progress(label) as self.progress:

@@ -1,4 +1,4 @@
-"""The command line's place to work: started when the first work comes, ended with the command."""
+"""Where a command's work runs: started when there is work, ended with the command."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ from filterdb.cluster import places
 
 @dataclass(slots=True)
 class Session:
-    """A lazily started place to work. `threads` and `workers` None: a local cluster sized to the machine.
+    """A scheduler that starts when there is work.
 
-    `scheduler`: as `where` of `connect`.
+    `scheduler` is `where` of `connect`. If `threads`, `workers` and `scheduler` are None, it is a local cluster of the
+    machine's size.
     """
 
     threads: int | None = None
@@ -33,11 +34,11 @@ class Session:
 
     @property
     def log_level(self) -> int:
-        """Of the cluster: a failed task is told once, by the command."""
+        """Return the log level of the cluster: the command already reports a failed task, once."""
         return logging.INFO if self.debug else logging.CRITICAL
 
     def start(self) -> None:
-        """Start or connect, once."""
+        """Start the scheduler or connect to it, unless that was done before."""
         if self._started:
             return
         self._started = True
@@ -58,7 +59,7 @@ _session: ContextVar[Session | None] = ContextVar("filterdb_session", default=No
 
 @contextmanager
 def session(place: Session) -> Iterator[Session]:
-    """Work inside the block runs in `place`; whatever it started ends with the block."""
+    """Run the work inside the block in `place`, and end what it started with the block."""
     token = _session.set(place)
     try:
         with place._stack:
@@ -68,12 +69,12 @@ def session(place: Session) -> Iterator[Session]:
 
 
 def current_session() -> Session | None:
-    """The session around, if there is one."""
+    """Return the session around the caller, or None."""
     return _session.get()
 
 
 def current_client() -> Client | None:
-    """The current `distributed.Client`, if there is one and `dask.config` names no other scheduler."""
+    """Return the current `distributed.Client`; None if there is none or `dask.config` names another scheduler."""
     if dask.config.get("scheduler", None) not in {None, "dask.distributed", "distributed"}:
         return None
     try:

@@ -1,4 +1,4 @@
-"""Dask's settings for filterdb's work: `filterdb/dask.yaml`, in one place for laptops, images and batch jobs."""
+"""Dask's settings for filterdb's work: one file, `filterdb/dask.yaml`, for laptops, images and batch jobs."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from dask.utils import parse_timedelta
 
 @cache
 def apply() -> None:
-    """Make `filterdb/dask.yaml` Dask's defaults in this process; what the user has set stays."""
+    """Make `filterdb/dask.yaml` Dask's defaults in this process; the user's own settings take precedence."""
     dask.config.update_defaults(defaults())
 
 
 def defaults() -> dict[str, Any]:
-    """What `filterdb/dask.yaml` says."""
+    """Return the settings in `filterdb/dask.yaml`."""
     text = resources.files("filterdb").joinpath("dask.yaml").read_text("utf-8")
-    found: dict[str, Any] = yaml.safe_load(text)
-    return found
+    content: dict[str, Any] = yaml.safe_load(text)
+    return content
 
 
 def seconds(name: str) -> float:
-    """A duration of Dask's configuration, filterdb's own where that has none."""
+    """Return a duration from Dask's configuration, or from filterdb's own if Dask's has none."""
     value = dask.config.get(name, None)
     return float(parse_timedelta(dask.config.get(name, config=defaults()) if value is None else value))

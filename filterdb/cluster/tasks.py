@@ -1,4 +1,4 @@
-"""Running tasks: on the current client or Dask's threads, watched, their failures told apart from the work's own."""
+"""Run tasks on the current client or on Dask's threads; tell failures of the cluster from errors of the work."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ from filterdb.cluster.versions import check_workers
 from filterdb.errors import FilterDBError, InterruptedRunError, portable
 
 LOOK_SECONDS = 5.0
-"""How often a run is looked after."""
+"""Longest time between two checks of a run's cluster."""
 
 NO_WORKERS = "distributed.scheduler.no-workers-timeout"
-"""Dask's setting of how long a run waits while there is no worker."""
+"""Dask's setting for how long a run waits while there is no worker."""
 
 log = logging.getLogger(__name__)
 
 
 def task(key: str, work: Callable[..., Any], *inputs: Any) -> Any:
-    """A Dask task named `key`: `work`, a partial that holds what it needs, called with other tasks' results.
+    """Return a Dask task named `key` that calls `work` with the results of the tasks `inputs`.
 
-    What a partial holds Dask does not look into; of arguments it would search and rebuild every dataclass, for a
-    millisecond each time.
+    `work` should be a partial that holds everything else it needs: Dask does not look into a partial, but it searches
+    and rebuilds every dataclass among arguments, which takes a millisecond each time.
     """
     return dask.delayed(partial(_run_task, work), name=f"{key}-work", traverse=False)(*inputs, dask_key_name=key)
 
 
 def _run_task(work: Callable[..., Any], *inputs: Any) -> Any:
-    """Run a task's work; what it raises can be sent to another process."""
+    """Run a task's work; make its exceptions fit to be sent to another process."""
     try:
         return work(*inputs)
     except Exception as error:
@@ -50,10 +50,10 @@ def _run_task(work: Callable[..., Any], *inputs: Any) -> Any:
 
 
 def run(tasks: Sequence[Any], label: str, memory: Memory | None = None) -> list[Any]:
-    """Compute Dask tasks (delayed) and give their results in order; a session shows progress under `label`.
+    """Compute Dask tasks (delayed) and return their results in order; a session shows progress under `label`.
 
-    `label` is also the name of the tasks' span on the dashboard. Raises UsageError before anything runs where a
-    worker's limit is below what the tasks need (`memory`) or its versions differ.
+    `label` is also the name of the tasks' span on the dashboard. Raises UsageError, before anything runs, if a worker's
+    memory limit is below the need of the tasks (`memory`) or its versions differ.
     """
     if not tasks:
         return []
@@ -65,11 +65,11 @@ def run(tasks: Sequence[Any], label: str, memory: Memory | None = None) -> list[
     show = place is not None and sys.stderr.isatty()
     if client is None:
         with thread_progress(label) if show else ExitStack():
-            found = list(dask.compute(*tasks))
+            results = list(dask.compute(*tasks))
     else:
-        found = _run_on(client, tasks, label, memory, show=show)
+        results = _run_on(client, tasks, label, memory, show=show)
     logs.event(log, "computed", label=label, tasks=len(tasks), seconds=round(time.monotonic() - began, 3))
-    return found
+    return results
 
 
 def _run_on(client: Client, tasks: Sequence[Any], label: str, memory: Memory | None, *, show: bool) -> list[Any]:
@@ -86,8 +86,8 @@ def _run_on(client: Client, tasks: Sequence[Any], label: str, memory: Memory | N
                     FutureProgress(futures, label)
                 return list(client.gather(futures))
             except Exception as error:
-                if watch.found is not None:
-                    raise InterruptedRunError(f"{label}: {watch.found}; run again, it resumes") from error
+                if watch.reason is not None:
+                    raise InterruptedRunError(f"{label}: {watch.reason}; run again, it resumes") from error
                 raise
     except Exception as error:
         raise_resumable(error, label)
@@ -95,7 +95,7 @@ def _run_on(client: Client, tasks: Sequence[Any], label: str, memory: Memory | N
 
 
 def _wait_for_workers(client: Client) -> None:
-    """Raise InterruptedRunError where no worker comes: a client alone would wait for ever."""
+    """Wait for a worker and raise InterruptedRunError if none comes: Dask's client would wait forever."""
     if client.scheduler_info(n_workers=1)["workers"]:
         return
     seconds = settings.seconds(NO_WORKERS)
@@ -104,23 +104,23 @@ def _wait_for_workers(client: Client) -> None:
     except TimeoutError as error:
         raise InterruptedRunError(
             f"{client.scheduler_info(n_workers=0)['address']}: expected at least one worker within {seconds:.0f} s, "
-            f"none came; start workers, each with {PROCESS_BYTES / 2**20:.0f} MiB of memory or more, run again"
+            f"none came; start workers, each with {PROCESS_BYTES / 2**20:.0f} MiB of memory or more, and run again"
         ) from error
 
 
 class _Watch:
-    """Looks after a run from beside: where no worker has been there for long, or no scheduler, the run is ended.
+    """A thread that cancels a run whose cluster has had no worker, or no scheduler, for too long.
 
-    `found`: why, if so. Without it a client waits for ever for workers that do not come back.
+    Dask's client alone would wait forever for workers that do not come back. `reason` says why the run was cancelled.
     """
 
     def __init__(self, client: Client, futures: list[Future]) -> None:
-        self.client, self.futures, self.found = client, futures, None
+        self.client, self.futures, self.reason = client, futures, None
         self.limit = settings.seconds(NO_WORKERS)
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._look, name="filterdb-watch", daemon=True)
 
-    found: str | None
+    reason: str | None
 
     def _look(self) -> None:
         alone_since: float | None = None
@@ -128,7 +128,7 @@ class _Watch:
             try:
                 workers = self.client.scheduler_info(n_workers=1)["workers"]
                 what = "the scheduler has had no worker"
-            except Exception:  # noqa: BLE001 - whatever a lost connection is called
+            except Exception:  # noqa: BLE001 - a lost connection may raise anything
                 workers, what = {}, "no scheduler has answered"
             if workers:
                 alone_since = None
@@ -136,7 +136,7 @@ class _Watch:
             now = time.monotonic()
             alone_since = alone_since or now
             if now - alone_since >= self.limit:
-                self.found = f"{what} for {self.limit:.0f} s"
+                self.reason = f"{what} for {self.limit:.0f} s"
                 with suppress(Exception):
                     self.client.cancel(self.futures, force=True)
                 return
@@ -150,16 +150,16 @@ class _Watch:
 
 
 _LOST = ("KilledWorker", "FutureCancelledError", "CancelledError", "CommClosedError", "FuturesCancelledError")
-"""What Dask raises where the cluster has failed, not the work."""
+"""Exceptions of Dask for a failure of the cluster, not of the work."""
 
 
 def raise_resumable(error: Exception, label: str) -> None:
-    """Raise InterruptedRunError in place of what a cluster's failure looks like; do nothing for other errors."""
+    """Raise InterruptedRunError if the error looks like a failure of the cluster; do nothing for other errors."""
     if isinstance(error, FilterDBError):
         return
     name = type(error).__name__
     if name == "KilledWorker":
-        # The dying worker blames every task that was queued on it: the name is a hint, no verdict.
+        # A dying worker blames every task that was queued on it, so the name is only a hint.
         what = f"workers died again and again over it, last with task {error.args[0]!r} (memory? see their logs)"
     elif name in _LOST or isinstance(error, TimeoutError | ConnectionError):
         what = f"the cluster lost the work ({name})"

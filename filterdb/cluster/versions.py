@@ -1,4 +1,4 @@
-"""The same software everywhere: what travels between processes is pickled code, and numbers depend on libraries."""
+"""Check that all processes have the same software: they exchange pickled code, and results depend on libraries."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from filterdb.errors import UsageError
 from filterdb.version import __version__
 
 SCHEDULER = ("dask", "distributed", "msgpack", "cloudpickle")
-"""What a scheduler must have in the client's version; pickled work passes it unread."""
+"""Packages whose version must be the same in scheduler and client. A scheduler does not unpickle the work."""
 
 WORKERS = (*SCHEDULER, "filterdb", "numpy", "numba", "zarr", "xarray", "onnx")
-"""What workers must have as well."""
+"""Packages whose version must be the same in workers and client."""
 
 _checked: WeakKeyDictionary[Client, set[str]] = WeakKeyDictionary()
-"""Workers that fitted, by client."""
+"""Addresses of the workers with the right versions, by client."""
 
 
 def check_scheduler(client: Client, where: str) -> None:
-    """Raise UsageError where the scheduler's versions are not those of this process."""
+    """Raise UsageError if the scheduler's versions differ from those of this process."""
     _compare("scheduler", where, _here(SCHEDULER), client.sync(client.scheduler.versions, packages=[]), SCHEDULER)
 
 
 def check_workers(client: Client) -> None:
-    """Raise UsageError where a worker that has not been looked at yet has other versions than this process."""
+    """Raise UsageError if the versions of a worker that was not checked before differ from those of this process."""
     seen = _checked.setdefault(client, set())
     new = sorted(set(client.scheduler_info(n_workers=-1)["workers"]) - seen)
     if not new:
@@ -42,9 +42,9 @@ def check_workers(client: Client) -> None:
 
 
 def _here(packages: Iterable[str]) -> Mapping[str, Any]:
-    found = get_versions(packages=list(packages))
-    # An editable install's metadata is as old as its installation.
-    return {**found, "packages": {**found["packages"], "filterdb": __version__}}
+    versions = get_versions(packages=list(packages))
+    # The metadata of an editable install has the version at the time of the installation.
+    return {**versions, "packages": {**versions["packages"], "filterdb": __version__}}
 
 
 def _compare(what: str, where: str, here: Mapping[str, Any], there: Mapping[str, Any], packages: Iterable[str]) -> None:
@@ -59,5 +59,5 @@ def _compare(what: str, where: str, here: Mapping[str, Any], there: Mapping[str,
 
 
 def _minor(versions: Mapping[str, Any]) -> str:
-    """3.12 of 3.12.1.final.0: pickled code fits within a minor version."""
+    """Return 3.12 for 3.12.1.final.0: pickled code is compatible within a minor version."""
     return ".".join(str(versions["host"]["python"]).split(".")[:2])

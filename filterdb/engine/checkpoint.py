@@ -1,4 +1,4 @@
-"""Parts in the store: checkpoints of an unfinished pass, from which the next one resumes, and complete summaries."""
+"""Stored parts: checkpoints of an unfinished pass, from which the next pass resumes, and complete summaries."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from filterdb.store.segment import Segment
 from filterdb.store.summary import Arrays, Key
 
 MIN_PARTITIONS_TO_CHECKPOINT = 64
-"""A pass over fewer partitions stores no checkpoints: it takes a second or two."""
+"""A pass over fewer partitions stores no checkpoints, because it only takes a second or two."""
 
 FIRST, GROUP = "first", "group"
-"""Names of a part's index in the store: its first layer (a complete summary has every layer), or its groups."""
+"""Names of a part's index in the store: its first layer (a complete summary has all layers), or its groups."""
 
 log = logging.getLogger(__name__)
 
 
 def has_checkpoint(stored: Collection[str], group: Sequence[Partition], reductions: Sequence[Reduction]) -> bool:
-    """Return whether every summary's part of these consecutive partitions is among the `stored` names."""
+    """Return whether the `stored` names include the parts of all summaries for these consecutive partitions."""
     segment_id = group[0].segment.id
     names = (summary.name_of(segment_id, key) for reduction in reductions for key in _checkpoint_keys(reduction, group))
     return all(name in stored for name in names)
@@ -42,7 +42,7 @@ def _checkpoint_keys(reduction: Reduction, group: Sequence[Partition]) -> list[K
 def join_and_checkpoint(
     group: Sequence[Partition], reductions: Sequence[Reduction], parts: Sequence[Sequence[Part]]
 ) -> list[Part]:
-    """Join the parts of consecutive partitions and store the result, so that a stopped pass resumes from it."""
+    """Join the parts of consecutive partitions and store the result, so that a stopped pass can resume from it."""
     segment = group[0].segment
     joined = join(parts, reductions)
     for reduction, part in zip(reductions, joined, strict=True):
@@ -58,7 +58,7 @@ def join_and_checkpoint(
 
 
 def resume(group: Sequence[Partition], reductions: Sequence[Reduction]) -> list[Part]:
-    """Load what `join_and_checkpoint` stored; compute it again where a checkpoint is damaged or gone."""
+    """Load what `join_and_checkpoint` stored, or compute it again if a checkpoint is damaged or missing."""
     parts = []
     for reduction in reductions:
         part = _load(group, reduction)
@@ -69,7 +69,7 @@ def resume(group: Sequence[Partition], reductions: Sequence[Reduction]) -> list[
 
 
 def _load(group: Sequence[Partition], reduction: Reduction) -> Part | None:
-    """Return a reduction's stored part of consecutive partitions; None where one of its summaries is not usable."""
+    """Return a reduction's stored part of consecutive partitions, or None if one of its summaries is not usable."""
     segment, summaries = group[0].segment, []
     for key in _checkpoint_keys(reduction, group):
         try:
@@ -92,8 +92,8 @@ def store(
 ) -> list[tuple[Arrays, bool]]:
     """Check and store the complete part of a reduction.
 
-    Return the arrays of each summary and whether they are stored: another writer's where it was first, not stored
-    where the store cannot be written. `checkpoints`: the pass has stored some, which are removed.
+    Return the arrays of each summary and whether they are stored. If another writer was first, these are its arrays; if
+    the store cannot be written, they are not stored. With `checkpoints`, remove those that the pass has stored.
     """
     index = {GROUP: part.index} if reduction.by_group else {}
     results: list[tuple[Arrays, bool]] = [({**arrays, **index}, False) for arrays in reduction.split(part.arrays)]
@@ -120,4 +120,4 @@ def _remove_checkpoints(segment: Segment, reduction: Reduction) -> None:
         for key in reduction.keys:
             summary.remove_parts(segment.files, segment.id, key)
     except StoreError as error:
-        log.warning("parts of a complete summary stay where they are: %s", error)
+        log.warning("parts of a complete summary were not removed: %s", error)

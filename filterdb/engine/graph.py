@@ -1,4 +1,4 @@
-"""The graph of a pass over one segment: a reading task for each partition, a merge tree, checkpoints on the way.
+"""The graph of a pass over one segment: a task that reads each partition, a merge tree, checkpoints between them.
 
 Nothing is read or computed while a graph is built.
 """
@@ -29,13 +29,14 @@ from filterdb.store.segment import Segment
 from filterdb.store.summary import Arrays
 
 FAN_IN = 16
-"""Parts that one merging task joins; a pass that is stopped resumes from the last FAN_IN partitions of each worker."""
+"""Parts that one merge task joins. A pass that is stopped has to repeat at most FAN_IN partitions of each worker."""
 
 
 def build_and_store(segment: Segment, tables: Arrays, reductions: Sequence[Reduction]) -> Any:
-    """Return a task that computes the reductions over a segment and stores them: for each what `store` returned.
+    """Return a task that computes the reductions over a segment and stores them.
 
-    It is stored on a worker: what is complete stays complete, whatever happens to the rest or to the client.
+    Its result is a list of what `store` returns, for each reduction. A worker stores them, so that complete results are
+    kept whatever happens to other tasks or to the client.
     """
     small = {name: tables[name] for name in ("row_size", "peak", "layer_name", GROUP_OF_LAYER) if name in tables}
     checkpoints = len(partitions(segment, tables)) >= MIN_PARTITIONS_TO_CHECKPOINT
@@ -56,38 +57,39 @@ def _store_all(
 def build(segment: Segment, tables: Arrays, reductions: Sequence[Reduction]) -> Any:
     """Return a task whose result is the complete Part of each reduction, by layer or, with GROUP_OF_LAYER, by group.
 
-    One reading task for each partition; merging tasks join neighbours. What the checkpoints of a stopped pass cover is
-    not read again.
+    One task reads each partition; merge tasks join neighbours. Partitions that the checkpoints of a stopped pass cover
+    are not read again.
     """
     reductions = tuple(reductions)
     label = _label(segment, reductions)
-    every = partitions(segment, tables)
-    if len(every) < MIN_PARTITIONS_TO_CHECKPOINT:
-        return merge_tree(_reading(every, reductions, label), reductions, label)
+    all_partitions = partitions(segment, tables)
+    if len(all_partitions) < MIN_PARTITIONS_TO_CHECKPOINT:
+        return merge_tree(_read_tasks(all_partitions, reductions, label), reductions, label)
     stored = set(segment.files.list(summary.parts_name(segment.id)))
     tasks = []
-    for batch in plan.batches(len(every), FAN_IN):
-        group, name = every[batch[0] : batch[-1] + 1], f"{label}-1-{batch[0]}"
+    for batch in plan.batches(len(all_partitions), FAN_IN):
+        group, name = all_partitions[batch[0] : batch[-1] + 1], f"{label}-1-{batch[0]}"
         if has_checkpoint(stored, group, reductions):
             task = cluster.task(_named("resume", name), partial(resume, group, reductions))
         else:
             work = partial(join_and_checkpoint, group, reductions)
-            task = cluster.task(_named("merge", name), work, _reading(group, reductions, label))
+            task = cluster.task(_named("merge", name), work, _read_tasks(group, reductions, label))
         tasks.append(task)
     return merge_tree(tasks, reductions, label, level=2)
 
 
-def _reading(every: Sequence[Partition], reductions: tuple[Reduction, ...], label: str) -> list[Any]:
+def _read_tasks(group: Sequence[Partition], reductions: tuple[Reduction, ...], label: str) -> list[Any]:
     return [
         cluster.task(f"{label}-{partition.chunks[0]}", partial(reduce_partition, partition, reductions))
-        for partition in every
+        for partition in group
     ]
 
 
 def merge_tree(tasks: list[Any], reductions: Sequence[Reduction], label: str, level: int = 1) -> Any:
     """Return one task that joins the Parts of all tasks, FAN_IN at a time, on workers.
 
-    In the order of the rows, and the same tree for passes and ingests: every scheduler computes the same bytes.
+    Parts are joined in the order of the rows, and passes and ingests have the same tree: every scheduler computes the
+    same bytes.
     """
     if not tasks:
         none = [Part(np.arange(0), reduction.empty(0)) for reduction in reductions]
@@ -103,13 +105,13 @@ def merge_tree(tasks: list[Any], reductions: Sequence[Reduction], label: str, le
 
 
 def projected(segment: Segment, tables: Arrays, reductions: Sequence[Reduction]) -> Memory:
-    """Return the bytes that a pass takes of a worker: per thread while it reads, and once for the last merge."""
+    """Return the memory that a pass needs on a worker: for each thread while it reads, and once for the last merge."""
     row = sum(reduction.row_bytes for reduction in reductions)
     indices = [partition.index for partition in partitions(segment, tables)]
     widest = max(map(len, indices), default=0)
     groups = tables.get(GROUP_OF_LAYER)
     rows = len(tables["row_size"]) if groups is None else len(np.unique(groups[groups >= 0]))
-    # Parts come and go as messages too: twice their size.
+    # Parts are also sent as messages, which takes their size again.
     return Memory(segment.reading_bytes + 2 * widest * row, 3 * rows * row)
 
 
@@ -120,9 +122,9 @@ def _label(segment: Segment, reductions: Sequence[Reduction]) -> str:
 
 
 def _named(step: str, label: str) -> str:
-    """Put `step` between the pass and the token of a label: a dashboard then shows a pass's tasks side by side.
+    """Return the label with `step` between the pass and the token, so that a dashboard groups the tasks of a pass.
 
-    The pass comes first, a word without hyphens: of later ones Dask takes those like "extremes" for a token.
+    The pass comes first, as a word without hyphens: Dask would take a later word such as "extremes" for a token.
     """
     first, rest = label.split("-", 1)
     return f"{first}-{step}-{rest}"

@@ -1,4 +1,4 @@
-"""Moments of every layer: computed while filters are written, and by a pass where that summary is missing."""
+"""Moments of every layer. An ingest computes them while it writes filters, a pass if that summary is missing."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class MomentsReduction(LayerReduction):
 
 
 def _states(arrays: Arrays) -> Moments:
-    """Return all three states; the scaled one has as many filters as the other two together."""
+    """Return all three states of every layer; the scaled state has as many filters as the other two together."""
     count = arrays["count"]
     return Moments(np.concatenate([count, count.sum(axis=-1, keepdims=True)], axis=-1), arrays["mean"], arrays["m2"])
 

@@ -1,4 +1,4 @@
-"""Parts of a result: chunks added to arrays, and the arrays of consecutive partitions joined."""
+"""Parts of a result: add chunks to arrays, and join the arrays of consecutive partitions."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from filterdb.store.summary import Arrays
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Part:
-    """Arrays of some layers or groups: `index` (n,) int64 says which, ascending; arrays (n, …).
+    """Arrays (n, …) of some layers or groups; `index` (n,) int64 is their numbers, ascending.
 
-    The filters of a layer or group may lie in several partitions; its row is complete when their parts are joined.
+    The filters of a layer or group may be in several partitions; its row is complete once their parts are joined.
     """
 
     index: np.ndarray
@@ -26,24 +26,24 @@ class Part:
 
 
 def reduce_partition(partition: Partition, reductions: Sequence[Reduction]) -> list[Part]:
-    """Read the chunks of a partition once; return a Part for each reduction. The work of a reading task."""
+    """Read the chunks of a partition once and return a Part for each reduction. This is the work of a reading task."""
     parts = fold(partition, map(partition.segment.read_columns, partition.chunks), reductions)
     count(kinds(reductions), partition)
     return parts
 
 
 def fold(partition: Partition, columns: Iterable[np.ndarray], reductions: Sequence[Reduction]) -> list[Part]:
-    """Add the chunks of a partition, each as columns (9, n) float32, to new arrays: a Part for each reduction."""
+    """Add the chunks of a partition, as columns (9, n) float32, to new arrays; return a Part for each reduction."""
     index, rows = partition.index, partition.rows
     parts = [Part(index, reduction.empty(len(index))) for reduction in reductions]
     for chunk, filters in zip(partition.chunks, columns, strict=True):
         runs = plan.runs(partition.bounds, *partition.segment.bounds(chunk))
-        here = slice(runs.first, runs.last)
-        block = Block(filters, runs.starts, runs.stops, partition.peaks[here], rows[here])
+        layers = slice(runs.first, runs.last)
+        block = Block(filters, runs.starts, runs.stops, partition.peaks[layers], rows[layers])
         for reduction, part in zip(reductions, parts, strict=True):
             arrays = part.arrays
             if not reduction.by_group:
-                arrays = {name: array[here] for name, array in arrays.items()}
+                arrays = {name: array[layers] for name, array in arrays.items()}
             reduction.add(arrays, block)
     return parts
 
@@ -54,7 +54,7 @@ def join(parts: Sequence[Sequence[Part]], reductions: Sequence[Reduction]) -> li
 
 
 def _join(parts: Sequence[Part], reduction: Reduction) -> Part:
-    """Copy rows that one part has; merge, from left to right, those that several have."""
+    """Copy rows that one part has, and merge rows that several parts have, from left to right."""
     if len(parts) == 1:
         return parts[0]
     index = np.unique(np.concatenate([part.index for part in parts]))
@@ -62,19 +62,19 @@ def _join(parts: Sequence[Part], reduction: Reduction) -> Part:
     filled = np.zeros(len(index), bool)
     for part in parts:
         rows = np.searchsorted(index, part.index)
-        again = filled[rows]
-        if again.any():
-            merged = reduction.merge(_pick(joined, rows[again]), _pick(part.arrays, again))
-            _put(joined, rows[again], merged)
-        _put(joined, rows[~again], _pick(part.arrays, ~again))
+        is_filled = filled[rows]
+        if is_filled.any():
+            merged = reduction.merge(_pick(joined, rows[is_filled]), _pick(part.arrays, is_filled))
+            _put(joined, rows[is_filled], merged)
+        _put(joined, rows[~is_filled], _pick(part.arrays, ~is_filled))
         filled[rows] = True
     return Part(index, joined)
 
 
 def _pick(arrays: Arrays, rows: np.ndarray) -> Arrays:
-    """Return rows as a copy, or, where they are all that there are, the arrays themselves."""
-    every = rows.dtype == bool and rows.all()
-    return arrays if every else {name: array[rows] for name, array in arrays.items()}
+    """Return a copy of the rows, or the arrays themselves if a mask selects all rows."""
+    is_all = rows.dtype == bool and rows.all()
+    return arrays if is_all else {name: array[rows] for name, array in arrays.items()}
 
 
 def _put(arrays: Arrays, rows: np.ndarray, values: Arrays) -> None:
@@ -84,7 +84,7 @@ def _put(arrays: Arrays, rows: np.ndarray, values: Arrays) -> None:
 
 
 def kinds(reductions: Sequence[Reduction]) -> str:
-    """Return the kinds of the summaries, joined with plus signs: how progress, log and metrics call a pass."""
+    """Return the name of a pass in progress bars, logs and metrics: the kinds of its summaries with plus signs."""
     return "+".join(dict.fromkeys(key.kind for reduction in reductions for key in reduction.keys))
 
 

@@ -1,4 +1,4 @@
-"""What a pass computes: arrays by layer or group, how a block of filters is added to them, how two parts merge."""
+"""Declare what a pass computes: arrays by layer or group, how to add a block of filters, how to merge two parts."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from filterdb.store.summary import Arrays, Key
 
 
 class Block(NamedTuple):
-    """Filters of a segment in memory, as runs: the overlap of the block with each of its layers.
+    """Filters of a segment in memory, in runs; a run is the overlap of the block with one layer.
 
-    `columns` (9, n) float32; `starts`, `stops`, `peaks` (runs,): where a run begins and ends, and its layer's peak.
-    `rows` (runs,) int64: the row of the partition's arrays that a run is added to, −1 for none; for `by_group`.
+    `columns` (9, n) float32 are the filters. `starts` and `stops` (runs,) are the ends of the runs, `peaks` (runs,) the
+    peaks of their layers. `rows` (runs,) int64 is the row of the partition's arrays that a run is added to, −1 for
+    none; it is used with `by_group`.
     """
 
     columns: np.ndarray
@@ -30,38 +31,38 @@ class Block(NamedTuple):
 class Reduction(ABC):
     """What one reading of the filters computes: one or more summaries.
 
-    A small frozen object that travels with every task. The first dimension of all its arrays is the layer, or the
-    group where `by_group` is set.
+    A reduction is a small frozen object that is part of every task. The first dimension of all its arrays is the layer,
+    or with `by_group` the group.
     """
 
     by_group: ClassVar[bool] = False
     """Whether rows are groups of layers (`Partition.groups`) instead of layers."""
 
     stays_in_memory: ClassVar[bool] = True
-    """Whether `Database.kept` holds the summaries after they were stored or loaded."""
+    """Whether `Database.kept` keeps the summaries after they were stored or loaded."""
 
     @property
     @abstractmethod
     def keys(self) -> tuple[Key, ...]:
-        """Names, code version and inputs of the summaries."""
+        """Return the names, code versions and inputs of the summaries."""
 
     @abstractmethod
     def empty(self, rows: int) -> Arrays:
-        """Return the arrays of rows without a filter, (rows, …)."""
+        """Return the arrays (rows, …) of layers or groups without filters."""
 
     @abstractmethod
     def add(self, arrays: Arrays, block: Block) -> None:
         """Add a block in place.
 
-        `arrays`: one row for each run of the block; where `by_group` is set, every row of the partition, and
-        `block.rows` names those of the runs.
+        `arrays` have one row for each run of the block. With `by_group` they have all rows of the partition, and
+        `block.rows` are those of the runs.
         """
 
     @abstractmethod
     def merge(self, a: Arrays, b: Arrays) -> Arrays:
-        """Return the arrays of two parts of the same rows, (n, …) each.
+        """Merge two parts (n, …) of the same rows.
 
-        `a` precedes `b` in the store. `a` is scratch: it may be changed and returned.
+        `a` precedes `b` in the store. `a` may be changed and returned.
         """
 
     @abstractmethod
@@ -70,11 +71,11 @@ class Reduction(ABC):
 
     @property
     def row_bytes(self) -> int:
-        """Size of the arrays of one layer or group."""
+        """Return the size of the arrays of one layer or group."""
         return sum(array.nbytes for array in self.empty(1).values())
 
     def only(self, keys: Sequence[Key]) -> Reduction:
-        """Return the reduction that computes only these of its summaries."""
+        """Return the reduction that computes only the summaries with these keys."""
         return self
 
     def split(self, arrays: Arrays) -> list[Arrays]:
@@ -82,7 +83,7 @@ class Reduction(ABC):
         return [arrays]
 
     def unite(self, summaries: Sequence[Arrays]) -> Arrays:
-        """Return the arrays that `split` returned as these."""
+        """Return the arrays that `split` splits into these summaries."""
         return summaries[0]
 
 
@@ -92,7 +93,7 @@ class LayerReduction(Reduction):
     @property
     @abstractmethod
     def key(self) -> Key:
-        """Name, code version and inputs of the summary."""
+        """Return the name, code version and inputs of the summary."""
 
     @property
     def keys(self) -> tuple[Key, ...]:

@@ -1,4 +1,4 @@
-"""Running passes: stored summaries are read; missing ones are computed on Dask and stored."""
+"""Run passes: read stored summaries; compute missing ones on Dask and store them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from filterdb.store.summary import Arrays, Key
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Wanted:
-    """Summaries of one segment of a database: `reductions`, by layer or by `group_of_layer` (layers,), −1 for none."""
+    """A request for summaries of one segment: `reductions` by layer, or by `group_of_layer` (layers,), −1 for none."""
 
     position: int
     reductions: tuple[Reduction, ...]
@@ -31,8 +31,8 @@ class Wanted:
 def summaries(db: Database, *reductions: LayerReduction) -> list[Arrays]:
     """Return the arrays of each reduction for every layer of the whole snapshot, in its order.
 
-    Stored summaries are read; what is missing is computed, all reductions in one reading of the chunks, and stored.
-    Where the store cannot be written the results are kept in memory.
+    Stored summaries are read. Missing ones are computed, all reductions in one reading of the chunks, and stored. If
+    the store cannot be written the results are kept in memory.
     """
     db = db.whole
     wanted = [Wanted(position, reductions) for position in range(len(db.segments))]
@@ -44,7 +44,7 @@ def summaries(db: Database, *reductions: LayerReduction) -> list[Arrays]:
 
 
 def _present(db: Database, arrays: Arrays) -> Arrays:
-    """Leave out the layers of removed models: summaries are of segments, answers of snapshots."""
+    """Drop the layers of removed models: summaries cover whole segments, answers only the snapshot."""
     return {name: array[db.present] for name, array in arrays.items()} if db.state.without else arrays
 
 
@@ -56,7 +56,7 @@ def _concatenate(reduction: Reduction, parts: list[Arrays]) -> Arrays:
 
 
 def compute(db: Database, wanted: Sequence[Wanted]) -> Iterator[tuple[Wanted, Key, Arrays]]:
-    """Yield every wanted summary, first those that are stored, then those computed, all in one run of the cluster."""
+    """Yield all wanted summaries: first stored ones, then computed ones, which take a single run on the cluster."""
     tasks, missing, memory = [], [], []
     for request in wanted:
         segment, tables = db.segments[request.position], _tables(db, request)
@@ -93,14 +93,14 @@ def _tables(db: Database, request: Wanted) -> Arrays:
 
 
 def _find(db: Database, segment: Segment, tables: Arrays, reduction: Reduction, key: Key) -> Arrays | None:
-    """Return a summary from memory or, checked, from the store; None where it is in neither."""
-    place = (segment.id, key)
-    arrays = db.kept.get(place)
+    """Return a summary from memory or, after checking it, from the store; None if it is in neither."""
+    name = (segment.id, key)
+    arrays = db.kept.get(name)
     if arrays is not None:
         return arrays
     arrays = summary.load(segment.files, segment.id, key)
     if arrays is not None:
         reduction.check(arrays, tables, segment, key)
         if reduction.stays_in_memory:
-            db.kept[place] = arrays
+            db.kept[name] = arrays
     return arrays

@@ -1,1 +1,1 @@
-"""The arithmetic: one block of filters in, small arrays out; states and their merges. NumPy and Numba only."""
+"""The arithmetic: a block of filters in, small arrays out; states and how they merge. Only NumPy and Numba."""

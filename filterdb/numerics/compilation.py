@@ -1,7 +1,7 @@
-"""Numba's compiler with its cache, for users who may write neither to the installation nor to a home directory.
+"""Numba's compiler with its cache, also for users who can write neither to the installation nor to a home directory.
 
-Numba looks for a cache in NUMBA_CACHE_DIR, beside the module and in the home directory, and refuses to decorate a
-function where it may write to none of them (numba 0.68, `CacheImpl.__init__`).
+Numba looks for a cache in NUMBA_CACHE_DIR, beside the module and in the home directory. It refuses to decorate a
+function if it can write to none of them (numba 0.68, `CacheImpl.__init__`).
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from filterdb.private import private_folder
 
 
 def njit(**options: Any) -> Callable[[Callable[..., Any]], Any]:
-    """Return `numba.njit(**options)`, without the cache where there is no place for one."""
+    """Return `numba.njit(**options)`, without the cache if there is no folder for one."""
     decorator: Callable[[Callable[..., Any]], Any] = numba.njit(**{**options, "cache": has_cache()})
     return decorator
 
 
 @cache
 def has_cache() -> bool:
-    """Return whether compiled functions can be cached; where Numba has no place for them, offer a private folder."""
+    """Return whether compiled functions can be cached, after offering Numba a private folder if it has none."""
     if _accepts_cache():
         return True
     folder = private_folder()
@@ -42,4 +42,4 @@ def _accepts_cache() -> bool:
 
 
 def _nothing() -> None:
-    """Stand for the functions of this folder: Numba chooses the cache by the place of the file."""
+    """Return nothing. Numba chooses the cache by the file of a function; this one is like all others in this folder."""

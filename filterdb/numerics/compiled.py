@@ -1,13 +1,13 @@
-"""The compiled loops over filters. All in one module: Numba's cache does not see a change in another.
+"""Compiled loops over filters. Keep them all here: Numba's cache does not notice a change in another module.
 
-A block comes with its columns first, (9, n) float32, as it lies in a chunk; `starts` and `stops` (runs,) int64 cut
-it into runs, one per layer, whose states are changed in place. Every sum is float64. Sums may be reassociated (they
-vectorise), always in the same way on one machine; the projection may not, so that extremes and histograms see the same
-coefficients bit for bit. Division is never replaced by a reciprocal. Single precision serves only to find out that
-double precision is not needed.
+A block has its columns first, (9, n) float32, as chunks store them. `starts` and `stops` (runs,) int64 cut it into
+runs, one for each layer; the states of the runs are updated in place. Every sum is float64. Sums may be reassociated,
+so that they vectorise; on one machine that always happens in the same way. The projection may not be reassociated:
+extremes and histograms must see the same coefficients, bit for bit. Division is never replaced by multiplication with
+a reciprocal. Single precision is only used to show that double precision is not needed.
 
-Inner loops run along one-dimensional views: with two indices Numba checks each for being negative, and LLVM gives up
-vectorising. Minima and maxima are plain comparisons (there is no NaN among stored filters) for the same reason.
+Inner loops run along one-dimensional views: with two indices Numba checks each of them for negative values, and LLVM
+does not vectorise the loop. Minima and maxima are plain comparisons for the same reason; stored filters have no NaN.
 """
 
 from __future__ import annotations
@@ -18,19 +18,26 @@ from filterdb.numerics.compilation import njit
 from filterdb.schema import WEIGHTS
 
 LANES = 256
-"""Filters handled at a time: their 9 columns in float64 fill 18 KiB of the first-level cache."""
+"""Filters processed at a time: their 9 columns in float64 fill 18 KiB of the first-level cache."""
 
 _INLINE = {"cache": True, "nogil": True, "error_model": "numpy", "forceinline": True}
-"""Of the helpers. Not inlined, one would run as compiled by itself in the process that compiles, and as compiled with
-its caller in those that take the caller from Numba's cache: the same source, other last digits."""
+"""Numba options of the helpers. A helper that is not inlined is compiled by itself in the process that compiles it, and
+together with its caller in processes that load the caller from Numba's cache; the last digits could then differ."""
 
-_SUMS = {"reassoc", "contract", "nsz"}
-_ORDER = {"reassoc", "nsz", "nnan"}
+_SUMS = {"reassoc", "contract", "nsz"}  # fast-math flags of helpers that add
+_ORDER = {"reassoc", "nsz", "nnan"}  # … that only compare
+
+
+@njit(**_INLINE)
+def _buffers():
+    """Return buffers for LANES filters: weights, coefficients, divisors, and the three results of `_bounds`."""
+    floats = np.empty((3, LANES), np.float32)
+    return np.empty((WEIGHTS, LANES)), np.empty(LANES), np.empty(LANES), floats[0], floats[1], floats[2]
 
 
 @njit(**_INLINE, fastmath=_ORDER)
 def _bounds(columns, start, m, low, high, peak):
-    """Smallest and largest weight and largest |w| of each of m filters; gives the extremes of the last."""
+    """Store the smallest and largest weight and the largest |w| of each of m filters; return the extremes of |w|."""
     for j in range(0, WEIGHTS, 3):
         r0, r1, r2 = columns[j, start : start + m], columns[j + 1, start : start + m], columns[j + 2, start : start + m]
         for i in range(m):
@@ -55,7 +62,7 @@ def _bounds(columns, start, m, low, high, peak):
 
 @njit(**_INLINE, fastmath=_SUMS)
 def _spans(low, high, m):
-    """Σ(max w − min w) of m filters."""
+    """Return Σ(max w − min w) over m filters."""
     total = 0.0
     for i in range(m):
         total += np.float64(high[i]) - np.float64(low[i])
@@ -64,52 +71,53 @@ def _spans(low, high, m):
 
 @njit(**_INLINE)
 def _load(columns, start, m, out):
-    """m filters as float64 columns."""
+    """Copy m filters to `out` (9, …) as float64."""
     for j in range(WEIGHTS):
         row = columns[j, start : start + m]
-        to = out[j]
+        target = out[j]
         for i in range(m):
-            to[i] = row[i]
+            target[i] = row[i]
 
 
 @njit(**_INLINE)
 def _load_scaled(columns, start, m, peak, divisor, out):
-    """m filters as float64 columns, divided by their peaks; an all-zero filter stays zero."""
+    """Copy m filters, divided by their peaks, to `out` (9, …) as float64; an all-zero filter stays zero."""
     for i in range(m):
         divisor[i] = peak[i] if peak[i] > 0 else 1.0
     for j in range(WEIGHTS):
         row = columns[j, start : start + m]
-        to = out[j]
+        target = out[j]
         for i in range(m):
-            to[i] = np.float64(row[i]) / divisor[i]
+            target[i] = np.float64(row[i]) / divisor[i]
 
 
 @njit(**_INLINE)
-def _take_sparse(columns, start, m, peak, threshold, f, places, sparse, held):
-    """Move the filters whose peak is below the threshold out of f (9, m) to the end of `sparse` (9, …), which has
-    `held`; gives how many. The last filters of f fill the gaps.
+def _take_sparse(columns, start, m, peak, threshold, f, positions, sparse, held):
+    """Move the filters whose peak is below the threshold from f (9, m) to `sparse` (9, …) and return their number.
+
+    `sparse` already has `held` filters. The last filters of f fill the gaps; `positions` is scratch space.
     """
-    found = 0
+    taken = 0
     for i in range(m):
-        places[found] = i
-        found += peak[i] < threshold
-    for k in range(found - 1, -1, -1):  # from behind: what fills a gap is not sparse itself
+        positions[taken] = i
+        taken += peak[i] < threshold
+    for k in range(taken - 1, -1, -1):  # last to first, so that the filter that fills a gap is not sparse itself
         m -= 1
         for j in range(WEIGHTS):
-            sparse[j, held] = columns[j, start + places[k]]
-            f[j, places[k]] = f[j, m]
+            sparse[j, held] = columns[j, start + positions[k]]
+            f[j, positions[k]] = f[j, m]
         held += 1
-    return found
+    return taken
 
 
 @njit(**_INLINE, fastmath=_SUMS)
 def _accumulate(f, m, count, mean, m2):
-    """Merge m filters (columns of f, overwritten) into the moments of `count`; gives m.
+    """Merge m filters (columns of f, overwritten) into the moments of `count` filters and return m.
 
-    mean (9,) and m2 (9, 9; upper triangle) are changed in place. Everything is taken from the mean so far (at first
-    from the first filter) on, so that equal filters give exactly zero and no digits are lost where the mean is large
-    against the spread; with d the mean of what is left, m2 grows by Σff − d·d·m²/(n + m), which is Chan's update
-    (Chan, Golub, LeVeque 1979) of the block's own moments.
+    mean (9,) and m2 (9, 9; upper triangle) are updated in place. The mean so far, or at first the first filter, is
+    subtracted from every filter: equal filters then have exactly zero spread, and no digits are lost where the mean is
+    large compared with the spread. With d the mean of the differences f, m2 grows by Σff − d·d·m²/(n + m), which is
+    Chan's update (Chan, Golub, LeVeque 1979) with the moments of the block.
     """
     if m == 0:
         return 0
@@ -154,6 +162,7 @@ def _accumulate(f, m, count, mean, m2):
 
 @njit(**_INLINE)
 def _mirror(m2):
+    """Copy the upper triangle of m2 to the lower one."""
     for j in range(WEIGHTS):
         for k in range(j):
             m2[j, k] = m2[k, j]
@@ -161,21 +170,18 @@ def _mirror(m2):
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def moments(columns, starts, stops, thresholds, counts, means, m2, peaks, spans):
-    """Add each run to its state; `thresholds` (runs,) float64: a filter whose |w| are all below it is sparse.
+    """Add each run to its moments. A filter whose |w| are all below the run's threshold is sparse.
 
-    The state, changed in place: counts (runs, 2) int64, means (runs, 3, 9), m2 (runs, 3, 9, 9), peaks (runs,), spans
-    (runs,). Their second axis is clean (raw filters that are not sparse), sparse (raw), scaled; spans is
-    Σ(max w − min w) over filters.
+    `thresholds` (runs,) float64. Updated in place: counts (runs, 2) int64, means (runs, 3, 9), m2 (runs, 3, 9, 9),
+    peaks (runs,) and spans (runs,), the sum of max w − min w over filters. The second axis is clean (raw filters that
+    are not sparse), sparse (raw), scaled.
     """
-    f = np.empty((WEIGHTS, LANES))
+    f, _, divisor, low, high, peak = _buffers()
     sparse = np.empty((WEIGHTS, 2 * LANES))
-    places = np.empty(LANES, np.int32)
-    divisor = np.empty(LANES)
-    scratch = np.empty((3, LANES), np.float32)
-    low, high, peak = scratch[0], scratch[1], scratch[2]
+    positions = np.empty(LANES, np.int32)
     for r in range(starts.size):
         held = 0
-        before = counts[r, 0] + counts[r, 1]
+        total = counts[r, 0] + counts[r, 1]
         for start in range(starts[r], stops[r], LANES):
             m = min(LANES, stops[r] - start)
             smallest, largest = _bounds(columns, start, m, low, high, peak)
@@ -184,14 +190,14 @@ def moments(columns, starts, stops, thresholds, counts, means, m2, peaks, spans)
             _load(columns, start, m, f)
             taken = 0
             if smallest < thresholds[r]:
-                taken = _take_sparse(columns, start, m, peak, thresholds[r], f, places, sparse, held)
+                taken = _take_sparse(columns, start, m, peak, thresholds[r], f, positions, sparse, held)
                 held += taken
             counts[r, 0] += _accumulate(f, m - taken, counts[r, 0], means[r, 0], m2[r, 0])
             if held >= LANES:
                 counts[r, 1] += _accumulate(sparse, held, counts[r, 1], means[r, 1], m2[r, 1])
                 held = 0
             _load_scaled(columns, start, m, peak, divisor, f)
-            before += _accumulate(f, m, before, means[r, 2], m2[r, 2])
+            total += _accumulate(f, m, total, means[r, 2], m2[r, 2])
         counts[r, 1] += _accumulate(sparse, held, counts[r, 1], means[r, 1], m2[r, 1])
         for s in range(3):
             _mirror(m2[r, s])
@@ -199,12 +205,12 @@ def moments(columns, starts, stops, thresholds, counts, means, m2, peaks, spans)
 
 @njit(**_INLINE)
 def _project(f, m, mean, v, out):
-    """Coefficients (f − mean)·v of m filters (columns of f) on one component."""
+    """Store the coefficients (f − mean)·v of m filters (columns of f) on one component v."""
     f0, f1, f2, f3, f4, f5, f6, f7, f8 = f[0], f[1], f[2], f[3], f[4], f[5], f[6], f[7], f[8]
     c0, c1, c2, c3, c4, c5, c6, c7, c8 = mean
     v0, v1, v2, v3, v4, v5, v6, v7, v8 = v
     for i in range(m):
-        # In this order, one rounding after the other: nothing here may be reassociated or contracted.
+        # Keep this order of roundings: do not allow reassociation or contraction here.
         first = (((f0[i] - c0) * v0 + (f1[i] - c1) * v1) + (f2[i] - c2) * v2) + (f3[i] - c3) * v3
         second = ((first + (f4[i] - c4) * v4) + (f5[i] - c5) * v5) + (f6[i] - c6) * v6
         out[i] = (second + (f7[i] - c7) * v7) + (f8[i] - c8) * v8
@@ -212,21 +218,21 @@ def _project(f, m, mean, v, out):
 
 @njit(**_INLINE)
 def _scale_roughly(columns, start, m, peak, out):
-    """m filters divided by their peaks, in single precision."""
+    """Copy m filters, divided by their peaks, to `out` (9, …) in single precision."""
     for i in range(m):
         peak[i] = peak[i] if peak[i] > 0 else np.float32(1)
     for j in range(WEIGHTS):
         row = columns[j, start : start + m]
-        to = out[j]
+        target = out[j]
         for i in range(m):
-            to[i] = row[i] / peak[i]
+            target[i] = row[i] / peak[i]
 
 
 @njit(**_INLINE, fastmath=_SUMS)
 def _project_roughly(f, m, v, offset, out):
-    """f·Vᵀ + offset of m filters in single precision, eight at a time; at most `doubt` away from the coefficients."""
+    """Store f·Vᵀ + offset of m filters in single precision, at most `doubt` (`_rough_axes`) off the coefficients."""
     for k in range(0, WEIGHTS, 3):
-        to0, to1, to2 = out[k], out[k + 1], out[k + 2]
+        out0, out1, out2 = out[k], out[k + 1], out[k + 2]
         for j in range(0, WEIGHTS, 3):
             f0, f1, f2 = f[j], f[j + 1], f[j + 2]
             v00, v01, v02 = v[k, j], v[k, j + 1], v[k, j + 2]
@@ -234,28 +240,27 @@ def _project_roughly(f, m, v, offset, out):
             v20, v21, v22 = v[k + 2, j], v[k + 2, j + 1], v[k + 2, j + 2]
             if j == 0:
                 for i in range(m):
-                    to0[i] = offset[k] + f0[i] * v00 + f1[i] * v01 + f2[i] * v02
-                    to1[i] = offset[k + 1] + f0[i] * v10 + f1[i] * v11 + f2[i] * v12
-                    to2[i] = offset[k + 2] + f0[i] * v20 + f1[i] * v21 + f2[i] * v22
+                    out0[i] = offset[k] + f0[i] * v00 + f1[i] * v01 + f2[i] * v02
+                    out1[i] = offset[k + 1] + f0[i] * v10 + f1[i] * v11 + f2[i] * v12
+                    out2[i] = offset[k + 2] + f0[i] * v20 + f1[i] * v21 + f2[i] * v22
             else:
                 for i in range(m):
-                    to0[i] += f0[i] * v00 + f1[i] * v01 + f2[i] * v02
-                    to1[i] += f0[i] * v10 + f1[i] * v11 + f2[i] * v12
-                    to2[i] += f0[i] * v20 + f1[i] * v21 + f2[i] * v22
+                    out0[i] += f0[i] * v00 + f1[i] * v01 + f2[i] * v02
+                    out1[i] += f0[i] * v10 + f1[i] * v11 + f2[i] * v12
+                    out2[i] += f0[i] * v20 + f1[i] * v21 + f2[i] * v22
 
 
 @njit(**_INLINE)
 def _rough_axes(mean, components):
-    """Components and −mean·Vᵀ in single precision, and how far a rough coefficient of a scaled filter may be off.
+    """Return the components and −mean·Vᵀ in single precision, and the largest error of a scaled filter's coefficient.
 
-    With u = 2⁻²⁴ and |f| ≤ 1: the division and the component's own rounding 2u‖v‖₁, the nine products and sums
-    10u‖v‖₁ in any order, the offset 2u‖v‖₁|mean| (Higham 2002, §3.1); twice as much is allowed.
+    With u = 2⁻²⁴ and |f| ≤ 1, the division and the rounding of the component contribute 2u‖v‖₁, the nine products and
+    sums 10u‖v‖₁ in any order, the offset 2u‖v‖₁|mean| (Higham 2002, §3.1). The returned bound is twice the total.
     """
     offsets = np.empty(WEIGHTS, np.float32)
     reach = 0.0
     for k in range(WEIGHTS):
-        total = 0.0
-        size = 0.0
+        total = size = 0.0
         for j in range(WEIGHTS):
             total -= mean[j] * components[k, j]
             size += (1 + abs(mean[j])) * abs(components[k, j])
@@ -266,6 +271,7 @@ def _rough_axes(mean, components):
 
 @njit(**_INLINE, fastmath=_ORDER)
 def _range(row, m, low, high):
+    """Return the smallest and largest of low, high and m numbers."""
     for i in range(m):
         v = row[i]
         low = v if v < low else low
@@ -275,18 +281,13 @@ def _range(row, m, low, high):
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def extremes(columns, starts, stops, mean, components, scaled, smallest, largest):
-    """Widen smallest and largest (runs, 9) float64, in place, by the coefficients of each run.
+    """Update the extremes of each run's coefficients, `smallest` and `largest` (runs, 9) float64, in place.
 
-    Scaled filters are projected in single precision first, and in double only where they could be a new extreme.
+    Scaled filters are projected in single precision first, in double only if one of them could be a new extreme.
     """
     rough_components, offsets, doubt = _rough_axes(mean, components)
-    f = np.empty((WEIGHTS, LANES))
-    c = np.empty(LANES)
-    rough = np.empty((WEIGHTS, LANES), np.float32)
-    about = np.empty((WEIGHTS, LANES), np.float32)
-    divisor = np.empty(LANES)
-    scratch = np.empty((3, LANES), np.float32)
-    low, high, peak = scratch[0], scratch[1], scratch[2]
+    f, c, divisor, low, high, peak = _buffers()
+    rough, about = np.empty_like(f, np.float32), np.empty_like(f, np.float32)
     top = np.float32(np.finfo(np.float32).max)
     for r in range(starts.size):
         for start in range(starts[r], stops[r], LANES):
@@ -315,8 +316,8 @@ def extremes(columns, starts, stops, mean, components, scaled, smallest, largest
 def _bin(v, edges, slack):
     """Return the bin of a coefficient: −1 below the edges, the number of bins above them.
 
-    As numpy.histogram, but a coefficient up to `slack` below an edge counts as on it: it goes to the bin above, at the
-    ends to the outermost bin. See `histogram.EDGE_TOLERANCE`.
+    Bins are those of numpy.histogram, but a coefficient up to `slack` below an edge counts as on the edge: it goes to
+    the bin above, or at the end of the range to the outermost bin. See `histogram.EDGE_TOLERANCE`.
     """
     bins = edges.size - 1
     if not v >= edges[0] - slack:
@@ -332,18 +333,18 @@ def _bin(v, edges, slack):
 
 
 @njit(**_INLINE)
-def _places(about, m, scale, shift, near, bins, index):
-    """Bins of m coefficients, −1 where in doubt; gives whether all are within the edges and none is in doubt.
+def _clear_bins(values, m, scale, shift, margin, bins, index):
+    """Store the bins of m coefficients, −1 where unclear; return whether all are clear and within the edges.
 
-    In doubt: below the edges, or within `near` bins of one, or no number. What is truncated towards zero from below
-    the edges is never within half a bin.
+    A bin is unclear for a coefficient below the edges, within `margin` bins of an edge, or not a number. Truncation
+    towards zero cannot make a coefficient below the edges look clear: it is never within half a bin of bin 0's centre.
     """
-    half = type(near)(0.5)
-    far = half - near
+    half = type(margin)(0.5)
+    reach = half - margin
     for i in range(m):
-        place = about[i] * scale + shift
-        b = np.int32(place)
-        index[i] = b if np.abs(place - type(near)(b) - half) < far else np.int32(-1)
+        position = values[i] * scale + shift
+        b = np.int32(position)
+        index[i] = b if np.abs(position - type(margin)(b) - half) < reach else np.int32(-1)
     signs = np.int32(0)
     last = np.int32(bins - 1)
     for i in range(m):
@@ -352,56 +353,79 @@ def _places(about, m, scale, shift, near, bins, index):
 
 
 @njit(**_INLINE)
-def _tally(index, m, p0, p1, p2, p3):
-    """Count m bins in four counters: neighbours fall into the same bins, and one addition need not wait for another."""
+def _tally(index, m, t0, t1, t2, t3):
+    """Count m bins in four tallies in turn: neighbours share bins, and additions to one counter wait for each other."""
     whole = m - m % 4
     for i in range(0, whole, 4):
-        p0[np.uint32(index[i])] += 1
-        p1[np.uint32(index[i + 1])] += 1
-        p2[np.uint32(index[i + 2])] += 1
-        p3[np.uint32(index[i + 3])] += 1
+        t0[np.uint32(index[i])] += 1
+        t1[np.uint32(index[i + 1])] += 1
+        t2[np.uint32(index[i + 2])] += 1
+        t3[np.uint32(index[i + 3])] += 1
     for i in range(whole, m):
-        p0[np.uint32(index[i])] += 1
+        t0[np.uint32(index[i])] += 1
 
 
 @njit(**_INLINE)
-def _one(columns, i, peak, mean, v):
-    """The coefficient of one scaled filter, bit for bit that of `_project`."""
+def _coefficient(columns, i, peak, mean, v):
+    """Return the coefficient of one scaled filter, bit for bit that of `_project`."""
     p = np.float64(peak)
-    first = (columns[0, i] / p - mean[0]) * v[0]
+    total = (columns[0, i] / p - mean[0]) * v[0]
     for j in range(1, WEIGHTS):
-        first += (columns[j, i] / p - mean[j]) * v[j]
-    return first
+        total += (columns[j, i] / p - mean[j]) * v[j]
+    return total
+
+
+@njit(**_INLINE)
+def _bin_line(edges):
+    """Return scale, shift and margin: v·scale + shift is a coefficient's position in bins, good to the margin."""
+    bins = edges.size - 1
+    width = edges[bins] - edges[0]
+    scale = bins / width
+    return scale, -edges[0] * scale, 1e-6 * (1 + abs(edges[0]) / width)
+
+
+@njit(**_INLINE)
+def _count_value(v, edges, slack, counts, underflow, overflow, on_edge, k):
+    """Count one coefficient on component k by comparing it with the edges; arrays are those of one run."""
+    b = _bin(v, edges, slack)
+    if b < 0:
+        underflow[k] += 1
+    elif b == edges.size - 1:
+        overflow[k] += 1
+    else:
+        counts[k, b] += 1
+        on_edge[k] += b > 0 and v <= edges[b] + slack
+
+
+@njit(**_INLINE)
+def _move_tallies(tallies, counts):
+    """Add the four tallies (4, 9, bins) of a run to its counts (9, bins) and reset them."""
+    for k in range(WEIGHTS):
+        for b in range(counts.shape[1]):
+            counts[k, b] += tallies[0, k, b] + tallies[1, k, b] + tallies[2, k, b] + tallies[3, k, b]
+    tallies[:] = 0
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def histograms(columns, starts, stops, mean, components, scaled, edges, slack, counts, underflow, overflow, on_edge):
-    """Count the coefficients of each run over uniform bins, what lies outside, and what lies on an inner edge.
+    """Count the coefficients of each run in uniform bins, outside of the range, and on an inner edge.
 
-    `edges` (bins + 1,) float64 is np.linspace, the right one closed; `slack`: how near to an edge is on it (`_bin`).
-    counts (runs, 9, bins), underflow, overflow and on_edge (runs, 9), int64, are added to in place.
-
-    Scaled filters are projected in single precision first. Those so near to an edge that their bin is in doubt are
-    projected again in double, as the others would be: the counts are those of double precision.
+    `edges` (bins + 1,) float64 come from np.linspace; the last bin includes its right edge. `slack`: see `_bin`. Counts
+    are added in place to counts (runs, 9, bins), underflow, overflow and on_edge (runs, 9), int64. Scaled filters are
+    projected in single precision first. Filters so near to an edge that their bin is unclear are projected again in
+    double precision, so that the counts are always those of double precision.
     """
     bins = edges.size - 1
-    width = edges[bins] - edges[0]
     rough_components, offsets, doubt = _rough_axes(mean, components)
-    scale = bins / width
-    shift = -edges[0] * scale
-    # In bins; the rounding of a place itself, up to `bins`, is added.
-    near = (doubt / width + 4 * 2.0**-24 * (1 + abs(edges[0]) / width)) * bins
-    roughly = scaled and near < 0.01
-    near = near if roughly else 1e-6 * (1 + abs(edges[0]) / width)
-    f = np.empty((WEIGHTS, LANES))
-    c = np.empty(LANES)
-    rough = np.empty((WEIGHTS, LANES), np.float32)
-    about = np.empty((WEIGHTS, LANES), np.float32)
-    index = np.empty(LANES, np.int32)
-    divisor = np.empty(LANES)
-    scratch = np.empty((3, LANES), np.float32)
-    low, high, peak = scratch[0], scratch[1], scratch[2]
-    part = np.zeros((4, WEIGHTS, bins), np.int32)
+    scale, shift, margin = _bin_line(edges)
+    # The rounding of positions themselves, which are up to `bins`, comes on top of the doubt.
+    width = edges[bins] - edges[0]
+    rough_margin = (doubt / width + 4 * 2.0**-24 * (1 + abs(edges[0]) / width)) * bins
+    roughly = scaled and rough_margin < 0.01
+    rough_line = np.float32(scale), np.float32(shift), np.float32(rough_margin)
+    f, c, divisor, low, high, peak = _buffers()
+    rough, about, index = np.empty_like(f, np.float32), np.empty_like(f, np.float32), np.empty(LANES, np.int32)
+    tallies = np.zeros((4, WEIGHTS, bins), np.int32)
     for r in range(starts.size):
         for start in range(starts[r], stops[r], LANES):
             m = min(LANES, stops[r] - start)
@@ -416,51 +440,34 @@ def histograms(columns, starts, stops, mean, components, scaled, edges, slack, c
                 _load(columns, start, m, f)
             for k in range(WEIGHTS):
                 if roughly:
-                    clear = _places(about[k], m, np.float32(scale), np.float32(shift), np.float32(near), bins, index)
+                    clear = _clear_bins(about[k], m, rough_line[0], rough_line[1], rough_line[2], bins, index)
                 else:
                     _project(f, m, mean, components[k], c)
-                    clear = _places(c, m, scale, shift, near, bins, index)
+                    clear = _clear_bins(c, m, scale, shift, margin, bins, index)
                 if clear:
-                    _tally(index, m, part[0, k], part[1, k], part[2, k], part[3, k])
+                    _tally(index, m, tallies[0, k], tallies[1, k], tallies[2, k], tallies[3, k])
                     continue
                 for i in range(m):
                     if 0 <= index[i] < bins:
-                        part[0, k, index[i]] += 1
+                        tallies[0, k, index[i]] += 1
                     else:
-                        v = _one(columns, start + i, peak[i], mean, components[k]) if roughly else c[i]
-                        b = _bin(v, edges, slack)
-                        if b < 0:
-                            underflow[r, k] += 1
-                        elif b == bins:
-                            overflow[r, k] += 1
-                        else:
-                            counts[r, k, b] += 1
-                            on_edge[r, k] += b > 0 and v <= edges[b] + slack
-        for k in range(WEIGHTS):
-            for b in range(bins):
-                counts[r, k, b] += part[0, k, b] + part[1, k, b] + part[2, k, b] + part[3, k, b]
-        part[:] = 0
+                        v = _coefficient(columns, start + i, peak[i], mean, components[k]) if roughly else c[i]
+                        _count_value(v, edges, slack, counts[r], underflow[r], overflow[r], on_edge[r], k)
+        _move_tallies(tallies, counts[r])
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def densities(columns, starts, stops, groups, mean, components, scaled, edges, slack, pairs, counts, outside):
-    """Count pairs of coefficients of each run over a square of uniform bins, by group.
+    """Count pairs of coefficients of each run in a square of uniform bins, by group.
 
-    `groups` (runs,) int64: where a run is counted, −1 for nowhere; pairs (p, 2) int64: first and second component.
-    counts (p, groups, bins, bins) and outside (p, groups), int64, are added to in place; outside: filters of which
-    either coefficient lies outside the edges. Coefficients and bins are those of `histograms`, bit for bit.
+    `groups` (runs,) int64: each run's group, −1 for none. `pairs` (p, 2) int64: two components. Added to in place are
+    counts (p, groups, bins, bins) and outside (p, groups), int64: filters with either coefficient outside the edges.
+    Coefficients and bins are those of `histograms`, bit for bit.
     """
     bins = edges.size - 1
-    width = edges[bins] - edges[0]
-    scale = bins / width
-    shift = -edges[0] * scale
-    near = 1e-6 * (1 + abs(edges[0]) / width)
-    f = np.empty((WEIGHTS, LANES))
-    c = np.empty(LANES)
+    scale, shift, margin = _bin_line(edges)
+    f, c, divisor, low, high, peak = _buffers()
     index = np.empty((WEIGHTS, LANES), np.int32)
-    divisor = np.empty(LANES)
-    scratch = np.empty((3, LANES), np.float32)
-    low, high, peak = scratch[0], scratch[1], scratch[2]
     wanted = np.zeros(WEIGHTS, np.bool_)
     for component in pairs.flat:
         wanted[component] = True
@@ -478,7 +485,7 @@ def densities(columns, starts, stops, groups, mean, components, scaled, edges, s
             for k in range(WEIGHTS):
                 if wanted[k]:
                     _project(f, m, mean, components[k], c)
-                    if not _places(c, m, scale, shift, near, bins, index[k]):
+                    if not _clear_bins(c, m, scale, shift, margin, bins, index[k]):
                         for i in range(m):
                             if not 0 <= index[k, i] < bins:
                                 index[k, i] = _bin(c[i], edges, slack)

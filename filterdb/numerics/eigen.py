@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from filterdb.numerics.moments import Moments
 
@@ -12,29 +13,29 @@ SIGN_TIE = 1e-9
 """Entries of a component this close in magnitude (relative) count as equal; the lowest index decides the sign."""
 
 EIGENVALUE_TIE = 1e-9
-"""Eigenvalues this close, relative to the largest, count as equal: rounding alone would choose their eigenvectors."""
+"""Eigenvalues this close, relative to the largest, count as equal: their eigenvectors would depend on rounding."""
 
 
 class Basis(NamedTuple):
-    """PCA of states of any leading shape. Names are scikit-learn's.
+    """PCA of states of any leading shape, with scikit-learn's names.
 
-    components (…, 9, 9): one in each row, by falling variance; explained_variance, explained_variance_ratio and
-    singular_values (…, 9).
+    components (…, 9, 9) has one component in each row, by decreasing variance. explained_variance,
+    explained_variance_ratio and singular_values have shape (…, 9).
     """
 
-    mean: np.ndarray
-    components: np.ndarray
-    explained_variance: np.ndarray
-    explained_variance_ratio: np.ndarray
-    singular_values: np.ndarray
+    mean: NDArray[np.float64]
+    components: NDArray[np.float64]
+    explained_variance: NDArray[np.float64]
+    explained_variance_ratio: NDArray[np.float64]
+    singular_values: NDArray[np.float64]
 
 
 def decompose(states: Moments) -> Basis:
     """Return the PCA of moments: eigenvectors of the covariance; σᵢ = √(λᵢ (n−1)). Raises numpy.linalg.LinAlgError.
 
-    Tiny negative eigenvalues are clipped to 0. Without variance (n < 2, or equal filters) all ratios are 0. Equal
-    eigenvalues: see `fix_ties`. Sign: the entry of largest magnitude of a component is positive (as in today's
-    scikit-learn), ties to the lowest index.
+    Tiny negative eigenvalues are clipped to 0. Without variance (n < 2, or equal filters) all ratios are 0. For equal
+    eigenvalues see `fix_ties`. The entry of largest magnitude of a component is positive, as in current versions of
+    scikit-learn; in a tie the lowest index decides.
     """
     values, vectors = np.linalg.eigh(states.covariance)
     values = np.maximum(values[..., ::-1], 0.0)
@@ -45,16 +46,17 @@ def decompose(states: Moments) -> Basis:
     return Basis(states.mean, components, values, ratio, singular)
 
 
-def fix_ties(values: np.ndarray, components: np.ndarray) -> np.ndarray:
+def fix_ties(values: NDArray[np.float64], components: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the components with those of equal eigenvalues replaced by a basis that does not depend on rounding.
 
-    Their space is known, its basis is not. Of the space's projection matrix, the column with the largest diagonal entry
-    (ties to the lowest index) becomes the first component; the next ones follow from what is left (pivoted Cholesky).
+    Equal eigenvalues determine the space of their components, but not a basis of it. The first component is the column
+    of the space's projection matrix with the largest diagonal entry (in a tie the lowest index); the next ones follow
+    from the remainder (pivoted Cholesky decomposition).
 
     Parameters
     ----------
     values
-        Eigenvalues (…, 9), falling.
+        Eigenvalues (…, 9), in decreasing order.
     components
         Eigenvectors (…, 9, 9), one in each row.
     """
@@ -82,39 +84,41 @@ def fix_ties(values: np.ndarray, components: np.ndarray) -> np.ndarray:
     return result
 
 
-def fix_signs(components: np.ndarray) -> np.ndarray:
-    """Rows (…, 9) with the sign that makes the entry of largest magnitude positive; ties to the lowest index."""
+def fix_signs(components: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return rows (…, 9) with the sign that makes the entry of largest magnitude positive; ties to the lowest index."""
     size = np.abs(components)
     close = size >= size.max(axis=-1, keepdims=True) * (1 - SIGN_TIE)
     leader = np.take_along_axis(components, close.argmax(axis=-1)[..., None], axis=-1)
-    signed: np.ndarray = np.where(leader < 0, -components, components)
+    signed: NDArray[np.float64] = np.where(leader < 0, -components, components)
     return signed
 
 
-def principal_angles(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Largest principal angle between the leading k-dimensional subspaces, k = 1 … 8, in radians (…, 8).
+def principal_angles(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the largest principal angle between the leading k-dimensional subspaces, k = 1 … 8, in radians (…, 8).
 
-    `a`, `b` (…, 9, 9): orthonormal rows. Björck and Golub 1973; the sine keeps the digits of small angles.
+    `a` and `b` (…, 9, 9) have orthonormal rows. After Björck and Golub 1973; the sine is exact for small angles too.
     """
     angles = []
     for k in range(1, a.shape[-2]):
-        mine, other = a[..., :k, :], b[..., :k, :]
-        both = other @ np.swapaxes(mine, -1, -2)
-        sine = np.linalg.svd(other - both @ mine, compute_uv=False)[..., 0]
-        cosine = np.linalg.svd(both, compute_uv=False)[..., -1]
+        first, second = a[..., :k, :], b[..., :k, :]
+        cosines = second @ np.swapaxes(first, -1, -2)
+        sine = np.linalg.svd(second - cosines @ first, compute_uv=False)[..., 0]
+        cosine = np.linalg.svd(cosines, compute_uv=False)[..., -1]
         angles.append(np.arctan2(sine, cosine))
     return np.stack(angles, axis=-1)
 
 
 def covariance_angle(a: Basis, b: Basis) -> float:
-    """Return the angle between two covariances, in radians, arccos of tr(AB) / (‖A‖‖B‖), whatever their scale.
+    """Return the angle between two covariances, in radians: arccos of tr(AB) / (‖A‖‖B‖). It does not depend on scale.
 
-    Unlike principal angles it counts a rotation by what it moves: within equal eigenvalues nothing. It counts changed
-    ratios as well. Source: the correlation matrix distance of Herdin et al. 2005, as an angle.
+    Unlike principal angles it counts a rotation by the variance that it moves: nothing within equal eigenvalues. It
+    also counts changes of the ratios. Source: the correlation matrix distance of Herdin et al. 2005, as an angle.
     """
-    one, other = (basis.components.T @ (basis.explained_variance_ratio[:, None] * basis.components) for basis in (a, b))
-    norms = np.linalg.norm(one), np.linalg.norm(other)
+    first, second = (
+        basis.components.T @ (basis.explained_variance_ratio[:, None] * basis.components) for basis in (a, b)
+    )
+    norms = np.linalg.norm(first), np.linalg.norm(second)
     if not all(norms):
         return 0.0 if norms[0] == norms[1] else np.pi / 2
-    # The chord keeps the digits of small angles.
-    return 2 * float(np.arcsin(min(np.linalg.norm(one / norms[0] - other / norms[1]) / 2, 1.0)))
+    # From the chord, because arccos loses the digits of small angles.
+    return 2 * float(np.arcsin(min(np.linalg.norm(first / norms[0] - second / norms[1]) / 2, 1.0)))

@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 BINS = 70
 PSEUDO_FILTERS = 35
-"""α of the shrinkage toward the whole snapshot; ½ in each of the 70 bins."""
+"""α of the shrinkage toward the whole snapshot: ½ filter in each of the 70 bins."""
 
 FLOAT32_EPS = 1.1920929e-07
-"""What an empty bin's density becomes in `paper` mode."""
+"""Density of an empty bin in `paper` mode."""
 
 
 EDGE_TOLERANCE = 1e-9
-"""How near to the edge of a bin a coefficient is on it, in bin widths.
+"""Distance from the edge of a bin within which a coefficient is on the edge, in bin widths.
 
 Coefficients that lie on an edge in exact arithmetic (all-zero filters where the range is symmetric about them) are off
-by rounding, which depends on the order of the filters. All of them count in the bin above, at either end of the range
-in the outermost bin. Rounding moves coefficients by 1e-13 of a bin; nothing but a tie comes this near.
+by rounding errors, which depend on the order of the filters. All of them count in the bin above, at either end of the
+range in the outermost bin. Rounding moves coefficients by 1e-13 of a bin; only ties come this near to an edge.
 """
 
 
-def bin_edges(low: float, high: float, bins: int = BINS) -> np.ndarray:
-    """Edges (bins + 1,) of the uniform bins over [low, high], as numpy.histogram makes them.
+def bin_edges(low: float, high: float, bins: int = BINS) -> NDArray[np.float64]:
+    """Return the edges (bins + 1,) of uniform bins over [low, high], as numpy.histogram has them.
 
-    A range without width becomes [low − ½, high + ½], as there.
+    A range without width becomes [low − ½, high + ½], as in numpy.histogram.
     """
     if low == high:
         low, high = low - 0.5, high + 0.5
@@ -36,25 +37,27 @@ def edge_slack(edges: np.ndarray) -> float:
     return EDGE_TOLERANCE * float(edges[-1] - edges[0]) / (len(edges) - 1)
 
 
-def paper_probabilities(counts: np.ndarray, edges: np.ndarray) -> np.ndarray:
-    """Counts (…, 70) → probabilities: density, zeros replaced by float32's epsilon, renormalised (P1's code)."""
+def paper_probabilities(counts: np.ndarray, edges: np.ndarray) -> NDArray[np.float64]:
+    """Return the probabilities of counts (…, 70) as P1's code does: normalised densities, FLOAT32_EPS for zero."""
     width = np.diff(edges)
     total = np.maximum(counts.sum(axis=-1, keepdims=True), 1)
     density = counts / total / width
     density = np.where(density == 0, FLOAT32_EPS, density)
-    probabilities: np.ndarray = density / density.sum(axis=-1, keepdims=True)
+    probabilities: NDArray[np.float64] = density / density.sum(axis=-1, keepdims=True)
     return probabilities
 
 
-def prior(whole: np.ndarray) -> np.ndarray:
-    """π = (C + ½)/(N + 35) of the whole snapshot's counts (9, 70)."""
-    found: np.ndarray = (whole + PSEUDO_FILTERS / BINS) / (whole.sum(axis=-1, keepdims=True) + PSEUDO_FILTERS)
-    return found
+def prior(whole: np.ndarray) -> NDArray[np.float64]:
+    """Return π = (C + ½)/(N + 35) of the whole snapshot's counts (9, 70)."""
+    smoothed: NDArray[np.float64] = (whole + PSEUDO_FILTERS / BINS) / (
+        whole.sum(axis=-1, keepdims=True) + PSEUDO_FILTERS
+    )
+    return smoothed
 
 
-def sound_probabilities(counts: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """Counts (…, 9, 70) shrunk toward the whole snapshot's (9, 70): (c + α·π)/(n + α)."""
-    probabilities: np.ndarray = counts + PSEUDO_FILTERS * prior(whole)
-    # In place: of all layers of the published data this is 108 MB.
+def sound_probabilities(counts: np.ndarray, whole: np.ndarray) -> NDArray[np.float64]:
+    """Return the probabilities of counts (…, 9, 70), shrunk toward the whole snapshot's (9, 70): (c + α·π)/(n + α)."""
+    probabilities: NDArray[np.float64] = counts + PSEUDO_FILTERS * prior(whole)
+    # In place, because for all layers of the published data the array has 108 MB.
     probabilities /= counts.sum(axis=-1, keepdims=True) + PSEUDO_FILTERS
     return probabilities

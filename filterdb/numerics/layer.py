@@ -1,4 +1,4 @@
-"""One layer that is whole in memory: its moments, its sparse filters, its output channels, its repeated filters."""
+"""A layer whose filters are all in memory: its moments, sparse filters, output channels, repeated filters."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import math
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from filterdb.numerics.moments import Moments, merge
 from filterdb.numerics.quality import SPARSE_FRACTION
 from filterdb.schema import WEIGHTS
 
 BLOCK = 65_536
-"""Filters that are widened to double precision at a time (5 MB)."""
+"""Filters converted to double precision at a time (5 MB)."""
 
 _FACTORS = np.array(
     [
@@ -21,15 +22,15 @@ _FACTORS = np.array(
     ],
     np.uint64,
 )  # fmt: skip
-"""Odd numbers of 64 bits without a pattern, as hash functions have them."""
+"""Odd 64-bit numbers without a pattern, as hash functions use them."""
 
 
-def moments(filters: np.ndarray) -> Moments:
-    """Count, mean and m2 of raw filters (n, 9) float32, in float64, block by block (Chan, Golub, LeVeque 1979)."""
+def moments(filters: NDArray[np.float32]) -> Moments:
+    """Return count, mean and m2 of raw filters (n, 9) float32, in float64, by blocks (Chan, Golub, LeVeque 1979)."""
     total = Moments(np.array(0), np.zeros(WEIGHTS), np.zeros((WEIGHTS, WEIGHTS)))
     for start in range(0, len(filters), BLOCK):
-        block = filters[start : start + BLOCK].T.astype(np.float64, order="C")  # by columns: sums along memory
-        # From the first filter on, so that equal filters have exactly no spread.
+        block = filters[start : start + BLOCK].T.astype(np.float64, order="C")  # columns first: sums run along memory
+        # Subtract the first filter, so that equal filters have exactly no spread.
         origin = block[:, :1].copy()
         block -= origin
         shift = block.mean(axis=1, keepdims=True)
@@ -39,48 +40,49 @@ def moments(filters: np.ndarray) -> Moments:
 
 
 class Channels(NamedTuple):
-    """What a layer's output channels tell: counts of filters and channels, and how far the largest stands out."""
+    """Facts about a layer's output channels: counts of filters and channels, and how large the largest channel is."""
 
     prunable_filters: int
-    """Filters whose nine |w| are all strictly below a hundredth of their own output channel's peak, or zero."""
+    """Filters whose nine |w| are all zero or strictly below a hundredth of their own output channel's peak."""
 
     zero_channels: int
     """Output channels whose weights are all zero."""
 
     small_channels: int
-    """Further output channels whose weights are all strictly below a hundredth of the layer's peak."""
+    """Other output channels whose weights are all strictly below a hundredth of the layer's peak."""
 
     outlier_ratio: float
     """The layer's peak divided by the upper quartile of its channels' peaks; NaN for an all-zero layer."""
 
 
-def filter_peaks(filters: np.ndarray) -> np.ndarray:
+def filter_peaks(filters: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return the largest |w| of each of the filters (n, 9) float32, (n,) float32."""
     peaks = np.empty(len(filters), np.float32)
     for start in range(0, len(filters), BLOCK):
-        # By columns: along nine neighbours a reduction takes five times as long.
+        # By columns: a reduction along an axis of nine takes five times as long.
         peaks[start : start + BLOCK] = np.abs(filters[start : start + BLOCK].T).max(axis=0)
     return peaks
 
 
-def sparse_filters(peaks: np.ndarray, peak: float) -> np.ndarray:
-    """Return which filters, given their peaks (n,), lie strictly below peak/100, (n,) bool; of an all-zero layer all.
+def sparse_filters(peaks: NDArray[np.float32], peak: float) -> NDArray[np.bool_]:
+    """Return which filters have peaks (n,) strictly below peak/100, (n,) bool. In an all-zero layer all filters do.
 
-    `peak` is the largest |w| of the layer: P1's sparsity is the share of these filters.
+    `peak` is the largest |w| of the layer. P1's sparsity is the share of these filters.
     """
     if not peak > 0:
         return np.ones(len(peaks), bool)
-    sparse: np.ndarray = peaks.astype(np.float64) < peak / SPARSE_FRACTION
+    sparse: NDArray[np.bool_] = peaks.astype(np.float64) < peak / SPARSE_FRACTION
     return sparse
 
 
-def channels(peaks: np.ndarray, out_channels: int) -> Channels:
-    """Judge filters by their own output channel, given the filters' peaks (n,), output channel first.
+def channels(peaks: NDArray[np.float32], out_channels: int) -> Channels:
+    """Compare filters with their own output channel, given the filters' peaks (n,) by output channel.
 
-    Each channel is judged by its own scale, because a batch normalisation or the next layer may undo any scale of a
-    whole channel: beside one large channel a healthy one looks small. The upper quartile, taken without interpolation,
-    is neither moved by a few large channels nor by many that are nearly zero; all-zero channels do not count. A layer
-    of a single channel is judged by its filters' peaks.
+    Each channel has its own scale, because a batch normalisation or the next layer may undo the scale of a whole
+    channel: compared with one large channel, a healthy channel looks small. The upper quartile of the channels' peaks,
+    taken without interpolation, is moved neither by a few large channels nor by many that are nearly zero; all-zero
+    channels do not count. For a layer with a single channel, the peaks of its filters take the place of the channels'
+    peaks.
     """
     by_channel = peaks.reshape(out_channels, -1).astype(np.float64)
     own = by_channel.max(axis=1)
@@ -88,16 +90,16 @@ def channels(peaks: np.ndarray, out_channels: int) -> Channels:
     small = (by_channel < own[:, None] / SPARSE_FRACTION) | (by_channel == 0)
     compared = own if out_channels > 1 else by_channel[0]
     compared = compared[compared > 0]
-    # Divided in double precision: a ratio of float32 may overflow.
+    # In double precision, because a ratio in single precision may overflow.
     ratio = peak / float(np.quantile(compared, 0.75, method="lower")) if len(compared) else math.nan
     zero = int((own == 0).sum())
     return Channels(int(small.sum()), zero, int((own < peak / SPARSE_FRACTION).sum()) - (zero if peak else 0), ratio)
 
 
-def repeated_filters(filters: np.ndarray) -> np.ndarray:
-    """Which of the filters (n, 9) float32 equal an earlier one, number by number, (n,) bool.
+def repeated_filters(filters: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Return which of the filters (n, 9) float32 equal an earlier one, number by number, (n,) bool.
 
-    By a multilinear hash of the nine words, compared word by word where the hash agrees.
+    Filters are compared number by number only where a multilinear hash of the nine words agrees.
     """
     keys = np.empty(len(filters), np.uint64)
     for start in range(0, len(filters), BLOCK):
@@ -105,19 +107,19 @@ def repeated_filters(filters: np.ndarray) -> np.ndarray:
         keys[start : start + BLOCK] = sum(word * factor for word, factor in zip(words, _FACTORS, strict=True))
     repeated = np.zeros(len(filters), bool)
     ordered = np.sort(keys)
-    if not (ordered[1:] == ordered[:-1]).any():  # the usual case: a plain sort is several times quicker
+    if not (ordered[1:] == ordered[:-1]).any():  # the usual case; a plain sort is several times faster than argsort
         return repeated
     order = np.argsort(keys, kind="stable")
     new = np.ones(len(filters), bool)
     new[1:] = keys[order][1:] != keys[order][:-1]
-    # The first of each run of equal keys is the earliest: the sort is stable.
+    # The first of each run of equal keys is the earliest filter, because the sort is stable.
     first = order[np.maximum.accumulate(np.where(new, np.arange(len(filters)), 0))]
     rest = order[~new]
     repeated[rest] = (_words(filters[rest]) == _words(filters[first[~new]])).all(axis=1)
     return repeated
 
 
-def _words(filters: np.ndarray) -> np.ndarray:
-    """The bits of each number, (n, 9) uint64; zeros are equal whatever their sign."""
-    words: np.ndarray = (filters + np.float32(0)).view(np.uint32).astype(np.uint64)
+def _words(filters: NDArray[np.float32]) -> NDArray[np.uint64]:
+    """Return the bits of each number, (n, 9) uint64; adding 0 makes negative zeros equal to positive ones."""
+    words: NDArray[np.uint64] = (filters + np.float32(0)).view(np.uint32).astype(np.uint64)
     return words

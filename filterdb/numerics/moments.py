@@ -1,7 +1,7 @@
 """Count, mean and centred second moments of filters: a state that merges.
 
-Merging is Chan's pairwise update (Chan, Golub, LeVeque 1979): centred, so it keeps its digits where the mean is
-large against the spread. Any group of layers is a merge of its layers.
+States merge by Chan's pairwise update (Chan, Golub, LeVeque 1979). It is centred, so no digits are lost where the mean
+is large compared with the spread. The state of any group of layers is a merge of the states of its layers.
 """
 
 from __future__ import annotations
@@ -10,49 +10,50 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, slots=True)
 class Moments:
     """States of any leading shape: count (…) int64, mean (…, 9), m2 = Σ(f−mean)(f−mean)ᵀ (…, 9, 9) float64."""
 
-    count: np.ndarray
-    mean: np.ndarray
-    m2: np.ndarray
+    count: NDArray[np.int64]
+    mean: NDArray[np.float64]
+    m2: NDArray[np.float64]
 
     def pick(self, index: Any) -> Moments:
-        """The states at `index` of the leading axes."""
+        """Return the states at `index` of the leading axes."""
         return Moments(self.count[index], self.mean[index], self.m2[index])
 
     @property
-    def covariance(self) -> np.ndarray:
+    def covariance(self) -> NDArray[np.float64]:
         """m2 / (n − 1), (…, 9, 9); zero where n < 2."""
         freedom = np.maximum(self.count - 1, 1)
-        covariance: np.ndarray = self.m2 / freedom[..., None, None]
+        covariance: NDArray[np.float64] = self.m2 / freedom[..., None, None]
         return covariance
 
 
 def merge(a: Moments, b: Moments) -> Moments:
-    """The states of a's and b's filters together, element by element of the leading shape."""
+    """Return the states of a's and b's filters together, element by element of the leading shape."""
     count = a.count + b.count
     share = b.count / np.maximum(count, 1)
     delta = b.mean - a.mean
-    # An empty state has no mean: it must not pull.
+    # The mean of an empty state is meaningless and must not have any effect.
     mean = np.where((a.count == 0)[..., None], b.mean, a.mean + delta * share[..., None])
     weight = (a.count * share)[..., None, None]
     m2 = a.m2 + b.m2 + weight * delta[..., :, None] * delta[..., None, :]
     return Moments(count, mean, m2)
 
 
-def pool(states: Moments, group: np.ndarray, groups: int) -> Moments:
-    """Merge states (n,) by group index (n,) into (groups,), in the order in which they stand.
+def pool(states: Moments, group: NDArray[np.int64], groups: int) -> Moments:
+    """Merge states (n,) by group index (n,) into states (groups,), in the order of the states.
 
-    The same centred update for many at once: m2 = Σ m2ᵢ + Σ nᵢ (meanᵢ − mean)(meanᵢ − mean)ᵀ.
+    This is the same centred update for many states at once: m2 = Σ m2ᵢ + Σ nᵢ (meanᵢ − mean)(meanᵢ − mean)ᵀ.
     """
     count = np.zeros(groups, np.int64)
     np.add.at(count, group, states.count)
     size = np.maximum(count, 1)
-    # Means are taken from each group's first state on, so that equal means stay exactly equal.
+    # Subtract the mean of each group's first state, so that equal means stay exactly equal.
     origin = np.zeros((groups, states.mean.shape[-1]))
     filled = np.flatnonzero(states.count > 0)
     first_groups, first = np.unique(group[filled], return_index=True)

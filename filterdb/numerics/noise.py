@@ -1,7 +1,8 @@
-"""Noise of drift from models: permuting them between two groups, and drawing them anew (method §4).
+"""Noise of drift due to models: permute them between two groups, or resample them (method §4).
 
-The filters of one model are not independent, so that a floor from filters alone calls nearly everything different.
-All random numbers come from SEED and the shape of what is drawn: the same bytes each time, whatever else is asked.
+The filters of one model are not independent, so by a floor from filters alone nearly everything would be different. All
+random numbers depend on SEED and on the shape of what is drawn only: a pair has the same results whatever else is
+asked.
 """
 
 from __future__ import annotations
@@ -16,24 +17,25 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from filterdb.numerics.paired import Statistic
+from filterdb.numerics.resampling import Statistic
 from filterdb.numerics.sampling import Floor
 
 Array = NDArray[np.float64]
+Indices = NDArray[np.int64]
 
 SEED = 20_220_619
 
 DRAWS = 1_000
-"""Permutations of a pair, and draws of models, unless said otherwise."""
+"""Default number of permutations of a pair, and of draws of models."""
 
 MOST_DRAWS = 100_000
-"""More would only take memory: the quantile is good to a tenth of a percent long before."""
+"""More draws would only take memory: the quantile is good to a tenth of a percent with fewer."""
 
 SAMPLING_DRAWS = 200
-"""Multinomial draws of a pair: its distribution is narrow, the quantile is good to 2 %."""
+"""Multinomial draws of a pair. Their distribution is narrow: the quantile is good to 2 %."""
 
 ENOUGH_PERMUTATIONS = 20
-"""With fewer there is no 95 % quantile."""
+"""Fewer permutations have no 95 % quantile."""
 
 ENOUGH_MODELS = 5
 """Groups of fewer models have no interval."""
@@ -43,87 +45,90 @@ COVERAGE = 0.95
 _Z975 = 1.959963984540054
 
 _ROWS = 128
-"""Permutations at a time: what they take stays in the cache, twice as fast as a thousand at once."""
+"""Permutations at a time: their arrays fit in the cache, which is twice as fast as a thousand at once."""
 
 _UNTHREADED = 250_000
-"""Multiplications of a product up to which OpenBLAS uses one thread (it says 262,144)."""
+"""Largest number of multiplications of a product for which OpenBLAS uses one thread (its own limit is 262,144)."""
 
 _FEWEST_ROWS = 4
-"""Of a product: with fewer it costs more to begin them than threads do."""
+"""Fewest rows of a product: starting products of fewer rows costs more than threads do."""
 
 _BATCH = 500_000
-"""Numbers that draws of models may take at a time, 4 MB: these stay in the cache as well."""
+"""Numbers that a batch of draws of models may hold: 4 MB, which fit in the cache too."""
 
 
 def permutations(own: int, other: int, shared: int) -> int:
-    """In how many ways the models of two groups can change sides: `own` and `other` are in one group only."""
+    """Return how many ways there are to exchange models between two groups.
+
+    `own` and `other` are the numbers of models in one of the groups only, `shared` the number of models in both.
+    """
     return math.comb(own + other, own) << shared
 
 
 def model_floor(
-    statistic: Statistic, group: np.ndarray, model: np.ndarray, groups: int, draws: int = DRAWS
-) -> tuple[Floor, np.ndarray]:
-    """Drift of all pairs of groups after permuting models between the two; and how many permutations there are.
+    statistic: Statistic, group: Indices, model: Indices, groups: int, draws: int = DRAWS
+) -> tuple[Floor, Array]:
+    """Return the drift of all pairs of groups after permuting models between them, and the number of permutations.
 
-    Cells: `group`, `model` (cells,) int, their states in `statistic`. The number of models of each group is kept; a
-    model in both swaps its two cells. The groups as they are count as one of the permutations (Phipson and Smyth
-    2010), so that at most 5 % of the pairs of one population exceed the quantile. All permutations where they are at
-    most `draws`, else so many. → (groups, groups) each; NaN on the diagonal and with fewer than 20 permutations.
+    The cells have `group` and `model` (cells,) int, and their states are in `statistic`. A permutation keeps the number
+    of models of each group; a model in both groups swaps its two cells. The groups as they are count as one of the
+    permutations (Phipson and Smyth 2010), so that at most 5 % of the pairs from one population exceed the quantile. All
+    permutations are taken if there are at most `draws`, otherwise `draws` random ones. Results are (groups, groups),
+    with NaN on the diagonal and for fewer than 20 permutations.
     """
     mean, q95 = np.full((2, groups, groups), np.nan)
     ways = np.zeros((groups, groups))
     states = statistic.states.astype(np.float32)
-    cells = [np.flatnonzero(group == one) for one in range(groups)]
+    cells = [np.flatnonzero(group == label) for label in range(groups)]
     models = [set(model[rows].tolist()) for rows in cells]
     for i, j in itertools.combinations(range(groups), 2):
-        both = models[i] & models[j]
-        shape = len(models[i]) - len(both), len(models[j]) - len(both), len(both)
+        shared = models[i] & models[j]
+        shape = len(models[i]) - len(shared), len(models[j]) - len(shared), len(shared)
         ways[i, j] = ways[j, i] = number = float(min(permutations(*shape), 1 << 1000))
         if number < ENOUGH_PERMUTATIONS:
             continue
-        rows = _in_order(cells[i], cells[j], model, both)
-        sides, opposite = _sides(*shape, draws)
-        here = states[rows]
-        parts = [slice(start, start + _ROWS) for start in range(0, len(sides), _ROWS)]
-        found = np.concatenate(
-            [statistic.pairs(_product(sides[part], here), _product(opposite[part], here)) for part in parts]
+        ordered = states[_in_order(cells[i], cells[j], model, shared)]
+        left, right = _sides(*shape, draws)
+        batches = [slice(start, start + _ROWS) for start in range(0, len(left), _ROWS)]
+        drift = np.concatenate(
+            [statistic.pairs(_product(left[batch], ordered), _product(right[batch], ordered)) for batch in batches]
         )
-        mean[i, j] = mean[j, i] = found.mean(dtype=np.float64)
-        q95[i, j] = q95[j, i] = np.quantile(found, QUANTILE, method="inverted_cdf")
+        mean[i, j] = mean[j, i] = drift.mean(dtype=np.float64)
+        q95[i, j] = q95[j, i] = np.quantile(drift, QUANTILE, method="inverted_cdf")
     return Floor(mean, q95), ways
 
 
-def _product(sides: np.ndarray, states: np.ndarray) -> np.ndarray:
-    """`sides @ states`, some rows at a time: small products, for which BLAS starts no threads.
+def _product(sides: NDArray[np.float32], states: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return `sides @ states`, computed in products so small that BLAS starts no threads.
 
-    Each takes microseconds, so that threads would only wait for one another: four times as long on two busy cores.
+    Each product takes microseconds, so threads would only wait for one another: four times as long on two busy cores.
     """
     rows = max(1, _UNTHREADED // states.size)
     if rows < _FEWEST_ROWS:
-        whole: np.ndarray = sides @ states
+        whole: NDArray[np.float32] = sides @ states
         return whole
     even = len(sides) // rows * rows
-    found = np.empty((len(sides), states.shape[1]), states.dtype)
+    product = np.empty((len(sides), states.shape[1]), states.dtype)
     stacked = sides[:even].reshape(even // rows, rows, len(states))
-    np.matmul(stacked, states, out=found[:even].reshape(even // rows, rows, states.shape[1]))
-    np.matmul(sides[even:], states, out=found[even:])
-    return found
+    np.matmul(stacked, states, out=product[:even].reshape(even // rows, rows, states.shape[1]))
+    np.matmul(sides[even:], states, out=product[even:])
+    return product
 
 
-def _in_order(left: np.ndarray, right: np.ndarray, model: np.ndarray, both: set[int]) -> np.ndarray:
-    """Cells of two groups as `_sides` has them: of the left alone, of the right alone, shared left, shared right."""
-    shared = np.array(sorted(both), dtype=model.dtype)
-    parts = [(rows, np.isin(model[rows], shared)) for rows in (left, right)]
-    alone = [rows[~hit] for rows, hit in parts]
-    twice = [rows[hit][np.argsort(model[rows[hit]])] for rows, hit in parts]
+def _in_order(left: Indices, right: Indices, model: Indices, shared: set[int]) -> Indices:
+    """Return the cells of two groups in the order of `_sides`: left only, right only, shared left, shared right."""
+    in_both = np.array(sorted(shared), dtype=model.dtype)
+    sides = [(cells, np.isin(model[cells], in_both)) for cells in (left, right)]
+    alone = [cells[~hit] for cells, hit in sides]
+    twice = [cells[hit][np.argsort(model[cells[hit]])] for cells, hit in sides]
     return np.concatenate([*alone, *twice])
 
 
 @lru_cache(maxsize=2)
-def _sides(own: int, other: int, shared: int, draws: int) -> tuple[np.ndarray, np.ndarray]:
-    """Which cells are on the left in each permutation, and which on the right: (permutations, cells) float32 of 0, 1.
+def _sides(own: int, other: int, shared: int, draws: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return which cells are left and which are right in each permutation, (permutations, cells) float32 of 0 and 1.
 
-    The first is the groups as they are.
+    The first permutation is the groups as they are.
     """
     if permutations(own, other, shared) <= draws:
         left = np.array(list(itertools.combinations(range(own + other), own)), np.int64).reshape(-1 if own else 1, own)
@@ -142,35 +147,36 @@ def _sides(own: int, other: int, shared: int, draws: int) -> tuple[np.ndarray, n
     return sides.astype(np.float32), (~sides).astype(np.float32)
 
 
-def intervals(drift: Array, statistic: Statistic, group: np.ndarray, model: np.ndarray, draws: int = DRAWS) -> Array:
-    """Bootstrap of √D over models: 95 % intervals of the populations' drift (groups, groups) → (groups, groups, 2).
+def intervals(drift: Array, statistic: Statistic, group: Indices, model: Indices, draws: int = DRAWS) -> Array:
+    """Return 95 % intervals (groups, groups, 2) of the populations' drift, by a bootstrap of √D over models.
 
-    A draw takes as many models as there are, with replacement: within each group, or, where any model is in several
-    groups, of all models once for all groups. Drawn groups drift by more than the groups they are drawn from, by b in
-    the mean of D, as much as these by more than their populations; about that, √D* varies as √D does about √(D + b).
-    So the basic bootstrap of √D (Davison and Hinkley 1997, eq. 5.6) is taken of √(D + b), and b off its square,
-    clipped at 0. Since k models vary by (k − 1)/k of their population's variance, b and the variance are scaled by
-    the inverse, and the bounds by the ratio of Student's quantile to the normal one. The interval has the noise
-    taken out, so that all of it may lie below `drift`. NaN on the diagonal and for groups of fewer than 5 models.
+    `drift` (groups, groups) is the drift of the groups as they are. A draw takes as many models as there are, with
+    replacement: within each group, or, if any model is in several groups, from all models once for all groups. On
+    average the D of drawn groups exceeds the D of the groups that they are drawn from by b; the latter exceeds that of
+    its populations by as much. √D* varies about its mean as √D does about √(D + b). So the basic bootstrap of √D
+    (Davison and Hinkley 1997, eq. 5.6) is applied to √(D + b), and b is subtracted from the squares, clipped at 0.
+    Since k models vary by (k − 1)/k of their population's variance, b and the variance are scaled by the inverse, and
+    the bounds by the ratio of Student's quantile to the normal one. The interval does not include the noise, so that
+    all of it may lie below `drift`. It is NaN on the diagonal and for groups of fewer than 5 models.
     """
-    found = np.full((*drift.shape, 2), np.nan)
+    interval = np.full((*drift.shape, 2), np.nan)
     sizes = np.bincount(group, minlength=len(drift))
     chosen = np.flatnonzero(sizes >= ENOUGH_MODELS)
     left, right = np.triu_indices(len(chosen), 1)
     if not len(left):
-        return found
-    # Hellinger and Wasserstein are distances: what is a square to the others is theirs squared.
+        return interval
+    # Hellinger and Wasserstein are distances: their squares correspond to the D of the other metrics.
     power = 0.5 if statistic.is_square else 1.0
     roots = np.empty((draws, len(left)), np.float32)
     start = 0
-    for sums in _drawn(statistic.states, group, model, chosen, draws):
+    for sums in _resampled(statistic.states, group, model, chosen, draws):
         roots[start : start + len(sums)] = statistic.matrices(sums)[:, left, right] ** power
         start += len(sums)
     square, low, high = np.empty((3, len(left)))
-    for some in _slices(len(left), max(1, _BATCH // draws)):  # a quantile takes copies of what it is of
-        part = roots[:, some]
-        square[some] = (part.astype(np.float64) ** 2).mean(axis=0)
-        low[some], high[some] = np.quantile(part, [(1 - COVERAGE) / 2, (1 + COVERAGE) / 2], axis=0)
+    for batch in _slices(len(left), max(1, _BATCH // draws)):  # np.quantile copies its input, so work in batches
+        part = roots[:, batch]
+        square[batch] = (part.astype(np.float64) ** 2).mean(axis=0)
+        low[batch], high[batch] = np.quantile(part, [(1 - COVERAGE) / 2, (1 + COVERAGE) / 2], axis=0)
     low, high = low - np.sqrt(square), high - np.sqrt(square)
     left, right = chosen[left], chosen[right]
     root = drift[left, right] ** power
@@ -178,71 +184,71 @@ def intervals(drift: Array, statistic: Statistic, group: np.ndarray, model: np.n
     excess = np.maximum(square - root**2, 0.0) * inflation
     wider = np.sqrt(inflation) * _student(freedom) / _Z975
     bounds = np.maximum(root - wider * np.stack([high, low]), 0.0) ** 2 - excess
-    found[left, right] = found[right, left] = (np.maximum(bounds, 0.0) ** (0.5 / power)).T
-    return found
+    interval[left, right] = interval[right, left] = (np.maximum(bounds, 0.0) ** (0.5 / power)).T
+    return interval
 
 
-def _slices(number: int, some: int) -> Iterator[slice]:
-    return (slice(start, start + some) for start in range(0, number, some))
+def _slices(number: int, size: int) -> Iterator[slice]:
+    return (slice(start, start + size) for start in range(0, number, size))
 
 
-def _freedom(group: np.ndarray, model: np.ndarray, left: np.ndarray, right: np.ndarray) -> tuple[Array, Array]:
-    """Of each pair: degrees of freedom among its models, and models for each of them."""
-    sets = [set(model[group == one].tolist()) for one in range(int(group.max()) + 1)]
-    together = np.array([len(sets[i] | sets[j]) for i, j in zip(left, right, strict=True)], np.float64)
-    freedom = together - (1 if _several(model) else 2)
-    return freedom, together / freedom
+def _freedom(group: Indices, model: Indices, left: Indices, right: Indices) -> tuple[Array, Array]:
+    """Return the degrees of freedom among the models of each pair, and the models per degree of freedom."""
+    sets = [set(model[group == label].tolist()) for label in range(int(group.max()) + 1)]
+    models = np.array([len(sets[i] | sets[j]) for i, j in zip(left, right, strict=True)], np.float64)
+    freedom = models - (1 if _is_shared(model) else 2)
+    return freedom, models / freedom
 
 
 def _student(freedom: Array) -> Array:
-    """The 97.5 % quantile of Student's t, by its series about the normal one; within 0.3 % from 8 on."""
+    """Return the 97.5 % quantile of Student's t, by a series about the normal one; within 0.3 % for freedom ≥ 8."""
     z = _Z975
-    found: Array = z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
-    return found
+    quantile: Array = z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
+    return quantile
 
 
-def _several(model: np.ndarray) -> bool:
-    """Whether any model is in several groups."""
+def _is_shared(model: Indices) -> bool:
+    """Return whether any model is in several groups."""
     return len(np.unique(model)) < len(model)
 
 
-def _drawn(states: Array, group: np.ndarray, model: np.ndarray, chosen: np.ndarray, draws: int) -> Iterator[Array]:
-    """Sums of the chosen groups with models drawn anew, some draws at a time, (some, groups, columns)."""
-    some = max(1, min(draws, _BATCH // (len(chosen) * states.shape[1])))
+def _resampled(states: Array, group: Indices, model: Indices, chosen: Indices, draws: int) -> Iterator[Array]:
+    """Yield the sums (draws, groups, columns) of the chosen groups with resampled models, in batches of draws."""
+    size = max(1, min(draws, _BATCH // (len(chosen) * states.shape[1])))
     weights = _weights(states, group, model, draws)
-    for start in range(0, draws, some):
-        batch = [weights(one, slice(start, start + some)) @ states[group == one] for one in chosen]
-        yield np.stack(batch, axis=1)
+    for start in range(0, draws, size):
+        sums = [weights(label, slice(start, start + size)) @ states[group == label] for label in chosen]
+        yield np.stack(sums, axis=1)
 
 
-def _weights(states: Array, group: np.ndarray, model: np.ndarray, draws: int) -> Callable[[int, slice], Array]:
-    """How often each cell of a group is drawn: group and draws → (draws, cells of the group).
+def _weights(states: Array, group: Indices, model: Indices, draws: int) -> Callable[[int, slice], Array]:
+    """Return a function of a group and a slice of draws: how often each cell of the group is drawn, (draws, cells).
 
-    A group's draws come from what is in it, so that a pair asked alone has the interval that it has among others.
+    The draws of a group depend only on its own content, so that a pair has the same interval alone and among others.
     """
 
-    def times(models: int, *key: int) -> np.ndarray:
+    def times(models: int, *key: int) -> Indices:
         return np.random.default_rng([SEED, *key]).multinomial(models, np.full(models, 1 / models), size=draws)
 
-    if _several(model):
-        _, place = np.unique(model, return_inverse=True)
-        of_all = times(int(place.max()) + 1, draws)
-        return lambda one, part: of_all[part][:, place[group == one]].astype(np.float64)
-    each: dict[int, np.ndarray] = {}
+    if _is_shared(model):
+        _, model_index = np.unique(model, return_inverse=True)
+        times_of_model = times(int(model_index.max()) + 1, draws)
+        return lambda label, batch: times_of_model[batch][:, model_index[group == label]].astype(np.float64)
+    times_of_group: dict[int, Indices] = {}
     seen: Counter[int] = Counter()
-    for one in np.unique(group).tolist():
-        rows = states[group == one]
-        # Which columns there are depends on the other groups, but what they have besides does not.
+    for label in np.unique(group).tolist():
+        rows = states[group == label]
+        # The set of columns depends on the other groups; the values that are not zero do not.
         key = zlib.crc32(rows[rows != 0].tobytes())
-        each[one] = times(len(rows), draws, key, seen[key])
+        times_of_group[label] = times(len(rows), draws, key, seen[key])
         seen[key] += 1
-    return lambda one, part: each[int(one)][part].astype(np.float64)
+    return lambda label, batch: times_of_group[int(label)][batch].astype(np.float64)
 
 
 def sampling_floor(statistic: Statistic, draws: int = SAMPLING_DRAWS) -> Floor:
-    """The sampling floor by multinomial draws, for a statistic of histograms whose states are the groups'.
+    """Return the sampling floor (groups, groups) by multinomial draws, with NaN on the diagonal.
 
-    `statistic.states`: number of filters, then 9 × 70 counts. → (groups, groups), NaN on the diagonal.
+    The states of `statistic` are those of the groups, from histograms: the number of filters, then 9 × 70 counts.
     """
     groups = len(statistic.states)
     mean, q95 = np.full((2, groups, groups), np.nan)
@@ -255,7 +261,7 @@ def sampling_floor(statistic: Statistic, draws: int = SAMPLING_DRAWS) -> Floor:
         for n in (number[i], number[j]):
             counts = rng.multinomial(n, p, size=(draws, len(p))).reshape(draws, -1)
             sides.append(np.concatenate([np.full((draws, 1), n), counts], axis=1))
-        found = statistic.pairs(*sides)
-        mean[i, j] = mean[j, i] = found.mean()
-        q95[i, j] = q95[j, i] = np.quantile(found, QUANTILE, method="inverted_cdf")
+        drift = statistic.pairs(*sides)
+        mean[i, j] = mean[j, i] = drift.mean()
+        q95[i, j] = q95[j, i] = np.quantile(drift, QUANTILE, method="inverted_cdf")
     return Floor(mean, q95)

@@ -5,15 +5,16 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 SPARSE_FRACTION = 100
-"""A filter is sparse where its nine |w| are all strictly below the layer's peak divided by this."""
+"""A filter is sparse if its nine |w| are all strictly below the layer's peak divided by this."""
 
 
 class Sigmoid(NamedTuple):
-    """Constants of T_H(n) = span/(1 + exp(−rate(log₂ n − centre))) + offset, L, k, x₀ and b of P1 eq. 8.
+    """Constants of T_H(n) = span/(1 + exp(−rate(log₂ n − centre))) + offset; L, k, x₀ and b of P1 eq. 8.
 
-    The defaults are P1's own fit of the smallest entropy of random layers, unrounded; numerics.threshold makes others.
+    The defaults are P1's own fit to the smallest entropy of random layers, unrounded. `numerics.threshold` fits others.
     """
 
     span: float = 1.2618047
@@ -25,30 +26,31 @@ class Sigmoid(NamedTuple):
 P1 = Sigmoid()
 
 
-def variance_entropy(ratio: np.ndarray) -> np.ndarray:
-    """H = −Σ âᵢ log₁₀ âᵢ over the last axis, 0·log 0 = 0 (P1 eq. 7). In [0, log₁₀ 9]."""
+def variance_entropy(ratio: np.ndarray) -> NDArray[np.float64]:
+    """Return H = −Σ âᵢ log₁₀ âᵢ over the last axis, with 0·log 0 = 0 (P1 eq. 7); it is in [0, log₁₀ 9]."""
     safe = np.where(ratio > 0, ratio, 1.0)
-    entropy: np.ndarray = -(ratio * np.log10(safe)).sum(axis=-1)
-    positive: np.ndarray = np.maximum(entropy, 0.0)
+    entropy: NDArray[np.float64] = -(ratio * np.log10(safe)).sum(axis=-1)
+    positive: NDArray[np.float64] = np.maximum(entropy, 0.0)
     return positive
 
 
-def randomness_threshold(filters: np.ndarray, fit: Sigmoid = P1) -> np.ndarray:
-    """T_H(n) = L/(1 + exp(−k(log₂ n − x₀))) + b for layers of n ≥ 1 filters (P1 eq. 8)."""
+def randomness_threshold(filters: np.ndarray, fit: Sigmoid = P1) -> NDArray[np.float64]:
+    """Return T_H(n) = L/(1 + exp(−k(log₂ n − x₀))) + b for layers of n ≥ 1 filters (P1 eq. 8)."""
     size = np.log2(np.asarray(filters, dtype=np.float64))
-    threshold: np.ndarray = fit.span / (1 + np.exp(-fit.rate * (size - fit.centre))) + fit.offset
+    threshold: NDArray[np.float64] = fit.span / (1 + np.exp(-fit.rate * (size - fit.centre))) + fit.offset
     return threshold
 
 
-def orthogonality(filters: np.ndarray, out_channels: int, rows: int = 1024) -> float:
+def orthogonality(filters: NDArray[np.float32], out_channels: int, rows: int = 1024) -> float:
     """Return 1 − Σ|ŴŴᵀ − I| / (c(c−1)) over the c output channels with unit rows; NaN for c = 1 (torchconvquality).
 
-    `filters` (n, 9) float32 of a whole layer; a row of zeros stays zero. In float64, `rows` channels at a time.
+    `filters` (n, 9) float32 are those of a whole layer; a row of zeros stays zero. Computed in float64, `rows` channels
+    at a time.
     """
     if out_channels < 2:
         return float("nan")
     weights = filters.reshape(out_channels, -1).astype(np.float64)
-    # Scaled first, so that neither tiny nor huge weights leave the range of their squares.
+    # Scale first, so that squares of tiny or huge weights neither underflow nor overflow.
     peak = np.abs(weights).max(axis=1, keepdims=True)
     weights /= np.where(peak > 0, peak, 1.0)
     norm = np.linalg.norm(weights, axis=1, keepdims=True)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 
-def scale(filters: np.ndarray) -> np.ndarray:
-    """f / max|f| per filter, in float64; an all-zero filter stays zero. (n, 9) any float → (n, 9) float64.
+def scale(filters: np.ndarray) -> NDArray[np.float64]:
+    """Return f / max|f| for each filter (n, 9) of any float dtype, (n, 9) float64; an all-zero filter stays zero.
 
-    Source: P1 eq. 9. By division: a reciprocal would round twice.
+    Source: P1 eq. 9. Divides, because multiplication with a reciprocal would round twice.
     """
     values = np.asarray(filters, dtype=np.float64)
     peak = np.abs(values).max(axis=-1, keepdims=True, initial=0.0)
-    scaled: np.ndarray = values / np.where(peak > 0, peak, 1.0)
+    scaled: NDArray[np.float64] = values / np.where(peak > 0, peak, 1.0)
     return scaled

@@ -1,7 +1,7 @@
 """The shape of a distribution of coefficients, and its phenotype: sun, spikes, symbols or point (P1 fig. 4).
 
-P1 shows one picture of each and describes them; the rule and its constants are ours. Everything is measured in the
-distribution's own spread, from counts over uniform bins, along one component or over a pair of them.
+P1 shows one picture of each phenotype and describes it; the rule and its constants are ours. Everything is measured in
+units of the distribution's own spread, from counts in uniform bins, along one component or over a pair of components.
 """
 
 from __future__ import annotations
@@ -11,6 +11,9 @@ from dataclasses import asdict, dataclass
 from math import erf
 
 import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
 
 POINT, SPIKES, SYMBOLS, SUN, FEW = "point", "spikes", "symbols", "sun", "few"
 PHENOTYPES = (SUN, SPIKES, SYMBOLS, POINT)
@@ -18,43 +21,46 @@ PHENOTYPES = (SUN, SPIKES, SYMBOLS, POINT)
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """Where a phenotype begins; in this order, the first that holds."""
+    """The bounds between phenotypes, in the order in which they are tested; the first one that applies decides.
+
+    Pass an instance to `phenotypes` to change some of them. A distribution that no bound applies to is a sun.
+    """
 
     fewest: int = 1_000
-    """Filters, below which nothing is said: "few"."""
+    """Filters; a distribution of fewer has no phenotype ("few")."""
     narrow: float = 1.5
-    """Spread in bins, below which no shape is to be seen: a point at the centre, spikes elsewhere."""
+    """Spread in bins; a smaller one shows no shape: it is a point at the centre, spikes elsewhere."""
     point: float = 0.25
-    """Excess mass at the centre from which on it is a point."""
+    """Excess mass at the centre; with at least this much the distribution is a point."""
     spikes: float = 0.1
-    """Share of the filters in local hot spots from which on they are spikes."""
+    """Share of the filters in local hot spots; with at least this share the distribution is spikes."""
     departure: float = 0.08
-    """Distance from the normal distribution (Kolmogorov's) above which it is symbols, as it is with a second mode."""
+    """Kolmogorov distance from the normal distribution; with more than this, or a second mode, it is symbols."""
     off_centre: float = 0.5
-    """|mean| in standard deviations above which it is symbols."""
+    """|mean| in standard deviations; with more than this the distribution is symbols."""
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What the rule looks at. `modes` and `departure`: the most that any direction has."""
+    """The measures that decide the phenotype. `modes` and `departure` are the largest over all directions."""
 
     filters: int
     spread: float
-    """Standard deviation in bins; of a pair that of the wider side."""
+    """Standard deviation in bins; for a pair the larger of the two."""
     central: float
     """Share of the filters at the centre."""
     centre_excess: float
-    """Share of the filters at the centre beyond what a normal distribution of the others has there."""
+    """Share of the filters at the centre in excess of a normal distribution of the others."""
     hot: float
-    """Share of the filters in bins far above their surroundings, the centre left out."""
+    """Share of the filters by which bins, except those at the centre, are far above their surroundings."""
     modes: int
     departure: float
-    """Kolmogorov distance from the normal distribution of the same mean and variance, less chance's share 0.9/√n."""
+    """Kolmogorov distance from the normal distribution of the same mean and variance, minus 0.9/√n for chance."""
     offset: float
     """Distance of the mean from the centre in standard deviations."""
 
     def phenotype(self, bounds: Bounds | None = None) -> str:
-        """The first of the rule that holds."""
+        """Return the first phenotype whose condition holds."""
         bounds = bounds or Bounds()
         if self.filters < bounds.fewest:
             return FEW
@@ -68,45 +74,45 @@ class Shape:
         return SUN if normal else SYMBOLS
 
     def measures(self) -> dict[str, float]:
-        """All of it by name."""
+        """Return the measures by name."""
         return {name: float(value) for name, value in asdict(self).items()}
 
 
 CENTRE = 2.0
-"""Bins to either side of the coefficient of an all-zero filter that are the centre."""
+"""The centre: this many bins to either side of the coefficient of an all-zero filter."""
 
 SMOOTH = 0.5
 """Width of a bin's surroundings in standard deviations of the distribution (at least one bin)."""
 
 SMOOTH_MODES = 0.25
-"""How much a side is smoothed before its modes are counted, in its standard deviations (at least one bin)."""
+"""Width of the smoothing before modes are counted, in standard deviations of the component (at least one bin)."""
 
 HOT = (2.2, 3.0)
-"""A bin of one component, of a pair, is hot where it has this many times what its surroundings have …"""
+"""A hot bin (of one component, of a pair) has at least this many times the filters of its surroundings …"""
 
 CERTAIN = 6.0
-"""… and this many standard errors more."""
+"""… and exceeds them by at least this many standard errors."""
 
 DIP = 0.2
-"""Between two modes the density falls by this share of either, …"""
+"""Between two modes the density falls by at least this share of either …"""
 
 CLEAR = 4.0
-"""… and by this many standard errors; …"""
+"""… and by at least this many standard errors."""
 
 MINOR = 0.1
-"""… and what is lower than this share of the highest is none."""
+"""A peak lower than this share of the highest one is not a mode."""
 
 STEP = 0.02
-"""Standard deviations that are told apart where a distribution is compared with the normal one."""
+"""Step, in standard deviations, of the comparison with the normal distribution."""
 
 CHANCE = 0.9
 """Lilliefors' 95 % quantile of the distance of n normal values is 0.886/√n."""
 
 
-def shape(counts: np.ndarray, edges: np.ndarray, centre: Sequence[float] = (0.0, 0.0)) -> Shape:
-    """Of counts (bins,) of one component, or (bins, bins) of two, over `edges` (bins + 1,).
+def shape(counts: np.ndarray, edges: Array, centre: Sequence[float] = (0.0, 0.0)) -> Shape:
+    """Measure counts (bins,) of one component, or (bins, bins) of a pair, in bins with `edges` (bins + 1,).
 
-    `centre`: where each side has its centre, the coefficient of an all-zero filter.
+    `centre` is the coefficient of an all-zero filter on each of the components.
     """
     counts = np.asarray(counts, np.float64)
     middle = (edges[1:] + edges[:-1]) / 2 / (edges[1] - edges[0])
@@ -114,33 +120,38 @@ def shape(counts: np.ndarray, edges: np.ndarray, centre: Sequence[float] = (0.0,
     if not total:
         return Shape(0, 0.0, 0.0, 0.0, 0.0, 0, 0.0, 0.0)
     marginals = [counts.sum(axis=1 - axis) for axis in range(2)] if counts.ndim == 2 else [counts]
-    sides = [middle - place / (edges[1] - edges[0]) for place, _ in zip(centre, marginals, strict=False)]
-    mean = np.array([one @ side for one, side in zip(marginals, sides, strict=True)]) / total
-    second = np.array([one @ side**2 for one, side in zip(marginals, sides, strict=True)]) / total
-    variance = np.array([one @ (s - m) ** 2 for one, s, m in zip(marginals, sides, mean, strict=True)]) / total
-    # Less what the width of a bin adds (Sheppard's correction).
+    positions = [middle - zero / (edges[1] - edges[0]) for zero, _ in zip(centre, marginals, strict=False)]
+    mean = np.array([marginal @ x for marginal, x in zip(marginals, positions, strict=True)]) / total
+    second = np.array([marginal @ x**2 for marginal, x in zip(marginals, positions, strict=True)]) / total
+    variance = (
+        np.array([marginal @ (x - m) ** 2 for marginal, x, m in zip(marginals, positions, mean, strict=True)]) / total
+    )
+    # Sheppard's correction: subtract the variance that binning adds.
     spread = np.sqrt(np.maximum(variance - 1 / 12, 0.0))
     width = np.maximum(SMOOTH * spread, 1.0)
-    near = [np.abs(side) < CENTRE for side in sides]
-    here = np.multiply.outer(*near) if counts.ndim == 2 else near[0]
-    central = float(counts[here].sum() / total)
+    near = [np.abs(x) < CENTRE for x in positions]
+    at_centre = np.multiply.outer(*near) if counts.ndim == 2 else near[0]
+    central = float(counts[at_centre].sum() / total)
     return Shape(
         filters=int(total),
         spread=float(spread.max()),
         central=central,
         centre_excess=_centre_excess(central, mean, second),
-        hot=_hot(counts, width, here),
-        modes=max(_modes(one, max(SMOOTH_MODES * s, 1.0)) for one, s in zip(marginals, spread.tolist(), strict=True)),
-        departure=_away(counts, marginals, [side - m for side, m in zip(sides, mean, strict=True)]),
+        hot=_hot(counts, width, at_centre),
+        modes=max(
+            _modes(marginal, max(SMOOTH_MODES * sigma, 1.0))
+            for marginal, sigma in zip(marginals, spread.tolist(), strict=True)
+        ),
+        departure=_departure(counts, marginals, [x - m for x, m in zip(positions, mean, strict=True)]),
         offset=float((np.abs(mean) / np.maximum(spread, 1.0)).max()),
     )
 
 
-def _centre_excess(central: float, mean: np.ndarray, second: np.ndarray) -> float:
-    """p of p·(a point at the centre) + (1 − p)·(a normal distribution) with `central` of its mass at the centre.
+def _centre_excess(central: float, mean: Array, second: Array) -> float:
+    """Return p of the mixture p·(a point at the centre) + (1 − p)·(a normal distribution).
 
-    `mean` and `second` (sides,): first and second moments of the whole; those of the normal part are these divided by
-    1 − p. Found by repetition, in some ten steps.
+    The mixture has `central` of its mass at the centre; `mean` and `second` (components,) are its first and second
+    moments. Those of the normal part are these divided by 1 − p. The iteration takes about ten steps.
     """
     excess = 0.0
     for _ in range(50):
@@ -148,23 +159,23 @@ def _centre_excess(central: float, mean: np.ndarray, second: np.ndarray) -> floa
         for m, square in zip((mean / (1 - excess)).tolist(), (second / (1 - excess)).tolist(), strict=True):
             sigma = (2 * max(square - m**2, 1 / 12)) ** 0.5
             expected *= (erf((CENTRE - m) / sigma) + erf((CENTRE + m) / sigma)) / 2
-        found = min(max((central - expected) / max(1 - expected, 1e-9), 0.0), 0.99)
-        if abs(found - excess) < 1e-6:
+        improved = min(max((central - expected) / max(1 - expected, 1e-9), 0.0), 0.99)
+        if abs(improved - excess) < 1e-6:
             break
-        excess = found
+        excess = improved
     return excess
 
 
-def _smoother(bins: int, width: float) -> np.ndarray:
-    """A normal kernel as a matrix (bins, bins); what lies beyond the edges is empty."""
-    away = np.arange(bins)[:, None] - np.arange(bins)
-    kernel: np.ndarray = np.exp(-(away**2) / (2 * width**2))
+def _smoother(bins: int, width: float) -> Array:
+    """Return a normal kernel as a matrix (bins, bins). There are no filters beyond the edges."""
+    distance = np.arange(bins)[:, None] - np.arange(bins)
+    kernel: Array = np.exp(-(distance**2) / (2 * width**2))
     kernel /= kernel[bins // 2].sum()
     return kernel
 
 
-def _hot(counts: np.ndarray, width: np.ndarray, centre: np.ndarray) -> float:
-    """Share of the filters by which bins exceed their surroundings, summed over those that certainly are hot."""
+def _hot(counts: Array, width: Array, centre: NDArray[np.bool_]) -> float:
+    """Return the share of the filters by which hot bins exceed their surroundings."""
     smooth = _smoother(len(counts), float(width[0])) @ counts
     if counts.ndim == 2:
         smooth = smooth @ _smoother(len(counts), float(width[1])).T
@@ -172,8 +183,8 @@ def _hot(counts: np.ndarray, width: np.ndarray, centre: np.ndarray) -> float:
     return float((counts - smooth)[hot].sum() / counts.sum())
 
 
-def _modes(counts: np.ndarray, width: float) -> int:
-    """Peaks of the smoothed counts that are no chance: on to either side the density falls (see `_falls`)."""
+def _modes(counts: Array, width: float) -> int:
+    """Count the peaks of the smoothed counts from which the density falls significantly to either side (`falls`)."""
     kernel = _smoother(len(counts), width)
     heights, variances = (kernel @ counts).tolist(), (kernel**2 @ counts).tolist()
 
@@ -195,17 +206,17 @@ def _modes(counts: np.ndarray, width: float) -> int:
     return sum(heights[peak] >= MINOR * max(heights) for peak in peaks)
 
 
-def _away(counts: np.ndarray, marginals: list[np.ndarray], sides: list[np.ndarray]) -> float:
-    """Departure from the normal distribution: of a component; of a pair the most of five.
+def _departure(counts: Array, marginals: list[Array], middles: list[Array]) -> float:
+    """Return the departure from the normal distribution: of a component, or the largest of five of a pair.
 
-    These are both components, both diagonals between them, and, counted half because heavy tails show in it twice, the
-    distance from the mean in the pair's own covariance: a ring has normal-looking sides. `sides`: the bins' middles
-    about their mean.
+    The five are both components, both diagonals between them, and the distance from the mean in the pair's own
+    covariance, which detects rings: their components look normal. It counts half, because heavy tails count twice in
+    it. `middles` are the middles of the bins minus the mean.
     """
-    spread = [float(np.sqrt(one @ v**2 / one.sum())) for v, one in zip(sides, marginals, strict=True)]
-    # What has no spread has no shape to depart from.
-    wide = [(v / s, one, 1 / s) for v, one, s in zip(sides, marginals, spread, strict=True) if s > 1e-9]
-    found = [_kolmogorov(values, one, [bin_], _normal) for values, one, bin_ in wide]
+    spread = [float(np.sqrt(marginal @ v**2 / marginal.sum())) for v, marginal in zip(middles, marginals, strict=True)]
+    # Without spread there is no shape that could depart from the normal distribution.
+    wide = [(v / s, marginal, 1 / s) for v, marginal, s in zip(middles, marginals, spread, strict=True) if s > 1e-9]
+    departures = [_kolmogorov(values, marginal, [width], _normal) for values, marginal, width in wide]
     if len(wide) == 2:
         (a, _, first), (b, _, second) = wide
         i, j = np.nonzero(counts)
@@ -214,44 +225,48 @@ def _away(counts: np.ndarray, marginals: list[np.ndarray], sides: list[np.ndarra
         for values, variance in ((x + y, 2 + 2 * correlation), (x - y, 2 - 2 * correlation)):
             if variance > 1e-6:
                 root = variance**0.5
-                found.append(_kolmogorov(values / root, weight, [first / root, second / root], _normal))
+                departures.append(_kolmogorov(values / root, weight, [first / root, second / root], _normal))
         if 1 - correlation**2 > 1e-6:
             squared = (x**2 - 2 * correlation * x * y + y**2) / (1 - correlation**2)
-            found.append(_kolmogorov(np.sqrt(squared), weight, [max(first, second)], _rayleigh) / 2)
-    return max(found, default=0.0)
+            departures.append(_kolmogorov(np.sqrt(squared), weight, [max(first, second)], _rayleigh) / 2)
+    return max(departures, default=0.0)
 
 
 _Z = np.linspace(-8, 8, 8_001)
 _NORMAL = np.array([0.5 + erf(z / 2**0.5) / 2 for z in _Z.tolist()])
 
 
-def _normal(z: np.ndarray) -> np.ndarray:
-    """The standard normal distribution function."""
-    below: np.ndarray = np.interp(z, _Z, _NORMAL)
+def _normal(z: Array) -> Array:
+    """Return the standard normal distribution function."""
+    below: Array = np.interp(z, _Z, _NORMAL)
     return below
 
 
-def _rayleigh(r: np.ndarray) -> np.ndarray:
-    """That of the distance from the mean of a standard normal pair."""
+def _rayleigh(r: Array) -> Array:
+    """Return the distribution function of a standard normal pair's distance from its mean."""
     return np.where(r > 0, 1 - np.exp(-(r**2) / 2), 0.0)
 
 
 def _kolmogorov(
-    values: np.ndarray, counts: np.ndarray, bins: list[float], expected: Callable[[np.ndarray], np.ndarray]
+    values: Array,
+    counts: Array,
+    bins: list[float],
+    expected: Callable[[Array], Array],
 ) -> float:
-    """Largest difference of counted values, in standard deviations, from a distribution function; less chance's.
+    """Return the Kolmogorov distance of counted values from a distribution function, minus what chance explains.
 
-    `bins`: the widths of the bins that the values are the middles of; within them the counts are spread evenly, else
-    the steps of a grid would be taken for the distribution's own.
+    Values are in standard deviations. They are the middles of bins, whose widths are `bins`: counts are spread evenly
+    within a bin, otherwise the steps between bins would count as steps of the distribution.
     """
-    place = np.rint(values / STEP).astype(np.int64)
-    lowest = int(place.min())
-    share = np.bincount(place - lowest, counts) / counts.sum()
+    position = np.rint(values / STEP).astype(np.int64)
+    lowest = int(position.min())
+    share = np.bincount(position - lowest, counts) / counts.sum()
     for width in bins:
         half = int(width / STEP / 2)
         share = np.convolve(share, np.full(2 * half + 1, 1 / (2 * half + 1)))
         lowest -= half
     cumulative = np.cumsum(share) - share / 2
-    away = float(np.abs(cumulative - expected((np.arange(len(share)) + lowest) * STEP)).max())
+    steps: Array = np.arange(lowest, lowest + len(share)) * np.float64(STEP)
+    distance = float(np.abs(cumulative - expected(steps)).max())
     chance: float = CHANCE / float(counts.sum()) ** 0.5
-    return max(away - chance, 0.0)
+    return max(distance - chance, 0.0)

@@ -1,7 +1,7 @@
 """The randomness threshold by experiment: the smallest variance entropy of random layers of each size, and its fit.
 
 P1 §4 draws layers of standard normal filters, takes the smallest entropy of each size and fits a sigmoid by least
-squares. What a layer is drawn from is a choice here: networks are initialised in other ways too.
+squares. Here the distribution of the layers can be chosen, because networks are initialised in other ways too.
 """
 
 from __future__ import annotations
@@ -9,19 +9,20 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from filterdb.numerics.quality import P1, Sigmoid, variance_entropy
 from filterdb.schema import WEIGHTS
 
 BATCH = 2**22
-"""Weights that are drawn at a time (32 MiB)."""
+"""Weights drawn at a time (32 MiB)."""
 
 DIRECT = 256
-"""Filters up to which a normal layer is drawn itself; of larger ones only its covariance is."""
+"""Largest number of filters for which a normal layer itself is drawn; for larger layers only its covariance is."""
 
 
 def smallest_entropy(init: str, filters: int, draws: int, rng: np.random.Generator) -> float:
-    """The smallest variance entropy of `draws` layers of `filters` filters, drawn as `init` says (one of INITS)."""
+    """Return the smallest variance entropy of `draws` random layers of `filters` filters; `init` is one of INITS."""
     draw = INITS[init]
     size = max(1, BATCH // (WEIGHTS * filters))
     least = np.inf
@@ -34,18 +35,18 @@ def smallest_entropy(init: str, filters: int, draws: int, rng: np.random.Generat
     return least
 
 
-def _m2(layers: np.ndarray) -> np.ndarray:
-    """Centred second moments (draws, 9, 9) of layers (draws, n, 9)."""
+def _m2(layers: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the centred second moments (draws, 9, 9) of layers (draws, n, 9)."""
     layers = layers - layers.mean(axis=1, keepdims=True)
-    moments: np.ndarray = np.swapaxes(layers, 1, 2) @ layers
+    moments: NDArray[np.float64] = np.swapaxes(layers, 1, 2) @ layers
     return moments
 
 
-def _normal(filters: int, draws: int, rng: np.random.Generator) -> np.ndarray:
-    """m2 of layers of standard normal weights, (draws, 9, 9).
+def _normal(filters: int, draws: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Draw m2 (draws, 9, 9) of layers of standard normal weights.
 
-    It is Wishart distributed, and is drawn as such where n is large: T Tᵀ with normal entries below the diagonal of T
-    and χ of n − 1, n − 2, … degrees of freedom on it (Bartlett 1933).
+    It has a Wishart distribution and is drawn as such for large n: as T Tᵀ, where T has normal entries below the
+    diagonal and χ variables of n − 1, n − 2, … degrees of freedom on it (Bartlett 1933).
     """
     if filters <= DIRECT:
         return _m2(rng.standard_normal((draws, filters, WEIGHTS)))
@@ -57,16 +58,17 @@ def _normal(filters: int, draws: int, rng: np.random.Generator) -> np.ndarray:
     return root @ np.swapaxes(root, 1, 2)
 
 
-def _uniform(filters: int, draws: int, rng: np.random.Generator) -> np.ndarray:
-    """m2 of layers of uniform weights in [−1, 1), (draws, 9, 9)."""
+def _uniform(filters: int, draws: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Draw m2 (draws, 9, 9) of layers of uniform weights in [−1, 1)."""
     return _m2(rng.uniform(-1.0, 1.0, (draws, filters, WEIGHTS)))
 
 
-def _orthogonal(filters: int, draws: int, rng: np.random.Generator) -> np.ndarray:
-    """m2 of layers whose (out, in·9) matrix has orthonormal rows, or columns where it has more rows than columns.
+def _orthogonal(filters: int, draws: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Draw m2 (draws, 9, 9) of layers whose (out, in·9) matrix has orthonormal rows, or columns if it is a tall one.
 
-    Uniform among all such: the Q of a normal matrix whose R has a positive diagonal (Saxe et al. 2014, Mezzadri 2007),
-    by Cholesky's way to R, which takes many small matrices at once.
+    The matrices are uniform among all such: each is the Q of a normal matrix whose R has a positive diagonal (Saxe et
+    al. 2014, Mezzadri 2007). R comes from a Cholesky decomposition, which NumPy computes for many small matrices at
+    once.
     """
     out, into = channels(filters)
     weights = rng.standard_normal((draws, out, into * WEIGHTS))
@@ -79,32 +81,33 @@ def _orthogonal(filters: int, draws: int, rng: np.random.Generator) -> np.ndarra
     return _m2(weights.reshape(draws, filters, WEIGHTS))
 
 
-INITS: dict[str, Callable[[int, int, np.random.Generator], np.ndarray]] = {
+INITS: dict[str, Callable[[int, int, np.random.Generator], NDArray[np.float64]]] = {
     "normal": _normal,
     "uniform": _uniform,
-    # He et al. 2015: normal weights of one scale, √(2/(9·in)), which the entropy does not see.
+    # He et al. 2015: normal weights of one scale, √(2/(9·in)). The entropy does not depend on the scale.
     "kaiming": _normal,
     "orthogonal": _orthogonal,
 }
-"""How layers are drawn: m2 (draws, 9, 9) of `draws` layers of so many filters."""
+"""How layers are drawn: functions of filters, draws and generator that return m2 (draws, 9, 9)."""
 
 
 def channels(filters: int) -> tuple[int, int]:
-    """Output and input channels of a layer of so many filters: as near to a square as the number has it."""
+    """Return the output and input channels of a layer of `filters` filters: the factors nearest to a square."""
     into = next(i for i in range(int(filters**0.5), 0, -1) if filters % i == 0)
     return filters // into, into
 
 
-def fit(filters: Sequence[int] | np.ndarray, entropy: np.ndarray) -> Sigmoid:
-    """The sigmoid nearest to entropies (sizes,) by least squares; at least four sizes.
+def fit(filters: Sequence[int] | np.ndarray, entropy: NDArray[np.float64]) -> Sigmoid:
+    """Fit a sigmoid to entropies (sizes,) by least squares; at least four sizes.
 
-    For a rate and a centre, span and offset follow by linear least squares, so that only two numbers are searched
-    (variable projection, Golub and Pereyra 1973): by Gauss–Newton with Levenberg's damping, from P1's constants.
+    Given rate and centre, span and offset follow by linear least squares, so that only two numbers have to be searched
+    (variable projection, Golub and Pereyra 1973). The search is Gauss–Newton with Levenberg's damping and starts at
+    P1's constants.
     """
     size, wanted = np.log2(np.asarray(filters, np.float64)), np.asarray(entropy, np.float64)
 
-    def residual(search: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """What is left, and span and offset. The rate is searched by its logarithm: it stays positive."""
+    def residual(search: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return the residuals, and span and offset. The rate is searched by its logarithm, so it stays positive."""
         step = 1 / (1 + np.exp(-np.clip(np.exp(search[0]) * (size - search[1]), -500, 500)))
         design = np.column_stack([step, np.ones_like(step)])
         linear = np.linalg.lstsq(design, wanted, rcond=None)[0]
@@ -115,7 +118,7 @@ def fit(filters: Sequence[int] | np.ndarray, entropy: np.ndarray) -> Sigmoid:
     for _ in range(200):
         slope = np.column_stack([(residual(search + h)[0] - residual(search - h)[0]) / 2e-6 for h in 1e-6 * np.eye(2)])
         normal = slope.T @ slope
-        # By least squares: where a jump has no slope left, the step is 0 and the search ends.
+        # Least squares, because the slope can vanish at a jump: then the step is 0 and the search ends.
         step = -np.linalg.lstsq(normal + damping * np.diag(np.diag(normal)), slope.T @ left, rcond=None)[0]
         after, coefficients = residual(search + step)
         if after @ after <= left @ left:

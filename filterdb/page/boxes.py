@@ -11,12 +11,12 @@ import xarray as xr
 from filterdb.page.drawing import visible
 
 OUTLIERS = 60
-"""Outliers that are drawn: the farthest ones."""
+"""Most outliers of a box that are drawn: those farthest from the median."""
 
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """Quartiles, Tukey's whiskers (the last value within 1.5 times the box's length) and what lies beyond."""
+    """Quartiles, Tukey's whiskers (the last value within 1.5 times the box's length), mean and outliers."""
 
     label: str
     number: int
@@ -57,7 +57,7 @@ def box(label: object, values: np.ndarray) -> Box | None:
 
 
 def pairs(matrix: np.ndarray) -> np.ndarray:
-    """Return the strict upper triangle of the last two dims, (…, pairs): each pair of groups once (P2 fig. 4)."""
+    """Return the strict upper triangle of the last two dims, (…, pairs), which has each pair of groups once."""
     rows, columns = np.triu_indices(matrix.shape[-1], 1)
     values: np.ndarray = matrix[..., rows, columns]
     return values

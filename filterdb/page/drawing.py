@@ -1,4 +1,4 @@
-"""What every figure needs: a canvas, a style, labels that cannot do harm, and the bytes of a file."""
+"""Helpers of all figures: a canvas, a style, labels that cannot do harm, and the bytes of a file."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ STYLE = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "svg.fonttype": "none",
-    "text.parse_math": False,  # names of models may hold dollar signs, and worse
+    "text.parse_math": False,  # names of models may contain dollar signs
     "axes.formatter.use_mathtext": False,
 }
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
-"""Okabe and Ito's colours, told apart by the colour-blind."""
+"""The colours of Okabe and Ito, which people with colour blindness can distinguish."""
 
 LINES = ("-", "--", ":", "-.")
-"""Lines are told apart by more than their colour."""
+"""Line styles, so that lines differ by more than their colour."""
 
 LABEL = 32
-"""Characters of a name that a figure shows."""
+"""Most characters of a name that a figure shows."""
 
 DPI = 120
 
@@ -53,7 +53,7 @@ def _style(**more: Any) -> Iterator[None]:
 
 
 def drawn[**P](make: Callable[P, Figure]) -> Callable[P, Figure]:
-    """Draw in the package's style, whatever the caller's is. Raises MissingExtraError without matplotlib."""
+    """Wrap a function so that it draws in this package's style. It raises MissingExtraError without matplotlib."""
 
     @functools.wraps(make)
     def styled(*args: P.args, **kwargs: P.kwargs) -> Figure:
@@ -66,18 +66,18 @@ def drawn[**P](make: Callable[P, Figure]) -> Callable[P, Figure]:
 
 
 def canvas(width: float, height: float) -> Figure:
-    """An empty figure, inches."""
+    """Return an empty figure; width and height are in inches."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")
 
 
 def files(figure: Figure, name: str) -> dict[str, bytes]:
-    """The figure as `figures/<name>.svg`, text as text, and `figures/<name>.png`; the same bytes each time."""
+    """Return the bytes of `figures/<name>.svg`, with texts as text, and `figures/<name>.png`; the same each time."""
     vector, pixels = io.BytesIO(), io.BytesIO()
     with _style(**{"svg.hashsalt": name}):
         engine = figure.get_layout_engine()
-        if engine is not None:  # laid out once, not anew for each file
+        if engine is not None:  # compute the layout once for both files
             engine.execute(figure)
             figure.set_layout_engine("none")
         figure.savefig(vector, format="svg", metadata={"Date": None, "Title": name}, dpi=DPI)
@@ -86,7 +86,7 @@ def files(figure: Figure, name: str) -> dict[str, bytes]:
 
 
 def _palette(pixels: io.BytesIO) -> bytes:
-    """A PNG of 256 colours: a fifth of the bytes."""
+    """Convert a PNG to 256 colours, which takes a fifth of the bytes."""
     from PIL import Image
 
     smaller = io.BytesIO()
@@ -97,7 +97,7 @@ def _palette(pixels: io.BytesIO) -> bytes:
 
 
 def visible(text: object) -> str:
-    """A name without what XML cannot hold and without marks that turn the direction of the text around it."""
+    """Replace characters that XML cannot contain, and those that change the direction of the text around a name."""
     return "".join(
         "\ufffd" if unicodedata.category(mark) in {"Cc", "Cf", "Cs", "Cn", "Co"} else mark for mark in str(text)
     )
@@ -109,11 +109,11 @@ def visible_all(values: Iterable[object]) -> list[str]:
 
 
 def short(text: object, limit: int = LABEL) -> str:
-    """A visible name of at most `limit` characters."""
+    """Return a visible name of at most `limit` characters."""
     name = visible(text)
     return name if len(name) <= limit else f"{name[: limit - 1]}…"
 
 
 def legible(count: int, *, most: int = 40) -> bool:
-    """Whether that many labels can be read side by side."""
+    """Return whether `count` labels can be read side by side."""
     return count <= most

@@ -1,5 +1,6 @@
-"""Figures from results. Each takes the xarray result that the analysis of the same name gives, and gives a matplotlib
-Figure: show it in a notebook, or `savefig` it.
+"""Figures of results. Each function takes the xarray result of an analysis and returns a matplotlib Figure.
+
+Show it in a notebook, or save it:
 
 >>> from filterdb.page import figures
 >>> figures.heatmap(fdb.drift(db, by="task")).savefig("task.svg")   # doctest: +SKIP
@@ -46,7 +47,7 @@ LARGEST_ENTROPY = float(np.log10(KERNEL[0] * KERNEL[1]))
 
 @drawn
 def basis(result: xr.Dataset, group: int = 0) -> Figure:
-    """The nine components of one group of a `pca` result as 3×3 pictures, ratios, cumulative variance (P1 fig. 5)."""
+    """Draw the nine components of one group of a `pca` result as 3×3 pictures with their variance (P1 fig. 5)."""
     components = result["components"].values[group]
     ratios = result["explained_variance_ratio"].values[group]
     limit = float(np.abs(components).max()) or 1.0
@@ -59,15 +60,15 @@ def basis(result: xr.Dataset, group: int = 0) -> Figure:
         axes.set_title(f"c{i}", fontsize=9)
         axes.set_xticks([])
         axes.set_yticks([])
-    places = np.arange(len(ratios))
-    rows[1].bar(places, ratios, color=COLOURS[0], width=0.6, label="of each")
-    rows[1].plot(places, np.cumsum(ratios), color=COLOURS[1], marker="o", markersize=4, label="so far")
+    index = np.arange(len(ratios))
+    rows[1].bar(index, ratios, color=COLOURS[0], width=0.6, label="each")
+    rows[1].plot(index, np.cumsum(ratios), color=COLOURS[1], marker="o", markersize=4, label="cumulative")
     for i, (share, total) in enumerate(zip(ratios, np.cumsum(ratios), strict=True)):
         rows[1].annotate(f"{share:.1%}", (i, share), ha="center", va="bottom", fontsize=7)
-        if i:  # the first sum is the first share, which stands there
+        if i:  # the first sum is the first share, which already has a label
             above = {"xytext": (0, 4), "textcoords": "offset points"}
             rows[1].annotate(f"{total:.0%}", (i, total), ha="center", va="bottom", fontsize=7, **above)
-    rows[1].set_xticks(places, [f"c{i}" for i in places])
+    rows[1].set_xticks(index, [f"c{i}" for i in index])
     rows[1].set_ylim(0, 1.15)
     rows[1].set_ylabel("share of the variance")
     rows[1].legend(frameon=False, loc="center right", fontsize=8)
@@ -76,7 +77,7 @@ def basis(result: xr.Dataset, group: int = 0) -> Figure:
 
 @drawn
 def contents(result: xr.Dataset, most: int = 20) -> Figure:
-    """Filters and models for each label of each column of a `statistics` result (P2 A.4), the largest ones."""
+    """Draw filters and models of the `most` largest labels of each column of a `statistics` result (P2 A.4)."""
     table = result.to_dataframe()
     columns = list(dict.fromkeys(table["column"]))
     parts = [table[table["column"] == column].nlargest(most, "filters") for column in columns]
@@ -96,16 +97,16 @@ def contents(result: xr.Dataset, most: int = 20) -> Figure:
 
 @drawn
 def filter_scale(result: xr.Dataset) -> Figure:
-    """Box plots over groups of a `filter_scale` result: the filters' scale in each tenth of the depth (P2 fig. 6)."""
+    """Draw box plots over groups of the filters' scale in each tenth of the depth, from `filter_scale` (P2 fig. 6)."""
     title = f"Scale of the filters, by {result.attrs['by']}"
     return box_plot(boxes.by_decile(result), "mean of (largest − smallest weight)", title)
 
 
 @drawn
 def series(result: xr.Dataset, most: int = 7) -> Figure:
-    """Drift of checkpoints to the last of their training over the epochs, and of retrainings (P1 fig. 7).
+    """Draw the drift of checkpoints to the last one of their training, and of retrainings, from `series` (P1 fig. 7).
 
-    Takes the `series` result; the trainings with the most checkpoints. Thin lines: 95 % of what chance gives.
+    Shows the `most` trainings with the most checkpoints. Thin lines are the 95 % quantile of drift by chance.
     """
     figure = canvas(9.5, 3.6)
     left, right = figure.subplots(1, 2)
@@ -133,9 +134,9 @@ def series(result: xr.Dataset, most: int = 7) -> Figure:
 
 @drawn
 def entropy_and_sparsity(result: xr.Dataset, groups: np.ndarray | None = None) -> Figure:
-    """Variance entropy and sparsity of every layer of a `degeneration` result over its depth (P1 fig. 2).
+    """Draw variance entropy and sparsity of every layer of a `degeneration` result over its depth (P1 fig. 2).
 
-    With a line for the mean in each tenth of the depth; with `groups` (layer,) labels, a line for each of the seven
+    A line shows the means of each tenth of the depth; with labels `groups` (layer,), a line for each of the seven
     largest.
     """
     figure = canvas(9.5, 3.6)
@@ -167,9 +168,9 @@ def entropy_and_sparsity(result: xr.Dataset, groups: np.ndarray | None = None) -
 
 @drawn
 def first_filters(result: xr.Dataset, model: str | None = None, layers: int = 24) -> Figure:
-    """The first filters of each layer of a model (P1 fig. 1), each layer on its own scale.
+    """Draw the first filters of each layer of a model (P1 fig. 1), each layer on its own scale.
 
-    Takes the `first_filters` result: `filters` (layer, number, weight), `layer_model`, `layer_name` (layer).
+    Takes the `first_filters` result: `filters` (layer, number, weight), `layer_model` and `layer_name` (layer).
     """
     models = result["layer_model"].values
     chosen = np.flatnonzero(models == (models[0] if model is None else model))[:layers]
@@ -182,8 +183,8 @@ def first_filters(result: xr.Dataset, model: str | None = None, layers: int = 24
         filters = result["filters"].values[i]
         limit = np.nanmax(np.abs(filters), initial=0.0) or 1.0
         for column, weights in enumerate(filters):
-            place = slice(row * side, row * side + KERNEL[0]), slice(column * side, column * side + KERNEL[1])
-            picture[place] = weights.reshape(KERNEL) / limit
+            cells = slice(row * side, row * side + KERNEL[0]), slice(column * side, column * side + KERNEL[1])
+            picture[cells] = weights.reshape(KERNEL) / limit
     axes.imshow(picture, cmap="PuOr", vmin=-1, vmax=1, interpolation="nearest")
     names = [short(result["layer_name"].values[i], 28) for i in chosen]
     axes.set_yticks(np.arange(len(chosen)) * side + 1, names, fontsize=7)

@@ -1,4 +1,4 @@
-"""Figures of bivariate densities. Each takes what `fdb.density` gives, and gives a matplotlib Figure."""
+"""Figures of bivariate densities. Each function takes results of `fdb.density` and returns a matplotlib Figure."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 @drawn
 def density(result: xr.Dataset, phenotypes: xr.Dataset | None = None, groups: int = 12) -> Figure:
-    """The bivariate density of two components for the largest groups of a `density` result (P1 fig. 4).
+    """Draw the bivariate density of two components for the largest groups of a `density` result (P1 fig. 4).
 
-    Each on its own logarithmic scale. `phenotypes`: the `phenotypes` result of the same grouping, whose names stand in
-    the titles where it has the pair.
+    Each group has its own logarithmic scale. `phenotypes` is the `phenotypes` result of the same grouping; if it has
+    the pair, titles show the phenotypes.
     """
     first, second = result.attrs["components"]
     shown = np.sort(np.argsort(-result["count"].values, kind="stable")[:groups])
@@ -42,17 +42,17 @@ def density(result: xr.Dataset, phenotypes: xr.Dataset | None = None, groups: in
 
 @drawn
 def corner(results: dict[tuple[int, int], xr.Dataset]) -> Figure:
-    """The bivariate densities of all filters, a small picture for each pair of components: (first, second) → result."""
+    """Draw the bivariate densities of all filters, a small picture for each pair (first, second) of `results`."""
     size = max(second for _, second in results)
     figure = canvas(1.05 * size + 0.4, 1.05 * size + 0.4)
-    axes: Any = figure.subplots()  # one for all: as many as there are pairs take seconds
+    axes: Any = figure.subplots()  # a single one: an Axes for each pair takes seconds
     for (first, second), result in results.items():
         counts = result["counts"].values.sum(axis=0)
         low, high = extent(counts)
         image = np.log1p(counts[low:high, low:high].T)
-        # Rows run from c1 above to the last component below.
-        place = (first, first + 0.95, size - second, size - second + 0.95)
-        axes.imshow(image, origin="lower", extent=place, cmap="cividis", interpolation="nearest")
+        # Rows go from c1 at the top to the last component at the bottom.
+        window = (first, first + 0.95, size - second, size - second + 0.95)
+        axes.imshow(image, origin="lower", extent=window, cmap="cividis", interpolation="nearest")
     axes.set_xlim(0, size)
     axes.set_ylim(0, size)
     axes.set_xticks(np.arange(size) + 0.475, [f"c{i}" for i in range(size)], fontsize=8)
@@ -63,8 +63,8 @@ def corner(results: dict[tuple[int, int], xr.Dataset]) -> Figure:
 
 
 def _kind(phenotypes: xr.Dataset, group: int, pair: str) -> str:
-    there = np.flatnonzero(phenotypes["pair"].values.astype(str) == pair)
-    return f": {phenotypes['pair_phenotype'].values[group, there[0]]}" if there.size else ""
+    matches = np.flatnonzero(phenotypes["pair"].values.astype(str) == pair)
+    return f": {phenotypes['pair_phenotype'].values[group, matches[0]]}" if matches.size else ""
 
 
 def _plane(axes: Any, counts: np.ndarray, edges: np.ndarray, window: tuple[float, float]) -> None:
@@ -76,13 +76,13 @@ def _plane(axes: Any, counts: np.ndarray, edges: np.ndarray, window: tuple[float
 
 
 def _window(counts: np.ndarray, edges: np.ndarray, share: float = 5e-4) -> tuple[float, float]:
-    """The range of either side outside of which next to nothing lies."""
+    """Return the range of coefficients that holds nearly all of the filters on both axes."""
     first, last = extent(counts, share)
     return float(edges[first]), float(edges[last])
 
 
 def extent(counts: np.ndarray, share: float = 5e-4) -> tuple[int, int]:
-    """First bin and the one after the last of either side, outside of which next to nothing lies."""
+    """Return the first bin, and the one after the last, of the range that holds nearly all filters on both axes."""
     mass = np.cumsum(counts.sum(axis=0) + counts.sum(axis=1))
     first, last = np.searchsorted(mass / max(mass[-1], 1), [share, 1 - share])
     return max(int(first) - 1, 0), min(int(last) + 2, len(counts))

@@ -10,14 +10,14 @@ from filterdb.schema import WEIGHTS
 from filterdb.store.database import Database
 
 FILTERS, LAYERS, MODELS, CHUNKS = 12, 48, 12, 8
-"""First filters of a layer, layers of a model, models, and chunks that may be read for them."""
+"""Most filters of a layer, layers of a model and models that are shown, and most chunks that are read for them."""
 
 
 def first_filters(db: Database) -> xr.Dataset | None:
     """Read the first filters of the first layers of some models, one of each family first (P1 fig. 1).
 
-    Dims: layer, number, weight. Variables: filters, NaN where a layer has fewer; coordinates layer_model, layer_name,
-    model_index (layer). Reads a bounded number of chunks; None where even one model would take more.
+    Returns filters (layer, number, weight), NaN where a layer has fewer, with coordinates layer_model, layer_name and
+    model_index (layer). At most CHUNKS chunks are read; returns None if a single model would take more.
     """
     layers = db.layers
     starts = np.concatenate([[0], np.cumsum([segment.rows for segment in db.segments])])
@@ -40,12 +40,12 @@ def first_filters(db: Database) -> xr.Dataset | None:
         return None
     picked = np.concatenate(chosen)
     filters = np.full((len(picked), FILTERS, WEIGHTS), np.nan, np.float32)
-    for which, part in sorted(wanted):
-        rows = db.segments[which].read_chunk(part)
-        for place in np.flatnonzero((segment[picked] == which) & (chunk[picked] == part)):
-            layer = picked[place]
-            first = int(row[layer] - part * chunk_rows[layer])
-            filters[place, : number[layer]] = rows[first : first + number[layer]]
+    for segment_number, chunk_number in sorted(wanted):
+        rows = db.segments[segment_number].read_chunk(chunk_number)
+        for i in np.flatnonzero((segment[picked] == segment_number) & (chunk[picked] == chunk_number)):
+            layer = picked[i]
+            first = int(row[layer] - chunk_number * chunk_rows[layer])
+            filters[i, : number[layer]] = rows[first : first + number[layer]]
     return xr.Dataset(
         {"filters": (("layer", "number", "weight"), filters)},
         coords={

@@ -1,4 +1,4 @@
-"""Highlights of a database: a few sentences with their numbers, at the top of the page."""
+"""Highlights of a database: a few sentences with numbers, at the top of the page."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from filterdb.page.results import Results
 from filterdb.schema import REJECTED
 
 NAMED = 60
-"""Characters of a name in a sentence."""
+"""Most characters of a name in a sentence."""
 
 MANY = {"task": "tasks", "visual_category": "categories", "training_dataset": "training sets", "family": "families",
         "model": "models", "depth_decile": "tenths of the depth"}  # fmt: skip
@@ -24,7 +24,7 @@ MANY = {"task": "tasks", "visual_category": "categories", "training_dataset": "t
 
 @dataclass(frozen=True, slots=True)
 class Highlight:
-    """A sentence of the summary: what it is about, its text, and the section that shows it."""
+    """A sentence of the summary: its topic, its text, and the section that shows it."""
 
     lead: str
     text: str
@@ -34,10 +34,10 @@ class Highlight:
 
 
 def highlights(results: Results) -> list[Highlight]:
-    """Return the highlights: first what is missing, then the most useful."""
+    """Return the highlights: first what is missing, then the most useful ones."""
     sentences: list[Highlight | None] = [_unread(results), _basis(results.basis)]
     sentences += [_farthest(by, result) for by, result in results.drifts.items() if by in ("task", "family", "model")]
-    sentences += [_alike(results.drifts), _lonely(results.drifts.get("model")), _verdicts(results.degeneration)]
+    sentences += [_different(results.drifts), _outlier(results.drifts.get("model")), _verdicts(results.degeneration)]
     sentences += [
         _depth(results.degeneration),
         _untrained(results.degeneration),
@@ -52,13 +52,13 @@ def _basis(result: xr.Dataset) -> Highlight:
     need = int(np.searchsorted(ratios, 0.9)) + 1
     return Highlight(
         "Shapes.",
-        f"{need} of 9 basis pictures carry {ratios[need - 1]:.0%} of the variance, the first alone {ratios[0]:.0%}.",
+        f"{need} of 9 components explain {ratios[need - 1]:.0%} of the variance, the first alone {ratios[0]:.0%}.",
         "basis",
     )
 
 
 def is_telling(result: xr.Dataset) -> np.ndarray:
-    """Return which pairs (group, other) may be named: judged different; without verdicts, those of enough filters."""
+    """Return which pairs (group, other) can be named: those that differ, else (no verdicts) those of enough filters."""
     if "verdict" in result:
         different: np.ndarray = result["verdict"].values == "different"
         return different
@@ -68,7 +68,7 @@ def is_telling(result: xr.Dataset) -> np.ndarray:
 
 
 def farthest(result: xr.Dataset) -> tuple[int, int] | None:
-    """Return the pair with the largest drift among those that may be named."""
+    """Return the pair with the largest drift among those that can be named, or None."""
     values = np.where(is_telling(result), np.triu(np.nan_to_num(result["drift"].values), 1), 0.0)
     i, j = np.unravel_index(int(np.argmax(values)), values.shape)
     return (int(i), int(j)) if values[i, j] > 0 else None
@@ -80,25 +80,25 @@ def _farthest(by: str, result: xr.Dataset) -> Highlight | None:
     if pair is None:
         if "verdict" not in result:
             return None
-        said = (
-            "no two groups differ by more than chance explains."
+        text = (
+            "No two groups differ by more than chance explains."
             if _judged(result).any()
-            else "too few filters or models to tell any two groups apart."
+            else "There are too few filters or models to distinguish any two groups."
         )
-        return Highlight(lead, said, "drift", by)
+        return Highlight(lead, text, "drift", by)
     a, b = (short(result["group"].values[i], NAMED) for i in pair)
-    said = f"“{a}” and “{b}” differ most: D = {result['drift'].values[pair]:.2g}"
+    text = f"“{a}” and “{b}” differ most: D = {result['drift'].values[pair]:.2g}"
     floor = _floor(result, *pair)
     if floor is None:
-        return Highlight(lead, f"{said}.", "drift", by)
+        return Highlight(lead, f"{text}.", "drift", by)
     if _judged(result)[pair]:
-        return Highlight(lead, f"{said}, where chance alone gives up to {floor:.2g}.", "drift", by)
-    more = f"drawing their filters again gives up to {floor:.2g}; the models are too few to say more"
-    return Highlight(lead, f"{said}; {more}.", "drift", by)
+        return Highlight(lead, f"{text}; chance alone explains up to {floor:.2g}.", "drift", by)
+    more = f"sampling of filters alone explains up to {floor:.2g}, and there are too few models to say more"
+    return Highlight(lead, f"{text}; {more}.", "drift", by)
 
 
 def _judged(result: xr.Dataset) -> np.ndarray:
-    """Pairs (group, other) with a verdict by their models: what holds for other models of the same kind."""
+    """Return the pairs (group, other) with a verdict by their models, which holds for other models of the same kind."""
     by_models = result["judged_by"].values == BY_MODELS
     judged: np.ndarray = by_models & (result["verdict"].values != TOO_FEW)
     return judged
@@ -111,7 +111,7 @@ def _floor(result: xr.Dataset, i: int, j: int) -> float | None:
     return value if np.isfinite(value) else None
 
 
-def _alike(drifts: dict[str, xr.Dataset]) -> Highlight | None:
+def _different(drifts: dict[str, xr.Dataset]) -> Highlight | None:
     parts = []
     for by, result in drifts.items():
         if "verdict" in result:
@@ -119,11 +119,12 @@ def _alike(drifts: dict[str, xr.Dataset]) -> Highlight | None:
             judged = int(by_models.sum())
             alike = int((by_models & (pairs(result["verdict"].values) == INDISTINGUISHABLE)).sum())
             if judged:
-                parts.append(f"{alike:,} of {judged:,} pairs of {MANY[by]}")
-    return Highlight("Within chance.", f"Not told apart from chance: {'; '.join(parts)}.", "drift") if parts else None
+                parts.append(f"{judged - alike:,} of {judged:,} pairs of {MANY[by]}")
+    text = f"Groups differ by more than chance explains in {', '.join(parts)}."
+    return Highlight("Beyond chance.", text, "drift") if parts else None
 
 
-def _lonely(result: xr.Dataset | None) -> Highlight | None:
+def _outlier(result: xr.Dataset | None) -> Highlight | None:
     if result is None or result.sizes["group"] < 4:
         return None
     enough = ~result["few"].values
@@ -134,8 +135,9 @@ def _lonely(result: xr.Dataset | None) -> Highlight | None:
     medians = np.array([np.median(row[keep]) for row, keep in zip(values, other, strict=True)])
     most = int(np.argmax(medians))
     name = short(result["group"].values[enough][most], NAMED)
-    said = f"“{name}” is farthest from the rest: half of the other models are at D = {medians[most]:.2g} or more"
-    return Highlight("Odd one out.", f"{said}, against {np.median(medians):.2g} for a typical model.", "drift", "model")
+    text = f"“{name}” is farthest from the others: its median drift is D = {medians[most]:.2g}"
+    more = f"compared with {np.median(medians):.2g} for a typical model"
+    return Highlight("Outlier.", f"{text}, {more}.", "drift", "model")
 
 
 def _verdicts(result: xr.Dataset) -> Highlight:
@@ -150,11 +152,9 @@ def _verdicts(result: xr.Dataset) -> Highlight:
     ]
     models, counts = np.unique(result["layer_model"].values[verdicts.any(axis=1)].astype(str), return_counts=True)
     worst = str(models[np.argmax(counts)])
-    said = f"{number:,} of {len(verdicts):,} layers have a verdict ({', '.join(kinds)})"
-    more = (
-        f"; most of them, {counts.max():,}, in “{short(worst, NAMED)}”" if len(models) > 1 and counts.max() > 1 else ""
-    )
-    return Highlight("Health.", f"{said}{more}.", "layers", search=worst if more else "")
+    text = f"{number:,} of {len(verdicts):,} layers have a verdict ({', '.join(kinds)})"
+    more = f"; “{short(worst, NAMED)}” has the most, {counts.max():,}" if len(models) > 1 and counts.max() > 1 else ""
+    return Highlight("Health.", f"{text}{more}.", "layers", search=worst if more else "")
 
 
 def _depth(result: xr.Dataset) -> Highlight | None:
@@ -166,12 +166,12 @@ def _depth(result: xr.Dataset) -> Highlight | None:
         return None
     start, end = f"{first.mean():.2f}", f"{last.mean():.2f}"
     word = "falls" if last.mean() < first.mean() else "rises"
-    moves = (
-        f"{word} from {start} in the first tenth of the depth to {end}"
+    change = (
+        f"{word} from {start} in the first tenth of the depth to {end} in the last"
         if start != end
-        else f"is {start} in the first tenth of the depth and"
+        else f"is {start} in both the first and the last tenth of the depth"
     )
-    return Highlight("Depth.", f"Mean variance entropy {moves} in the last.", "depth")
+    return Highlight("Depth.", f"Mean variance entropy {change}.", "depth")
 
 
 def _untrained(result: xr.Dataset) -> Highlight | None:
@@ -191,7 +191,7 @@ def _few(drifts: dict[str, xr.Dataset]) -> Highlight | None:
         if result["few"].any()
     ]
     return (
-        Highlight("Few filters.", f"Under 1,000, so that chance weighs heavily: {', '.join(parts)}.", "drift")
+        Highlight("Few filters.", f"Fewer than 1,000, so chance has a large effect: {', '.join(parts)}.", "drift")
         if parts
         else None
     )
@@ -204,7 +204,7 @@ def _unread(results: Results) -> Highlight | None:
     number, models = ledger.sizes["skipped"], len(np.unique(ledger["skipped_model"].values.astype(str)))
     layers = f"{number:,} convolution{'s' if number > 1 else ''} of {models:,} model{'s' if models > 1 else ''}"
     return Highlight(
-        "Not read.", f"{layers} should have been read and could not be; nothing below counts them.", "contents"
+        "Not read.", f"{layers} could not be read. They are not part of any result on this page.", "contents"
     )
 
 
@@ -220,9 +220,9 @@ def _skipped(results: Results) -> Highlight | None:
     if without:
         parts.append(f"{without:,} models have no 3×3 filters at all")
     if rejected:
-        parts.append(f"{rejected:,} files are no readable models")
+        parts.append(f"{rejected:,} files are not readable models")
     return (
-        Highlight("Not stored.", f"{'; '.join(parts)}. “filterdb layers” gives each reason.", "contents")
+        Highlight("Not stored.", f"{'; '.join(parts)}. “filterdb layers” lists the reasons.", "contents")
         if parts
         else None
     )

@@ -1,4 +1,4 @@
-"""Three rows of three small pictures with one scale, as a single pair of axes: nine take several times as long."""
+"""Three rows of three small pictures with one scale, in a single Axes: nine of them take several times as long."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ if TYPE_CHECKING:
 
 SIDE = 3
 WIDTH = 0.92
-"""Of a column's width, the part that its picture takes."""
+"""Width of a picture as a part of its column."""
 
 
 class Panels:
-    """A picture for each of nine components. Each has the same range to the right, and `height` upwards."""
+    """A picture for each of nine components, all with the same range of coefficients and the same `height`."""
 
     def __init__(self, figure: Figure, window: tuple[float, float], height: float, titles: list[str]) -> None:
         from matplotlib.ticker import MaxNLocator
@@ -27,8 +27,8 @@ class Panels:
         self.axes.set_ylim(-0.03 * height, SIDE * self.step)
         self.axes.spines[:].set_visible(False)
         values = [value for value in MaxNLocator(4).tick_values(*window) if self.low <= value <= self.high]
-        places = [column + self._right(value) for column in range(SIDE) for value in values]
-        self.axes.set_xticks(places, [f"{value:g}" for value in values] * SIDE, fontsize=8)
+        ticks = [column + self._right(value) for column in range(SIDE) for value in values]
+        self.axes.set_xticks(ticks, [f"{value:g}" for value in values] * SIDE, fontsize=8)
         self.axes.set_yticks([])
         self.axes.set_xlabel("coefficient", fontsize=9)
         for i, title in enumerate(titles):
@@ -39,21 +39,21 @@ class Panels:
             )
 
     def hill(self, panel: int, edges: np.ndarray, heights: np.ndarray, base: float, **style: Any) -> None:
-        """A histogram's steps over a base line; what lies outside of the range is cut off."""
+        """Draw the steps of a histogram over a base line, without the bins outside of the range."""
         from matplotlib.patches import Polygon
 
         first, last = np.searchsorted(edges, [self.low, self.high])
         x, y = self._corner(panel)
         across = np.repeat(x + self._right(edges[first : last + 1]), 2)
         up = y + base + np.concatenate([[0.0], np.repeat(heights[first:last], 2), [0.0]])
-        # Not add_patch, which looks for the limits anew each time; they are fixed here.
+        # add_patch would update the limits each time, but they are fixed here.
         self.axes.add_artist(Polygon(np.column_stack([across, up]), closed=True, **style))
 
     def labels(self, labels: list[str]) -> None:
-        """Names of the base lines 0, 1, 2 … beside the pictures on the left."""
+        """Write the names of the base lines 0, 1, 2 … to the left of the pictures."""
         bottoms = [self._corner(SIDE * row)[1] for row in range(SIDE)]
-        places = [bottom + place for bottom in bottoms for place in range(len(labels))]
-        self.axes.set_yticks(places, labels * SIDE, fontsize=7)
+        ticks = [bottom + line for bottom in bottoms for line in range(len(labels))]
+        self.axes.set_yticks(ticks, labels * SIDE, fontsize=7)
         self.axes.tick_params(axis="y", left=False)
 
     def _right(self, value: Any) -> Any:

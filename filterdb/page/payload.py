@@ -1,4 +1,4 @@
-"""Results as the page's scripts read them: short numbers, and text that cannot leave its place."""
+"""Encode results for the page's scripts: compact numbers, and text that cannot break out of its element."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 
 EXACT = 20_000
-"""Up to this many numbers are sent as float32; more of them as 16-bit logarithms, within 0.03 %."""
+"""Arrays of at most this many numbers are float32; larger ones are 16-bit logarithms, exact to 0.03 %."""
 
 LOWEST, HIGHEST = 1e-12, 1e4
-"""Where the 16-bit logarithms begin and end."""
+"""Range of the 16-bit logarithms."""
 
 _ESCAPES = {ord(mark): f"\\u{ord(mark):04x}" for mark in "<>&\u2028\u2029"}
 
 
 def pack(values: np.ndarray) -> dict[str, str]:
-    """An array as base64 of little-endian numbers: `t` names the type, `d` holds the bytes."""
+    """Encode an array as base64 of little-endian numbers: `t` is the type, `d` the bytes."""
     if values.dtype.kind == "b" or (values.dtype.kind in "iu" and values.min(initial=0) >= 0):
         largest = int(values.max(initial=0))
         kind = next((name for name, most in (("u1", 2**8), ("u2", 2**16), ("u4", 2**32)) if largest < most), "f4")
@@ -31,7 +31,7 @@ def pack(values: np.ndarray) -> dict[str, str]:
 
 
 def logarithms(values: np.ndarray) -> np.ndarray:
-    """Positive numbers as 16-bit steps of their logarithm; 0 is 0, 65,535 is not a number."""
+    """Convert positive numbers to 16-bit steps of their logarithm; 0 stands for 0, 65,535 for NaN."""
     step = (np.log(HIGHEST) - np.log(LOWEST)) / 65_533
     inside = np.clip(values, LOWEST, HIGHEST)
     codes = np.where(values > 0, 1 + np.rint((np.log(inside) - np.log(LOWEST)) / step), 0.0)
@@ -39,12 +39,12 @@ def logarithms(values: np.ndarray) -> np.ndarray:
 
 
 def text(value: Any) -> str:
-    """JSON that may stand in a script element: no `<`, `>` or `&`, no line separator of JavaScript's, no NaN."""
+    """Return JSON that is safe in a script element: without `<`, `>`, `&`, JavaScript's line separators and NaN."""
     return json.dumps(_plain(value), ensure_ascii=False, allow_nan=False, separators=(",", ":")).translate(_ESCAPES)
 
 
 def script(name: str, value: Any) -> bytes:
-    """A data file of the page, a call of `filterdb.put`."""
+    """Return a data file of the page: a script that calls `filterdb.put`."""
     return f"filterdb.put({text(name)},{text(value)});\n".encode("utf-8", "replace")
 
 

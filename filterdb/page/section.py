@@ -1,4 +1,7 @@
-"""A section of the page: what it computes, shows and writes. Each is a module of `filterdb.page.sections`."""
+"""The base class of the page's sections: what a section computes, shows and writes.
+
+Each section is a module of `filterdb.page.sections`.
+"""
 
 from __future__ import annotations
 
@@ -14,14 +17,14 @@ if TYPE_CHECKING:
 
 
 class Picture(NamedTuple):
-    """A figure's file name without its ending, and the function that draws it."""
+    """The file name of a figure without its suffix, and the function that draws it."""
 
     name: str
     draw: Callable[[], Figure]
 
 
 class Table(NamedTuple):
-    """A table's file name without its ending, its rows, and whether it is short enough for CSV."""
+    """The file name of a table without its suffix, its rows, and whether it is short enough for CSV."""
 
     name: str
     rows: pd.DataFrame
@@ -31,24 +34,24 @@ class Table(NamedTuple):
 class Section:
     """One section of the page.
 
-    The module's name is the section's: the id of its element, the key of its data (`core.sections.<name>` in
-    JavaScript) and the name of its script, `web/sections/<name>.js`. An instance is made once for a page, so a section
-    that shows a result of its own computes it in `__init__`.
+    The name of a section is that of its module. It is also the id of its element, the key of its data
+    (`core.sections.<name>` in JavaScript) and the name of its script, `web/sections/<name>.js`. A page creates one
+    instance of each section, so a section that needs a result of its own computes it in `__init__`.
     """
 
     position: ClassVar[int]
-    """Place on the page: sections are sorted by it."""
+    """Sections are sorted by this number."""
     title: ClassVar[str]
     """Title in the table of contents."""
     template: ClassVar[str]
-    """Jinja template of the section's element; `figure` and `files` of `web/figure.html` are at hand."""
+    """Jinja template of the section's element; it can use the macros `figure` and `files` of `web/figure.html`."""
 
     def __init__(self, results: Results) -> None:
         self.results = results
 
     @classmethod
     def name(cls) -> str:
-        """Return the section's name, which is its module's."""
+        """Return the name of the section, which is the name of its module."""
         return cls.__module__.rpartition(".")[2]
 
     @classmethod
@@ -65,7 +68,7 @@ class Section:
         return {}
 
     def core(self) -> Any:
-        """Return the data that the page itself holds for the section's script; None for no data."""
+        """Return the data in the page itself for the section's script; None for no data."""
         return None
 
     def data(self) -> dict[str, Any]:

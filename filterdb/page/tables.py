@@ -1,4 +1,4 @@
-"""The tables beside the page: what each figure shows, as CSV, and as Parquet where pyarrow is installed."""
+"""The tables beside the page: the numbers of each figure as CSV, and as Parquet if pyarrow is installed."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from filterdb.schema import distinct
 from filterdb.store.database import Database
 
 LONG = 30_000
-"""Rows up to which a table of pairs is also written as CSV; a longer one has single precision in Parquet."""
+"""A table of pairs with more rows is not written as CSV, and has single precision in Parquet."""
 
 WIDE = 200
-"""Groups from which on a matrix is CSV only, of four digits: as pairs it is in Parquet, in a fraction of the room."""
+"""A table with more columns is only CSV, with four digits. Parquet has a matrix as pairs, which is much smaller."""
 
 MANY, DIGITS = 1_000, {"wide": "%.4g", "many": "%.9g"}
-"""Rows from which on the numbers of CSV have nine digits."""
+"""In tables with more rows, the numbers of CSV have nine digits."""
 
 PAIR_FACTS = ("drift", "floor", "floor_q95", "model_floor", "model_floor_q95", "verdict", "judged_by")
 MODEL_FACTS = (
@@ -33,7 +33,7 @@ LAYER_FACTS = ("filters", "conv_depth", "conv_depth_norm", "sparsity", "variance
 
 
 def files(name: str, table: pd.DataFrame, *, csv: bool = True) -> dict[str, bytes]:
-    """A table's files below `tables`."""
+    """Return the bytes of a table's files below `tables`, by path."""
     paths = {f"tables/{name}.csv": to_csv(table)} if csv else {}
     if find_spec("pyarrow") is not None and table.shape[1] <= WIDE:
         paths[f"tables/{name}.parquet"] = to_parquet(table)
@@ -41,7 +41,7 @@ def files(name: str, table: pd.DataFrame, *, csv: bool = True) -> dict[str, byte
 
 
 def to_csv(table: pd.DataFrame) -> bytes:
-    """CSV whose texts no spreadsheet takes for a formula: those that begin like one get an apostrophe."""
+    """Return CSV. Texts that a spreadsheet would take for a formula begin with an apostrophe."""
     safe = table.copy()
     safe.columns = pd.Index([_inert(str(name)) for name in table.columns])
     for i, dtype in enumerate(table.dtypes):
@@ -56,7 +56,7 @@ def _inert(value: Any) -> Any:
 
 
 def to_parquet(table: pd.DataFrame) -> bytes:
-    """Parquet, names as they are."""
+    """Return Parquet, with unchanged names."""
     buffer = io.BytesIO()
     texts = {name: _valid(table[name]) for name in table.columns if not pd.api.types.is_numeric_dtype(table[name])}
     floats = [name for name in table.columns if pd.api.types.is_float_dtype(table[name])]
@@ -69,39 +69,39 @@ def to_parquet(table: pd.DataFrame) -> bytes:
 
 
 def _valid(texts: pd.Series[Any]) -> np.ndarray:
-    """Each text as UTF-8 can hold it; names come back many times over in a table of pairs."""
-    codes, found = pd.factorize(texts, use_na_sentinel=False)
-    return np.array([str(value).encode("utf-8", "replace").decode() for value in found], object)[codes]
+    """Replace what UTF-8 cannot encode; once for each distinct text, as a table of pairs repeats names many times."""
+    codes, distinct_texts = pd.factorize(texts, use_na_sentinel=False)
+    return np.array([str(text).encode("utf-8", "replace").decode() for text in distinct_texts], object)[codes]
 
 
 def models(db: Database) -> pd.DataFrame:
-    """A row for each model, those without filters too."""
+    """Return a row for each model, also for models without filters."""
     return pd.DataFrame({name: db.models[name].values for name in MODEL_FACTS})
 
 
 def contents(result: xr.Dataset) -> pd.DataFrame:
-    """The rows of a `statistics` result (P2 A.4)."""
+    """Return the rows of a `statistics` result (P2 A.4)."""
     return result.to_dataframe().reset_index(drop=True)
 
 
 def filter_scale(result: xr.Dataset) -> pd.DataFrame:
-    """A row for each group and tenth of the depth of a `filter_scale` result."""
+    """Return a row for each group and tenth of the depth of a `filter_scale` result."""
     table = result[["decile_scale", "decile_count"]].to_dataframe().reset_index()
     return table.rename(columns={"decile_scale": "scale", "decile_count": "filters"})[table["decile_count"] > 0]
 
 
 def checkpoints(result: xr.Dataset) -> pd.DataFrame:
-    """A row for each checkpoint of a `series` result."""
+    """Return a row for each checkpoint of a `series` result."""
     return result.drop_dims(["pair", "retraining"]).to_dataframe().reset_index(drop=True)
 
 
 def retrainings(result: xr.Dataset) -> pd.DataFrame:
-    """A row for each pair of retrainings of a `series` result."""
+    """Return a row for each pair of retrainings of a `series` result."""
     return result.drop_dims(["checkpoint", "retraining"]).to_dataframe().reset_index(drop=True)
 
 
 def basis(result: xr.Dataset) -> pd.DataFrame:
-    """A row for each component of a `pca` result's first group: ratio, sum so far, nine weights."""
+    """Return a row for each component of a `pca` result's first group: ratio, cumulative ratio, nine weights."""
     table = pd.DataFrame(result["components"].values[0], columns=[f"w{i}" for i in range(result.sizes["weight"])])
     ratios = result["explained_variance_ratio"].values[0]
     table.insert(0, "cumulative", np.cumsum(ratios))
@@ -111,25 +111,25 @@ def basis(result: xr.Dataset) -> pd.DataFrame:
 
 
 def matrix(result: xr.Dataset) -> pd.DataFrame:
-    """The matrix of a `drift` result: a row for each group, a column for each other."""
+    """Return the matrix of a `drift` result: a row and a column for each group."""
     by, labels = str(result.attrs["by"]), result["group"].values.astype(str).astype(object)
     table = pd.DataFrame(result["drift"].values)
     table.insert(0, "count", result["count"].values)
     table.insert(0, "group", labels)
-    # A group may be called like a column.
+    # A group may have the name of another column.
     table.columns = pd.Index(distinct([by, "filters", *map(str, result["other"].values)]))
     return table
 
 
 def pair_facts(result: xr.Dataset) -> pd.DataFrame:
-    """A row for each pair of groups of a `drift` result: drift, floors, interval, verdict, each component."""
+    """Return a row for each pair of groups of a `drift` result: drift, floors, interval, verdict, each component."""
     groups = result["group"].values.astype(str).astype(object)
     rows, columns = np.triu_indices(len(groups), 1)
     table = pd.DataFrame({"group": groups[rows], "other": groups[columns]})
     for name in PAIR_FACTS:
         if name in result:
-            found = pairs(result[name].values)
-            table[name] = found if found.dtype.kind == "f" else found.astype(str).astype(object)
+            values = pairs(result[name].values)
+            table[name] = values if values.dtype.kind == "f" else values.astype(str).astype(object)
     if "interval" in result:
         for bound, name in enumerate(("low", "high")):
             table[name] = pairs(result["interval"].values[..., bound])
@@ -140,7 +140,7 @@ def pair_facts(result: xr.Dataset) -> pd.DataFrame:
 
 
 def histograms(result: xr.Dataset) -> pd.DataFrame:
-    """The distributions of a `drift` result: a row for each group and component, a column for each bin."""
+    """Return the distributions of a `drift` result: a row for each group and component, a column for each bin."""
     counts = result["counts"].values
     groups, components, bins = counts.shape
     table = pd.DataFrame(counts.reshape(-1, bins), columns=[f"{edge:.9g}" for edge in result["bin_edges"].values[:-1]])
@@ -150,7 +150,7 @@ def histograms(result: xr.Dataset) -> pd.DataFrame:
 
 
 def degeneration(result: xr.Dataset) -> pd.DataFrame:
-    """A row for each layer of a `degeneration` result."""
+    """Return a row for each layer of a `degeneration` result."""
     rules = result["rule"].values
     return pd.DataFrame(
         {
@@ -163,16 +163,16 @@ def degeneration(result: xr.Dataset) -> pd.DataFrame:
 
 
 def box_rows(boxes: list[Box]) -> pd.DataFrame:
-    """Box plots as their numbers."""
+    """Return a row with the numbers of each box plot."""
     return pd.DataFrame([row.row() for row in boxes])
 
 
 def first_filters(result: xr.Dataset) -> pd.DataFrame:
-    """A row for each filter that is shown."""
+    """Return a row for each filter that is shown."""
     filters = result["filters"].values
-    there = np.isfinite(filters).all(axis=2)
-    layer, number = np.nonzero(there)
-    table = pd.DataFrame(filters[there], columns=[f"w{i}" for i in range(filters.shape[2])])
+    is_shown = np.isfinite(filters).all(axis=2)
+    layer, number = np.nonzero(is_shown)
+    table = pd.DataFrame(filters[is_shown], columns=[f"w{i}" for i in range(filters.shape[2])])
     table.insert(0, "filter", number)
     table.insert(0, "layer", result["layer_name"].values[layer])
     table.insert(0, "model", result["layer_model"].values[layer])

@@ -1,4 +1,4 @@
-"""Verification on Dask: every chunk listed and present, and with `deep` every byte read and every layer hashed."""
+"""Verify a database on Dask: that every chunk is listed and present, and with `deep` that every layer has its hash."""
 
 from __future__ import annotations
 
@@ -13,34 +13,51 @@ from filterdb.store.verify import Problem, check_history, check_layers, check_se
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """What a verification looked at and what it found."""
+    """The result of a verification."""
 
     chunks: int
+    """Chunks that were checked."""
     problems: list[Problem]
+    """What is wrong; empty for a sound database."""
 
 
 def verify(db: AnyDatabase, *, deep: bool = False) -> Verified:
-    """Check the history, and metadata, tables, summaries and chunks of every segment of the snapshot.
+    """Check the history, and the metadata, tables, summaries and chunks of every segment of the snapshot.
 
-    With `deep` every byte is read and every layer's hash recomputed.
+    Parameters
+    ----------
+    db
+        A database or its path.
+    deep
+        Also read every byte and compute the hash of every layer again. Default: only check that chunks are present.
+
+    Returns
+    -------
+    Verified
+        The number of chunks, and a `Problem` for each thing that is wrong. Problems are not raised.
+
+    Raises
+    ------
+    StoreError
+        If the database cannot be read at all.
     """
     db = as_database(db)
     db = db.whole
     problems, layers = check_history(db), []
     for entry in db.state.segments:
-        found, tables = check_segment(entry, db.files)
-        problems += found
-        # Tables that are damaged do not say what to expect.
+        segment_problems, tables = check_segment(entry, db.files)
+        problems += segment_problems
+        # Without sound tables it is not known which hashes to expect.
         if deep and tables is not None:
             segment = entry.segment(db.files)
             layers += layers_of(segment, tables, max(plan.TASK_ROWS, segment.chunk_rows))
     seen = {(problem.segment, problem.chunk) for problem in problems}
     run = uuid.uuid4().hex[:8]
     tasks = [
-        cluster.task(f"verify-{run}-{one.segment.id}-{one.bounds[0]}", partial(check_layers, one)) for one in layers
+        cluster.task(f"verify-{run}-{part.segment.id}-{part.bounds[0]}", partial(check_layers, part)) for part in layers
     ]
     for problem in (problem for part in cluster.run(tasks, "verify") for problem in part):
-        # Layers of two tasks may share a chunk.
+        # Layers of two tasks can be in the same chunk.
         if (problem.segment, problem.chunk) not in seen:
             problems.append(problem)
             seen.add((problem.segment, problem.chunk))

@@ -1,8 +1,8 @@
 """Joint histograms of pairs of coefficients: a pass on request, keyed by group.
 
-By layer, as other summaries are, 70 × 70 counts of one pair would be 840 MB for the published data. So layers are
-summed to groups while the filters are read. All is integer: any chunking, any scheduler and any order give the same
-counts, and their sums along either side are the one-dimensional histograms.
+Other summaries are kept by layer. Here the 70 × 70 counts of one pair would be 840 MB by layer for the published data,
+so layers are summed to groups while the filters are read. All counts are integers: every chunking, scheduler and order
+has the same result, and the sums along either axis are the one-dimensional histograms.
 """
 
 from __future__ import annotations
@@ -28,14 +28,15 @@ from filterdb.store.segment import Segment
 from filterdb.store.summary import Arrays, Key
 
 MAX_COUNTS = 2**25
-"""Counts that one request may have (268 MB): groups × pairs × bins²."""
+"""Most counts that one request may have (268 MB): groups × pairs × bins²."""
 
 Pair = tuple[int, int]
+"""Two components by their numbers, 0 to 8."""
 
 
 @dataclass(frozen=True, slots=True)
 class JointBins:
-    """The axes that filters are projected on, and the bins over [low, high] of either side."""
+    """The axes of the coefficients, and the bins over [low, high] along both of them."""
 
     axes: Axes
     low: float
@@ -44,7 +45,7 @@ class JointBins:
 
     @property
     def edges(self) -> np.ndarray:
-        """Edges of the bins, (bins + 1,)."""
+        """Return the edges of the bins, (bins + 1,)."""
         return bin_edges(self.low, self.high, self.bins)
 
     def key(self, pair: Pair, grouping: str) -> Key:
@@ -55,16 +56,16 @@ class JointBins:
 
 
 def digest_of_groups(group_of_layer: np.ndarray) -> str:
-    """Return the digest that stands for a segment's groups in the names of its summaries."""
+    """Return the digest of a segment's groups, which is part of the names of its summaries."""
     return digest(np.ascontiguousarray(group_of_layer, "<i8").tobytes())
 
 
 @dataclass(frozen=True, slots=True)
 class JointHistograms(Reduction):
-    """Count pairs of coefficients over a square of bins, by group; a summary for each pair.
+    """Count pairs of coefficients in a square of bins, by group; a summary for each pair.
 
-    counts (groups, pairs, bins, bins): filters whose coefficient on the pair's first component is in the first bin, on
-    its second in the other. outside (groups, pairs): filters of which either coefficient is in no bin.
+    counts (groups, pairs, bins, bins) are filters by the bin of the coefficient on the pair's first component, then on
+    its second. outside (groups, pairs) are filters with either coefficient outside of all bins.
     """
 
     by_group: ClassVar[bool] = True
@@ -106,7 +107,7 @@ class JointHistograms(Reduction):
 
     def merge(self, a: Arrays, b: Arrays) -> Arrays:
         for name, array in a.items():
-            np.add(array, b[name], out=array)  # in place: they may be as large as memory allows
+            np.add(array, b[name], out=array)  # in place, because the arrays may be as large as memory allows
         return a
 
     def split(self, arrays: Arrays) -> list[Arrays]:
@@ -137,10 +138,10 @@ def densities(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return counts (pairs, groups, bins, bins) and outside (pairs, groups), int64, of the view's layers by group.
 
-    `index` (layers of the view,): each layer's group. counts[p, g, i, j]: filters whose coefficient on the pair's
-    first component is in bin i, on its second in bin j; outside: those of which either is in none. Stored summaries
-    are read; what is missing is computed, all pairs in one reading, and stored. Raises UsageError for more than
-    MAX_COUNTS counts.
+    `index` (layers of the view,) is each layer's group. counts[p, g, i, j] are the filters whose coefficient on the
+    pair's first component is in bin i and on its second in bin j; outside are the filters with either coefficient in no
+    bin. Stored summaries are read. Missing ones are computed, all pairs in one reading, and stored. Raises UsageError
+    for more than MAX_COUNTS counts.
     """
     if groups * len(pairs) * bins**2 > MAX_COUNTS:
         raise UsageError(
@@ -150,8 +151,8 @@ def densities(
     joint_bins = JointBins(projection.axes, projection.low, projection.high, bins)
     distinct = tuple(dict.fromkeys((first, second) for first, second in pairs))
     wanted, groups_of_segment, pair_of_key = [], {}, {}
-    for position, named in enumerate(_by_segment(db, index)):
-        present, group_of_layer = _renumbered(named)
+    for position, segment_groups in enumerate(_by_segment(db, index)):
+        present, group_of_layer = _renumbered(segment_groups)
         if not present.size:
             continue
         reduction = JointHistograms(joint_bins, distinct, digest_of_groups(group_of_layer))
@@ -172,19 +173,19 @@ def densities(
 
 def _by_segment(db: Database, index: np.ndarray) -> list[np.ndarray]:
     """Return the group of every stored layer, by segment; −1 for layers that are not in the view."""
-    every = np.full(len(db.present), -1, np.int64)
+    group_of_layer = np.full(len(db.present), -1, np.int64)
     present = np.flatnonzero(db.present)
-    every[present if db.chosen is None else present[db.chosen]] = index
-    return np.split(every, np.cumsum([entry.layers for entry in db.state.segments])[:-1])
+    group_of_layer[present if db.chosen is None else present[db.chosen]] = index
+    return np.split(group_of_layer, np.cumsum([entry.layers for entry in db.state.segments])[:-1])
 
 
-def _renumbered(named: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the groups in the order in which a segment first has them, and each layer's place among these (−1: none).
+def _renumbered(group_of_layer: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return a segment's groups in the order of their first layers, and each layer's position among them (−1: none).
 
-    So a summary's name depends on which layers are together, not on what else is in the database.
+    With these numbers the name of a summary depends on which layers form a group, not on the rest of the database.
     """
-    groups, first = np.unique(named[named >= 0], return_index=True)
+    groups, first = np.unique(group_of_layer[group_of_layer >= 0], return_index=True)
     present = groups[np.argsort(first)]
-    place = np.full(int(present.max(initial=-1)) + 2, -1, np.int64)  # the last one is for −1
-    place[present] = np.arange(len(present))
-    return present, place[named]
+    position = np.full(int(present.max(initial=-1)) + 2, -1, np.int64)  # the last entry is for −1
+    position[present] = np.arange(len(present))
+    return present, position[group_of_layer]

@@ -1,4 +1,4 @@
-"""A model that is not in the database, counted as if it were: its filters come from the child process, none is kept."""
+"""Reduce a model file that is not in the database as if it were. A child process sends its filters; none are stored."""
 
 from __future__ import annotations
 
@@ -20,35 +20,38 @@ from filterdb.store.remote import store_errors
 from filterdb.store.summary import Arrays
 
 ROWS = 262_144
-"""Filters that are in memory at a time (9 MB, and as much again as columns)."""
+"""Filters in memory at a time (9 MB, and as much again as columns)."""
 
 
 @dataclass(frozen=True)
 class Query:
-    """A model's layers (as `examine` has them), their arrays (layers, …), and the file's hash."""
+    """The reduced layers of a model file."""
 
     shown: str
+    """Name of the file in messages."""
     file_hash: str
     rows: list[dict[str, Any]]
+    """Facts about each layer, as `examine` returns them."""
     arrays: Arrays
+    """Arrays of the reduction, (layers, …)."""
     left_out: dict[str, str]
-    """Layers that should have been counted and were not: name → why."""
+    """Layers that should have been counted but could not be: name → reason."""
 
     def column(self, name: str) -> np.ndarray:
-        """One fact of every layer, (layers,)."""
+        """Return one fact about every layer, (layers,)."""
         return np.array([row[name] for row in self.rows])
 
 
 def reduce_model(path: str, reduction: Reduction, limits: Limits, alias: str = "") -> Query:
-    """Reduce the 3×3 layers of an ONNX file or URL as a pass reduces those of a segment. `alias`: what to call it.
+    """Reduce the 3×3 layers of an ONNX file or URL as a pass reduces those of a segment. Messages call it `alias`.
 
-    Raises InputError where there is no file, no model, or no layer with finite 3×3 filters.
+    Raises InputError if there is no file, no model, or no layer with finite 3×3 filters.
     """
     url = local_path(path)
     source = ModelSource(url, url, alias=alias)
-    found, skipped = examine(source, limits)
-    rows = [row for row in found if not row["nonfinite"]]
-    left_out = {row["layer_name"]: row["nonfinite"] for row in found if row["nonfinite"]}
+    layers, skipped = examine(source, limits)
+    rows = [row for row in layers if not row["nonfinite"]]
+    left_out = {row["layer_name"]: row["nonfinite"] for row in layers if row["nonfinite"]}
     left_out |= {skip.layer: skip.reason for skip in skipped if is_unread(skip.code)}
     if not rows:
         expected = "expected at least one 3×3 convolution with a constant weight"
@@ -66,20 +69,20 @@ def reduce_model(path: str, reduction: Reduction, limits: Limits, alias: str = "
         for i, (name, _, size) in enumerate(wanted):
             if channel.receive().get("rows") != size:
                 raise InputError(f"{source.shown} layer {name!r}: expected {size} filters, it changed; run again")
-            here = {key: array[i : i + 1] for key, array in arrays.items()}
+            layer_arrays = {key: array[i : i + 1] for key, array in arrays.items()}
             peak = np.array([rows[i]["peak"]])
             for start in range(0, size, ROWS):
                 filters = np.empty((min(ROWS, size - start), WEIGHTS), np.float32)
                 channel.receive_into(filters)
-                if not np.isfinite(filters).all():  # whoever reads a hostile file may lie
-                    raise InputError(f"{source.shown} layer {name!r}: expected numbers, got others")
+                if not np.isfinite(filters).all():  # a hostile file may have taken over the child process
+                    raise InputError(f"{source.shown} layer {name!r}: expected finite numbers, got NaN or infinity")
                 block = Block(np.ascontiguousarray(filters.T), np.array([0]), np.array([len(filters)]), peak)
-                reduction.add(here, block)
+                reduction.add(layer_arrays, block)
     return Query(source.shown, digest, rows, arrays, left_out)
 
 
 def _instead(left_out: dict[str, str], skipped: int) -> str:
-    """Say what a model without a 3×3 layer has."""
+    """Say what a model without a usable 3×3 layer has instead."""
     if left_out:
         layer, reason = next(iter(left_out.items()))
         return f"{len(left_out):,} without usable weights, such as {layer!r}: {reason}"

@@ -1,4 +1,4 @@
-"""What the passes over stored filters compute in given axes: extremes and histograms of every layer."""
+"""Extremes and histograms of every layer: what the passes over stored filters compute in given axes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Rows = tuple[tuple[float, ...], ...]
 
 @dataclass(frozen=True, slots=True)
 class Axes:
-    """What filters are projected on: mean (9,), components (9, 9), max-scaled before or raw."""
+    """The axes of coefficients: mean (9,), components (9, 9), and whether filters are max-scaled before."""
 
     mean: tuple[float, ...]
     components: Rows
@@ -26,7 +26,7 @@ class Axes:
 
     @classmethod
     def of(cls, mean: np.ndarray, components: np.ndarray, *, scaled: bool) -> Axes:
-        """Return the axes of these arrays."""
+        """Return the axes with these arrays, mean (9,) and components (9, 9)."""
         return cls(tuple(mean.tolist()), tuple(map(tuple, components.tolist())), scaled)
 
     @property
@@ -36,7 +36,7 @@ class Axes:
 
     @property
     def content(self) -> dict[str, object]:
-        """Return what the name of a summary is made from."""
+        """Return the part of a summary's name that depends on the axes."""
         return {"mean": self.mean, "components": self.components, "scaled": self.scaled}
 
 
@@ -51,10 +51,10 @@ class ExtremesReduction(LayerReduction):
         return Key("extremes", 3, canonical(self.axes.content).decode())
 
     def empty(self, layers: int) -> Arrays:
-        far = np.finfo(np.float64).max
+        extreme = np.finfo(np.float64).max
         return {
-            "smallest": np.full((layers, WEIGHTS), far),
-            "largest": np.full((layers, WEIGHTS), -far),
+            "smallest": np.full((layers, WEIGHTS), extreme),
+            "largest": np.full((layers, WEIGHTS), -extreme),
             "count": np.zeros(layers, np.int64),
         }
 
@@ -85,7 +85,7 @@ class ExtremesReduction(LayerReduction):
 class HistogramsReduction(LayerReduction):
     """Count, by layer and component, coefficients in 70 uniform bins over [low, high], underflow, overflow, on_edge.
 
-    on_edge: coefficients within EDGE_TOLERANCE of an inner edge, which count in the bin above it.
+    on_edge counts coefficients within EDGE_TOLERANCE of an inner edge; they also count in the bin above it.
     """
 
     axes: Axes
@@ -99,7 +99,7 @@ class HistogramsReduction(LayerReduction):
 
     @property
     def edges(self) -> np.ndarray:
-        """Edges of the bins, (71,)."""
+        """Return the edges of the bins, (71,)."""
         return bin_edges(self.low, self.high)
 
     def empty(self, layers: int) -> Arrays:
@@ -127,6 +127,6 @@ class HistogramsReduction(LayerReduction):
 
     def count(self, arrays: Arrays) -> np.ndarray:
         total: np.ndarray = arrays["counts"].sum(axis=-1) + arrays["underflow"] + arrays["overflow"]
-        # Every component sees every filter; where they disagree, no layer's size can match.
-        agreed: np.ndarray = np.where((total == total[:, :1]).all(axis=1), total[:, 0], -1)
-        return agreed
+        # Every component counts every filter. If they disagree, return −1, which no layer's size can match.
+        count: np.ndarray = np.where((total == total[:, :1]).all(axis=1), total[:, 0], -1)
+        return count

@@ -105,7 +105,7 @@ def test_address(tmp_path: Path) -> None:
         client.wait_for_workers(1, timeout=30)
         versions.check_workers(client)
         assert client.submit(sum, [1, 2]).result() == 3
-        with pytest.raises(UsageError, match="no number of workers where a cluster runs already"):
+        with pytest.raises(UsageError, match="no number of workers for a running scheduler"):
             fdb.connect(address, workers=2)
         assert client.cluster is None  # it is not ours to end
 

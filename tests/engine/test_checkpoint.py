@@ -159,7 +159,7 @@ def test_checkpoints_that_cannot_be_removed_leave_the_summary_stored(
     with monkeypatch.context() as patch:
         patch.setattr(summary, "remove_parts", refuse)
         case.run()
-    assert "stay where they are: not today" in caplog.text
+    assert "were not removed: not today" in caplog.text
     assert "kept in memory only" not in caplog.text
     assert len(case.stored()) == len(case.wanted.reductions[0].keys)
     case.db.kept.clear()

@@ -13,7 +13,7 @@ from scipy.stats import entropy, t
 from filterdb.numerics import divergence, noise
 from filterdb.numerics.histogram import sound_probabilities
 from filterdb.numerics.moments import Moments, pool
-from filterdb.numerics.paired import OfHistograms, OfMoments, Statistic, SymmetricKL
+from filterdb.numerics.resampling import FrechetDistance, HistogramDivergence, Statistic, SymmetricKL
 from filterdb.numerics.sampling import SamplingFloor
 from tests.numerics.distributions import WEIGHTS, bells, models
 
@@ -40,7 +40,7 @@ def symmetric(p: np.ndarray, q: np.ndarray) -> np.ndarray:
 def statistic_of(metric: str, counts: np.ndarray) -> Statistic:
     if metric == "kl":
         return SymmetricKL(counts, WHOLE, WEIGHTS)
-    return OfHistograms(counts, WHOLE, WEIGHTS, FUNCTIONS[metric], is_square=metric == "js")
+    return HistogramDivergence(counts, WHOLE, WEIGHTS, FUNCTIONS[metric], is_square=metric == "js")
 
 
 def whole_of(metric: str, counts: np.ndarray) -> np.ndarray:
@@ -76,7 +76,7 @@ def test_frechet_of_sums_is_that_of_merged_moments() -> None:
         np.array([f.mean(axis=0) for f in filters]),
         np.array([np.cov(f, rowvar=False) * (len(f) - 1) for f in filters]),
     )
-    statistic = OfMoments(cells)
+    statistic = FrechetDistance(cells)
     merged = pool(cells, np.array([0, 1, 0, 1]), 2)
     expected = divergence.whole(2, divergence.frechet(merged.mean, merged.covariance))[0, 1]
     sums = np.array([[1.0, 0, 1, 0], [0, 1, 0, 1]]) @ statistic.states
@@ -260,7 +260,7 @@ def test_groups_that_share_models_are_drawn_together() -> None:
 def test_sampling_floor_by_draws_agrees_with_the_one_without() -> None:
     rng = np.random.default_rng(12)
     counts = np.concatenate([models(2, 4_000, rng), models(1, 300, rng)])
-    both = OfHistograms(counts, WHOLE, WEIGHTS, symmetric, is_square=True)
+    both = HistogramDivergence(counts, WHOLE, WEIGHTS, symmetric, is_square=True)
     drawn = noise.sampling_floor(both, draws=800)
     exact = SamplingFloor(WHOLE, WEIGHTS).matrix(counts)
     np.testing.assert_allclose(drawn.mean, exact.mean, rtol=0.03)

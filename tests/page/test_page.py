@@ -196,8 +196,8 @@ def test_what_stands_out_says_by_what_it_was_judged(page_db: fdb.Database) -> No
         (said,) = [
             one.text for one in highlights.highlights(results.gather(pair, "sound", False)) if one.lead == "By model."
         ]
-        assert "drawing their filters again" in said and "too few to say more" in said
+        assert "sampling of filters alone" in said and "too few models to say more" in said
         few = page_db.select(model=list(HOSTILE))
         texts = {one.lead: one.text for one in highlights.highlights(results.gather(few, "sound", False))}
-    assert texts["By model."] == "too few filters or models to tell any two groups apart."
-    assert "Within chance." not in texts
+    assert texts["By model."] == "There are too few filters or models to distinguish any two groups."
+    assert "Beyond chance." not in texts

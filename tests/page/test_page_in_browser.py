@@ -128,7 +128,7 @@ def test_hover_tells_drift_floor_and_interval(show: Show, by_task: xr.Dataset) -
     assert shown(tip, "…") == pytest.approx(here["interval"].values[1], rel=5e-3)
     assert tip.splitlines()[-1] == "more than chance explains"
     opened.page.mouse.move(*cell(opened, by_task, "detection", "segmentation"))
-    assert opened.page.locator("#tip").inner_text().splitlines()[-1] == "not told apart from chance"
+    assert opened.page.locator("#tip").inner_text().splitlines()[-1] == "no more than chance explains"
     opened.page.mouse.move(5, 5)
     assert not opened.page.locator("#tip").is_visible()
 
@@ -187,7 +187,7 @@ def test_the_heatmap_is_sorted_and_searched(show: Show, by_task: xr.Dataset) -> 
     page.wait_for_selector(f"{HEATMAP} .heat[aria-label*='by model, 6 groups']")
     assert names() == ["model 1", *(f"model {i}" for i in range(10, 15))]
     page.locator(f"{HEATMAP} input[type=search]").fill("nobody")
-    assert page.locator(f"{HEATMAP} .none").inner_text() == "No group has this in its name."
+    assert page.locator(f"{HEATMAP} .none").inner_text() == "No group has this text in its name."
     # All figures that show a grouping follow, and so do their files.
     link = page.locator("figure", has=page.locator("[data-figure=ridges]")).get_by_role("link", name="SVG")
     assert link.get_attribute("href") == "figures/ridges_model.svg"
@@ -330,5 +330,5 @@ def test_a_missing_file_is_named(show: Show, made: Path, tmp_path: Path) -> None
     opened = show(where=tmp_path / "copy/index.html")
     opened.draw_all()
     said = opened.page.locator(LAYERS).inner_text()
-    assert said == "Not shown: data/layers.js is not beside this page."
+    assert said == "Not shown: data/layers.js is missing next to this page."
     assert opened.page.locator("[data-figure=models] .rows .tr").count() == 18

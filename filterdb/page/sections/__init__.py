@@ -1,6 +1,6 @@
-"""The page's sections, a module each. A new one is a module here, and its script `web/sections/<name>.js`.
+"""The sections of the page, one module each. To add one, add a module here and its script `web/sections/<name>.js`.
 
-A module defines `SECTION`, a subclass of `filterdb.page.section.Section`; the registry finds it by itself.
+A module defines `SECTION`, a subclass of `filterdb.page.section.Section`. `section_classes` finds all modules.
 """
 
 from __future__ import annotations

@@ -16,9 +16,9 @@ class Basis(Section):
     title = "Basis"
     template = """\
 <section id="basis">
-<h2>The nine basis pictures</h2>
-<p>Every filter, divided by its largest weight, is a sum of these nine pictures about the mean. Filters that are all alike need few of them.</p>
-{{ figure("basis", "Components of all filters", "Purple and orange are opposite signs. Below each picture: its share of the variance, and the sum so far.", "basis", "basis") }}
+<h2>The nine components</h2>
+<p>Every filter, divided by its largest weight, is the mean filter plus a weighted sum of these nine components. If filters are similar, a few components explain most of their variance.</p>
+{{ figure("basis", "Components of all filters", "Purple and orange are opposite signs. Below each component are its share of the variance and the cumulative share.", "basis", "basis") }}
 </section>
 """  # noqa: E501
 

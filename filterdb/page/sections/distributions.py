@@ -1,4 +1,4 @@
-"""Distributions of the coefficients: of each component by group, and of two components together."""
+"""Distributions of the coefficients: of each component by group, and of pairs of components."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class Distributions(Section):
     template = """\
 <section id="distributions">
 <h2>Distributions</h2>
-{{ figure("ridges", "The nine coefficients of each group", "A hill is where a group’s filters lie on a component: narrow hills at 0 mean that the picture is hardly used, two hills that it is used in two ways.", "ridges", "histograms", each=true) }}
-{% if planes %}{{ figure("planes", "Two components together", "Bright is where many filters lie, on a logarithmic scale, each square on its own. Sun: round, as if normal. Spikes: hot spots. Symbols: several hills or off the middle. Point: nearly all in the middle.", "corner", "phenotypes") }}
-{% else %}<p class="soft">Densities of two components together need one more pass over the filters: <code>filterdb report --densities</code>.</p>{% endif %}
+{{ figure("ridges", "The nine coefficients of each group", "Each curve is the distribution of a group’s coefficients on one component. A narrow peak at 0 means that the filters hardly use the component; two peaks mean that they use it in two ways.", "ridges", "histograms", each=true) }}
+{% if planes %}{{ figure("planes", "Pairs of components", "Bright areas have many filters; each square has its own logarithmic scale. Sun: round, similar to a normal distribution. Spikes: hot spots. Symbols: several peaks, or a peak off the centre. Point: nearly all filters at the centre.", "corner", "phenotypes") }}
+{% else %}<p class="soft">Densities of pairs of components need another pass over the filters: <code>filterdb report --densities</code>.</p>{% endif %}
 </section>
 """  # noqa: E501
 
@@ -70,7 +70,7 @@ class Distributions(Section):
 
 
 def _shades(joint: JointDensities) -> dict[str, Any]:
-    """Return logarithms of the counts of each group and pair, 0 … 255, in the bins in which anything is visible."""
+    """Return the logarithms of the counts of each group and pair, scaled to 0 … 255, in the bins that are visible."""
     windows = [extent(joint.counts(pair)[0]) for pair in COMPONENT_PAIRS]
     first, last = min(low for low, _ in windows), max(high for _, high in windows)
     shades = []

@@ -19,11 +19,11 @@ from filterdb.page.results import GROUPINGS, LABELS, Results
 from filterdb.page.section import Picture, Section, Table
 
 KNOWN_VERDICTS = ("different", "indistinguishable", "few")
-"""Verdicts on a pair, by the number that the page has for each."""
+"""Verdicts on a pair; the page's scripts have their indices."""
 
 
 class Drift(Section):
-    """Every group against every other."""
+    """The drift between all pairs of groups."""
 
     position = 40
     title = "Drift"
@@ -31,16 +31,16 @@ class Drift(Section):
 {% if drifts %}
 <section id="drift">
 <h2>Drift between groups</h2>
-<p>How differently two groups distribute their filters over the nine components: 0 means alike. Groups of few filters or few models differ by chance alone{% if judged %}, so each pair is held against what chance gives{% endif %}.</p>
-{{ figure("heatmap", "Every group against every other", "Bright cells differ most" ~ (", hatched ones are not told apart from chance" if judged else "") ~ ". Point at a cell for its numbers; click it, or press Enter on it, to compare the two groups.", "drift", "drift", each=true, parquet="pairs") }}
-{{ figure("components", "Which component drifts", "Each box holds the middle half of all pairs of groups; a box farther right is a picture that the groups use more differently.", "components", "components", each=true) }}
-{{ figure("groupings", "Which label separates best", "Drift over all pairs of groups, for each way to group; each pair counts once.", "groupings", "groupings") }}
-{% if families %}<p class="soft">Models by family: choose “model” above and order by family. As a file: <a href="figures/families.svg">SVG</a>, <a href="figures/families.png">PNG</a>.</p>{% endif %}
-{% if farthest %}<p class="soft">The two groups that differ most, as a file: {% for by in farthest %}{{ by.replace("_", " ") }} <a href="figures/pair_{{ by }}.svg">SVG</a> <a href="figures/pair_{{ by }}.png">PNG</a>{{ ", " if not loop.last else "." }}{% endfor %}</p>{% endif %}
+<p>Drift measures how differently two groups distribute their filters over the nine components; 0 means equal distributions. Groups of few filters or few models differ by chance alone{% if judged %}, so each pair is compared with the drift that chance explains{% endif %}.</p>
+{{ figure("heatmap", "Drift between all pairs of groups", "Bright cells have the largest drift" ~ ("; hatched cells do not differ by more than chance explains" if judged else "") ~ ". Point at a cell to see its numbers. Click it, or press Enter, to compare the two groups.", "drift", "drift", each=true, parquet="pairs") }}
+{{ figure("components", "Drift of each component", "Each box shows the middle half of all pairs of groups. The farther right a box is, the more differently the groups use the component.", "components", "components", each=true) }}
+{{ figure("groupings", "Drift by grouping", "The drift of all pairs of groups, for each grouping. Labels whose groups differ more are farther right.", "groupings", "groupings") }}
+{% if families %}<p class="soft">To see models by family, choose “model” above and order by family. As a file: <a href="figures/families.svg">SVG</a>, <a href="figures/families.png">PNG</a>.</p>{% endif %}
+{% if farthest %}<p class="soft">The two groups with the largest drift, as a file: {% for by in farthest %}{{ by.replace("_", " ") }} <a href="figures/pair_{{ by }}.svg">SVG</a> <a href="figures/pair_{{ by }}.png">PNG</a>{{ ", " if not loop.last else "." }}{% endfor %}</p>{% endif %}
 {% for by, why in notes %}<p class="soft">{{ by.replace("_", " ") | capitalize }} {{ why }}.</p>{% endfor %}
 </section>
 {% else %}
-<section id="drift"><h2>Drift between groups</h2><p>Every label has fewer than two known values here, so there are no groups to compare.</p></section>
+<section id="drift"><h2>Drift between groups</h2><p>There are no groups to compare, because every label has fewer than two known values.</p></section>
 {% endif %}
 """  # noqa: E501
 
@@ -51,7 +51,7 @@ class Drift(Section):
         }
 
     def context(self) -> dict[str, Any]:
-        """Return which groupings there are, and why others are missing."""
+        """Return which groupings there are, and the reasons why others are missing."""
         drifts = self.results.drifts
         return {
             "drifts": list(drifts),
@@ -112,7 +112,7 @@ def _families(results: Results) -> np.ndarray | None:
 
 
 def _drift_data(results: Results, result: xr.Dataset, without: LeaveOneOut) -> dict[str, Any]:
-    """Return what the page's scripts read of a `drift` result."""
+    """Return the data of a `drift` result for the page's scripts."""
     by = str(result.attrs["by"])
     data: dict[str, Any] = {
         "by": by,

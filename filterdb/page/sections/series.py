@@ -17,8 +17,8 @@ from filterdb.page.section import Picture, Section, Table
 
 RETRAINING_FACTS = ("seeds", "mean_drift", "largest_drift", "to_nearest", "nearest", "to_others")
 NO_SERIES = (
-    "The catalog has no column epoch or seed that tells checkpoints or retrainings of one architecture and "
-    "training set apart."
+    "The catalog has no columns epoch or seed that identify checkpoints or retrainings of one architecture and "
+    "training set."
 )
 
 
@@ -30,7 +30,7 @@ class Series(Section):
     template = """\
 <section id="series">
 <h2>Along a training</h2>
-{% if series %}{{ figure("series", "Checkpoints and retrainings", "Lines: drift of each checkpoint to the last of its training, thin ones what chance alone gives. The table compares trainings from other seeds with one another and with the nearest other training.", "series", "series") }}
+{% if series %}{{ figure("series", "Checkpoints and retrainings", "Lines show the drift of each checkpoint to the last one of its training; thin lines show the drift that chance alone explains. The table compares trainings with different seeds with each other and with the nearest other training.", "series", "series") }}
 {% else %}<p class="soft">{{ no_series }}</p>{% endif %}
 </section>
 """  # noqa: E501
@@ -48,7 +48,7 @@ class Series(Section):
             self.series = result
 
     def context(self) -> dict[str, Any]:
-        """Return whether there are series, and else why not."""
+        """Return whether there are series, or else the reason."""
         return {"series": self.series is not None, "no_series": self.why_missing}
 
     def core(self) -> Any:

@@ -1,4 +1,4 @@
-"""The summary: what stands out, in a few sentences with links to the figures."""
+"""The summary: the main results in a few sentences, with links to the figures."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ class Summary(Section):
     """The highlights of a database."""
 
     position = 10
-    title = "What stands out"
+    title = "Summary"
     template = """\
 <section id="summary">
-<h2>What stands out</h2>
+<h2>Summary</h2>
 <ul class="findings">
 {% for highlight in highlights %}
 <li><b>{{ highlight.lead }}</b> {{ highlight.text }} <a href="#{{ highlight.section }}"{% if highlight.group %} data-group="{{ highlight.group }}"{% endif %}{% if highlight.search %} data-layers="{{ highlight.search }}"{% endif %}>Show<span class="unseen"> {{ highlight.lead }}</span></a></li>

@@ -1,4 +1,4 @@
-// Charts that several figures share. Each draws into a node of a given width.
+// Charts that several figures use. Each draws into a node and draws again when the node's width changes.
 
 // Horizontal boxes: quartiles, whiskers, outliers, mean. Rows: {label, number, low, q1, median, q3, high, mean, outliers}.
 function boxes(node, rows, { label, unit, pick }) {
@@ -19,9 +19,9 @@ function boxes(node, rows, { label, unit, pick }) {
         ...[row.low, row.high].map((end) => svg("line", { x1: x(end), x2: x(end), y1: y - 5, y2: y + 5, class: "whisker" })),
         svg("rect", { x: x(row.q1), y: y - 8, width: Math.max(1, x(row.q3) - x(row.q1)), height: 16, rx: 2, class: "box" }),
         svg("line", { x1: x(row.median), x2: x(row.median), y1: y - 8, y2: y + 8, class: "median" }),
-        ...row.outliers.map((one) => svg("circle", { cx: x(one), cy: y, r: 1.6, class: "outlier" })),
+        ...row.outliers.map((value) => svg("circle", { cx: x(value), cy: y, r: 1.6, class: "outlier" })),
         svg("path", { d: `M${x(row.mean)} ${y - 4}l4 4l-4 4l-4 -4z`, class: "mean" }));
-      hinted(line, () => [row.label, `median ${digits(row.median)}, mean ${digits(row.mean)}`, `half of them ${digits(row.q1)} … ${digits(row.q3)}`, `${count(row.number)} ${row.number === 1 ? "pair" : "pairs"}`]);
+      hinted(line, () => [row.label, `median ${digits(row.median)}, mean ${digits(row.mean)}`, `middle half ${digits(row.q1)} … ${digits(row.q3)}`, `${count(row.number)} ${row.number === 1 ? "pair" : "pairs"}`]);
       if (pick) line.addEventListener("click", () => pick(row));
       plot.append(line);
     });
@@ -29,11 +29,11 @@ function boxes(node, rows, { label, unit, pick }) {
   });
 }
 
-// Vertical grid lines with their ticks, and the axis's name.
+// Draw vertical grid lines with tick labels, and the name of the axis.
 function axis(plot, x, top, bottom, base, unit) {
   for (const tick of x.ticks) plot.append(svg("line", { x1: x(tick), x2: x(tick), y1: top, y2: bottom, class: "grid" }), svg("text", { x: x(tick), y: bottom + 13, class: "middle tick" }, digits(tick, 2)));
   const ends = [x.ticks[0] ?? 0, x.ticks.at(-1) ?? 0], half = unit.length * 3.1;
-  // In the middle of the axis, but never beyond the picture: on a phone the name may be longer than the axis.
+  // The name is in the middle of the axis, but inside the picture: on a phone it may be longer than the axis.
   const middle = Math.max(half, Math.min((x(ends[0]) + x(ends[1])) / 2, plot.viewBox.baseVal.width - half));
   plot.append(svg("text", { x: middle, y: base + 12, class: "middle unit" }, unit));
 }
@@ -42,9 +42,9 @@ function upright(plot, y, left, right, unit) {
   plot.append(svg("text", { x: left, y: 11, class: "unit" }, unit));
 }
 
-// Where the histograms of some groups have their mass: first and last bin worth showing.
+// Return the range of bins with nearly all of the mass of some histograms: the first bin, and the one after the last.
 function extent(lists) {
-  const bins = lists[0].length, mass = range(bins).map((b) => total(lists.map((one) => one[b])));
+  const bins = lists[0].length, mass = range(bins).map((b) => total(lists.map((histogram) => histogram[b])));
   const all = total(mass);
   let low = 0, high = bins - 1;
   for (let sum = mass[0]; sum < 5e-4 * all; sum += mass[++low]);
@@ -52,33 +52,33 @@ function extent(lists) {
   return [Math.max(0, low - 1), Math.min(bins, high + 2)];
 }
 
-// The outline of a histogram over bins [first, last) as an SVG path, closed to the base line.
+// Return the outline of a histogram over bins [first, last) as an SVG path, closed along the base line on request.
 function outline(p, first, last, x, y, base, closed) {
   let d = `M${x(first).toFixed(1)} ${(closed ? base : y(p[first])).toFixed(1)}`;
   for (let b = first; b < last; b++) d += `L${x(b).toFixed(1)} ${y(p[b]).toFixed(1)}L${x(b + 1).toFixed(1)} ${y(p[b]).toFixed(1)}`;
   return closed ? `${d}L${x(last).toFixed(1)} ${base}Z` : d;
 }
 
-// Several lines, each with its own points; `floor`: a thin line below. Series: {label, xs, values, floor, names}.
+// Draw several lines, each with its own points and a thin line `floor`. Series: {label, xs, values, floor, names}.
 function lines(node, series, { xlabel, ylabel, label }) {
   mount(node, (width) => {
     const left = 46, right = width - 10, height = Math.min(320, Math.max(220, width * 0.45)), bottom = height - 34;
-    const xs = series.flatMap((one) => one.xs), values = series.flatMap((one) => [...one.values, ...one.floor]).filter(Number.isFinite);
+    const xs = series.flatMap((line) => line.xs), values = series.flatMap((line) => [...line.values, ...line.floor]).filter(Number.isFinite);
     const y = linear(0, Math.max(...values, 1e-9), bottom, 22, 4), x = linear(Math.min(...xs), Math.max(...xs), left + 8, right - 8, Math.min(10, width / 60));
-    const plot = picture(width, height, `${label}. ${series.map((one) => `${one.label}: from ${digits(one.values[0])} to ${digits(one.values.at(-1))}`).join("; ")}`);
+    const plot = picture(width, height, `${label}. ${series.map((line) => `${line.label}: from ${digits(line.values[0])} to ${digits(line.values.at(-1))}`).join("; ")}`);
     axis(plot, x, 22, bottom, bottom + 18, xlabel);
     upright(plot, y, left, right, ylabel);
-    series.forEach((one, s) => {
-      const path = (ys) => ys.map((value, i) => (Number.isFinite(value) ? `${x(one.xs[i]).toFixed(1)} ${y(value).toFixed(1)}` : null)).filter(Boolean).join("L");
-      plot.append(svg("path", { d: `M${path(one.values)}`, class: `line s${s % 7}` }));
-      if (path(one.floor)) plot.append(svg("path", { d: `M${path(one.floor)}`, class: `line thin s${s % 7}` }));
-      one.values.forEach((value, i) => plot.append(hinted(svg("circle", { cx: x(one.xs[i]), cy: y(value), r: 4, class: `dot s${s % 7}` }), () => [one.names[i], `${xlabel} ${digits(one.xs[i])}`, `${ylabel} ${digits(value)}`, `by chance up to ${digits(one.floor[i])}`])));
+    series.forEach((line, s) => {
+      const path = (ys) => ys.map((value, i) => (Number.isFinite(value) ? `${x(line.xs[i]).toFixed(1)} ${y(value).toFixed(1)}` : null)).filter(Boolean).join("L");
+      plot.append(svg("path", { d: `M${path(line.values)}`, class: `line s${s % 7}` }));
+      if (path(line.floor)) plot.append(svg("path", { d: `M${path(line.floor)}`, class: `line thin s${s % 7}` }));
+      line.values.forEach((value, i) => plot.append(hinted(svg("circle", { cx: x(line.xs[i]), cy: y(value), r: 4, class: `dot s${s % 7}` }), () => [line.names[i], `${xlabel} ${digits(line.xs[i])}`, `${ylabel} ${digits(value)}`, `by chance up to ${digits(line.floor[i])}`])));
     });
-    node.replaceChildren(plot, el("ul", { class: "keys" }, ...series.map((one, s) => el("li", { class: `s${s % 7}` }, one.label))));
+    node.replaceChildren(plot, el("ul", { class: "keys" }, ...series.map((line, s) => el("li", { class: `s${s % 7}` }, line.label))));
   });
 }
 
-// Nine weights as a 3×3 picture.
+// Draw nine weights as a 3×3 picture.
 function tile(context, weights, limit, x, y, size) {
   const cell = size / 3;
   weights.forEach((weight, k) => {

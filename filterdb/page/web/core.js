@@ -1,11 +1,11 @@
-// The page's ground: data beside it, elements made without markup, scales, colours, the tooltip.
-// Every text that comes from a model or a catalog goes through textContent; nothing is ever parsed as markup.
+// Helpers of all figures: loading data files, creating elements, scales, colours, the tooltip.
+// Text from models and catalogs is only set as text, so it is never parsed as markup.
 
 const core = JSON.parse(document.getElementById("core").textContent);
 const $ = (selector, within = document) => within.querySelector(selector);
 const $$ = (selector, within = document) => [...within.querySelectorAll(selector)];
 
-// Data files are scripts that call filterdb.put: a page that is opened from disk may load those, and nothing else.
+// Data files are scripts that call filterdb.put, because a page that is opened from disk cannot load other files.
 const waiting = new Map(), loaded = new Map();
 window.filterdb = { put: (name, value) => waiting.get(name)?.(value) };
 
@@ -15,14 +15,14 @@ function load(name) {
       waiting.set(name, resolve);
       const script = document.createElement("script");
       script.src = `data/${name}.js`;
-      script.onerror = () => reject(new Error(`data/${name}.js is not beside this page.`));
+      script.onerror = () => reject(new Error(`data/${name}.js is missing next to this page.`));
       document.head.append(script);
     }));
   }
   return loaded.get(name);
 }
 
-// Numbers arrive as base64 of little-endian arrays. l2: logarithms in 16 bits, 0 is zero and 65535 is not a number.
+// Numbers are base64 of little-endian arrays. Type l2 has 16-bit logarithms; 0 stands for zero, 65535 for NaN.
 const TYPES = { f4: Float32Array, u1: Uint8Array, i1: Int8Array, u2: Uint16Array, u4: Uint32Array, i4: Int32Array, l2: Uint16Array };
 const LOG_LOW = Math.log(1e-12), LOG_STEP = (Math.log(1e4) - LOG_LOW) / 65533;
 
@@ -44,7 +44,7 @@ function fill(node, attributes, children) {
   for (const [name, value] of Object.entries(attributes ?? {})) {
     if (value === null || value === undefined || value === false) continue;
     if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
-    else if (name === "style") for (const [key, one] of Object.entries(value)) node.style.setProperty(key, one);
+    else if (name === "style") for (const [property, setting] of Object.entries(value)) node.style.setProperty(property, setting);
     else node.setAttribute(name, value === true ? "" : value);
   }
   node.append(...children.flat().filter((child) => child !== null && child !== undefined && child !== false));
@@ -57,7 +57,7 @@ function picture(width, height, label, ...children) {
   return svg("svg", { viewBox: `0 0 ${width} ${height}`, width, height, role: "img", "aria-label": label, class: "plot" }, ...children);
 }
 
-// A canvas of `width` × `height` CSS pixels, sharp on every screen.
+// Return a canvas of `width` × `height` CSS pixels that is sharp on every screen, and its context.
 function canvas(width, height, label) {
   const ratio = Math.min(window.devicePixelRatio || 1, 2);
   const node = el("canvas", { role: "img", "aria-label": label, width: Math.round(width * ratio), height: Math.round(height * ratio), style: { width: `${width}px`, height: `${height}px` } });
@@ -66,14 +66,14 @@ function canvas(width, height, label) {
   return [node, context];
 }
 
-// Texts.
+// Text.
 const count = (value) => Math.round(value).toLocaleString("en");
 const percent = (value) => (value >= 0.0995 || value === 0 ? `${(100 * value).toFixed(0)} %` : value < 0.0005 ? "< 0.1 %" : `${(100 * value).toFixed(1)} %`);
 function digits(value, number = 3) {
   if (value === null || Number.isNaN(value)) return "–";
   if (value === 0) return "0";
   const size = Math.abs(value);
-  if (size >= 1e5 || size < 1e-3) return value.toExponential(number - 1).replace("e-", "·10⁻").replace("e+", "·10").replace(/(?<=·10⁻?)\d+/, (power) => [...power].map((one) => "⁰¹²³⁴⁵⁶⁷⁸⁹"[one]).join(""));
+  if (size >= 1e5 || size < 1e-3) return value.toExponential(number - 1).replace("e-", "·10⁻").replace("e+", "·10").replace(/(?<=·10⁻?)\d+/, (power) => [...power].map((digit) => "⁰¹²³⁴⁵⁶⁷⁸⁹"[digit]).join(""));
   return (size >= 1000 ? count(value) : String(Number(value.toPrecision(number)))).replace("-", "−");
 }
 const shown = (text, most) => (text.length > most ? `${text.slice(0, Math.max(1, most - 1))}…` : text);
@@ -81,20 +81,20 @@ const words = (key) => key.replaceAll("_", " ");
 const range = (n) => Array.from({ length: n }, (_, i) => i);
 const total = (values) => values.reduce((sum, value) => sum + value, 0);
 
-// Colours: cividis for amounts, purple to orange for signs. Both keep their order for the colour-blind and in grey.
-const ramp = (text) => text.match(/.{6}/g).map((one) => [0, 2, 4].map((i) => parseInt(one.slice(i, i + 2), 16)));
+// Colours: cividis for amounts, purple to orange for signs. Both keep their order for colour-blind readers and in grey.
+const ramp = (text) => text.match(/.{6}/g).map((hex) => [0, 2, 4].map((i) => parseInt(hex.slice(i, i + 2), 16)));
 const CIVIDIS = ramp("00224e002e6a1a386f32436d434e6c535a6d61656f6f70737d7c788c88789b9476aba072bcae6ccdbb63dec958f0d846fee838");
 const SIGNS = ramp("7f3b08a04d07be630adb7d12ef9e3cfdbd6efed7a2fbe9cff6f6f7e3e4efcecde4b6b0d4988dbe7967a65d379044176f2d004b");
 function colour(palette, t) {
-  const place = Math.min(Math.max(t, 0), 1) * (palette.length - 1), low = Math.floor(place), high = Math.min(low + 1, palette.length - 1);
-  return palette[low].map((one, i) => Math.round(one + (palette[high][i] - one) * (place - low)));
+  const position = Math.min(Math.max(t, 0), 1) * (palette.length - 1), low = Math.floor(position), high = Math.min(low + 1, palette.length - 1);
+  return palette[low].map((channel, i) => Math.round(channel + (palette[high][i] - channel) * (position - low)));
 }
 const css = ([r, g, b]) => `rgb(${r},${g},${b})`;
 
-// Scales: value → pixel, with round ticks.
+// Scales: functions of a value that return a pixel, with round ticks.
 function linear(low, high, from, to, wanted = 5) {
   const span = high - low || 1, rough = span / wanted, power = 10 ** Math.floor(Math.log10(rough));
-  const step = [1, 2, 5, 10].map((one) => one * power).find((one) => one >= rough * 0.999);
+  const step = [1, 2, 5, 10].map((factor) => factor * power).find((candidate) => candidate >= rough * 0.999);
   const scale = (value) => from + ((value - low) / span) * (to - from);
   scale.ticks = [];
   for (let i = Math.ceil(low / step - 1e-9); i * step <= high + step * 1e-9; i++) scale.ticks.push(Number((i * step).toPrecision(12)));
@@ -105,11 +105,11 @@ function logarithmic(low, high, from, to) {
   const scale = (value) => from + ((Math.log10(Math.max(value, low)) - a) / span) * (to - from);
   const powers = range(Math.floor(b) - Math.ceil(a) + 1).map((i) => Math.ceil(a) + i);
   const fine = powers.length < 3 ? [1, 2, 5] : [1];
-  scale.ticks = range(Math.floor(b) - Math.floor(a) + 1).flatMap((i) => fine.map((one) => one * 10 ** (Math.floor(a) + i))).filter((one) => one >= low * 0.999 && one <= high * 1.001);
+  scale.ticks = range(Math.floor(b) - Math.floor(a) + 1).flatMap((i) => fine.map((factor) => factor * 10 ** (Math.floor(a) + i))).filter((tick) => tick >= low * 0.999 && tick <= high * 1.001);
   return scale;
 }
 
-// The tooltip, and the line that a screen reader speaks.
+// The tooltip, and the line that a screen reader reads out.
 const tip = $("#tip"), spoken = $("#spoken");
 function showTip(lines, x, y) {
   tip.replaceChildren(...lines.map((line, i) => el(i ? "div" : "b", {}, line)));
@@ -120,22 +120,22 @@ function showTip(lines, x, y) {
 }
 const hideTip = () => { tip.hidden = true; tip.place = null; };
 const say = (text) => { spoken.textContent = text; };
-// A tip that the keyboard called up stays with its cell: to come into view is what scrolled.
+// The tip of a cell that was reached by keyboard moves with the cell: bringing it into view scrolls the page.
 addEventListener("scroll", () => { if (tip.place) tip.place(); else hideTip(); }, { passive: true });
 addEventListener("keydown", (event) => { if (event.key === "Escape") hideTip(); });
 
-// Anything with `hint` lines shows them on hover.
+// Show `lines()` in the tooltip when the pointer is over a node.
 function hinted(node, lines) {
   node.addEventListener("pointermove", (event) => showTip(lines(), event.clientX, event.clientY));
   node.addEventListener("pointerleave", hideTip);
   return node;
 }
 
-// A row of buttons of which one is pressed.
+// Return a row of buttons, one of which is pressed.
 function choices(label, options, chosen, pick) {
   const buttons = options.map(([value, text]) => el("button", {
     type: "button", "aria-pressed": String(value === chosen), "data-value": value,
-    onclick: () => { buttons.forEach((one) => one.setAttribute("aria-pressed", String(one.dataset.value === value))); pick(value); },
+    onclick: () => { buttons.forEach((button) => button.setAttribute("aria-pressed", String(button.dataset.value === value))); pick(value); },
   }, text));
   return el("div", { class: "choices", role: "group", "aria-label": label }, ...buttons);
 }
@@ -144,8 +144,8 @@ function select(label, options, chosen, pick) {
   return el("label", { class: "pick" }, el("span", {}, label), list);
 }
 
-// Figures: made when they come near the window, again when its width changes, all of them before printing.
-const makers = {}, pending = new Map(); // figure → its drawing, null until that begins
+// Figures are drawn when they come near the window, again when their width changes, and all of them before printing.
+const makers = {}, pending = new Map(); // figure → promise of its drawing, null until drawing begins
 let drawing = 0;
 function mount(node, draw) {
   let width = 0;

@@ -1,4 +1,4 @@
-// One grouping for all figures that show one: pressed in any of them, changed in all.
+// All figures that depend on a grouping show the same one: a choice in one of them changes all.
 const grouping = { key: core.groupings[0]?.key, listeners: [] };
 function group(key) {
   grouping.key = key;
@@ -7,7 +7,7 @@ function group(key) {
 function grouped(node, draw) {
   const bar = el("div", { class: "bar" }), body = el("div");
   const show = async (key) => {
-    bar.replaceChildren(choices("Group by", core.groupings.map((one) => [one.key, `${words(one.key)} ${count(one.groups)}`]), key, group));
+    bar.replaceChildren(choices("Group by", core.groupings.map(({ key, groups }) => [key, `${words(key)} ${count(groups)}`]), key, group));
     body.classList.add("busy");
     try {
       const data = decoded(await load(`drift_${key}`));

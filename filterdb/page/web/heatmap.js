@@ -1,10 +1,10 @@
-// The drift matrix: cells on a canvas, names and cursor above it. Arrows move, Enter compares, and so does a click.
+// The drift matrix: cells on a canvas, names and cursor above it. Arrow keys move; Enter or a click compares two groups.
 
 const VERDICTS = ["different", "indistinguishable", "few"];
-const SAID = {
+const VERDICT_TEXTS = {
   different: "more than chance explains",
-  indistinguishable: "not told apart from chance",
-  few: "too few filters to tell",
+  indistinguishable: "no more than chance explains",
+  few: "too few filters for a verdict",
 };
 
 function decoded(data) {
@@ -15,30 +15,30 @@ function decoded(data) {
   data.matrix = (name, i, j) => (i === j || !data[name] ? NaN : data[name][triangle(i, j, data.n)]);
   data.histogram = (group, component) => data.probabilities.subarray((group * 9 + component) * 70, (group * 9 + component + 1) * 70);
   data.verdictOf = (i, j) => (data.verdict && i !== j ? VERDICTS[data.verdict[triangle(i, j, data.n)]] : undefined);
-  data.said = (i, j) => (data.judged?.[triangle(i, j, data.n)] === 2 && data.verdictOf(i, j) !== "few" ? "too few models to tell" : SAID[data.verdictOf(i, j)]);
+  data.verdictText = (i, j) => (data.judged?.[triangle(i, j, data.n)] === 2 && data.verdictOf(i, j) !== "few" ? "too few models for a verdict" : VERDICT_TEXTS[data.verdictOf(i, j)]);
   data.largest = data.drift.reduce((most, value) => (value > most ? value : most), 0) || 1;
   return data;
 }
 
-// What is known of a pair, in words.
+// Return the facts about a pair as lines of text.
 function facts(data, i, j) {
   if (i === j) return [data.groups[i], `${count(data.counts[i])} filters`];
-  const found = [`${data.groups[i]} × ${data.groups[j]}`, `drift ${digits(data.matrix("drift", i, j))}`];
+  const lines = [`${data.groups[i]} × ${data.groups[j]}`, `drift ${digits(data.matrix("drift", i, j))}`];
   const byModel = data.judged?.[triangle(i, j, data.n)] > 0;
   const floor = data.matrix(byModel ? "model_floor_q95" : "floor_q95", i, j);
-  if (Number.isFinite(floor)) found.push(`by chance up to ${digits(floor)} (${byModel ? "models swapped" : "filters drawn again"})`);
+  if (Number.isFinite(floor)) lines.push(`by chance up to ${digits(floor)} (${byModel ? "models permuted" : "filters resampled"})`);
   const low = data.matrix("low", i, j), high = data.matrix("high", i, j);
-  if (Number.isFinite(low)) found.push(`95 % interval ${digits(low)} … ${digits(high)}, noise taken out`);
-  else if (data.bounded && data.by !== "model") found.push("no interval: too few models");
+  if (Number.isFinite(low)) lines.push(`95 % interval ${digits(low)} … ${digits(high)}, noise subtracted`);
+  else if (data.bounded && data.by !== "model") lines.push("no interval: too few models");
   const verdict = data.verdictOf(i, j);
-  if (verdict) found.push(data.said(i, j));
-  return found;
+  if (verdict) lines.push(data.verdictText(i, j));
+  return lines;
 }
 
 function orders(data) {
-  const found = [["mean", data.ordered ? "depth" : "mean drift"], ["name", "name"], ["size", "filters"]];
-  for (const key of Object.keys(data.labels ?? {})) found.push([`label:${key}`, words(key)]);
-  return data.ordered ? found.filter(([key]) => key !== "name") : found;
+  const options = [["mean", data.ordered ? "depth" : "mean drift"], ["name", "name"], ["size", "filters"]];
+  for (const key of Object.keys(data.labels ?? {})) options.push([`label:${key}`, words(key)]);
+  return data.ordered ? options.filter(([key]) => key !== "name") : options;
 }
 function ordered(data, by) {
   const places = range(data.n), names = new Intl.Collator("en", { numeric: true });
@@ -54,7 +54,7 @@ function heatmap(node, data, { order, search, pick }) {
   const label = order.startsWith("label:") ? data.labels[order.slice(6)] : null;
   const places = ordered(data, order).filter((i) => !wanted || data.groups[i].toLowerCase().includes(wanted) || label?.[i].toLowerCase().includes(wanted));
   const n = places.length;
-  if (!n) { node.replaceChildren(el("p", { class: "none" }, "No group has this in its name.")); return; }
+  if (!n) { node.replaceChildren(el("p", { class: "none" }, "No group has this text in its name.")); return; }
   let at = [0, Math.min(1, n - 1)];
   mount(node, (width) => {
     const room = Math.min(width, 760);
@@ -87,7 +87,7 @@ function heatmap(node, data, { order, search, pick }) {
       let last = 0;
       for (let k = 1; k < n; k++) {
         const z = cell * k;
-        // Families of one or two models among hundreds: their lines would cover the cells.
+        // Skip lines that are too close: those of many small families would cover the cells.
         if (label[places[k]] === label[places[k - 1]] || z - last < 5) continue;
         last = z;
         over.append(svg("line", { x1: left, x2: left + side, y1: z, y2: z, class: "border" }), svg("line", { x1: left + z, x2: left + z, y1: 0, y2: side, class: "border" }));
@@ -106,11 +106,11 @@ function heatmap(node, data, { order, search, pick }) {
       cursor.setAttribute("x", b * cell);
       cursor.setAttribute("y", a * cell);
       cursor.setAttribute("visibility", "visible");
-      const said = facts(data, places[a], places[b]);
-      const place = () => { const box = frame.getBoundingClientRect(); showTip(said, box.left + left + (b + 1) * cell, box.top + (a + 1) * cell); };
-      if (x === undefined) place(); else showTip(said, x, y);
+      const lines = facts(data, places[a], places[b]);
+      const place = () => { const box = frame.getBoundingClientRect(); showTip(lines, box.left + left + (b + 1) * cell, box.top + (a + 1) * cell); };
+      if (x === undefined) place(); else showTip(lines, x, y);
       tip.place = x === undefined ? place : null;
-      return said;
+      return lines;
     };
     const leave = () => { hideTip(); cursor.setAttribute("visibility", "hidden"); };
     const choose = () => { if (at[0] !== at[1]) pick(places[at[0]], places[at[1]]); };
@@ -138,7 +138,7 @@ function heatmap(node, data, { order, search, pick }) {
   });
 }
 
-// Cells by the root of their drift; those within chance are hatched, the diagonal is left empty.
+// Colour cells by the square root of their drift, hatch those that chance explains, and leave the diagonal empty.
 function paint(context, data, places, cell, side) {
   const n = places.length;
   const small = cell < 4;
@@ -155,7 +155,7 @@ function paint(context, data, places, cell, side) {
     context.fillRect(b * cell, a * cell, cell - (cell > 12 ? 1 : 0), cell - (cell > 12 ? 1 : 0));
     const verdict = data.verdictOf(i, j);
     if (cell >= 8 && verdict && verdict !== "different") hatch(context, b * cell, a * cell, cell, verdict === "few");
-    if (cell >= 33) { // the value stands there: no hatching behind it
+    if (cell >= 33) { // no hatching behind the value
       context.fillStyle = css([red, green, blue]);
       context.fillRect(b * cell + 2, a * cell + cell / 2 - 8, cell - 5, 16);
     }
@@ -188,13 +188,13 @@ function legend(data, width, cell) {
   bar.setAttribute("aria-hidden", "true");
   for (let x = 0; x < width; x++) { context.fillStyle = css(colour(CIVIDIS, x / width)); context.fillRect(x, 0, 1.5, 12); }
   const ticks = el("div", { class: "ticks", style: { width: `${width}px` } }, ...[0, 0.25, 0.5, 0.75, 1].map((t) => el("span", { style: { left: `${100 * t}%` } }, digits(t * t * data.largest, 2))));
-  const kinds = data.verdict && cell >= 8 ? ["indistinguishable", "few"].filter((one) => data.verdict.includes(VERDICTS.indexOf(one))) : [];
+  const kinds = data.verdict && cell >= 8 ? ["indistinguishable", "few"].filter((verdict) => data.verdict.includes(VERDICTS.indexOf(verdict))) : [];
   const patterns = kinds.map((kind) => {
     const [swatch, inside] = canvas(22, 14, "");
     inside.fillStyle = css(colour(CIVIDIS, 0.3));
     inside.fillRect(0, 0, 22, 14);
     hatch(inside, 0, 0, 23, kind === "few");
-    return el("li", {}, swatch, SAID[kind]);
+    return el("li", {}, swatch, VERDICT_TEXTS[kind]);
   });
   return el("div", { class: "legend" }, el("div", {}, el("span", { class: "soft" }, "drift D"), bar, ticks), el("ul", { class: "keys" }, ...patterns));
 }

@@ -1,4 +1,4 @@
-// Layers, as rows of objects over shared columns.
+// Load the columns of the table of layers, once for all figures.
 let layersOnce = null;
 function layers() {
   layersOnce ??= load("layers").then((data) => {

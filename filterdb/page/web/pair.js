@@ -1,8 +1,8 @@
-// Two groups against each other: nine overlaid histograms, and what makes their drift.
+// Two groups compared: nine overlaid histograms, and the components that contribute to their drift.
 
 const shell = (text) => `'${text.replaceAll("'", "'\\''")}'`;
 
-// The weighted KL_sym of each component, and of each bin of it: Σ_b â (p − q) ln(p/q).
+// Return each component's share of the weighted KL_sym, Σ_b â (p − q) ln(p/q).
 function shares(data, i, j) {
   const parts = range(9).map((c) => {
     const p = data.histogram(i, c), q = data.histogram(j, c);
@@ -11,7 +11,7 @@ function shares(data, i, j) {
     return core.weights[c] * sum;
   });
   const all = total(parts) || 1;
-  return parts.map((one) => one / all);
+  return parts.map((part) => part / all);
 }
 
 function compare(node, data, i, j) {
@@ -21,14 +21,14 @@ function compare(node, data, i, j) {
   const verdict = data.verdictOf(i, j);
   const head = el("div", { class: "versus" },
     el("h4", { tabindex: -1 }, el("span", { class: "a" }, data.groups[i]), el("span", { class: "soft" }, " against "), el("span", { class: "b" }, data.groups[j])),
-    el("p", { class: "lead" }, el("b", {}, `D = ${digits(data.matrix("drift", i, j))}`), verdict ? el("span", { class: `verdict v-${verdict}` }, data.said(i, j)) : null),
-    el("p", { class: "soft" }, [...more.slice(1).filter((line) => !verdict || line !== data.said(i, j)), `${count(data.counts[i])} and ${count(data.counts[j])} filters`].join(" · ")),
-    el("p", {}, `${main.map((c) => `c${c} (${percent(share[c])})`).join(", ")} ${main.length > 1 ? "make" : "makes"} most of it.`));
+    el("p", { class: "lead" }, el("b", {}, `D = ${digits(data.matrix("drift", i, j))}`), verdict ? el("span", { class: `verdict v-${verdict}` }, data.verdictText(i, j)) : null),
+    el("p", { class: "soft" }, [...more.slice(1).filter((line) => !verdict || line !== data.verdictText(i, j)), `${count(data.counts[i])} and ${count(data.counts[j])} filters`].join(" · ")),
+    el("p", {}, `Most of the drift comes from ${main.map((c) => `c${c} (${percent(share[c])})`).join(", ")}.`));
   const grid = el("div", { class: "nine" });
   mount(grid, () => {
     const width = Math.floor(grid.clientWidth / 3) - 8, height = 78;
-    const every = range(9).flatMap((c) => [data.histogram(i, c), data.histogram(j, c)]);
-    const [low, high] = extent(every);
+    const histograms = range(9).flatMap((c) => [data.histogram(i, c), data.histogram(j, c)]);
+    const [low, high] = extent(histograms);
     const x = linear(low, high, 1, width - 1);
     grid.replaceChildren(...range(9).map((c) => {
       const p = data.histogram(i, c), q = data.histogram(j, c), most = Math.max(...p, ...q);
@@ -44,18 +44,18 @@ function compare(node, data, i, j) {
     }));
   });
   const without = removed(data, i, j);
-  // A name that is not shown as it is cannot be typed; nor is it said how a selection is.
-  const typed = core.options !== null && ![core.url, data.groups[i], data.groups[j]].some((name) => name.includes("\ufffd"));
+  // Show the command only if it can be typed: names must be shown unchanged, and a selection must be known.
+  const canBeTyped = core.options !== null && ![core.url, data.groups[i], data.groups[j]].some((name) => name.includes("\ufffd"));
   const command = `filterdb explain ${shell(core.url)} --by ${data.by}${core.options} -- ${shell(data.groups[i])} ${shell(data.groups[j])}`;
-  node.replaceChildren(head, grid, ...(without ? [without] : []), ...(typed ? [el("details", {}, el("summary", {}, "The same on the command line"), el("pre", {}, el("code", {}, command)))] : []));
+  node.replaceChildren(head, grid, ...(without ? [without] : []), ...(canBeTyped ? [el("details", {}, el("summary", {}, "The same on the command line"), el("pre", {}, el("code", {}, command)))] : []));
 }
 
-// Models of the two groups, by what the drift would be without each.
+// Return a table of models of the two groups, with the drift without each of them.
 function removed(data, i, j) {
-  const found = data.without?.[`${Math.min(i, j)},${Math.max(i, j)}`];
-  if (!found?.length) return null;
+  const drifts = data.without?.[`${Math.min(i, j)},${Math.max(i, j)}`];
+  if (!drifts?.length) return null;
   const now = data.matrix("drift", i, j);
-  const rows = found.map(([model, value]) => {
+  const rows = drifts.map(([model, value]) => {
     const change = value / now - 1;
     return el("tr", {}, el("th", { scope: "row" }, core.models[model]), el("td", { class: "number" }, digits(value)), el("td", { class: "number" }, `${change > 0 ? "+" : "−"}${percent(Math.abs(change))}`));
   });

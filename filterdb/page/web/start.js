@@ -1,4 +1,4 @@
-// Everything is bound here, once: figures to their places, the contents to the sections.
+// Start the page: draw figures when they come near the window, and connect the table of contents to the sections.
 
 for (const node of $$("[data-figure]")) pending.set(node, null);
 const near = new IntersectionObserver((entries) => {
@@ -11,7 +11,7 @@ filterdb.everything = everything;
 
 if (!matchMedia("(min-width: 66rem)").matches) $("#toc details").removeAttribute("open");
 
-// The contents mark the section that is read.
+// Mark the section in the window in the table of contents.
 const links = new Map($$("#toc a").map((link) => [link.getAttribute("href").slice(1), link]));
 const reading = new IntersectionObserver((entries) => {
   for (const { isIntersecting, target } of entries) {

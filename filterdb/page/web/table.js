@@ -1,10 +1,10 @@
-// Tables of any length: only the rows in the window exist. Click a heading to sort, type to search.
+// Tables of any length: only the visible rows are elements. Click a heading to sort, type to search.
 
 const ROW = 30;
 
-// columns: {key, title, kind: "text" | "number" | "verdict", width, value(row) → text or number, show(value), hint}.
+// Columns: {title, kind: "text" | "number" | "verdict", width, hint, value(row) → text or number, show(value, row)}.
 function bigTable(node, { columns, rows, label, filters = [], search, extra = null, height = 440, pick = null }) {
-  let found = rows, by = null, isUp = true, text = "", chosen = new Set();
+  let matching = rows, by = null, isUp = true, text = "", chosen = new Set();
   const collator = new Intl.Collator("en", { numeric: true });
   const input = el("input", { type: "search", placeholder: label.search, "aria-label": label.search, autocomplete: "off", spellcheck: "false" });
   const tally = el("output", { class: "soft", "aria-live": "polite" });
@@ -20,7 +20,7 @@ function bigTable(node, { columns, rows, label, filters = [], search, extra = nu
     const button = el("button", { type: "button", title: column.hint, onclick: () => {
       isUp = by === column ? !isUp : column.kind === "text";
       by = column;
-      heads.forEach((one) => one.removeAttribute("aria-sort"));
+      heads.forEach((other) => other.removeAttribute("aria-sort"));
       head.setAttribute("aria-sort", isUp ? "ascending" : "descending");
       refresh();
     } }, column.title);
@@ -35,24 +35,24 @@ function bigTable(node, { columns, rows, label, filters = [], search, extra = nu
 
   function refresh() {
     const parts = text.toLowerCase().split(/\s+/).filter(Boolean);
-    found = rows.filter((row) => parts.every((part) => search(row).includes(part)) && (!chosen.size || [...chosen].some((key) => row.kinds?.includes(key))));
+    matching = rows.filter((row) => parts.every((part) => search(row).includes(part)) && (!chosen.size || [...chosen].some((key) => row.kinds?.includes(key))));
     if (by) {
       const sign = isUp ? 1 : -1, key = by.value;
-      if (by.kind === "number") found = [...found].sort((a, b) => { const p = key(a), q = key(b); return Number.isNaN(p) ? (Number.isNaN(q) ? 0 : 1) : Number.isNaN(q) ? -1 : sign * (p - q); });
-      else found = [...found].sort((a, b) => sign * collator.compare(key(a), key(b)));
+      if (by.kind === "number") matching = [...matching].sort((a, b) => { const p = key(a), q = key(b); return Number.isNaN(p) ? (Number.isNaN(q) ? 0 : 1) : Number.isNaN(q) ? -1 : sign * (p - q); });
+      else matching = [...matching].sort((a, b) => sign * collator.compare(key(a), key(b)));
     }
-    tally.textContent = found.length === rows.length ? `${count(rows.length)} ${label.rows}` : `${count(found.length)} of ${count(rows.length)} ${label.rows}`;
-    view.setAttribute("aria-rowcount", String(found.length + 1));
+    tally.textContent = matching.length === rows.length ? `${count(rows.length)} ${label.rows}` : `${count(matching.length)} of ${count(rows.length)} ${label.rows}`;
+    view.setAttribute("aria-rowcount", String(matching.length + 1));
     view.scrollTop = 0;
     draw();
   }
   function draw(all = false) {
     const first = all ? 0 : Math.max(0, Math.floor((view.scrollTop - ROW) / ROW) - 4);
-    const last = Math.min(found.length, all ? 60 : first + Math.ceil(height / ROW) + 9);
-    room.style.height = `${(all ? last : found.length) * ROW}px`;
+    const last = Math.min(matching.length, all ? 60 : first + Math.ceil(height / ROW) + 9);
+    room.style.height = `${(all ? last : matching.length) * ROW}px`;
     body.style.top = `${first * ROW}px`;
     body.replaceChildren(...range(last - first).map((k) => {
-      const row = found[first + k];
+      const row = matching[first + k];
       return el("div", { role: "row", class: pick ? "tr pick" : "tr", "aria-rowindex": first + k + 2, onclick: pick ? () => pick(row) : null }, ...columns.map((column) => {
         const value = column.value(row);
         return el("div", { role: "cell", class: column.kind, title: column.kind === "text" ? value : null }, column.show ? (column.kind === "number" ? column.show(value) : column.show(value, row)) : value);

@@ -4,13 +4,13 @@ makers.basis = (node) => {
     const limit = Math.max(...core.sections.basis.components.flat().map(Math.abs));
     let sum = 0;
     node.replaceChildren(el("ol", { class: "basis", style: { "grid-template-columns": `repeat(${columns}, 1fr)` } }, ...core.sections.basis.components.map((weights, c) => {
-      const [board, context] = canvas(size, size, `component ${c}: ${weights.map((one) => digits(one, 2)).join(", ")}`);
+      const [board, context] = canvas(size, size, `component ${c}: ${weights.map((weight) => digits(weight, 2)).join(", ")}`);
       tile(context, weights, limit, 0, 0, size);
       sum += core.sections.basis.ratios[c];
-      const so = sum;
-      hinted(board, () => [`c${c}`, ...[0, 3, 6].map((k) => weights.slice(k, k + 3).map((one) => digits(one, 2)).join("  "))]);
-      return el("li", {}, el("span", {}, `c${c}`), board, el("b", {}, percent(core.sections.basis.ratios[c])), el("span", { class: "soft" }, `Σ ${percent(so)}`),
-        el("span", { class: "meter", "aria-hidden": "true" }, el("i", { style: { width: `${100 * so}%` } }), el("u", { style: { width: `${100 * core.sections.basis.ratios[c]}%` } })));
+      const cumulative = sum;
+      hinted(board, () => [`c${c}`, ...[0, 3, 6].map((k) => weights.slice(k, k + 3).map((weight) => digits(weight, 2)).join("  "))]);
+      return el("li", {}, el("span", {}, `c${c}`), board, el("b", {}, percent(core.sections.basis.ratios[c])), el("span", { class: "soft" }, `Σ ${percent(cumulative)}`),
+        el("span", { class: "meter", "aria-hidden": "true" }, el("i", { style: { width: `${100 * cumulative}%` } }), el("u", { style: { width: `${100 * core.sections.basis.ratios[c]}%` } })));
     })));
   });
 };

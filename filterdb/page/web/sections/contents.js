@@ -9,7 +9,7 @@ makers.contents = (node) => {
     addEventListener("beforeprint", () => draw(true));
     const more = part.rows.length > 8 ? el("button", { type: "button", class: "more", onclick: () => { draw(true); more.remove(); } }, `All ${part.rows.length}`) : null;
     return el("div", {}, el("h4", {}, `${words(part.column)} `, el("span", { class: "soft" }, count(part.rows.length))),
-      el("table", {}, el("thead", {}, el("tr", {}, el("th", {}, el("span", { class: "unseen" }, words(part.column))), ...["models", "layers", "filters", ""].map((one) => el("th", { class: "number", scope: one ? "col" : null }, one)))), list), more);
+      el("table", {}, el("thead", {}, el("tr", {}, el("th", {}, el("span", { class: "unseen" }, words(part.column))), ...["models", "layers", "filters", ""].map((title) => el("th", { class: "number", scope: title ? "col" : null }, title)))), list), more);
   })));
 };
 

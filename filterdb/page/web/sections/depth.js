@@ -12,7 +12,7 @@ makers.depth = async (node) => {
     const chosen = wish.label === "" ? null : Number(wish.label), codes = chosen === null ? null : core.labels[wish.by].codes;
     highlighted.hidden = chosen === null;
     const isIn = (i) => chosen !== null && codes[data.model[i]] === chosen;
-    charts.replaceChildren(...[["entropy", "variance entropy H", Math.log10(9)], ["sparsity", "sparsity S", Math.max(0.2, 1.05 * data.sparsity.reduce((most, one) => (one > most ? one : most), 0))]].map(([name, title, most]) => {
+    charts.replaceChildren(...[["entropy", "variance entropy H", Math.log10(9)], ["sparsity", "sparsity S", Math.max(0.2, 1.05 * data.sparsity.reduce((most, value) => (value > most ? value : most), 0))]].map(([name, title, most]) => {
       const chart = el("div");
       mount(chart, (width) => {
         const height = 270, left = 40, bottom = height - 34;
@@ -45,14 +45,14 @@ makers.depth = async (node) => {
       return chart;
     }));
   };
-  const highlighted = el("li", { class: "chosen", hidden: true }, "mean of the highlighted");
-  const keysList = el("ul", { class: "keys" }, el("li", { class: "k-layer" }, "a layer"), el("li", { class: "k-verdict" }, "with a verdict"), el("li", { class: "all" }, "mean of a tenth"), highlighted);
+  const highlighted = el("li", { class: "chosen", hidden: true }, "mean of the highlighted layers");
+  const keysList = el("ul", { class: "keys" }, el("li", { class: "k-layer" }, "layer"), el("li", { class: "k-verdict" }, "layer with a verdict"), el("li", { class: "all" }, "mean of each tenth of the depth"), highlighted);
   node.replaceChildren(bar, charts, keysList);
   controls();
   draw();
 };
 
-// Means of a measure in each tenth of the depth, as the deciles are cut: (low, high], the first with its low end.
+// Return the mean of a measure in each tenth of the depth. Tenths are (low, high]; the first includes its lower end.
 function means(data, name, test) {
   const sums = new Float64Array(10), numbers = new Float64Array(10);
   for (let i = 0; i < data.n; i++) {

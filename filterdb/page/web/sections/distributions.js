@@ -20,7 +20,7 @@ makers.ridges = (node) => {
         for (const tick of value.ticks) plot.append(svg("line", { x1: value(tick), x2: value(tick), y1: 20, y2: height - 16, class: "grid" }), svg("text", { x: value(tick), y: height - 3, class: "middle tick" }, digits(tick, 2)));
         places.forEach((i, row) => {
           const base = 20 + step * (row + 1), p = data.histogram(i, c);
-          const y = (one) => base - (1.5 * step * one) / top;
+          const y = (density) => base - (1.5 * step * density) / top;
           plot.append(hinted(svg("g", { class: "ridge" }, svg("path", { d: outline(p, low, high, x, y, base, true) }), svg("text", { x: left - 6, y: base - 2, class: "end" }, shown(data.groups[i], Math.floor((left - 6) / 6.2)))), () => [data.groups[i], `c${c}, ${count(data.counts[i])} filters`]));
         });
         return plot;
@@ -32,7 +32,7 @@ makers.ridges = (node) => {
 makers.planes = async (node) => {
   const data = await load("planes");
   const shades = unpack(data.shades), wish = [0, 1], bar = el("div", { class: "bar" }), body = el("div");
-  const inks = range(256).map((one) => colour(CIVIDIS, one / 255));
+  const inks = range(256).map((shade) => colour(CIVIDIS, shade / 255));
   const draw = () => {
     const [first, second] = wish[0] < wish[1] ? wish : [wish[1], wish[0]];
     const pair = data.pairs.findIndex(([a, b]) => a === first && b === second), bins = data.bins;
@@ -44,7 +44,7 @@ makers.planes = async (node) => {
       grid.style.setProperty("grid-template-columns", `repeat(${columns}, minmax(0, 1fr))`);
       grid.replaceChildren(...data.groups.map((label, g) => {
         const image = new ImageData(bins, bins), start = (g * data.pairs.length + pair) * bins * bins;
-        // The first component to the right, the second up: shades are [first][second], or the other way round.
+        // The first component goes right, the second up. Shades are [first][second]; swap them if the choice is the other way round.
         for (let a = 0; a < bins; a++) {
           for (let b = 0; b < bins; b++) {
             const [x, y] = wish[0] < wish[1] ? [a, b] : [b, a];

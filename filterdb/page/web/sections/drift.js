@@ -2,7 +2,7 @@ makers.heatmap = (node) => {
   const wish = { order: "mean", search: "" };
   return grouped(node, (body, data, bar) => {
     if (!orders(data).some(([key]) => key === wish.order)) wish.order = "mean";
-    const board = el("div", { class: "board" }), side = el("section", { class: "pair", "aria-label": "Two groups against each other" });
+    const board = el("div", { class: "board" }), side = el("section", { class: "pair", "aria-label": "Comparison of two groups" });
     const pick = (i, j, isByUser = true) => {
       compare(side, data, i, j);
       if (!isByUser) return;
@@ -29,7 +29,7 @@ makers.heatmap = (node) => {
 makers.components = (node) => grouped(node, (body, data) => {
   const chart = el("div");
   body.replaceChildren(chart);
-  if (!data.components.length) chart.append(el("p", { class: "none" }, "Too many groups for a drift of each component; filterdb drift gives them."));
+  if (!data.components.length) chart.append(el("p", { class: "none" }, "There are too many groups to show the drift of each component; filterdb drift computes it."));
   else boxes(chart, data.components, { label: "Drift of each component", unit: "symmetric KL of one component, all pairs of groups" });
 });
 

@@ -7,11 +7,11 @@ makers.tiles = async (node) => {
     body.replaceChildren(el("ol", { class: "tiles" }, ...places.map((i) => {
       const size = 26, gap = 4, number = data.number[i];
       const [board, context] = canvas(number * (size + gap), size, `The first ${number} filters of ${data.layer[i]}`);
-      for (let k = 0; k < number; k++) tile(context, [...weights.subarray((i * data.most + k) * 9, (i * data.most + k + 1) * 9)].map((one) => one / 127), 1, k * (size + gap), 0, size);
+      for (let k = 0; k < number; k++) tile(context, [...weights.subarray((i * data.most + k) * 9, (i * data.most + k + 1) * 9)].map((weight) => weight / 127), 1, k * (size + gap), 0, size);
       return el("li", {}, el("span", { title: data.layer[i] }, shown(data.layer[i], 40)), board);
     })));
   };
-  bar.append(select("Model", models.map((one) => [one, core.models[one]]), models[0], show));
+  bar.append(select("Model", models.map((model) => [model, core.models[model]]), models[0], show));
   node.replaceChildren(bar, body);
   show(models[0]);
 };
@@ -31,10 +31,10 @@ makers.layers = async (node) => {
       { title: "model", kind: "text", width: "minmax(120px, 1.1fr)", hint: "Sort by model", value: ({ i }) => name(i) },
       { title: "layer", kind: "text", width: "minmax(130px, 1.5fr)", hint: "Sort by layer", value: ({ i }) => data.names[i] },
       number("filters", "filters", "76px", "3×3 filters", count),
-      number("depth", "depth", "58px", "0 first, 1 last"),
-      number("sparsity", "S", "64px", "Sparsity: share of filters near zero", percent),
-      number("entropy", "H", "58px", "Variance entropy: 0 one picture, 0.954 all nine"),
-      number("ratio", "H/T", "58px", "Entropy over the threshold of randomness; empty where too few filters"),
+      number("depth", "depth", "58px", "0 for the first layer, 1 for the last"),
+      number("sparsity", "S", "64px", "Sparsity: share of filters that are nearly zero", percent),
+      number("entropy", "H", "58px", "Variance entropy: 0 for one component, 0.954 for all nine"),
+      number("ratio", "H/T", "58px", "Entropy divided by the randomness threshold; empty for too few filters"),
       { title: "verdict", kind: "verdict", width: "minmax(130px, .9fr)", hint: "Sort by verdict", value: (row) => row.kinds.join(" ") || "\uffff", show: (_, row) => verdictCell(row.kinds) },
     ],
   });

@@ -4,11 +4,11 @@ makers.series = (node) => {
   const missing = (values) => values.map((value) => value ?? NaN);
   if (trainings.length) parts.push(chart);
   if (retrainings.length) {
-    const heads = ["trained again", "seeds", "mean drift among them", "largest", "to the nearest other", "which is"];
+    const heads = ["training", "seeds", "mean drift between seeds", "largest", "drift to the nearest other training", "nearest other training"];
     parts.push(el("div", { class: "scroll" }, el("table", {},
-      el("thead", {}, el("tr", {}, ...heads.map((one, i) => el("th", { scope: "col", class: i % 5 ? "number" : null }, one)))),
-      el("tbody", {}, ...retrainings.map((row) => el("tr", {}, el("th", { scope: "row" }, row.retraining), ...[count(row.seeds), digits(row.mean_drift), digits(row.largest_drift), digits(row.to_nearest)].map((one) => el("td", { class: "number" }, one)), el("td", {}, row.nearest)))))));
+      el("thead", {}, el("tr", {}, ...heads.map((title, i) => el("th", { scope: "col", class: i % 5 ? "number" : null }, title)))),
+      el("tbody", {}, ...retrainings.map((row) => el("tr", {}, el("th", { scope: "row" }, row.retraining), ...[count(row.seeds), digits(row.mean_drift), digits(row.largest_drift), digits(row.to_nearest)].map((text) => el("td", { class: "number" }, text)), el("td", {}, row.nearest)))))));
   }
   node.replaceChildren(...parts);
-  if (trainings.length) lines(chart, shownTrainings.map((one) => ({ ...one, values: missing(one.values), floor: missing(one.floor) })), { xlabel: "epoch", ylabel: "drift to the last", label: "Checkpoints" });
+  if (trainings.length) lines(chart, shownTrainings.map((training) => ({ ...training, values: missing(training.values), floor: missing(training.floor) })), { xlabel: "epoch", ylabel: "drift to the last checkpoint", label: "Checkpoints" });
 };

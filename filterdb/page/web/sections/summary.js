@@ -1,5 +1,5 @@
-// What the summary points at: a grouping to show, words to search the layers for.
-for (const link of $$("[data-group]")) link.addEventListener("click", () => { if (core.groupings.some((one) => one.key === link.dataset.group)) group(link.dataset.group); });
+// Links of the summary choose a grouping, or search the table of layers.
+for (const link of $$("[data-group]")) link.addEventListener("click", () => { if (core.groupings.some(({ key }) => key === link.dataset.group)) group(link.dataset.group); });
 for (const link of $$("[data-layers]")) link.addEventListener("click", async () => {
   const node = $('[data-figure="layers"]');
   await begin(node);

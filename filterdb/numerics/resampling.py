@@ -1,7 +1,7 @@
-"""Drift from sums that add: what noise of drift is computed with, where models move between groups or are drawn anew.
+"""Drift of resampled groups, computed from states that add up: models are permuted between groups, or drawn again.
 
-A *cell* is what one model has in one group. Its state is a row whose first column is its number of filters; the state
-of any set of cells is the sum of their rows, so that a thousand ways to make up a group are one matrix product.
+A *cell* is the filters of one model in one group. Its state is a row whose first column is the number of filters. The
+state of a set of cells is the sum of their rows, so that a thousand ways to form a group are one matrix product.
 """
 
 from __future__ import annotations
@@ -21,33 +21,33 @@ Array = NDArray[np.float64]
 
 
 class Statistic(Protocol):
-    """A drift of sums of states."""
+    """A drift metric that takes sums of states."""
 
     states: Array
-    """Of the cells, (cells, columns) float64."""
+    """The states of the cells, (cells, columns) float64."""
 
     is_square: bool
-    """Whether it grows with the square of a difference of distributions, as KL does, or as a distance."""
+    """Whether the metric grows with the square of a difference of distributions, as KL does, or is a distance."""
 
     def pairs(self, left: np.ndarray, right: np.ndarray) -> np.ndarray:
-        """Drift of each row's two sums, (rows, columns) each → (rows,). The sums may be overwritten."""
+        """Return the drift (rows,) between the sums (rows, columns) of both sides. The sums may be overwritten."""
         ...
 
     def matrices(self, sums: Array) -> Array:
-        """Drift of all groups of each draw, (draws, groups, columns) → (draws, groups, groups)."""
+        """Return the drift (draws, groups, groups) between the groups of each draw; sums: (draws, groups, columns)."""
         ...
 
 
 class SymmetricKL:
-    """Σᵢ âᵢ KL_sym of shrunk probabilities (method §4), on the bins that any cell has filters in.
+    """Σᵢ âᵢ KL_sym of shrunk probabilities (method §4), on the bins in which any cell has filters.
 
-    In a bin that none has, p = απ/(n + α): those bins together are one term of the numbers of filters alone.
+    In all other bins p = απ/(n + α). Together they are one term, which depends on the numbers of filters alone.
     """
 
     is_square = True
 
     def __init__(self, counts: np.ndarray, whole: np.ndarray, weights: Array) -> None:
-        """`counts` (cells, 9, 70), `whole` (9, 70) of the snapshot, `weights` (9,)."""
+        """Take counts (cells, 9, 70), the counts of the `whole` snapshot (9, 70), and weights (9,)."""
         flat = counts.reshape(len(counts), -1)
         used = flat.any(axis=0)
         number = counts.sum(axis=-1)[:, :1]
@@ -58,12 +58,12 @@ class SymmetricKL:
         self._rest = float((weight * pseudo)[~used].sum())
 
     def _empty(self, left: Array, right: Array) -> Array:
-        """What the bins without filters add, from the shrunk numbers of filters n + α."""
-        found: Array = self._rest * (1 / left - 1 / right) * np.log(right / left)
-        return found
+        """Return the term of the bins without filters, from the shrunk numbers of filters n + α of both sides."""
+        term: Array = self._rest * (1 / left - 1 / right) * np.log(right / left)
+        return term
 
     def pairs(self, left: np.ndarray, right: np.ndarray) -> np.ndarray:
-        """In the precision of the sums: single is enough, since P − Q keeps its digits before the product."""
+        """Return the drift (rows,) in the precision of the sums. Single is enough: P − Q comes before the product."""
         n, m = left[:, :1] + PSEUDO_FILTERS, right[:, :1] + PSEUDO_FILTERS
         pseudo = self.pseudo.astype(left.dtype)
         p, q = left[:, 1:], right[:, 1:]
@@ -75,39 +75,39 @@ class SymmetricKL:
         np.log(ratio, out=ratio)
         p -= q
         p *= ratio
-        found: Array = p @ self.weights.astype(left.dtype) + self._empty(n[:, 0], m[:, 0])
-        return np.maximum(found, 0.0)
+        drift: Array = p @ self.weights.astype(left.dtype) + self._empty(n[:, 0], m[:, 0])
+        return np.maximum(drift, 0.0)
 
     def matrices(self, sums: Array) -> Array:
-        """d_i + d_j − C_ij − C_ji with C = (aP)(log P)ᵀ, as divergence.kl."""
+        """Return d_i + d_j − C_ij − C_ji with C = (aP)(log P)ᵀ, (draws, groups, groups), as divergence.kl does."""
         n = sums[..., :1] + PSEUDO_FILTERS
         p = (sums[..., 1:] + self.pseudo) / n
         log_p = np.log(p)
         p *= self.weights
         own = np.einsum("dgx,dgx->dg", p, log_p)
         cross = p @ np.swapaxes(log_p, 1, 2)
-        found: Array = own[:, :, None] + own[:, None, :] - cross - np.swapaxes(cross, 1, 2)
-        found += self._empty(n, np.swapaxes(n, 1, 2))
-        return np.maximum(found, 0.0)
+        drift: Array = own[:, :, None] + own[:, None, :] - cross - np.swapaxes(cross, 1, 2)
+        drift += self._empty(n, np.swapaxes(n, 1, 2))
+        return np.maximum(drift, 0.0)
 
 
-class _ByPairs(ABC):
-    """The matrices of a statistic whose pairs have to be taken one by one."""
+class _PairwiseStatistic(ABC):
+    """A statistic whose matrices are computed pair by pair."""
 
     @abstractmethod
     def pairs(self, left: np.ndarray, right: np.ndarray) -> np.ndarray:
-        """Sums of states (…, columns) of both sides → drift (…)."""
+        """Return the drift (rows,) between the sums (rows, columns) of both sides."""
 
     def matrices(self, sums: Array) -> Array:
         draws, groups, _ = sums.shape
-        found = np.zeros((draws, groups, groups))
+        drift = np.zeros((draws, groups, groups))
         for i in range(groups):
             for j in range(i + 1, groups):
-                found[:, i, j] = found[:, j, i] = self.pairs(sums[:, i], sums[:, j])
-        return found
+                drift[:, i, j] = drift[:, j, i] = self.pairs(sums[:, i], sums[:, j])
+        return drift
 
 
-class OfHistograms(_ByPairs):
+class HistogramDivergence(_PairwiseStatistic):
     """A divergence of shrunk probabilities, weighted over components: Jensen–Shannon, Hellinger, 1-Wasserstein."""
 
     def __init__(
@@ -119,7 +119,10 @@ class OfHistograms(_ByPairs):
         *,
         is_square: bool,
     ) -> None:
-        """`function`: probabilities (…, 70) of both → divergence (…) of one component."""
+        """Take counts (cells, 9, 70), the counts of the `whole` snapshot (9, 70), weights (9,), and a function.
+
+        The function takes the probabilities (…, 70) of both sides and returns the divergence (…) of each component.
+        """
         self.is_square = is_square
         number = counts.sum(axis=-1)[:, :1]
         self.states: Array = np.concatenate([number, counts.reshape(len(counts), -1)], axis=1).astype(np.float64)
@@ -128,21 +131,21 @@ class OfHistograms(_ByPairs):
 
     def _probabilities(self, sums: np.ndarray) -> Array:
         counts = sums[:, 1:].reshape(-1, *self._shape).astype(np.float64)
-        found: Array = (counts + self._pseudo) / (sums[:, :1, None] + PSEUDO_FILTERS)
-        return found
+        probabilities: Array = (counts + self._pseudo) / (sums[:, :1, None] + PSEUDO_FILTERS)
+        return probabilities
 
     def pairs(self, left: np.ndarray, right: np.ndarray) -> np.ndarray:
-        found: Array = self._function(self._probabilities(left), self._probabilities(right)) @ self._weights
-        return found
+        drift: Array = self._function(self._probabilities(left), self._probabilities(right)) @ self._weights
+        return drift
 
 
-class OfMoments(_ByPairs):
+class FrechetDistance(_PairwiseStatistic):
     """The squared Fréchet distance of the filters' Gaussians, from number, sum and sum of products of filters."""
 
     is_square = True
 
     def __init__(self, cells: Moments) -> None:
-        """Sums are taken about the cells' common mean, so that they keep their digits."""
+        """Take the moments of the cells. Sums are about their common mean, so that no digits are lost."""
         number = cells.count.astype(np.float64)[:, None]
         mean = cells.mean - (number * cells.mean).sum(axis=0) / number.sum()
         products = cells.m2 + number[:, :, None] * mean[:, :, None] * mean[:, None, :]
@@ -161,5 +164,5 @@ class OfMoments(_ByPairs):
         (mean, covariance), (mean_q, covariance_q) = self._gaussians(left), self._gaussians(right)
         cross = np.linalg.svd(divergence.root(covariance) @ divergence.root(covariance_q), compute_uv=False)
         trace = np.trace(covariance + covariance_q, axis1=-2, axis2=-1)
-        found: Array = ((mean - mean_q) ** 2).sum(axis=-1) + trace - 2 * cross.sum(axis=-1)
-        return np.maximum(found, 0.0)
+        distance: Array = ((mean - mean_q) ** 2).sum(axis=-1) + trace - 2 * cross.sum(axis=-1)
+        return np.maximum(distance, 0.0)
