@@ -299,7 +299,7 @@ def _ended(what: str, status: int | None, limits: Limits, cpu: int | None) -> st
             f"{what}: expected to be read within {limits.memory // 2**20:,} MiB of memory, took more; "
             f"{_remedy('--model-memory', resource.RLIMIT_DATA, resource.RLIMIT_AS)}"
         )
-    how = signal.Signals(-status).name if status is not None and status < 0 else f"exit code {status}"
+    how = signal.Signals(-status).name if status < 0 else f"exit code {status}"
     return f"{what}: not readable as a model: the process that read it ended with {how}"
 
 
