@@ -103,6 +103,7 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy benchmarks docs/_ext
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/python -m tests.prose
 

@@ -13,6 +13,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -52,7 +53,7 @@ def workers(threads: int) -> Iterator[Client]:
         yield client
 
 
-def step(name: str, work: Callable[[], object], filters: int, threads: int) -> object:
+def step[Result](name: str, work: Callable[[], Result], filters: int, threads: int) -> Result:
     """Do it on a fresh cluster; print a row of the table."""
     with workers(threads) as client:
         _forget_peak()
@@ -81,6 +82,10 @@ def forget(db: fdb.Database) -> dict[str, bytes]:
     return kept
 
 
+def _drift(url: str, by: str) -> None:
+    fdb.drift(fdb.open(url), by=by)
+
+
 def answers(url: str, threads: int, more: Path | None) -> None:
     """Every pass and every analysis, a row each."""
     db = fdb.open(url)
@@ -89,12 +94,11 @@ def answers(url: str, threads: int, more: Path | None) -> None:
     step("moments pass", lambda: summaries(db, MomentsReduction()), filters, threads)
     again = {name: db.files.read(name) for name in written}
     print(f"| … the same bytes as those taken while writing: {again == written} |")
-    found = step("basis: fit and commit", lambda: projection(fdb.open(url), "sound"), 0, threads)
-    db, sound = found  # type: ignore[misc]
+    db, sound = step("basis: fit and commit", lambda: projection(fdb.open(url), "sound"), 0, threads)
     step("extremes pass", lambda: summaries(db, ExtremesReduction(sound.axes)), filters, threads)
     step("histograms pass", lambda: layer_histograms(db, sound), filters, threads)
     for by in ("task", "visual_category", "model", "depth_decile"):
-        step(f"drift by {by}, a new process's", lambda by=by: fdb.drift(fdb.open(url), by=by), 0, threads)
+        step(f"drift by {by}, a new process's", partial(_drift, url, by), 0, threads)
     step("degeneration", lambda: fdb.degeneration(fdb.open(url)), 0, threads)
     out = Path(f"{url}-drift.zarr")
     step(

@@ -80,7 +80,7 @@ def main() -> None:
     print(f"| building | {built:.2f} s |")
     print(f"| graph, pickled | {size / 1e6:.1f} MB |")
     print(f"| sending, scheduling, merging, gathering | {ran:.2f} s, {ran / len(graph) * 1e3:.2f} ms a task |")
-    print(f"| parts kept on the way | {len(kept):,}, {sum(kept.values()) / 1e6:.0f} MB |")
+    print(f"| parts kept on the way | {len(kept):,}, {sum(size or 0 for size in kept.values()) / 1e6:.0f} MB |")
     print(f"| client's peak | {peaks.pop('client') / 2**20:,.0f} MiB (the scheduler is in it) |")
     print(f"| workers' peak | {max(peaks.values()) / 2**20:,.0f} MiB |")
 

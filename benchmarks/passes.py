@@ -10,7 +10,9 @@ import argparse
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import crc32c
 import dask
@@ -50,6 +52,10 @@ def pipelines() -> list[str]:
     return ["zarr.core.codec_pipeline.BatchedCodecPipeline", "zarrs.ZarrsCodecPipeline"]
 
 
+def _plain_read(segment: Segment, array: Any, chunk: int) -> Any:
+    return np.asarray(array[slice(*segment.bounds(chunk))])[0, 0]
+
+
 def contenders(db: fdb.Database, threads: int) -> list[Contender]:
     """Floors, zarr's reads, and passes."""
     (segment,) = db.segments
@@ -82,7 +88,7 @@ def contenders(db: fdb.Database, threads: int) -> list[Contender]:
             # Without filterdb's strictness about missing chunks, which zarrs does not know.
             array = zarr.open_array(segment.files.url(f"{segment.name}/filters"), mode="r")
         name = "zarr" if path.startswith("zarr.") else "zarr with zarrs"
-        read = each(lambda c, array=array: np.asarray(array[slice(*segment.bounds(c))])[0, 0])
+        read = each(partial(_plain_read, segment, array))
         found.append(Contender(f"{name}, plain read", segment.rows, read))
     return [
         *found,

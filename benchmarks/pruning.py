@@ -69,6 +69,7 @@ def zeroed(path: Path, proto: onnx.ModelProto, masks: Masks) -> tuple[onnx.Model
     count = total = 0
     seen: dict[int, onnx.TensorProto] = {}  # kept, because an id is free again once its object is gone
     for layer in read_model(path, copy).layers:
+        assert isinstance(layer, OnnxLayer)
         tensor = stored_tensor(layer)
         if tensor is None or id(tensor) in seen:
             continue

@@ -45,11 +45,11 @@ class Layer:
         rng = np.random.default_rng([self.seed, 1])
         scale = 10.0 ** rng.uniform(-4, 0)
         if self.kind == "random":
-            return (np.eye(9) * scale).astype(np.float32)
+            return np.asarray(np.eye(9) * scale, np.float32)
         mix = rng.standard_normal((9, 9)) * 0.6 ** np.arange(9)
         if self.kind == "collapsed":
             mix[:, 1:] = 0
-        return (mix * scale / np.sqrt((mix**2).sum(axis=1).mean())).astype(np.float32)
+        return np.asarray(mix * scale / np.sqrt((mix**2).sum(axis=1).mean()), np.float32)
 
     def rows(self, start: int, stop: int) -> np.ndarray:
         """Rows [start, stop) of the layer as columns, (9, n) float32."""

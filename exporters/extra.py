@@ -98,7 +98,7 @@ def modelopt_torch_variants(folder: Path) -> Writers:
         return write
 
     configs = ("INT8_DEFAULT_CFG", "FP8_DEFAULT_CFG", "INT4_BLOCKWISE_WEIGHT_ONLY_CFG", "FP8_PER_CHANNEL_PER_TOKEN_CFG")
-    writers = {}
+    writers: Writers = {}
     for config in configs:
         name = f"modelopt-torch.{config.removesuffix('_CFG').lower()}"
         writers |= {f"{name}-ts": writer(config, dynamo=False), f"{name}-dynamo": writer(config, dynamo=True)}

@@ -126,7 +126,7 @@ class _Graph:
 
 def _is_parameter(tensor: onnx.TensorProto) -> bool:
     """Whether a tensor has numbers of a weight: more than one, and no shape or place."""
-    return math.prod(tensor.dims) > 1 and tensor.data_type != TensorProto.INT64
+    return bool(math.prod(tensor.dims) > 1) and tensor.data_type != TensorProto.INT64
 
 
 def _bodies(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
@@ -155,7 +155,8 @@ def run(model: onnx.ModelProto, outputs: Iterable[str], feeds: dict[str, np.ndar
     options.log_severity_level = 4
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    return session.run(list(outputs), feeds or {})
+    values: list[np.ndarray] = session.run(list(outputs), feeds or {})
+    return values
 
 
 def _computed(graph: _Graph, wanted: dict[str, list[onnx.NodeProto]]) -> dict[str, np.ndarray]:
@@ -213,7 +214,7 @@ def truths(path: Path, blocked: list[np.ndarray] | None = None) -> list[Truth]:
         model = onnx.inliner.inline_local_functions(model)
     graph = _Graph(model)
     _inline_constant_ifs(graph)
-    found = []
+    found: list[Truth] = []
     for node in graph.every:
         if "Conv" not in node.op_type:
             continue
@@ -326,7 +327,7 @@ def _lengths(model: onnx.ModelProto) -> dict[str, int | None]:
     tensors = {t.name for t in model.graph.initializer}
     lengths: dict[str, int | None] = {info.name: 0 for info in model.graph.input if info.name not in tensors}
     for node in nodes:  # ONNX files are in topological order
-        before = [lengths[name] for name in node.input if lengths.get(name) is not None]
+        before = [length for name in node.input if (length := lengths.get(name)) is not None]
         for name in node.output:
             lengths[name] = max(before) + 1 if before else None
     return lengths

@@ -17,6 +17,8 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from onnxruntime.quantization import QuantType, quantize_dynamic
+
 from exporters import runtime
 from exporters.record import record
 
@@ -110,7 +112,7 @@ def dynamically_quantised(source: Path, target: Path, failures: dict[str, str]) 
     """Write `source` quantised to ConvInteger as `target`, and what the optimiser makes of that."""
 
     def write() -> None:
-        runtime.quantize_dynamic(source, target, weight_type=runtime.QuantType.QUInt8)
+        quantize_dynamic(source, target, weight_type=QuantType.QUInt8)
 
     if runtime.attempt(target.name, write, failures):
         yield target

@@ -34,7 +34,7 @@ def record(path: Path, construction: str, facts: dict[str, Any], captured: list[
     document = {"file": path.name, "construction": construction, "variant": variant, "convolutions": rows, **facts}
     path.with_name(f"{stem}.json").write_text(json.dumps(document, indent=1))
     weights = {str(i): t.weight for i, t in enumerate(found) if t.weight is not None and t.is_3x3}
-    np.savez(path.with_name(f"{stem}.npz"), **weights)
+    np.savez(path.with_name(f"{stem}.npz"), **weights)  # type: ignore[arg-type]
     return f"{conflicts} differ between PyTorch and the file" if conflicts else ""
 
 

@@ -1,4 +1,5 @@
-# The public names and where each is defined; a new one is a line here. `filterdb/__init__.py` reads this file.
+# The public names and where each is defined; a new one is an import here and a line of `__all__`.
+# `filterdb/__init__.py` reads the imports; `__all__` is for type checkers, and a test compares the two.
 
 from filterdb import errors as errors
 from filterdb.analysis.check import check as check
@@ -46,3 +47,50 @@ from filterdb.store.verify import Problem as Problem
 from filterdb.version import __version__ as __version__
 
 open = open_database
+
+__all__ = [
+    "AnyDatabase",
+    "Bounds",
+    "Client",
+    "Database",
+    "Garbage",
+    "Ingested",
+    "Key",
+    "Limits",
+    "Metric",
+    "Mode",
+    "Noise",
+    "Pair",
+    "Problem",
+    "Rules",
+    "Verified",
+    "__version__",
+    "check",
+    "compact",
+    "connect",
+    "degeneration",
+    "density",
+    "drift",
+    "errors",
+    "exclude_verdict",
+    "explain",
+    "filter_scale",
+    "gc",
+    "import_hdf5",
+    "ingest",
+    "nearest",
+    "open",
+    "pca",
+    "phenotypes",
+    "principal_angles",
+    "randomness_threshold",
+    "refit",
+    "relabel",
+    "remove",
+    "report",
+    "restore",
+    "series",
+    "statistics",
+    "tag",
+    "verify",
+]

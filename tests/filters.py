@@ -24,7 +24,7 @@ def trained(out: int, into: int, seed: int = 0, family: int = 0) -> np.ndarray:
         patches.append((wave * np.exp(-(x**2 + y**2) / (2 * width**2))).ravel())
     share = own.dirichlet(np.full(8, 2.0)) + 0.02
     mixtures = run.laplace(0, 1, (out * into, 8)) * share
-    filters = mixtures @ np.array(patches) + run.normal(0, 0.03, (out * into, 9))
+    filters: np.ndarray = mixtures @ np.array(patches) + run.normal(0, 0.03, (out * into, 9))
     return (0.05 * filters).reshape(out, into, 3, 3).astype(np.float32)
 
 

@@ -125,9 +125,10 @@ def test_open_reopens_a_database_at_the_newest_snapshot(folder: Path) -> None:
     fdb.tag(old, "first")
     assert fdb.open(old).snapshot == old.snapshot + 1
     assert fdb.open(old, old.snapshot).snapshot == old.snapshot
-    for wrong in (1.5, [], True):
+    not_numbers: list[Any] = [1.5, [], True]
+    for wrong in not_numbers:
         with pytest.raises(UsageError) as caught:
-            fdb.open("db", wrong)  # type: ignore[arg-type]
+            fdb.open("db", wrong)
         one_line(caught.value, "snapshot")
 
 
@@ -177,9 +178,10 @@ def test_nearest_takes_any_form(folder: Path) -> None:
     drifts = [fdb.nearest("db", form)["drift"].values for form in forms(folder)[:3]]
     np.testing.assert_array_equal(drifts, [drifts[0]] * 3)
     assert fdb.nearest("db", proto("mine")).attrs["query"] == "mine"
-    for wrong in (None, 7, [], ["one.onnx"], b"one.onnx", ""):
+    no_models: list[Any] = [None, 7, [], ["one.onnx"], b"one.onnx", ""]
+    for wrong in no_models:
         with pytest.raises(UsageError) as caught:
-            fdb.nearest("db", wrong)  # type: ignore[arg-type]
+            fdb.nearest("db", wrong)
         one_line(caught.value, "path")
 
 

@@ -45,7 +45,9 @@ def test_the_wheel_has_the_license_the_types_and_all_data(wheel: zipfile.ZipFile
 
 
 def test_the_index_shows_no_link_that_leads_nowhere(metadata: Message) -> None:
-    text = str(metadata.get_payload(decode=True), "utf-8")
+    payload = metadata.get_payload(decode=True)
+    assert isinstance(payload, bytes)
+    text = str(payload, "utf-8")
     assert text.startswith("# filterdb")
     assert "](https://" in text
     assert re.findall(r"\]\((?!https://).*?\)", text) == []

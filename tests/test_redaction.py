@@ -7,6 +7,7 @@ import json
 import logging
 import pickle
 import traceback
+from collections.abc import Callable
 from urllib.parse import quote, quote_plus
 
 import pytest
@@ -51,7 +52,7 @@ def test_what_has_none_stays(url: str) -> None:
     assert redact_url(url) == url and not has_credentials(url)
 
 
-SPELLINGS = {
+SPELLINGS: dict[str, Callable[[str], str]] = {
     "as it is": lambda url: url,
     "quoted": lambda url: f"url='{url}'",
     "percent": lambda url: quote(url, safe=""),

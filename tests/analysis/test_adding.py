@@ -34,7 +34,7 @@ def total_variation() -> Iterator[Metric]:
         is_square = False
 
         def distance(self, p: np.ndarray, q: np.ndarray) -> np.ndarray:
-            return np.abs(p - q).sum(axis=-1) / 2
+            return np.asarray(np.abs(p - q).sum(axis=-1) / 2)
 
     yield as_metric("total_variation")
     del METRICS["total_variation"]

@@ -154,7 +154,7 @@ def test_real_models_are_healthy_but_for_two_layers(demo_catalog: Path, real_db:
         for name in ("filters", "sparsity", "variance_entropy", "threshold", "peak"):
             assert float(result[name][i]) == pytest.approx(float(stored[name][j]), rel=1e-9, abs=1e-12)
     ends = np.cumsum(real_db.layers["row_size"].values)
-    for i in np.flatnonzero(result["verdict"].values.any(axis=1)):
+    for i in np.flatnonzero(result["verdict"].values.any(axis=1)).tolist():
         (j,) = np.flatnonzero(hashes == result["hash"].values[i])
         rows = real_db.dataset.filters[ends[j] - int(result["filters"][i]) : ends[j]].values
         _, _, ratio = oracles.svd_pca(rows)

@@ -12,6 +12,7 @@ from distributed import Client
 
 import filterdb as fdb
 from filterdb.errors import DamageError, UsageError
+from filterdb.numerics.modes import ModeName
 from filterdb.reduce import basis
 from filterdb.reduce import joint_densities as module
 from filterdb.store import summary
@@ -20,7 +21,7 @@ from tests.models import chain, weights
 from tests.numerics import oracles
 
 
-def coefficients(db: fdb.Database, *, scaled: bool, mode: str) -> np.ndarray:
+def coefficients(db: fdb.Database, *, scaled: bool, mode: ModeName) -> np.ndarray:
     """Of every filter of a view, (n, 9), by NumPy alone from the dataset."""
     at, found = basis.projection(db, mode, scaled=scaled)
     mean, components = found.axes.arrays
@@ -38,12 +39,13 @@ def owners(db: fdb.Database, label: str) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("scaled", "mode"), [(True, "sound"), (True, "paper"), (False, "sound")])
-def test_counts_are_numpys(real_db: fdb.Database, scaled: bool, mode: str) -> None:
+def test_counts_are_numpys(real_db: fdb.Database, scaled: bool, mode: ModeName) -> None:
     """336 chunks, layers across up to 66 of them; groups whose layers lie far apart."""
     found = fdb.density(real_db, "family", components=(2, 5), scaled=scaled, mode=mode)
     values, family = coefficients(real_db, scaled=scaled, mode=mode), owners(real_db, "family")
     edges = found["bin_edges"].values
-    np.testing.assert_array_equal(edges, np.linspace(*found.attrs["range"], 71))
+    low, high = found.attrs["range"]
+    np.testing.assert_array_equal(edges, np.linspace(low, high, 71))
     assert found.sizes["group"] == 4
     for label in found["group"].values:
         own = values[family == label]
@@ -60,7 +62,7 @@ def test_counts_are_numpys(real_db: fdb.Database, scaled: bool, mode: str) -> No
 
 @pytest.mark.parametrize("by", [None, "model", "task,depth_decile", "layer"])
 @pytest.mark.parametrize("mode", ["sound", "paper"])
-def test_marginals_are_the_histograms(real_db: fdb.Database, by: str | None, mode: str) -> None:
+def test_marginals_are_the_histograms(real_db: fdb.Database, by: str | None, mode: ModeName) -> None:
     found = fdb.density(real_db, by, components=(0, 8), mode=mode)
     db, projection = basis.projection(real_db, mode)
     counts = basis.layer_histograms(db, projection)["counts"]
@@ -181,7 +183,7 @@ def test_the_same_bytes_on_threads_and_processes(real_db: fdb.Database, two_work
             with two_workers.as_current():
                 fdb.density(db, "depth_decile", components=(0, 3))
             assert len(set(two_workers.run(os.getpid).values()) - {os.getpid()}) == 2
-            story = two_workers.cluster.scheduler.task_prefixes  # type: ignore[union-attr]
+            story = two_workers.cluster.scheduler.task_prefixes
             assert any(name.startswith("density") for name in story)
         else:
             with dask.config.set(scheduler=place, num_workers=4):

@@ -15,6 +15,7 @@ from filterdb.commands.answer import plain, to_json
 from filterdb.commands.explain import show as table
 from filterdb.commands.explain import to_answer as answer_of
 from filterdb.errors import UsageError
+from filterdb.numerics.modes import ModeName
 from tests.analysis.families import MODELS, Frozen, ingested
 
 A, B = "classify", "segment"
@@ -61,7 +62,7 @@ def test_shares_of_components_and_bins_make_the_drift(
 
 @pytest.mark.parametrize("mode", ["sound", "paper"])
 @pytest.mark.parametrize("scaled", [True, False])
-def test_layers_and_models_and_the_rest_make_the_drift(db: fdb.Database, mode: str, scaled: bool) -> None:
+def test_layers_and_models_and_the_rest_make_the_drift(db: fdb.Database, mode: ModeName, scaled: bool) -> None:
     found = fdb.explain(db, "task", A, B, mode=mode, scaled=scaled)
     drift = fdb.drift(db, "task", mode=mode, scaled=scaled, noise=False)
     assert float(found["drift"]) == pytest.approx(float(drift["drift"].sel(group=A, other=B)), rel=1e-12)

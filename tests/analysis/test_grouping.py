@@ -18,7 +18,7 @@ from tests.models import chain, weights
 def test_deciles_at_every_edge() -> None:
     """Edges such as 0.3 are not exact in binary: the same rounding as pandas.cut."""
     x = np.concatenate([np.arange(0, 1.1, 0.1).clip(0, 1), np.arange(11) / 10, np.arange(58) / 57])
-    expected = pd.cut(x, np.arange(0, 1.1, 0.1), include_lowest=True, labels=DECILES)
+    expected = pd.cut(x, np.arange(0, 1.1, 0.1).tolist(), include_lowest=True, labels=DECILES)
     assert [DECILES[code] for code in depth_decile(x)] == list(expected)
     assert DECILES[0] == "[0.0, 0.1]" and DECILES[1] == "(0.1, 0.2]" and DECILES[9] == "(0.9, 1.0]"
 
@@ -140,8 +140,8 @@ def test_paper_mode_joins_the_segmentations(tmp_path: Path) -> None:
     ("call", "error", "message"),
     [
         (lambda db: fdb.drift(db, by="colour"), UsageError, "colour: expected a label"),
-        (lambda db: fdb.drift(db, by="task", mode="loud"), UsageError, "mode: expected one of sound, paper"),
-        (lambda db: fdb.drift(db, by="task", metric="l2"), UsageError, "metric: expected one of kl"),
+        (lambda db: fdb.drift(db, by="task", mode="loud"), UsageError, "mode: expected one of sound, paper"),  # type: ignore[arg-type]
+        (lambda db: fdb.drift(db, by="task", metric="l2"), UsageError, "metric: expected one of kl"),  # type: ignore[arg-type]
         (lambda db: fdb.drift(db, by="task,"), UsageError, "labels joined with commas"),
         (lambda db: db.select(task="poetry"), InputError, "expected layers with task = poetry, found none"),
         (lambda db: fdb.exclude_verdict(db, ["ugly"]), UsageError, "verdict: expected one of dead"),

@@ -10,6 +10,7 @@ import xarray as xr
 
 import filterdb as fdb
 from filterdb.analysis import drift as drifts
+from filterdb.analysis.drift_metrics import MetricName
 from filterdb.errors import UsageError
 from filterdb.numerics import divergence
 
@@ -20,7 +21,7 @@ def test_written_in_blocks_and_opened_lazily(
     real_db: fdb.Database,
     tmp_path: Path,
     where: str,
-    metric: str,
+    metric: MetricName,
     monkeypatch: pytest.MonkeyPatch,
     request: pytest.FixtureRequest,
 ) -> None:
@@ -29,7 +30,7 @@ def test_written_in_blocks_and_opened_lazily(
     monkeypatch.setattr(divergence, "BLOCK", 11)
     found = fdb.drift(real_db, by="layer", metric=metric, out=out)
     assert found["drift"].chunks is not None
-    assert max(map(max, found["drift"].chunks)) == 11  # type: ignore[type-var]
+    assert max(map(max, found["drift"].chunks)) == 11
     assert not any(array.isnull().any() for array in found.data_vars.values())
     same = found.load().sel(group=expected["group"].values, other=expected["group"].values)
     np.testing.assert_allclose(same["drift"], expected["drift"], rtol=1e-9, atol=1e-12)

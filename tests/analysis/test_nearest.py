@@ -117,7 +117,8 @@ def test_the_numbers_are_those_of_the_method(families: fdb.Database, tmp_path: P
     basis = fdb.open(families.url).basis
     assert basis is not None and basis.id == found.attrs["basis"]
     mean, components, ratio = basis.arrays()
-    edges = np.linspace(*found.attrs["range"], 71)
+    low, high = found.attrs["range"]
+    edges = np.linspace(low, high, 71)
 
     def counted(filters: np.ndarray) -> np.ndarray:
         coefficients = (oracles.scaled(filters) - mean) @ components.T
@@ -132,13 +133,13 @@ def test_the_numbers_are_those_of_the_method(families: fdb.Database, tmp_path: P
     prior = (whole + 0.5) / (len(filters) + len(query) + 35)
 
     def shrunk(counts: np.ndarray) -> np.ndarray:
-        return (counts + 35 * prior) / (counts[0].sum() + 35)
+        return np.asarray((counts + 35 * prior) / (counts[0].sum() + 35))
 
     def drift(a: np.ndarray, b: np.ndarray) -> list[float]:
         p, q = shrunk(a), shrunk(b)
         return [entropy(p[k], q[k]) + entropy(q[k], p[k]) for k in range(9)]
 
-    cut = pd.cut(depth, np.arange(0, 1.1, 0.1), include_lowest=True, labels=False)
+    cut = pd.cut(depth, np.arange(0, 1.1, 0.1).tolist(), include_lowest=True, labels=False)
     sizes = [512, 2_048, 3_072]
     ends = np.cumsum(sizes)
     for i, name in enumerate(found["model"].values):

@@ -14,12 +14,12 @@ import pytest
 
 import filterdb as fdb
 from filterdb.analysis import noise as noises
-from filterdb.analysis.drift_metrics import METRICS
+from filterdb.analysis.drift_metrics import METRICS, MetricName
 from filterdb.commands.answer import to_json
 from filterdb.commands.drift import to_answer as answer_of
 from filterdb.errors import InputError, UsageError
 from filterdb.numerics import noise as numbers
-from filterdb.numerics.modes import PAPER, SOUND
+from filterdb.numerics.modes import PAPER, SOUND, ModeName
 from tests.analysis.families import MODELS, Frozen, ingested
 
 A, B = "classify", "segment"
@@ -44,10 +44,10 @@ def by_task(db: fdb.Database) -> Any:
 def every_permutation(frozen: Frozen, left: list[str], right: list[str]) -> list[float]:
     """Drift of the models' filters for each way to put as many models on the left."""
     cells = {name: frozen.histograms(frozen.model == name) for name in left + right}
-    total = sum(cells.values())
+    total = np.asarray(sum(cells.values()))
     found = []
     for chosen in itertools.combinations(left + right, len(left)):
-        one = sum(cells[name] for name in chosen)
+        one = np.asarray(sum(cells[name] for name in chosen))
         found.append(frozen.drift(one, total - one))
     return found
 
@@ -178,7 +178,7 @@ def test_layers_with_nan_or_infinity_are_in_no_floor(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("metric", ["js", "hellinger", "wasserstein", "frechet", "psi"])
-def test_other_metrics_have_noise_too(db: fdb.Database, by_task: Any, metric: str) -> None:
+def test_other_metrics_have_noise_too(db: fdb.Database, by_task: Any, metric: MetricName) -> None:
     found = fdb.drift(db, "task", metric=metric, noise=200)
     pair = found.sel(group=A, other=B)
     assert np.isfinite(float(pair["model_floor_q95"])) and pair["judged_by"] == "model"
@@ -203,11 +203,12 @@ def test_what_is_asked(db: fdb.Database, by_task: Any) -> None:
     again = fdb.drift(db, "task", noise=True)
     for name in (*MATRICES, "interval"):
         assert again[name].values.tobytes() == by_task[name].values.tobytes()
-    for asked, mode, says in (
+    refused: list[tuple[int, ModeName, str]] = [
         (19, "sound", "at least 20"),
         (True, "paper", "expected mode sound"),
         (50, "paper", "expected mode sound"),
-    ):
+    ]
+    for asked, mode, says in refused:
         with pytest.raises(UsageError, match=says):
             fdb.drift(db, "task", mode=mode, noise=asked)
     with pytest.raises(UsageError, match="`noise` or `out`"):
@@ -235,7 +236,7 @@ def test_strata_have_noise_of_their_own(db: fdb.Database) -> None:
     beta = fdb.drift(db.select(family="beta"), "task", noise=100)
     pair = {"group": B, "other": "detect"}
     for name in ("floor", "floor_q95", "permutations"):
-        assert float(found[name].sel(stratum="beta", **pair)) == float(beta[name].sel(pair))
+        assert float(found[name].sel({"stratum": "beta", **pair})) == float(beta[name].sel(pair))
     assert found["verdict"].sel(stratum="delta", group=A, other=B).item() == ""
     assert np.isnan(float(found["floor"].sel(stratum="delta", group=A, other=B)))
 

@@ -5,22 +5,26 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+import xarray as xr
 from scipy.stats import entropy
 
 import filterdb as fdb
 from filterdb.analysis.grouping import DECILES
+from filterdb.numerics.modes import ModeName
 from tests.numerics import oracles
 
 
 @pytest.fixture(scope="module", params=["many chunks", "one chunk"])
 def db(request: pytest.FixtureRequest) -> fdb.Database:
-    return request.getfixturevalue("real_db" if request.param == "many chunks" else "real_db_one_chunk")
+    name = "real_db" if request.param == "many chunks" else "real_db_one_chunk"
+    database: fdb.Database = request.getfixturevalue(name)
+    return database
 
 
 @pytest.fixture(scope="module")
 def filters(real_db: fdb.Database) -> np.ndarray:
     """All filters of the real models in store order, read through xarray."""
-    return real_db.dataset.filters.values
+    return np.asarray(real_db.dataset.filters.values)
 
 
 def rows_of(db: fdb.Database, column: np.ndarray) -> dict[str, np.ndarray]:
@@ -29,7 +33,7 @@ def rows_of(db: fdb.Database, column: np.ndarray) -> dict[str, np.ndarray]:
     return {label: np.flatnonzero(owner == label) for label in np.unique(column.astype(str))}
 
 
-def check_pca(found: object, i: int, values: np.ndarray) -> None:
+def check_pca(found: xr.Dataset, i: int, values: np.ndarray) -> None:
     components, singular, ratio = oracles.svd_pca(values)
     one = found.isel(group=i)
     size = np.abs(values).max()
@@ -79,7 +83,9 @@ def paper_drift(values: np.ndarray, groups: dict[str, np.ndarray]) -> tuple[np.n
 
 
 def decile_column(db: fdb.Database) -> np.ndarray:
-    labels = pd.cut(db.layers["conv_depth_norm"].values, np.arange(0, 1.1, 0.1), include_lowest=True, labels=DECILES)
+    labels = pd.cut(
+        db.layers["conv_depth_norm"].values, np.arange(0, 1.1, 0.1).tolist(), include_lowest=True, labels=DECILES
+    )
     return np.asarray(labels, dtype=object)
 
 
@@ -145,7 +151,7 @@ def test_raw_drift_takes_the_range_of_the_coefficients(db: fdb.Database, filters
 
 
 @pytest.mark.parametrize("mode", ["sound", "paper"])
-def test_degeneration_equals_a_svd_of_each_layer(db: fdb.Database, filters: np.ndarray, mode: str) -> None:
+def test_degeneration_equals_a_svd_of_each_layer(db: fdb.Database, filters: np.ndarray, mode: ModeName) -> None:
     found = fdb.degeneration(db, mode=mode)
     stop = np.cumsum(db.layers["row_size"].values)
     for i, (end, size) in enumerate(zip(stop, db.layers["row_size"].values, strict=True)):

@@ -11,8 +11,10 @@ from scipy.stats import entropy, wasserstein_distance
 
 import filterdb as fdb
 from filterdb.analysis.drift import METRICS
+from filterdb.analysis.drift_metrics import MetricName
 from filterdb.commands import degeneration, drift
 from filterdb.commands.answer import to_json
+from filterdb.numerics.modes import ModeName
 from tests.models import chain, weights
 
 
@@ -36,7 +38,7 @@ def by_scipy(metric: str, p: np.ndarray, q: np.ndarray, width: float) -> float:
 
 @pytest.mark.parametrize("mode", ["sound", "paper"])
 @pytest.mark.parametrize("metric", METRICS)
-def test_each_component_follows_the_metric(db: fdb.Database, metric: str, mode: str) -> None:
+def test_each_component_follows_the_metric(db: fdb.Database, metric: MetricName, mode: ModeName) -> None:
     result = fdb.drift(db, "model", mode=mode, metric=metric)
     answer = json.loads(to_json(drift.to_answer(result)))
     if metric == "frechet":  # one distance of nine-dimensional Gaussians, no sum over components

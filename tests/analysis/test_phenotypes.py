@@ -10,6 +10,7 @@ import pytest
 
 import filterdb as fdb
 from filterdb.errors import UsageError
+from filterdb.numerics.modes import ModeName
 from filterdb.numerics.shape import Bounds, shape
 from filterdb.reduce.basis import projection
 from filterdb.store.segment import Segment
@@ -57,7 +58,7 @@ def test_planted_models_are_what_they_are(planted: fdb.Database) -> None:
 
 
 @pytest.mark.parametrize(("mode", "scaled"), [("sound", True), ("paper", True), ("sound", False)])
-def test_the_rule_sees_the_density_and_the_histograms(planted: fdb.Database, mode: str, scaled: bool) -> None:
+def test_the_rule_sees_the_density_and_the_histograms(planted: fdb.Database, mode: ModeName, scaled: bool) -> None:
     found = fdb.phenotypes(planted, "model", pairs=[(0, 1), (5, 3)], mode=mode, scaled=scaled)
     assert found["pair"].values.tolist() == ["0,1", "5,3"]
     assert (found["first"].values.tolist(), found["second"].values.tolist()) == ([0, 5], [1, 3])

@@ -79,7 +79,7 @@ def test_beyond_the_rank_there_is_no_angle(tmp_path: Path) -> None:
     pair = found.sel(group="plane", other="full").values
     assert np.isfinite(pair[:2]).all() and np.isnan(pair[2:]).all()
     assert np.isnan(found.sel(group="equal")).all()
-    assert np.isnan(found.sel(group="plane", other="plane")).values.tolist() == [False] * 2 + [True] * 6
+    assert np.isnan(found.sel(group="plane", other="plane").values).tolist() == [False] * 2 + [True] * 6
     np.testing.assert_array_equal(found, found.transpose("dimension", "other", "group"))
     answer = json.loads(to_json(answer_of(fdb.pca(db, "model"))))
     assert answer["groups"][names.index("equal")]["angle_to_whole"] == [None] * 8

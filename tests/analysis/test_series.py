@@ -53,9 +53,9 @@ def trainings(tmp_path_factory: pytest.TempPathFactory) -> fdb.Database:
             labels = {"architecture": "net", "training_dataset": "digits", "seed": str(seed), "epoch": str(epoch)}
             add(f"net-{seed}-{epoch}", layers, **labels)
     start, end = rng.standard_normal((2, 30, 30, 3, 3))
-    for epoch in ("1", "2.5"):
-        labels = {"architecture": "other", "training_dataset": "digits", "epoch": epoch}
-        add(f"other-{epoch}", [trained(start, end + np.eye(3), float(epoch) / 2.5)], **labels)
+    for step in ("1", "2.5"):
+        labels = {"architecture": "other", "training_dataset": "digits", "epoch": step}
+        add(f"other-{step}", [trained(start, end + np.eye(3), float(step) / 2.5)], **labels)
     add("alone", [rng.uniform(-1, 1, (30, 30, 3, 3))])
     add("nameless", [rng.uniform(0, 1, (30, 30, 3, 3))], architecture="net", seed="0", epoch="3")
     source = catalog(folder, rows, {name: [one.astype(np.float32) for one in of] for name, of in weights.items()})

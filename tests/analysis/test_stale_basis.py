@@ -37,7 +37,10 @@ def database(folder: Path, axis: int) -> fdb.Database:
 
 Result = Callable[[fdb.Database], Any]
 
-OUTPUTS: dict[str, tuple[Result, Result, Result]] = {
+Answer = Callable[..., dict[str, Any]]
+Table = Callable[[dict[str, Any]], None]
+
+OUTPUTS: dict[str, tuple[Result, Answer, Table]] = {
     "drift": (lambda db: fdb.drift(db, "model", noise=False), drift.to_answer, drift.show),
     "nearest": (lambda db: fdb.nearest(db, Path(db.url).parent / "m0.onnx"), nearest.to_answer, nearest.show),
     "density": (lambda db: fdb.density(db, "model", bins=7), density.to_answer, density.show),

@@ -22,7 +22,9 @@ def filters_with_labels(db: fdb.Database) -> pd.DataFrame:
         table[name] = layers[name].values.astype(str)
     table = table.loc[table.index.repeat(table["row_size"])]
     table["span"] = values.max(axis=1) - values.min(axis=1)
-    table["decile"] = pd.cut(table["conv_depth_norm"], np.arange(0, 1.1, 0.1), include_lowest=True, labels=False)
+    table["decile"] = pd.cut(
+        table["conv_depth_norm"], np.arange(0, 1.1, 0.1).tolist(), include_lowest=True, labels=False
+    )
     return table
 
 

@@ -68,9 +68,18 @@ def test_a_prepared_folder_is_not_used(tmp_path: Path, monkeypatch: pytest.Monke
     """What workers spill is unpickled again, compiled code executed: neither lies where others could have put it."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     theirs = tmp_path / f"filterdb-{os.getuid()}"
+
+    def owned_by_another() -> None:
+        theirs.mkdir()
+        os.chown(theirs, other_user.USER, other_user.USER)
+
+    def open_to_all() -> None:
+        theirs.mkdir()
+        theirs.chmod(0o777)
+
     for prepare in (
-        lambda: (theirs.mkdir(), os.chown(theirs, other_user.USER, other_user.USER)),
-        lambda: (theirs.mkdir(), theirs.chmod(0o777)),
+        owned_by_another,
+        open_to_all,
         lambda: theirs.symlink_to(tmp_path),
         theirs.touch,
     ):

@@ -40,8 +40,9 @@ def scheduler(folder: Path, *workers: list[str]) -> Iterator[str]:
         ]
         try:
             for arguments in workers:
-                command = [dask_command, "worker", "--scheduler-file", file, "--host", "127.0.0.1", "--no-dashboard"]
-                processes.append(subprocess.Popen([*command, *arguments], stdout=log, stderr=log, cwd=folder))
+                options = ["--scheduler-file", str(file), "--host", "127.0.0.1", "--no-dashboard"]
+                command = [dask_command, "worker", *options, *arguments]
+                processes.append(subprocess.Popen(command, stdout=log, stderr=log, cwd=folder))
             for _ in range(300):
                 if file.exists():
                     break
@@ -67,7 +68,8 @@ def test_local_has_our_settings_and_a_private_dashboard() -> None:
 
 
 def _allowed_failures(dask_scheduler: Scheduler) -> int:
-    return dask_scheduler.allowed_failures
+    allowed: int = dask_scheduler.allowed_failures
+    return allowed
 
 
 def test_what_the_user_has_set_stays() -> None:

@@ -29,7 +29,8 @@ def _each(pod: Pod, wanted: Callable[[Resource], Any], message: str) -> Iterator
 
 
 def _security(container: Resource) -> Resource:
-    return container.get("securityContext", {})
+    context: Resource = container.get("securityContext", {})
+    return context
 
 
 def non_root(pod: Pod) -> Iterator[str]:
@@ -82,10 +83,14 @@ def bounded_volumes(pod: Pod) -> Iterator[str]:
             yield f"{pod.name}: volume {volume['name']} without a size limit"
 
 
+def _sets(kind: str, wanted: set[str]) -> Callable[[Resource], bool]:
+    return lambda container: bool(container.get("resources", {}).get(kind, {}).keys() >= wanted)
+
+
 def resources_set(pod: Pod) -> Iterator[str]:
     wanted = {"cpu", "memory", "ephemeral-storage"}
     for kind in ("requests", "limits"):
-        yield from _each(pod, lambda c, kind=kind: c.get("resources", {}).get(kind, {}).keys() >= wanted, f"no {kind}")
+        yield from _each(pod, _sets(kind, wanted), f"no {kind}")
     yield from _each(
         pod,
         lambda c: len({c.get("resources", {}).get(kind, {}).get("memory") for kind in ("requests", "limits")}) == 1,

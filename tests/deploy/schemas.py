@@ -56,7 +56,9 @@ def _schemas() -> dict[str, Any]:
 
 def _closed(schema: dict[str, Any]) -> dict[str, Any]:
     """A JSON schema that refuses what the API server would silently drop."""
-    closed = {name: schema[name] for name in ("type", "enum", "required", "pattern", "minimum") if name in schema}
+    closed: dict[str, Any] = {
+        name: schema[name] for name in ("type", "enum", "required", "pattern", "minimum") if name in schema
+    }
     if schema.get("x-kubernetes-int-or-string"):
         closed["type"] = ["integer", "string"]
     if "items" in schema:

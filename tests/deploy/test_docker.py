@@ -180,7 +180,7 @@ def health(port: int | str) -> int:
 
 def test_health() -> None:
     """Of a real scheduler; of nobody; of a job, which has no page."""
-    command = [Path(sysconfig.get_path("scripts")) / "dask", "scheduler", "--host", "127.0.0.1", "--port", "0"]
+    command = [str(Path(sysconfig.get_path("scripts")) / "dask"), "scheduler", "--host", "127.0.0.1", "--port", "0"]
     scheduler = subprocess.Popen(
         [*command, "--dashboard-address", "127.0.0.1:0"], stderr=subprocess.PIPE, text=True, env={**os.environ}
     )

@@ -70,11 +70,11 @@ def _set(path: str, value: Any) -> Callable[[Resource], None]:
         place: Any = resource
         for name in way:
             place = place[int(name) if isinstance(place, list) else name]
-        last = int(last) if isinstance(place, list) else last
+        key = int(last) if isinstance(place, list) else last
         if value is None:
-            del place[last]
+            del place[key]
         else:
-            place[last] = value
+            place[key] = value
 
     return change
 

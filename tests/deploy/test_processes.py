@@ -226,10 +226,10 @@ def cluster(
             wait(lambda: said(running, scheduler[0].pod, "Register worker addr: tls://") == workers, running)
         yield running
     finally:
-        for process in running.started.values():
+        for started in running.started.values():
             with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+                os.killpg(started.pid, signal.SIGKILL)
+            started.wait()
 
 
 def said(running: Cluster, pod: str, what: str) -> int:

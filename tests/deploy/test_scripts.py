@@ -16,6 +16,7 @@ import sysconfig
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -78,7 +79,7 @@ def test_shellcheck() -> None:
             assert file in files, f"{file}: add it to this test"
             assert os.access(file, os.X_OK) or file.suffix == ".sbatch", file
     shellcheck = Path(sysconfig.get_path("scripts")) / "shellcheck"
-    command = [shellcheck, "-x", "--source-path=SCRIPTDIR", *files]
+    command: list[str | Path] = [shellcheck, "-x", "--source-path=SCRIPTDIR", *files]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
 
@@ -360,11 +361,15 @@ sys.exit(code)
 '''
 
 
+StandIn = tuple[str, Callable[[], dict[str, Any]]]
+"""The PATH that has it, and what reads the state it keeps."""
+
+
 @pytest.fixture
-def stand_in(tmp_path: Path) -> Callable[..., tuple[str, Callable[[], dict]]]:
+def stand_in(tmp_path: Path) -> Callable[..., StandIn]:
     """Makes a kubectl on a PATH: each job's exit codes, one for each time that it is applied."""
 
-    def make(secrets: list[str], **codes: list[int | str]) -> tuple[str, Callable[[], dict]]:
+    def make(secrets: list[str], **codes: list[int | str]) -> StandIn:
         place = tmp_path / "stand-in"
         place.mkdir()
         (place / "kubectl").write_text(KUBECTL.format(python=sys.executable))
@@ -397,7 +402,7 @@ BOTH = ["filterdb-tls", "filterdb-s3"]
     ],
 )
 def test_run_batch_runs_again_what_was_stopped(
-    codes: dict[str, list[int | str]], expected: int, applied: list[str], stand_in: Callable[..., tuple]
+    codes: dict[str, list[int | str]], expected: int, applied: list[str], stand_in: Callable[..., StandIn]
 ) -> None:
     path, state = stand_in(BOTH, **codes)
     done = call(DEPLOY / "run-batch", "kind", path=path, IMAGE=DIGEST, PAUSE="0")
@@ -411,7 +416,7 @@ def test_run_batch_runs_again_what_was_stopped(
     assert done.stdout.splitlines() == [f"log of filterdb-{job}-runner" for job in applied]
 
 
-def test_run_batch_follows_a_job_that_runs_already(stand_in: Callable[..., tuple]) -> None:
+def test_run_batch_follows_a_job_that_runs_already(stand_in: Callable[..., StandIn]) -> None:
     path, state = stand_in(BOTH)
     place = Path(path.split(os.pathsep)[0]) / "state.json"
     found = state()
@@ -421,7 +426,7 @@ def test_run_batch_follows_a_job_that_runs_already(stand_in: Callable[..., tuple
     assert not [said for said in state()["calls"] if said[0] == "delete"]
 
 
-def test_run_batch_sets_the_image_and_leaves_the_interactive_cluster_alone(stand_in: Callable[..., tuple]) -> None:
+def test_run_batch_sets_the_image_and_leaves_the_interactive_cluster_alone(stand_in: Callable[..., StandIn]) -> None:
     path, state = stand_in(BOTH)
     assert call(DEPLOY / "run-batch", "kind", "reduce", path=path, IMAGE=DIGEST, PAUSE="0").returncode == 0
     (_, overlay), (_, job) = state()["applied"]
@@ -432,21 +437,21 @@ def test_run_batch_sets_the_image_and_leaves_the_interactive_cluster_alone(stand
     assert kinds == {"DaskCluster", "DaskAutoscaler", "CronJob"}
 
 
-def test_the_certificates_are_made_once(stand_in: Callable[..., tuple]) -> None:
+def test_the_certificates_are_made_once(stand_in: Callable[..., StandIn]) -> None:
     path, state = stand_in(["filterdb-s3"])
     for _ in range(2):
         assert call(DEPLOY / "run-batch", "kind", "ingest", path=path, IMAGE=DIGEST, PAUSE="0").returncode == 0
     assert len([said for said in state()["calls"] if said[:2] == ["create", "secret"]]) == 1
 
 
-def test_without_the_keys_of_the_server_no_job_starts(stand_in: Callable[..., tuple]) -> None:
+def test_without_the_keys_of_the_server_no_job_starts(stand_in: Callable[..., StandIn]) -> None:
     path, state = stand_in(["filterdb-tls"])
     done = call(DEPLOY / "run-batch", "kind", path=path, IMAGE=DIGEST, PAUSE="0")
     assert done.returncode == 2 and "expected the Secret filterdb-s3" in done.stderr
     assert [folder for folder, _ in state()["applied"]] == ["overlays/kind"]
 
 
-def test_open_session_writes_the_clients_files(stand_in: Callable[..., tuple], tmp_path: Path) -> None:
+def test_open_session_writes_the_clients_files(stand_in: Callable[..., StandIn], tmp_path: Path) -> None:
     path, state = stand_in(BOTH)
     folder = tmp_path / "client" / "tls"
     done = call(DEPLOY / "open-session", "kind", path=path, IMAGE=DIGEST, TLS_DIR=str(folder), PORT="9786")

@@ -74,7 +74,7 @@ def test_two_processes(reference: dict[str, bytes], demo_catalog: Path, tmp_path
         assert fingerprint(fdb.open(db.url)) == reference  # moments by a pass of their own now
     done = two_workers.run(os.getpid)
     assert len(set(done.values()) - {os.getpid()}) == 2
-    story = two_workers.cluster.scheduler.task_prefixes  # type: ignore[union-attr]
+    story = two_workers.cluster.scheduler.task_prefixes
     for prefix in ("scan", "write", "write-merge", "moments", "moments-merge", "extremes-store", "histograms"):
         assert any(name.startswith(prefix) for name in story), (prefix, list(story))
 
@@ -125,4 +125,4 @@ def _die_once(marker: str) -> None:
             os._exit(9)
         return real(segment, chunk)
 
-    Segment.read_columns = deadly  # type: ignore[method-assign]
+    Segment.read_columns = deadly  # type: ignore[assignment, method-assign]

@@ -12,6 +12,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -145,9 +146,9 @@ def test_a_user_without_home_or_rights(home: str, place: Path) -> None:
         pytest.skip(why)
     with tempfile.TemporaryDirectory() as own:
         os.chown(own, other_user.USER, other_user.USER)
-        environment = {"HOME": HOMES[home], "TMPDIR": own}
         for arguments in (["ingest", f"{own}/db", place / "model.onnx"], ["pca", f"{own}/db", "--json"]):
-            done = other_user.run(sys.executable, "-m", "filterdb", *arguments, "--threads", "1", **environment)
+            command = [sys.executable, "-m", "filterdb", *arguments, "--threads", "1"]
+            done = other_user.run(*command, HOME=HOMES[home], TMPDIR=own)
             assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
         answer = json.loads(done.stdout)["groups"][0]
         here = fdb.pca(fdb.open(place / "db"))
@@ -181,10 +182,10 @@ def test_what_cannot_be_read_does_not_stop_the_rest(place: Path) -> None:
         catalog.write_text("\n".join(["path", *names]))
         os.chown(own, other_user.USER, other_user.USER)
 
-        def command(*arguments: object, code: int = 0) -> dict[str, object]:
+        def command(*arguments: object, code: int = 0) -> dict[str, Any]:
             done = other_user.run(sys.executable, "-m", "filterdb", *arguments, "--json", TMPDIR=own)
             assert done.returncode == code, done.stderr
-            answer: dict[str, object] = json.loads(done.stdout)
+            answer: dict[str, Any] = json.loads(done.stdout)
             return answer
 
         listed = [odd / name for name in names]

@@ -68,14 +68,14 @@ def counting_requests(at: int | None) -> list[int]:
         count[0] += 1
 
     create, put, remove = Files.create, Files.put, Files.remove
-    Files.create = lambda files, name, data: one(lambda: create(files, name, data))  # type: ignore[method-assign]
+    Files.create = lambda files, name, data: one(lambda: create(files, name, data))  # type: ignore[assignment, method-assign]
 
     def each(files: Files, objects: Mapping[str, bytes | bytearray]) -> None:
         for name, data in objects.items():
             one(partial(put, files, {name: data}))
 
-    Files.put = each  # type: ignore[method-assign]
-    Files.remove = lambda files, names: [one(partial(remove, files, [name])) for name in names] and None  # type: ignore[method-assign]
+    Files.put = each  # type: ignore[assignment, method-assign]
+    Files.remove = lambda files, names: [one(partial(remove, files, [name])) for name in names] and None  # type: ignore[assignment, method-assign]
     return count
 
 

@@ -15,8 +15,8 @@ from typing import Any
 import dask
 
 import filterdb as fdb
+from filterdb.engine import checkpoint
 from filterdb.errors import FilterDBError
-from filterdb.ingestion import adding
 from filterdb.store.files import Files
 from filterdb.store.segment import Segment
 
@@ -34,19 +34,19 @@ def stop_after_chunk() -> None:
         if chunk == 1:
             stop()
 
-    Segment.write_chunk = write_chunk  # type: ignore[method-assign]
+    Segment.write_chunk = write_chunk  # type: ignore[assignment, method-assign]
 
 
 def stop_before_checks() -> None:
     """All is written, nothing is checked."""
-    store = adding.checkpoint.store
+    store = checkpoint.store
 
     def store_and_stop(*args: Any) -> Any:
         result = store(*args)
         stop()
         return result
 
-    adding.checkpoint.store = store_and_stop  # type: ignore[assignment]
+    checkpoint.store = store_and_stop  # type: ignore[assignment]
 
 
 def stop_before_put() -> None:
@@ -59,7 +59,7 @@ def stop_before_put() -> None:
             stop()
         return create(files, name, data)
 
-    Files.create = create_later  # type: ignore[method-assign]
+    Files.create = create_later  # type: ignore[assignment, method-assign]
 
 
 POINTS: dict[str, Callable[[], None]] = {

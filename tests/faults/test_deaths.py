@@ -326,7 +326,7 @@ def hang() -> None:
         time.sleep(1)
         return real(segment, chunk)
 
-    Segment.read_columns = slow  # type: ignore[method-assign]
+    Segment.read_columns = slow  # type: ignore[assignment, method-assign]
 
 
 def test_a_block_over_the_memory_limit(tmp_path: Path) -> None:
@@ -348,7 +348,7 @@ def test_a_block_over_the_memory_limit(tmp_path: Path) -> None:
 from distributed.diagnostics.plugin import WorkerPlugin  # noqa: E402
 
 
-class Greedy(WorkerPlugin):  # type: ignore[misc]
+class Greedy(WorkerPlugin):
     """A worker, and every one that comes after it, whose third chunk takes all memory."""
 
     name = "greedy"
@@ -363,7 +363,7 @@ class Greedy(WorkerPlugin):  # type: ignore[misc]
                 del held
             return real(segment, chunk)
 
-        Segment.read_columns = greedy  # type: ignore[method-assign]
+        Segment.read_columns = greedy  # type: ignore[assignment, method-assign]
 
 
 def test_a_model_that_crashes_its_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

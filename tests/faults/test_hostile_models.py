@@ -81,7 +81,7 @@ def command(*args: object, seconds: float, memory: int, disk: Path | None = None
     run = Run()
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         process = subprocess.Popen(
-            [sys.executable, "-m", "filterdb", *map(os.fspath, map(_text, args))],
+            [sys.executable, "-m", "filterdb", *(os.fspath(_text(arg)) for arg in args)],
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=err,

@@ -76,7 +76,7 @@ def with_reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             def configured(command: list[str], **more: Any) -> Any:
                 return plain([*command, f"-s3.config={folder / 'config.json'}"], **more)
 
-            patch.setattr(seaweed.subprocess, "Popen", configured)
+            patch.setattr(subprocess, "Popen", configured)
             endpoint = stack.enter_context(seaweed.serving(folder / "server"))
         make_bucket(endpoint)
         yield endpoint

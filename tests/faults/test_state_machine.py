@@ -193,7 +193,7 @@ class History(RuleBasedStateMachine):
 
 
 def run(examples: int, *, same: bool) -> None:
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(
         History,
         settings=settings(
             max_examples=examples,

@@ -164,7 +164,8 @@ def test_a_collector_that_was_suspended(tmp_path: Path, models: list[Path], monk
     with writer("after a chunk", url, models[1]):
         pass  # killed
     monkeypatch.setattr(lease, "LEASE_SECONDS", -1.0)
-    remove, done = Files.remove, []
+    remove = Files.remove
+    done: list[str | None] = []
 
     def remove_late(files: Files, names: list[str]) -> None:
         """Before its first object is removed the collector is suspended, until an ingest has come and gone."""
@@ -186,9 +187,9 @@ def test_whatever_is_gone_before_the_commit(
     name: str, tmp_path: Path, models: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Removed by hand, or by a version that knows nothing of leases."""
-    from filterdb.ingestion import adding
+    from filterdb.engine import checkpoint
 
-    url, store = str(tmp_path / "db"), adding.checkpoint.store
+    url, store = str(tmp_path / "db"), checkpoint.store
 
     def rob(segment: Segment, *args: object) -> object:
         result = store(segment, *args)  # type: ignore[arg-type]
@@ -197,10 +198,10 @@ def test_whatever_is_gone_before_the_commit(
         segment.files.remove(places.get(name, [f"{segment.name}/{name}"]))
         return result
 
-    monkeypatch.setattr(adding.checkpoint, "store", rob)
+    monkeypatch.setattr(checkpoint, "store", rob)
     with pytest.raises(InterruptedRunError, match="nothing is committed, run again"):
         fdb.ingest(url, models, chunk_rows=20)
     assert Files.at(url).list("snapshots") == {}
-    monkeypatch.setattr(adding.checkpoint, "store", store)
+    monkeypatch.setattr(checkpoint, "store", store)
     fdb.ingest(url, models, chunk_rows=20)
     check_whole(url)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import io
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -86,7 +87,7 @@ class Writer:
         nodes: list[onnx.NodeProto],
         initializers: Iterable[onnx.TensorProto],
         end: End,
-        extra: bytes = b"",
+        extra: builtins.bytes = b"",
         **kwargs: Any,
     ) -> Path:
         """A case whose nodes stand beside the good convolution; `extra`: more bytes of the ModelProto."""

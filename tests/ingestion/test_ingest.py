@@ -12,6 +12,7 @@ import pytest
 
 import filterdb as fdb
 from filterdb import plan
+from filterdb.engine import partition
 from filterdb.errors import ConflictError, InputError, UsageError
 from filterdb.ingestion import adding, run
 from filterdb.store.segment import Segment
@@ -225,7 +226,7 @@ def test_a_server_that_refuses(folder: Path) -> None:
 
 
 def test_a_model_that_vanishes_between_scan_and_write(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = run.add
+    real = adding.add
 
     def gone(*args: object) -> object:
         (folder / "m/b.onnx").unlink()
@@ -311,14 +312,14 @@ def test_many_writing_tasks_with_layers_and_models_across_them(
 
     monkeypatch.setattr(plan, "TASK_ROWS", 20)
     made: list[int] = []
-    real = adding.partition.partitions
+    real = partition.partitions
 
     def counted(*args: object) -> list[object]:
         found = real(*args)  # type: ignore[arg-type]
         made.append(len(found))
         return found  # type: ignore[return-value]
 
-    monkeypatch.setattr(adding.partition, "partitions", counted)
+    monkeypatch.setattr(partition, "partitions", counted)
     client = request.getfixturevalue("two_workers") if where == "two processes" else None
     with client.as_current() if client else contextlib.nullcontext():
         db = ingest(folder).database
@@ -342,7 +343,7 @@ def test_many_writing_tasks_with_layers_and_models_across_them(
 
 
 def test_a_model_that_changes_between_scan_and_write(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = run.add
+    real = adding.add
 
     def swapped(*args: object) -> object:
         chain(folder / "m/b.onnx", weights(4, 4, seed=77))
@@ -356,7 +357,7 @@ def test_a_model_that_changes_between_scan_and_write(folder: Path, monkeypatch: 
 
 def rival(folder: Path, monkeypatch: pytest.MonkeyPatch, catalog: str) -> None:
     """Another ingest commits after this one has looked and before it commits."""
-    real = run.add
+    real = adding.add
 
     def meanwhile(*args: object) -> object:
         monkeypatch.setattr(run, "add", real)

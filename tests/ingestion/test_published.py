@@ -13,6 +13,7 @@ from distributed import Client
 
 import filterdb as fdb
 from filterdb.errors import InputError
+from filterdb.ingestion import run
 from filterdb.store.segment import Segment
 from tests.models.published import published
 
@@ -75,7 +76,8 @@ def test_again_writes_nothing_and_another_database_of_it_is_a_conflict(file: Pat
 
 
 def test_it_resumes(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real, written = Segment.write_chunk, []
+    real = Segment.write_chunk
+    written: list[int] = []
 
     def failing(segment: Segment, chunk: int, filters: np.ndarray) -> None:
         if len(written) == 3:
@@ -88,7 +90,12 @@ def test_it_resumes(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         with pytest.raises(OSError, match="disk full"):
             fdb.import_hdf5(tmp_path / "db", file, chunk_rows=4)
         again: list[int] = []
-        monkeypatch.setattr(Segment, "write_chunk", lambda s, c, f: (again.append(c), real(s, c, f)))
+
+        def recording(segment: Segment, chunk: int, filters: np.ndarray) -> None:
+            again.append(chunk)
+            real(segment, chunk, filters)
+
+        monkeypatch.setattr(Segment, "write_chunk", recording)
         db = fdb.import_hdf5(tmp_path / "db", file, chunk_rows=4).database
     assert sorted(written + again) == list(range(6))
     np.testing.assert_array_equal(db.dataset.filters.values, published.filters((9,))[ORDERED])
@@ -130,7 +137,7 @@ def test_a_hostile_file_runs_nothing(by: str, file: Path, tmp_path: Path) -> Non
 def test_a_file_that_changes_meanwhile(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from filterdb.ingestion import published as module
 
-    real = module.commit_models
+    real = run.commit_models
 
     def changed(*args: object) -> object:
         published.add_filters(file, np.zeros((1, 9), np.float32), name="more")

@@ -95,7 +95,7 @@ def _read_slowly(hurry: str) -> None:
             time.sleep(0.05)
         return real(segment, chunk)
 
-    Segment.read_columns = slow  # type: ignore[method-assign]
+    Segment.read_columns = slow  # type: ignore[assignment, method-assign]
 
 
 def _open(page: Page, link: str) -> list[str]:

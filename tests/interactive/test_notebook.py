@@ -174,7 +174,7 @@ def test_numbers_are_those_of_the_library(
     assert told["entropy"] == pytest.approx(entropy, rel=1e-9)
     # And what the reader sees.
     pairs = tables(notebook, "drift-between-tasks-3")
-    row = pairs.loc["text detection"].tolist()
+    row = pairs.loc["text detection"].to_numpy().tolist()
     assert row == [f"{value:.4f}" for value in drift.loc["text detection"]]
     (shown,) = outputs(notebook, "text/html")["the-database-3"]
     assert f"{real_db.counts['filters']:,}" in shown

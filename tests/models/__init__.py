@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
@@ -17,7 +18,7 @@ def weights(out: int = 4, into: int = 3, seed: int = 0, kernel: tuple[int, ...] 
     return np.random.default_rng(seed).standard_normal((out, into, *kernel)).astype(np.float32)
 
 
-def tensor(name: str, values: np.ndarray) -> onnx.TensorProto:
+def tensor(name: str, values: npt.ArrayLike) -> onnx.TensorProto:
     return numpy_helper.from_array(np.asarray(values), name)
 
 

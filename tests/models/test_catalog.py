@@ -118,7 +118,7 @@ PANDAS: dict[str, tuple[pd.Series, list[str]]] = {
     "categories": (pd.Series(["x", None], dtype="category"), ["x", "unknown"]),
     "categories of integers": (pd.Series([2020, None], dtype="category"), ["2020", "unknown"]),
     "nullable bools": (pd.Series([True, None], dtype="boolean"), ["True", "unknown"]),
-    "days": (pd.Series(pd.to_datetime(["2020-01-31", None])), ["2020-01-31 00:00:00", "unknown"]),
+    "days": (pd.to_datetime(pd.Series(["2020-01-31", None])), ["2020-01-31 00:00:00", "unknown"]),
 }
 
 

@@ -31,6 +31,30 @@ def plain(root: Path) -> Path:
     return folder
 
 
+def links(folder: Path, *targets: tuple[str, str], name: str = "data") -> str:
+    """Make links, each by its place in the folder and its target; return the name that is to be opened."""
+    for place, target in targets:
+        (folder / place).symlink_to(target)
+    return name
+
+
+def link_to_a_hard_link(folder: Path) -> None:
+    (folder / "sub" / "hard").hardlink_to(folder / "weights")
+    (folder / "data").symlink_to("sub/hard")
+
+
+def link_to_a_pipe(folder: Path) -> None:
+    os.mkfifo(folder / "pipe")
+    (folder / "data").symlink_to("pipe")
+
+
+def folders_41_deep(folder: Path) -> str:
+    way = "/".join("d" * 41)
+    (folder / way).mkdir(parents=True)
+    (folder / way / "w").write_bytes(INSIDE)
+    return way + "/w"
+
+
 ALLOWED: dict[str, Callable[[Path], str | None]] = {
     "plain file": lambda folder: "weights",
     "file in a folder": lambda folder: "sub/weights",
@@ -39,18 +63,9 @@ ALLOWED: dict[str, Callable[[Path], str | None]] = {
     "link beside": lambda folder: (folder / "data").symlink_to("weights"),
     "link below": lambda folder: (folder / "data").symlink_to("sub/weights"),
     "link with dots inside": lambda folder: (folder / "data").symlink_to("sub/deep/../../weights"),
-    "link over a linked folder": lambda folder: (
-        (folder / "again").symlink_to("sub/deep/.."),
-        (folder / "data").symlink_to("again/weights"),
-    )[0],
-    "link to a link": lambda folder: (
-        (folder / "first").symlink_to("weights"),
-        (folder / "data").symlink_to("first"),
-    )[0],
-    "link to a hard link": lambda folder: (
-        (folder / "sub" / "hard").hardlink_to(folder / "weights"),
-        (folder / "data").symlink_to("sub/hard"),
-    )[0],
+    "link over a linked folder": lambda folder: links(folder, ("again", "sub/deep/.."), ("data", "again/weights")),
+    "link to a link": lambda folder: links(folder, ("first", "weights"), ("data", "first")),
+    "link to a hard link": link_to_a_hard_link,
 }
 
 
@@ -73,31 +88,21 @@ REFUSED: dict[str, Callable[[Path], str | None]] = {
     "absolute link": lambda folder: (folder / "data").symlink_to(folder / "weights"),
     "link out": lambda folder: (folder / "data").symlink_to("../outside/weights"),
     "link out and back": lambda folder: (folder / "data").symlink_to("../model/weights"),
-    "link to a link out": lambda folder: (
-        (folder / "sub" / "first").symlink_to("../../outside/weights"),
-        (folder / "data").symlink_to("sub/first"),
-    )[0],
-    "linked folder out": lambda folder: (
-        (folder / "far").symlink_to("../outside"),
-        "far/weights",
-    )[1],
-    "link over a linked folder, out by dots": lambda folder: (
-        (folder / "sub" / "up").symlink_to("../sub/deep"),
-        (folder / "data").symlink_to("sub/up/../../../outside/weights"),
-    )[0],
+    "link to a link out": lambda folder: links(
+        folder, ("sub/first", "../../outside/weights"), ("data", "sub/first")
+    ),
+    "linked folder out": lambda folder: links(folder, ("far", "../outside"), name="far/weights"),
+    "link over a linked folder, out by dots": lambda folder: links(
+        folder, ("sub/up", "../sub/deep"), ("data", "sub/up/../../../outside/weights")
+    ),
     "link to a folder": lambda folder: (folder / "data").symlink_to("sub"),
-    "link to a pipe": lambda folder: (os.mkfifo(folder / "pipe"), (folder / "data").symlink_to("pipe"))[0],
+    "link to a pipe": link_to_a_pipe,
     "link to itself": lambda folder: (folder / "data").symlink_to("data"),
-    "circle": lambda folder: ((folder / "data").symlink_to("b"), (folder / "b").symlink_to("data"))[0],
-    "41 links": lambda folder: (
-        [(folder / f"l{i}").symlink_to(f"l{i + 1}" if i < 40 else "weights") for i in range(41)],
-        "l0",
-    )[1],
-    "41 folders": lambda folder: (
-        (folder / "/".join("d" * 41)).mkdir(parents=True),
-        (folder / "/".join("d" * 41) / "w").write_bytes(INSIDE),
-        "/".join("d" * 41) + "/w",
-    )[2],
+    "circle": lambda folder: links(folder, ("data", "b"), ("b", "data")),
+    "41 links": lambda folder: links(
+        folder, *((f"l{i}", f"l{i + 1}" if i < 40 else "weights") for i in range(41)), name="l0"
+    ),
+    "41 folders": folders_41_deep,
 }  # fmt: skip
 
 

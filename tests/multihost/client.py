@@ -6,6 +6,7 @@ import hashlib
 import json
 import shlex
 import sys
+from collections.abc import Callable
 
 import fsspec
 
@@ -49,4 +50,5 @@ def filterdb(*lines: str) -> None:
 
 
 if __name__ == "__main__":
-    {"put": put, "digests": digests, "parts": parts, "filterdb": filterdb}[sys.argv[1]](*sys.argv[2:])
+    commands: dict[str, Callable[..., None]] = {"put": put, "digests": digests, "parts": parts, "filterdb": filterdb}
+    commands[sys.argv[1]](*sys.argv[2:])

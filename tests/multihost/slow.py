@@ -49,4 +49,4 @@ def _made_slow(read: Read) -> Read:
 
 # In a worker, which may load this twice; a test that imports it for its path is left alone.
 if "READS" in os.environ and Segment.read_columns.__name__ != "slow":
-    Segment.read_columns = _made_slow(Segment.read_columns)  # type: ignore[method-assign]
+    Segment.read_columns = _made_slow(Segment.read_columns)  # type: ignore[assignment, method-assign]

@@ -173,7 +173,7 @@ def test_extremes_stand_in_the_histogram_that_they_bound() -> None:
 def in_double(x: np.ndarray, mean: np.ndarray, components: np.ndarray) -> np.ndarray:
     """Coefficients of scaled filters, (n, 9), in the order of operations that the loops promise."""
     f = oracles.scaled(x) - mean
-    total = f[:, 0, None] * components[:, 0]
+    total: np.ndarray = f[:, 0, None] * components[:, 0]
     for j in range(1, 9):
         total = total + f[:, j, None] * components[:, j]
     return total

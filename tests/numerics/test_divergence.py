@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from scipy.linalg import sqrtm
@@ -18,12 +20,15 @@ WEIGHTS = RNG.dirichlet(np.ones(9))
 P = sound_probabilities(COUNTS, COUNTS.sum(axis=0))
 
 
-def double_loop(function: object) -> np.ndarray:
+Distance = Callable[[np.ndarray, np.ndarray], float]
+
+
+def double_loop(function: Distance) -> np.ndarray:
     groups = range(len(P))
     return np.array([[sum(WEIGHTS[k] * function(P[i, k], P[j, k]) for k in range(9)) for j in groups] for i in groups])
 
 
-ORACLES = {
+ORACLES: dict[str, Distance] = {
     "kl": lambda p, q: entropy(p, q) + entropy(q, p),
     "js": lambda p, q: jensenshannon(p, q) ** 2,
     "hellinger": lambda p, q: np.sqrt(((np.sqrt(p) - np.sqrt(q)) ** 2).sum() / 2),

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import filterdb as fdb
+from filterdb.numerics.modes import ModeName
 from tests.models import chain, weights
 from tests.numerics import oracles
 
@@ -94,7 +95,7 @@ def test_verdicts(db: fdb.Database) -> None:
 
 @pytest.mark.parametrize("mode", ["sound", "paper"])
 @pytest.mark.parametrize("scaled", [True, False])
-def test_drift_is_finite_and_counts_every_filter(db: fdb.Database, mode: str, scaled: bool) -> None:
+def test_drift_is_finite_and_counts_every_filter(db: fdb.Database, mode: ModeName, scaled: bool) -> None:
     found = fdb.drift(db, by="model", mode=mode, scaled=scaled)
     assert np.isfinite(found["drift"]).all()
     assert (found["counts"].sum("bin") == found["count"]).all()

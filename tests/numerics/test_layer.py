@@ -25,7 +25,7 @@ def test_sparse_is_strictly_below_a_hundredth(block: int, monkeypatch: pytest.Mo
     filters = np.zeros((4, 9), np.float32)
     filters[0, 3], filters[1, 8], filters[2, 0] = -100, 1, -0.999
     peaks = layer.filter_peaks(filters)
-    np.testing.assert_array_equal(peaks, np.float32([100, 1, 0.999, 0]))
+    np.testing.assert_array_equal(peaks, np.array([100, 1, 0.999, 0], np.float32))
     np.testing.assert_array_equal(layer.sparse_filters(peaks, 100.0), [False, False, True, True])
     assert layer.sparse_filters(peaks[3:], 0.0).all()
 

@@ -31,7 +31,7 @@ def test_normal_layers_lie_above_the_threshold(n: int) -> None:
     above = 0
     for _ in range(50):
         values = np.linalg.eigvalsh(np.cov(rng.standard_normal((n, 9)).T))
-        above += variance_entropy(values / values.sum()) >= randomness_threshold(np.array(n))
+        above += int(variance_entropy(values / values.sum()) >= randomness_threshold(np.array(n)))
     assert above >= 40
 
 

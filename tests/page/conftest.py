@@ -47,7 +47,7 @@ def page_db(tmp_path_factory: pytest.TempPathFactory) -> fdb.Database:
     for number in range(15):
         rng = np.random.default_rng(number)
         task = ("detection", "segmentation", "classification")[number % 3]
-        layers = [rng.standard_normal((SIDE, SIDE, 3, 3)).astype(np.float32) for _ in range(3)]
+        layers: list[np.ndarray] = [rng.standard_normal((SIDE, SIDE, 3, 3)).astype(np.float32) for _ in range(3)]
         if task == "classification":
             layers = [one + SMOOTH * rng.standard_normal((SIDE, SIDE, 1, 1)).astype(np.float32) * 2 for one in layers]
         if number == 4:

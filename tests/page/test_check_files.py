@@ -91,8 +91,8 @@ def test_sarif_validates_against_its_schema(result: xr.Dataset, schema: dict[str
         assert run["tool"]["driver"]["rules"][one["ruleIndex"]]["id"] == one["ruleId"]
     uris = [r["locations"][0]["physicalLocation"]["artifactLocation"]["uri"] for r in run["results"]]
     assert uris == ["b.onnx", "c.onnx", "d.onnx"] + ["a%20b%2520%3C%C3%BC%3E.onnx"] * 3 + ["b.onnx"]
-    names = [r["partialFingerprints"]["primaryLocationLineHash"] for r in run["results"]]
-    assert len(set(names)) == 7
+    fingerprints = [r["partialFingerprints"]["primaryLocationLineHash"] for r in run["results"]]
+    assert len(set(fingerprints)) == 7
     elsewhere = json.loads(sarif(result, folder / "below"))["runs"][0]["results"][3]
     assert elsewhere["locations"][0]["physicalLocation"]["artifactLocation"]["uri"].startswith("file:///")
 

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
+from matplotlib.patches import Polygon
 
 import filterdb as fdb
 from filterdb.errors import UsageError
@@ -47,7 +48,8 @@ def test_tables_hold_the_results(made: Path, page_db: fdb.Database) -> None:
     np.testing.assert_array_equal(matrix[matrix["task"]].values, drift["drift"].values)
     pairs = pd.read_parquet(made.parent / "tables/pairs_task.parquet").set_index(["group", "other"])
     assert len(pairs) == 6
-    for (one, other), row in pairs.iterrows():  # type: ignore[misc]
+    for one, other in pairs.index.tolist():
+        row = pairs.loc[(one, other)]
         here = drift.sel(group=one, other=other)
         assert row["drift"] == here["drift"].item()
         assert row["verdict"] == here["verdict"].item()
@@ -121,6 +123,7 @@ def test_two_groups_as_a_figure(page_db: fdb.Database) -> None:
     p, q = (result["probabilities"].sel(group=one).values for one in ("detection", "classification"))
     for i, (patch, both) in enumerate(zip(axes.patches[::2], zip(p, q, strict=True), strict=True)):
         row, column = divmod(i, panels.SIDE)
+        assert isinstance(patch, Polygon)
         corners = patch.get_xy()
         assert (corners[:, 0] >= column - 1e-9).all()
         assert (corners[:, 0] <= column + panels.WIDTH + 1e-9).all()
@@ -147,7 +150,7 @@ def test_densities_by_group_are_a_table(made: Path, page_db: fdb.Database) -> No
     assert set(table["group"]) == set(found["group"].values.astype(str))
     assert len(table) == np.count_nonzero(found["counts"].values)
     for row in table.sample(50, random_state=0).itertuples(index=False):
-        place = np.abs(low - row[1]).argmin(), np.abs(low - row[2]).argmin()  # type: ignore[operator]
+        place = np.abs(low - row[1]).argmin(), np.abs(low - row[2]).argmin()
         assert found["counts"].sel(group=row.group).values[place] == row.filters
 
 

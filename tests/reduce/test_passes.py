@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import filterdb as fdb
+from filterdb import cluster
 from filterdb.engine import graph
 from filterdb.engine.moments import MomentsReduction
 from filterdb.engine.partition import Partition, partitions
@@ -95,7 +96,7 @@ def test_graphs_are_small_and_lazy(
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("something was computed")
 
-    monkeypatch.setattr(graph.cluster, "run", refuse)
+    monkeypatch.setattr(cluster, "run", refuse)
     with dask.config.set(scheduler=refuse):
         task = graph.build(segment, real_db.tables[0], reductions)
     keys = list(task.__dask_graph__())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -74,7 +75,7 @@ def test_a_stopped_pass_resumes(db: fdb.Database, monkeypatch: pytest.MonkeyPatc
     assert forget(db) == expected  # byte for byte that of the undisturbed pass
 
 
-def complete(kept: dict[str, int]) -> set[int]:
+def complete(kept: Iterable[str]) -> set[int]:
     """Chunks that kept parts cover."""
     ranges = [Path(name).stem.split("-") for name in kept]
     return {chunk for first, last in ranges for chunk in range(int(first), int(last) + 1)}

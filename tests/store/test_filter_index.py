@@ -273,7 +273,7 @@ IDIOMS: dict[str, tuple[Act, Expected]] = {
     "DataTree.isel": (lambda ds: xr.DataTree(ds).isel(filter=slice(9, 30)).to_dataset(), lambda t: t.filters[9:30]),
     "to_dataframe": (lambda ds: ds.to_dataframe().query("task == 'detection'"), "name 'task' is not defined"),
     "to_dataframe without index": (
-        lambda ds: freed(ds).to_dataframe().query("task == 'detection'")["filters"].values.reshape(-1, 9),
+        lambda ds: freed(ds).to_dataframe().query("task == 'detection'")["filters"].to_numpy().reshape(-1, 9),
         detection,
     ),
     "to_index": (lambda ds: ds.filters[np.flatnonzero(ds.task.to_index() == DET)], detection),

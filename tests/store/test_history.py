@@ -164,9 +164,9 @@ def test_tags_never_move(db: fdb.Database) -> None:
 
 
 def test_others_change_what_is_being_compacted(db: fdb.Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    from filterdb.ingestion import compact
+    from filterdb.ingestion import adding, compact
 
-    real = compact.add
+    real = adding.add
 
     def meanwhile(*args: object) -> object:
         monkeypatch.setattr(compact, "add", real)

@@ -6,11 +6,13 @@ import json
 import shutil
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import xarray as xr
 import zarr
+from zarr.core.metadata import ArrayV3Metadata
 
 import filterdb as fdb
 from filterdb import schema
@@ -40,9 +42,9 @@ def copy(made: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(made, tmp_path / "db"))
 
 
-def zarr_filters(found: segments.Segment) -> zarr.Array:
+def zarr_filters(found: segments.Segment) -> zarr.Array[Any]:
     """What Zarr itself reads."""
-    return zarr.open_array(found.files.zarr(f"{found.name}/filters", read_only=True), mode="r")  # type: ignore[return-value]
+    return zarr.open_array(found.files.zarr(f"{found.name}/filters", read_only=True), mode="r")
 
 
 def segment(db: Path) -> Path:
@@ -136,6 +138,7 @@ def test_schema_names_are_all_there(made: Path) -> None:
     assert set(group) == {v.name for v in (schema.FILTERS, *schema.TABLES)}
     for variable in (schema.FILTERS, *schema.TABLES):
         array = group[variable.name]
+        assert isinstance(array.metadata, ArrayV3Metadata)
         assert array.metadata.dimension_names == variable.dims
         assert array.attrs["long_name"] == variable.doc
 
@@ -193,7 +196,9 @@ def test_damage_to_any_table(copy: Path, variable: str) -> None:
 
 def test_a_table_replaced_by_another_valid_one(copy: Path) -> None:
     group = zarr.open_group(segment(copy), mode="r+")
-    group["peak"][:] = group["peak"][:] * 2
+    peak = group["peak"]
+    assert isinstance(peak, zarr.Array)
+    peak[:] = np.asarray(peak[:]) * 2
     with pytest.raises(DamageError, match="expected tables with SHA-256"):
         _ = fdb.open(copy).layers
 
@@ -201,7 +206,7 @@ def test_a_table_replaced_by_another_valid_one(copy: Path) -> None:
 def test_filters_replaced_by_others(copy: Path) -> None:
     """A chunk with a valid checksum but other filters: their peaks are not those of the ingest."""
     array = zarr.open_array(segment(copy) / "filters", mode="r+")
-    array[0:20] = array[0:20] * 3
+    array[0:20] = np.asarray(array[0:20]) * 3
     with pytest.raises(DamageError, match=r"expected largest \|weight\|"):
         use(copy)
 

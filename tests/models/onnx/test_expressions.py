@@ -6,8 +6,9 @@ from half precision, from data beside the model) and compared with NumPy's own r
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from tests.models import conv, model, save, tensor, weights
 
 W = weights(4, 3, seed=1)
 V = weights(4, 3, seed=2)
-Arrays = dict[str, np.ndarray]
+Arrays = Mapping[str, np.ndarray | np.generic]
 
 
 def i64(*numbers: int) -> np.ndarray:
@@ -148,7 +149,7 @@ def branch(name: str, *nodes: onnx.NodeProto) -> onnx.GraphProto:
     return helper.make_graph(list(nodes), name, [], [helper.make_tensor_value_info("w", TensorProto.FLOAT, None)])
 
 
-def conditional(condition: np.ndarray, *before: onnx.NodeProto, expected: np.ndarray) -> Expression:
+def conditional(condition: np.ndarray | np.generic, *before: onnx.NodeProto, expected: np.ndarray) -> Expression:
     choice = helper.make_node(
         "If", ["cond"], ["w"],
         then_branch=branch("then", node("Mul", "a a", "w")), else_branch=branch("else", node("Neg", "a", "w")),
@@ -356,10 +357,10 @@ EXPRESSIONS: dict[str, Callable[[], Expression]] = {
     "spectral norm": spectral,
     "equalised learning rate": lambda: one("Mul", W * np.float32(np.sqrt(2 / 27)),
                                            {"a": W, "k": np.float32(np.sqrt(2 / 27))}),
-    **{f"{dtype} of the whole": (lambda dtype=dtype: quantised(dtype, None))
+    **{f"{dtype} of the whole": partial(quantised, dtype, None)
        for dtype in ("int8", "uint8", "int16", "uint16", "int4", "uint4", "float8_e4m3fn", "float8_e5m2")},
-    **{f"{dtype} by output channel": (lambda dtype=dtype: quantised(dtype, 0)) for dtype in ("int8", "uint8", "int4")},
-    **{f"{dtype} in blocks": (lambda dtype=dtype: quantised(dtype, None, 2)) for dtype in ("int8", "int4")},
+    **{f"{dtype} by output channel": partial(quantised, dtype, 0) for dtype in ("int8", "uint8", "int4")},
+    **{f"{dtype} in blocks": partial(quantised, dtype, None, 2) for dtype in ("int8", "int4")},
 }  # fmt: skip
 
 
@@ -451,8 +452,8 @@ def test_expressions_on_data_beside_the_model(tmp_path: Path, name: str) -> None
 
 
 @pytest.mark.parametrize("shape", [(8, 1, 3, 3), (6, 2, 3, 3), (1, 1, 3, 3), (64, 32, 3, 3)], ids=str)
-def test_the_shapes_that_exporters_write(tmp_path: Path, shape: tuple[int, ...]) -> None:
-    w, mask = weights(*shape[:2], seed=3), (weights(*shape[:2], seed=4) > 0).astype(np.float32)
+def test_the_shapes_that_exporters_write(tmp_path: Path, shape: tuple[int, int, int, int]) -> None:
+    w, mask = weights(shape[0], shape[1], 3), (weights(shape[0], shape[1], 4) > 0).astype(np.float32)
     nodes = [node("Mul", "a m", "b"), node("Neg", "b"), conv("x", "w", "y", "c", group=max(1, 8 // shape[1]))]
     e = Expression(nodes, {"a": w, "m": mask}, -(w * mask))
     compare(tmp_path / "m.onnx", built(e, nodes, [tensor("a", w), tensor("m", mask)]), e)

@@ -65,7 +65,9 @@ def test_what_is_no_constant_says_why(tmp_path: Path, name: str) -> None:
     nodes, code, words = REASONS[name]
     opset = 9 if name == "an opset without the operator" else 21
     opsets = [helper.make_opsetid("", opset), helper.make_opsetid("own", 1)]
-    constants = {"a": W, "b": weights(5, 5, kernel=(2, 7)), "s": i64(4, 3, 3, 3), "k": np.float32(2), "n": np.array(3)}
+    constants: Arrays = {
+        "a": W, "b": weights(5, 5, kernel=(2, 7)), "s": i64(4, 3, 3, 3), "k": np.float32(2), "n": np.array(3),
+    }  # fmt: skip
     got = reason_of(tmp_path, nodes, constants, opset_imports=opsets)
     assert got[0] == code, got
     assert words in got[1]

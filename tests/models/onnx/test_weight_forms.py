@@ -71,7 +71,7 @@ def test_constant_node_of_floats_behind_reshape(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float64, ml_dtypes.bfloat16])
 def test_other_float_types(tmp_path: Path, dtype: type) -> None:
-    stored = W.astype(dtype)
+    stored: np.ndarray = W.astype(dtype)
     layer = check(tmp_path, model([conv("x", "w", "y")], [tensor("w", stored)]), stored.astype(np.float32))
     assert layer.weight().source_dtype == np.dtype(dtype).name
 

@@ -77,7 +77,7 @@ def test_rows(path: Path, shape: tuple[int, ...], dtype: str, name: str, options
     write_csv(path, frame())
     add_filters(path, published.filters(shape, dtype), name, **options)
     rows = read_rows(path, 5, 3)
-    assert (rows.dtype, rows.shape) == (np.float32, (3, 9))
+    assert rows.dtype == np.float32 and rows.shape == (3, 9)
     # Weight j of filter i is (9 i + j − 100.5) / 8.
     assert rows.tolist() == [[(9 * i + j - 100.5) / 8 for j in range(9)] for i in (5, 6, 7)]
     assert read_rows(path, 0, 24).shape == (24, 9)
@@ -171,6 +171,7 @@ def test_facts_may_be_absent(path: Path) -> None:
 
 def test_depth_norm_that_is_missing(path: Path) -> None:
     table = frame()
+    assert isinstance(table.index, pd.MultiIndex)
     table.index = table.index.set_levels([np.nan if x == 0.5 else x for x in table.index.levels[2]], level=2)
     write_csv(path, table)
     add_filters(path)
@@ -210,7 +211,7 @@ def test_what_is_of_layers_is_no_fact_of_models(path: Path) -> None:
 
 def test_a_label_that_differs_within_a_model_is_told(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     table = frame()
-    table.iloc[1, table.columns.get_loc("Task")] = "Detection"
+    table.iloc[1, list(table.columns).index("Task")] = "Detection"
     write_csv(path, table)
     add_filters(path)
     assert read_published(path).models[0].labels["task"] == "Classification"

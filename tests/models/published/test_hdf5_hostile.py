@@ -7,6 +7,7 @@ from typing import Any
 
 import h5py
 import numpy as np
+import pandas as pd
 import pytest
 
 from filterdb.errors import InputError
@@ -54,6 +55,7 @@ def test_ids_that_cannot_be(path: Path, ids: Any, message: str) -> None:
 
 def test_a_layer_twice(path: Path) -> None:
     table = frame(levels=4)
+    assert isinstance(table.index, pd.MultiIndex)
     table.index = table.index.set_codes([0, 3, 0, 2, 0, 0, 1], level=3)
     write_frame(path, table)
     add_filters(path)
@@ -63,7 +65,7 @@ def test_a_layer_twice(path: Path) -> None:
 
 def test_a_model_with_two_names(path: Path) -> None:
     table = frame()
-    table.iloc[1, table.columns.get_loc("model")] = "other"
+    table.iloc[1, list(table.columns).index("model")] = "other"
     write_csv(path, table)
     add_filters(path)
     with pytest.raises(InputError, match="one name for model_id 7, got 'resnet_imagenet_11' and 'other'"):

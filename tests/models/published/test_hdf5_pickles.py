@@ -115,7 +115,7 @@ def test_a_bomb_of_shared_ids(path: Path) -> None:
     table = frame(ids="list")
     shared = list(range(24))
     for row in range(len(table)):
-        table.iat[row, 0] = shared
+        table.iat[row, 0] = shared  # type: ignore[assignment]
     write_frame(path, table)
     add_filters(path)
     with pytest.raises(InputError, match="more filter_ids than there are filters"):
