@@ -16,7 +16,7 @@ import dask
 
 import filterdb as fdb
 from filterdb.errors import FilterDBError
-from filterdb.ingestion import adding
+from filterdb.ingestion import segment_writer
 from filterdb.store.files import Files
 from filterdb.store.segment import Segment
 
@@ -39,14 +39,14 @@ def stop_after_chunk() -> None:
 
 def stop_before_checks() -> None:
     """All is written, nothing is checked."""
-    store = adding.checkpoint.store
+    store = segment_writer.checkpoint.store
 
     def store_and_stop(*args: Any) -> Any:
         result = store(*args)
         stop()
         return result
 
-    adding.checkpoint.store = store_and_stop  # type: ignore[assignment]
+    segment_writer.checkpoint.store = store_and_stop  # type: ignore[assignment]
 
 
 def stop_before_put() -> None:

@@ -186,9 +186,9 @@ def test_whatever_is_gone_before_the_commit(
     name: str, tmp_path: Path, models: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Removed by hand, or by a version that knows nothing of leases."""
-    from filterdb.ingestion import adding
+    from filterdb.ingestion import segment_writer
 
-    url, store = str(tmp_path / "db"), adding.checkpoint.store
+    url, store = str(tmp_path / "db"), segment_writer.checkpoint.store
 
     def rob(segment: Segment, *args: object) -> object:
         result = store(segment, *args)  # type: ignore[arg-type]
@@ -197,10 +197,10 @@ def test_whatever_is_gone_before_the_commit(
         segment.files.remove(places.get(name, [f"{segment.name}/{name}"]))
         return result
 
-    monkeypatch.setattr(adding.checkpoint, "store", rob)
+    monkeypatch.setattr(segment_writer.checkpoint, "store", rob)
     with pytest.raises(InterruptedRunError, match="nothing is committed, run again"):
         fdb.ingest(url, models, chunk_rows=20)
     assert Files.at(url).list("snapshots") == {}
-    monkeypatch.setattr(adding.checkpoint, "store", store)
+    monkeypatch.setattr(segment_writer.checkpoint, "store", store)
     fdb.ingest(url, models, chunk_rows=20)
     check_whole(url)
