@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from filterdb import cluster, plan, schema
-from filterdb.ingestion.adding import add
+from filterdb.ingestion.segment_writer import commit_segment
 from filterdb.store import snapshot as snapshots
 from filterdb.store.database import Database
 from filterdb.store.files import Files
@@ -143,7 +143,7 @@ def make(url: str | Path, filters: int, number: int, models: int, chunk_rows: in
     )
     complete = tables(found, models, [one for part in parts for one in part])
     segment = Segment(files, f"synthetic{filters}", filters, plan.chunk_rows(filters, chunk_rows))
-    state = add(
+    state = commit_segment(
         segment,
         complete,
         lambda one: Drawn(found[one.first : one.first + len(one.peaks)], one.bounds),

@@ -10,7 +10,7 @@ import numpy as np
 from filterdb import plan, schema
 from filterdb.engine.partition import Partition
 from filterdb.errors import ConflictError, DamageError
-from filterdb.ingestion.adding import add, new_segment
+from filterdb.ingestion.segment_writer import commit_segment, new_segment
 from filterdb.models.model import filters_hash
 from filterdb.plan import chunk_count
 from filterdb.store import snapshot as snapshots
@@ -147,7 +147,7 @@ def _join(db: Database, ids: list[str], chunk_rows: int) -> Snapshot:
             )
         )
 
-    def on_top(head: Snapshot | None, entry: Entry) -> Snapshot | None:
+    def build_snapshot(head: Snapshot | None, entry: Entry) -> Snapshot | None:
         head = snapshots.existing(db.files, head)
         if any(other.id == entry.id for other in head.segments):
             return None
@@ -164,4 +164,4 @@ def _join(db: Database, ids: list[str], chunk_rows: int) -> Snapshot:
         without = tuple(removed for removed in head.without if removed.segment not in ids)
         return replace(head.next("compact"), segments=following, without=without)
 
-    return add(segment, tables, filler, db.state, on_top)
+    return commit_segment(segment, tables, filler, db.state, build_snapshot)

@@ -20,8 +20,8 @@ from filterdb.arguments import as_path
 from filterdb.cluster import Memory
 from filterdb.engine.partition import Partition
 from filterdb.errors import InputError, MissingExtraError
-from filterdb.ingestion.adding import Filler, new_segment, stack
 from filterdb.ingestion.run import Ingested, commit_models, duplicates, known_models
+from filterdb.ingestion.segment_writer import FillRows, new_segment, stack
 from filterdb.models.parse_errors import PARSE_ERRORS
 from filterdb.models.published.file import LayerScan, PublishedFile, scan_layers
 from filterdb.models.published.metadata import PublishedLayer, PublishedModel, Runs
@@ -247,7 +247,7 @@ class FromPublished:
         buffer[:] = self.file.read(tuple(wanted))
 
 
-def _filler(source: PublishedFile, tables: dict[str, np.ndarray], layers: list[PublishedLayer]) -> Filler:
+def _filler(source: PublishedFile, tables: dict[str, np.ndarray], layers: list[PublishedLayer]) -> FillRows:
     bounds = plan.offsets(tables["row_size"])
 
     def filler(partition: Partition) -> FromPublished:

@@ -18,7 +18,7 @@ from filterdb import cluster, logs, plan, schema
 from filterdb.arguments import as_path
 from filterdb.engine.partition import Partition
 from filterdb.errors import ConflictError, InputError, UsageError
-from filterdb.ingestion.adding import Filler, add, new_segment, stack
+from filterdb.ingestion.segment_writer import FillRows, commit_segment, new_segment, stack
 from filterdb.ingestion.write import FromModels, Piece
 from filterdb.models.catalog import ModelSource, check_unique, parse_catalog
 from filterdb.models.inputs import expand, is_absent, read_input
@@ -270,7 +270,7 @@ def build_tables(
     return tables, made_from
 
 
-def from_models(tables: dict[str, np.ndarray], new: list[Scan], limits: Limits) -> Filler:
+def from_models(tables: dict[str, np.ndarray], new: list[Scan], limits: Limits) -> FillRows:
     """Return a function that returns, for a partition, what fills it: the models whose layers overlap it."""
     bounds = plan.offsets(tables["row_size"])
     checksums = [checksum for result in new for checksum in result.checksums]
@@ -294,10 +294,10 @@ def from_models(tables: dict[str, np.ndarray], new: list[Scan], limits: Limits) 
     return filler
 
 
-def commit_models(segment: Segment, tables: dict[str, np.ndarray], filler: Filler, base: Snapshot | None) -> Ingested:
+def commit_models(segment: Segment, tables: dict[str, np.ndarray], filler: FillRows, base: Snapshot | None) -> Ingested:
     """Write and commit a segment of new models, on top of other writers' commits. Raises ConflictError."""
     files, added = segment.files, [str(model) for model in tables["model"]]
-    state = add(segment, tables, filler, base, lambda head, entry: _with_models(files, head, entry, added))
+    state = commit_segment(segment, tables, filler, base, lambda head, entry: _with_models(files, head, entry, added))
     return Ingested(Database(files, state), segment.id, added)
 
 

@@ -86,7 +86,7 @@ def _written(model: onnx.ModelProto, folder: Path) -> NamedFile:
 
 
 def as_id(file: NamedFile) -> str:
-    """Return the id of a model from memory, its graph's name. Raises UsageError where it has none."""
+    """Return the id of a model from memory, its graph's name. Raises UsageError if it has none."""
     if file.alias == UNNAMED:
         raise UsageError(
             "sources: expected a model whose graph has a name, which becomes its id, got none; set `model.graph.name`"

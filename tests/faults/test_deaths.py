@@ -400,18 +400,18 @@ def test_a_fork_server_that_was_ended_while_it_waited(tmp_path: Path) -> None:
 
 def test_chunks_that_vanish_before_the_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Somebody removes what an ingest has written: no snapshot lists it; run again."""
-    from filterdb.ingestion import adding
+    from filterdb.ingestion import segment_writer
 
-    real = adding._write
+    real = segment_writer._write
 
     def robbed(segment: Segment, *args: object) -> object:
         parts = real(segment, *args)  # type: ignore[arg-type]
         segment.files.remove([segment.chunk_name(2)])
         return parts
 
-    monkeypatch.setattr(adding, "_write", robbed)
+    monkeypatch.setattr(segment_writer, "_write", robbed)
     with pytest.raises(InterruptedRunError, match=r"chunk 2 is missing; .* run again"):
         fdb.ingest(tmp_path / "db", models(tmp_path), chunk_rows=10)
     assert not (tmp_path / "db/snapshots").exists()
-    monkeypatch.setattr(adding, "_write", real)
+    monkeypatch.setattr(segment_writer, "_write", real)
     assert fdb.verify(fdb.ingest(tmp_path / "db", models(tmp_path), chunk_rows=10).database, deep=True).problems == []

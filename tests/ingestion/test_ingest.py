@@ -14,7 +14,7 @@ import filterdb as fdb
 from filterdb import plan
 from filterdb.engine import partition
 from filterdb.errors import ConflictError, InputError, UsageError
-from filterdb.ingestion import adding, run
+from filterdb.ingestion import run, segment_writer
 from filterdb.store.segment import Segment
 from tests.models import chain, save, weights
 
@@ -226,13 +226,13 @@ def test_a_server_that_refuses(folder: Path) -> None:
 
 
 def test_a_model_that_vanishes_between_scan_and_write(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = adding.add
+    real = segment_writer.commit_segment
 
     def gone(*args: object) -> object:
         (folder / "m/b.onnx").unlink()
         return real(*args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(run, "add", gone)
+    monkeypatch.setattr(run, "commit_segment", gone)
     with pytest.raises(InputError, match="model 'B': expected the file that the scan saw"):
         ingest(folder)
 
@@ -343,13 +343,13 @@ def test_many_writing_tasks_with_layers_and_models_across_them(
 
 
 def test_a_model_that_changes_between_scan_and_write(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = adding.add
+    real = segment_writer.commit_segment
 
     def swapped(*args: object) -> object:
         chain(folder / "m/b.onnx", weights(4, 4, seed=77))
         return real(*args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(run, "add", swapped)
+    monkeypatch.setattr(run, "commit_segment", swapped)
     with pytest.raises(InputError, match="model 'B' layer 'conv0': expected the weights that the scan saw"):
         ingest(folder)
     assert not (folder / "db/snapshots").exists()
@@ -357,15 +357,15 @@ def test_a_model_that_changes_between_scan_and_write(folder: Path, monkeypatch: 
 
 def rival(folder: Path, monkeypatch: pytest.MonkeyPatch, catalog: str) -> None:
     """Another ingest commits after this one has looked and before it commits."""
-    real = adding.add
+    real = segment_writer.commit_segment
 
     def meanwhile(*args: object) -> object:
-        monkeypatch.setattr(run, "add", real)
+        monkeypatch.setattr(run, "commit_segment", real)
         (folder / "m/rival.csv").write_text(catalog)
         fdb.ingest(folder / "db", catalog=folder / "m/rival.csv", chunk_rows=10)
         return real(*args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(run, "add", meanwhile)
+    monkeypatch.setattr(run, "commit_segment", meanwhile)
 
 
 def test_a_rival_with_other_models_commits_below(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -164,16 +164,16 @@ def test_tags_never_move(db: fdb.Database) -> None:
 
 
 def test_others_change_what_is_being_compacted(db: fdb.Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    from filterdb.ingestion import adding, compact
+    from filterdb.ingestion import compact, segment_writer
 
-    real = adding.add
+    real = segment_writer.commit_segment
 
     def meanwhile(*args: object) -> object:
-        monkeypatch.setattr(compact, "add", real)
+        monkeypatch.setattr(compact, "commit_segment", real)
         fdb.remove(fdb.open(db.url), ["b"])
         return real(*args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(compact, "add", meanwhile)
+    monkeypatch.setattr(compact, "commit_segment", meanwhile)
     with pytest.raises(ConflictError, match="others changed these segments"):
         fdb.compact(db)
     assert names(fdb.open(db.url)) == "acd"

@@ -34,7 +34,7 @@ from filterdb.store.verify import check_created
 
 log = logging.getLogger(__name__)
 
-Filler = Callable[[Partition], Fill]
+FillRows = Callable[[Partition], Fill]
 """Returns the function that fills the rows of a partition. That function is sent to the worker that writes them."""
 
 
@@ -64,8 +64,10 @@ SEGMENT_FORMAT = 2
 """Version of a segment's layout, which is part of its id. In version 2, the manifest is beside the Zarr group."""
 
 
-def add(segment: Segment, tables: Tables, filler: Filler, base: Snapshot | None, on_top: OnTop) -> Snapshot:
-    """Write a segment, and commit and return the snapshot that `on_top` makes with it.
+def commit_segment(
+    segment: Segment, tables: Tables, filler: FillRows, base: Snapshot | None, build_snapshot: BuildSnapshot
+) -> Snapshot:
+    """Write a segment, and commit and return the snapshot that `build_snapshot` makes with it.
 
     Intact objects of the segment from an earlier run are not written again. No snapshot lists the segment before it is
     complete. After a failure nothing is removed, so that a re-run resumes. Raises InterruptedRunError if a collector
@@ -76,7 +78,7 @@ def add(segment: Segment, tables: Tables, filler: Filler, base: Snapshot | None,
 
     def build(head: Snapshot | None) -> Snapshot | None:
         _check_not_collected(segment, head)
-        return on_top(head, entry)
+        return build_snapshot(head, entry)
 
     with lease.writing(files, segment.id) as claim:
         try:
@@ -122,11 +124,11 @@ def _check_not_collected(segment: Segment, head: Snapshot | None) -> None:
         )
 
 
-OnTop = Callable[[Snapshot | None, Entry], Snapshot | None]
+BuildSnapshot = Callable[[Snapshot | None, Entry], Snapshot | None]
 """Builds a snapshot with a new segment on top of a given one; None if that has it already. Raises ConflictError."""
 
 
-def _write(segment: Segment, tables: Tables, filler: Filler) -> list[Part]:
+def _write(segment: Segment, tables: Tables, filler: FillRows) -> list[Part]:
     """Write every chunk, with one task per partition, and return the segment's moments."""
     resume = bool(segment.files.list(f"{segment.name}/{schema.FILTERS.name}/c"))
     token = uuid.uuid4().hex[:8]
