@@ -8,7 +8,7 @@ import click
 import xarray as xr
 
 import filterdb as fdb
-from filterdb.analysis.phenotypes import PAIRS
+from filterdb.analysis.phenotypes import DEFAULT_PAIRS
 from filterdb.commands.answer import Answer, basis_of_result, head_of_result, print_answer
 from filterdb.commands.group import commands
 from filterdb.commands.options import by_option, database, mode_option, parse_pair, raw_option, selection
@@ -37,7 +37,7 @@ def phenotypes(
     """
     if pairs and no_pairs:
         raise UsageError("--no-pairs: expected no --components beside it, got both")
-    wanted = [] if no_pairs else [parse_pair(text) for text in pairs] or PAIRS
+    wanted = [] if no_pairs else [parse_pair(text) for text in pairs] or DEFAULT_PAIRS
     result = fdb.phenotypes(db, by, pairs=wanted, mode=mode, scaled=not raw)
     print_answer(to_answer(result), as_json, show)
 

@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 import filterdb as fdb
-from filterdb.analysis.threshold import DRAWS
+from filterdb.analysis.threshold import DEFAULT_DRAWS, Init
 from filterdb.commands.answer import Answer, print_answer
 from filterdb.commands.group import commands
 from filterdb.commands.options import debug_option, json_option
@@ -25,14 +25,14 @@ SYMBOLS = {"span": "L", "rate": "k", "centre": "x0", "offset": "b"}
     "--init", type=click.Choice(list(INITS)), default="normal", show_default=True, help="How layers are drawn."
 )
 @click.option("--sizes", metavar="N,N,…", help="Filters of a layer; by default powers of two.")
-@click.option("--draws", type=click.IntRange(1), default=DRAWS, show_default=True, help="Layers of each size.")
+@click.option("--draws", type=click.IntRange(1), default=DEFAULT_DRAWS, show_default=True, help="Layers of each size.")
 @click.option(
     "--repeats", type=click.IntRange(1), default=5, show_default=True, help="Experiments; the scatter is theirs."
 )
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @json_option
 @debug_option(expose_value=False)
-def randomness_threshold(init: str, sizes: str | None, draws: int, repeats: int, seed: int, as_json: bool) -> None:
+def randomness_threshold(init: Init, sizes: str | None, draws: int, repeats: int, seed: int, as_json: bool) -> None:
     """Fit the entropy that marks a layer as random.
 
     The fit uses layers drawn at random. Needs no database.
