@@ -141,7 +141,7 @@ def check(
           (the content of another layer that is stored separately, or many filters that equal an earlier one); outlier;
           dead-channels; unread; ambiguous.
         - ignored (layer) and ignored_file (file), bool: matched by the patterns of `rules.ignore`.
-        - untrained (file), bool: whether all its layers of enough filters are random.
+        - untrained (file), bool: whether all its layers of enough filters are random and not sparse.
         - unread (file), int64: layers that could not be read.
         - reason (file), str: why the file could not be read, or empty.
         - skipped (file), str: JSON of ledger code → number of convolutions without numbers.
@@ -152,7 +152,7 @@ def check(
         With `db` also, along layer:
 
         - sparsity_percentile and ratio_percentile (layer), float64: the share of comparable layers that are less
-          sparse, or have a smaller H / T_H, in percent.
+          sparse, or have a smaller H / T_H, in percent; ties count half.
         - peers (layer), int64: the number of comparable layers.
 
         The attribute `long_name` describes each measure.

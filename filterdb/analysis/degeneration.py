@@ -73,7 +73,7 @@ def degeneration(
         - scale_known (layer), bool: false for an integer weight without a known scale. S and H of such a layer are
           NaN, and it has no verdict.
         - verdict (layer, rule), bool: dead, sparse, collapsed, random.
-        - untrained (model), bool: whether all layers of enough filters are random.
+        - untrained (model), bool: whether all layers of enough filters are random and not sparse.
         - Coordinates along layer: layer_model, layer_name, conv_depth, conv_depth_norm.
 
     Raises

@@ -54,7 +54,7 @@ class Projection:
     """Hold the axes, weights and range of a snapshot's histograms; `id` names a committed basis."""
 
     axes: Axes
-    weights: np.ndarray
+    weights: npt.NDArray[np.float64]
     low: float
     high: float
     id: str | None
