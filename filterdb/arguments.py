@@ -1,4 +1,4 @@
-"""What public functions take: a value or a list of values, checked once, with an error that names the parameter."""
+"""Check the arguments of public functions once, with an error that names the parameter."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def as_path(value: Any, parameter: str, expected: str = "a path or a URL") -> st
 
 
 def as_names(values: Any, parameter: str) -> list[str]:
-    """Return names as a list; a single one stands for a list of one. Raises UsageError for anything else."""
+    """Return names, or a single name, as a list. Raises UsageError for anything else."""
     listed = [values] if isinstance(values, str) else as_list(values, parameter, "a name or a list of names")
     for value in listed:
         if not isinstance(value, str):
@@ -36,7 +36,7 @@ def as_names(values: Any, parameter: str) -> list[str]:
 
 
 def as_list(values: Any, parameter: str, expected: str) -> list[Any]:
-    """Return the values of an iterable that is no mapping and no bytes. Raises UsageError for anything else."""
+    """Return the values of an iterable as a list. Raises UsageError for anything else, a mapping, or bytes."""
     if isinstance(values, dict | bytes | bytearray) or not isinstance(values, Iterable):
         raise unexpected(parameter, expected, values)
     return list(values)
@@ -49,9 +49,9 @@ def unexpected(parameter: str, expected: str, value: object) -> UsageError:
 
 
 def formerly_positional(*names: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Return a decorator that still takes keyword-only parameters by position, with a DeprecationWarning.
+    """Return a decorator that still accepts keyword-only parameters by position, with a DeprecationWarning.
 
-    Type checkers see the function as it is written, and refuse what is deprecated.
+    Type checkers see the function as it is written, and reject the deprecated calls.
 
     Parameters
     ----------
@@ -82,7 +82,7 @@ def formerly_positional(*names: str) -> Callable[[Callable[P, R]], Callable[P, R
         @functools.wraps(function)
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
             extra = dict(zip(names, args[number:], strict=False))
-            # Too many arguments, and those given twice, are refused by Python with its own message.
+            # Python itself rejects too many arguments, and arguments that are passed twice.
             if extra and len(args) <= number + len(names) and not extra.keys() & kwargs.keys():
                 listed = ", ".join(f"{name}=…" for name in extra)
                 are = "it is" if len(extra) == 1 else "they are"

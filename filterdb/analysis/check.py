@@ -1,4 +1,4 @@
-"""Checking ONNX files without a database: degenerated layers, and what could not be checked."""
+"""Check ONNX files without a database: find degenerated layers, and report what could not be checked."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import xarray as xr
 
 from filterdb.analysis.rules import (
@@ -15,10 +16,10 @@ from filterdb.analysis.rules import (
     LAYER_RULES,
     UNREAD_RULES,
     Rules,
+    as_rules,
+    as_settings,
     is_ignored,
     judge,
-    rules_of,
-    settings,
 )
 from filterdb.arguments import formerly_positional
 from filterdb.errors import InputError
@@ -39,6 +40,11 @@ if TYPE_CHECKING:
 
 Path = str | os.PathLike[str]
 
+Bools = npt.NDArray[np.bool_]
+Strings = npt.NDArray[np.object_]
+Table = Mapping[str, npt.NDArray[Any]]
+"""Columns by name, (layers,) each."""
+
 MEASURES = {
     **LAYER_MEASURES,
     "duplicate_filters": "filters that equal an earlier one of the layer and are not sparse",
@@ -51,17 +57,22 @@ MEASURES = {
     "parameters": "weights of the layer; 0 where an earlier layer uses the same stored weight",
 }
 GEOMETRY = ("conv_depth", "conv_depth_norm", "in_channels", "out_channels", "groups", "depthwise")
-"""Further facts of a layer that was read."""
+"""Further columns of a layer that was read."""
 
-AGAINST = {
+PEER_MEASURES = {
     "sparsity_percentile": "share of like layers that are less sparse, ties half, in percent",
     "ratio_percentile": "share of like layers with a smaller H / T_H, ties half, in percent",
     "peers": "layers of the database in the same depth decile and size class",
 }
+"""What is added with a database: a layer's place among its peers."""
 
 
 class _File(NamedTuple):
-    """One file: its layers, those that could not be read last; what has no numbers; or why it could not be read."""
+    """Hold what was read of one file.
+
+    `rows` has the layers that were read, then those that could not be. `skipped` has all convolutions without numbers.
+    `reason` says why the file could not be read, else it is empty.
+    """
 
     name: str
     rows: list[dict[str, Any]]
@@ -70,7 +81,7 @@ class _File(NamedTuple):
 
     @classmethod
     def of(cls, name: str, rows: list[dict[str, Any]], skipped: list[Skip]) -> _File:
-        """Return a file that was read. A layer that could not be, and should have been, is a row without numbers."""
+        """Return a file that was read; a layer that should have been read and was not is a row without numbers."""
         read = [{**row, "unread_code": "", "unread_reason": ""} for row in rows]
         unread = [
             {**_UNREAD, "layer_name": skip.layer, "unread_code": skip.code, "unread_reason": skip.reason}
@@ -99,60 +110,88 @@ def check(
     rules: Rules | Mapping[str, Any] | Path | None = None,
     limits: Limits = Limits(),  # noqa: B008 - frozen
 ) -> xr.Dataset:
-    """Judge the 3×3 layers of ONNX files, without a database. Dims: layer, rule, file.
+    """Judge the 3×3 layers of ONNX files, without a database.
 
-    Files are read in a child process with `limits`, a layer in memory at a time. A layer that should have been read and
-    was not is among the layers, without numbers: its file was not checked completely.
+    Files are read in a child process with `limits`, one layer in memory at a time. A layer that should have been read
+    and was not stays in the result without numbers: its file was not checked completely.
 
     Parameters
     ----------
-    paths
-        Files, folders, globs, URLs or onnx.ModelProto, one or a list.
-    rules
-        Rules, a mapping, or a TOML or YAML file (`rules.SETTINGS`).
-    db
-        A database; adds AGAINST, from its summaries: where each layer stands among the view's layers of its depth
-        decile and size class (⌊log₁₆ n⌋).
+    paths : str, path, onnx.ModelProto, or list of these
+        Files, folders, globs, URLs, or models in memory.
+    db : Database, str or path, optional
+        A database or a view of it, to compare each layer with the layers of the same depth decile and size class
+        (⌊log₁₆ n⌋). Default: no comparison.
+    rules : Rules, mapping, str or path, optional
+        Thresholds, what fails and what is ignored; a path is a TOML or YAML file. Default: `Rules()`.
+    limits : Limits
+        Time and memory for reading one file. Default: `Limits()`.
 
     Returns
     -------
     xarray.Dataset
-        MEASURES (layer), float64 and int64: NaN or 0 where the layer was not read, S and H also where its scale is
-        unknown or its weights are not finite.
-        verdict (layer, rule) bool: dead, sparse, collapsed, random as `degeneration` has them; nonfinite; duplicate
-        (the content of another layer that is stored apart, or many filters that equal an earlier one); outlier;
-        dead-channels; unread; ambiguous.
-        ignored (layer) bool, ignored_file (file) bool: by the rules' patterns.
-        The index `layer` is FILE:LAYER. duplicate_of (layer) str: the first layer with the content.
-        unread_code, unread_reason (layer) str.
-        reason (file) str: why a file could not be read, else empty. untrained (file) bool. unread (file) int64: layers
-        that could not be read. skipped (file) str: JSON of ledger code → number of convolutions without numbers.
+        With dims layer (FILE:LAYER), rule, file:
+
+        - filters, duplicate_filters, prunable_filters, prunable_parameters, small_filters, zero_channels,
+          small_channels, parameters (layer), int64; 0 where the layer was not read.
+        - sparsity, variance_entropy, threshold, ratio, peak, outlier_ratio (layer), float64; NaN where the layer was
+          not read, its scale is unknown, or its weights are not finite (`threshold` only where it was not read).
+        - scale_known (layer), bool.
+        - verdict (layer, rule), bool: dead, sparse, collapsed and random as in `degeneration`; nonfinite; duplicate
+          (the content of another layer that is stored separately, or many filters that equal an earlier one); outlier;
+          dead-channels; unread; ambiguous.
+        - ignored (layer) and ignored_file (file), bool: matched by the patterns of `rules.ignore`.
+        - untrained (file), bool: whether all its layers of enough filters are random and not sparse.
+        - unread (file), int64: layers that could not be read.
+        - reason (file), str: why the file could not be read, or empty.
+        - skipped (file), str: JSON of ledger code → number of convolutions without numbers.
+        - Coordinates along layer: layer_file, layer_name, duplicate_of (the first layer with the same content, or
+          empty), unread_code, unread_reason, shared_with, hash, nonfinite, str; conv_depth, conv_depth_norm,
+          in_channels, out_channels, groups, depthwise.
+
+        With `db` also, along layer:
+
+        - sparsity_percentile and ratio_percentile (layer), float64: the share of comparable layers that are less
+          sparse, or have a smaller H / T_H, in percent; ties count half.
+        - peers (layer), int64: the number of comparable layers.
+
+        The attribute `long_name` describes each measure.
 
     Raises
     ------
     UsageError
-        For rules that do not fit. A file that cannot be read is a finding, no error.
+        For invalid rules. A file that cannot be read is reported in `reason`, not raised.
 
     Notes
     -----
-    Source: method §5.
+    Source: method §5 (docs/explanation/method.md).
+
+    Examples
+    --------
+    >>> result = fdb.check("models/fresh.onnx")
+    >>> result["variance_entropy"].values.round(2)
+    array([0.95, 0.95, 0.95])
+    >>> result["verdict"].sel(rule="random").values
+    array([ True,  True,  True])
+    >>> result["untrained"].item()
+    True
     """
-    rules = rules_of(rules)
-    if db is not None:  # before the work of reading files
+    rules = as_rules(rules)
+    if db is not None:  # fail on a wrong database before files are read
         from filterdb.store.database import as_database
 
         db = as_database(db)
     seen: set[str] = set()
     with on_disk(as_sources(paths, "paths")) as named:
         files = [file for source in named for file in _files(source, limits, seen)]
-    result = _judged(files, rules)
+    result = _judge_files(files, rules)
     if db is not None:
-        _place(result, db)
+        _add_peers(result, db)
     return result
 
 
 def _files(source: NamedFile, limits: Limits, seen: set[str]) -> Iterator[_File]:
-    """Read the files that a source stands for and that are not `seen`; one that stands for none is unreadable."""
+    """Read the files of a source that are not in `seen`; a source without files counts as one unreadable file."""
     try:
         listed = [source] if source.alias else [NamedFile(name) for name in expand(source.path)]
     except InputError as error:
@@ -162,18 +201,19 @@ def _files(source: NamedFile, limits: Limits, seen: set[str]) -> Iterator[_File]
             yield _File(shown, [], [], str(error).replace(source.path, shown))
         return
     for file in listed:
-        place = _place_of(file.path)
-        if place not in seen:
-            seen.add(place)
+        identity = _identity(file.path)
+        if identity not in seen:
+            seen.add(identity)
             yield _read(file, limits)
 
 
-def _place_of(name: str) -> str:
-    """Return the same text for every name of one file, which is looked at once."""
+def _identity(name: str) -> str:
+    """Return the same text for every name of one file, so that it is read only once."""
     return name if "://" in name else os.path.realpath(name)
 
 
 def _read(file: NamedFile, limits: Limits) -> _File:
+    """Read a file in a child process; one that cannot be read has a reason instead of layers."""
     source = ModelSource(file.path, file.path, alias=file.alias)
     try:
         return _File.of(source.shown, *examine(source, limits))
@@ -181,7 +221,8 @@ def _read(file: NamedFile, limits: Limits) -> _File:
         return _File(source.shown, [], [], str(error))
 
 
-def _judged(files: list[_File], rules: Rules) -> xr.Dataset:
+def _judge_files(files: list[_File], rules: Rules) -> xr.Dataset:
+    """Return the result of `check` without a database."""
     rows = [row for file in files for row in file.rows]
     table = {v.name: v.array([row[v.name] for row in rows]) for v in _COLUMNS}
     owner = np.repeat(np.arange(len(files)), [len(file.rows) for file in files])
@@ -203,7 +244,7 @@ def _judged(files: list[_File], rules: Rules) -> xr.Dataset:
             "ignored_file": ("file", np.array([is_ignored(name, "", rules.ignore) for name in names], bool)),
             "untrained": ("file", _untrained(owner, len(files), values, verdicts, rules)),
             "reason": ("file", np.array([file.reason for file in files], dtype=object)),
-            "skipped": ("file", np.array([_counted(file.skipped) for file in files], dtype=object)),
+            "skipped": ("file", np.array([_skipped_counts(file.skipped) for file in files], dtype=object)),
             "unread": ("file", np.bincount(owner, unread, minlength=len(files)).astype(np.int64)),
         },
         coords={
@@ -222,21 +263,21 @@ def _judged(files: list[_File], rules: Rules) -> xr.Dataset:
             "layers": int((~unread).sum()),
             "models": sum(not file.reason for file in files),
             "mode": "sound",
-            "rules": json.dumps(settings(rules)),
+            "rules": json.dumps(as_settings(rules)),
             "formula": "P1 eq. 7-8; method 5",
             "filterdb_version": __version__,
         },
     )
 
 
-def _labels(files: np.ndarray, layers: np.ndarray) -> np.ndarray:
-    """Return FILE:LAYER for each layer, told apart where two read the same."""
+def _labels(files: Strings, layers: Strings) -> Strings:
+    """Return FILE:LAYER of each layer, with a number added where two would be equal."""
     labels = distinct([f"{file}:{layer}" for file, layer in zip(files, layers, strict=True)])
     return np.array(labels, dtype=object)
 
 
-def _values(table: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return MEASURES of every layer, (layers,) each."""
+def _values(table: Table) -> dict[str, npt.NDArray[Any]]:
+    """Return each of MEASURES as an array (layers,)."""
     filters = table["row_size"]
     measured = _measured(table)
     threshold = np.where(table["unread_code"] == "", randomness_threshold(np.maximum(filters, 1)), np.nan)
@@ -263,21 +304,19 @@ def _values(table: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     }
 
 
-def _measured(table: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Return which layers have numbers."""
-    measured: np.ndarray = table["scale_known"] & (table["nonfinite"] == "") & (table["unread_code"] == "")
+def _measured(table: Table) -> Bools:
+    """Return which layers have numbers, (layers,) bool."""
+    measured: Bools = table["scale_known"] & (table["nonfinite"] == "") & (table["unread_code"] == "")
     return measured
 
 
-def _verdicts(
-    table: Mapping[str, np.ndarray], values: Mapping[str, np.ndarray], is_copy: np.ndarray, rules: Rules
-) -> dict[str, np.ndarray]:
+def _verdicts(table: Table, values: Table, is_copy: Bools, rules: Rules) -> dict[str, Bools]:
     """Return which layers break which of LAYER_RULES, (layers,) bool each."""
     filters, measured, code = values["filters"], _measured(table), table["unread_code"]
     dead = (table["peak"] == 0) & measured
     sparsity, entropy, threshold = (values[name] for name in ("sparsity", "variance_entropy", "threshold"))
     dead_channels = values["zero_channels"] > rules.dead_channels * table["out_channels"]
-    named = np.isin(code, UNREAD_RULES)  # a code that is a rule of its own
+    named = np.isin(code, UNREAD_RULES)  # codes with a rule of their own
     return {
         **judge(filters, sparsity, entropy, threshold, dead, rules, rules.smallest),
         "nonfinite": table["nonfinite"] != "",
@@ -289,51 +328,54 @@ def _verdicts(
 
 
 def _untrained(
-    owner: np.ndarray, files: int, values: Mapping[str, np.ndarray], verdicts: Mapping[str, np.ndarray], rules: Rules
-) -> np.ndarray:
+    owner: npt.NDArray[np.int64], files: int, values: Table, verdicts: Mapping[str, Bools], rules: Rules
+) -> Bools:
     """Return for each file whether all its layers of enough filters are random and not sparse, (files,) bool."""
     enough = values["filters"] >= rules.smallest
     fresh = verdicts["random"] & (values["sparsity"] < rules.untrained_sparsity)
     return np.array([enough[owner == i].any() and fresh[(owner == i) & enough].all() for i in range(files)], bool)
 
 
-def _duplicates(table: Mapping[str, np.ndarray], files: np.ndarray) -> np.ndarray:
-    """For each layer the first one with the same content that is stored apart, as LAYER or FILE:LAYER, or nothing.
+def _duplicates(table: Table, files: Strings) -> Strings:
+    """Return for each layer the first layer with the same content, as LAYER or FILE:LAYER, or an empty text.
 
-    Dead layers are all alike, and say so by themselves.
+    Layers that share one stored weight are no duplicates. Dead layers are left out: they are all equal, and already
+    have a verdict that says so.
     """
     first: dict[str, int] = {}
-    found = np.full(len(files), "", dtype=object)
+    originals = np.full(len(files), "", dtype=object)
     layers, dead = table["layer_name"], (table["peak"] == 0) & table["scale_known"]
     for i, content in enumerate(map(str, table["hash"])):
         if not content or dead[i] or table["shared_with"][i] != "":
             continue
         j = first.setdefault(content, i)
         if j != i:
-            found[i] = str(layers[j]) if files[i] == files[j] else f"{files[j]}:{layers[j]}"
-    return found
+            originals[i] = str(layers[j]) if files[i] == files[j] else f"{files[j]}:{layers[j]}"
+    return originals
 
 
-def _counted(skipped: list[Skip]) -> str:
+def _skipped_counts(skipped: list[Skip]) -> str:
+    """Return JSON of ledger code → number of convolutions."""
     counts: dict[str, int] = {}
     for skip in skipped:
         counts[skip.code] = counts.get(skip.code, 0) + 1
     return json.dumps(counts, sort_keys=True)
 
 
-def _place(result: xr.Dataset, db: Database) -> None:
-    """Add AGAINST: where each layer stands among the database's of its depth decile and size class."""
+def _add_peers(result: xr.Dataset, db: Database) -> None:
+    """Add PEER_MEASURES: the place of each layer among the database's layers of its depth decile and size class."""
     from filterdb.analysis.degeneration import degeneration
     from filterdb.analysis.grouping import depth_decile
 
     corpus = degeneration(db)
 
-    def classes(of: xr.Dataset) -> np.ndarray:
-        size = np.log2(np.maximum(of["filters"].values, 1)) // 4
-        kind: np.ndarray = 100 * depth_decile(np.nan_to_num(of["conv_depth_norm"].values)) + size.astype(np.int64)
-        return kind
+    def classes(layers: xr.Dataset) -> npt.NDArray[np.int64]:
+        size = np.log2(np.maximum(layers["filters"].values, 1)) // 4
+        decile = depth_decile(np.nan_to_num(layers["conv_depth_norm"].values))
+        number: npt.NDArray[np.int64] = 100 * decile + size.astype(np.int64)
+        return number
 
-    # What was not read is like nothing.
+    # A layer that was not read has no peers.
     mine, theirs = np.where(result["unread_code"].values == "", classes(result), -1), classes(corpus)
     kinds, numbers = np.unique(theirs, return_counts=True)
     result["peers"] = ("layer", (mine[:, None] == kinds).astype(np.int64) @ numbers)
@@ -343,14 +385,13 @@ def _place(result: xr.Dataset, db: Database) -> None:
             here, there = mine == kind, corpus[name].values[theirs == kind]
             values[here] = percentiles(result[name].values[here], there[np.isfinite(there)])
         result[f"{name}_percentile"] = ("layer", values)
-    for name, doc in AGAINST.items():
+    for name, doc in PEER_MEASURES.items():
         result[name].attrs["long_name"] = doc
     result.attrs |= {"snapshot": db.snapshot, "database": db.url, "corpus": " and ".join(db.conditions) or "all"}
 
 
-def percentiles(values: np.ndarray, among: np.ndarray) -> np.ndarray:
-    """Per value the share of `among` (m,) below it, ties counted half, in percent; NaN for NaN, and where m = 0."""
+def percentiles(values: npt.NDArray[np.float64], among: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return for each value the share of `among` (m,) below it, ties half, in percent; NaN for NaN, and if m = 0."""
     ordered = np.sort(among)
     rank = (np.searchsorted(ordered, values, "left") + np.searchsorted(ordered, values, "right")) / 2
-    found: np.ndarray = np.where(np.isnan(values) | (len(among) == 0), np.nan, 100 * rank / max(len(among), 1))
-    return found
+    return np.where(np.isnan(values) | (len(among) == 0), np.nan, 100 * rank / max(len(among), 1))

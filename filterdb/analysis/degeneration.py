@@ -1,10 +1,12 @@
-"""Degenerated layers: sparsity, variance entropy, randomness, and what follows from them (P1 §4)."""
+"""Find degenerated layers: sparsity, variance entropy, randomness, and the verdicts that follow (P1 §4)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import xarray as xr
 
 from filterdb.analysis.grouping import chosen, provenance
@@ -47,55 +49,79 @@ def degeneration(
     db : Database, str or path
         The database or a view of it.
     mode : {"sound", "paper"}
-        `paper`: the sparsity of an all-zero layer is 0, and layers of 3 filters and more can be random.
+        In `paper` mode the sparsity of an all-zero layer is 0, and layers of at least 3 filters can be random.
+        Default: "sound".
     rules : Rules, optional
-        Where verdicts begin.
+        The thresholds of verdicts. Default: `Rules()`.
     threshold : xarray.Dataset, optional
-        A result of `randomness_threshold` in place of P1's constants.
+        A result of `randomness_threshold`, which replaces P1's constants. Default: P1's.
 
     Returns
     -------
     xarray.Dataset
-        With dims layer (the label of `db.layers`), rule, model:
+        With dims layer (the index of `db.layers`), rule, model; float64 unless stated otherwise:
 
-        - sparsity S (layer): share of filters whose |w| are all below peak/100 (an all-zero layer: 1).
-        - variance_entropy H (layer): of the layer's own raw PCA, in [0, log₁₀ 9].
-        - threshold T_H(n) and ratio H/T_H (layer): the ratio is NaN where T_H ≤ 0.
-        - random (layer), bool.
-        - clean_filters, clean_variance_entropy, clean_ratio (layer): the same for the filters that are not sparse.
-        - orthogonality, peak, span, filters, scale_known (layer), as MEASURES describes them.
-        - verdict (layer, rule) and untrained (model), bool.
+        - filters (layer), int64: the number of filters n.
+        - sparsity (layer): S, the share of filters whose |w| are all below peak/100 (1 for an all-zero layer).
+        - variance_entropy (layer): H of the layer's own raw PCA, in [0, log₁₀ 9].
+        - threshold and ratio (layer): T_H(n) and H / T_H; the ratio is NaN where T_H ≤ 0.
+        - random (layer), bool: H > 0, H ≥ T_H and n large enough.
+        - clean_filters (layer), int64, clean_variance_entropy, clean_ratio (layer): n, H and H / T_H of the filters
+          that are not sparse.
+        - orthogonality (layer): 1 − mean |cosine| between output channels.
+        - peak and span (layer): the largest |w|, and the mean of max w − min w over filters.
+        - scale_known (layer), bool: false for an integer weight without a known scale. S and H of such a layer are
+          NaN, and it has no verdict.
+        - verdict (layer, rule), bool: dead, sparse, collapsed, random.
+        - untrained (model), bool: whether all layers of enough filters are random and not sparse.
+        - Coordinates along layer: layer_model, layer_name, conv_depth, conv_depth_norm.
 
-        Where a layer's scale is unknown, S and H are NaN and it gets no verdict.
+    Raises
+    ------
+    UsageError
+        For an unknown mode.
 
     Notes
     -----
-    Source: P1 eq. 7 and 8, torchconvquality.
+    Whether a model is untrained follows from all its layers, also from those outside the view. Source: P1 eq. 7 and 8,
+    torchconvquality.
+
+    Examples
+    --------
+    The layers of the detectors use more of the nine directions than those of the classifiers; none is degenerated.
+
+    >>> result = fdb.degeneration(db)
+    >>> result["variance_entropy"].groupby("layer_model").mean().values.round(2)
+    array([0.49, 0.51, 0.68, 0.69])
+    >>> result["threshold"].values.round(2)[:3]
+    array([0.95, 0.95, 0.95])
+    >>> int(result["verdict"].sum())
+    0
     """
     db = as_database(db)
     mode = as_mode(mode)
     rules = rules or Rules()
     (arrays,) = summaries(db, MomentsReduction())
-    # Of all layers first: whether a model is untrained does not depend on the view.
+    # Judge all layers of the snapshot first: whether a model is untrained does not depend on the view.
     judged = _judge(db.whole, arrays, mode, rules, P1 if threshold is None else sigmoid(threshold))
     models, untrained = _untrained(db.whole, judged, rules)
     judged = {name: values[chosen(db)] for name, values in judged.items()}
     layers = db.layers
     in_view = np.isin(db.whole.models["model"].values[models].astype(str), layers["model"].values.astype(str))
-    one = ("layer",)
+    layer = ("layer",)
     return xr.Dataset(
         {
-            **{name: (one, judged[name], {"long_name": doc}) for name, doc in MEASURES.items()},
+            **{name: (layer, judged[name], {"long_name": doc}) for name, doc in MEASURES.items()},
             "verdict": (("layer", "rule"), np.stack([judged[name] for name in VERDICTS], axis=1)),
             "untrained": ("model", untrained[in_view]),
         },
         coords={
             "model": db.models["model"].values[db.models["layers"].values > 0],
             "layer": layers["layer"].values,
-            "layer_model": (one, layers["model"].values),
-            "layer_name": (one, layers["layer_name"].values),
-            "conv_depth": (one, layers["conv_depth"].values),
-            "conv_depth_norm": (one, layers["conv_depth_norm"].values),
+            "layer_model": (layer, layers["model"].values),
+            "layer_name": (layer, layers["layer_name"].values),
+            "conv_depth": (layer, layers["conv_depth"].values),
+            "conv_depth_norm": (layer, layers["conv_depth_norm"].values),
             "rule": list(VERDICTS),
         },
         attrs=provenance(
@@ -107,10 +133,10 @@ def degeneration(
     )
 
 
-def _judge(db: Database, arrays: Arrays, mode: Mode, rules: Rules, fit: Sigmoid) -> dict[str, np.ndarray]:
-    """MEASURES and verdicts of every layer of the snapshot, (layers,) each."""
+def _judge(db: Database, arrays: Arrays, mode: Mode, rules: Rules, fit: Sigmoid) -> dict[str, npt.NDArray[Any]]:
+    """Return MEASURES and verdicts of every layer of the snapshot, (layers,) each."""
     layers = db.layers
-    known: np.ndarray = layers["scale_known"].values
+    known: npt.NDArray[np.bool_] = layers["scale_known"].values
     raw, clean, sparse = raw_state(arrays), state(arrays, CLEAN), state(arrays, SPARSE)
     all_sparse = (layers["peak"].values == 0) & mode.dead_layers_are_sparse
     sparsity = np.where(known, np.where(all_sparse, 1.0, sparse.count / raw.count), np.nan)
@@ -137,22 +163,27 @@ def _judge(db: Database, arrays: Arrays, mode: Mode, rules: Rules, fit: Sigmoid)
     }
 
 
-def _untrained(db: Database, judged: dict[str, np.ndarray], rules: Rules) -> tuple[np.ndarray, np.ndarray]:
-    """Indices of the models that have layers; and whether every layer of enough filters is random and not sparse."""
+def _untrained(
+    db: Database, judged: dict[str, npt.NDArray[Any]], rules: Rules
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+    """Return the positions of models that have layers, and whether each is untrained.
+
+    A model is untrained if every layer of enough filters is random and not sparse.
+    """
     models, position = np.unique(db.layers["model_index"].values, return_inverse=True)
     enough = judged["filters"] >= rules.smallest
     fresh = judged["random"] & (judged["sparsity"] < rules.untrained_sparsity)
-    found = (np.bincount(position, enough & ~fresh) == 0) & (np.bincount(position, enough) > 0)
-    return models, found
+    untrained = (np.bincount(position, enough & ~fresh) == 0) & (np.bincount(position, enough) > 0)
+    return models, untrained
 
 
-def _entropy(states: Moments) -> np.ndarray:
+def _entropy(states: Moments) -> npt.NDArray[np.float64]:
     return variance_entropy(decompose(states).explained_variance_ratio)
 
 
-def _ratio(entropy: np.ndarray, threshold: np.ndarray) -> np.ndarray:
-    ratio: np.ndarray = np.divide(entropy, threshold, out=np.full_like(entropy, np.nan), where=threshold > 0)
-    return ratio
+def _ratio(entropy: npt.NDArray[np.float64], threshold: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return entropy / threshold, NaN where the threshold is not positive."""
+    return np.divide(entropy, threshold, out=np.full_like(entropy, np.nan), where=threshold > 0)
 
 
 @formerly_positional("mode")
@@ -162,7 +193,32 @@ def exclude_verdict(
     *,
     mode: AnyMode = "sound",
 ) -> Database:
-    """Return a view without the layers that have any of these verdicts. Raises UsageError for an unknown verdict."""
+    """Return a view without the layers that have any of the given verdicts.
+
+    Parameters
+    ----------
+    db : Database, str or path
+        The database or a view of it.
+    verdicts : str or list of str
+        Any of dead, sparse, collapsed, random. An empty list leaves the view as it is.
+    mode : {"sound", "paper"}
+        As in `degeneration`. Default: "sound".
+
+    Returns
+    -------
+    Database
+        The view; its `conditions` name the verdicts.
+
+    Raises
+    ------
+    UsageError
+        For an unknown verdict or mode.
+
+    Examples
+    --------
+    >>> fdb.exclude_verdict(db, ["dead", "random"]).conditions
+    ('verdict not dead, random',)
+    """
     db = as_database(db)
     verdicts = as_names(verdicts, "verdicts")
     unknown = sorted(set(verdicts) - set(VERDICTS))
@@ -171,5 +227,5 @@ def exclude_verdict(
     if not verdicts:
         return db
     result = degeneration(db, mode=mode)
-    bad = result["verdict"].sel(rule=verdicts).any("rule").values
-    return db.keep(~bad, f"verdict not {', '.join(verdicts)}")
+    excluded = result["verdict"].sel(rule=verdicts).any("rule").values
+    return db.keep(~excluded, f"verdict not {', '.join(verdicts)}")

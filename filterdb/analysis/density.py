@@ -1,4 +1,4 @@
-"""Bivariate densities: how two coefficients are distributed together, by group (P1 fig. 4)."""
+"""Compute bivariate densities: the joint distribution of two coefficients, by group (P1 fig. 4)."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from filterdb.schema import WEIGHTS
 from filterdb.store.database import AnyDatabase
 
 MOST_BINS = 1_024
+"""Largest number of bins on either side."""
 
 
 @formerly_positional("components", "bins")
@@ -37,35 +38,43 @@ def density(
     db : Database, str or path
         The database or a view of it.
     by : str or list of str, optional
-        What layers are grouped by; None: one group of all.
+        The labels by which layers are grouped. Default: one group of all layers.
     components : (int, int)
-        Two different components, 0 to 8.
+        Two different components, 0 to 8. Default: (0, 1).
     bins : int
-        Bins of either side, 1 to 1,024.
+        Bins on either side, 1 to 1,024. Default: 70.
     mode : {"sound", "paper"}
-        Which basis and range: as in `drift`.
+        The basis and range, as in `drift`. Default: "sound".
     scaled : bool
-        False: raw filters, without layers whose scale is unknown.
+        False: raw filters, without layers whose scale is unknown. Default: True.
 
     Returns
     -------
     xarray.Dataset
         With dims group, bin (of the first component), other_bin (of the second), edge:
 
-        - counts (group, bin, other_bin): filters, int64, in numpy.histogram's bins.
-        - density (group, bin, other_bin): counts / (filters · bin area), whose integral is 1 less what lies outside.
-        - count and outside (group): filters, and those of which either coefficient lies outside the range, int64.
-        - Coordinate bin_edges (edge).
+        - counts (group, bin, other_bin), int64: filters in each bin, with the bins of numpy.histogram.
+        - density (group, bin, other_bin), float64: counts / (filters · bin area). Its integral is 1 less the share of
+          filters outside the range.
+        - count (group), int64: filters.
+        - outside (group), int64: filters with a coefficient outside the range.
+        - Coordinate bin_edges (edge), float64.
 
     Raises
     ------
     UsageError
-        For components or bins that do not exist, and for more counts than fit into memory.
+        For components or bins that do not exist, or for more counts than fit into memory.
 
     Notes
     -----
-    Basis and range are the snapshot's, so that with 70 bins the sums along either side are the histograms of `drift`.
-    It takes a pass over the filters, once per grouping and pair; the result is stored.
+    Basis and range are the snapshot's, so with 70 bins the sums along either side are the histograms of `drift`. The
+    first call for a grouping and pair reads the filters once; the result is stored.
+
+    Examples
+    --------
+    >>> result = fdb.density(db, "task", components=(0, 1))
+    >>> result["counts"].shape, result["counts"].sum(["bin", "other_bin"]).values
+    ((2, 70, 70), array([11264, 11264]))
     """
     check_pairs([components])
     if not 1 <= bins <= MOST_BINS:
@@ -94,6 +103,6 @@ def density(
 def check_pairs(pairs: Sequence[Sequence[int]]) -> None:
     """Raise UsageError where a pair is not two different components."""
     for pair in pairs:
-        if len(pair) != 2 or pair[0] == pair[1] or not all(0 <= one < WEIGHTS for one in pair):
+        if len(pair) != 2 or pair[0] == pair[1] or not all(0 <= component < WEIGHTS for component in pair):
             got = ", ".join(map(str, pair))
             raise UsageError(f"components: expected two different ones of 0 … {WEIGHTS - 1}, got {got}")

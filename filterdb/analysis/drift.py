@@ -1,4 +1,4 @@
-"""Drift between groups: a divergence of their coefficient distributions, weighted by the components' variance."""
+"""Compute drift between groups: a divergence of their coefficient distributions, weighted by component variance."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import xarray as xr
 
 from filterdb.analysis import noise as noises
@@ -25,13 +26,13 @@ from filterdb.store.files import Files
 
 FEW = noises.FEW
 
-ON_EDGE = f"filters within {EDGE_TOLERANCE:g} bin widths of an inner edge, counted in the bin above it"
+_ON_EDGE = f"filters within {EDGE_TOLERANCE:g} bin widths of an inner edge, counted in the bin above it"
 
 PER_COMPONENT_LIMIT = 1_000
-"""Up to this many groups a result of a metric on histograms has `per_component`."""
+"""Largest number of groups for which a result has `per_component`."""
 
 IN_MEMORY_LIMIT = 10_000
-"""Up to this many groups (800 MB of them) the matrix is made in memory."""
+"""Largest number of groups whose matrix is computed in memory (800 MB)."""
 
 
 @formerly_positional("mode", "metric")
@@ -53,64 +54,81 @@ def drift(
     db : Database, str or path
         The database or a view of it.
     by : str or list of str
-        What layers are grouped by: a label, "depth_decile", "layer", or several of these.
+        The labels by which layers are grouped: a column, "depth_decile", "layer", or several of these.
     mode : {"sound", "paper"}
-        The best answer, or that of the CVPR 2022 paper's code (docs/explanation/method.md).
+        The best answer, or that of the CVPR 2022 paper's code (docs/explanation/method.md). Default: "sound".
     metric : {"kl", "psi", "js", "hellinger", "wasserstein", "frechet"} or Metric
-        What is computed of each pair; the attribute `formula` says how.
+        The distance of two groups; the attribute `formula` of the result defines it. Default: "kl".
     scaled : bool
-        False: raw filters (P2 A.2), without layers whose scale is unknown.
+        False: raw filters (P2 A.2), without layers whose scale is unknown. Default: True.
     within : str or list of str, optional
         Another grouping. The result has one matrix for each of its groups, along `stratum`, in the unstratified order;
-        a group that a stratum lacks has NaN and an empty verdict.
+        a group that a stratum lacks has NaN and an empty verdict. Default: one matrix.
     out : str or path, optional
-        A path or URL at which nothing is yet. The matrix is written there, a Zarr group, block by block, and the
-        result is opened from it, lazily by Dask: memory does not grow with the square of the groups. Its groups keep
-        the order of the layers; `heatmap_order` (group) is their rank by row mean. Without `per_component`,
-        `probabilities` and noise.
+        A new path or URL. The matrix is written there block by block as a Zarr group, and the result is opened from it
+        lazily with Dask, so memory does not grow with the square of the number of groups. Groups keep the order of the
+        layers; `heatmap_order` (group) is their rank by row mean. The result lacks `per_component`, `probabilities`
+        and noise. Default: the matrix in memory.
     noise : bool or int, optional
-        True: compute noise. False: do not. A number: with so many permutations and draws of models, not 1,000. None:
-        compute it where it takes seconds (up to 1,000 groups, 30 for metrics other than kl and psi, and 10 million
-        permutations, such as 6,000 pairs of groups of seven models).
+        True: compute noise with 1,000 permutations and draws of models; a number: with so many. False: leave it out.
+        Default: compute it if it takes seconds (up to 1,000 groups, 30 for metrics other than kl and psi, and 10
+        million permutations, such as 6,000 pairs of groups of seven models).
 
     Returns
     -------
     xarray.Dataset
-        With dims group, other, component, bin:
+        With dims group, other, component, bin, float64 unless stated otherwise:
 
-        - drift (group, other): symmetric, the diagonal zero.
-        - per_component (component, group, other): the same metric of each component, unweighted; the attribute
-          per_component_metric names it. Up to 1,000 groups; not of `frechet`, which is no sum over components.
-        - count (group): filters. few (group): whether these are under 1,000.
-        - counts and probabilities (group, component, bin): filters in each bin, and what the mode makes of them.
-        - outside and on_edge (group, component): filters outside the range, and filters within 1e-9 bin widths of an
-          inner edge, which count in the bin above it.
+        - drift (group, other): symmetric, with a zero diagonal.
+        - per_component (component, group, other): the drift of each component, unweighted, by the metric that the
+          attribute per_component_metric names. Up to 1,000 groups; not for `frechet`, which is not a sum over
+          components.
+        - count (group), int64: filters. few (group), bool: whether there are fewer than 1,000.
+        - counts (group, component, bin), int64: filters in each bin.
+        - probabilities (group, component, bin): the probabilities that the mode makes of these counts.
+        - outside (group, component), int64: filters outside the range.
+        - on_edge (group, component), int64: filters within 1e-9 bin widths of an inner edge; they count in the bin
+          above it.
         - Coordinates weights (component) and bin_edges (edge).
 
-        And with noise, in `sound` mode:
+        With noise, in `sound` mode, also:
 
-        - floor and floor_q95 (group, other): mean and 95 % quantile of the drift that numbers of filters alone make.
-        - model_floor and model_floor_q95 (group, other): the same of permuted models; NaN where fewer than 20
-          permutations exist. permutations (group, other): their number.
-        - verdict (group, other): "different", "indistinguishable", "few" (under 1,000 filters in a group) or, without
-          any floor and on the diagonal, "".
-        - judged_by (group, other): "model", "few models" (by these, but they are so few that no drift can be
-          "different"), "sampling" or "".
-        - interval (group, other, bound): NaN with under 5 models or 1,000 filters in a group.
+        - floor and floor_q95 (group, other): mean and 95 % quantile of the drift that the numbers of filters alone
+          explain.
+        - model_floor and model_floor_q95 (group, other): the same after permuting models between the groups; NaN if
+          fewer than 20 permutations exist. permutations (group, other): their number.
+        - verdict (group, other), str: "different", "indistinguishable", "few" (fewer than 1,000 filters in a group),
+          or "" on the diagonal and without a floor.
+        - judged_by (group, other), str: the floor behind the verdict: "model", "few models" (the models are too few
+          for any drift to be "different"), "sampling" or "".
+        - interval (group, other, bound): 95 % interval of the drift; NaN with fewer than 5 models or 1,000 filters in
+          a group.
 
     Raises
     ------
     UsageError
-        For unknown names, for more than 10,000 groups without `out`, for noise asked of `paper` or `out`.
+        For unknown names, for more than 10,000 groups without `out`, or for noise with mode `paper` or with `out`.
 
     Notes
     -----
-    Basis, weights, range and π are the snapshot's, whatever the view is. Results have the same bytes each time. Noise
-    is described in docs/explanation/noise.md.
+    For histograms the drift is Σᵢ âᵢ d(Pᵢ, Qᵢ) over the components i. Basis, weights â, range and π are the snapshot's,
+    whatever the view is. The same call returns the same bytes each time. docs/explanation/noise.md describes the noise.
 
     On a new database the first answer in `sound` mode fits the basis on all filters and commits a snapshot that has it
-    (action `reduce`), so that every later answer, by whoever asks, is in the same basis; no filter is rewritten, and
-    the result names the new snapshot. Where the store cannot be written, the basis stays in memory.
+    (action `reduce`), so that all later answers are in the same basis. No filter is rewritten, and the result names
+    the new snapshot. If the store cannot be written, the basis stays in memory.
+
+    Examples
+    --------
+    >>> result = fdb.drift(db, "task")
+    >>> result["group"].values.tolist()
+    ['classification', 'detection']
+    >>> result["drift"].values.round(2)
+    array([[0.  , 0.34],
+           [0.34, 0.  ]])
+    >>> pair = result.sel(group="classification", other="detection")
+    >>> pair["verdict"].item(), pair["judged_by"].item()
+    ('different', 'sampling')
     """
     mode, metric, db = as_mode(mode), as_metric(metric), as_database(db)
     if within is not None:
@@ -118,9 +136,9 @@ def drift(
             raise UsageError("drift: expected `within` or `out`, got both; select one stratum and write that")
         results = drift_strata(db, by, within, mode=mode, metric=metric, scaled=scaled, noise=noise)
         whole = drift(db, by, mode=mode, metric=metric, scaled=scaled, noise=False)
-        together = align(results, whole["group"].values)
-        together.attrs = {**whole.attrs, "within": group(db, within, mode).by}
-        return together
+        aligned = align(results, whole["group"].values)
+        aligned.attrs = {**whole.attrs, "within": group(db, within, mode).by}
+        return aligned
     if out is not None:
         if noise:
             raise UsageError("drift: expected `noise` or `out`, got both; a matrix in blocks has no noise")
@@ -148,7 +166,7 @@ def drift_strata(
     scaled: bool = True,
     noise: noises.Noise = None,
 ) -> dict[str, xr.Dataset]:
-    """Return a drift result for each group of `within`, each with its own groups, noise and heatmap order."""
+    """Return a `drift` result for each group of `within`, each with its own groups, noise and heatmap order."""
     views = strata(db, within, mode)
     return {
         label: drift(view, by, mode=mode, metric=metric, scaled=scaled, noise=noise) for label, view in views.items()
@@ -157,13 +175,13 @@ def drift_strata(
 
 @dataclass(frozen=True)
 class _Matrix:
-    """The drift of all pairs of a question's groups by a metric."""
+    """Compute the drift of all pairs of a question's groups by a metric."""
 
     question: Question
     metric: Metric
 
-    def judge(self, drift: np.ndarray, asked: noises.Noise) -> noises.Judged | None:
-        """Return floors, verdict and interval of the matrix `drift`; None if there are none."""
+    def judge(self, drift: npt.NDArray[np.float64], asked: noises.Noise) -> noises.Judged | None:
+        """Return floors, verdicts and intervals of the matrix `drift`; None without noise."""
         question = self.question
         cells = noises.cells(question.grouping.index, question.db.layers["model_index"].values)
         draws = noises.wanted(asked, question.mode, self.metric, np.bincount(cells.group))
@@ -173,7 +191,7 @@ class _Matrix:
         """Return the result in heatmap order."""
         question, metric = self.question, self.metric
         matrix = divergence.whole(question.groups, metric.block(question))
-        # P1's heatmaps: ascending row mean, the zero diagonal included; deciles keep their order.
+        # The order of P1's heatmaps: ascending row mean, with the zero diagonal. Deciles keep their own order.
         order = np.arange(question.groups)
         if not question.grouping.ordered:
             order = np.argsort(matrix.mean(axis=1), kind="stable")
@@ -190,7 +208,7 @@ class _Matrix:
         return result if judged is None else result.assign(noises.variables(judged, order))
 
     def write(self, out: str | os.PathLike[str]) -> xr.Dataset:
-        """Write the result to a Zarr group of its own, the matrix block by block, and open it."""
+        """Write the result to a new Zarr group, the matrix block by block, and open it."""
         groups = self.question.groups
         result = self.without_matrix(slice(None))
         result["heatmap_order"] = ("group", np.zeros(groups, np.int64))
@@ -198,8 +216,8 @@ class _Matrix:
         means = divergence.fill(target.matrix, groups, self.metric.block(self.question))
         return target.finish("heatmap_order", np.argsort(np.argsort(means, kind="stable"), kind="stable"))
 
-    def without_matrix(self, order: np.ndarray | slice) -> xr.Dataset:
-        """Return all but the matrix, groups in the given order."""
+    def without_matrix(self, order: npt.NDArray[np.int64] | slice) -> xr.Dataset:
+        """Return the result without the matrix, with groups in the given order."""
         question = self.question
         histograms = question.snapshot_histograms
         outside = question.grouping.sums(question.of_view(histograms["underflow"] + histograms["overflow"]))
@@ -211,7 +229,7 @@ class _Matrix:
                 "count": ("group", number),
                 "few": ("group", number < FEW),
                 "outside": (("group", "component"), outside[order]),
-                "on_edge": (("group", "component"), on_edge[order], {"long_name": ON_EDGE}),
+                "on_edge": (("group", "component"), on_edge[order], {"long_name": _ON_EDGE}),
                 "counts": (("group", "component", "bin"), question.counts[order]),
             },
             coords={

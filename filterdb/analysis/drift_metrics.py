@@ -27,71 +27,71 @@ MetricName = Literal["kl", "psi", "js", "hellinger", "wasserstein", "frechet"]
 """The metrics of this module."""
 
 FAST_LIMIT, SLOW_LIMIT = 1_000, 30
-"""Groups up to which noise is computed unasked: a pair takes slow metrics fifty times as long as fast ones."""
+"""Largest number of groups for which noise is computed by default. A slow metric takes fifty times as long a pair."""
 
 
 class Metric(ABC):
-    """Declare a metric of drift. A metric has no state: METRICS has one instance of each class."""
+    """Define a metric of drift. A metric has no state: METRICS has one instance of each class."""
 
     name: ClassVar[str]
 
     formula: ClassVar[str]
-    """What it computes, as results say."""
+    """The formula that results carry."""
 
     noise_limit: ClassVar[int] = SLOW_LIMIT
-    """Groups up to which noise is computed unasked."""
+    """Largest number of groups for which noise is computed by default."""
 
     @property
     def label(self) -> str:
-        """Return how figures name it."""
+        """Return the name that figures show."""
         return self.name
 
     @abstractmethod
     def block(self, question: Question) -> Block:
-        """Return a function that computes any part of the matrix of the question's groups."""
+        """Return a function that computes any block of the matrix of the question's groups."""
 
     @abstractmethod
-    def filters(self, question: Question) -> np.ndarray:
-        """Return how many filters of each group the statistics are made of, (groups,) int64."""
+    def filters(self, question: Question) -> NDArray[np.int64]:
+        """Return the number of filters of each group in the statistics, (groups,) int64."""
 
     @abstractmethod
-    def cell_statistic(self, question: Question, cell_of_layer: np.ndarray, cells: int) -> Statistic:
-        """Return the drift as a function of sums over cells: what each model has in each group.
+    def cell_statistic(self, question: Question, cell_of_layer: NDArray[np.int64], cells: int) -> Statistic:
+        """Return the drift as a function of sums over cells; a cell has the layers of one model in one group.
 
-        `cell_of_layer` (layers,) int: the cell of each of the view's layers, of `cells` in all.
+        `cell_of_layer` (layers,) int is the cell of each of the view's layers; there are `cells` cells.
         """
 
     @abstractmethod
     def sampling_floor(self, question: Question) -> Floor:
-        """Return the drift that numbers of filters alone make of each pair, (groups, groups); NaN if unknown."""
+        """Return the drift of each pair that the numbers of filters alone explain, (groups, groups); NaN if unknown."""
 
-    def component_blocks(self, question: Question, order: np.ndarray) -> list[Block]:
-        """Return the block of each component alone, unweighted, groups in `order`; none if it is no sum over them."""
+    def component_blocks(self, question: Question, order: NDArray[np.int64]) -> list[Block]:
+        """Return the unweighted block of each component, groups in `order`; none if the metric is no sum of these."""
         return []
 
 
 class HistogramMetric(Metric):
-    """Declare a metric Σᵢ âᵢ d(Pᵢ, Qᵢ) of the histograms of the components i."""
+    """Define a metric Σᵢ âᵢ d(Pᵢ, Qᵢ) of the histograms of the components i."""
 
     is_square: ClassVar[bool]
-    """Whether d grows with the square of a difference of distributions, as KL does, or as a distance."""
+    """Whether d grows with the square of a difference of distributions, as KL does, or linearly, as a distance."""
 
     in_bin_widths: ClassVar[bool] = False
-    """Whether d is in bin widths, and is multiplied by the width of a bin."""
+    """Whether d is in bin widths, so that it is multiplied by the width of a bin."""
 
     @abstractmethod
     def distance(self, p: Array, q: Array) -> Array:
-        """Return d of each pair of distributions (…, bins) that `prepare` made, (…)."""
+        """Return d, (…), of each pair of prepared distributions (…, bins)."""
 
     def prepare(self, probabilities: Array) -> Array:
-        """Return what `distance` takes of probabilities (…, bins), so that it is computed once for each group."""
+        """Prepare probabilities (…, bins) for `distance`, once for each group."""
         return probabilities
 
     def weighted(self, question: Question, probabilities: Array, weights: Array) -> Block:
-        """Return the block of a metric of probabilities (groups, components, bins), weighted over components."""
+        """Return the block of probabilities (groups, components, bins), summed over components with `weights`."""
         return divergence.by_rows(self.prepare(probabilities), weights, self._distance(question))
 
-    def statistic(self, question: Question, counts: np.ndarray) -> Statistic:
+    def statistic(self, question: Question, counts: NDArray[np.int64]) -> Statistic:
         """Return the drift as a function of sums of counts (cells, 9, 70)."""
         distance = self._distance(question)
         return HistogramDivergence(
@@ -105,11 +105,11 @@ class HistogramMetric(Metric):
     def block(self, question: Question) -> Block:
         return self.weighted(question, question.probabilities, question.weights)
 
-    def filters(self, question: Question) -> np.ndarray:
-        number: np.ndarray = question.counts[:, 0].sum(axis=-1)
+    def filters(self, question: Question) -> NDArray[np.int64]:
+        number: NDArray[np.int64] = question.counts[:, 0].sum(axis=-1)
         return number
 
-    def cell_statistic(self, question: Question, cell_of_layer: np.ndarray, cells: int) -> Statistic:
+    def cell_statistic(self, question: Question, cell_of_layer: NDArray[np.int64], cells: int) -> Statistic:
         layers = question.layer_counts
         counts = np.zeros((cells, *layers.shape[1:]), np.int64)
         np.add.at(counts, cell_of_layer, layers)
@@ -118,7 +118,7 @@ class HistogramMetric(Metric):
     def sampling_floor(self, question: Question) -> Floor:
         return noise.sampling_floor(self.statistic(question, question.counts))
 
-    def component_blocks(self, question: Question, order: np.ndarray) -> list[Block]:
+    def component_blocks(self, question: Question, order: NDArray[np.int64]) -> list[Block]:
         p = question.probabilities[order]
         return [self.weighted(question, p[:, k : k + 1], np.ones(1)) for k in range(len(question.weights))]
 
@@ -128,11 +128,11 @@ class HistogramMetric(Metric):
 
 
 class MomentMetric(Metric):
-    """Declare a metric of the number, mean and covariance of the groups' filters."""
+    """Define a metric of the number, mean and covariance of the groups' filters."""
 
     @abstractmethod
     def between(self, groups: Moments) -> Block:
-        """Return a function that computes any part of the matrix of groups."""
+        """Return a function that computes any block of the matrix of groups."""
 
     @abstractmethod
     def statistic(self, cells: Moments) -> Statistic:
@@ -141,14 +141,14 @@ class MomentMetric(Metric):
     def block(self, question: Question) -> Block:
         return self.between(question.moments)
 
-    def filters(self, question: Question) -> np.ndarray:
+    def filters(self, question: Question) -> NDArray[np.int64]:
         return question.moments.count
 
-    def cell_statistic(self, question: Question, cell_of_layer: np.ndarray, cells: int) -> Statistic:
+    def cell_statistic(self, question: Question, cell_of_layer: NDArray[np.int64], cells: int) -> Statistic:
         return self.statistic(pool(question.layer_moments, cell_of_layer, cells))
 
     def sampling_floor(self, question: Question) -> Floor:
-        """Return NaN for each pair: moments do not say how filters are distributed."""
+        """Return NaN for each pair, because moments do not determine the distribution of filters."""
         return Floor(*np.full((2, question.groups, question.groups), np.nan))
 
 
@@ -157,13 +157,13 @@ METRICS: dict[str, Metric] = {}
 
 
 def register[MetricClass: type[Metric]](metric: MetricClass) -> MetricClass:
-    """Register a class of metric in METRICS under its name."""
+    """Register a class of metrics in METRICS under its name."""
     METRICS[metric.name] = metric()
     return metric
 
 
 def as_metric(metric: str | Metric) -> Metric:
-    """Return the metric that has a name. Raises UsageError for an unknown one."""
+    """Return a metric by its name. Raises UsageError for an unknown name."""
     if isinstance(metric, Metric):
         return metric
     if metric not in METRICS:
@@ -172,7 +172,7 @@ def as_metric(metric: str | Metric) -> Metric:
 
 
 AnyMetric = MetricName | Metric
-"""What public functions take as `metric`."""
+"""The type of the parameter `metric` of public functions."""
 
 
 @register
@@ -192,14 +192,14 @@ class SymmetricKLMetric(HistogramMetric):
         return divergence.symmetric_kl(p, q)
 
     def weighted(self, question: Question, probabilities: Array, weights: Array) -> Block:
-        """Return the block by matrix products, which are faster than pairs."""
+        """Return the block, computed by matrix products, which are faster than a loop over pairs."""
         return divergence.kl(probabilities, weights)
 
-    def statistic(self, question: Question, counts: np.ndarray) -> Statistic:
+    def statistic(self, question: Question, counts: NDArray[np.int64]) -> Statistic:
         return SymmetricKL(counts, question.snapshot_counts, question.weights)
 
     def sampling_floor(self, question: Question) -> Floor:
-        """Return the floor without drawing anything."""
+        """Return the floor, computed without random draws."""
         return SamplingFloor(question.snapshot_counts, question.weights).matrix(question.counts)
 
 

@@ -1,4 +1,4 @@
-"""Why two groups drift: what of it each component, bin, model and layer makes, and what matched strata leave."""
+"""Explain the drift of two groups: shares of components, bins, models and layers, and the drift in matched strata."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import xarray as xr
 
 from filterdb.analysis.drift import drift
@@ -20,8 +21,11 @@ from filterdb.numerics.modes import AnyMode
 from filterdb.schema import UNKNOWN
 from filterdb.store.database import AnyDatabase
 
-_PARTS = 1_000
-"""Models or layers left out at a time: 10 MB of histograms for each step."""
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+_BATCH = 1_000
+"""Models or layers that are left out in one batch: 10 MB of histograms."""
 
 
 @formerly_positional("mode")
@@ -35,84 +39,95 @@ def explain(
     scaled: bool = True,
     match: str = "family",
 ) -> xr.Dataset:
-    """Explain the drift D (kl) between two groups, from summaries: nothing is read again.
+    """Split the drift D (kl) between two groups into the shares of components, bins, models and layers.
+
+    Uses only summaries: no filter is read again.
 
     Parameters
     ----------
     db : Database, str or path
         The database or a view of it.
     by : str or list of str
-        What layers are grouped by.
+        The labels by which layers are grouped.
     a, b : str
         Labels of the two groups.
     mode : {"sound", "paper"}
-        As in `drift`.
+        As in `drift`. Default: "sound".
     scaled : bool
-        False: raw filters, without layers whose scale is unknown.
+        False: raw filters, without layers whose scale is unknown. Default: True.
     match : str
-        The column whose labels are the matched strata: those that both groups have, `unknown` aside.
+        The column whose labels are the matched strata: those that both groups have, except `unknown`. Default:
+        "family".
 
     Returns
     -------
     xarray.Dataset
-        - component_share (component), bin_share (component, bin): shares of D, at least 0, sum 1.
-        - layer_share (layer), model_share (model): a layer's filters pull D by ⟨p − M, r⟩, its share of its group's
-          filters times its distance, p, from the middle M = (P+Q)/2 along r = â(log P − log Q), negative in b.
-          Negative: it pulls the groups together. They sum to 1 − rest_share, where the rest is what shrinking to π
-          (`paper`: empty bins) takes.
-        - without_model (model), without_layer (layer): D when the model is left out of both groups, or the layer of
-          its own, by subtraction; NaN if it is all a group has. Basis, weights, range and π stay the snapshot's.
-        - matched_drift, matched_few, matched_label (matched), matched_count (matched, side): of the matched strata.
-        - within_matched: D between the two groups made of the matched strata alone, in the same mix on both sides,
-          that of their filters together. left = D − within_matched: what the groups' different mix makes. NaN where
+        With dims component, bin, layer, model, side (a, b), matched, float64 unless stated otherwise:
+
+        - drift (): D. In `sound` mode also the noise of this pair as in `drift`: floor, …, verdict, interval (bound).
+        - component_share (component) and bin_share (component, bin): shares of D, at least 0, with sum 1.
+        - layer_share (layer) and model_share (model): shares of D; a negative one pulls the groups together. They sum
+          to 1 − rest_share.
+        - rest_share (): the share of shrinking to π (in `paper` mode: of empty bins).
+        - without_model (model) and without_layer (layer): D without the model, or without the layer, by subtraction;
+          NaN if a group has nothing else. Basis, weights, range and π stay the snapshot's.
+        - layer_side (layer), str: the layer's group. layer_count (layer), model_count (model, side), count (side),
+          int64: filters.
+        - matched_drift (matched), matched_label (matched), str, matched_few (matched), bool, matched_count (matched,
+          side), int64: the matched strata.
+        - within_matched (): D of the matched strata alone, mixed on both sides as in their filters together; NaN if
           nothing matches.
-        - drift, and in `sound` mode what `drift` says of the noise of this pair: floor, …, verdict, interval (bound).
-        - The attribute `summary` is a sentence.
+        - left (): D − within_matched, the part that the groups' different mix explains.
+        - Coordinates layer_model (layer), weights (component), bin_edges (edge).
+
+        The attribute `summary` is a sentence.
 
     Raises
     ------
     UsageError
-        For labels that are no groups.
+        For labels that are not groups, or the same label twice.
 
     Notes
     -----
-    D is a sum over components and bins of âᵢ(P−Q)(log P − log Q).
+    D is the sum over components i and bins of âᵢ (P − Q)(log P − log Q). With r = â (log P − log Q) and the middle
+    M = (P + Q)/2, a layer with histogram p contributes ⟨p − M, r⟩ times its share of its group's filters, negated
+    for b.
+
+    Examples
+    --------
+    >>> result = fdb.explain(db, "task", "classification", "detection")
+    >>> result["component_share"].values.round(2)
+    array([0.58, 0.08, 0.01, 0.11, 0.16, 0.06, 0.  , 0.  , 0.  ])
+    >>> result["model_share"].to_series().round(2).to_dict()
+    {'classifier-1': 0.25, 'classifier-2': 0.25, 'detector-10': 0.25, 'detector-20': 0.25}
     """
-    whole = Question.in_basis(db, by, mode, scaled=scaled)
-    grouping = whole.grouping
-    sides = [_position(grouping, label) for label in (a, b)]
-    if sides[0] == sides[1]:
-        raise UsageError(f"explain: expected two groups, got {a!r} twice")
-    place = np.select([grouping.index == side for side in sides], [0, 1], -1)
-    view = whole.db.keep(place >= 0, f"{grouping.by} = {a}, {b}")
-    side = place[place >= 0]
-    question = replace(whole, db=view, grouping=Grouping(grouping.by, [a, b], side, ordered=True))
-    layers = question.layer_counts
+    question = _two_groups(Question.in_basis(db, by, mode, scaled=scaled), a, b)
+    view, side, layers = question.db, question.grouping.index, question.layer_counts
     p, q = question.probabilities
     weighted = (p - q) * np.log(p / q) * question.weights[:, None]
     total = float(weighted.sum())
     scale = total or np.nan
     names = view.layers["model"].values.astype(str)
     labels, model = np.unique(names, return_inverse=True)
-    of_layer = _pulls(question, layers, side) / scale
+    layer_share = _contributions(question, layers, side) / scale
     number = np.zeros((len(labels), 2), np.int64)
     np.add.at(number, (model, side), view.layers["row_size"].values)
-    both = drift(view, by, mode=whole.mode, scaled=scaled)
-    of_pair = [name for name, values in both.data_vars.items() if values.dims[:2] == ("group", "other")]
-    pair = both[of_pair].sel(group=a, other=b)
+    both = drift(view, by, mode=question.mode, scaled=scaled)
+    pairwise = [name for name, values in both.data_vars.items() if values.dims[:2] == ("group", "other")]
+    pair = both[pairwise].sel(group=a, other=b)
     result = xr.Dataset(
         {
-            **{name: pair[name].variable for name in of_pair},
+            **{name: pair[name].variable for name in pairwise},
             "component_share": ("component", weighted.sum(axis=1) / scale),
             "bin_share": (("component", "bin"), weighted / scale),
-            "layer_share": ("layer", of_layer),
+            "layer_share": ("layer", layer_share),
             "layer_side": ("layer", np.array([a, b], object)[side]),
             "layer_count": ("layer", view.layers["row_size"].values),
-            "model_share": ("model", np.bincount(model, of_layer)),
+            "model_share": ("model", np.bincount(model, layer_share)),
             "model_count": (("model", "side"), number),
             "without_model": ("model", _without(question, layers, side, model)),
             "without_layer": ("layer", _without(question, layers, side, np.arange(len(side)))),
-            "rest_share": 1 - of_layer.sum(),
+            "rest_share": 1 - layer_share.sum(),
             "count": ("side", number.sum(axis=0)),
             **_matched(question, layers, side, match, total),
         },
@@ -134,54 +149,66 @@ def explain(
     return result
 
 
+def _two_groups(question: Question, a: str, b: str) -> Question:
+    """Return the question about two of its groups alone."""
+    grouping = question.grouping
+    sides = [_position(grouping, label) for label in (a, b)]
+    if sides[0] == sides[1]:
+        raise UsageError(f"explain: expected two groups, got {a!r} twice")
+    side = np.select([grouping.index == position for position in sides], [0, 1], -1)
+    view = question.db.keep(side >= 0, f"{grouping.by} = {a}, {b}")
+    return replace(question, db=view, grouping=Grouping(grouping.by, [a, b], side[side >= 0], ordered=True))
+
+
 def _position(grouping: Grouping, label: str) -> int:
+    """Return the position of a label among the groups; raise UsageError, with a similar label, if it is no group."""
     if label not in grouping.labels:
         near = difflib.get_close_matches(label, grouping.labels, 1)
         hint = f"did you mean {near[0]!r}? There are" if near else "one of"
-        there = ", ".join(grouping.labels[:12]) + (" …" if len(grouping.labels) > 12 else "")
-        raise UsageError(f"{grouping.by}: expected a group, got {label!r}; {hint} {there}")
+        labels = ", ".join(grouping.labels[:12]) + (" …" if len(grouping.labels) > 12 else "")
+        raise UsageError(f"{grouping.by}: expected a group, got {label!r}; {hint} {labels}")
     return grouping.labels.index(label)
 
 
-def _pulls(question: Question, layers: np.ndarray, side: np.ndarray) -> np.ndarray:
-    """Return what each layer's filters add to D, (layers,).
+def _contributions(question: Question, layers: Ints, side: Ints) -> Floats:
+    """Return the contribution of each layer's filters to D, (layers,).
 
-    It is linear in the layer's histogram, so that it sums over layers.
+    A contribution is linear in the layer's histogram, so it can be summed over layers.
     """
     p, q = question.probabilities
     slope = question.weights[:, None] * np.log(p / q)
     middle = np.einsum("kb,kb->k", (p + q) / 2, slope)
     along = np.einsum("lkb,kb->lk", layers, slope) - layers.sum(axis=-1) * middle
-    # The filters that probabilities are made of: in `sound` mode also the pseudo-filters.
+    # The denominators of the probabilities: in `sound` mode they include the pseudo-filters.
     size = question.counts.sum(axis=-1) + question.mode.pseudo_filters
-    pulls: np.ndarray = (along / size[side]).sum(axis=1) * np.where(side == 0, 1.0, -1.0)
-    return pulls
+    contributions: Floats = (along / size[side]).sum(axis=1) * np.where(side == 0, 1.0, -1.0)
+    return contributions
 
 
-def _between(question: Question, counts: np.ndarray) -> np.ndarray:
-    """Return D of counts of both sides (…, 2, 9, 70), (…); NaN where a side has no filters."""
+def _between(question: Question, counts: Ints | Floats) -> Floats:
+    """Return D, (…), of counts of both sides (…, 2, 9, 70); NaN if a side has no filters."""
     probabilities = question.probabilities_of(counts)
     p, q = probabilities[..., 0, :, :], probabilities[..., 1, :, :]
-    drift: np.ndarray = symmetric_kl(p, q) @ question.weights
+    drift: Floats = symmetric_kl(p, q) @ question.weights
     return np.where(counts.any(axis=(-2, -1)).all(axis=-1), np.maximum(drift, 0.0), np.nan)
 
 
-def _without(question: Question, layers: np.ndarray, side: np.ndarray, part: np.ndarray) -> np.ndarray:
-    """Return D without each part, (parts,): from both groups' histograms less what the part has in them.
+def _without(question: Question, layers: Ints, side: Ints, part: Ints) -> Floats:
+    """Return D without each part, (parts,), by subtracting the part's histograms from those of both groups.
 
-    `part` (layers,) int: the part of each layer. Some parts at a time, so that memory does not grow with them.
+    `part` (layers,) is the part of each layer. Parts are processed in batches, so that memory stays bounded.
     """
     drifts = np.empty(part.max() + 1)
-    for start in range(0, len(drifts), _PARTS):
-        some = (part >= start) & (part < start + _PARTS)
-        own = np.zeros((min(_PARTS, len(drifts) - start), 2, *layers.shape[1:]), layers.dtype)
+    for start in range(0, len(drifts), _BATCH):
+        some = (part >= start) & (part < start + _BATCH)
+        own = np.zeros((min(_BATCH, len(drifts) - start), 2, *layers.shape[1:]), layers.dtype)
         np.add.at(own, (part[some] - start, side[some]), layers[some])
-        drifts[start : start + _PARTS] = _between(question, question.counts - own)
+        drifts[start : start + _BATCH] = _between(question, question.counts - own)
     return drifts
 
 
-def _matched(question: Question, layers: np.ndarray, side: np.ndarray, match: str, total: float) -> dict[str, Any]:
-    """Return the drift within each stratum that both groups have, within all in the same mix, and the rest of D."""
+def _matched(question: Question, layers: Ints, side: Ints, match: str, total: float) -> dict[str, Any]:
+    """Return the drift within each stratum that both groups have, within all of them together, and the rest of D."""
     strata = group(question.db, match, question.mode)
     labels, stratum = np.array(strata.labels, dtype=str), strata.index
     counts = np.zeros((len(labels), 2, *layers.shape[1:]), layers.dtype)
@@ -192,10 +219,10 @@ def _matched(question: Question, layers: np.ndarray, side: np.ndarray, match: st
     counts, number = counts[known], number[known]
     within = np.nan
     if known.any():
-        # Each side keeps its number of filters; each stratum gets the same share of it on both sides.
+        # Each side keeps its number of filters, and each stratum has the same share of them on both sides.
         mix = number.sum(axis=1, keepdims=True) / number.sum()
-        times = mix * number.sum(axis=0) / number
-        within = float(_between(question, (counts * times[:, :, None, None]).sum(axis=0)))
+        factor = mix * number.sum(axis=0) / number
+        within = float(_between(question, (counts * factor[:, :, None, None]).sum(axis=0)))
     return {
         "matched_drift": ("matched", _between(question, counts)),
         "matched_count": (("matched", "side"), number),
@@ -228,7 +255,7 @@ def _summary(result: xr.Dataset) -> str:
 
 
 def _verdict(result: xr.Dataset) -> str:
-    """Return the verdict in brackets, with the floor that it is by."""
+    """Return the verdict in brackets, with the floor behind it."""
     verdict = str(result["verdict"].item()) if "verdict" in result else ""
     if not verdict:
         return ""

@@ -1,4 +1,4 @@
-"""What a check found, a sentence each: what terminals, SARIF and JUnit files say the same way."""
+"""Turn the result of a check into findings, a sentence each, which the terminal, SARIF and JUnit files share."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ERROR, WARNING, IGNORED = "error", "warning", "ignored"
 PASSED, FAILED, INCOMPLETE, NOTHING_CHECKED, UNREADABLE = (
     "passed", "failed", "incomplete", "nothing-checked", "unreadable",
 )  # fmt: skip
-"""What a check says of a file. Only a file of which every layer was checked can be passed."""
+"""The status of a checked file. A file passes only if every layer was checked."""
 
 NOT_CHECKED = (*FILE_RULES, *UNREAD_RULES)
 """Rules for what was not checked."""
@@ -60,7 +60,7 @@ MEANINGS = {
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A verdict of a layer, or of a file (`layer` empty). Of the levels only an error fails the check."""
+    """Hold a verdict of a layer, or of a file (`layer` is empty). Of the levels only an error fails the check."""
 
     file: str
     layer: str
@@ -71,21 +71,21 @@ class Finding:
 
 
 def findings(result: xr.Dataset) -> list[Finding]:
-    """Return the findings of a result of `check`, in the order of its files and layers, but what is missing first.
+    """Return the findings of a result of `check`: what could not be read, files with nothing to check, all others.
 
-    That is: what could not be read, then files with nothing to check, then all others. A dead layer is not called
-    sparse or collapsed as well.
+    Within these, findings are in the order of files and layers. A dead layer has no other verdict.
     """
     order = {str(name): i for i, name in enumerate(result["file"].values)}
 
-    def place(finding: Finding) -> tuple[int, int]:
+    def sort_key(finding: Finding) -> tuple[int, int]:
         kind = 1 if finding.rule == "nothing-checked" else 0 if finding.rule in NOT_CHECKED else 2
         return kind, order[finding.file]
 
-    return sorted([*_of_files(result), *_of_layers(result)], key=place)
+    return sorted([*_file_findings(result), *_layer_findings(result)], key=sort_key)
 
 
-def _of_files(result: xr.Dataset) -> list[Finding]:
+def _file_findings(result: xr.Dataset) -> list[Finding]:
+    """Return a finding for each file that could not be read or has no layer to check."""
     failing = set(json.loads(result.attrs["rules"])["fail"])
     listed = []
     columns = (result[name].values for name in ("file", "reason", "skipped", "ignored_file"))
@@ -103,14 +103,15 @@ def _of_files(result: xr.Dataset) -> list[Finding]:
 
 
 def _without_layers(skipped: dict[str, int]) -> str:
-    """Say which convolutions a file has instead of 3×3 ones."""
+    """Return a sentence about the convolutions of a file without 3×3 ones."""
     if not skipped:
         return "the model has no convolution"
     kinds = ", ".join(f"{count:,} {code}" for code, count in sorted(skipped.items()))
     return f"none of its {sum(skipped.values()):,} convolutions has a 3×3 weight ({kinds})"
 
 
-def _of_layers(result: xr.Dataset) -> list[Finding]:
+def _layer_findings(result: xr.Dataset) -> list[Finding]:
+    """Return a finding for each rule that a layer breaks."""
     rules = json.loads(result.attrs["rules"])
     failing = set(rules["fail"])
     names = [str(name) for name in result["rule"].values]
@@ -122,7 +123,7 @@ def _of_layers(result: xr.Dataset) -> list[Finding]:
         file, name = str(layer["layer_file"].item()), str(layer["layer_name"].item())
         for rule in ["dead"] if "dead" in verdicts else verdicts:
             level = _level(rule, bool(layer["ignored"]), failing)
-            listed.append(Finding(file, name, rule, level, *_said(rule, layer, rules)))
+            listed.append(Finding(file, name, rule, level, *_message(rule, layer, rules)))
     return listed
 
 
@@ -130,8 +131,8 @@ def _level(rule: str, ignored: bool, failing: set[str]) -> str:
     return IGNORED if ignored else ERROR if rule in failing else WARNING
 
 
-def _said(rule: str, layer: xr.Dataset, rules: dict[str, Any]) -> tuple[str, dict[str, float]]:
-    """Return the sentence, and the numbers in it."""
+def _message(rule: str, layer: xr.Dataset, rules: dict[str, Any]) -> tuple[str, dict[str, float]]:
+    """Return the sentence about a layer that breaks a rule, and the numbers in it."""
     filters, sparsity, entropy = (layer[name].item() for name in ("filters", "sparsity", "variance_entropy"))
     threshold, repeated = layer["threshold"].item(), layer["duplicate_filters"].item()
     if rule == "dead":
@@ -165,9 +166,9 @@ def _said(rule: str, layer: xr.Dataset, rules: dict[str, Any]) -> tuple[str, dic
 
 
 def statuses(result: xr.Dataset, listed: list[Finding]) -> list[str]:
-    """Return for each file what the check says of it, given all findings.
+    """Return the status of each file, given all findings.
 
-    A file with a layer that could not be read is incomplete, also where the rules ignore that layer.
+    A file with a layer that could not be read is incomplete, even if the rules ignore that layer.
     """
     failed = {finding.file for finding in listed if finding.level == ERROR}
     checked = set(result["layer_file"].values)
@@ -182,7 +183,7 @@ def statuses(result: xr.Dataset, listed: list[Finding]) -> list[str]:
 
 
 def summary(result: xr.Dataset) -> dict[str, Any]:
-    """Return whether the check is passed (`ok`), the counts of findings, and what could be pruned, by layer."""
+    """Return whether the check passes (`ok`), the number of findings of each level, and what could be pruned."""
     listed = findings(result)
     levels = [finding.level for finding in listed]
     return {
@@ -196,19 +197,19 @@ def summary(result: xr.Dataset) -> dict[str, Any]:
     }
 
 
-def _overall(of_files: list[str], listed: list[Finding]) -> str:
-    """Return the status of the whole check: of files of which some were not checked it is not `passed`."""
-    if INCOMPLETE in of_files:
+def _overall(file_statuses: list[str], listed: list[Finding]) -> str:
+    """Return the status of the whole check, which does not pass if any file was not checked completely."""
+    if INCOMPLETE in file_statuses:
         return INCOMPLETE
-    if of_files and set(of_files) == {NOTHING_CHECKED}:
+    if file_statuses and set(file_statuses) == {NOTHING_CHECKED}:
         return NOTHING_CHECKED
-    return FAILED if UNREADABLE in of_files or any(finding.level == ERROR for finding in listed) else PASSED
+    return FAILED if UNREADABLE in file_statuses or any(finding.level == ERROR for finding in listed) else PASSED
 
 
 def _prunable(result: xr.Dataset) -> dict[str, Any]:
-    """Return what is small beside its own output channel, and, apart, what is small only beside the layer's peak.
+    """Count the filters that are small beside their output channel, and those that are so only beside the layer's peak.
 
-    A weight that several layers share is counted for the first of them.
+    A weight that several layers share counts for the first of them.
     """
     own = result.isel(layer=result["shared_with"].values == "")
     pruned = own.isel(layer=(own["prunable_filters"] > 0).values)

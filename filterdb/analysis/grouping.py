@@ -1,4 +1,4 @@
-"""Groups of layers: by any label, by depth decile, by layer, and by products of these."""
+"""Group layers by any label, by depth decile, by layer, or by products of these."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from filterdb.arguments import as_names
@@ -18,28 +19,48 @@ from filterdb.store.database import Database
 from filterdb.version import __version__
 
 Key = str | Sequence[str]
+"""One label, several joined with commas, or a list of labels."""
 
 DECILE_EDGES = np.arange(0, 1.1, 0.1)
 DECILES = ["[0.0, 0.1]", *(f"({low / 10:.1f}, {(low + 1) / 10:.1f}]" for low in range(1, 10))]
-"""P1's labels of `pandas.cut(x, numpy.arange(0, 1.1, 0.1), include_lowest=True)`."""
+"""The labels of `pandas.cut(x, numpy.arange(0, 1.1, 0.1), include_lowest=True)`, which P1 uses."""
 
 TIMES = " × "
+"""Joins the labels of a product."""
+
 WHOLE = "all"
+"""The label of the only group, if layers are not grouped."""
 
 
 @dataclass(frozen=True, slots=True)
 class Grouping:
-    """Groups of a view's layers: `index` (layers,) gives each layer's position in `labels`."""
+    """Hold the groups of a view's layers.
+
+    Attributes
+    ----------
+    by : str
+        The keys, joined with commas.
+    labels : list of str
+        The label of each group.
+    index : ndarray (layers,) of int
+        The position of each layer's group in `labels`.
+    ordered : bool
+        Whether the order of the groups has a meaning, as that of depth deciles has.
+    parts : dict
+        For a product of keys: the label of each key, by group.
+    """
 
     by: str
     labels: list[str]
-    index: np.ndarray
+    index: npt.NDArray[np.int64]
     ordered: bool
     parts: dict[str, list[str]] = field(default_factory=dict)
-    """Of a product: the label of each key, by group."""
 
-    def sums(self, values: np.ndarray) -> np.ndarray:
-        """Sums of integer values (layers, …) by group, (groups, …); the values themselves where each is a group."""
+    def sums(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Return the sums of integer values (layers, …) by group, (groups, …).
+
+        If each layer is a group, these are the values themselves, without a copy.
+        """
         if np.array_equal(self.index, np.arange(len(self.labels))):
             return values
         total = np.zeros((len(self.labels), *values.shape[1:]), values.dtype)
@@ -48,10 +69,10 @@ class Grouping:
 
 
 def group(db: Database, by: Key | None, mode: AnyMode = "sound") -> Grouping:
-    """Group a view's layers by a label, by "depth_decile" or "layer", or by several: "task,depth_decile" or a list.
+    """Group a view's layers by a label, "depth_decile", "layer", or several of these ("task,depth_decile" or a list).
 
-    None: one group, "all". In `paper` mode every task that contains "Segmentation" becomes "Segmentation". Raises
-    UsageError for an unknown label, InputError where the view has no layers.
+    None makes one group, "all". In `paper` mode every task that contains "Segmentation" becomes "Segmentation". Raises
+    UsageError for an unknown label, InputError if the view has no layers.
     """
     mode = as_mode(mode)
     layers = db.layers.sizes["layer"]
@@ -66,8 +87,8 @@ def group(db: Database, by: Key | None, mode: AnyMode = "sound") -> Grouping:
     if len(parts) == 1:
         return parts[0]
     codes = np.ravel_multi_index([part.index for part in parts], [len(part.labels) for part in parts])
-    found, index = np.unique(codes, return_inverse=True)
-    picks = np.unravel_index(found, [len(part.labels) for part in parts])
+    present, index = np.unique(codes, return_inverse=True)
+    picks = np.unravel_index(present, [len(part.labels) for part in parts])
     labels = [
         TIMES.join(part.labels[i] for part, i in zip(parts, pick, strict=True)) for pick in zip(*picks, strict=True)
     ]
@@ -76,10 +97,11 @@ def group(db: Database, by: Key | None, mode: AnyMode = "sound") -> Grouping:
 
 
 def _single(db: Database, key: str, mode: Mode) -> Grouping:
+    """Group a view's layers by one key."""
     if key == "depth_decile":
         codes = depth_decile(db.layers["conv_depth_norm"].values)
-        found, index = np.unique(codes, return_inverse=True)
-        return Grouping(key, [DECILES[code] for code in found], index, ordered=True)
+        present, index = np.unique(codes, return_inverse=True)
+        return Grouping(key, [DECILES[code] for code in present], index, ordered=True)
     if key == "layer":
         return Grouping(key, db.layers["layer"].values.tolist(), np.arange(db.layers.sizes["layer"]), ordered=False)
     column = mode.labels(key, db.column(key))
@@ -87,25 +109,25 @@ def _single(db: Database, key: str, mode: Mode) -> Grouping:
     return Grouping(key, [str(value) for value in values.tolist()], index, ordered=False)
 
 
-def depth_decile(conv_depth_norm: np.ndarray) -> np.ndarray:
-    """Decile 0 … 9 of normalised depths in [0, 1], as pandas.cut has it."""
+def depth_decile(conv_depth_norm: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+    """Return the decile 0 … 9 of normalised depths in [0, 1], as pandas.cut does."""
     cut: Any = pd.cut(pd.Series(conv_depth_norm), DECILE_EDGES.tolist(), include_lowest=True, labels=False)
     return np.asarray(cut, dtype=np.int64)
 
 
 def with_scale(db: Database, *, scaled: bool) -> Database:
-    """The view itself; for raw filters without the layers whose scale is unknown."""
+    """Return the view, for raw filters without the layers whose scale is unknown."""
     known = has_scale(db, scaled=scaled)
     return db if known.all() else db.keep(known, "scale known")
 
 
-def chosen(db: Database) -> slice | np.ndarray:
-    """What picks the view's layers out of the snapshot's."""
+def chosen(db: Database) -> slice | npt.NDArray[np.int64]:
+    """Return the index of the view's layers in an array of the snapshot's layers."""
     return slice(None) if db.chosen is None else db.chosen
 
 
 def provenance(db: Database, **more: Any) -> dict[str, Any]:
-    """The attributes that every result carries."""
+    """Return the attributes that every result carries, and those of `more` that are not None."""
     return {
         "snapshot": db.snapshot,
         "database": db.url,

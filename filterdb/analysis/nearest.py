@@ -1,4 +1,4 @@
-"""Which models of a database have filters like those of an ONNX file: drift to it, whole and by depth."""
+"""Find the models of a database whose filters are most like those of an ONNX file, as a whole and by depth."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 import xarray as xr
 
 from filterdb.analysis.drift_metrics import METRICS
@@ -25,7 +26,11 @@ from filterdb.store.database import AnyDatabase, as_database
 if TYPE_CHECKING:
     from filterdb.models.sources import Source
 
-LABELS = ("task", "visual_category", "training_dataset", "pretraining_dataset", "family", "architecture")
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+_MODEL_LABELS = ("task", "visual_category", "training_dataset", "pretraining_dataset", "family", "architecture")
+"""Columns of the models that the result has as coordinates."""
 
 
 @formerly_positional("n")
@@ -45,25 +50,30 @@ def nearest(
     path : str, path or onnx.ModelProto
         The file: a path, a URL, or a model in memory.
     n : int
-        Models in the result, at least 1.
+        Number of models in the result, at least 1. Default: 10.
     limits : Limits
-        Time and memory for reading the file.
+        Time and memory for reading the file. Default: `Limits()`.
 
     Returns
     -------
     xarray.Dataset
-        With dims model, decile, component:
+        With dims model, decile, component, float64 unless stated otherwise:
 
-        - drift (model): to the file. per_component (component, model): kl of each component, unweighted.
-        - floor and floor_q95 (model): mean and 95 % quantile of what two samples of one distribution would show at
+        - drift (model): the drift to the file, ascending.
+        - per_component (component, model): the drift (kl) of each component, unweighted.
+        - floor and floor_q95 (model): mean and 95 % quantile of the drift of two samples of one distribution with
           these numbers of filters.
-        - closer_than_noise (model): drift ≤ floor_q95, so that the filters of the two cannot be told apart.
-        - count (model): filters. few (model): whether these are under 1,000.
-        - rank (model): from 1; 0 for models with few filters, which come last.
-        - same_content (model): whether it is the same file.
-        - decile_drift, decile_floor, decile_floor_q95, decile_count (model, decile): the same of a tenth of the depth;
-          NaN where either model has no filter.
-        - The attribute query_left_out, JSON: layers of the file that are not finite or cannot be read, with reasons.
+        - closer_than_noise (model), bool: drift ≤ floor_q95, so the filters of the two cannot be distinguished.
+        - count (model), int64: filters. few (model), bool: whether there are fewer than 1,000.
+        - rank (model), int64: from 1; 0 for models with few filters, which come last.
+        - same_content (model), bool: whether the model is the same file.
+        - decile_drift, decile_floor, decile_floor_q95, decile_count (model, decile): the same for a tenth of the
+          depth; NaN if either model has no filters there.
+        - Coordinates along model: task, visual_category, training_dataset, pretraining_dataset, family, architecture,
+          str; weights (component); query_count (decile), int64: the file's filters.
+
+        The attribute query_left_out is JSON of the layers of the file that are not finite or cannot be read, with the
+        reasons.
 
     Raises
     ------
@@ -74,9 +84,17 @@ def nearest(
 
     Notes
     -----
-    The file's filters are counted in the frozen basis of the snapshot; the models' counts are summaries: no pass over
-    the database. Mode `sound`, and the file's counts are added to the snapshot's that make π. Near means alike
-    filters, not accuracy after transfer. Source: method §0 and §4.
+    The mode is `sound`. The file's filters are projected on the snapshot's basis and added to the counts behind π; the
+    models' counts are summaries, so no filter of the database is read. Similar filters do not promise accuracy after
+    transfer. Source: method §0 and §4.
+
+    Examples
+    --------
+    >>> result = fdb.nearest(db, "models/detector-10.onnx", n=3)
+    >>> result["model"].values.tolist(), result["drift"].values.round(2)
+    (['detector-10', 'detector-20', 'classifier-1'], array([0.  , 0.02, 0.35]))
+    >>> result["closer_than_noise"].values
+    array([ True,  True, False])
     """
     if n < 1:
         raise UsageError(f"n: expected at least 1, got {n}")
@@ -88,55 +106,41 @@ def nearest(
 
 
 def _ranked(question: Question, query: Query, n: int) -> xr.Dataset:
-    """Return the models, the `question`'s groups, by their drift from the file's filters."""
+    """Return the first `n` models, which are the `question`'s groups, by their drift from the file's filters."""
     db, models, weights = question.db, question.grouping, question.weights
-    theirs, mine = question.layer_counts, query.arrays["counts"]
-    one, counts = mine.sum(axis=0), question.counts
-    whole = question.snapshot_counts + one
-    floors = SamplingFloor(whole, weights)
-    drift, parts = _drift(one, counts, whole, weights)
+    file_counts, counts = query.arrays["counts"].sum(axis=0), question.counts
+    whole = question.snapshot_counts + file_counts
+    drift, components = _drift(file_counts, counts, whole, weights)
     number = counts[:, 0].sum(axis=-1)
     few = number < FEW
     order = np.lexsort((drift, few))[:n]
-    floor = floors.between(one, counts[order])
-    own = depth_decile(query.column("conv_depth_norm"))
-    decile = depth_decile(db.layers["conv_depth_norm"].values)
-    of_decile = np.full((4, len(order), len(DECILES)), np.nan)
-    for i in np.unique(own):
-        here = [(decile == i) & (models.index == model) for model in order]
-        there = np.stack([theirs[rows].sum(axis=0) for rows in here])
-        some = there[:, 0].sum(axis=-1) > 0
-        if some.any():
-            part = mine[own == i].sum(axis=0)
-            noise = floors.between(part, there[some])
-            values = (_drift(part, there[some], whole, weights)[0], *noise, there[some, 0].sum(axis=-1))
-            of_decile[:, some, i] = np.stack(values)
+    floor = SamplingFloor(whole, weights).between(file_counts, counts[order])
+    by_decile = _decile_variables(question, query, whole, order)
+    query_decile = depth_decile(query.column("conv_depth_norm"))
+    query_filters = np.bincount(query_decile, query.column("row_size"), len(DECILES))
     names = db.models["model"].values.astype(str)
-    place = [int(np.flatnonzero(names == models.labels[model])[0]) for model in order]
-    table = db.models.isel(model=place)
-    one_model, by_decile = ("model",), ("model", "decile")
+    position = [int(np.flatnonzero(names == models.labels[model])[0]) for model in order]
+    table = db.models.isel(model=position)
+    model = ("model",)
     return xr.Dataset(
         {
-            "drift": (one_model, drift[order], {"long_name": "drift to the file"}),
-            "per_component": (("component", "model"), parts[:, order]),
-            "floor": (one_model, floor.mean, {"long_name": "mean drift of two samples of one distribution"}),
-            "floor_q95": (one_model, floor.q95, {"long_name": "95 % quantile of the same"}),
-            "closer_than_noise": (one_model, drift[order] <= floor.q95),
-            "count": (one_model, number[order], {"long_name": "number of filters"}),
-            "few": (one_model, few[order]),
-            "rank": (one_model, np.where(few[order], 0, np.arange(1, len(order) + 1))),
-            "same_content": (one_model, table["file_hash"].values.astype(str) == query.file_hash),
-            **{
-                f"decile_{name}": (by_decile, values)
-                for name, values in zip(("drift", "floor", "floor_q95", "count"), of_decile, strict=True)
-            },
+            "drift": (model, drift[order], {"long_name": "drift to the file"}),
+            "per_component": (("component", "model"), components[:, order]),
+            "floor": (model, floor.mean, {"long_name": "mean drift of two samples of one distribution"}),
+            "floor_q95": (model, floor.q95, {"long_name": "95 % quantile of the same"}),
+            "closer_than_noise": (model, drift[order] <= floor.q95),
+            "count": (model, number[order], {"long_name": "number of filters"}),
+            "few": (model, few[order]),
+            "rank": (model, np.where(few[order], 0, np.arange(1, len(order) + 1))),
+            "same_content": (model, table["file_hash"].values.astype(str) == query.file_hash),
+            **{f"decile_{name}": (("model", "decile"), values) for name, values in by_decile.items()},
         },
         coords={
-            "model": names[place].astype(object),
+            "model": names[position].astype(object),
             "decile": DECILES,
-            **{name: (one_model, table[name].values.astype(object)) for name in LABELS},
+            **{name: (model, table[name].values.astype(object)) for name in _MODEL_LABELS},
             "weights": ("component", weights),
-            "query_count": ("decile", np.bincount(own, query.column("row_size"), len(DECILES)).astype(np.int64)),
+            "query_count": ("decile", query_filters.astype(np.int64)),
         },
         attrs=question.provenance(
             scaled=None,
@@ -145,20 +149,39 @@ def _ranked(question: Question, query: Query, n: int) -> xr.Dataset:
             formula=f"{METRICS['kl'].formula}; pi with the file's own counts; floors of method 4",
             query=query.shown,
             query_hash=query.file_hash,
-            query_filters=int(one[0].sum()),
+            query_filters=int(file_counts[0].sum()),
             query_layers=len(query.rows),
             query_left_out=json.dumps(query.left_out, ensure_ascii=False),
         ),
     )
 
 
-def _drift(
-    one: np.ndarray, others: np.ndarray, whole: np.ndarray, weights: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the drift from one group (9, 70) to others (groups, 9, 70), counts; and that of each component.
+def _decile_variables(question: Question, query: Query, whole: Ints, order: Ints) -> dict[str, Floats]:
+    """Return drift, floors and count of each model in `order` in each depth decile, (models, 10) each."""
+    floors = SamplingFloor(whole, question.weights)
+    query_counts, layer_counts = query.arrays["counts"], question.layer_counts
+    query_decile = depth_decile(query.column("conv_depth_norm"))
+    decile = depth_decile(question.db.layers["conv_depth_norm"].values)
+    variables = np.full((4, len(order), len(DECILES)), np.nan)
+    for i in np.unique(query_decile):
+        rows = [(decile == i) & (question.grouping.index == model) for model in order]
+        counts = np.stack([layer_counts[chosen].sum(axis=0) for chosen in rows])
+        has_filters = counts[:, 0].sum(axis=-1) > 0
+        if has_filters.any():
+            counts = counts[has_filters]
+            file_counts = query_counts[query_decile == i].sum(axis=0)
+            drift, _ = _drift(file_counts, counts, whole, question.weights)
+            noise = floors.between(file_counts, counts)
+            variables[:, has_filters, i] = np.stack((drift, *noise, counts[:, 0].sum(axis=-1)))
+    return dict(zip(("drift", "floor", "floor_q95", "count"), variables, strict=True))
 
-    Weighted (groups,), and of each component (9, groups). Term by term, not by matrix products: a copy is at exactly 0.
+
+def _drift(counts: Ints, others: Ints, whole: Ints, weights: Floats) -> tuple[Floats, Floats]:
+    """Return the drift from one group with `counts` (9, 70) to `others` (groups, 9, 70), and that of each component.
+
+    The drift is (groups,), that of components (9, groups). It is computed term by term, not by matrix products, so that
+    the drift to a copy is exactly 0.
     """
-    p = sound_probabilities(np.concatenate([one[None], others]), whole)
-    parts = symmetric_kl(p[0], p[1:])
-    return parts @ weights, parts.T
+    p = sound_probabilities(np.concatenate([counts[None], others]), whole)
+    components = symmetric_kl(p[0], p[1:])
+    return components @ weights, components.T

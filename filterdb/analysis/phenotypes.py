@@ -1,4 +1,4 @@
-"""Phenotypes of distributions of coefficients, of components and of pairs (P1 fig. 4): sun, spikes, symbols, point."""
+"""Classify distributions of components and of pairs by phenotype: sun, spikes, symbols or point (P1 fig. 4)."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from filterdb.reduce.joint_densities import Pair, densities
 from filterdb.schema import WEIGHTS
 from filterdb.store.database import AnyDatabase
 
-PAIRS: tuple[Pair, ...] = ((0, 1), (2, 3), (4, 5), (6, 7))
-"""Pairs of components that are looked at where none are named."""
+DEFAULT_PAIRS: tuple[Pair, ...] = ((0, 1), (2, 3), (4, 5), (6, 7))
+"""Pairs of components that are classified by default."""
 
 MEASURES = {
     "spread": "standard deviation in bins, of a pair that of the wider side",
@@ -39,49 +39,58 @@ def phenotypes(
     db: AnyDatabase,
     by: Key | None = None,
     *,
-    pairs: Sequence[Pair] = PAIRS,
+    pairs: Sequence[Pair] = DEFAULT_PAIRS,
     mode: AnyMode = "sound",
     scaled: bool = True,
     bounds: Bounds | None = None,
 ) -> xr.Dataset:
-    """Find the phenotype of each group of the view's layers: of every component, and of pairs of them.
+    """Assign a phenotype to every component, and to pairs of components, in each group of the view's layers.
 
     Parameters
     ----------
     db : Database, str or path
         The database or a view of it.
     by : str or list of str, optional
-        What layers are grouped by; None: one group of all.
+        The labels by which layers are grouped. Default: one group of all layers.
     pairs : list of (int, int)
-        Pairs of different components; none: no pass over the filters.
+        Pairs of different components. An empty list avoids a pass over the filters. Default: (0, 1), (2, 3), (4, 5),
+        (6, 7).
     mode : {"sound", "paper"}
-        Which basis and range: as in `drift`.
+        The basis and range, as in `drift`. Default: "sound".
     scaled : bool
-        False: raw filters, without layers whose scale is unknown.
+        False: raw filters, without layers whose scale is unknown. Default: True.
     bounds : Bounds, optional
-        Where phenotypes begin, in place of the rule's own bounds.
+        The bounds of the phenotypes. Default: `Bounds()`.
 
     Returns
     -------
     xarray.Dataset
         With dims group, component, pair:
 
-        - phenotype (group, component) and pair_phenotype (group, pair): "sun", "spikes", "symbols", "point", or "few"
-          for groups under 1,000 filters.
-        - What the rule looked at, as MEASURES describes it: NAME (group, component) and pair_NAME (group, pair).
-        - count (group): filters.
-        - Coordinates pair ("0,1"), its components first and second (pair), and centre (component), the coefficients
-          of an all-zero filter. The bounds are in the attributes.
+        - phenotype (group, component) and pair_phenotype (group, pair), str: "sun", "spikes", "symbols", "point", or
+          "few" for groups with fewer than 1,000 filters.
+        - spread, central, centre_excess, hot, departure, offset (group, component), float64, and modes (group,
+          component), int64: the measures that the rule uses; the attribute `long_name` describes each.
+        - pair_spread and so on (group, pair): the same for pairs.
+        - count (group), int64: filters.
+        - Coordinates pair ("0,1"), its components first and second (pair), and centre (component): the coefficients
+          of an all-zero filter. The attribute `bounds` has the bounds.
 
     Raises
     ------
     UsageError
-        For pairs that do not exist or too many groups.
+        For pairs that do not exist, or for too many groups.
 
     Notes
     -----
-    The rule is that of numerics.shape. Components need the histograms only; pairs need a pass over the filters, all in
-    one reading, once per grouping.
+    docs/explanation/phenotypes.md describes the rule. Components need only the histograms. Pairs need one pass over
+    the filters for each grouping; its result is stored.
+
+    Examples
+    --------
+    >>> result = fdb.phenotypes(db, "task", pairs=[])
+    >>> result["phenotype"].sel(group="classification").values.tolist()
+    ['symbols', 'sun', 'sun', 'sun', 'sun', 'sun', 'sun', 'point', 'point']
     """
     check_pairs(pairs)
     bounds = bounds or Bounds()
@@ -92,19 +101,19 @@ def phenotypes(
         joint, _ = densities(question.db, question.projection, question.grouping.index, question.groups, pairs, BINS)
     mean, components = question.projection.axes.arrays
     zero = (-components @ mean).tolist()
-    of_components = [
+    component_shapes = [
         [shape(counts, edges, [centre]) for counts, centre in zip(group, zero, strict=True)]
         for group in question.counts
     ]
-    of_pairs = [
+    pair_shapes = [
         [shape(counts, edges, [zero[k] for k in pair]) for counts, pair in zip(group, pairs, strict=True)]
         for group in np.moveaxis(joint, 0, 1)
     ]
     return xr.Dataset(
         {
             "count": ("group", question.filters, {"long_name": "filters"}),
-            **_variables("", "component", of_components, bounds),
-            **_variables("pair_", "pair", of_pairs, bounds),
+            **_variables("", "component", component_shapes, bounds),
+            **_variables("pair_", "pair", pair_shapes, bounds),
         },
         coords={
             **question.coords(),
@@ -122,13 +131,13 @@ def phenotypes(
 
 
 def _variables(prefix: str, dim: str, shapes: list[list[Shape]], bounds: Bounds) -> dict[str, tuple[object, ...]]:
-    """The phenotypes and all that the rule looked at, (group, dim) each."""
+    """Return the phenotypes and the measures that the rule uses, (group, dim) each."""
     dims = ("group", dim)
-    names = np.array([[one.phenotype(bounds) for one in row] for row in shapes], dtype=object)
+    names = np.array([[shape.phenotype(bounds) for shape in row] for row in shapes], dtype=object)
     size = (len(shapes), len(shapes[0]))
-    found: dict[str, tuple[object, ...]] = {f"{prefix}phenotype": (dims, names.reshape(size))}
+    variables: dict[str, tuple[object, ...]] = {f"{prefix}phenotype": (dims, names.reshape(size))}
     for name, doc in MEASURES.items():
-        values = [[getattr(one, name) for one in row] for row in shapes]
+        values = [[getattr(shape, name) for shape in row] for row in shapes]
         dtype = np.int64 if name == "modes" else np.float64
-        found[f"{prefix}{name}"] = (dims, np.array(values, dtype).reshape(size), {"long_name": doc})
-    return found
+        variables[f"{prefix}{name}"] = (dims, np.array(values, dtype).reshape(size), {"long_name": doc})
+    return variables

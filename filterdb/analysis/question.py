@@ -1,4 +1,4 @@
-"""Hold what an analysis is asked, and compute once what analyses share: groups, counts, coordinates, provenance."""
+"""Describe what an analysis is about, and compute once what analyses share: groups, counts, provenance."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
+import numpy.typing as npt
 
 from filterdb.analysis.grouping import Grouping, Key, chosen, group, provenance, with_scale
 from filterdb.numerics.modes import AnyMode, Mode, as_mode
@@ -18,23 +19,23 @@ from filterdb.store.summary import Arrays
 
 @dataclass(frozen=True, eq=False)
 class Question:
-    """Hold the layers that an analysis is about, how they are grouped, and the mode.
+    """Hold the layers that an analysis is about, their grouping, and the mode.
 
-    `Question.of` asks about layers and their filters, `Question.in_basis` about coefficients. Everything is computed
-    at first use and kept.
+    `Question.of` is about layers and their filters, `Question.in_basis` about coefficients. Properties are computed at
+    first use and cached.
 
     Attributes
     ----------
     db : Database
-        The view; without layers whose scale is unknown, where filters are raw.
+        The view, for raw filters without layers whose scale is unknown.
     grouping : Grouping
         The groups of the view's layers.
     mode : Mode
-        The mode of the answer.
+        The mode of the result.
     scaled : bool
-        Whether filters are divided by their max |w|.
+        Whether each filter is divided by its max |w|.
     fitted : Projection or None
-        What filters are projected on; None for a question that is not about coefficients.
+        The axes on which filters are projected; None for a question that is not about coefficients.
     """
 
     db: Database
@@ -60,9 +61,9 @@ class Question:
 
     @classmethod
     def in_basis(cls, db: AnyDatabase, by: Key | None = None, mode: AnyMode = "sound", *, scaled: bool = True) -> Self:
-        """Ask about the coefficients of a view's filters; as `of`, at the snapshot that has the basis.
+        """Ask about the coefficients of a view's filters, at the snapshot that has the basis; raises as `of` does.
 
-        In `sound` mode the first question about a database fits its basis and commits it, as `drift` says.
+        In `sound` mode the first question about a database fits its basis and commits it, as documented in `drift`.
         """
         mode = as_mode(mode)
         db, fitted = projection(as_database(db), mode, scaled=scaled)
@@ -71,7 +72,7 @@ class Question:
 
     @property
     def projection(self) -> Projection:
-        """Return what filters are projected on."""
+        """Return the axes on which filters are projected."""
         if self.fitted is None:
             raise TypeError("question: expected one about coefficients (`Question.in_basis`), got `Question.of`")
         return self.fitted
@@ -82,12 +83,12 @@ class Question:
         return len(self.grouping.labels)
 
     @property
-    def weights(self) -> np.ndarray:
+    def weights(self) -> npt.NDArray[np.float64]:
         """Return the share of variance â of each component, (9,) float64."""
         return self.projection.weights
 
     @cached_property
-    def edges(self) -> np.ndarray:
+    def edges(self) -> npt.NDArray[np.float64]:
         """Return the edges of the bins of coefficients, (71,) float64."""
         return self.projection.histograms.edges
 
@@ -96,44 +97,44 @@ class Question:
         """Return the width of a bin of coefficients."""
         return float(np.diff(self.edges).mean())
 
-    def of_view(self, values: np.ndarray) -> np.ndarray:
-        """Return the values of the view's layers out of those of all the snapshot's layers (layers, …)."""
-        picked: np.ndarray = values[chosen(self.db)]
+    def of_view(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Return the view's layers of an array of the snapshot's layers (layers, …)."""
+        picked: npt.NDArray[Any] = values[chosen(self.db)]
         return picked
 
     @cached_property
-    def filters(self) -> np.ndarray:
+    def filters(self) -> npt.NDArray[np.int64]:
         """Return the number of filters of each group, (groups,) int64."""
         return self.grouping.sums(self.db.layers["row_size"].values)
 
     @cached_property
     def snapshot_histograms(self) -> Arrays:
-        """Return the histograms of all layers of the snapshot, as `layer_histograms` does."""
+        """Return the histograms of all layers of the snapshot; see `layer_histograms`."""
         return layer_histograms(self.db, self.projection)
 
     @property
-    def layer_counts(self) -> np.ndarray:
-        """Return the filters of each of the view's layers in each bin, (layers, 9, 70) int64."""
+    def layer_counts(self) -> npt.NDArray[np.int64]:
+        """Return the number of filters of each of the view's layers in each bin, (layers, 9, 70) int64."""
         return self.of_view(self.snapshot_histograms["counts"])
 
     @cached_property
-    def counts(self) -> np.ndarray:
-        """Return the filters of each group in each bin, (groups, 9, 70) int64."""
+    def counts(self) -> npt.NDArray[np.int64]:
+        """Return the number of filters of each group in each bin, (groups, 9, 70) int64."""
         return self.grouping.sums(self.layer_counts)
 
     @cached_property
-    def snapshot_counts(self) -> np.ndarray:
-        """Return the filters of the whole snapshot in each bin, (9, 70) int64."""
+    def snapshot_counts(self) -> npt.NDArray[np.int64]:
+        """Return the number of filters of the whole snapshot in each bin, (9, 70) int64."""
         used = has_scale(self.db.whole, scaled=self.scaled)
-        total: np.ndarray = self.snapshot_histograms["counts"].sum(axis=0, where=used[:, None, None])
+        total: npt.NDArray[np.int64] = self.snapshot_histograms["counts"].sum(axis=0, where=used[:, None, None])
         return total
 
-    def probabilities_of(self, counts: np.ndarray) -> np.ndarray:
-        """Return the mode's probabilities of counts (…, 9, 70), float64 of the same shape."""
+    def probabilities_of(self, counts: npt.NDArray[np.int64] | npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Return the probabilities that the mode makes of counts (…, 9, 70), float64 of the same shape."""
         return self.mode.probabilities(counts, self.snapshot_counts, self.edges)
 
     @cached_property
-    def probabilities(self) -> np.ndarray:
+    def probabilities(self) -> npt.NDArray[np.float64]:
         """Return the probability of each bin in each group, (groups, 9, 70) float64."""
         return self.probabilities_of(self.counts)
 
@@ -147,10 +148,10 @@ class Question:
         """Return the moments of each group, (groups,)."""
         return pool(self.layer_moments, self.grouping.index, self.groups)
 
-    def coords(self, order: np.ndarray | slice = slice(None)) -> dict[str, Any]:
-        """Return the coordinates of a result by group: its label, and of a product the label of each key.
+    def coords(self, order: npt.NDArray[np.int64] | slice = slice(None)) -> dict[str, Any]:
+        """Return the coordinates along `group`: the label, and for a product of keys the label of each key.
 
-        `order` (groups,) int: the position of each of the result's groups among the question's.
+        `order` (groups,) int: the position in the question of each group of the result.
         """
         positions = np.arange(self.groups)[order]
         labels = [self.grouping.labels[i] for i in positions]
@@ -160,7 +161,7 @@ class Question:
     def provenance(self, **more: Any) -> dict[str, Any]:
         """Return the attributes that every result carries: snapshot, selection, grouping, mode, basis; and `more`.
 
-        A value in `more` replaces the question's own of that name; None removes it.
+        An attribute in `more` replaces the question's own of that name; None removes it.
         """
         asked = {"by": self.grouping.by, "mode": self.mode.name}
         made_of: dict[str, Any] = {"scaled": int(self.scaled)}

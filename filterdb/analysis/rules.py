@@ -1,4 +1,7 @@
-"""Where a verdict begins, and which verdicts fail a check (method §5). Imports nothing slow: a check starts with it."""
+"""Define the thresholds of verdicts, and which verdicts fail a check (method §5).
+
+Imports nothing slow, because a check starts with this module.
+"""
 
 from __future__ import annotations
 
@@ -11,31 +14,32 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import yaml
 
 from filterdb.errors import UsageError
 
 VERDICTS = ("dead", "sparse", "collapsed", "random")
-"""What the filters of a layer alone can tell."""
+"""Verdicts that follow from the filters of a layer alone."""
 
 UNREAD_RULES = ("unread", "ambiguous")
-"""Rules for layers that should have been read and were not; such a layer has no numbers."""
+"""Rules for layers that should have been read and were not. Such a layer has no numbers."""
 
 LAYER_RULES = (*VERDICTS, "nonfinite", "duplicate", "outlier", "dead-channels", *UNREAD_RULES)
-"""What a check of files can find in a layer; `nonfinite` layers have no numbers either."""
+"""Rules that a check of files applies to a layer. A `nonfinite` layer has no numbers either."""
 
 FILE_RULES = ("unreadable", "nothing-checked")
-"""What a check can find of a whole file: it is no readable model, or has no 3×3 layer."""
+"""Rules that a check applies to a whole file: it is not a readable model, or has no 3×3 layer."""
 
 CHECKS = (*LAYER_RULES, *FILE_RULES)
-"""Everything that a check of files can find."""
+"""All rules of a check of files."""
 
 FAIL = ("dead", "random", "nonfinite", *UNREAD_RULES, *FILE_RULES)
-"""Fails a check by default: what no healthy model has, and what was not checked.
+"""Rules that fail a check by default: those that no healthy model breaks, and those for what was not checked.
 
 `collapsed` only warns: two of eight healthy models have such a layer (a depthwise one of 96 filters, a deep one that
-uses 1.7 directions). `sparse` and `duplicate` are no faults. `outlier` and `dead-channels` are worth a look, but a
-model that has them can be as accurate as one that has not.
+uses 1.7 directions). `sparse` and `duplicate` are not faults. `outlier` and `dead-channels` deserve a look, but a model
+that has them can be as accurate as one without.
 """
 
 
@@ -48,68 +52,69 @@ LAYER_MEASURES = {
     "peak": "largest |w|",
     "scale_known": "false where an integer weight's scale could not be found",
 }
-"""What is measured of a layer, in a database or in a file."""
+"""Measures of a layer, in a database or in a file."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """Where a verdict begins. P1 gives none beyond T_H(n): these are ours."""
+    """Set the thresholds of verdicts. P1 defines only T_H(n); the others are filterdb's own."""
 
     sparse: float = 0.5
-    """A layer is sparse where its share S of sparse filters is above this."""
+    """A layer is sparse if its share S of sparse filters is above this."""
 
     collapsed: float = 2.0
-    """A layer is collapsed where 10^H, how many directions it uses, is below this."""
+    """A layer is collapsed if 10^H, the number of directions it uses, is below this."""
 
     random: float = 1.0
-    """A layer is random where H is at least this many times T_H(n)."""
+    """A layer is random if H is at least this many times T_H(n)."""
 
     smallest: int = 64
-    """Filters from which on a layer can be collapsed or random."""
+    """Smallest number of filters of a layer that can be collapsed or random."""
 
     smallest_paper: int = 3
-    """The same for random layers in `paper` mode."""
+    """Smallest number of filters of a layer that can be random in `paper` mode."""
 
     untrained_sparsity: float = 0.01
-    """A model is untrained where all its layers are random and less sparse than this."""
+    """A model is untrained if all its layers are random and less sparse than this."""
 
     duplicate: float = 0.1
-    """A layer has duplicates where its share of filters that equal an earlier one of it is above this."""
+    """A layer has duplicates if more than this share of its filters equal an earlier one of the layer."""
 
     outlier: float = 20.0
-    """A layer has an outlier where its peak is at least this many times the upper quartile of its channels' peaks.
+    """A layer has an outlier if its peak is at least this many times the upper quartile of its channels' peaks.
 
     In 356 layers of 34 trained models from package registries the ratio is at most 8.2 (median 1.5).
     """
 
     dead_channels: float = 0.0
-    """A layer has dead channels where its share of output channels that are all zero is above this."""
+    """A layer has dead channels if more than this share of its output channels are all zero."""
 
     fail: tuple[str, ...] = FAIL
-    """The verdicts that fail a check."""
+    """The rules that fail a check."""
 
     ignore: tuple[str, ...] = ()
-    """Layers whose verdicts do not count, as patterns of `fnmatch`: LAYER or FILE:LAYER."""
+    """Layers whose verdicts do not count: `fnmatch` patterns of LAYER or FILE:LAYER."""
 
 
 SETTINGS = (
     "sparse", "collapsed", "random", "smallest", "duplicate", "outlier", "dead_channels", "fail", "ignore",
 )  # fmt: skip
-"""What a file of rules may set."""
+"""Keys of a file of rules."""
 
-_UPPER = {"sparse": 1.0, "duplicate": 1.0, "dead_channels": 1.0, "collapsed": 9.0}
+_LARGEST = {"sparse": 1.0, "duplicate": 1.0, "dead_channels": 1.0, "collapsed": 9.0}
+"""Largest values; other numbers have none."""
 
 
-def rules_of(given: Rules | Mapping[str, Any] | str | os.PathLike[str] | None) -> Rules:
-    """Rules from a TOML or YAML file (by its ending), from a mapping, or as they are; None: the defaults.
+def as_rules(rules: Rules | Mapping[str, Any] | str | os.PathLike[str] | None) -> Rules:
+    """Return rules as they are, from a mapping, or from a TOML or YAML file (by its suffix); None: the defaults.
 
-    Raises UsageError, one line, for a file that cannot be read, an unknown key, or a value that does not fit.
+    Raises UsageError, one line, for a file that cannot be read, an unknown key, or an invalid value.
     """
-    if given is None or isinstance(given, Rules):
-        return given or Rules()
-    if isinstance(given, Mapping):
-        return _checked(given, "rules")
-    path = Path(given)
+    if rules is None or isinstance(rules, Rules):
+        return rules or Rules()
+    if isinstance(rules, Mapping):
+        return _from_mapping(rules, "rules")
+    path = Path(rules)
     try:
         text = path.read_text(encoding="utf-8")
         values = yaml.safe_load(text) if path.suffix.lower() in {".yaml", ".yml"} else tomllib.loads(text)
@@ -118,12 +123,13 @@ def rules_of(given: Rules | Mapping[str, Any] | str | os.PathLike[str] | None) -
         raise UsageError(f"{path}: expected rules in TOML (or YAML, by .yaml), got {reason}") from error
     if values is not None and not isinstance(values, Mapping):
         raise UsageError(f"{path}: expected keys with values, got a {type(values).__name__}")
-    return _checked(values or {}, str(path))
+    return _from_mapping(values or {}, str(path))
 
 
-def _checked(given: Mapping[str, Any], where: str) -> Rules:
-    # A rule's threshold is set under the rule's name as well.
-    values = {"dead_channels" if key == "dead-channels" else key: value for key, value in given.items()}
+def _from_mapping(settings: Mapping[str, Any], where: str) -> Rules:
+    """Return rules with some settings changed; UsageError, which begins with `where`, for an invalid one."""
+    # The rule is called dead-channels: accept its own name as the key of its threshold.
+    values = {"dead_channels" if key == "dead-channels" else key: value for key, value in settings.items()}
     for key, value in values.items():
         if key not in SETTINGS:
             raise UsageError(f"{where}: expected one of the keys {', '.join(SETTINGS)}, got {key!r}")
@@ -132,14 +138,15 @@ def _checked(given: Mapping[str, Any], where: str) -> Rules:
         elif isinstance(value, bool) or not isinstance(value, int if key == "smallest" else int | float):
             kind = "a whole number" if key == "smallest" else "a number"
             raise UsageError(f"{where}: {key}: expected {kind}, got {value!r}")
-        elif not 0 <= value <= _UPPER.get(key, np.inf):
-            limit = f"from 0 to {_UPPER[key]:g}" if key in _UPPER else "of at least 0"
+        elif not 0 <= value <= _LARGEST.get(key, np.inf):
+            limit = f"from 0 to {_LARGEST[key]:g}" if key in _LARGEST else "of at least 0"
             raise UsageError(f"{where}: {key}: expected a number {limit}, got {value!r}")
     fields: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
     return replace(Rules(), **fields)
 
 
 def _check_names(where: str, value: Any, known: tuple[str, ...] | None) -> None:
+    """Raise UsageError unless `value` is a list of texts, all `known` if those are given."""
     if not isinstance(value, list | tuple) or not all(isinstance(name, str) for name in value):
         raise UsageError(f"{where}: expected a list of texts, got {value!r}")
     unknown = [] if known is None else [name for name in value if name not in known]
@@ -148,28 +155,40 @@ def _check_names(where: str, value: Any, known: tuple[str, ...] | None) -> None:
 
 
 def is_ignored(file: str, layer: str, patterns: Sequence[str]) -> bool:
-    """Whether a layer's verdicts do not count, by patterns of `Rules.ignore`; a whole file's where `layer` is empty."""
+    """Return whether patterns of `Rules.ignore` match a layer, or a whole file if `layer` is empty."""
     return any(fnmatchcase(name, pattern) for pattern in patterns for name in (layer, f"{file}:{layer}"))
 
 
-def settings(rules: Rules) -> dict[str, Any]:
-    """What a file could have set, by key."""
+def as_settings(rules: Rules) -> dict[str, Any]:
+    """Return the values that a file of rules can set, by key."""
     return {key: value for key, value in asdict(rules).items() if key in SETTINGS}
 
 
 def judge(
-    filters: np.ndarray,
-    sparsity: np.ndarray,
-    entropy: np.ndarray,
-    threshold: np.ndarray,
-    dead: np.ndarray,
+    filters: npt.NDArray[np.int64],
+    sparsity: npt.NDArray[np.float64],
+    entropy: npt.NDArray[np.float64],
+    threshold: npt.NDArray[np.float64],
+    dead: npt.NDArray[np.bool_],
     rules: Rules,
     smallest: int,
-) -> dict[str, np.ndarray]:
-    """VERDICTS of layers, (layers,) bool each; where S and H are NaN only `dead` can be true.
+) -> dict[str, npt.NDArray[np.bool_]]:
+    """Return each of VERDICTS as an array (layers,). Where S and H are NaN, only `dead` can be true.
 
-    `filters` n, `sparsity` S, `entropy` H, `threshold` T_H(n), `dead` (peak = 0), all (layers,); `smallest`: filters
-    from which on a layer can be random. Source: method §5.
+    Parameters
+    ----------
+    filters, sparsity, entropy, threshold : ndarray (layers,)
+        Number of filters n, S, H and T_H(n).
+    dead : ndarray (layers,) of bool
+        Whether the peak is 0.
+    rules : Rules
+        The thresholds.
+    smallest : int
+        Smallest number of filters of a layer that can be random; it differs between modes.
+
+    Notes
+    -----
+    Source: method §5.
     """
     return {
         "dead": dead,

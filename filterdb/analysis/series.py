@@ -1,7 +1,7 @@
-"""Checkpoints of one training, and retrainings, by the catalog's columns `epoch` and `seed` (P1 fig. 7).
+"""Compare checkpoints of one training, and retrainings, by the catalog's columns `epoch` and `seed` (P1 fig. 7).
 
-A training is known by its architecture, training set and seed; models whose architecture or training set is unknown
-belong to none.
+A training is identified by architecture, training set and seed. Models whose architecture or training set is unknown
+belong to no training.
 """
 
 from __future__ import annotations
@@ -10,8 +10,10 @@ import math
 from collections import defaultdict
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import xarray as xr
 
 from filterdb.analysis.drift import drift
@@ -25,19 +27,23 @@ from filterdb.store.database import AnyDatabase, Database, as_database
 FLOORS = ("floor", "floor_q95")
 WORDS = ("verdict", "judged_by")
 
+Tables = dict[str, tuple[str, npt.NDArray[Any]]]
+"""Variables by name, each with its dimension."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Model:
+    """Hold what the catalog says of a model's training; `epoch` is NaN if the catalog has none."""
+
     name: str
     architecture: str
     training_dataset: str
     seed: str
     epoch: float
-    """NaN where the catalog has none."""
 
     @property
     def kind(self) -> tuple[str, str]:
-        """What retrainings share."""
+        """Return the architecture and training set, which retrainings share."""
         return self.architecture, self.training_dataset
 
     @property
@@ -51,48 +57,94 @@ def series(
     *,
     mode: AnyMode = "sound",
 ) -> xr.Dataset:
-    """Drift along trainings, and between retrainings, for the view's models. No pass of its own.
+    """Compute the drift along trainings and between retrainings, for the view's models.
 
-    Checkpoints are models of one architecture, training set and seed (`unknown` counts as one) with an `epoch`, two or
-    more: along `checkpoint`, by training and epoch, stand training, model, epoch, last (the model of the last epoch),
-    drift to that, floor and floor_q95 of that drift, verdict and judged_by, count (filters). Retrainings are models of
-    one architecture and training set with a `seed`, two seeds or more, of each the last epoch: along `pair` stand
-    pair_training, one, other (models), pair_drift, pair_floor, pair_floor_q95, pair_verdict, pair_judged_by; along
-    `retraining` seeds (their number), mean_drift and largest_drift among them, and to_others and to_nearest, the median
-    and least drift to the last models of other trainings (NaN without any), and nearest. Floors and verdicts are those
-    of `drift`, NaN and "" in `paper` mode; one model against one is judged by its number of filters alone. Where the
-    catalog says nothing, all are empty. Raises InputError for an epoch that is no number.
+    Checkpoints are at least two models with an `epoch` that share architecture, training set and seed (`unknown` is a
+    seed too). Retrainings are models of at least two seeds that share architecture and training set; of each seed the
+    last epoch counts.
+
+    Parameters
+    ----------
+    db : Database, str or path
+        The database or a view of it.
+    mode : {"sound", "paper"}
+        As in `drift`. Default: "sound".
+
+    Returns
+    -------
+    xarray.Dataset
+        With dims checkpoint, pair, retraining, float64 unless stated otherwise. All are empty if the catalog has no
+        checkpoints or retrainings.
+
+        By training and epoch:
+
+        - training, model, last (checkpoint), str: the training, the checkpoint, and the model of the last epoch.
+        - epoch, drift (checkpoint): the drift to the last model. count (checkpoint), int64: filters.
+        - floor, floor_q95 (checkpoint); verdict, judged_by (checkpoint), str: the noise of that drift.
+
+        By pair of seeds:
+
+        - pair_training, one, other (pair), str: the training and the two models.
+        - pair_drift, pair_floor, pair_floor_q95 (pair); pair_verdict, pair_judged_by (pair), str.
+
+        By architecture and training set:
+
+        - seeds (retraining), int64: the number of seeds.
+        - mean_drift and largest_drift (retraining): among the seeds.
+        - to_others and to_nearest (retraining): median and smallest drift to the last models of other trainings; NaN
+          if there are none. nearest (retraining), str: the nearest model.
+
+    Raises
+    ------
+    InputError
+        If an epoch is not a number.
+
+    Notes
+    -----
+    Floors and verdicts are those of `drift`, NaN and "" in `paper` mode. A comparison of two single models is judged by
+    their numbers of filters alone. No filter is read again. Source: P1 fig. 7.
+
+    Examples
+    --------
+    >>> result = fdb.series(db)
+    >>> result["model"].values.tolist(), result["drift"].values.round(3)
+    (['detector-10', 'detector-20'], array([0.019, 0.   ]))
+
+    Two seeds of the classifier differ far less than the classifier differs from the detector:
+
+    >>> result["mean_drift"].values.round(3), result["to_nearest"].values.round(3)
+    (array([0.021]), array([0.343]))
     """
     db, mode = as_database(db), as_mode(mode)
     models = _models(db)
     trainings = _trainings(models)
-    checkpoints = {key: of for key, of in trainings.items() if len({one.epoch for one in of}) > 1}
-    last = [of[-1] for of in trainings.values()]
+    checkpoints = {key: run for key, run in trainings.items() if len({model.epoch for model in run}) > 1}
+    last = [run[-1] for run in trainings.values()]
     seeds: dict[tuple[str, str], list[_Model]] = defaultdict(list)
-    for one in last:
-        if one.seed != UNKNOWN:
-            seeds[one.kind].append(one)
-    retrainings = {kind: of for kind, of in seeds.items() if len(of) > 1}
-    in_training = {one.name for of in trainings.values() for one in of}
-    single = [one for one in models if one.name not in in_training]
-    found = _Drifts(db, mode) if checkpoints or retrainings else None
+    for model in last:
+        if model.seed != UNKNOWN:
+            seeds[model.kind].append(model)
+    retrainings = {kind: runs for kind, runs in seeds.items() if len(runs) > 1}
+    in_training = {model.name for run in trainings.values() for model in run}
+    single = [model for model in models if model.name not in in_training]
+    drifts = _Drifts(db, mode) if checkpoints or retrainings else None
     tables = {
-        **_checkpoint_table(checkpoints, found),
-        **_pair_table(retrainings, found),
-        **_retraining_table(retrainings, [*last, *single], found),
+        **_checkpoint_table(checkpoints, drifts),
+        **_pair_table(retrainings, drifts),
+        **_retraining_table(retrainings, [*last, *single], drifts),
     }
     attrs = provenance(db, mode=mode.name, formula="drift by model, P1 fig. 7")
-    if found is not None:  # the first drift may have committed a basis
+    if drifts is not None:  # the first drift may have committed a basis
         attrs |= {
-            name: found.result.attrs[name]
+            name: drifts.result.attrs[name]
             for name in ("snapshot", "basis", "basis_moved", "basis_warning")
-            if name in found.result.attrs
+            if name in drifts.result.attrs
         }
     return xr.Dataset(tables, coords={"retraining": np.array([*map(TIMES.join, retrainings)], object)}, attrs=attrs)
 
 
 def _models(db: Database) -> list[_Model]:
-    """The view's models that have layers."""
+    """Return the view's models that have layers."""
     table = db.models
     table = table.isel(model=table["layers"].values > 0)
 
@@ -107,6 +159,7 @@ def _models(db: Database) -> list[_Model]:
 
 
 def _epoch(url: str, model: str, text: str) -> float:
+    """Return an epoch of the catalog, NaN if it is unknown; raise InputError if it is not a finite number."""
     if text == UNKNOWN:
         return math.nan
     try:
@@ -116,99 +169,98 @@ def _epoch(url: str, model: str, text: str) -> float:
     if not math.isfinite(epoch):
         raise InputError(
             f"{url} model {model!r}: expected a number in the catalog's column `epoch`, got {text!r}; "
-            "mend the catalog, then `filterdb relabel`"
+            "fix the catalog, then run `filterdb relabel`"
         )
     return epoch
 
 
 def _trainings(models: list[_Model]) -> dict[tuple[str, str, str], list[_Model]]:
-    """Models of each training by epoch, as far as the catalog tells of one: by an epoch or by a seed.
+    """Return the models of each training by epoch. A model with neither epoch nor seed belongs to no training.
 
-    Without any epoch a training has one model; of several under one seed it is not known which is the last.
+    A training without any epoch has one model: among several with one seed, the last is not known.
     """
-    found: dict[tuple[str, str, str], list[_Model]] = defaultdict(list)
-    for one in models:
-        if one.is_known and (one.seed != UNKNOWN or not math.isnan(one.epoch)):
-            found[*one.kind, one.seed].append(one)
+    by_training: dict[tuple[str, str, str], list[_Model]] = defaultdict(list)
+    for model in models:
+        if model.is_known and (model.seed != UNKNOWN or not math.isnan(model.epoch)):
+            by_training[*model.kind, model.seed].append(model)
     trainings = {}
-    for key in sorted(found):
-        with_epoch = [one for one in found[key] if not math.isnan(one.epoch)]
-        of = sorted(with_epoch, key=lambda one: (one.epoch, one.name)) or found[key]
-        if with_epoch or len(of) == 1:
-            trainings[key] = of
+    for key in sorted(by_training):
+        with_epoch = [model for model in by_training[key] if not math.isnan(model.epoch)]
+        run = sorted(with_epoch, key=lambda model: (model.epoch, model.name)) or by_training[key]
+        if with_epoch or len(run) == 1:
+            trainings[key] = run
     return trainings
 
 
 class _Drifts:
-    """Drift of all pairs of the view's models, looked up by their names."""
+    """Look up the drift of any pair of the view's models by their names."""
 
     def __init__(self, db: Database, mode: Mode) -> None:
         self.result = drift(db, "model", mode=mode)
         self.place = {str(name): i for i, name in enumerate(self.result["group"].values)}
 
-    def of(self, variable: str, pairs: list[tuple[str, str]]) -> np.ndarray:
-        """`drift`, a floor or a word of each pair; NaN or "" where the mode has none."""
+    def of(self, variable: str, pairs: list[tuple[str, str]]) -> npt.NDArray[Any]:
+        """Return a variable of each pair; NaN or "" if the mode has none."""
         if variable not in self.result:
             return np.array([""] * len(pairs), object) if variable in WORDS else np.full(len(pairs), np.nan)
         rows, columns = ([self.place[pair[side]] for pair in pairs] for side in (0, 1))
-        values: np.ndarray = self.result[variable].values[rows, columns]
+        values: npt.NDArray[Any] = self.result[variable].values[rows, columns]
         return values
 
-    def counts(self, models: list[str]) -> np.ndarray:
-        """Filters of each model."""
-        values: np.ndarray = self.result["count"].values[[self.place[name] for name in models]]
+    def counts(self, models: list[str]) -> npt.NDArray[np.int64]:
+        """Return the number of filters of each model."""
+        values: npt.NDArray[np.int64] = self.result["count"].values[[self.place[name] for name in models]]
         return values
 
 
-Tables = dict[str, tuple[str, np.ndarray]]
-
-
-def _pairwise(found: _Drifts | None, dim: str, prefix: str, pairs: list[tuple[str, str]]) -> Tables:
-    """Drift, floors and verdict of pairs of models."""
+def _pairwise(drifts: _Drifts | None, dim: str, prefix: str, pairs: list[tuple[str, str]]) -> Tables:
+    """Return drift, floors and verdict of pairs of models."""
     names = ("drift", *FLOORS, *WORDS)
-    if found is None:
+    if drifts is None:
         return {f"{prefix}{name}": (dim, np.empty(0, object if name in WORDS else np.float64)) for name in names}
-    return {f"{prefix}{name}": (dim, found.of(name, pairs)) for name in names}
+    return {f"{prefix}{name}": (dim, drifts.of(name, pairs)) for name in names}
 
 
-def _checkpoint_table(checkpoints: dict[tuple[str, str, str], list[_Model]], found: _Drifts | None) -> Tables:
-    rows = [(TIMES.join(key), one, of[-1]) for key, of in checkpoints.items() for one in of]
-    names = [one.name for _, one, _ in rows]
+def _checkpoint_table(checkpoints: dict[tuple[str, str, str], list[_Model]], drifts: _Drifts | None) -> Tables:
+    """Return the drift of each checkpoint to the last one of its training."""
+    rows = [(TIMES.join(key), model, run[-1]) for key, run in checkpoints.items() for model in run]
+    names = [model.name for _, model, _ in rows]
     return {
         "training": ("checkpoint", np.array([training for training, _, _ in rows], object)),
         "model": ("checkpoint", np.array(names, object)),
-        "epoch": ("checkpoint", np.array([one.epoch for _, one, _ in rows], np.float64)),
-        "last": ("checkpoint", np.array([end.name for _, _, end in rows], object)),
-        "count": ("checkpoint", np.empty(0, np.int64) if found is None else found.counts(names)),
-        **_pairwise(found, "checkpoint", "", [(one.name, end.name) for _, one, end in rows]),
+        "epoch": ("checkpoint", np.array([model.epoch for _, model, _ in rows], np.float64)),
+        "last": ("checkpoint", np.array([last.name for _, _, last in rows], object)),
+        "count": ("checkpoint", np.empty(0, np.int64) if drifts is None else drifts.counts(names)),
+        **_pairwise(drifts, "checkpoint", "", [(model.name, last.name) for _, model, last in rows]),
     }
 
 
-def _pair_table(retrainings: dict[tuple[str, str], list[_Model]], found: _Drifts | None) -> Tables:
-    rows = [(TIMES.join(kind), *pair) for kind, of in retrainings.items() for pair in combinations(of, 2)]
+def _pair_table(retrainings: dict[tuple[str, str], list[_Model]], drifts: _Drifts | None) -> Tables:
+    """Return the drift of each pair of seeds."""
+    rows = [(TIMES.join(kind), *pair) for kind, runs in retrainings.items() for pair in combinations(runs, 2)]
     return {
         "pair_training": ("pair", np.array([training for training, _, _ in rows], object)),
-        "one": ("pair", np.array([one.name for _, one, _ in rows], object)),
-        "other": ("pair", np.array([other.name for _, _, other in rows], object)),
-        **_pairwise(found, "pair", "pair_", [(one.name, other.name) for _, one, other in rows]),
+        "one": ("pair", np.array([first.name for _, first, _ in rows], object)),
+        "other": ("pair", np.array([second.name for _, _, second in rows], object)),
+        **_pairwise(drifts, "pair", "pair_", [(first.name, second.name) for _, first, second in rows]),
     }
 
 
 def _retraining_table(
-    retrainings: dict[tuple[str, str], list[_Model]], complete: list[_Model], found: _Drifts | None
+    retrainings: dict[tuple[str, str], list[_Model]], complete: list[_Model], drifts: _Drifts | None
 ) -> Tables:
-    """How far seeds lie apart, and how far the last models of everything else (`complete`) from them."""
+    """Return the drift among the seeds of each retraining, and to the models of `complete` of other kinds."""
     rows = []
-    for kind, of in retrainings.items():
-        if found is None:  # no drift was computed: there are no models to compare
+    for kind, runs in retrainings.items():
+        if drifts is None:  # without drifts there are no models to compare
             continue
-        among = found.of("drift", [(a.name, b.name) for a, b in combinations(of, 2)])
-        others = [one.name for one in complete if one.kind != kind]
-        away = np.array([found.of("drift", [(one.name, name) for name in others]) for one in of])
+        among = drifts.of("drift", [(a.name, b.name) for a, b in combinations(runs, 2)])
+        others = [model.name for model in complete if model.kind != kind]
+        away = np.array([drifts.of("drift", [(model.name, name) for name in others]) for model in runs])
         at = int(away.min(axis=0).argmin()) if others else None
         nearest = "" if at is None else others[at]
         far = (math.nan, math.nan) if at is None else (float(np.median(away)), float(away.min()))
-        rows.append((len(of), float(among.mean()), float(among.max()), *far, nearest))
+        rows.append((len(runs), float(among.mean()), float(among.max()), *far, nearest))
     columns = list(zip(*rows, strict=True)) or [()] * 6
     names = ("seeds", "mean_drift", "largest_drift", "to_others", "to_nearest", "nearest")
     dtypes = (np.int64, *[np.float64] * 4, object)

@@ -1,10 +1,12 @@
-"""Answer a question within strata: once for each group of another grouping, and together along `stratum`."""
+"""Split a view into strata, one for each group of another grouping, and join the results along `stratum`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import xarray as xr
 
 from filterdb.analysis.grouping import Key, group
@@ -19,12 +21,12 @@ def strata(db: AnyDatabase, within: Key, mode: AnyMode = "sound") -> dict[str, D
     return {label: db.keep(groups.index == i, f"{groups.by} = {label}") for i, label in enumerate(groups.labels)}
 
 
-def align(results: dict[str, xr.Dataset], labels: Sequence[str] | np.ndarray) -> xr.Dataset:
-    """Return results on (group, other) as one, along `stratum`, with the groups `labels` in each.
+def align(results: dict[str, xr.Dataset], labels: Sequence[str] | npt.NDArray[Any]) -> xr.Dataset:
+    """Join results on (group, other) along `stratum`, each with the groups `labels`.
 
     A group that a stratum lacks has NaN, and an empty text as its verdict. Attributes are those of the first result.
     """
-    same = [
+    aligned = [
         result.reindex(
             group=labels,
             other=labels,
@@ -32,4 +34,4 @@ def align(results: dict[str, xr.Dataset], labels: Sequence[str] | np.ndarray) ->
         )
         for result in results.values()
     ]
-    return xr.concat(same, dim="stratum", combine_attrs="override").assign_coords(stratum=list(results))
+    return xr.concat(aligned, dim="stratum", combine_attrs="override").assign_coords(stratum=list(results))

@@ -1,10 +1,11 @@
-"""Two tables of the second paper: how large filters are by depth (P2 fig. 6), and what a database has (P2 A.4)."""
+"""Compute two tables of the second paper: the scale of filters by depth (P2 fig. 6), and counts by label (P2 A.4)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 import xarray as xr
 
 from filterdb.analysis.grouping import DECILES, Key, chosen, depth_decile, group, provenance
@@ -16,14 +17,42 @@ from filterdb.reduce.basis import has_scale
 from filterdb.store.database import AnyDatabase, as_database
 
 COLUMNS = ("task", "visual_category", "training_dataset")
+"""The columns that `statistics` counts by default."""
 
 
 def filter_scale(db: AnyDatabase, by: Key | None = "model") -> xr.Dataset:
-    """Mean of (max w − min w) over raw filters, for each group and depth decile of the view's layers (P2 fig. 6).
+    """Compute the mean of max w − min w over raw filters, by group and depth decile.
 
-    Dims: group, decile (all ten). Variables: scale (group) and decile_scale (group, decile) float64, NaN where there
-    is no filter; count (group) and decile_count (group, decile) int64, the filters they are the means of. Layers whose
-    scale is unknown are left out; a group that has no other keeps its place. Needs the moments only.
+    Parameters
+    ----------
+    db : Database, str or path
+        The database or a view of it.
+    by : str or list of str, optional
+        The labels by which layers are grouped; None: one group of all layers. Default: "model".
+
+    Returns
+    -------
+    xarray.Dataset
+        With dims group, decile (all ten):
+
+        - scale (group) and decile_scale (group, decile), float64: the mean; NaN without filters.
+        - count (group) and decile_count (group, decile), int64: the number of filters.
+
+    Raises
+    ------
+    UsageError
+        For an unknown label.
+
+    Notes
+    -----
+    Layers whose scale is unknown are left out; a group that has only such layers stays in the result. No filter is
+    read again: the moments have these sums. Source: P2 fig. 6.
+
+    Examples
+    --------
+    >>> result = fdb.filter_scale(db, "task")
+    >>> result["group"].values, result["scale"].values.round(3)
+    (array(['classification', 'detection'], dtype='<U14'), array([0.031, 0.038]))
     """
     db = as_database(db)
     grouping = group(db, by)
@@ -39,9 +68,9 @@ def filter_scale(db: AnyDatabase, by: Key | None = "model") -> xr.Dataset:
     np.add.at(count.reshape(-1), cell, number)
     return xr.Dataset(
         {
-            "scale": ("group", _ratio(total.sum(axis=1), count.sum(axis=1)), {"long_name": "mean of max w - min w"}),
+            "scale": ("group", _mean(total.sum(axis=1), count.sum(axis=1)), {"long_name": "mean of max w - min w"}),
             "count": ("group", count.sum(axis=1), {"long_name": "filters"}),
-            "decile_scale": (("group", "decile"), _ratio(total, count), {"long_name": "mean of max w - min w"}),
+            "decile_scale": (("group", "decile"), _mean(total, count), {"long_name": "mean of max w - min w"}),
             "decile_count": (("group", "decile"), count, {"long_name": "filters"}),
         },
         coords={
@@ -53,17 +82,47 @@ def filter_scale(db: AnyDatabase, by: Key | None = "model") -> xr.Dataset:
     )
 
 
-def _ratio(total: np.ndarray, count: np.ndarray) -> np.ndarray:
-    ratio: np.ndarray = np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
+def _mean(total: npt.NDArray[np.float64], count: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """Return total / count, NaN where the count is 0."""
+    ratio: npt.NDArray[np.float64] = np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
     return ratio
 
 
 def statistics(db: AnyDatabase, columns: str | Sequence[str] = COLUMNS) -> xr.Dataset:
-    """Models, layers and filters of the view by the labels of several columns (P2 A.4).
+    """Count the models, layers and filters of the view for each label of some columns.
 
-    Dims: row, a label of a column, by column and falling number of filters. Variables: column, label (text); models,
-    layers, filters (int64), models being those that have a layer; share (float64) of the view's filters. Every layer
-    is counted once in each column. Raises UsageError for an unknown column, and without any.
+    Parameters
+    ----------
+    db : Database, str or path
+        The database or a view of it.
+    columns : str or list of str
+        The columns to count by. Default: task, visual_category, training_dataset.
+
+    Returns
+    -------
+    xarray.Dataset
+        With the dim row: a label of a column, by column and falling number of filters:
+
+        - column and label (row), str.
+        - models, layers, filters (row), int64; only models with layers count.
+        - share (row), float64: the share of the view's filters.
+
+    Raises
+    ------
+    UsageError
+        For an unknown column, or for no column.
+
+    Notes
+    -----
+    Every layer counts once in each column. Source: P2 A.4.
+
+    Examples
+    --------
+    >>> table = fdb.statistics(db, "task").to_dataframe()
+    >>> print(table[["label", "models", "layers", "filters"]].to_string(index=False))
+             label  models  layers  filters
+    classification       2       6    11264
+         detection       2       6    11264
     """
     db = as_database(db)
     columns = as_names(columns, "columns")
@@ -81,9 +140,9 @@ def statistics(db: AnyDatabase, columns: str | Sequence[str] = COLUMNS) -> xr.Da
             rows.append((grouping.by, grouping.labels[i], int(number[i]), int(layers[i]), int(filters[i])))
     names = ("column", "label", "models", "layers", "filters")
     values = dict(zip(names, zip(*rows, strict=True), strict=True))
-    found = {name: ("row", np.array(values[name], object if name in names[:2] else np.int64)) for name in names}
-    share = found["filters"][1] / sizes.sum()
+    table = {name: ("row", np.array(values[name], object if name in names[:2] else np.int64)) for name in names}
+    share = table["filters"][1] / sizes.sum()
     return xr.Dataset(
-        {**found, "share": ("row", share, {"long_name": "share of the view's filters"})},
+        {**table, "share": ("row", share, {"long_name": "share of the view's filters"})},
         attrs=provenance(db, formula="counts by label (P2 A.4)"),
     )

@@ -1,8 +1,9 @@
-"""The randomness threshold fitted anew: P1's experiment, and the same for other initialisations."""
+"""Fit the randomness threshold: P1's experiment, and the same for other initialisations."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import xarray as xr
@@ -14,64 +15,103 @@ from filterdb.numerics.quality import randomness_threshold as threshold_of
 from filterdb.numerics.threshold import INITS, fit, smallest_entropy
 from filterdb.version import __version__
 
-SIZES = {"normal": 65_536, "kaiming": 65_536, "uniform": 4_096, "orthogonal": 1_024}
-"""Filters of the largest layer that is drawn: powers of two from 2 on, evenly over the axis of the fit.
+Init = Literal["normal", "uniform", "kaiming", "orthogonal"]
+"""How random layers are drawn."""
 
-Normal layers of any size take no time; the others take that of their weights, and where they end the curve is flat.
+SIZES = {"normal": 65_536, "kaiming": 65_536, "uniform": 4_096, "orthogonal": 1_024}
+"""Filters of the largest layer drawn by default. Sizes are the powers of two, evenly spaced on the axis of the fit.
+
+Drawing a normal layer takes the same time at any size. The others take time in proportion to their weights, so they end
+where the curve is flat.
 """
 
-DRAWS = 1_000
-"""Layers of each size."""
+DEFAULT_DRAWS = 1_000
+"""Layers drawn of each size."""
 
-LARGEST = 2**22
-"""A single layer of this many filters is 300 MB."""
+MAX_FILTERS = 2**22
+"""Largest size of a layer: 300 MB."""
 
 
 @formerly_positional("sizes", "draws", "repeats", "seed")
 def randomness_threshold(
-    init: str = "normal",
+    init: Init = "normal",
     *,
     sizes: Sequence[int] | None = None,
-    draws: int = DRAWS,
+    draws: int = DEFAULT_DRAWS,
     repeats: int = 5,
     seed: int = 0,
 ) -> xr.Dataset:
-    """The smallest variance entropy of `draws` random layers of each size, and the sigmoid fitted to it.
+    """Fit the randomness threshold to the smallest variance entropy of random layers of each size.
 
-    Dims: repeat, size, constant. Variables, float64: smallest (repeat, size), the entropies; fitted (repeat,
-    constant), each repetition's span, rate, centre and offset of T_H(n) = span/(1 + exp(−rate(log₂ n − centre))) +
-    offset; value (constant), the fit to the mean of the repetitions; scatter (constant), the standard deviation of
-    `fitted` over them (NaN for one); paper (constant), P1's; threshold and paper_threshold (size). `init`: "normal",
-    "uniform", "kaiming" (the same as normal: scale does not matter) or "orthogonal". `sizes`: filters of a layer, by
-    default the powers of two up to SIZES. The same `seed` gives the same numbers. No database is involved;
-    `degeneration` takes the result as its threshold. Source: P1 eq. 8.
+    Needs no database. `degeneration` accepts the result as its threshold.
 
-    Raises UsageError for an unknown `init`, and for sizes that cannot be fitted.
+    Parameters
+    ----------
+    init : {"normal", "uniform", "kaiming", "orthogonal"}
+        How layers are drawn. Kaiming equals normal, because the scale does not matter. Default: "normal".
+    sizes : list of int, optional
+        Filters of a layer, at least four sizes. Default: powers of two, up to 65,536 for normal layers, 4,096 for
+        uniform and 1,024 for orthogonal ones.
+    draws : int
+        Layers drawn of each size. Default: 1,000.
+    repeats : int
+        Repetitions of the experiment. Default: 5.
+    seed : int
+        Seed of the random numbers; the same seed returns the same result. Default: 0.
+
+    Returns
+    -------
+    xarray.Dataset
+        With dims repeat, size, constant (span, rate, centre, offset), float64:
+
+        - smallest (repeat, size): the smallest entropy of the layers drawn.
+        - fitted (repeat, constant): the constants fitted to each repetition.
+        - value (constant): the constants fitted to the mean of the repetitions.
+        - scatter (constant): the standard deviation of `fitted` over repetitions; NaN for one repetition.
+        - paper (constant): P1's constants.
+        - threshold and paper_threshold (size): T_H with `value` and with `paper`.
+
+    Raises
+    ------
+    UsageError
+        For an unknown `init`, for sizes that cannot be fitted, or without draws or repetitions.
+
+    Notes
+    -----
+    T_H(n) = span / (1 + exp(−rate (log₂ n − centre))) + offset. Source: P1 eq. 8.
+
+    Examples
+    --------
+    >>> result = fdb.randomness_threshold(sizes=[16, 64, 256, 1024], draws=200, repeats=2)
+    >>> result["threshold"].values.round(1)
+    array([0.7, 0.9, 0.9, 1. ])
+    >>> result["paper_threshold"].values.round(1)
+    array([0.7, 0.9, 0.9, 0.9])
     """
     if init not in INITS:
         raise UsageError(f"init: expected one of {', '.join(INITS)}, got {init!r}")
     if sizes is None:
         sizes = [2**i for i in range(1, SIZES[init].bit_length())]
     listed = sorted(set(sizes))
-    if len(listed) < 4 or not 2 <= listed[0] <= listed[-1] <= LARGEST:
+    if len(listed) < 4 or not 2 <= listed[0] <= listed[-1] <= MAX_FILTERS:
         got = ", ".join(map(str, sizes))
-        raise UsageError(f"sizes: expected at least four different ones of 2 to {LARGEST:,} filters, got {got}")
+        raise UsageError(f"sizes: expected at least four different ones of 2 to {MAX_FILTERS:,} filters, got {got}")
     if draws < 1 or repeats < 1:
         raise UsageError(f"draws, repeats: expected at least 1 of each, got {draws} and {repeats}")
-    # A stream for each size of each repetition: what one draws does not depend on the others.
+    # A random stream for each size of each repetition, so that no result depends on the other sizes.
     streams = [np.random.default_rng([seed, repeat, size]) for repeat in range(repeats) for size in listed]
     pairs = zip(streams, listed * repeats, strict=True)
     smallest = np.array([smallest_entropy(init, size, draws, rng) for rng, size in pairs]).reshape(repeats, -1)
     fitted = np.array([fit(listed, entropies) for entropies in smallest])
-    found = fit(listed, smallest.mean(axis=0))
+    constants = fit(listed, smallest.mean(axis=0))
     return xr.Dataset(
         {
             "smallest": (("repeat", "size"), smallest, {"long_name": f"smallest H of {draws} layers"}),
             "fitted": (("repeat", "constant"), fitted),
-            "value": ("constant", np.array(found)),
+            "value": ("constant", np.array(constants)),
             "scatter": ("constant", fitted.std(axis=0, ddof=1) if repeats > 1 else np.full(4, np.nan)),
             "paper": ("constant", np.array(P1)),
-            "threshold": ("size", threshold_of(np.array(listed), found)),
+            "threshold": ("size", threshold_of(np.array(listed), constants)),
             "paper_threshold": ("size", threshold_of(np.array(listed))),
         },
         coords={"size": listed, "constant": list(Sigmoid._fields), "repeat": np.arange(repeats)},
@@ -86,5 +126,5 @@ def randomness_threshold(
 
 
 def sigmoid(result: xr.Dataset) -> Sigmoid:
-    """The fitted constants of a result."""
+    """Return the fitted constants of a result."""
     return Sigmoid(*result["value"].values.tolist())

@@ -1,4 +1,4 @@
-"""The command line: a module for each command, with its options, its JSON answer and its table."""
+"""Provide the command line: a module for each command, with its options, its JSON answer and its table."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _UNLIMITED = resource.RLIM_INFINITY
 
 
 def main() -> None:
-    """Run the command line. An error is one line on stderr and an exit code."""
+    """Run the command line; an error becomes one line on stderr and an exit code."""
     debug = "--debug" in sys.argv
     warnings.simplefilter("ignore", StaleBasisWarning)  # tables and JSON contain it
     try:
-        streams.prepare()  # first: what opens a file before it may get a closed handle's number
+        streams.prepare()  # before anything opens a file, which would take the number of a closed stdout
         stopping.install()
         logs.setup(others=True)
-        from filterdb.commands.group import commands  # takes a while, in which Ctrl-C may come
+        from filterdb.commands.group import commands  # slow, so only after Ctrl-C is handled
 
         code = commands.main(prog_name="filterdb", standalone_mode=False)
         streams.flush()
@@ -47,7 +47,7 @@ def main() -> None:
         stopping.leave()
     except FilterDBError as error:
         _fail(error, error.exit_code, debug)
-    except Exception as error:  # noqa: BLE001 - the last stop: one line, whatever it is
+    except Exception as error:  # noqa: BLE001 - any other error is one line too
         scarce = _scarce(error)
         _fail(scarce or error, INTERNAL if scarce is None else scarce.exit_code, debug)
 
@@ -58,11 +58,11 @@ _SCARCE = {
     errno.ENFILE: ("open files", "the machine's, fs.file-max"),
     errno.EAGAIN: ("threads or processes", "ulimit -u, -v"),
 }
-"""Resources that the machine or the shell's limits may run out of, and how to raise the limit."""
+"""Resources that can run out, by error number, and how to raise their limits."""
 
 
 def _scarce(error: BaseException | None) -> InterruptedRunError | None:
-    """Return the error to report if a resource of the machine or of its limits ran out; None otherwise."""
+    """Return the error to report if a resource of the machine or a limit of the shell ran out, else None."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
@@ -80,7 +80,7 @@ def _scarce(error: BaseException | None) -> InterruptedRunError | None:
 
 
 def _fail(error: Exception, code: int, debug: bool) -> None:
-    """Print the error on one line, after its traceback if asked for, and exit."""
+    """Print the error on one line, after its traceback with --debug, and exit."""
     if debug:
         click.echo(_redacted("".join(traceback.format_exception(error))), err=True)
     line = " ".join(str(error).split()) or type(error).__name__
@@ -91,5 +91,5 @@ def _fail(error: Exception, code: int, debug: bool) -> None:
 
 
 def _redacted(text: str) -> str:
-    """Return a text without credentials: those of the arguments in any spelling, and of other URLs as they stand."""
+    """Remove credentials from a text: those of the arguments in any spelling, and those of other URLs."""
     return redact(text, *sys.argv[1:])

@@ -1,4 +1,4 @@
-"""What the JSON answers of all commands share: the keys that they begin with, and plain values."""
+"""Build the JSON answers of commands: the keys that all of them begin with, rows, and plain values."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _WORDS = ("verdict", "judged_by")
 
 
 def print_answer(answer: Answer, as_json: bool, show: Callable[[Answer], None]) -> None:
-    """Print an answer: one line of JSON, or what `show` prints."""
+    """Print an answer as one line of JSON, or with `show`."""
     if as_json:
         click.echo(streams.ascii_json(to_json(answer)))
     else:
@@ -36,7 +36,7 @@ def print_answer(answer: Answer, as_json: bool, show: Callable[[Answer], None]) 
 
 
 def plain(value: Any) -> Any:
-    """Return NumPy values and containers as what JSON has: NaN and infinities become None."""
+    """Convert NumPy values and containers to types of JSON; NaN and infinities become None."""
     if isinstance(value, dict):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -51,13 +51,13 @@ def plain(value: Any) -> Any:
 
 
 def to_json(answer: Answer) -> str:
-    """Return one line of JSON, with the control characters of names escaped: a terminal obeys those above ASCII too."""
+    """Return one line of JSON. Control characters above ASCII are escaped too, because a terminal obeys them."""
     text = json.dumps(plain(answer), allow_nan=False, ensure_ascii=False)
     return _CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 def head_of_database(db: Database) -> Answer:
-    """Return the keys that every answer begins with."""
+    """Return the keys that every answer begins with, from a database."""
     return {"snapshot": db.snapshot, "selection": " and ".join(db.conditions) or "all", **db.counts}
 
 
@@ -83,19 +83,19 @@ def rows(table: xr.Dataset, names: dict[str, str]) -> list[Answer]:
 
 
 def rows_along(result: xr.Dataset, dim: str) -> list[Answer]:
-    """Return a row for each place along a dimension, with all variables that have no other."""
+    """Return a row for each position along a dimension, with all variables that have only this dimension."""
     names = {str(name): str(name) for name, array in result.variables.items() if array.dims == (dim,)}
     return rows(result, names)
 
 
 def names_of_columns(table: xr.Dataset, renamed: dict[str, str], hidden: set[str]) -> dict[str, str]:
-    """Return the key and the variable of each column: the renamed ones first, then all but the hidden."""
+    """Return the key and variable of each column: the renamed ones, then all others that are not hidden."""
     shown = [str(name) for name in table.variables if str(name) not in hidden | set(renamed.values())]
     return {**renamed, **{name: name for name in shown if name not in renamed}}
 
 
 def noise_of_pair(result: xr.Dataset) -> Answer:
-    """Return floors, verdict and interval of one pair of groups; null where there is none."""
+    """Return floors, verdict and interval of one pair of groups; null without noise."""
     if "verdict" not in result:
         return _without_noise() if MODES[result.attrs["mode"]].has_noise else {}
     low, high = result["interval"].values.tolist()
@@ -108,7 +108,7 @@ def noise_of_pair(result: xr.Dataset) -> Answer:
 
 
 def noise_of_matrix(result: xr.Dataset) -> Answer:
-    """Return floors, verdicts and intervals of a drift matrix; null where there is none."""
+    """Return floors, verdicts and intervals of a drift matrix; null without noise."""
     if "verdict" not in result:
         return _without_noise()
     intervals = [

@@ -1,10 +1,13 @@
-"""`filterdb check`: judge model files. It imports little: the first answer about one's own file takes no seconds."""
+"""`filterdb check`: judge model files. Imports little, so that the first answer takes less than a second."""
 
 from __future__ import annotations
 
+import functools
 import json
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 import xarray as xr
@@ -30,7 +33,7 @@ from filterdb.analysis.findings import (
 from filterdb.commands.answer import Answer, print_answer, rows
 from filterdb.commands.group import commands
 from filterdb.commands.junit import junit
-from filterdb.commands.options import limits_option, place, snapshot_option
+from filterdb.commands.options import Command, limits_option, place, snapshot_option
 from filterdb.commands.sarif import sarif
 from filterdb.commands.table import console, print_table, printable, say
 from filterdb.errors import InputError, UsageError
@@ -39,12 +42,45 @@ from filterdb.models.sandbox import Limits
 
 MARKS = {ERROR: ("✗", "bold red"), WARNING: ("!", "yellow")}
 STYLES = {PASSED: "bold green", NOTHING_CHECKED: "bold yellow", FAILED: "bold red", INCOMPLETE: "bold red"}
-LAYERS_SHOWN = 5
-PLACES_SHOWN = 40
-FAR = 5.0
-"""Percent at either end beyond which a layer's place is shown first."""
+PRUNABLE_LAYERS_SHOWN = 5
+PERCENTILES_SHOWN = 40
+EXTREME_PERCENT = 5.0
+"""With more layers than are shown, only those within this percentage of either end are."""
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
+
+
+@dataclass(frozen=True)
+class _FindingFiles:
+    """Hold the files to which findings are written; None for a format that is not asked for."""
+
+    sarif: Path | None
+    junit: Path | None
+
+    def check_writable(self) -> None:
+        """Raise UsageError if a file cannot be written. Call it before the models are read."""
+        for path in (self.sarif, self.junit):
+            if path is not None:
+                _check_writable(path)
+
+    def write(self, result: xr.Dataset) -> None:
+        """Write the findings of a result."""
+        for path, text in ((self.sarif, sarif), (self.junit, junit)):
+            if path is not None:
+                _write(path, text(result))
+
+
+def _finding_files(command: Command) -> Command:
+    """Add --sarif and --junit, and pass a _FindingFiles to the command."""
+
+    @functools.wraps(command)
+    def wrapped(*args: Any, sarif_file: Path | None, junit_file: Path | None, **kwargs: Any) -> Any:
+        return command(*args, files=_FindingFiles(sarif_file, junit_file), **kwargs)
+
+    sarif_option = click.option("--sarif", "sarif_file", type=_FILE, help="Write the findings here, SARIF 2.1.0.")
+    junit_option = click.option("--junit", "junit_file", type=_FILE, help="Write the findings here, JUnit XML.")
+    decorated: Command = sarif_option(junit_option(wrapped))
+    return decorated
 
 
 @commands.command()
@@ -52,8 +88,7 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 @click.option("--db", metavar="DB", help="Where each layer stands among this database's of its depth and size.")
 @snapshot_option()
 @click.option("--rules", type=_FILE, help="Thresholds, what fails and what is ignored: TOML or YAML.")
-@click.option("--sarif", "sarif_file", type=_FILE, help="Write the findings here, SARIF 2.1.0.")
-@click.option("--junit", "junit_file", type=_FILE, help="Write the findings here, JUnit XML.")
+@_finding_files
 @limits_option
 @place
 @click.pass_context
@@ -63,8 +98,7 @@ def check(
     db: str | None,
     snapshot: str | None,
     rules: Path | None,
-    sarif_file: Path | None,
-    junit_file: Path | None,
+    files: _FindingFiles,
     limits: Limits,
     as_json: bool,
 ) -> None:
@@ -77,13 +111,9 @@ def check(
     """
     if snapshot is not None and db is None:
         raise UsageError("--snapshot: expected --db beside it, got none")
-    for path in (sarif_file, junit_file):
-        if path is not None:
-            _check_writable(path)
+    files.check_writable()
     result = fdb.check(models, db=fdb.open(db, snapshot) if db is not None else None, rules=rules, limits=limits)
-    for path, text in ((sarif_file, sarif), (junit_file, junit)):
-        if path is not None:
-            _write(path, text(result))
+    files.write(result)
     answer = to_answer(result)
     if answer["models"] or as_json or len(answer["files"]) > 1:
         print_answer(answer, as_json, show)
@@ -96,10 +126,10 @@ def check(
 
 
 def _check_writable(path: Path) -> None:
-    """Raise UsageError, before the models are read, where the findings cannot be written."""
+    """Raise UsageError if a file cannot be written."""
     try:
         is_new = not path.exists()
-        if is_new or path.is_file():  # opening a pipe and closing it would end what its reader gets
+        if is_new or path.is_file():  # not a pipe: closing it would end its reader's input
             path.open("ab").close()
         if is_new:
             path.unlink()
@@ -115,7 +145,7 @@ def _write(path: Path, text: str) -> None:
 
 
 def to_answer(result: xr.Dataset) -> Answer:
-    """Return `ok`, a row for each layer, and one for each file that was not checked at all."""
+    """Return the answer: `ok`, a row for each layer, and a row for each file that was not checked at all."""
     names = {"file": "layer_file", "layer": "layer_name", "filters": "filters"}
     shown = [str(name) for name, array in result.variables.items() if array.dims == ("layer",)]
     names |= {name: name for name in shown if name not in {"layer", *names.values()}}
@@ -144,7 +174,7 @@ def to_answer(result: xr.Dataset) -> Answer:
 
 
 def _row(row: Answer, verdict: list[str]) -> Answer:
-    """Return a layer's row; a layer that was not read has no numbers."""
+    """Return the row of a layer; a layer that was not read has no numbers."""
     row |= {"verdict": verdict if row["scale_known"] else None, "reason": row["nonfinite"] or row["unread_reason"]}
     return {**row, **dict.fromkeys((*MEASURES, *GEOMETRY))} if row["unread_code"] else row
 
@@ -170,7 +200,7 @@ def _files(result: xr.Dataset, listed: list[Finding]) -> list[Answer]:
 
 
 def show(answer: Answer) -> None:
-    """Print a line for each finding, then what was and was not checked."""
+    """Print a line for each finding, then what was checked and what was not."""
     out = console()
     listed = answer["findings"]
     names = _short([file["file"] for file in answer["files"]])
@@ -187,18 +217,18 @@ def show(answer: Answer) -> None:
             out.print(Text.assemble((f"{rule}: ", "bold"), REMEDIES[rule]))
         out.print()
     if answer["snapshot"] is not None:
-        _places(answer, names)
+        _show_percentiles(answer, names)
     for file in answer["files"]:
         if file["untrained"]:
             smallest = answer["rules"]["smallest"]
             say(f"untrained: {names[file['file']]}: every layer of at least {smallest} filters is random")
-    _pruned(answer)
-    _not_looked_at(answer)
+    _show_prunable(answer)
+    _show_not_checked(answer)
     out.print(_last_line(answer))
 
 
-def _not_looked_at(answer: Answer) -> None:
-    """Print how many convolutions are of other kinds, and how many layers have no verdict."""
+def _show_not_checked(answer: Answer) -> None:
+    """Print the number of convolutions of other kinds, and of layers without a verdict."""
     skipped = sum((Counter(file["skipped"]) for file in answer["files"]), Counter[str]())
     others = {code: count for code, count in sorted(skipped.items()) if not is_unread(code) and code != "nonfinite"}
     if others:
@@ -210,9 +240,9 @@ def _not_looked_at(answer: Answer) -> None:
 
 
 def _last_line(answer: Answer) -> Text:
-    """Return the status, what was and was not checked, and the number of findings."""
+    """Return the status, what was checked and what was not, and the number of findings."""
     models, layers, filters = (_many(answer[name], name) for name in ("models", "layers", "filters"))
-    # The usual line where everything was checked; else the numbers say what was not.
+    # If something was not checked, the numbers say what.
     numbers = f"{models}, {layers}, {filters}"
     if answer["status"] == INCOMPLETE:
         numbers = f"{models}, {layers} checked, {answer['unread']:,} not read"
@@ -227,22 +257,24 @@ def _last_line(answer: Answer) -> Text:
 
 
 def _many(number: int, what: str) -> str:
+    """Return a number with its noun, singular for 1."""
     return f"{number:,} {what.removesuffix('s') if number == 1 else what}"
 
 
 def _short(files: list[str]) -> dict[str, str]:
-    """Return files by their last part if these differ, or else whole."""
+    """Return the name to show of each file: the last part of its path if these all differ, else the whole path."""
     last = {file: file.rstrip("/").rsplit("/", 1)[-1] for file in files}
     return last if len(set(last.values())) == len(last) else {file: file for file in files}
 
 
-def _pruned(answer: Answer) -> None:
+def _show_prunable(answer: Answer) -> None:
     """Print what could be pruned, and what only looks as if it could."""
     prunable = answer["prunable"]
     layers = prunable["layers"]
     if layers:
-        first = ", ".join(f"{row['layer']} ({row['filters']:,})" for row in layers[:LAYERS_SHOWN])
-        more = f" and {len(layers) - LAYERS_SHOWN:,} more" if len(layers) > LAYERS_SHOWN else ""
+        first = ", ".join(f"{row['layer']} ({row['filters']:,})" for row in layers[:PRUNABLE_LAYERS_SHOWN])
+        rest = len(layers) - PRUNABLE_LAYERS_SHOWN
+        more = f" and {rest:,} more" if rest > 0 else ""
         zero = prunable["channels"]
         channels = f"; {_many(zero, 'whole output channels')} of zeros" if zero else ""
         say(
@@ -258,19 +290,20 @@ def _pruned(answer: Answer) -> None:
         )
 
 
-def _places(answer: Answer, files: dict[str, str]) -> None:
-    """Print the percentiles of layers among the database's of their depth and size, or only those at the ends."""
-    placed = [row for row in answer["rows"] if row["peers"]]
-    far = [row for row in placed if _is_far(row)]
-    shown = placed if len(placed) <= PLACES_SHOWN else far[:PLACES_SHOWN]
+def _show_percentiles(answer: Answer, files: dict[str, str]) -> None:
+    """Print the percentiles of layers among the database's layers of their depth and size, or only extreme ones."""
+    with_peers = [row for row in answer["rows"] if row["peers"]]
+    extreme = [row for row in with_peers if _is_extreme(row)]
+    shown = with_peers if len(with_peers) <= PERCENTILES_SHOWN else extreme[:PERCENTILES_SHOWN]
     names = ["layer", "filters", "sparsity", "sparsity_percentile", "ratio", "ratio_percentile", "peers"]
     title = "percentiles among the database's layers of the same depth decile and size class"
-    if len(shown) < len(placed):
-        title += f" (of {len(placed):,} layers those beyond {FAR:g} % at either end; --json has all)"
+    if len(shown) < len(with_peers):
+        title += f" (of {len(with_peers):,} layers those beyond {EXTREME_PERCENT:g} % at either end; --json has all)"
     print_table(["file", *names], ([files[row["file"]], *(row[name] for name in names)] for row in shown), title)
 
 
-def _is_far(row: Answer) -> bool:
+def _is_extreme(row: Answer) -> bool:
     """Return whether a layer is sparser than nearly all others, or uses fewer or more directions."""
     sparse, ratio = row["sparsity_percentile"], row["ratio_percentile"]
-    return any(value is not None and not FAR <= value <= 100 - FAR for value in (ratio, max(sparse or 0, FAR)))
+    low, high = EXTREME_PERCENT, 100 - EXTREME_PERCENT
+    return any(value is not None and not low <= value <= high for value in (ratio, max(sparse or 0, low)))

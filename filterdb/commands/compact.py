@@ -1,4 +1,4 @@
-"""`filterdb compact`: larger segments in place of small ones."""
+"""`filterdb compact`: join small segments into larger ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`filterdb degeneration`: the verdict of every layer."""
+"""`filterdb degeneration`: judge every layer."""
 
 from __future__ import annotations
 
@@ -53,5 +53,5 @@ def show(answer: Answer) -> None:
     )
     for model in answer["untrained"]:
         say(f"untrained: {model}")
-    bad = sum(bool(row["verdict"]) for row in answer["rows"])
-    say(f"{bad} of {len(answer['rows'])} layers with a verdict, mode {answer['mode']} · {counts_line(answer)}")
+    with_verdict = sum(bool(row["verdict"]) for row in answer["rows"])
+    say(f"{with_verdict} of {len(answer['rows'])} layers with a verdict, mode {answer['mode']} · {counts_line(answer)}")

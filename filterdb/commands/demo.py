@@ -1,4 +1,4 @@
-"""`filterdb demo`: the whole path on small real models."""
+"""`filterdb demo`: fetch, ingest and analyse small real models."""
 
 from __future__ import annotations
 

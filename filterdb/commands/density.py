@@ -1,4 +1,4 @@
-"""`filterdb density`: the joint histogram of two coefficients."""
+"""`filterdb density`: count two coefficients jointly."""
 
 from __future__ import annotations
 
@@ -54,15 +54,15 @@ def to_answer(result: xr.Dataset) -> Answer:
 
 
 def show(answer: Answer) -> None:
-    """Print where each group is densest; the counts themselves are for --json."""
+    """Print where each group is densest; only --json prints the counts."""
     first, second = answer["components"]
     low, high = answer["range"]
     width = (high - low) / answer["bins"]
     rows = []
-    for group, number, square in zip(answer["groups"], answer["count"], answer["counts"], strict=True):
-        i, j = np.unravel_index(int(np.argmax(square)), square.shape)
-        place = [low + (k + 0.5) * width for k in (int(i), int(j))]
-        rows.append([group, int(number), *place, float(square[i, j] / number), int((square > 0).sum())])
+    for group, number, counts in zip(answer["groups"], answer["count"], answer["counts"], strict=True):
+        i, j = np.unravel_index(int(np.argmax(counts)), counts.shape)
+        centre = [low + (k + 0.5) * width for k in (int(i), int(j))]
+        rows.append([group, int(number), *centre, float(counts[i, j] / number), int((counts > 0).sum())])
     print_table(["group", "filters", f"densest at c{first}", f"and c{second}", "share there", "bins with any"], rows)
     bins = answer["bins"]
     say(f"{bins}×{bins} bins of {width:.3g}, mode {answer['mode']} · {counts_line(answer)}; --json has the counts")

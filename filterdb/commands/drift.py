@@ -1,7 +1,9 @@
-"""`filterdb drift`: drift between all pairs of groups."""
+"""`filterdb drift`: compare all pairs of groups."""
 
 from __future__ import annotations
 
+import functools
+from dataclasses import dataclass
 from typing import Any
 
 import click
@@ -12,9 +14,10 @@ from rich.text import Text
 import filterdb as fdb
 from filterdb.analysis.drift import drift_strata
 from filterdb.analysis.drift_metrics import METRICS, MetricName
+from filterdb.analysis.noise import Noise
 from filterdb.commands.answer import Answer, basis_of_result, head_of_result, noise_of_matrix, print_answer
 from filterdb.commands.group import commands
-from filterdb.commands.options import by_option, database, mode_option, raw_option, selection
+from filterdb.commands.options import Command, by_option, database, mode_option, raw_option, selection
 from filterdb.commands.table import counts_line, print_basis_warning, print_table, say
 from filterdb.errors import UsageError
 from filterdb.numerics.modes import MODES, ModeName
@@ -22,10 +25,64 @@ from filterdb.numerics.noise import DRAWS, ENOUGH_PERMUTATIONS, MOST_DRAWS
 from filterdb.store.database import Database
 
 MATRIX_LIMIT = 12
+"""Largest number of groups that are shown as a matrix; more are shown as a list of pairs."""
+
 PAIRS_SHOWN = 20
 
 ON_EDGE_SHOWN = 0.01
-"""A share of filters on the edge of a bin that a table mentions."""
+"""Smallest share of filters on an edge of a bin that is reported."""
+
+
+@dataclass(frozen=True)
+class _Comparison:
+    """Hold the options that define the drift of two groups."""
+
+    by: str
+    mode: ModeName
+    metric: MetricName
+    scaled: bool
+    noise: Noise
+
+    def drift(self, db: Database, *, within: str | None = None, out: str | None = None) -> xr.Dataset:
+        """Compute the drift between all pairs of groups."""
+        return fdb.drift(
+            db,
+            self.by,
+            mode=self.mode,
+            metric=self.metric,
+            scaled=self.scaled,
+            within=within,
+            out=out,
+            noise=self.noise,
+        )
+
+    def strata(self, db: Database, within: str) -> dict[str, xr.Dataset]:
+        """Compute the drift within each group of `within`."""
+        return drift_strata(
+            db, self.by, within, mode=self.mode, metric=self.metric, scaled=self.scaled, noise=self.noise
+        )
+
+
+def _comparison(command: Command) -> Command:
+    """Collect the options that define the drift, and pass a _Comparison to the command."""
+
+    @functools.wraps(command)
+    def wrapped(
+        *args: Any,
+        by: str,
+        mode: ModeName,
+        metric: MetricName,
+        raw: bool,
+        noise: bool | None,
+        draws: int | None,
+        **kwargs: Any,
+    ) -> Any:
+        if draws is not None and noise is False:
+            raise UsageError("--draws: expected noise to draw for, got --no-noise beside it")
+        comparison = _Comparison(by, mode, metric, not raw, noise if draws is None else draws)
+        return command(*args, comparison=comparison, **kwargs)
+
+    return wrapped
 
 
 @commands.command()
@@ -50,29 +107,15 @@ ON_EDGE_SHOWN = 0.01
     metavar="N",
     help=f"Permutations of a pair, and draws of models: {DRAWS:,} unless said otherwise.",
 )
-def drift(
-    db: Database,
-    by: str,
-    mode: ModeName,
-    metric: MetricName,
-    raw: bool,
-    within: str | None,
-    output: str | None,
-    noise: bool | None,
-    draws: int | None,
-    as_json: bool,
-) -> None:
+@_comparison
+def drift(db: Database, comparison: _Comparison, within: str | None, output: str | None, as_json: bool) -> None:
     """Compare all pairs of groups, with noise floors."""
-    if draws is not None and noise is False:
-        raise UsageError("--draws: expected noise to draw for, got --no-noise beside it")
-    asked = noise if draws is None else draws
     if output is not None:
-        written = fdb.drift(db, by, mode=mode, metric=metric, scaled=not raw, within=within, out=output, noise=asked)
+        written = comparison.drift(db, within=within, out=output)
         print_answer(to_answer_of_file(written, output), as_json, show_file)
         return
-    strata = drift_strata(db, by, within, mode=mode, metric=metric, scaled=not raw, noise=asked) if within else None
-    result = fdb.drift(db, by, mode=mode, metric=metric, scaled=not raw, noise=asked)
-    print_answer(to_answer(result, strata, within), as_json, show)
+    strata = comparison.strata(db, within) if within else None
+    print_answer(to_answer(comparison.drift(db), strata, within), as_json, show)
 
 
 def to_answer(result: xr.Dataset, strata: dict[str, xr.Dataset] | None = None, within: str | None = None) -> Answer:
@@ -86,11 +129,12 @@ def to_answer(result: xr.Dataset, strata: dict[str, xr.Dataset] | None = None, w
 
 
 def to_answer_of_file(result: xr.Dataset, place: str) -> Answer:
-    """Return the answer about a matrix that was written to `place`: without the matrix itself."""
+    """Return the answer about a matrix that was written to `place`, without the matrix itself."""
     return {**head_of_result(result), **_matrix(result, matrix=False), "within": None, "output": place}
 
 
 def _matrix(result: xr.Dataset, *, matrix: bool = True) -> Answer:
+    """Return everything about the groups of a result; the drift only with `matrix`."""
     attrs = result.attrs
     return {
         "by": attrs["by"],
@@ -131,7 +175,7 @@ def show(answer: Answer) -> None:
 
 
 def show_file(answer: Answer) -> None:
-    """Print what was written, and where."""
+    """Print what was written and where."""
     number = len(answer["groups"])
     say(f"{answer['output']}: {answer['metric']} drift of {number:,} × {number:,} groups by {answer['by']}")
     say(f"mode {answer['mode']} · {counts_line(answer)}; xarray.open_zarr opens it, lazily")
@@ -139,6 +183,7 @@ def show_file(answer: Answer) -> None:
 
 
 def _show_matrix(answer: Answer, title: str | None) -> None:
+    """Print the matrix of few groups, or the pairs of many groups with the largest drift."""
     groups, matrix = answer["groups"], np.asarray(answer["drift"])
     if len(groups) == 1:
         say(f"{title + ': ' if title else ''}only one group, {groups[0]!r}: nothing to compare")
@@ -172,5 +217,5 @@ def _marked(answer: Answer, i: int, j: int) -> Any:
     if not answer.get("verdict"):
         return value
     mark = {"indistinguishable": "≈", "few": "?"}.get(answer["verdict"][i][j], "")
-    how = "°" if answer["judged_by"][i][j] in {"sampling", "few models"} and mark != "?" else ""
-    return Text(f"{value:.4g}{mark}{how}")
+    few_models = "°" if answer["judged_by"][i][j] in {"sampling", "few models"} and mark != "?" else ""
+    return Text(f"{value:.4g}{mark}{few_models}")

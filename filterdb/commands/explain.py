@@ -1,4 +1,4 @@
-"""`filterdb explain`: why two groups drift."""
+"""`filterdb explain`: show what causes the drift between two groups."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from filterdb.store.database import Database
 if TYPE_CHECKING:
     import xarray as xr
 
-SHOWN = 10
-"""Models and layers that a terminal shows."""
+ROWS_SHOWN = 10
+"""Models and layers shown in the terminal."""
 
 
 @commands.command()
@@ -39,7 +39,7 @@ def explain(db: Database, a: str, b: str, by: str, mode: ModeName, raw: bool, ma
 
 
 def to_answer(result: xr.Dataset) -> Answer:
-    """Return every contribution to the drift of two groups; models and layers with the largest share first."""
+    """Return the answer: all shares of the drift, with models and layers of the largest share first."""
     sides = result["side"].values.tolist()
     shares, drift = result["component_share"].values, float(result["drift"])
     components = [
@@ -53,15 +53,15 @@ def to_answer(result: xr.Dataset) -> Answer:
             strict=True,
         )
     ]
-    of_layers = ("layer", "layer_model", "layer_side", "layer_count", "layer_share", "without_layer")
+    variables = ("layer", "layer_model", "layer_side", "layer_count", "layer_share", "without_layer")
     names = ("layer", "model", "group", "filters", "share", "without")
     layers = [
         dict(zip(names, row, strict=True))
-        for row in zip(*(result[name].values.tolist() for name in of_layers), strict=True)
+        for row in zip(*(result[name].values.tolist() for name in variables), strict=True)
     ]
     matched = [
-        {"label": label, "drift": inside, "filters": filters, "few": few}
-        for label, inside, filters, few in zip(
+        {"label": label, "drift": drift_within, "filters": filters, "few": few}
+        for label, drift_within, filters, few in zip(
             *(
                 result[name].values.tolist()
                 for name in ("matched_label", "matched_drift", "matched_count", "matched_few")
@@ -102,11 +102,13 @@ def show(answer: Answer) -> None:
     print_table(["component", "share", "part of D", "weight"], components)
     models = [[row["model"], *row["filters"], row["share"], row["without"]] for row in answer["by_model"]]
     print_table(
-        ["model", f"filters in {a}", f"in {b}", "share", "D without it"], models[:SHOWN], _some("models", len(models))
+        ["model", f"filters in {a}", f"in {b}", "share", "D without it"],
+        models[:ROWS_SHOWN],
+        _title("models", len(models)),
     )
     names = ("layer", "group", "filters", "share", "without")
     layers = [[row[name] for name in names] for row in answer["by_layer"]]
-    print_table([*names[:-1], "D without it"], layers[:SHOWN], _some("layers", len(layers)))
+    print_table([*names[:-1], "D without it"], layers[:ROWS_SHOWN], _title("layers", len(layers)))
     if answer["matched"]:
         rows = [
             [row["label"] + (" (few)" if row["few"] else ""), *row["filters"], row["drift"]]
@@ -120,5 +122,8 @@ def show(answer: Answer) -> None:
     print_basis_warning(answer)
 
 
-def _some(what: str, number: int) -> str | None:
-    return f"the {SHOWN} of {number:,} {what} with the largest share; --json has all" if number > SHOWN else None
+def _title(what: str, number: int) -> str | None:
+    """Return the title of a table that does not show all rows."""
+    if number <= ROWS_SHOWN:
+        return None
+    return f"the {ROWS_SHOWN} of {number:,} {what} with the largest share; --json has all"

@@ -1,4 +1,4 @@
-"""`filterdb filter-scale`: how large filters are."""
+"""`filterdb filter-scale`: show how large filters are."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def filter_scale(db: Database, by: str, as_json: bool) -> None:
 
 
 def to_answer(result: xr.Dataset) -> Answer:
-    """Return a row for each group, with its depth deciles."""
+    """Return the answer: a row for each group, with its depth deciles."""
     deciles = [str(label) for label in result["decile"].values]
     groups = rows_along(result, "group")
     for i, row in enumerate(groups):
@@ -38,7 +38,7 @@ def to_answer(result: xr.Dataset) -> Answer:
 
 
 def show(answer: Answer) -> None:
-    """Print a column for each decile in which any group has filters."""
+    """Print a column for each depth decile in which a group has filters."""
     kept = [k for k in range(10) if any(row["deciles"][k]["count"] for row in answer["rows"])]
     labels = [answer["rows"][0]["deciles"][k]["decile"].strip("[(])").replace(", ", "–") for k in kept]
     print_table(

@@ -1,4 +1,4 @@
-"""`filterdb gc`: list and remove garbage."""
+"""`filterdb gc`: list or delete garbage."""
 
 from __future__ import annotations
 

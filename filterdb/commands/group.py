@@ -1,4 +1,4 @@
-"""The group of commands. A command is imported when it is run: what all of them import takes seconds."""
+"""Define the group of commands, which imports a command when it is run, because importing all takes seconds."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import filterdb as fdb
 
 
 class _Commands(click.Group):
-    """The commands of this package: each is in the module of its name, with _ for -."""
+    """Find each command in the module of this package with its name, `_` for `-`."""
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         module = f"{__package__}.{cmd_name.replace('-', '_')}"

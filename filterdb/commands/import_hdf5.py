@@ -1,4 +1,4 @@
-"""`filterdb import-hdf5`: the published data set into a database."""
+"""`filterdb import-hdf5`: import the published data set into a database."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`filterdb info`: what is in a database."""
+"""`filterdb info`: show what a database contains."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def to_answer(db: Database) -> Answer:
     """Return the answer: counts, segments, tags and damage."""
     segments = [{"id": e.id, "filters": e.filters, "layers": e.layers, "models": e.models} for e in db.state.segments]
     damaged = db.damaged_tables()
-    # Unknown, which is not the same as none.
+    # With damaged tables these are unknown (null), not 0.
     skipped: Answer = dict.fromkeys(("skipped_layers", "skipped_by_code", "unread_layers"))
     if not damaged:
         codes, counts = np.unique(db.skipped["skipped_code"].values.astype(str), return_counts=True)
@@ -60,8 +60,8 @@ def show(answer: Answer) -> None:
             f"not stored: unknown, tables are damaged in {len(answer['damaged'])} of {len(answer['segments'])} segments"
         )
     else:
-        why = ", ".join(f"{count} {code}" for code, count in answer["skipped_by_code"].items())
-        skipped = f"{answer['skipped_layers']} convolutions ({why or 'none'})"
+        codes_text = ", ".join(f"{count} {code}" for code, count in answer["skipped_by_code"].items())
+        skipped = f"{answer['skipped_layers']} convolutions ({codes_text or 'none'})"
         say(f"not stored: {skipped}; `filterdb layers` gives each reason")
         if answer["unread_layers"]:
             say(f"incomplete: {answer['unread_layers']:,} of these should have been read and could not be")

@@ -1,4 +1,4 @@
-"""`filterdb ingest`: model files into a database."""
+"""`filterdb ingest`: add model files to a database."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def ingest(
 
 
 def _report_unread(unread: list[tuple[str, str, str]]) -> None:
-    """Print on stderr how many convolutions should have been read and were not, and why the first was not."""
+    """Print on stderr how many convolutions could not be read, and why the first could not."""
     if unread:
         model, layer, reason = map(printable, unread[0])
         what = f"{len(unread):,} convolution{'s' if len(unread) > 1 else ''} could not be read"
@@ -62,9 +62,10 @@ def to_answer(done: Ingested) -> Answer:
 
 def show(answer: Answer) -> None:
     """Print how many models were added, present and rejected."""
-    new, there, bad, twice = (len(answer[name]) for name in ("added", "present", "rejected", "duplicates"))
-    added = "nothing new" if answer["segment"] is None else f"segment {answer['segment']}"
-    say(f"models: {new} added ({added}), {there} were there, {bad} rejected · now {counts_line(answer)}")
-    if twice:
-        first = answer["duplicates"][0]
-        say(f"{twice} of them have another model's content, such as {first}; `--where duplicate_of=` leaves them out")
+    added, present, rejected = (len(answer[name]) for name in ("added", "present", "rejected"))
+    segment = "nothing new" if answer["segment"] is None else f"segment {answer['segment']}"
+    say(f"models: {added} added ({segment}), {present} were there, {rejected} rejected · now {counts_line(answer)}")
+    copies = answer["duplicates"]
+    if copies:
+        what = f"{len(copies)} of them have another model's content, such as {copies[0]}"
+        say(f"{what}; `--where duplicate_of=` leaves them out")

@@ -1,4 +1,4 @@
-"""The findings of a check as JUnit XML, which CI servers show as tests: a suite per file, a case per layer."""
+"""Format the findings of a check as JUnit XML, which CI servers show as tests: a suite per file, a case per layer."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from filterdb.analysis.findings import ERROR, IGNORED, NOT_CHECKED, REMEDIES, Fi
 from filterdb.page.drawing import visible
 
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-"""Characters that XML 1.0 cannot carry, not even escaped. Names come from files that may be hostile."""
+"""Characters that XML 1.0 does not allow, not even escaped; names come from files that may be hostile."""
 
 
 def junit(result: xr.Dataset) -> str:
-    """Return JUnit XML: what breaks a rule is a failure, what could not be checked an error, warnings are output."""
+    """Return JUnit XML. A broken rule is a failure, a layer that could not be checked an error, a warning is output."""
     by_layer: dict[tuple[str, str], list[Finding]] = {}
     for finding in findings(result):
         by_layer.setdefault((finding.file, finding.layer), []).append(finding)
@@ -33,14 +33,14 @@ def junit(result: xr.Dataset) -> str:
 
 
 def _case(suite: ElementTree.Element, file: str, name: str, listed: list[Finding]) -> None:
-    """Add the case of a layer, or of a file as a whole."""
+    """Add the case of a layer, or of a whole file."""
     case = ElementTree.SubElement(suite, "testcase", classname=_text(file), name=_text(name))
-    bad = [finding for finding in listed if finding.level == ERROR]
-    if bad:
-        # One verdict for a case: some readers take no second.
-        kind = "error" if bad[0].rule in NOT_CHECKED else "failure"
-        element = ElementTree.SubElement(case, kind, type=bad[0].rule, message=_text(_line(bad[0])))
-        element.text = _text("\n".join(f"{_line(finding)}. {REMEDIES[finding.rule]}" for finding in bad))
+    errors = [finding for finding in listed if finding.level == ERROR]
+    if errors:
+        # Only one verdict for a case, because some readers reject a second.
+        kind = "error" if errors[0].rule in NOT_CHECKED else "failure"
+        element = ElementTree.SubElement(case, kind, type=errors[0].rule, message=_text(_line(errors[0])))
+        element.text = _text("\n".join(f"{_line(finding)}. {REMEDIES[finding.rule]}" for finding in errors))
     elif listed and all(finding.level == IGNORED for finding in listed):
         ElementTree.SubElement(case, "skipped", message=_text(f"ignored: {_line(listed[0])}"))
     rest = [finding for finding in listed if finding.level != ERROR]
@@ -49,7 +49,7 @@ def _case(suite: ElementTree.Element, file: str, name: str, listed: list[Finding
 
 
 def _count(element: ElementTree.Element) -> None:
-    """Set the numbers of cases of each kind."""
+    """Set the number of cases of each kind."""
     for name, tag in (("tests", "testcase"), ("failures", "failure"), ("errors", "error"), ("skipped", "skipped")):
         element.set(name, str(len(element.findall(f".//{tag}"))))
 
@@ -59,5 +59,5 @@ def _line(finding: Finding) -> str:
 
 
 def _text(text: str) -> str:
-    """Return text that XML can carry. Line breaks stay: they are ours."""
+    """Return text that XML allows. Line breaks stay, because only filterdb adds them."""
     return _NOT_XML.sub("�", "\n".join(map(visible, text.split("\n"))))

@@ -1,4 +1,4 @@
-"""`filterdb layers`: a row for each layer, and for each convolution that is not stored."""
+"""`filterdb layers`: list layers, and convolutions that are not stored."""
 
 from __future__ import annotations
 

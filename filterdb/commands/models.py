@@ -1,4 +1,4 @@
-"""`filterdb models`: a row for each model."""
+"""`filterdb models`: list the models."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ def models(db: Database, as_json: bool) -> None:
 
 
 def to_answer(db: Database) -> Answer:
-    """Return the answer: all columns of the catalog and of the file of each model."""
+    """Return the answer: a row for each model, with the columns of the catalog and the facts of its file."""
     table = db.models
     listed = rows(
         table, names_of_columns(table, {"model": "model"}, {"operators", "filter_shapes", "extra", "segment"})
     )
     for row, operators, shapes in zip(listed, table["operators"].values, table["filter_shapes"].values, strict=True):
-        # A model is known by its name.
+        # The id of a model is its name in the catalog.
         row |= {"name": row["model"], "operators": json.loads(operators), "filter_shapes": json.loads(shapes)}
     return {**head_of_database(db), "rows": listed}
 
 
 def show(answer: Answer) -> None:
-    """Print the most telling columns."""
+    """Print the main columns."""
     print_rows(
         answer,
         ["model", "task", "visual_category", "training_dataset", "filters", "layers", "opset", "producer"],

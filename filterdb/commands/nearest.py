@@ -1,4 +1,4 @@
-"""`filterdb nearest`: the models whose filters are most like those of a file."""
+"""`filterdb nearest`: find the models whose filters are most like those of a file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from filterdb.commands.table import counts_line, print_basis_warning, print_tabl
 from filterdb.models.sandbox import Limits
 from filterdb.store.database import Database
 
-NO_ACCURACY = "near means similar 3×3 filters; it says nothing of the accuracy after transfer"
+_NO_ACCURACY = "near means similar 3×3 filters; it says nothing of the accuracy after transfer"
 
 
 @commands.command()
@@ -40,7 +40,7 @@ def nearest(db: Database, model: str, number: int, by_decile: bool, limits: Limi
 
 
 def to_answer(result: xr.Dataset) -> Answer:
-    """Return a row for each model, the nearest first; `rank` is null if it has too few filters to be ranked."""
+    """Return the answer: a row for each model, the nearest first. `rank` is null for a model with too few filters."""
     shown = [str(name) for name, array in result.variables.items() if array.dims == ("model",)]
     table = rows(result, {"model": "model", **{name: name for name in shown if name != "model"}})
     for i, row in enumerate(table):
@@ -81,6 +81,7 @@ def to_answer(result: xr.Dataset) -> Answer:
 
 
 def _whole(count: float) -> int:
+    """Return a count as an integer, 0 for NaN."""
     return 0 if np.isnan(count) else int(count)
 
 
@@ -92,28 +93,31 @@ def show(answer: Answer) -> None:
 
 
 def show_deciles(answer: Answer) -> None:
-    """Print a column for each depth decile in which the file has filters; ~ where the drift is within noise."""
+    """Print a column for each depth decile in which the file has filters; ~ marks drift within noise."""
     deciles = [label for label, count in answer["query"]["deciles"].items() if count]
     short = (label.strip("[(])").replace(", ", "–") for label in deciles)
     columns = ["", "model", "drift", "noise", "", "filters", *short]
-    ranked = [[row["rank"], *_cells(row), *map(_part, row["deciles"])] for row in answer["rows"]]
+    ranked = [[row["rank"], *_cells(row), *map(_decile_cell, row["deciles"])] for row in answer["rows"]]
     print_table(columns, ranked, "whole, and by depth decile (normalised depth)")
     _footer(answer)
 
 
 def _cells(row: Answer, *labels: str) -> list[Any]:
-    what = "within noise" if row["closer_than_noise"] else ""
-    what = "the same file" if row["same_content"] else "few" if row["few"] else what
-    return [row["model"], row["drift"], row["floor_q95"], what, row["count"], *(row[label] for label in labels)]
+    """Return the cells of a model."""
+    remark = "within noise" if row["closer_than_noise"] else ""
+    remark = "the same file" if row["same_content"] else "few" if row["few"] else remark
+    return [row["model"], row["drift"], row["floor_q95"], remark, row["count"], *(row[label] for label in labels)]
 
 
-def _part(part: Answer) -> Any:
-    if not part["count"]:
+def _decile_cell(decile: Answer) -> Any:
+    """Return the drift in a depth decile, marked ~ within noise; None if the model has no filters there."""
+    if not decile["count"]:
         return None
-    return f"{part['drift']:.4g}" + ("~" if part["drift"] <= part["floor_q95"] else "")
+    return f"{decile['drift']:.4g}" + ("~" if decile["drift"] <= decile["floor_q95"] else "")
 
 
 def _footer(answer: Answer) -> None:
+    """Print the counts, the layers left out, and how to read the table."""
     query = answer["query"]
     say(f"{query['file']}: {query['filters']:,} filters, {query['layers']:,} layers, against {counts_line(answer)}")
     for layer, reason in query["left_out"].items():
@@ -121,5 +125,5 @@ def _footer(answer: Answer) -> None:
     if query["filters"] < FEW:
         say(f"it has fewer than {FEW:,} filters: chance decides much of this order")
     say(f"noise: drift below it is what two samples of one distribution show (95 %); few: under {FEW:,}, not ranked")
-    say(NO_ACCURACY)
+    say(_NO_ACCURACY)
     print_basis_warning(answer)

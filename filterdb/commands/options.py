@@ -1,4 +1,4 @@
-"""The options that commands share: an option has one name, type, default and help text wherever it appears."""
+"""Define the options that commands share, each with one name, type, default and help text."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ chunk_rows_option: Decorator = click.option(
 
 
 def debug_option(*, expose_value: bool = True) -> Decorator:
-    """Return --debug. `main` looks for it itself; only a command that computes on a cluster needs its value."""
+    """Return --debug. `main` reads it from the arguments; only a command that computes on a cluster needs its value."""
     return click.option("--debug", is_flag=True, expose_value=expose_value, help="Show the traceback of an error.")
 
 
 def snapshot_option(*, hidden: bool = False) -> Decorator:
-    """Return --snapshot, the snapshot at which the database is opened."""
+    """Return --snapshot, which chooses the snapshot to open."""
     return click.option("--snapshot", metavar="N|TAG", hidden=hidden, help="Open DB at this snapshot, not the newest.")
 
 
 def by_option(*, required: bool = False, default: str | None = None) -> Decorator:
-    """Return --by, the label by which layers are grouped."""
+    """Return --by, which chooses the labels by which layers are grouped."""
     defaults: dict[str, Any] = {} if default is None else {"default": default, "show_default": True}
     return click.option(
         "--by",
@@ -56,7 +56,7 @@ def by_option(*, required: bool = False, default: str | None = None) -> Decorato
 
 
 def catalog_option(*, required: bool = False) -> Decorator:
-    """Return --catalog, the file with the labels of models."""
+    """Return --catalog, which names the file with the labels of models."""
     return click.option(
         "--catalog",
         metavar="FILE",
@@ -66,7 +66,7 @@ def catalog_option(*, required: bool = False) -> Decorator:
 
 
 def place(command: Command) -> Command:
-    """Add --json, --debug and the options that say where the command computes."""
+    """Add --json, --debug and the options that choose where the command computes."""
     options: list[Decorator] = [
         json_option,
         click.option("--threads", type=click.IntRange(1), help="Work in this many threads of this process."),
@@ -100,7 +100,7 @@ def place(command: Command) -> Command:
     ) -> Any:
         if threads is not None and (workers is not None or scheduler is not None):
             raise UsageError("--threads: expected neither --workers nor --scheduler beside it, got several")
-        if "db" in kwargs and kwargs["db"] is None:  # no database, no passes: nothing to start
+        if "db" in kwargs and kwargs["db"] is None:  # without a database there are no passes to distribute
             return command(*args, **kwargs)
         from distributed.security import Security
 
@@ -118,7 +118,7 @@ def place(command: Command) -> Command:
 
 
 def database(command: Command) -> Command:
-    """Add DB and --snapshot; the command gets the open database."""
+    """Add DB and --snapshot, and pass the open database to the command."""
 
     @functools.wraps(command)
     def wrapped(db: str, snapshot: str | None, **kwargs: Any) -> Any:
@@ -128,7 +128,7 @@ def database(command: Command) -> Command:
 
 
 def newest(command: Command) -> Command:
-    """Add DB for a command that commits a snapshot: it goes on top of the newest, and --snapshot is rejected."""
+    """Add DB for a command that commits on top of the newest snapshot, and reject --snapshot."""
 
     @functools.wraps(command)
     def wrapped(db: str, snapshot: str | None, **kwargs: Any) -> Any:
@@ -140,7 +140,7 @@ def newest(command: Command) -> Command:
 
 
 def selection(command: Command) -> Command:
-    """Add --where and --exclude-verdict; the command gets the view."""
+    """Add --where and --exclude-verdict, and pass the view to the command."""
 
     @functools.wraps(command)
     def wrapped(db: Database, where: tuple[str, ...], exclude_verdict: str, **kwargs: Any) -> Any:
@@ -165,7 +165,7 @@ def selection(command: Command) -> Command:
 
 
 def _condition(text: str) -> tuple[str, bool, str]:
-    """Return the label, whether it is negated, and its value."""
+    """Return the column, whether the condition is negated, and the value."""
     name, sign, value = text.partition("=")
     if not sign or not name.rstrip("!").strip():
         raise UsageError(f"--where: expected COLUMN=VALUE or COLUMN!=VALUE, got {text!r}")
@@ -186,7 +186,7 @@ def mode_option(command: Command) -> Command:
 
 
 def limits_option(command: Command) -> Command:
-    """Add the limits of reading a file that may be hostile; the command gets the Limits."""
+    """Add the limits of reading a file, which may be hostile, and pass a Limits to the command."""
 
     @functools.wraps(command)
     def wrapped(model_memory: int, model_seconds: float, **kwargs: Any) -> Any:
@@ -212,7 +212,7 @@ def limits_option(command: Command) -> Command:
 
 
 def parse_pair(text: str) -> tuple[int, int]:
-    """Return two components, which are written "0,1"."""
+    """Parse two components, written as "0,1"."""
     try:
         first, second = map(int, text.split(","))
     except ValueError:

@@ -1,4 +1,4 @@
-"""`filterdb pca`: principal components of the filters."""
+"""`filterdb pca`: show the principal components of the filters."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def pca(db: Database, by: str | None, raw: bool, as_json: bool) -> None:
 
 
 def to_answer(result: xr.Dataset) -> Answer:
-    """Return the answer: everything about each group."""
+    """Return the answer: all variables of each group."""
     names = [str(name) for name in result.data_vars]
     groups = [
         {"group": str(label), **{name: result[name].values[i] for name in names}}

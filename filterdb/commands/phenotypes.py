@@ -1,4 +1,4 @@
-"""`filterdb phenotypes`: how coefficients are distributed."""
+"""`filterdb phenotypes`: name the shapes of coefficient distributions."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import click
 import xarray as xr
 
 import filterdb as fdb
-from filterdb.analysis.phenotypes import PAIRS
+from filterdb.analysis.phenotypes import DEFAULT_PAIRS
 from filterdb.commands.answer import Answer, basis_of_result, head_of_result, print_answer
 from filterdb.commands.group import commands
 from filterdb.commands.options import by_option, database, mode_option, parse_pair, raw_option, selection
@@ -37,13 +37,13 @@ def phenotypes(
     """
     if pairs and no_pairs:
         raise UsageError("--no-pairs: expected no --components beside it, got both")
-    wanted = [] if no_pairs else [parse_pair(text) for text in pairs] or PAIRS
-    result = fdb.phenotypes(db, by, pairs=wanted, mode=mode, scaled=not raw)
+    chosen = [] if no_pairs else [parse_pair(text) for text in pairs] or DEFAULT_PAIRS
+    result = fdb.phenotypes(db, by, pairs=chosen, mode=mode, scaled=not raw)
     print_answer(to_answer(result), as_json, show)
 
 
 def to_answer(result: xr.Dataset) -> Answer:
-    """Return the components and pairs of each group, with everything that the rules looked at."""
+    """Return the answer: components and pairs of each group, with the measures that the rule uses."""
     names = [str(name) for name, array in result.data_vars.items() if array.dims == ("group", "component")]
     groups = []
     for i, label in enumerate(result["group"].values):
@@ -70,7 +70,7 @@ def to_answer(result: xr.Dataset) -> Answer:
 
 
 def show(answer: Answer) -> None:
-    """Print a row for each group: the phenotype of every component and pair."""
+    """Print a row for each group with the phenotype of every component and pair."""
     pairs = [pair["components"] for pair in answer["groups"][0]["pairs"]]
     columns = ["group", "filters", *(f"c{k}" for k in range(9)), *(f"c{first}×c{second}" for first, second in pairs)]
     print_table(

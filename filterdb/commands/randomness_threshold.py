@@ -1,4 +1,4 @@
-"""`filterdb randomness-threshold`: the entropy of random layers, as in the first paper's experiment."""
+"""`filterdb randomness-threshold`: fit the entropy of random layers, as in the first paper's experiment."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 import filterdb as fdb
-from filterdb.analysis.threshold import DRAWS
+from filterdb.analysis.threshold import DEFAULT_DRAWS, Init
 from filterdb.commands.answer import Answer, print_answer
 from filterdb.commands.group import commands
 from filterdb.commands.options import debug_option, json_option
@@ -25,14 +25,14 @@ SYMBOLS = {"span": "L", "rate": "k", "centre": "x0", "offset": "b"}
     "--init", type=click.Choice(list(INITS)), default="normal", show_default=True, help="How layers are drawn."
 )
 @click.option("--sizes", metavar="N,N,…", help="Filters of a layer; by default powers of two.")
-@click.option("--draws", type=click.IntRange(1), default=DRAWS, show_default=True, help="Layers of each size.")
+@click.option("--draws", type=click.IntRange(1), default=DEFAULT_DRAWS, show_default=True, help="Layers of each size.")
 @click.option(
     "--repeats", type=click.IntRange(1), default=5, show_default=True, help="Experiments; the scatter is theirs."
 )
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @json_option
 @debug_option(expose_value=False)
-def randomness_threshold(init: str, sizes: str | None, draws: int, repeats: int, seed: int, as_json: bool) -> None:
+def randomness_threshold(init: Init, sizes: str | None, draws: int, repeats: int, seed: int, as_json: bool) -> None:
     """Fit the entropy that marks a layer as random.
 
     The fit uses layers drawn at random. Needs no database.
@@ -42,7 +42,7 @@ def randomness_threshold(init: str, sizes: str | None, draws: int, repeats: int,
 
 
 def _sizes(text: str | None) -> list[int] | None:
-    """Return the sizes, which are written "N,N,…"."""
+    """Parse sizes, written as "N,N,…"."""
     if text is None:
         return None
     try:
@@ -52,7 +52,7 @@ def _sizes(text: str | None) -> list[int] | None:
 
 
 def to_answer(result: xr.Dataset) -> Answer:
-    """Return the constants with their scatter beside the paper's, and a row for each size."""
+    """Return the answer: the constants with their scatter, the paper's constants, and a row for each size."""
     constants = [str(name) for name in result["constant"].values]
 
     def named(variable: str) -> dict[str, Any]:
@@ -84,13 +84,13 @@ def to_answer(result: xr.Dataset) -> Answer:
 
 
 def show(answer: Answer) -> None:
-    """Print the sizes, then the constants beside the paper's."""
+    """Print the sizes, then the constants and the paper's."""
     names = ["filters", "smallest_entropy", "threshold", "paper_threshold"]
     print_table(
         ["filters", "smallest H", "fitted T_H", "P1's T_H"], ([row[name] for name in names] for row in answer["rows"])
     )
     constants = [
-        [f"{symbol} ({name})", *(answer[of][name] for of in ("constants", "scatter", "paper"))]
+        [f"{symbol} ({name})", *(answer[key][name] for key in ("constants", "scatter", "paper"))]
         for name, symbol in SYMBOLS.items()
     ]
     print_table(["constant", "fitted", "± over repetitions", "P1's"], constants)

@@ -26,5 +26,5 @@ def reduce(db: Database, mode: ModeName, raw: bool, as_json: bool) -> None:
 
 
 def show(answer: Answer) -> None:
-    """Print which basis the summaries are of."""
+    """Print the basis of the summaries."""
     say(f"summaries are complete · basis {answer['basis'] or 'fitted on the whole snapshot'} · {counts_line(answer)}")

@@ -1,4 +1,4 @@
-"""`filterdb refit`: a new basis for a database that has grown."""
+"""`filterdb refit`: fit a new basis for a database that has grown."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`filterdb relabel`: new labels for models."""
+"""`filterdb relabel`: replace the labels of models."""
 
 from __future__ import annotations
 
@@ -18,6 +18,4 @@ def relabel(db: Database, catalog: str, as_json: bool) -> None:
 
     Commits a new snapshot; no filter is rewritten.
     """
-    before = db
-    db = fdb.relabel(db, catalog)
-    print_answer(to_answer(before, db), as_json, show)
+    print_answer(to_answer(db, fdb.relabel(db, catalog)), as_json, show)

@@ -1,4 +1,4 @@
-"""`filterdb remove`: a snapshot without some models."""
+"""`filterdb remove`: remove models in a new snapshot."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`filterdb report`: the web page."""
+"""`filterdb report`: write the web page."""
 
 from __future__ import annotations
 

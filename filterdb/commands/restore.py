@@ -1,4 +1,4 @@
-"""`filterdb restore`: back to an earlier snapshot."""
+"""`filterdb restore`: go back to an earlier snapshot."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The findings of a check as SARIF 2.1.0 (OASIS Standard, 2020), which code hosts and editors show beside the file."""
+"""Format the findings of a check as SARIF 2.1.0 (OASIS Standard, 2020), which code hosts and editors show."""
 
 from __future__ import annotations
 
@@ -47,13 +47,14 @@ def sarif(result: xr.Dataset, folder: Path | None = None) -> str:
 
 
 def _result(finding: Finding, index: int, folder: Path) -> dict[str, Any]:
+    """Return a SARIF result for a finding; `index` is the position of its rule."""
     uri = _uri(finding.file, folder)
-    # A model has no lines, but viewers that show results beside a line require a line.
+    # A model has no lines, but viewers require one.
     place: dict[str, Any] = {"physicalLocation": {"artifactLocation": {"uri": uri}, "region": {"startLine": 1}}}
     if finding.layer:
         name = f"{finding.file}:{finding.layer}"
         place["logicalLocations"] = [{"name": finding.layer, "fullyQualifiedName": name, "kind": "object"}]
-    about = _plain(finding.layer or finding.file)
+    subject = _plain(finding.layer or finding.file)
     digest = hashlib.sha256("\n".join((uri, finding.layer, finding.rule)).encode()).hexdigest()[:16]
     more: dict[str, Any] = {}
     if finding.level == IGNORED:
@@ -64,21 +65,22 @@ def _result(finding: Finding, index: int, folder: Path) -> dict[str, Any]:
         "ruleId": finding.rule,
         "ruleIndex": index,
         "level": "error" if finding.level == ERROR else "warning",
-        "message": {"text": f"{about}: {finding.rule}: {_plain(finding.message)}. {REMEDIES[finding.rule]}"},
+        "message": {"text": f"{subject}: {finding.rule}: {_plain(finding.message)}. {REMEDIES[finding.rule]}"},
         "locations": [place],
-        # A finding keeps its fingerprint from run to run, whatever else changes in the file.
+        # The fingerprint identifies a finding across runs, whatever else changes in the file.
         "partialFingerprints": {"primaryLocationLineHash": f"{digest}:1"},
         **more,
     }
 
 
 def _plain(text: str) -> str:
-    """Escape text that may be hostile, so that SARIF sees no link and no placeholder (3.11.5, 3.11.6)."""
+    """Escape text that may be hostile, so that SARIF reads no link and no placeholder (3.11.5, 3.11.6)."""
     escaped = re.sub(r"([\\\[\]])", r"\\\1", visible(text))
     return escaped.replace("{", "{{").replace("}", "}}")
 
 
 def _uri(file: str, folder: Path) -> str:
+    """Return the URI of a file, relative to `folder` if it lies below."""
     if "://" in file:
         return quote(file, safe=":/%")
     path = Path(file).resolve()

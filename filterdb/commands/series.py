@@ -1,4 +1,4 @@
-"""`filterdb series`: drift along trainings and between their seeds."""
+"""`filterdb series`: show drift along trainings and between their seeds."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def series(db: Database, mode: ModeName, as_json: bool) -> None:
 
 
 def to_answer(result: xr.Dataset) -> Answer:
-    """Return a row for each checkpoint, pair of seeds and retraining."""
+    """Return the answer: a row for each checkpoint, pair of seeds and retraining."""
     dims = {"checkpoints": "checkpoint", "pairs": "pair", "retrainings": "retraining"}
     tables = {name: rows_along(result, dim) for name, dim in dims.items()}
     return {**head_of_result(result), "mode": result.attrs["mode"], **basis_of_result(result), **tables}
 
 
 def show(answer: Answer) -> None:
-    """Print checkpoints, then pairs of seeds, then how far everything else is."""
+    """Print checkpoints, then pairs of seeds, then the drift of seeds to all others."""
     if not answer["checkpoints"] and not answer["pairs"]:
         say("no checkpoints or retrainings: give models `architecture`, `training_dataset`, `epoch`, `seed`")
     for name, title, columns in (
@@ -65,5 +65,6 @@ def show(answer: Answer) -> None:
 
 
 def _cell(row: Answer, column: str) -> Any:
+    """Return a cell; ° marks a verdict by numbers of filters only."""
     mark = "°" if column.endswith("verdict") and row[column.replace("verdict", "judged_by")] == "sampling" else ""
     return f"{row[column]}{mark}" if mark else row[column]

@@ -1,4 +1,4 @@
-"""The answer of the commands that commit a snapshot: `relabel`, `remove`, `tag`, `compact` and `restore`."""
+"""Build the answer of commands that commit a snapshot: `relabel`, `remove`, `tag`, `compact` and `restore`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def to_answer(before: Database, after: Database) -> Answer:
-    """Return the newest snapshot, and whether it is a new one."""
+    """Return the answer: the newest snapshot, and whether it is new."""
     state = after.state
     return {
         **head_of_database(after),

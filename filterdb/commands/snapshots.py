@@ -1,4 +1,4 @@
-"""`filterdb snapshots`: the history of a database."""
+"""`filterdb snapshots`: list the snapshots of a database."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def snapshots(db: str, snapshot: str | None, as_json: bool) -> None:
 
 
 def to_answer(db: Database) -> Answer:
-    """Return the answer. A lost or damaged snapshot has nothing but its number, its tags and `damage`."""
+    """Return the answer. A lost or damaged snapshot has only its number, its tags and `damage`."""
     readable, damaged = snapshot_files.survey(db.files)
     fields = ("action", "created", "segments", "basis", "filters", "layers", "models")
     listed: dict[int, Answer] = {number: {**dict.fromkeys(fields), "damage": what} for number, what in damaged.items()}

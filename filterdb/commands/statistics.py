@@ -1,4 +1,4 @@
-"""`filterdb statistics`: numbers of models, layers and filters."""
+"""`filterdb statistics`: count models, layers and filters by label."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def statistics(db: Database, columns: tuple[str, ...], as_json: bool) -> None:
 
 
 def to_answer(result: xr.Dataset) -> Answer:
-    """Return a row for each label of each column."""
+    """Return the answer: a row for each label of each column."""
     return {**head_of_result(result), "rows": rows_along(result, "row")}
 
 

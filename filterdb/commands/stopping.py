@@ -1,4 +1,4 @@
-"""Signals that stop a command: the first lets it clean up, the second ends it at once."""
+"""Handle signals that stop a command: the first lets it clean up, the second ends it at once."""
 
 from __future__ import annotations
 
@@ -19,25 +19,26 @@ _CODES = {
     signal.SIGINT: STOPPED,
     signal.SIGTERM: 128 + signal.SIGTERM,
     signal.SIGHUP: 128 + signal.SIGHUP,
-    signal.SIGXCPU: 75,  # with more CPU time, the run resumes
+    signal.SIGXCPU: 75,  # run again with more CPU time: the run resumes
 }
 
 GRACE_SECONDS = 20.0
-"""How long a stopped command may take to clean up."""
+"""Seconds that a stopped command may take to clean up."""
 
 _XCPU_SECONDS = 2
-"""CPU seconds before the hard limit at which a command is stopped: at the limit, the kernel kills it."""
+"""CPU seconds before the hard limit at which a command is stopped, because the kernel kills it at the limit."""
 
 _received: int | None = None
 _watchdog: int | None = None
-"""The pipe that the watchdog reads: a byte starts its timer."""
+"""The write end of the pipe that the watchdog reads; a byte starts its timer."""
 
 
 def install() -> None:
-    """Make signals stop this process as Ctrl-C does. Signals that are ignored (nohup) stay ignored."""
+    """Make signals stop this process as Ctrl-C does, except signals that are already ignored (nohup)."""
     global _watchdog
     listening, _watchdog = os.pipe()
-    # Now, not when the signal comes: it may interrupt a thread's start, whose lock another start would wait for.
+    # Start the thread here, not in the handler: a signal may interrupt the start of another thread, and the handler
+    # would wait for its lock.
     threading.Thread(target=_end_after_grace, args=(listening,), name="filterdb-watchdog", daemon=True).start()
     for number in _CODES:
         if signal.getsignal(number) is not signal.SIG_IGN:
@@ -60,19 +61,19 @@ def _stop(number: int, frame: FrameType | None) -> None:
 
 
 def _end_after_grace(listening: int) -> None:
-    """End the process GRACE_SECONDS after a signal, whatever its other threads do."""
+    """End the process GRACE_SECONDS after a signal, whatever other threads do."""
     os.read(listening, 1)
     time.sleep(GRACE_SECONDS)
     os._exit(exit_code())
 
 
 def exit_code() -> int:
-    """Return the exit code of a command that a signal has stopped."""
+    """Return the exit code of a command that a signal stopped."""
     return STOPPED if _received is None else _CODES[signal.Signals(_received)]
 
 
 def message() -> str:
-    """Return the message for a user whose command a signal has stopped."""
+    """Return the message about a signal that stopped the command."""
     if _received == signal.SIGXCPU:
         return "filterdb: stopped: the CPU time that this shell allows is used up; run again with a higher `ulimit -t`"
     return "stopped"
@@ -80,6 +81,6 @@ def message() -> str:
 
 def leave() -> NoReturn:
     """Remove temporary files and processes, then end this process without waiting for its threads."""
-    sys.unraisablehook = lambda _: None  # half-started things complain
+    sys.unraisablehook = lambda _: None  # objects that were only half started would print errors
     atexit._run_exitfuncs()
     os._exit(exit_code())

@@ -1,4 +1,4 @@
-"""stdout and stderr that may be closed, full, a pipe without a reader, or of an encoding without ×."""
+"""Make stdout and stderr robust: they may be closed, full, a pipe without a reader, or of an encoding without ×."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ _STDIN, _STDOUT, _STDERR = range(3)
 
 
 def prepare() -> None:
-    """Replace this process's stdout and stderr by streams that fail in a known way. Raises OutputError.
+    """Replace stdout and stderr of this process by streams with known errors. Raises OutputError if stdout is closed.
 
-    If a handle is closed, the next file would get its number, and what is printed would go into that file.
+    Closed handles are opened on the null device. Otherwise the next file would get the handle's number, and output
+    would go into that file.
     """
     closed = [handle for handle in (_STDIN, _STDOUT, _STDERR) if _is_closed(handle)]
     for _ in closed:
@@ -32,19 +33,19 @@ def prepare() -> None:
 
 
 def flush() -> None:
-    """Write what is buffered. Raises OutputError."""
+    """Write buffered output. Raises OutputError."""
     sys.stdout.flush()
     sys.stderr.flush()
 
 
 def ascii_json(text: str) -> str:
-    """Return JSON that stdout can carry: in UTF-8, or in ASCII if stdout has another encoding."""
+    """Return JSON in UTF-8, or with escapes in ASCII if stdout has another encoding."""
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     return text if codecs.lookup(encoding).name == "utf-8" else text.encode("ascii", _ESCAPED).decode("ascii")
 
 
 def _escape(error: UnicodeError) -> tuple[str, int]:
-    """Escape characters that an encoding lacks, as JSON does: × as \\u00d7, those beyond U+FFFF as two escapes."""
+    """Escape characters that an encoding lacks as JSON does: × as \\u00d7, those beyond U+FFFF as two escapes."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     units = error.object[error.start : error.end].encode("utf-16-be", "surrogatepass")
@@ -64,7 +65,7 @@ def _is_closed(handle: int) -> bool:
 
 
 def _is_handle(stream: object, handle: int) -> bool:
-    """Return whether a stream is the process's own and not a replacement that a test or a program has set."""
+    """Return whether a stream is the process's own, not a replacement that a test or a program has set."""
     try:
         return isinstance(stream, io.TextIOWrapper) and stream.fileno() == handle
     except (OSError, ValueError):
@@ -72,7 +73,7 @@ def _is_handle(stream: object, handle: int) -> bool:
 
 
 def _text(raw: io.FileIO, old: TextIO | None) -> io.TextIOWrapper:
-    """Return a stream that can carry any text: ASCII becomes UTF-8, as Python itself does in the C locale."""
+    """Return a stream for any text. ASCII becomes UTF-8, as Python itself does in the C locale."""
     encoding = "utf-8" if old is None or codecs.lookup(old.encoding).name == "ascii" else old.encoding
     if old is not None:
         with suppress(OSError, ValueError):
@@ -81,7 +82,7 @@ def _text(raw: io.FileIO, old: TextIO | None) -> io.TextIOWrapper:
 
 
 class _Stdout(io.FileIO):
-    """stdout. The first error is an OutputError; what is written after it, or to a closed pipe, is dropped."""
+    """Write to stdout. The first error is an OutputError; later output, and output to a closed pipe, is dropped."""
 
     _lost = False
 
@@ -98,7 +99,7 @@ class _Stdout(io.FileIO):
 
 
 class _Stderr(io.FileIO):
-    """stderr. Errors are ignored: there is no place left to report them."""
+    """Write to stderr. Errors are ignored, because they could not be reported anywhere."""
 
     def write(self, data: bytes, /) -> int:  # type: ignore[override]
         with suppress(OSError):

@@ -1,4 +1,4 @@
-"""What the terminal tables of all commands share. Control characters in names, which may be hostile, are replaced."""
+"""Print tables and lines in the terminal. Control characters in names, which may be hostile, are replaced."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from rich.text import Text
 
 from filterdb.commands.answer import Answer
 
-_WIDTH_OF_A_PIPE = 240
+_PIPE_WIDTH = 240
 
 
 def printable(text: object) -> str:
-    """Return the text without control characters."""
+    """Return the text with control characters replaced."""
     return "".join(c if c.isprintable() else "�" for c in str(text))
 
 
 def console() -> Console:
     """Return a console for stdout."""
-    # A pipe gets whole rows, a terminal what fits.
-    return Console(width=None if sys.stdout.isatty() else _WIDTH_OF_A_PIPE, highlight=False, emoji=False)
+    # Rows are not wrapped in a pipe, only to the width of a terminal.
+    return Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH, highlight=False, emoji=False)
 
 
 def say(text: str) -> None:
@@ -54,7 +54,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], title: st
 
 
 def _cell(value: Any) -> tuple[str, bool]:
-    """Return a value as text, and whether it is a number."""
+    """Return a value as text, and whether it is aligned as a number."""
     if isinstance(value, Text):
         return value.plain, True
     if value is None or (isinstance(value, float) and math.isnan(value)):
@@ -71,12 +71,12 @@ def _cell(value: Any) -> tuple[str, bool]:
 
 
 def print_rows(answer: Answer, names: Sequence[str], title: str | None = None) -> None:
-    """Print these columns of the answer's rows."""
+    """Print some columns of the answer's rows."""
     print_table(names, ([row[name] for name in names] for row in answer["rows"]), title)
 
 
 def counts_line(answer: Answer) -> str:
-    """Return the line under a table."""
+    """Return the line of counts under a table."""
     where = "" if answer["selection"] == "all" else f" where {answer['selection']}"
     numbers = ", ".join(f"{answer[name]:,} {name}" for name in ("filters", "layers", "models"))
     return f"{numbers}{where} · snapshot {answer['snapshot']}"

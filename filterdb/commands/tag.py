@@ -1,4 +1,4 @@
-"""`filterdb tag`: a name for a snapshot."""
+"""`filterdb tag`: name a snapshot."""
 
 from __future__ import annotations
 

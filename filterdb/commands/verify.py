@@ -1,4 +1,4 @@
-"""`filterdb verify`: the integrity of a database."""
+"""`filterdb verify`: check the integrity of a database."""
 
 from __future__ import annotations
 

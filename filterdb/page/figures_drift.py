@@ -1,10 +1,11 @@
-"""Figures of drift. Each takes the xarray result that `fdb.drift` gives, and gives a matplotlib Figure."""
+"""Draw figures of drift: each function returns a matplotlib Figure of a result of `fdb.drift`."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 import xarray as xr
 
 from filterdb.analysis.drift_metrics import METRICS
@@ -16,32 +17,35 @@ from filterdb.page.panels import Panels
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+Floats = npt.NDArray[np.float64]
+
 RIDGES = 12
-"""Groups that a ridge plot shows: the largest ones."""
+"""Largest groups shown in a ridge plot."""
 
 
 @drawn
 def heatmap(result: xr.Dataset) -> Figure:
-    """The matrix of a `drift` result, in its order; each group with its number of filters (P1 fig. 7 and 8).
+    """Draw the matrix of a `drift` result in its order, with the number of filters of each group (P1 fig. 7 and 8).
 
-    Dots mark pairs that are not told apart from chance, where the result has a `verdict`. Up to 40 groups have labels,
-    up to 13 their values.
+    Dots mark pairs that do not differ by more than chance, if the result has a `verdict`. Up to 40 groups have labels,
+    up to 13 also have the values.
     """
     return _matrix(result, np.arange(result.sizes["group"]), [])
 
 
 @drawn
-def families(result: xr.Dataset, family: np.ndarray) -> Figure:
-    """The matrix of a `drift` result by model, models of one family side by side (P1 fig. 10).
+def families(result: xr.Dataset, family: npt.NDArray[Any]) -> Figure:
+    """Draw the matrix of a `drift` result by model, with models of one family next to each other (P1 fig. 10).
 
-    `family`: of each group of the result, (group,).
+    `family` (group,) is the family of each group of the result.
     """
     order = np.lexsort((np.arange(len(family)), family.astype(str)))
     borders = np.flatnonzero(family[order][1:] != family[order][:-1]) + 0.5
     return _matrix(result, order, borders.tolist())
 
 
-def _matrix(result: xr.Dataset, order: np.ndarray, borders: list[float]) -> Figure:
+def _matrix(result: xr.Dataset, order: npt.NDArray[np.int64], borders: list[float]) -> Figure:
+    """Draw the matrix with groups in `order` and lines at `borders`."""
     from matplotlib.colors import PowerNorm
 
     values = result["drift"].values[np.ix_(order, order)]
@@ -56,7 +60,7 @@ def _matrix(result: xr.Dataset, order: np.ndarray, borders: list[float]) -> Figu
     figure = canvas(side + 1.2, side)
     axes = figure.subplots()
     largest = float(np.nanmax(values, initial=0.0)) or 1.0
-    # "none": where the file can hold it, a matrix stands in it cell by cell, not as drawn.
+    # "none" stores the matrix cell by cell in formats that can, such as SVG, not as it is rendered.
     image = axes.imshow(values, cmap="cividis", norm=PowerNorm(0.5, 0.0, largest), interpolation="none")
     axes.spines[:].set_visible(False)
     if legible(number):
@@ -75,8 +79,8 @@ def _matrix(result: xr.Dataset, order: np.ndarray, borders: list[float]) -> Figu
                 axes.text(j, i, f"{values[i, j]:.2g}", ha="center", va="center", fontsize=7, color=colour)
     label = "drift D"
     if "verdict" in result and legible(number):
-        alike = result["verdict"].values[np.ix_(order, order)] == "indistinguishable"
-        rows, columns = np.nonzero(alike & ~np.eye(number, dtype=bool))
+        indistinguishable = result["verdict"].values[np.ix_(order, order)] == "indistinguishable"
+        rows, columns = np.nonzero(indistinguishable & ~np.eye(number, dtype=bool))
         axes.plot(columns, rows + 0.33, ".", color="white", markeredgecolor="black", markersize=5, markeredgewidth=0.4)
         label += " (dots: within chance)"
     figure.colorbar(image, ax=axes, label=label, shrink=0.8)
@@ -86,7 +90,7 @@ def _matrix(result: xr.Dataset, order: np.ndarray, borders: list[float]) -> Figu
 
 @drawn
 def ridges(result: xr.Dataset, groups: int = RIDGES) -> Figure:
-    """Distributions of the nine coefficients, a ridge for each of the largest groups (P1 fig. 3)."""
+    """Draw the distributions of the nine coefficients, with a ridge for each of the largest groups (P1 fig. 3)."""
     shown = np.sort(np.argsort(-result["count"].values, kind="stable")[:groups])
     edges = result["bin_edges"].values
     density = result["probabilities"].values[shown] / np.diff(edges)
@@ -101,8 +105,8 @@ def ridges(result: xr.Dataset, groups: int = RIDGES) -> Figure:
     return figure
 
 
-def _extent(mass: np.ndarray, edges: np.ndarray, share: float = 5e-4) -> tuple[float, float]:
-    """The range of bins outside of which next to nothing lies."""
+def _extent(mass: Floats, edges: Floats, share: float = 5e-4) -> tuple[float, float]:
+    """Return the range of bins that leaves out at most `share` of the mass at either end."""
     total = np.cumsum(mass) / mass.sum()
     first, last = np.searchsorted(total, [share, 1 - share])
     return float(edges[max(first - 1, 0)]), float(edges[min(last + 2, len(edges) - 1)])
@@ -110,7 +114,7 @@ def _extent(mass: np.ndarray, edges: np.ndarray, share: float = 5e-4) -> tuple[f
 
 @drawn
 def pair(result: xr.Dataset, a: str, b: str) -> Figure:
-    """The nine overlaid histograms of two groups of a `drift` result, and each component's share of their drift."""
+    """Draw the histograms of two groups of a `drift` result on top of each other, with each component's share of D."""
     from matplotlib.patches import Patch
 
     edges = result["bin_edges"].values
@@ -128,8 +132,8 @@ def pair(result: xr.Dataset, a: str, b: str) -> Figure:
         top = max(heights.max() for heights in both) or 1.0
         for heights, style in zip(both, styles, strict=True):
             panels.hill(i, edges, heights / top, 0.0, **style)
-    keys = [Patch(label=short(label), **style) for label, style in zip((a, b), styles, strict=True)]
-    figure.legend(handles=keys, loc="outside upper right", ncols=2, frameon=False)
+    handles = [Patch(label=short(label), **style) for label, style in zip((a, b), styles, strict=True)]
+    figure.legend(handles=handles, loc="outside upper right", ncols=2, frameon=False)
     return figure
 
 
@@ -144,20 +148,20 @@ def per_component(result: xr.Dataset) -> Figure:
 
 @drawn
 def groupings(results: dict[str, xr.Dataset]) -> Figure:
-    """Box plots of D over all pairs of groups, one for each grouping's `drift` result (P2 fig. 4)."""
+    """Draw a box plot of D over all pairs of groups for the `drift` result of each grouping (P2 fig. 4)."""
     return box_plot(boxes.by_grouping(results), "drift D", "Drift between the groups of each grouping")
 
 
 @drawn
 def deciles(result: xr.Dataset) -> Figure:
-    """Box plots of D between models within each stratum of `fdb.drift(…, within="depth_decile")` (P1 fig. 9)."""
+    """Draw a box plot of D between models for each stratum of `fdb.drift(…, within="depth_decile")` (P1 fig. 9)."""
     return box_plot(
         boxes.by_stratum(result), "drift D between models", f"Drift between models, by {result.attrs['within']}"
     )
 
 
 def box_plot(rows: list[boxes.Box], label: str, title: str) -> Figure:
-    """Boxes below each other, on a logarithmic scale where all is positive."""
+    """Draw boxes below each other, on a logarithmic scale if all values are positive."""
     figure = canvas(7.5, 1.1 + 0.34 * max(len(rows), 1))
     axes: Any = figure.subplots()
     stats = [
@@ -188,7 +192,7 @@ def box_plot(rows: list[boxes.Box], label: str, title: str) -> Figure:
             axes.set_xscale("log")
             from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
-            # Matplotlib's own labels are formulas, and those are not read here (`text.parse_math`).
+            # Matplotlib's own labels are formulas, which this page turns off (`text.parse_math`).
             axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
             axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
             axes.xaxis.set_minor_formatter(NullFormatter())

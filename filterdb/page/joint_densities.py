@@ -1,4 +1,4 @@
-"""Joint densities of every pair of components by group, for the bivariate figures (P1 fig. 4)."""
+"""Compute the joint densities of every pair of components by group, for the bivariate figures (P1 fig. 4)."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import itertools
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import xarray as xr
 
@@ -21,49 +22,50 @@ from filterdb.store.database import Database
 COMPONENT_PAIRS: tuple[Pair, ...] = tuple(itertools.combinations(range(WEIGHTS), 2))
 
 MAX_GROUPS = 40
-"""Largest number of groups that the page shows: more would be megabytes, and a pass that holds them all."""
+"""Largest number of groups that the page shows. More would take megabytes, and a pass that keeps all in memory."""
 
 AFFORDABLE_FILTERS = 50_000_000
-"""Largest number of filters for which the pass is made unasked."""
+"""Largest number of filters for which the pass runs by default."""
 
 WHOLE = "all filters"
+"""Label of all groups together."""
 
 
 @dataclass(frozen=True)
 class JointDensities:
-    """The `density` result of every pair, and the `phenotypes` result, of one grouping (None: of all filters)."""
+    """Hold the `density` results of every pair and the `phenotypes` result of a grouping (None: of all filters)."""
 
     by: str | None
     densities: dict[Pair, xr.Dataset]
     phenotypes: xr.Dataset
 
     @property
-    def edges(self) -> np.ndarray:
-        """Edges of the bins."""
-        edges: np.ndarray = self.densities[COMPONENT_PAIRS[0]]["bin_edges"].values
+    def edges(self) -> npt.NDArray[np.float64]:
+        """Return the edges of the bins."""
+        edges: npt.NDArray[np.float64] = self.densities[COMPONENT_PAIRS[0]]["bin_edges"].values
         return edges
 
     @property
     def labels(self) -> list[str]:
-        """All filters, then each group."""
+        """Return the label of all filters, then that of each group."""
         return [WHOLE, *([] if self.by is None else map(str, self.phenotypes["group"].values))]
 
-    def counts(self, pair: Pair) -> np.ndarray:
+    def counts(self, pair: Pair) -> npt.NDArray[np.int64]:
         """Return the counts of all filters, then of each group, (labels, bins, bins) int."""
         counts = self.densities[pair]["counts"].values
         whole = counts.sum(axis=0, keepdims=True)
         return whole if self.by is None else np.concatenate([whole, counts])
 
-    def kinds(self) -> np.ndarray:
+    def kinds(self) -> npt.NDArray[np.object_]:
         """Return the phenotype of every pair, (labels, pairs)."""
-        of_pairs = self.phenotypes["pair_phenotype"].values.astype(object)
+        kinds: npt.NDArray[np.object_] = self.phenotypes["pair_phenotype"].values.astype(object)
         if self.by is None:
-            return of_pairs
+            return kinds
         centre = self.phenotypes["centre"].values
         whole = [
             shape(self.counts(pair)[0], self.edges, centre[list(pair)].tolist()).phenotype() for pair in COMPONENT_PAIRS
         ]
-        return np.concatenate([np.array([whole], object), of_pairs])
+        return np.concatenate([np.array([whole], object), kinds])
 
     def table(self) -> pd.DataFrame:
         """Return a row with the phenotype of each group and pair."""
@@ -75,33 +77,34 @@ class JointDensities:
         return pd.DataFrame(rows)
 
     def cells(self) -> pd.DataFrame:
-        """Return a row for each bin of each pair with its count of all filters, empty bins left out."""
+        """Return a row with the count of all filters for each bin of each pair that is not empty."""
         parts = [
             self._nonzero(self.counts(pair)[0], {"component": pair[0], "other": pair[1]}) for pair in COMPONENT_PAIRS
         ]
         return pd.concat(parts, ignore_index=True)
 
     def groups(self, pair: Pair) -> pd.DataFrame:
-        """Return a row for each group and bin of one pair with its count, empty bins left out."""
+        """Return a row with the count of each group in each bin of one pair that is not empty."""
         labels = (str(label) for label in self.densities[pair]["group"].values)
         counts = self.densities[pair]["counts"].values
         parts = [self._nonzero(part, {"group": label}) for label, part in zip(labels, counts, strict=True)]
         return pd.concat(parts, ignore_index=True)
 
-    def _nonzero(self, counts: np.ndarray, labels: dict[str, object]) -> pd.DataFrame:
+    def _nonzero(self, counts: npt.NDArray[np.int64], labels: dict[str, object]) -> pd.DataFrame:
+        """Return a row for each bin with filters, with the given labels as columns."""
         first, second = np.nonzero(counts)
         low = self.edges[:-1]
         return pd.DataFrame({**labels, "from": low[first], "other_from": low[second], "filters": counts[first, second]})
 
 
 def joint_densities(db: Database, by: str | None, mode: ModeName) -> JointDensities:
-    """Compute all pairs of components, in one pass unless its results are stored."""
+    """Compute the densities of all pairs of components, in one pass unless its results are stored."""
     kinds = phenotypes(db, by, pairs=COMPONENT_PAIRS, mode=mode)
     return JointDensities(by, {pair: density(db, by, components=pair, mode=mode) for pair in COMPONENT_PAIRS}, kinds)
 
 
 def is_affordable(db: Database) -> bool:
-    """Return whether the pass is made unasked."""
+    """Return whether the pass runs by default."""
     return int(db.layers["row_size"].sum()) <= AFFORDABLE_FILTERS
 
 

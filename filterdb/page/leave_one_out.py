@@ -1,7 +1,7 @@
-"""Leave-one-out drift: the drift of every pair of groups without each of its models.
+"""Compute leave-one-out drift: the drift of every pair of groups without each of its models.
 
-The page shows it for the cell that is clicked. `fdb.explain` computes the same for one pair (`without_model`), at the
-cost of all pairs here.
+The page shows it for the selected cell. `fdb.explain` computes the same for one pair (`without_model`), at the cost of
+all pairs here.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from filterdb.numerics.modes import ModeName
 from filterdb.store.database import Database
 
 NAMED_MODELS = 4
-"""Models that the page names for a pair: those without which its drift is lowest."""
+"""Number of models that the page names for a pair: those without which its drift is lowest."""
 
 MAX_PAIRS = 5_000
-"""Largest number of pairs of groups for which it is computed."""
+"""Largest number of pairs of groups for which leave-one-out drift is computed."""
 
 LeaveOneOut = dict[tuple[str, str], list[tuple[int, float]]]
-"""Labels of two groups → positions of models among the snapshot's, and D without each."""
+"""Labels of two groups → positions of models in the snapshot, and D without each."""
 
 
 def without_models(db: Database, by: str, mode: ModeName) -> LeaveOneOut:
-    """Return D of each pair of groups of `by` without one model, the lowest first; {} for too many pairs."""
+    """Return D of each pair of groups of `by` without each model, the lowest first; {} for too many pairs."""
     question = Question.in_basis(db, by, mode)
     labels = question.grouping.labels
     if len(labels) * (len(labels) - 1) // 2 > MAX_PAIRS:

@@ -1,4 +1,4 @@
-"""The page: one self-contained folder that opens from disk."""
+"""Write the page: one self-contained folder that opens from disk."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from filterdb.store.files import Files
 from filterdb.version import __version__
 
 SCRIPTS = ("core", "charts", "heatmap", "pair", "table", "grouping", "layer_data")
-"""The scripts that sections share, in their order. The sections' own follow, then `start`; together they are one."""
+"""The scripts that sections share, in order. With the sections' own scripts and `start` they become one script."""
 
 
 @formerly_positional("mode")
@@ -38,13 +38,38 @@ def report(
     mode: ModeName = "sound",
     densities: bool | None = None,
 ) -> Path | str:
-    """Write the page about a view's layers into a folder (made if need be) or below a URL; gives where the page is.
+    """Write the page about a view's layers into a folder or below a URL.
 
-    `index.html` and its `data` open from disk or from a server, without a network; `figures` has each figure as SVG and
-    PNG, `tables` its numbers as CSV, and as Parquet where pyarrow is installed. `densities`: bivariate densities of all
-    pairs of components, which take a pass over the filters; None: up to 50 million of them. Raises MissingExtraError
-    without the extra `report`, UsageError where a file is in the way, InputError for a database without filters,
-    StoreError, before anything is computed, where the place cannot be written.
+    `index.html` and its `data` open from disk or from a server, without other network access. `figures` has each figure
+    as SVG and PNG, `tables` its numbers as CSV, and as Parquet if pyarrow is installed.
+
+    Parameters
+    ----------
+    db : Database, str or path
+        The database or a view of it.
+    folder : str or path
+        The folder, which is created if needed, or a URL.
+    mode : {"sound", "paper"}
+        As in `drift`. Default: "sound".
+    densities : bool, optional
+        Whether to add the bivariate densities of all pairs of components, which take a pass over the filters. Default:
+        for up to 50 million filters.
+
+    Returns
+    -------
+    Path or str
+        The absolute path, or the URL, of `index.html`.
+
+    Raises
+    ------
+    MissingExtraError
+        Without the extra `report`.
+    UsageError
+        If `folder` is a file.
+    InputError
+        For a database without filters.
+    StoreError
+        If the folder cannot be written; raised before anything is computed.
     """
     db = as_database(db)
     if not db.layers.sizes["layer"]:
@@ -65,7 +90,7 @@ def report(
         for table in section.tables():
             objects |= tables.files(table.name, table.rows, csv=table.has_csv)
     place.put(objects)
-    place.put({"index.html": _html(results, sections)})  # last: whoever sees the page sees all that it shows
+    place.put({"index.html": _html(results, sections)})  # last, so that a visible page is complete
     return place.url("index.html") if place.remote else Path(place.url("index.html")).absolute()
 
 
@@ -122,7 +147,7 @@ def _web(name: str) -> str:
 
 
 def _core(results: Results, sections: list[Section]) -> dict[str, Any]:
-    """Return the data in the page itself: what sections share, and each section's own."""
+    """Return the data inside the page: what sections share, and each section's own."""
     db = results.db
     drift: xr.Dataset | None = next(iter(results.drifts.values()), None)
     ratios = results.basis["explained_variance_ratio"].values[0]
@@ -144,7 +169,7 @@ def _core(results: Results, sections: list[Section]) -> dict[str, Any]:
 
 
 def _options(results: Results) -> str | None:
-    """Return the options with which a command answers for the page's snapshot and mode; None for a selection."""
+    """Return the command options of the page's snapshot and mode; None for a selection."""
     if results.db.conditions:
         return None
     mode = "" if results.mode == "sound" else f" --mode {results.mode}"
@@ -152,11 +177,15 @@ def _options(results: Results) -> str | None:
 
 
 def _numbers(db: Database) -> list[tuple[str, str]]:
-    """Return the largest facts, each with its name."""
+    """Return the headline numbers, each with its name."""
     counts = db.counts
     with_filters = int((db.models["filters"].values > 0).sum())
-    of = "models" if with_filters == counts["models"] else f"of {counts['models']:,} models have such filters"
-    rows = [("3×3 filters", f"{counts['filters']:,}"), ("layers", f"{counts['layers']:,}"), (of, f"{with_filters:,}")]
+    models = "models" if with_filters == counts["models"] else f"of {counts['models']:,} models have such filters"
+    rows = [
+        ("3×3 filters", f"{counts['filters']:,}"),
+        ("layers", f"{counts['layers']:,}"),
+        (models, f"{with_filters:,}"),
+    ]
     for column, many in (("task", "tasks"), ("training_dataset", "training sets")):
         known = set(np.unique(db.layers[column].values.astype(str)).tolist()) - {UNKNOWN}
         rows += [(many, f"{len(known):,}")] if known else []

@@ -1,4 +1,4 @@
-"""The results that several sections of the page share, and a sentence for each grouping that it cannot show."""
+"""Compute the results that several sections of the page share, and explain which groupings it cannot show."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import numpy.typing as npt
 import xarray as xr
 
 from filterdb.analysis.degeneration import degeneration
@@ -18,22 +19,22 @@ from filterdb.schema import UNKNOWN
 from filterdb.store.database import Database
 
 GROUPINGS = ("task", "visual_category", "training_dataset", "family", "model", "depth_decile")
-"""The groupings that the page shows, those with fewer than two groups left out."""
+"""The groupings that the page shows, if they have at least two groups."""
 
 MANY_PAIRS, MOST_PAIRS, PERMUTATIONS = 500, 20_000, 200
-"""A grouping with more than the first and up to the second number of pairs has this many permutations of models: a
-page should not take minutes."""
+"""A grouping of more than the first and at most the second number of pairs has this many permutations of models, so
+that a page does not take minutes."""
 
 LABELS = ("task", "visual_category", "training_dataset", "family")
 """Labels of models that are counted, and that figures highlight and order by."""
 
 GROUP_LIMIT = 1_000
-"""A grouping with more groups is left out, and the page says so."""
+"""Largest number of groups of a grouping that the page shows."""
 
 
 @dataclass(frozen=True)
 class Results:
-    """What several sections show. `notes`: grouping → why it is missing; `densities`: as in `report`."""
+    """Hold shared results. `notes` maps a grouping to why it is missing; `densities` is as in `report`."""
 
     db: Database
     mode: ModeName
@@ -44,13 +45,13 @@ class Results:
     notes: dict[str, str]
 
     @cached_property
-    def model_index(self) -> np.ndarray:
-        """Positions of the view's models that have layers among the snapshot's, (models,) int."""
+    def model_index(self) -> npt.NDArray[np.int64]:
+        """Return the positions in the snapshot of the view's models that have layers, (models,) int."""
         return np.unique(self.db.layers["model_index"].values)
 
     @property
     def labels(self) -> dict[str, tuple[list[str], list[int]]]:
-        """The values of each label, and each model's code among them; models without layers are left out."""
+        """Return the values of each label, and the code of each model that has layers."""
         models = self.db.models
         models = models.isel(model=models["layers"].values > 0)
         labels = {}
@@ -63,7 +64,7 @@ class Results:
 
 def gather(db: Database, mode: ModeName, densities: bool | None = None) -> Results:
     """Compute the shared results of a view's layers."""
-    db, _ = projection(db, mode)  # the snapshot that has the basis, once for all: each analysis would look for it
+    db, _ = projection(db, mode)  # find the snapshot with the basis once, not in each analysis
     notes = {}
     drifts = {}
     for by in GROUPINGS:
@@ -78,15 +79,15 @@ def gather(db: Database, mode: ModeName, densities: bool | None = None) -> Resul
 
 
 def _permutations(by: str, number: int, mode: ModeName) -> int | None:
-    """Return how often models are permuted for a grouping of `number` groups; None: as often as `drift` does unasked.
+    """Return the number of permutations for a grouping of `number` groups; None: the default of `drift`.
 
-    Fewer permutations make the 95 % quantile coarser, and the verdict no less honest: the groups as they are count as
-    one of them.
+    Fewer permutations make the 95 % quantile coarser but do not bias the verdict, because the actual groups count as
+    one of the permutations.
     """
     pairs = number * (number - 1) // 2
     return PERMUTATIONS if as_mode(mode).has_noise and by != "model" and MANY_PAIRS < pairs <= MOST_PAIRS else None
 
 
 def groups(db: Database, by: str, mode: ModeName) -> int:
-    """Return how many groups a label makes; `unknown` alone is none."""
+    """Return the number of groups of a label, without `unknown`."""
     return len(set(group(db, by, mode).labels) - {UNKNOWN})

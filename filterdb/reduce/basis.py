@@ -1,8 +1,9 @@
-"""What coefficients and histograms are taken in: the basis of a snapshot, its weights and its range (method §0).
+"""Fit and commit the basis of coefficients and histograms, with its weights and range (method §0).
 
-`sound`: the first reduce fits a basis on the whole snapshot and commits it; later snapshots inherit it, and the range
-±(3 + ‖mean‖₂) holds whatever comes (a max-scaled filter's norm is at most 3). `paper`: fitted on the whole snapshot
-each time; the range is the smallest and largest coefficient. Raw filters take the range of `paper` in both modes.
+In `sound` mode the first reduce fits a basis on the whole snapshot and commits it. Later snapshots inherit it, and its
+range ±(3 + ‖mean‖₂) holds for all later filters, because the norm of a max-scaled filter is at most 3. In `paper` mode
+the basis is fitted on the whole snapshot each time, and the range is from the smallest to the largest coefficient. Raw
+filters use the range of `paper` in both modes.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from filterdb.engine.moments import SCALED, MomentsReduction, raw_state, state
 from filterdb.engine.run import summaries
@@ -38,10 +40,10 @@ from filterdb.store.snapshot import Snapshot, StoredBasis
 from filterdb.store.summary import Arrays
 
 STALE_ANGLE = np.radians(1.2)
-"""From this angle between the covariance now and that of the basis on, D is usually off by more than 2 %.
+"""Smallest angle between the current covariance and that of the basis at which D is usually off by more than 2 %.
 
-Measured on 90 samples of the demo's layers, the basis fitted on a part of each: it tells changes of more than 2 % from
-smaller ones in 92 of 100 cases (docs/explanation/method.md).
+Measured on 90 samples of the demo's layers, with the basis fitted on a part of each: the angle separates changes of
+more than 2 % from smaller ones in 92 of 100 cases (docs/explanation/method.md).
 """
 
 log = logging.getLogger(__name__)
@@ -49,10 +51,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Projection:
-    """Axes, weights and range in which a snapshot's histograms are taken. `id` names a committed basis."""
+    """Hold the axes, weights and range of a snapshot's histograms; `id` names a committed basis."""
 
     axes: Axes
-    weights: np.ndarray
+    weights: npt.NDArray[np.float64]
     low: float
     high: float
     id: str | None
@@ -61,18 +63,18 @@ class Projection:
 
     @property
     def histograms(self) -> HistogramsReduction:
-        """The pass that takes the histograms."""
+        """Return the reduction that computes the histograms."""
         return HistogramsReduction(self.axes, self.low, self.high)
 
 
-def has_scale(db: Database, *, scaled: bool) -> np.ndarray:
-    """Which of the view's layers may be used, (layers,) bool: raw, not those whose scale could not be found."""
-    known: np.ndarray = db.layers["scale_known"].values
+def has_scale(db: Database, *, scaled: bool) -> npt.NDArray[np.bool_]:
+    """Return which of the view's layers can be used, (layers,) bool: raw filters need a known scale."""
+    known: npt.NDArray[np.bool_] = db.layers["scale_known"].values
     return known | scaled
 
 
 def layer_moments(db: Database, *, scaled: bool) -> Moments:
-    """Moments of every layer of the whole snapshot, scaled or raw; raw layers without a scale count no filter."""
+    """Return the moments of every layer of the whole snapshot; raw layers without a known scale have count 0."""
     (arrays,) = summaries(db, MomentsReduction())
     if scaled:
         return state(arrays, SCALED)
@@ -84,7 +86,7 @@ def layer_moments(db: Database, *, scaled: bool) -> Moments:
 
 
 def whole_moments(db: Database, *, scaled: bool) -> Moments:
-    """Moments of all filters of the snapshot together."""
+    """Return the moments of all filters of the snapshot."""
     layers = layer_moments(db, scaled=scaled)
     total = pool(layers, np.zeros(len(layers.count), np.int64), 1).pick(0)
     if not total.count:
@@ -93,7 +95,7 @@ def whole_moments(db: Database, *, scaled: bool) -> Moments:
 
 
 def projection(db: Database, mode: str | Mode, *, scaled: bool = True) -> tuple[Database, Projection]:
-    """Return the database at the snapshot that has a projection, fitted if need be; and the projection."""
+    """Return the projection of a mode, and the database at the snapshot that has it; fit and commit one if needed."""
     mode = as_mode(mode)
     if mode.keeps_basis and scaled:
         db = with_basis(db)
@@ -107,15 +109,15 @@ def projection(db: Database, mode: str | Mode, *, scaled: bool = True) -> tuple[
 
 
 def _fitted(db: Database, mode: Mode, *, scaled: bool) -> Projection:
-    """Fit a projection on the whole snapshot; its range is that of the coefficients."""
+    """Fit a projection on the whole snapshot, with the range of its coefficients."""
     fit = eigen.decompose(whole_moments(db, scaled=scaled))
-    (found,) = summaries(db, ExtremesReduction(Axes.of(fit.mean, fit.components, scaled=scaled)))
+    (extremes,) = summaries(db, ExtremesReduction(Axes.of(fit.mean, fit.components, scaled=scaled)))
     used = has_scale(db.whole, scaled=scaled)
-    smallest, largest = found["smallest"][used].min(axis=0), found["largest"][used].max(axis=0)
-    # Where both ends are equally far from zero, rounding must not decide: the component keeps the sign of `sound`.
+    smallest, largest = extremes["smallest"][used].min(axis=0), extremes["largest"][used].max(axis=0)
+    # If both ends are equally far from zero, rounding must not decide: the component keeps the sign of `sound`.
     tie = eigen.SIGN_TIE * max(-smallest.min(), largest.max())
     flip = (-smallest - largest > tie) & (mode.sign_rule == "coefficient")
-    # A mirrored component has mirrored coefficients, bit for bit: no second pass.
+    # The coefficients of a mirrored component are mirrored bit for bit, so a second pass is not needed.
     smallest, largest = np.where(flip, -largest, smallest), np.where(flip, -smallest, largest)
     components = np.where(flip[:, None], -fit.components, fit.components)
     axes = Axes.of(fit.mean, components, scaled=scaled)
@@ -123,16 +125,16 @@ def _fitted(db: Database, mode: Mode, *, scaled: bool) -> Projection:
     return Projection(axes, fit.explained_variance_ratio, low, high, None, db.snapshot, mode.sign_rule)
 
 
-def layer_histograms(db: Database, found: Projection) -> Arrays:
+def layer_histograms(db: Database, projection: Projection) -> Arrays:
     """Return counts (layers, 9, 70), underflow, overflow and on_edge (layers, 9) of the whole snapshot, int64."""
-    (arrays,) = summaries(db, found.histograms)
+    (arrays,) = summaries(db, projection.histograms)
     return arrays
 
 
 def with_basis(db: Database) -> Database:
-    """The database at a snapshot with a basis: its own, or one committed now (the first reduce).
+    """Return the database at a snapshot with a basis, which the first reduce fits and commits.
 
-    A snapshot that is history already gets one in memory, and so does a store that cannot be written.
+    If the snapshot is not the newest, or the store cannot be written, the basis stays in memory.
     """
     if db.state.basis is not None:
         return db
@@ -146,7 +148,7 @@ def with_basis(db: Database) -> Database:
     try:
         stored = snapshots.write_basis(db.files, basis)
         if max(snapshots.numbers(db.files)[0]) == db.snapshot:
-            committed = snapshots.commit(db.files, db.state, lambda found: _with_basis(found, db, stored))
+            committed = snapshots.commit(db.files, db.state, lambda newest: _with_basis(newest, db, stored))
             if committed.basis is not None and committed.has_content_of(db.state):
                 return db.at(committed)
         return _in_memory(db, stored)
@@ -158,10 +160,26 @@ def with_basis(db: Database) -> Database:
 
 
 def refit(db: AnyDatabase) -> Database:
-    """Fit a new basis on the newest snapshot and commit it; what was counted in the old one stays with the old one.
+    """Fit a new basis on the newest snapshot and commit it.
 
-    Gives the whole database at the new snapshot. Raises ConflictError where an ingest commits meanwhile, InputError
-    where the filters have no variance.
+    Earlier snapshots keep their basis and its summaries.
+
+    Parameters
+    ----------
+    db : Database, str or path
+        The database or a view of it.
+
+    Returns
+    -------
+    Database
+        The whole database at the new snapshot.
+
+    Raises
+    ------
+    ConflictError
+        If an ingest commits at the same time.
+    InputError
+        If the filters have no variance.
     """
     db = as_database(db)
     head = snapshots.existing(db.files, snapshots.latest(db.files))
@@ -171,18 +189,18 @@ def refit(db: AnyDatabase) -> Database:
         raise InputError(f"{db.url}: expected filters whose variance a basis can be fitted on, got none; ingest more")
     basis = snapshots.write_basis(db.files, fitted)
 
-    def build(found: Snapshot | None) -> Snapshot:
-        if found is None or not found.has_content_of(head):
+    def build(current: Snapshot | None) -> Snapshot:
+        if current is None or not current.has_content_of(head):
             raise ConflictError(f"{db.url}: expected to refit snapshot {head.number}, others added to it; run again")
-        return replace(found.next("refit"), basis=basis.id)
+        return replace(current.next("refit"), basis=basis.id)
 
     return newest.at(snapshots.commit(db.files, head, build))
 
 
 def fit_basis(db: Database) -> StoredBasis:
-    """A basis fitted on the whole snapshot, with the range ±(3 + ‖mean‖₂)."""
+    """Fit a basis on the whole snapshot, with the range ±(3 + ‖mean‖₂)."""
     fit = eigen.decompose(whole_moments(db, scaled=True))
-    # A max-scaled filter's norm is at most 3; a trifle more, so that rounding leaves none outside.
+    # The norm of a max-scaled filter is at most 3; the factor keeps rounding from leaving a filter outside.
     bound = float(np.sqrt(WEIGHTS) + np.linalg.norm(fit.mean)) * (1 + 1e-12)
     return snapshots.named(
         StoredBasis(
@@ -197,11 +215,11 @@ def fit_basis(db: Database) -> StoredBasis:
 
 
 def moved(db: Database, basis: StoredBasis) -> dict[str, Any]:
-    """How far the snapshot's own PCA has moved from its frozen basis.
+    """Measure how far the snapshot's own PCA has moved from its basis.
 
-    `angle`: largest principal angle of the leading k-dimensional subspaces, k = 1 … 8, radians; `alignment`: |V·V′ᵀ|
-    (9, 9); `ratio_change`: explained-variance ratios now less those of the basis; `covariance_angle`: between the
-    covariance now and that of the basis, radians.
+    Returns `angle`, the largest principal angles in radians between the leading k-dimensional subspaces, k = 1 … 8;
+    `alignment`, |V·V′ᵀ| (9, 9); `ratio_change`, the current explained-variance ratios minus those of the basis; and
+    `covariance_angle`, the angle in radians between the current covariance and that of the basis.
     """
     now = eigen.decompose(whole_moments(db, scaled=True))
     mean, components, ratios = basis.arrays()
@@ -214,22 +232,26 @@ def moved(db: Database, basis: StoredBasis) -> dict[str, Any]:
     }
 
 
-def basis_attributes(db: Database, found: Projection) -> dict[str, Any]:
-    """Return what a result says of its basis; warn where the filters have moved too far from it.
+def basis_attributes(db: Database, projection: Projection) -> dict[str, Any]:
+    """Return the attributes of a result about its basis, and warn if the filters have moved too far from it.
 
-    basis, basis_fitted_on, sign_rule; of a committed basis basis_moved, JSON of `moved`, and, from STALE_ANGLE on,
-    basis_warning, a sentence, which is also a StaleBasisWarning.
+    These are basis, basis_fitted_on and sign_rule; for a committed basis also basis_moved, JSON of `moved`, and, from
+    STALE_ANGLE on, basis_warning, a sentence that is also raised as a StaleBasisWarning.
     """
-    attributes: dict[str, Any] = {"basis": found.id, "basis_fitted_on": found.fitted_on, "sign_rule": found.sign_rule}
-    if found.id is None or db.basis is None:
+    attributes: dict[str, Any] = {
+        "basis": projection.id,
+        "basis_fitted_on": projection.fitted_on,
+        "sign_rule": projection.sign_rule,
+    }
+    if projection.id is None or db.basis is None:
         return attributes
     change = moved(db, db.basis)
     attributes["basis_moved"] = json.dumps(change)
     if change["covariance_angle"] >= STALE_ANGLE:
         angle, limit = np.degrees([change["covariance_angle"], STALE_ANGLE])
         text = (
-            f"the basis of snapshot {found.fitted_on} is stale: the filters have moved {angle:.1f}° from it, and drift "
-            f"is usually off by over 2 % from {limit:.1f}° on; `filterdb refit` fits a new one"
+            f"the basis of snapshot {projection.fitted_on} is stale: the filters have moved {angle:.1f}° from it, and "
+            f"drift is usually off by over 2 % from {limit:.1f}° on; `filterdb refit` fits a new one"
         )
         attributes["basis_warning"] = text
         warnings.warn(text, StaleBasisWarning, stacklevel=4)
@@ -237,9 +259,9 @@ def basis_attributes(db: Database, found: Projection) -> dict[str, Any]:
 
 
 def _already_fitted(db: Database) -> Snapshot | None:
-    """Return the snapshot after this one, where all it did was to add a basis fitted on this one.
+    """Return the snapshot after this one if it only added a basis fitted on this one, else None.
 
-    None also where it is lost or damaged: a basis fitted on the same filters is the same.
+    None also if that snapshot is lost or damaged: a basis fitted again on the same filters is the same.
     """
     try:
         following = snapshots.read(db.files, db.snapshot + 1)
@@ -250,7 +272,7 @@ def _already_fitted(db: Database) -> Snapshot | None:
 
 
 def _with_basis(head: Snapshot | None, db: Database, basis: StoredBasis) -> Snapshot | None:
-    """The snapshot that gives `head` the basis; None where another was first, or an ingest came between."""
+    """Return the snapshot that adds the basis to `head`; None if `head` has a basis or other filters by now."""
     head = snapshots.existing(db.files, head)
     if head.basis is not None or not head.has_content_of(db.state):
         return None
@@ -258,7 +280,7 @@ def _with_basis(head: Snapshot | None, db: Database, basis: StoredBasis) -> Snap
 
 
 def _in_memory(db: Database, basis: StoredBasis) -> Database:
-    """The same layers with a basis that is not committed."""
+    """Return the same view with a basis that is not committed."""
     view = db.at(db.state)
     view.__dict__["basis"] = view.whole.__dict__["basis"] = basis
     return view

@@ -15,7 +15,7 @@ from scipy.stats import entropy, percentileofscore
 import filterdb as fdb
 from filterdb.analysis.check import percentiles
 from filterdb.analysis.findings import findings, summary
-from filterdb.analysis.rules import Rules, rules_of
+from filterdb.analysis.rules import Rules, as_rules
 from filterdb.commands.check import to_answer as checked
 from filterdb.errors import UsageError
 from filterdb.models.model import filters_hash
@@ -221,7 +221,7 @@ def test_a_file_of_rules(tmp_path: Path, suffix: str) -> None:
         ".yaml": "sparse: 0.7\nfail: [sparse, random]\nignore:\n- conv2\n- '*m.onnx:conv*1'\n",
     }
     (tmp_path / f"rules{suffix}").write_text(settings[suffix])
-    assert rules_of(tmp_path / f"rules{suffix}") == Rules(
+    assert as_rules(tmp_path / f"rules{suffix}") == Rules(
         sparse=0.7, fail=("sparse", "random"), ignore=("conv2", "*m.onnx:conv*1")
     )
     faults = planted()

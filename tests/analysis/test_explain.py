@@ -117,7 +117,7 @@ def test_without_a_layer_is_the_drift_of_the_others(
     monkeypatch: pytest.MonkeyPatch,
     at_a_time: int,
 ) -> None:
-    monkeypatch.setattr(module, "_PARTS", at_a_time)
+    monkeypatch.setattr(module, "_BATCH", at_a_time)
     found = fdb.explain(db, "task", A, B)
     layers = np.flatnonzero(np.isin(db.column("task").astype(str), [A, B]))
     assert len(layers) == found.sizes["layer"] == 20

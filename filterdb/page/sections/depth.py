@@ -1,4 +1,4 @@
-"""How layers change over the depth of their model."""
+"""Show how layers change over the depth of their model."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from filterdb.store.database import Database
 
 
 class Depth(Section):
-    """Entropy, sparsity, drift between models and scale of the filters, over the depth."""
+    """Show entropy, sparsity, drift between models and scale of the filters over the depth."""
 
     position = 60
     title = "Over the depth"
@@ -68,12 +68,12 @@ class Depth(Section):
 
 
 def _deciles(db: Database, mode: ModeName) -> xr.Dataset:
-    """Compute the drift between the models within each tenth of the depth: `drift` (stratum, group, other)."""
+    """Compute the drift between models within each tenth of the depth, `drift` (stratum, group, other)."""
     views = strata(db, "depth_decile", mode)
     results = {label: drift(view, "model", mode=mode, noise=False)[["drift"]] for label, view in views.items()}
-    together = align(results, np.unique(db.layers["model"].values.astype(str)))
-    together.attrs = provenance(db, by="model", within="depth_decile", mode=mode)
-    return together
+    aligned = align(results, np.unique(db.layers["model"].values.astype(str)))
+    aligned.attrs = provenance(db, by="model", within="depth_decile", mode=mode)
+    return aligned
 
 
 SECTION = Depth

@@ -1,4 +1,4 @@
-"""The layers: their first filters, and every layer with its verdict."""
+"""Show the layers: their first filters, and every layer with its verdict."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MEASURES = {"depth": "conv_depth_norm", "sparsity": "sparsity", "entropy": "vari
 
 
 class Layers(Section):
-    """First filters of some models, and the table of all layers."""
+    """Show the first filters of some models, and the table of all layers."""
 
     position = 80
     title = "Layers"
@@ -44,7 +44,7 @@ class Layers(Section):
         self.tiles = first_filters(results.db)
 
     def context(self) -> dict[str, Any]:
-        """Return whether first filters are shown, and how many filters a verdict needs."""
+        """Return whether first filters are shown, and the number of filters that a verdict needs."""
         smallest = as_mode(self.results.mode).smallest_random(Rules())
         return {"tiles": self.tiles is not None, "smallest": smallest}
 
@@ -67,6 +67,7 @@ class Layers(Section):
             yield Table("first_filters", tables.first_filters(self.tiles))
 
     def _layers(self) -> dict[str, Any]:
+        """Return the columns of the table of layers."""
         result = self.results.degeneration
         models = self.results.db.layers["model_index"].values
         bits = (result["verdict"].values.astype(bool) * (1 << np.arange(len(VERDICTS)))).sum(axis=1)
@@ -79,6 +80,7 @@ class Layers(Section):
         }
 
     def _tiles(self, tiles: xr.Dataset) -> dict[str, Any]:
+        """Return the first filters, each layer scaled to its largest weight, as int8."""
         filters = tiles["filters"].values
         largest = np.nanmax(np.abs(filters), axis=(1, 2), keepdims=True, initial=0.0)
         scaled = np.nan_to_num(filters / np.where(largest > 0, largest, 1.0))
