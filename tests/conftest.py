@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,6 +25,17 @@ def many_tasks() -> Iterator[None]:
     """Every chunk is a task of its own, however small, so that small data cross the borders of tasks and merges."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(plan, "TASK_ROWS", 1)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_waiting_for_the_disk() -> Iterator[None]:
+    """Skip fsync in this process: no test cuts the power, and on many disks it takes most of the time of an ingest.
+
+    Commands and workers in processes of their own call it. tests/store/test_durability.py tests which calls there are.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: None)
         yield
 
 
