@@ -87,3 +87,25 @@ def s3(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Callable[[], str]:
     if not files.exists("tests"):
         files.mkdir("tests")
     return lambda: f"s3://tests/{uuid.uuid4().hex}"
+
+
+LONGEST = (
+    "end_to_end/test_users.py",
+    "end_to_end/test_cli.py",
+    "deploy/test_processes.py",
+    "deploy/test_slurm.py",
+    "faults/test_s3_refusals.py",
+    "faults/test_hostile_models.py",
+    "faults/test_s3_faults.py",
+    "faults/test_deaths.py",
+    "faults/test_killed.py",
+    "faults/test_damage.py",
+    "faults/test_state_machine.py",
+)
+"""Files of tests that take longest. They start first, so that no process is left with one of them at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Move the files that take longest to the front, and leave the order as it is otherwise."""
+    first = {Path(__file__).parent / name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: first.get(item.path, len(first)))
