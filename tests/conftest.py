@@ -32,11 +32,15 @@ def many_tasks() -> Iterator[None]:
 def _no_waiting_for_the_disk() -> Iterator[None]:
     """Skip fsync in this process: no test cuts the power, and on many disks it takes most of the time of an ingest.
 
-    Commands and workers in processes of their own call it. tests/store/test_durability.py tests which calls there are.
+    Commands and workers of their own clusters call it. tests/store/test_durability.py tests which calls there are.
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda _: None)
         yield
+
+
+def _skip_fsync() -> None:
+    os.fsync = lambda _: None
 
 
 @pytest.fixture(scope="session")
@@ -65,6 +69,7 @@ def two_workers() -> Iterator[Client]:
         LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
+        client.run(_skip_fsync)
         yield client
 
 
