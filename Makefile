@@ -6,14 +6,15 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export PYTHONHASHSEED := 0
 
-.PHONY: help demo test quick faults multihost exporters exporters-extra lint format lock docs bench bench-full clean
+.PHONY: help demo test quick faults deploy-tests multihost exporters exporters-extra lint format lock docs bench bench-full clean
 help:
 	@echo "make demo    the whole path on real models, in filterdb-demo/"
 	@echo "make test    every check: lint, types, floors, tests (about 35 minutes on 2 cores)"
 	@echo "make faults  the long enumerations: kills, damage, histories (about 20 minutes)"
+	@echo "make deploy-tests  the tests of deploy/ alone, a part of make test (about 3 minutes)"
 	@echo "make multihost  several hosts on this one: network namespaces (root, iproute2)"
 	@echo "make exporters  what PyTorch and onnxruntime write, read and compared (Python 3.11 too, about 25 minutes)"
-	@echo "make quick   the inner loop: lint and the tests that are not slow"
+	@echo "make quick   the inner loop: lint and the tests that are neither slow nor of deploy/"
 	@echo "make lint    ruff, mypy, import-linter"
 	@echo "make format  ruff's formatter and safe fixes"
 	@echo "make docs    the documentation site, in docs/_build"
@@ -49,8 +50,9 @@ $(VENV)/.programs: $(STAMP)
 # Which of the long enumerations: all of tests/faults, unless said otherwise.
 FAULTS ?= tests/faults
 
-# Two processes: much of the time goes into waiting for others to start, answer and die.
-TWO := -n 2 --dist loadfile
+# Two processes: much of the time goes into waiting for others to start, answer and die. Files go out in the order of
+# tests/conftest.py, longest first: by default xdist starts last the files with few tests, which are long ones here.
+TWO := -n 2 --dist loadfile --no-loadscope-reorder
 
 demo: $(STAMP)
 	$(BIN)/filterdb demo
@@ -60,6 +62,9 @@ test: $(STAMP) $(VENV)/.programs lint
 
 faults: $(STAMP)
 	$(BIN)/python -m pytest -m soak -x $(TWO) $(FAULTS)
+
+deploy-tests: $(STAMP) $(VENV)/.programs
+	$(BIN)/python -m pytest -m "deploy and not soak" $(TWO) tests/deploy
 
 multihost: $(STAMP) $(VENV)/.programs
 	$(BIN)/python -m pytest tests/multihost
@@ -97,7 +102,7 @@ exporters-extra: $(STAMP) $(EXPORTERS)-extra/.installed
 	$(BIN)/python -m exporters.reading $(DATA)/extra
 
 quick: $(STAMP) lint
-	$(BIN)/python -m pytest -q -x -m "not slow and not soak" $(TWO)
+	$(BIN)/python -m pytest -q -x -m "not slow and not soak and not deploy" $(TWO)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

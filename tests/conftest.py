@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -38,6 +39,21 @@ def own_log() -> Iterator[None]:
     log.setLevel(before[2])
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _no_waiting_for_the_disk() -> Iterator[None]:
+    """Skip fsync in this process: no test cuts the power, and on many disks it takes most of the time of an ingest.
+
+    Commands and workers of their own clusters call it. tests/store/test_durability.py tests which calls there are.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: None)
+        yield
+
+
+def _skip_fsync() -> None:
+    os.fsync = lambda _: None
+
+
 @pytest.fixture(scope="session")
 def demo_catalog() -> Path:
     """The catalog of the demo's real models, fetched once per checkout; paths beside it."""
@@ -64,6 +80,7 @@ def two_workers() -> Iterator[Client]:
         LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
+        client.run(_skip_fsync)
         yield client
 
 
@@ -86,3 +103,25 @@ def s3(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Callable[[], str]:
     if not files.exists("tests"):
         files.mkdir("tests")
     return lambda: f"s3://tests/{uuid.uuid4().hex}"
+
+
+LONGEST = (
+    "end_to_end/test_users.py",
+    "end_to_end/test_cli.py",
+    "deploy/test_processes.py",
+    "deploy/test_slurm.py",
+    "faults/test_s3_refusals.py",
+    "faults/test_hostile_models.py",
+    "faults/test_s3_faults.py",
+    "faults/test_deaths.py",
+    "faults/test_killed.py",
+    "faults/test_damage.py",
+    "faults/test_state_machine.py",
+)
+"""Files of tests that take longest. They start first, so that no process is left with one of them at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Move the files that take longest to the front, and leave the order as it is otherwise."""
+    first = {Path(__file__).parent / name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: first.get(item.path, len(first)))

@@ -148,7 +148,7 @@ def test_the_cache_of_the_build_serves_a_cluster_and_is_not_added_to(tmp_path: P
     }  # fmt: skip
     for command in (["ingest", "db", "models"], ["reduce", "db"], ["reduce", "db", "--raw"]):
         subprocess.run(
-            [DOCKER / "entrypoint", "filterdb", *command, "--workers", "2"],
+            [DOCKER / "entrypoint", "filterdb", *command, "--workers", "1"],
             env=run, cwd=tmp_path, check=True, capture_output=True, timeout=120,
         )  # fmt: skip
     assert files_of(kernels) == before

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import dask
-import numpy as np
 import pytest
 import xarray as xr
 from distributed import Client
@@ -33,7 +31,7 @@ def answers(db: fdb.Database) -> dict[str, xr.Dataset]:
 
 
 def fingerprint(db: fdb.Database) -> dict[str, bytes]:
-    """Every number of every answer, as bytes; and the summaries' own bytes."""
+    """Every number of every answer, as bytes; and the bytes of every object of segments, summaries and bases."""
     found = {
         f"{name} {variable}": array.values.tobytes()
         if array.dtype.kind != "O"
@@ -41,10 +39,8 @@ def fingerprint(db: fdb.Database) -> dict[str, bytes]:
         for name, result in answers(db).items()
         for variable, array in result.variables.items()
     }
-    for name in db.files.list("summaries"):
-        found[name] = db.files.read(name)
-    for name in db.files.list("bases"):
-        found[name] = db.files.read(name)
+    for folder in ("segments", "summaries", "bases"):
+        found |= {name: db.files.read(name) for name in db.files.list(folder)}
     assert len([name for name in found if name.startswith("summaries")]) == 6
     return found
 
@@ -82,47 +78,3 @@ def test_two_processes(reference: dict[str, bytes], demo_catalog: Path, tmp_path
 def test_s3(reference: dict[str, bytes], demo_catalog: Path, s3: Callable[[], str]) -> None:
     with dask.config.set(scheduler="threads", num_workers=4):
         assert fingerprint(ingest(f"{s3()}/db", demo_catalog)) == reference
-
-
-def test_the_same_chunks_whoever_writes(demo_catalog: Path, tmp_path: Path, two_workers: Client) -> None:
-    with dask.config.set(scheduler="synchronous"):
-        one = ingest(tmp_path / "one", demo_catalog)
-    with two_workers.as_current():
-        two = ingest(tmp_path / "two", demo_catalog)
-    names = one.files.list("segments")
-    assert names == two.files.list("segments")
-    assert all(one.files.read(name) == two.files.read(name) for name in names)
-
-
-def test_a_worker_that_dies_in_a_pass(demo_catalog: Path, tmp_path: Path) -> None:
-    """Killed in its first chunk: the work is done by others, the result is that of an undisturbed run."""
-    from distributed import LocalCluster
-
-    db = ingest(tmp_path / "db", demo_catalog)
-    shutil.copytree(tmp_path / "db", tmp_path / "copy", ignore=shutil.ignore_patterns("summaries"))
-    expected = fdb.pca(db)
-    with (
-        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
-        Client(cluster) as client,
-    ):
-        marker = tmp_path / "killed"
-        client.run(_die_once, str(marker), workers=[next(iter(client.scheduler_info()["workers"]))])
-        found = fdb.pca(fdb.open(tmp_path / "copy"))
-        assert marker.exists()
-    np.testing.assert_array_equal(found["covariance"], expected["covariance"])
-    xr.testing.assert_equal(found, expected)
-
-
-def _die_once(marker: str) -> None:
-    """Make this worker process end without a word at its next chunk, unless one has already."""
-    from filterdb.store.segment import Segment
-
-    real = Segment.read_columns
-
-    def deadly(segment: Segment, chunk: int) -> np.ndarray:
-        if not Path(marker).exists():
-            Path(marker).touch()
-            os._exit(9)
-        return real(segment, chunk)
-
-    Segment.read_columns = deadly  # type: ignore[assignment, method-assign]

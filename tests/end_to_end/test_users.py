@@ -11,8 +11,8 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +20,7 @@ import pytest
 import filterdb as fdb
 from tests import other_user
 from tests.models import chain, weights
+from tests.several import run_several
 
 pytestmark = pytest.mark.slow
 
@@ -52,12 +53,14 @@ def is_told(done: subprocess.CompletedProcess[str]) -> bool:
     return len(lines) == 1 and lines[0].startswith("filterdb: ") and "Traceback" not in lines[0]
 
 
-LIMITS = ["-v 4000000", "-v 1500000", "-d 2000000", "-n 64", "-n 20", "-t 60", "-s 1024", "-f 0", "-c 0"]
+LIMITS = ["-v 4000000 -n 64 -t 60", "-v 1500000 -n 20 -s 1024", "-d 2000000 -f 0 -c 0"]
+"""Several limits at once: a model that is read below all of them is read below each."""
 
 
 @pytest.mark.parametrize("limit", LIMITS)
 def test_a_healthy_model_is_read_below_a_hard_limit(limit: str, place: Path) -> None:
-    done = shell(f"ulimit {limit}; f check model.onnx --json", place)
+    set_limits = "; ".join(f"ulimit -{option}" for option in limit.removeprefix("-").split(" -"))
+    done = shell(f"{set_limits}; f check model.onnx --json", place)
     assert done.returncode == 1, done.stderr  # its weights are random
     answer = json.loads(done.stdout)
     assert answer["filters"] == 256 and answer["files"][0]["reason"] is None
@@ -71,7 +74,7 @@ def test_too_few_files_for_workers_are_told_in_one_line(place: Path) -> None:
 def test_too_little_memory_is_told_in_one_line(place: Path) -> None:
     """How much is enough depends on the machine's libraries: each limit does, or is told; one of them is too low."""
     ends = set()
-    for limit in (600_000, 500_000, 400_000, 330_000, 280_000):
+    for limit in (600_000, 400_000, 280_000):
         done = shell(f"ulimit -v {limit}; f check model.onnx", place)
         ends.add(done.returncode)
         told = done.returncode == 75 and is_told(done) and "ulimit -v" in done.stderr
@@ -86,7 +89,7 @@ def test_cpu_time_that_is_used_up_is_told() -> None:
         "import sys; sys.argv[1:] = ['spin']; main()"
     )
     done = subprocess.run(
-        ["bash", "-c", 'ulimit -t 12; exec "$@"', "bash", sys.executable, "-c", code],
+        ["bash", "-c", 'ulimit -t 8; exec "$@"', "bash", sys.executable, "-c", code],
         capture_output=True, text=True, check=False, timeout=240,
     )  # fmt: skip
     assert done.returncode == 75 and "ulimit -t" in done.stderr and "Traceback" not in done.stderr
@@ -121,16 +124,14 @@ def test_answers_that_cannot_be_written(case: str, place: Path) -> None:
         assert done.stderr == ""
 
 
-@pytest.mark.parametrize("encoding", ["C locale", "latin-1", "koi8-r", "ascii"])
+@pytest.mark.parametrize("encoding", ["C locale", "latin-1", "ascii"])
 def test_any_encoding_carries_tables_and_json(encoding: str, place: Path) -> None:
     environment = {"PYTHONUTF8": "0", **({"LC_ALL": "C"} if encoding == "C locale" else {"PYTHONIOENCODING": encoding})}
-    command = [sys.executable, "-m", "filterdb", "check", "naïve ×→😀.onnx"]
-    for options in ([], ["--json"]):
-        done = subprocess.run(
-            [*command, *options], cwd=place, env={**os.environ, **environment}, capture_output=True, check=False
-        )
-        assert done.returncode in {0, 1} and done.stderr == b"", done.stderr
-    answer = json.loads(done.stdout)  # bytes: UTF-8, as a program expects
+    command = ["check", "naïve ×→😀.onnx"]
+    done = run_several(command, [*command, "--json"], cwd=place, env={**os.environ, **environment})
+    for result in done:
+        assert result.returncode in {0, 1} and result.stderr == "" and result.stdout, result
+    answer = json.loads(done[1].stdout)  # UTF-8, as a program expects
     assert answer["filters"] == 16
     if encoding != "C locale":  # there Python takes the name's bytes apart before we see it
         assert answer["rows"][0]["file"] == "naïve ×→😀.onnx"
@@ -139,74 +140,80 @@ def test_any_encoding_carries_tables_and_json(encoding: str, place: Path) -> Non
 HOMES = {"unset": None, "missing": "/nonexistent", "forbidden": "/root"}
 
 
+@pytest.fixture(scope="module")
+def own() -> Iterator[str]:
+    """A folder of the user without rights, the only one that can be written: one, so that loops are compiled once."""
+    if why := other_user.missing():
+        pytest.skip(why)
+    with tempfile.TemporaryDirectory() as folder:
+        os.chown(folder, other_user.USER, other_user.USER)
+        yield folder
+
+
 @pytest.mark.parametrize("home", HOMES)
-def test_a_user_without_home_or_rights(home: str, place: Path) -> None:
+def test_a_user_without_home_or_rights(home: str, place: Path, own: str) -> None:
     """Neither root, nor with a home, nor with an installation that can be written."""
-    if why := other_user.missing():
-        pytest.skip(why)
-    with tempfile.TemporaryDirectory() as own:
-        os.chown(own, other_user.USER, other_user.USER)
-        for arguments in (["ingest", f"{own}/db", place / "model.onnx"], ["pca", f"{own}/db", "--json"]):
-            command = [sys.executable, "-m", "filterdb", *arguments, "--threads", "1"]
-            done = other_user.run(*command, HOME=HOMES[home], TMPDIR=own)
-            assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
-        answer = json.loads(done.stdout)["groups"][0]
-        here = fdb.pca(fdb.open(place / "db"))
-        np.testing.assert_allclose(answer["explained_variance_ratio"], here["explained_variance_ratio"].values[0])
+    database = f"{own}/{home}"
+    commands = (["ingest", database, place / "model.onnx"], ["pca", database, "--json"])
+    run = partial(other_user.run, HOME=HOMES[home], TMPDIR=own)
+    done = run_several(*([*command, "--threads", "1"] for command in commands), run=run)
+    for result in done:
+        assert result.returncode == 0 and "Traceback" not in result.stderr, result.stderr
+    answer = json.loads(done[1].stdout)["groups"][0]
+    here = fdb.pca(fdb.open(place / "db"))
+    np.testing.assert_allclose(answer["explained_variance_ratio"], here["explained_variance_ratio"].values[0])
 
 
-def test_what_cannot_be_read_does_not_stop_the_rest(place: Path) -> None:
+def test_what_cannot_be_read_does_not_stop_the_rest(place: Path, own: str) -> None:
     """As a user without rights: root may read everything."""
-    if why := other_user.missing():
-        pytest.skip(why)
-    with tempfile.TemporaryDirectory() as own:
-        odd = Path(own) / "odd"
-        odd.mkdir()
-        for name in ("good", "secret"):
-            shutil.copy(place / "model.onnx", odd / f"{name}.onnx")
-        (odd / "secret.onnx").chmod(0)
-        (odd / "folder.onnx").mkdir()
-        (odd / "locked").mkdir(mode=0)
-        os.mkfifo(odd / "pipe.onnx")
-        with socket.socket(socket.AF_UNIX) as listening:
-            listening.bind(str(odd / "socket.onnx"))
-        (odd / "disk.onnx").symlink_to("/proc/self/mem")  # a regular file whose first byte is an I/O error
-        (odd / "lost.onnx").symlink_to("nowhere")
-        (odd / "loop.onnx").symlink_to("loop.onnx")
-        reasons = {
-            "secret": "Permission denied", "folder": "got a folder", "pipe": "got a pipe", "socket": "got a socket",
-            "disk": "Input/output error", "lost": "a link that leads nowhere", "loop": "symbolic links",
-        }  # fmt: skip
-        names = [f"{name}.onnx" for name in ("good", *reasons)]
-        catalog = odd / "catalog.csv"
-        catalog.write_text("\n".join(["path", *names]))
-        os.chown(own, other_user.USER, other_user.USER)
-
-        def command(*arguments: object, code: int = 0) -> dict[str, Any]:
-            done = other_user.run(sys.executable, "-m", "filterdb", *arguments, "--json", TMPDIR=own)
-            assert done.returncode == code, done.stderr
-            answer: dict[str, Any] = json.loads(done.stdout)
-            return answer
-
-        listed = [odd / name for name in names]
-        ways: dict[str, tuple[list[object], dict[str, str]]] = {
-            "named": (list(listed), reasons),
-            "folder": ([odd], {**reasons, "locked": "Permission denied"}),
-            "glob": ([f"{odd}/*.onnx"], reasons),
-            "catalog": (["--catalog", catalog], reasons),
-        }
-        for way, (sources, expected) in ways.items():
-            answer = command("ingest", f"{own}/{way}", *sources, "--threads", "1")
-            assert len(answer["added"]) == 1
-            rejected = {Path(row["model"]).stem: row["reason"] for row in answer["rejected"]}
-            assert rejected.keys() == expected.keys(), way
-            assert all(expected[name] in rejected[name] for name in expected), rejected
-            if way == "catalog":
-                continue
-            checked = command("check", *sources, code=1)
-            told = {Path(file["file"]).stem: file["reason"] for file in checked["files"] if file["reason"]}
-            assert told.keys() == expected.keys() and all(expected[name] in told[name] for name in expected), told
-            assert checked["filters"] == 256
+    odd = Path(own) / "odd"
+    odd.mkdir()
+    for name in ("good", "secret"):
+        shutil.copy(place / "model.onnx", odd / f"{name}.onnx")
+    (odd / "secret.onnx").chmod(0)
+    (odd / "folder.onnx").mkdir()
+    (odd / "locked").mkdir(mode=0)
+    os.mkfifo(odd / "pipe.onnx")
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(odd / "socket.onnx"))
+    (odd / "disk.onnx").symlink_to("/proc/self/mem")  # a regular file whose first byte is an I/O error
+    (odd / "lost.onnx").symlink_to("nowhere")
+    (odd / "loop.onnx").symlink_to("loop.onnx")
+    reasons = {
+        "secret": "Permission denied", "folder": "got a folder", "pipe": "got a pipe", "socket": "got a socket",
+        "disk": "Input/output error", "lost": "a link that leads nowhere", "loop": "symbolic links",
+    }  # fmt: skip
+    names = [f"{name}.onnx" for name in ("good", *reasons)]
+    catalog = odd / "catalog.csv"
+    catalog.write_text("\n".join(["path", *names]))
+    listed = [odd / name for name in names]
+    ways: dict[str, tuple[list[object], dict[str, str]]] = {
+        "named": (list(listed), reasons),
+        "folder": ([odd], {**reasons, "locked": "Permission denied"}),
+        "glob": ([f"{odd}/*.onnx"], reasons),
+        "catalog": (["--catalog", catalog], reasons),
+    }
+    commands: list[list[object]] = []
+    for way, (sources, _) in ways.items():
+        commands += [["ingest", f"{own}/{way}", *sources, "--json", "--threads", "1"]]
+        commands += [["check", *sources, "--json"]] if way != "catalog" else []
+    done = iter(run_several(*commands, run=partial(other_user.run, TMPDIR=own)))
+    for way, (_, expected) in ways.items():
+        ingested = next(done)
+        assert ingested.returncode == 0, ingested.stderr
+        answer = json.loads(ingested.stdout)
+        assert len(answer["added"]) == 1
+        rejected = {Path(row["model"]).stem: row["reason"] for row in answer["rejected"]}
+        assert rejected.keys() == expected.keys(), way
+        assert all(expected[name] in rejected[name] for name in expected), rejected
+        if way == "catalog":
+            continue
+        checked = next(done)
+        assert checked.returncode == 1, checked.stderr
+        answer = json.loads(checked.stdout)
+        told = {Path(file["file"]).stem: file["reason"] for file in answer["files"] if file["reason"]}
+        assert told.keys() == expected.keys() and all(expected[name] in told[name] for name in expected), told
+        assert answer["filters"] == 256
 
 
 @pytest.mark.parametrize("place_of", ["report", "drift", "sarif", "junit"])

@@ -1,7 +1,7 @@
 """Fault 1: an ingest that is killed before and after every mutating call; run as a process of its own.
 
 `python -m tests.faults.killed WHERE FOLDER FIRST STEP`: prints one line of JSON. Every run is a forked child (the
-parent starts no thread, so that a fork is safe), killed by SIGKILL at one point, then run again undisturbed.
+parent starts no thread of Python, so that a fork is safe), killed by SIGKILL at one point, then run again undisturbed.
 """
 
 from __future__ import annotations
@@ -131,6 +131,9 @@ def times(url: str) -> dict[str, float]:
 
 def main() -> None:  # noqa: PLR0915
     where, folder, first, step = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
+    local.os.fsync = lambda _: None  # type: ignore[attr-defined]  # processes die here, machines do not
+    for imported_late in (fdb.ingest, fdb.open):  # in the parent, once; a child each would take seconds
+        assert callable(imported_late)
     chain(folder / "a.onnx", weights(4, 5, seed=1))
     chain(folder / "b.onnx", weights(6, 5, seed=2), weights(3, 6, seed=3))
     sandbox(ONNX.reader)._free.append(sandbox(ONNX.reader)._take())

@@ -9,8 +9,6 @@ import logging
 import os
 import pickle
 import socket
-import subprocess
-import sys
 import threading
 import time
 import traceback
@@ -29,6 +27,7 @@ from filterdb.commands.sarif import sarif
 from filterdb.errors import FilterDBError
 from filterdb.store import download, remote
 from tests.models import chain, weights
+from tests.several import run_several
 
 pytestmark = pytest.mark.slow
 
@@ -189,6 +188,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "y", "AWS_REGION": "us-east-1"}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{closed_port()}")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     monkeypatch.setattr(download, "FETCH_SECONDS", 1.0)
     monkeypatch.setattr(remote, "READ_SECONDS", 1.0)
     monkeypatch.setattr(remote, "TRIES", 1)
@@ -196,9 +196,13 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("failure", FAILURES)
 def test_a_failure_tells_no_secret(
-    failure: str, host: str, tmp_path: Path, quick: None, caplog: pytest.LogCaptureFixture
-) -> None:
+    failure: str, host: str, tmp_path: Path, quick: None, caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
     """Through ingest (alone and beside a sound model), check with its files, and a catalog: 65 or 74, one line."""
+    if failure == "slow":  # waited for 30 times
+        monkeypatch.setattr(download, "FETCH_SECONDS", 0.2)
+        monkeypatch.setattr(remote, "READ_SECONDS", 0.2)
     caplog.set_level(logging.DEBUG, "filterdb")
     said: list[str | bytes] = []
     good = chain(tmp_path / "good.onnx", weights(2, 2, seed=3))
@@ -250,15 +254,6 @@ def test_a_database_url_with_credentials_is_refused(url: str, tmp_path: Path) ->
         assert caught.value.exit_code == 2 and not planted(*told(caught.value))
 
 
-def command(*args: object, **env: str) -> tuple[int, list[str]]:
-    """Run filterdb; gives its exit code and what it has said."""
-    done = subprocess.run(
-        [sys.executable, "-m", "filterdb", *map(str, args)],
-        capture_output=True, text=True, check=False, env={**os.environ, **env}, timeout=600,
-    )  # fmt: skip
-    return done.returncode, [done.stdout, done.stderr]
-
-
 @pytest.mark.parametrize("where", [
     pytest.param(("--threads", 1), id="threads"), pytest.param(("--workers", 1), id="workers", marks=pytest.mark.soak),
 ])  # fmt: skip
@@ -269,7 +264,7 @@ def test_the_command_tells_no_secret(
     url, prefix = URLS["everything"](host, "/ok/m.onnx"), s3()
     (tmp_path / "list.csv").write_text(f"path,task,url,source\n{url},seg,{url},from {url}\n")
     said: list[str] = []
-    for code, args in (
+    commands = (
         (0, ("ingest", f"{prefix}/db", "--catalog", tmp_path / "list.csv")),
         (0, ("ingest", f"{prefix}/db", "--catalog", tmp_path / "list.csv")),
         (0, ("relabel", f"{prefix}/db", "--catalog", tmp_path / "list.csv")),
@@ -284,10 +279,12 @@ def test_the_command_tells_no_secret(
         (2, ("info", f"s3://key:{CORE}@bucket/db")),
         (0, ("check", url, "--sarif", tmp_path / "out.sarif", "--junit", tmp_path / "out.xml")),
         (65, ("check", failing("everything", "404", host), "--json")),
-    ):
-        got, texts = command(*args, *where, "--debug", FILTERDB_LOG="json")
-        assert got == code, (args, got, texts)
-        said += texts
+    )
+    environment = {**os.environ, "FILTERDB_LOG": "json"}
+    done = run_several(*((*args, *where, "--debug") for _, args in commands), env=environment)
+    for (code, args), result in zip(commands, done, strict=True):
+        assert result.returncode == code, (args, result)
+        said += [result.stdout, result.stderr]
     files = fsspec.filesystem("s3")
     objects = files.cat(files.find(prefix))
     assert len(objects) > 5

@@ -19,7 +19,7 @@ import time
 import unicodedata
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -76,12 +76,12 @@ class Run:
     stopped: str = ""
 
 
-def command(*args: object, seconds: float, memory: int, disk: Path | None = None) -> Run:
-    """Run filterdb in a session of its own; ended where it takes more than it may, by a little."""
+def command(*args: object, seconds: float, memory: int, disk: Path | None = None, module: str = "filterdb") -> Run:
+    """Run a module in a session of its own; ended where it takes more than it may, by a little."""
     run = Run()
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         process = subprocess.Popen(
-            [sys.executable, "-m", "filterdb", *(os.fspath(_text(arg)) for arg in args)],
+            [sys.executable, "-m", module, *(os.fspath(_text(arg)) for arg in args)],
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=err,
@@ -97,11 +97,11 @@ def command(*args: object, seconds: float, memory: int, disk: Path | None = None
                 run.stopped = f"after {run.seconds:.0f} s"
             elif run.peak > memory + 256 * MIB:
                 run.stopped = f"at {run.peak // MIB} MiB of memory"
-            elif disk is not None and turn % 50 == 0 and _size(disk) > DISK + 256 * MIB:
+            elif disk is not None and turn % 20 == 0 and _size(disk) > DISK + 256 * MIB:
                 run.stopped = f"at {_size(disk) // MIB} MiB on the disk"
             if run.stopped:
                 break
-            time.sleep(0.02)
+            time.sleep(0.05)  # each look costs several milliseconds
         if run.stopped:
             for pid in known | _family(process.pid, known):
                 with suppress(ProcessLookupError):
@@ -258,6 +258,21 @@ def _leaks(url: Path, texts: Iterable[str]) -> list[str]:
     return found
 
 
+def _answers(url: Path, seconds: float, memory: int, *, with_table: bool) -> list[Run]:
+    """Run `layers --json`, `verify --deep` and, where there are names to show, the table for people; in one process."""
+    commands = [
+        ["layers", url, "--json"],
+        ["verify", url, "--deep", "--json"],
+        *([["layers", url]] if with_table else []),
+    ]
+    words = json.dumps([[*map(str, command), "--threads", "1"] for command in commands])
+    run = command(words, seconds=seconds, memory=memory, module="tests.several")
+    if run.code != 0 or run.stopped:
+        return [replace(run, code=run.code or 1)] * 3
+    runs = [Run(*answer) for answer in json.loads(run.out)]
+    return [*runs, *([] if with_table else [Run(code=0)])]
+
+
 def _judge(cases: dict[str, Case], folder: Path, threads: int, seconds: float, memory: int) -> list[str]:
     """Ingest cases beside two sound models; gives all that is not as it should be."""
     url, problems = folder / "db", []
@@ -289,16 +304,9 @@ def _judge(cases: dict[str, Case], folder: Path, threads: int, seconds: float, m
     problems += [f"on stderr: {line[:300]!r}" for line in lines if line not in (*told, *counted)][:5]
     if len(told) != len(rejected):
         problems.append(f"expected a line on stderr for each of {len(rejected)} rejected models, got {len(told)}")
-    listed = command("layers", url, "--threads", 1, "--json", seconds=max(120, seconds), memory=memory)
-    # The table for people is asked for where there are names to show.
-    table = (
-        command("layers", url, "--threads", 1, seconds=max(120, seconds), memory=memory)
-        if len(cases) > 1
-        else Run(code=0)
-    )
-    checked = command("verify", url, "--deep", "--threads", 1, "--json", seconds=max(120, seconds), memory=memory)
-    for other in (listed, table, checked):
-        if other.code != 0 or other.stopped:
+    listed, checked, table = _answers(url, max(120, seconds), memory, with_table=len(cases) > 1)
+    for other in (listed, checked, table):
+        if other.code != 0:
             return [*problems, f"exit code {other.code} {other.stopped}: {other.err[-1000:]}"]
     if not json.loads(checked.out)["ok"]:
         problems.append(f"verify: {checked.out[:1000]}")

@@ -101,14 +101,15 @@ def be_impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("match", "done", "action", "patient"),
     [
-        (lambda request: True, 0, status(503), True),
+        pytest.param(lambda request: True, 0, status(503), True, marks=pytest.mark.soak),
+        (lambda request: True, 0, status(503), False),
         (lambda request: True, 3, status(503), False),
         (KINDS["PUT chunk"], 2, NO_CONTINUE, False),
         (KINDS["PUT chunk"], 2, STALL, False),
         (KINDS["PUT chunk"], 2, RESET, False),
         (KINDS["PUT snapshot"], 6, STALL, False),
     ],
-    ids=["503", "503 meanwhile", "no 100-continue", "stall", "reset", "stalled commit"],
+    ids=["503, patiently", "503", "503 meanwhile", "no 100-continue", "stall", "reset", "stalled commit"],
 )
 def test_for_ever(
     match: Match,

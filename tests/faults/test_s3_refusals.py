@@ -25,6 +25,7 @@ from tests import seaweed
 from tests.faults.careless import careless
 from tests.faults.place import BOUND, BUCKET, KINDS, administrator, forget_clients, ingest, is_one_line, make_bucket
 from tests.faults.proxy import FOREVER, Proxy, proxying, status
+from tests.several import run_several
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("two_threads")]
 
@@ -46,10 +47,10 @@ def test_a_server_that_ignores_conditional_puts(models: list[Path], monkeypatch:
     forget_clients()
 
 
-def cli(*args: object, env: dict[str, str], cwd: Path, code: int | None = 0) -> subprocess.CompletedProcess[str]:
+def cli(*args: object, env: dict[str, str], cwd: Path, code: int = 0) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "filterdb", *map(str, args)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd, env=env, timeout=BOUND)
-    assert code is None or done.returncode == code, (args, done.returncode, done.stdout[-2000:], done.stderr[-2000:])
+    assert done.returncode == code, (args, done.returncode, done.stdout[-2000:], done.stderr[-2000:])
     return done
 
 
@@ -183,19 +184,20 @@ WAYS = ["AWS", pytest.param("FSSPEC", marks=pytest.mark.soak)]
 
 @pytest.mark.parametrize("way", WAYS)
 def test_no_secret_is_written(way: str, with_canary: str, models: list[Path], tmp_path: Path) -> None:
-    """Not to a terminal, not to a disk, not into the database: a whole run in two processes, failures among it."""
+    """Not to a terminal, not to a disk, not into the database: a whole run with a worker, failures among it."""
     url = f"s3://{BUCKET}/{uuid.uuid4().hex}/db"
-    said = []
     with proxying(with_canary, record=True) as proxy:
-        env = working(tmp_path, **secrets(way, proxy.endpoint))
-        run = partial(cli, env=env, cwd=tmp_path)
-        where = ("--workers", 2)
-        said += [run("ingest", url, *models, "--chunk-rows", 10, *where)]
-        said += [run("drift", url, "--by", "model", "--json", *where)]
-        said += [run("verify", url, "--deep", "--threads", 2)]
-        said += [run("info", f"s3://no-such-bucket/{uuid.uuid4().hex}", "--threads", 1, code=74)]
+        run = partial(run_several, env=working(tmp_path, **secrets(way, proxy.endpoint)), cwd=tmp_path)
+        chunks, where = ("--chunk-rows", 10), ("--workers", 1)
+        said = run(
+            ["ingest", url, *models, *chunks, *where],
+            ["drift", url, "--by", "model", "--json", *where],
+            ["verify", url, "--deep", "--threads", 2],
+            ["info", f"s3://no-such-bucket/{uuid.uuid4().hex}", "--threads", 1],
+        )
+        assert [done.returncode for done in said] == [0, 0, 0, 74], said
         broken_chunks(proxy)
-        said += [run("ingest", f"{url}-broken", *models, "--chunk-rows", 10, *where, code=None)]
+        said += run(["ingest", f"{url}-broken", *models, *chunks, *where])
         assert said[-1].returncode == 74, said[-1].stderr
         assert b"AWS4-HMAC-SHA256 Credential=admin/" in proxy.sent
         assert_nowhere(tmp_path, bytes(proxy.sent), bytes(proxy.answered))
@@ -235,14 +237,13 @@ def test_no_secret_travels(way: str, with_canary: str, models: list[Path], tmp_p
         wait_for(lambda: known.exists() and known.read_text().strip().endswith("}"))
         scheduler = json.loads(known.read_text())["address"]
         wire = stack.enter_context(proxying(scheduler, raw=True, record=True))
-        for _ in range(2):
-            start(env, "worker", wire.endpoint, "--nthreads", "1", "--no-dashboard", "--host", "127.0.0.1")
-        run = partial(cli, env=env, cwd=tmp_path)
-        where = ("--scheduler", wire.endpoint)
-        run("ingest", url, *models, "--chunk-rows", 10, *where)
-        run("drift", url, "--by", "model", *where)
+        start(env, "worker", wire.endpoint, "--nthreads", "1", "--no-dashboard", "--host", "127.0.0.1")
+        run = partial(run_several, env=env, cwd=tmp_path)
+        chunks, where = ("--chunk-rows", 10), ("--scheduler", wire.endpoint)
+        done = run(["ingest", url, *models, *chunks, *where], ["drift", url, "--by", "model", *where])
+        assert [sound.returncode for sound in done] == [0, 0], done
         broken_chunks(store)
-        failed = run("ingest", f"{url}-broken", *models, "--chunk-rows", 10, *where, code=None)
+        (failed,) = run(["ingest", f"{url}-broken", *models, *chunks, *where])
         assert failed.returncode == 74, failed.stderr
         assert url.encode() in wire.sent and f"{url}-broken".encode() in wire.sent  # what travels can be read here
         assert b"the store refused or failed" in wire.answered  # the error has come from a worker

@@ -193,7 +193,7 @@ def test_the_same_ingest_at_the_same_time(folder: Path, s3: Callable[[], str]) -
             "1",
         ]
         running = [
-            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(3)
+            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)
         ]
         for process in running:
             _, errors = process.communicate(timeout=120)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +15,7 @@ import filterdb as fdb
 from filterdb.errors import ConflictError, InputError, StoreMissingError, UsageError
 from filterdb.store import snapshot as snapshots
 from tests.models import chain, weights
+from tests.several import run_several
 
 pytestmark = pytest.mark.slow
 
@@ -192,29 +193,24 @@ def test_compacting_notices_damage_that_checksums_do_not(db: fdb.Database, chunk
 
 
 def test_on_the_command_line(db: fdb.Database, tmp_path: Path) -> None:
-    def run(*command: str) -> dict[str, object]:
-        done = subprocess.run(
-            [sys.executable, "-m", "filterdb", *command, "--json", "--threads", "1"],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        found: dict[str, object] = json.loads(done.stdout)
-        return found
-
     (tmp_path / "labels.csv").write_text("name,task\nc,new\n")
-    assert run("tag", db.url, "first")["tags"] == {"first": 3}
-    assert run("remove", db.url, "b")["models"] == 3
-    assert run("relabel", db.url, "--catalog", str(tmp_path / "labels.csv"))["changed"] is True
-    assert len(run("compact", db.url)["segments"]) == 1  # type: ignore[arg-type]
-    assert run("gc", db.url)["rows"] == []
-    assert run("info", db.url, "--snapshot", "first")["models"] == 4
-    assert [row["tags"] for row in run("snapshots", db.url)["rows"]][3] == ["first"]  # type: ignore[attr-defined]
-    assert run("verify", db.url, "--deep")["ok"] is True
-    for command in (["remove", db.url, "a"], ["compact", db.url]):
-        done = subprocess.run(
-            [sys.executable, "-m", "filterdb", *command, "--snapshot", "1"], capture_output=True, text=True, check=False
-        )
-        assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
-        assert "a change goes on top of the newest snapshot" in done.stderr
+    checks: list[tuple[list[str], Callable[[dict[str, Any]], bool]]] = [
+        (["tag", db.url, "first"], lambda answer: answer["tags"] == {"first": 3}),
+        (["remove", db.url, "b"], lambda answer: answer["models"] == 3),
+        (["relabel", db.url, "--catalog", f"{tmp_path}/labels.csv"], lambda answer: answer["changed"] is True),
+        (["compact", db.url], lambda answer: len(answer["segments"]) == 1),
+        (["gc", db.url], lambda answer: answer["rows"] == []),
+        (["info", db.url, "--snapshot", "first"], lambda answer: answer["models"] == 4),
+        (["snapshots", db.url], lambda answer: answer["rows"][3]["tags"] == ["first"]),
+        (["verify", db.url, "--deep"], lambda answer: answer["ok"] is True),
+    ]
+    refused = [
+        [command, db.url, *models, "--snapshot", "1"] for command, models in (("remove", ["a"]), ("compact", []))
+    ]
+    done = run_several(*([*command, "--json", "--threads", "1"] for command, _ in checks), *refused)
+    for (_, holds), result in zip(checks, done, strict=False):
+        assert result.returncode == 0, result.stderr
+        assert holds(json.loads(result.stdout)), (result.args, result.stdout)
+    for result in done[len(checks) :]:
+        assert (result.returncode, len(result.stderr.splitlines())) == (2, 1), result.stderr
+        assert "a change goes on top of the newest snapshot" in result.stderr
