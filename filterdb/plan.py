@@ -1,4 +1,4 @@
-"""Pure arithmetic: rows → chunks → partitions, and the runs in which layers and chunks overlap."""
+"""Divide rows into chunks and chunks into partitions, and find where layers and chunks overlap."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import NamedTuple
 import numpy as np
 
 TASK_ROWS = 1_048_576
-"""Rows of a task: where chunks are smaller, a task takes a run of them."""
+"""Rows that a task reads: of smaller chunks it reads several."""
 
 MAX_TASKS = 10_000
-"""A pass has at most this many reading tasks; beyond, each takes a longer run of chunks."""
+"""Largest number of reading tasks of a pass: with more chunks, each task reads more of them."""
 
 
 class Runs(NamedTuple):
@@ -24,22 +24,22 @@ class Runs(NamedTuple):
 
 
 def offsets(row_size: np.ndarray) -> np.ndarray:
-    """First row of each layer and, last, the number of rows: (layers + 1,) int64."""
+    """Return the first row of each layer and, at the end, the number of rows: (layers + 1,) int64."""
     return np.concatenate([[0], np.cumsum(row_size, dtype=np.int64)])
 
 
 def chunk_rows(rows: int, default: int) -> int:
-    """Rows of a chunk: the default, less where the segment is smaller (at least 1)."""
+    """Return the rows of a chunk: the default, or all rows of a smaller segment, but at least 1."""
     return max(1, min(default, rows))
 
 
 def chunk_count(rows: int, size: int) -> int:
-    """Chunks that `rows` rows fill, the last one perhaps in part."""
+    """Return the number of chunks for `rows` rows, counting a last one that is not full."""
     return -(-rows // size)
 
 
 def runs(bounds: np.ndarray, start: int, stop: int) -> Runs:
-    """Runs of the rows [start, stop) for layers with offsets `bounds`; every layer has at least one row."""
+    """Return how the rows [start, stop) overlap with layers of offsets `bounds`, each of at least one row."""
     first = int(np.searchsorted(bounds, start, side="right")) - 1
     last = int(np.searchsorted(bounds, stop, side="left"))
     edges = np.clip(bounds[first : last + 1], start, stop) - start
@@ -47,14 +47,14 @@ def runs(bounds: np.ndarray, start: int, stop: int) -> Runs:
 
 
 def partitions(chunks: int, chunk_rows: int) -> list[range]:
-    """Runs of whole chunks, one per task: about TASK_ROWS rows each, more where tasks would exceed MAX_TASKS.
+    """Return runs of whole chunks, one per task: about TASK_ROWS rows each, more if there were over MAX_TASKS.
 
-    Summaries are merged along them, whoever computes them: part of their last digits.
+    Summaries are merged along them on every scheduler, so they decide the last digits of results.
     """
     return list(batches(chunks, max(1, TASK_ROWS // chunk_rows, -(-chunks // MAX_TASKS))))
 
 
 def batches(count: int, size: int) -> Iterator[range]:
-    """[0, count) in consecutive ranges of at most `size`."""
+    """Split [0, count) into consecutive ranges of at most `size`."""
     for start in range(0, count, size):
         yield range(start, min(start + size, count))

@@ -1,4 +1,4 @@
-"""What schedulers and workers do before anything else (`preload` in dask.yaml): import filterdb, set up its log."""
+"""Import filterdb and set up its log in schedulers and workers, before anything else (`preload` in dask.yaml)."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from filterdb import logs
 
 
 def dask_setup(server: Scheduler | Worker) -> None:
-    """Called by Dask when it starts."""
+    """Set up the log. Dask calls this when a scheduler or worker starts."""
     del server
     logs.setup()
     if logging.getLogger("distributed").level >= logging.CRITICAL:
-        # Where the command has silenced Dask, what its callbacks fail with while a worker ends is nobody's news either.
+        # The command has silenced Dask: silence errors of its callbacks while a worker ends, too.
         logging.getLogger("tornado.application").setLevel(logging.CRITICAL)

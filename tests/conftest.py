@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import fsspec
+import hypothesis
 import pytest
 import s3fs
 from distributed import Client, LocalCluster
@@ -17,6 +18,9 @@ import filterdb as fdb
 from filterdb import demo, plan
 from filterdb.store import remote
 from tests import seaweed
+
+hypothesis.settings.register_profile("filterdb", deadline=None)  # no test asserts a time
+hypothesis.settings.load_profile("filterdb")
 
 CACHE = Path(__file__).parent.parent / ".cache"
 
@@ -51,7 +55,7 @@ def _no_waiting_for_the_disk() -> Iterator[None]:
 
 
 def _skip_fsync() -> None:
-    os.fsync = lambda _: None
+    os.fsync = lambda fd: None
 
 
 @pytest.fixture(scope="session")

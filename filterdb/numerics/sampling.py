@@ -50,7 +50,7 @@ class SamplingFloor:
         covariance, log = _fluctuation(np.exp(_LOG_MU), self._pseudo)
         self._covariance, self._log = covariance.astype(np.float32), log.astype(np.float32)
 
-    def between(self, group: Singles, others: np.ndarray) -> Floor:
+    def between(self, group: np.ndarray, others: np.ndarray) -> Floor:
         """Return the floors (groups,) between a group (9, 70) and each of others (groups, 9, 70), integer counts."""
         counts = np.concatenate([group[None], others])
         return self._rows(counts, self._used(counts))
