@@ -9,9 +9,9 @@ export PYTHONHASHSEED := 0
 .PHONY: help demo test quick faults deploy-tests multihost exporters exporters-extra lint format lock docs bench bench-full clean
 help:
 	@echo "make demo    the whole path on real models, in filterdb-demo/"
-	@echo "make test    every check: lint, types, floors, tests (about 35 minutes on 2 cores)"
+	@echo "make test    every check: lint, types, floors, tests (about 30 minutes on 2 cores)"
 	@echo "make faults  the long enumerations: kills, damage, histories (about 20 minutes)"
-	@echo "make deploy-tests  the tests of deploy/ alone, a part of make test (about 3 minutes)"
+	@echo "make deploy-tests  the tests of deploy/ alone, a part of make test (about 6 minutes)"
 	@echo "make multihost  several hosts on this one: network namespaces (root, iproute2)"
 	@echo "make exporters  what PyTorch and onnxruntime write, read and compared (Python 3.11 too, about 25 minutes)"
 	@echo "make quick   the inner loop: lint and the tests that are neither slow nor of deploy/"

@@ -6,13 +6,16 @@ A message is one line: what is wrong and where, what was expected, what was foun
 from __future__ import annotations
 
 import pickle
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from filterdb.redaction import redact
 
 
 class StaleBasisWarning(UserWarning):
     """The basis of a result no longer fits the filters well; `filterdb refit` fits a new one."""
+
+
+_CONTEXT: Any = vars(BaseException)["__context__"]
 
 
 class FilterDBError(Exception):
@@ -22,6 +25,20 @@ class FilterDBError(Exception):
     """
 
     exit_code = 65
+
+    if not TYPE_CHECKING:  # which sees an attribute
+
+        @property
+        def __context__(self) -> BaseException | None:
+            """Return the exception that was being handled, unless a cause stands for it.
+
+            The cause has no credentials; the exception itself may, and tblib, which Dask uses, pickles it as well.
+            """
+            return None if self.__suppress_context__ else _CONTEXT.__get__(self)
+
+        @__context__.setter
+        def __context__(self, context: BaseException | None) -> None:
+            _CONTEXT.__set__(self, context)
 
     def __reduce__(self) -> tuple[Any, ...]:
         cause = self.__cause__

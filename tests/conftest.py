@@ -35,12 +35,14 @@ def many_tasks() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def own_log() -> Iterator[None]:
-    """Restore filterdb's logger, which commands and schedulers in the tests' process set up as their own."""
-    log = logging.getLogger("filterdb")
-    before = log.handlers[:], log.propagate, log.level
+    """Restore the loggers that commands and schedulers in the tests' process set up as their own."""
+    names = ("filterdb", "asyncio", "distributed", "distributed.client", "distributed.comm", "tornado")
+    loggers = [logging.getLogger(name) for name in (*names, "distributed.worker", "tornado.application")]
+    before = [(log, log.handlers[:], log.propagate, log.level) for log in loggers]
     yield
-    log.handlers, log.propagate = before[:2]
-    log.setLevel(before[2])
+    for log, handlers, propagate, level in before:
+        log.handlers, log.propagate = handlers, propagate
+        log.setLevel(level)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import copyreg
 import json
 import logging
 import pickle
@@ -11,6 +12,7 @@ from collections.abc import Callable
 from urllib.parse import quote, quote_plus
 
 import pytest
+from distributed.core import error_message
 
 from filterdb import logs
 from filterdb.errors import StoreError
@@ -103,8 +105,10 @@ def test_labels() -> None:
         assert CORE not in redact_label(f"see {URLS[kind][0]}") or kind == "password with a slash"
 
 
-def test_exceptions_and_their_causes() -> None:
-    """An error of ours from another's: what a traceback shows of the whole chain."""
+@pytest.mark.parametrize("by_dask", [False, True])
+def test_exceptions_and_their_causes(by_dask: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error of ours from another's: what a traceback shows of the whole chain, and what Dask sends of it."""
+    monkeypatch.setattr(copyreg, "dispatch_table", copyreg.dispatch_table.copy())
     url = URLS["everything"][0]
 
     def fail() -> None:
@@ -116,8 +120,13 @@ def test_exceptions_and_their_causes() -> None:
     with pytest.raises(StoreError) as caught, store_errors("reading", url):
         fail()
     error = caught.value
+    if by_dask:
+        error_message(error)  # as a worker does: from now on, tblib pickles such errors
     shown = "".join(traceback.format_exception(error))
-    assert CORE not in shown and CORE.encode() not in pickle.dumps(error)
+    sent = pickle.dumps(error)
+    assert CORE not in shown and CORE.encode() not in sent
+    received = pickle.loads(sent)
+    assert (type(received), str(received)) == (StoreError, str(error))
     assert "ConnectionError" in shown and "reading https://host/a: " in str(error)
     plain = OSError("disk full")
     assert redacted_error(plain, url) is plain

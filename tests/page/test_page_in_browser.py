@@ -118,7 +118,12 @@ CONTRASTS = """() => {
 def test_hover_tells_drift_floor_and_interval(show: Show, by_task: xr.Dataset) -> None:
     opened = show()
     opened.draw_all()
-    opened.page.mouse.move(*cell(opened, by_task, "detection", "classification"))
+    place = cell(opened, by_task, "detection", "classification")
+    for _ in range(20):  # a figure that is drawn late moves the page, which hides the tip
+        opened.page.mouse.move(0, 0)
+        opened.page.mouse.move(*place)
+        if opened.page.locator("#tip").is_visible():
+            break
     tip = opened.page.locator("#tip").inner_text()
     here = by_task.sel(group="detection", other="classification")
     assert tip.splitlines()[0] == "detection × classification"
