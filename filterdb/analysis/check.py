@@ -68,10 +68,10 @@ PEER_MEASURES = {
 
 
 class _File(NamedTuple):
-    """Hold what was read of one file.
+    """Hold what was read from one file.
 
     `rows` has the layers that were read, then those that could not be. `skipped` has all convolutions without numbers.
-    `reason` says why the file could not be read, else it is empty.
+    `reason` says why the file could not be read; it is empty if the file was read.
     """
 
     name: str
@@ -81,7 +81,7 @@ class _File(NamedTuple):
 
     @classmethod
     def of(cls, name: str, rows: list[dict[str, Any]], skipped: list[Skip]) -> _File:
-        """Return a file that was read; a layer that should have been read and was not is a row without numbers."""
+        """Return a file that was read. A layer that should have been read but was not becomes a row without numbers."""
         read = [{**row, "unread_code": "", "unread_reason": ""} for row in rows]
         unread = [
             {**_UNREAD, "layer_name": skip.layer, "unread_code": skip.code, "unread_reason": skip.reason}
@@ -113,7 +113,7 @@ def check(
     """Judge the 3×3 layers of ONNX files, without a database.
 
     Files are read in a child process with `limits`, one layer in memory at a time. A layer that should have been read
-    and was not stays in the result without numbers: its file was not checked completely.
+    but was not stays in the result without numbers: its file was not checked completely.
 
     Parameters
     ----------
@@ -138,10 +138,10 @@ def check(
           not read, its scale is unknown, or its weights are not finite (`threshold` only where it was not read).
         - scale_known (layer), bool.
         - verdict (layer, rule), bool: dead, sparse, collapsed and random as in `degeneration`; nonfinite; duplicate
-          (the content of another layer that is stored separately, or many filters that equal an earlier one); outlier;
-          dead-channels; unread; ambiguous.
+          (it has the content of another layer but is stored separately, or many of its filters equal an earlier one);
+          outlier; dead-channels; unread; ambiguous.
         - ignored (layer) and ignored_file (file), bool: matched by the patterns of `rules.ignore`.
-        - untrained (file), bool: whether all its layers of enough filters are random and not sparse.
+        - untrained (file), bool: whether all its layers with enough filters are random and not sparse.
         - unread (file), int64: layers that could not be read.
         - reason (file), str: why the file could not be read, or empty.
         - skipped (file), str: JSON of ledger code → number of convolutions without numbers.
@@ -177,7 +177,7 @@ def check(
     True
     """
     rules = as_rules(rules)
-    if db is not None:  # fail on a wrong database before files are read
+    if db is not None:  # fail on an invalid database before files are read
         from filterdb.store.database import as_database
 
         db = as_database(db)
@@ -330,7 +330,7 @@ def _verdicts(table: Table, values: Table, is_copy: Bools, rules: Rules) -> dict
 def _untrained(
     owner: npt.NDArray[np.int64], files: int, values: Table, verdicts: Mapping[str, Bools], rules: Rules
 ) -> Bools:
-    """Return for each file whether all its layers of enough filters are random and not sparse, (files,) bool."""
+    """Return for each file whether all its layers with enough filters are random and not sparse, (files,) bool."""
     enough = values["filters"] >= rules.smallest
     fresh = verdicts["random"] & (values["sparsity"] < rules.untrained_sparsity)
     return np.array([enough[owner == i].any() and fresh[(owner == i) & enough].all() for i in range(files)], bool)
@@ -339,7 +339,7 @@ def _untrained(
 def _duplicates(table: Table, files: Strings) -> Strings:
     """Return for each layer the first layer with the same content, as LAYER or FILE:LAYER, or an empty text.
 
-    Layers that share one stored weight are no duplicates. Dead layers are left out: they are all equal, and already
+    Layers that share one stored weight are not duplicates. Dead layers are left out: they are all equal, and already
     have a verdict that says so.
     """
     first: dict[str, int] = {}
@@ -391,7 +391,7 @@ def _add_peers(result: xr.Dataset, db: Database) -> None:
 
 
 def percentiles(values: npt.NDArray[np.float64], among: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Return for each value the share of `among` (m,) below it, ties half, in percent; NaN for NaN, and if m = 0."""
+    """Return the percentage of `among` (m,) below each value; ties count half. NaN for NaN values, or if m = 0."""
     ordered = np.sort(among)
     rank = (np.searchsorted(ordered, values, "left") + np.searchsorted(ordered, values, "right")) / 2
     return np.where(np.isnan(values) | (len(among) == 0), np.nan, 100 * rank / max(len(among), 1))

@@ -1,4 +1,4 @@
-"""Turn the result of a check into findings, a sentence each, which the terminal, SARIF and JUnit files share."""
+"""Turn the result of a check into findings, one sentence each, for the terminal, SARIF files and JUnit files."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ MEANINGS = {
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Hold a verdict of a layer, or of a file (`layer` is empty). Of the levels only an error fails the check."""
+    """Hold a verdict on a layer, or on a file if `layer` is empty. Only findings of level `error` fail the check."""
 
     file: str
     layer: str
@@ -71,9 +71,9 @@ class Finding:
 
 
 def findings(result: xr.Dataset) -> list[Finding]:
-    """Return the findings of a result of `check`: what could not be read, files with nothing to check, all others.
+    """Return the findings of a `check` result: what could not be read, then files with nothing to check, then others.
 
-    Within these, findings are in the order of files and layers. A dead layer has no other verdict.
+    Within each of these, findings are in the order of files and layers. A dead layer has no other verdict.
     """
     order = {str(name): i for i, name in enumerate(result["file"].values)}
 
@@ -207,9 +207,9 @@ def _overall(file_statuses: list[str], listed: list[Finding]) -> str:
 
 
 def _prunable(result: xr.Dataset) -> dict[str, Any]:
-    """Count the filters that are small beside their output channel, and those that are so only beside the layer's peak.
+    """Count filters that are small relative to their channel's peak, and those small only relative to the layer's.
 
-    A weight that several layers share counts for the first of them.
+    A weight that several layers share is counted only for the first of them.
     """
     own = result.isel(layer=result["shared_with"].values == "")
     pruned = own.isel(layer=(own["prunable_filters"] > 0).values)

@@ -1,4 +1,4 @@
-"""`filterdb check`: judge model files. Imports little, so that the first answer takes less than a second."""
+"""`filterdb check`: judge model files. It imports little, so that the first answer takes less than a second."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ STYLES = {PASSED: "bold green", NOTHING_CHECKED: "bold yellow", FAILED: "bold re
 PRUNABLE_LAYERS_SHOWN = 5
 PERCENTILES_SHOWN = 40
 EXTREME_PERCENT = 5.0
-"""With more layers than are shown, only those within this percentage of either end are."""
+"""If there are more layers than PERCENTILES_SHOWN, only those within this percentage of either end are shown."""
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 
 
 @dataclass(frozen=True)
 class _FindingFiles:
-    """Hold the files to which findings are written; None for a format that is not asked for."""
+    """Hold the files to which findings are written; None for a format that was not requested."""
 
     sarif: Path | None
     junit: Path | None
@@ -262,7 +262,7 @@ def _many(number: int, what: str) -> str:
 
 
 def _short(files: list[str]) -> dict[str, str]:
-    """Return the name to show of each file: the last part of its path if these all differ, else the whole path."""
+    """Return the name to show for each file: the last part of its path if these all differ, else the whole path."""
     last = {file: file.rstrip("/").rsplit("/", 1)[-1] for file in files}
     return last if len(set(last.values())) == len(last) else {file: file for file in files}
 
@@ -303,7 +303,7 @@ def _show_percentiles(answer: Answer, files: dict[str, str]) -> None:
 
 
 def _is_extreme(row: Answer) -> bool:
-    """Return whether a layer is sparser than nearly all others, or uses fewer or more directions."""
+    """Return whether a layer is sparser, or uses fewer or more directions, than nearly all others."""
     sparse, ratio = row["sparsity_percentile"], row["ratio_percentile"]
     low, high = EXTREME_PERCENT, 100 - EXTREME_PERCENT
     return any(value is not None and not low <= value <= high for value in (ratio, max(sparse or 0, low)))

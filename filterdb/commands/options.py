@@ -186,7 +186,7 @@ def mode_option(command: Command) -> Command:
 
 
 def limits_option(command: Command) -> Command:
-    """Add the limits of reading a file, which may be hostile, and pass a Limits to the command."""
+    """Add the limits for reading a file, which may be hostile, and pass a Limits to the command."""
 
     @functools.wraps(command)
     def wrapped(model_memory: int, model_seconds: float, **kwargs: Any) -> Any:

@@ -29,14 +29,14 @@ from filterdb.store.segment import Segment
 from filterdb.store.summary import Arrays
 
 FAN_IN = 16
-"""Parts that one merge task joins. A pass that is stopped has to repeat at most FAN_IN partitions of each worker."""
+"""Number of parts that a merge task joins. A pass that is stopped repeats at most FAN_IN partitions of each worker."""
 
 
 def build_and_store(segment: Segment, tables: Arrays, reductions: Sequence[Reduction]) -> Any:
     """Return a task that computes the reductions over a segment and stores them.
 
-    Its result is a list of what `store` returns, for each reduction. A worker stores them, so that complete results are
-    kept whatever happens to other tasks or to the client.
+    The task returns a list of what `store` returns for each reduction. Workers store the results, so that complete ones
+    are kept whatever happens to other tasks or to the client.
     """
     small = {name: tables[name] for name in ("row_size", "peak", "layer_name", GROUP_OF_LAYER) if name in tables}
     checkpoints = len(partitions(segment, tables)) >= MIN_PARTITIONS_TO_CHECKPOINT
@@ -88,8 +88,8 @@ def _read_tasks(group: Sequence[Partition], reductions: tuple[Reduction, ...], l
 def merge_tree(tasks: list[Any], reductions: Sequence[Reduction], label: str, level: int = 1) -> Any:
     """Return one task that joins the Parts of all tasks, FAN_IN at a time, on workers.
 
-    Parts are joined in the order of the rows, and passes and ingests have the same tree: every scheduler computes the
-    same bytes.
+    Parts are joined in the order of the rows, and passes and ingests have the same tree, so every scheduler computes
+    the same bytes.
     """
     if not tasks:
         none = [Part(np.arange(0), reduction.empty(0)) for reduction in reductions]
@@ -111,7 +111,7 @@ def projected(segment: Segment, tables: Arrays, reductions: Sequence[Reduction])
     widest = max(map(len, indices), default=0)
     groups = tables.get(GROUP_OF_LAYER)
     rows = len(tables["row_size"]) if groups is None else len(np.unique(groups[groups >= 0]))
-    # Parts are also sent as messages, which takes their size again.
+    # Parts are also sent as messages, which takes as much memory again.
     return Memory(segment.reading_bytes + 2 * widest * row, 3 * rows * row)
 
 
@@ -124,7 +124,7 @@ def _label(segment: Segment, reductions: Sequence[Reduction]) -> str:
 def _named(step: str, label: str) -> str:
     """Return the label with `step` between the pass and the token, so that a dashboard groups the tasks of a pass.
 
-    The pass comes first, as a word without hyphens: Dask would take a later word such as "extremes" for a token.
+    The pass comes first, as a word without hyphens: Dask would mistake a later word such as "extremes" for a token.
     """
     first, rest = label.split("-", 1)
     return f"{first}-{step}-{rest}"

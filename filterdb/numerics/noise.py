@@ -1,8 +1,8 @@
 """Noise of drift due to models: permute them between two groups, or resample them (method §4).
 
-The filters of one model are not independent, so by a floor from filters alone nearly everything would be different. All
-random numbers depend on SEED and on the shape of what is drawn only: a pair has the same results whatever else is
-asked.
+The filters of one model are not independent, so with a floor from filters alone nearly every pair would be different.
+Random numbers depend only on SEED and on the groups that are drawn, so a pair has the same results alone and among
+other pairs. (The only exception is the interval where models are in several groups.)
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ DRAWS = 1_000
 """Default number of permutations of a pair, and of draws of models."""
 
 MOST_DRAWS = 100_000
-"""More draws would only take memory: the quantile is good to a tenth of a percent with fewer."""
+"""More draws would only take memory: the quantile is accurate to a tenth of a percent with fewer."""
 
 SAMPLING_DRAWS = 200
-"""Multinomial draws of a pair. Their distribution is narrow: the quantile is good to 2 %."""
+"""Multinomial draws for a pair. Their distribution is narrow: the quantile is accurate to 2 %."""
 
 ENOUGH_PERMUTATIONS = 20
-"""Fewer permutations have no 95 % quantile."""
+"""With fewer permutations there is no 95 % quantile."""
 
 ENOUGH_MODELS = 5
 """Groups of fewer models have no interval."""
@@ -45,22 +45,22 @@ COVERAGE = 0.95
 _Z975 = 1.959963984540054
 
 _ROWS = 128
-"""Permutations at a time: their arrays fit in the cache, which is twice as fast as a thousand at once."""
+"""Permutations at a time. Their arrays fit in the cache, so this is twice as fast as a thousand at once."""
 
 _UNTHREADED = 250_000
-"""Largest number of multiplications of a product for which OpenBLAS uses one thread (its own limit is 262,144)."""
+"""Most multiplications in a matrix product, so that OpenBLAS uses one thread (its own limit is 262,144)."""
 
 _FEWEST_ROWS = 4
-"""Fewest rows of a product: starting products of fewer rows costs more than threads do."""
+"""Fewest rows of a product. Starting many products of fewer rows costs more than the threads do."""
 
 _BATCH = 500_000
-"""Numbers that a batch of draws of models may hold: 4 MB, which fit in the cache too."""
+"""Most numbers in a batch of draws of models: 4 MB, which fit in the cache too."""
 
 
 def permutations(own: int, other: int, shared: int) -> int:
     """Return how many ways there are to exchange models between two groups.
 
-    `own` and `other` are the numbers of models in one of the groups only, `shared` the number of models in both.
+    `own` models are only in the first group, `other` models only in the second, and `shared` models in both.
     """
     return math.comb(own + other, own) << shared
 
@@ -70,11 +70,11 @@ def model_floor(
 ) -> tuple[Floor, Array]:
     """Return the drift of all pairs of groups after permuting models between them, and the number of permutations.
 
-    The cells have `group` and `model` (cells,) int, and their states are in `statistic`. A permutation keeps the number
-    of models of each group; a model in both groups swaps its two cells. The groups as they are count as one of the
-    permutations (Phipson and Smyth 2010), so that at most 5 % of the pairs from one population exceed the quantile. All
-    permutations are taken if there are at most `draws`, otherwise `draws` random ones. Results are (groups, groups),
-    with NaN on the diagonal and for fewer than 20 permutations.
+    `group` and `model` (cells,) int say which group and model a cell belongs to; `statistic` has the cells' states. A
+    permutation keeps the number of models of each group; a model in both groups may swap its two cells. The original
+    groups count as one of the permutations (Phipson and Smyth 2010), so that at most 5 % of the pairs from one
+    population exceed the quantile. All permutations are used if there are at most `draws`, otherwise `draws` random
+    ones. Results are (groups, groups); the floors are NaN on the diagonal and for fewer than 20 permutations.
     """
     mean, q95 = np.full((2, groups, groups), np.nan)
     ways = np.zeros((groups, groups))
@@ -101,7 +101,8 @@ def model_floor(
 def _product(sides: NDArray[np.float32], states: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return `sides @ states`, computed in products so small that BLAS starts no threads.
 
-    Each product takes microseconds, so threads would only wait for one another: four times as long on two busy cores.
+    Each product takes microseconds, so threads would mostly wait for one another: on two busy cores they take four
+    times as long.
     """
     rows = max(1, _UNTHREADED // states.size)
     if rows < _FEWEST_ROWS:
@@ -128,7 +129,7 @@ def _in_order(left: Indices, right: Indices, model: Indices, shared: set[int]) -
 def _sides(own: int, other: int, shared: int, draws: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return which cells are left and which are right in each permutation, (permutations, cells) float32 of 0 and 1.
 
-    The first permutation is the groups as they are.
+    The first permutation leaves the groups as they are.
     """
     if permutations(own, other, shared) <= draws:
         left = np.array(list(itertools.combinations(range(own + other), own)), np.int64).reshape(-1 if own else 1, own)
@@ -152,12 +153,12 @@ def intervals(drift: Array, statistic: Statistic, group: Indices, model: Indices
 
     `drift` (groups, groups) is the drift of the groups as they are. A draw takes as many models as there are, with
     replacement: within each group, or, if any model is in several groups, from all models once for all groups. On
-    average the D of drawn groups exceeds the D of the groups that they are drawn from by b; the latter exceeds that of
-    its populations by as much. √D* varies about its mean as √D does about √(D + b). So the basic bootstrap of √D
+    average the D of drawn groups exceeds the D of the groups that they are drawn from by b; the latter exceeds the D of
+    the populations by as much. √D* varies about its mean as √D does about √(D + b). So the basic bootstrap of √D
     (Davison and Hinkley 1997, eq. 5.6) is applied to √(D + b), and b is subtracted from the squares, clipped at 0.
     Since k models vary by (k − 1)/k of their population's variance, b and the variance are scaled by the inverse, and
-    the bounds by the ratio of Student's quantile to the normal one. The interval does not include the noise, so that
-    all of it may lie below `drift`. It is NaN on the diagonal and for groups of fewer than 5 models.
+    the bounds by the ratio of Student's quantile to the normal one. The bounds have the noise subtracted, so all of the
+    interval may lie below `drift`. It is NaN on the diagonal and for groups of fewer than 5 models.
     """
     interval = np.full((*drift.shape, 2), np.nan)
     sizes = np.bincount(group, minlength=len(drift))

@@ -15,11 +15,11 @@ from filterdb.page.results import Results
 from filterdb.schema import REJECTED
 
 NAMED = 60
-"""Most characters of a name in a sentence."""
+"""Maximum number of characters of a name in a sentence."""
 
 MANY = {"task": "tasks", "visual_category": "categories", "training_dataset": "training sets", "family": "families",
         "model": "models", "depth_decile": "tenths of the depth"}  # fmt: skip
-"""Groupings in the plural."""
+"""The plural of each grouping, for sentences."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ def _basis(result: xr.Dataset) -> Highlight:
 
 
 def is_telling(result: xr.Dataset) -> np.ndarray:
-    """Return which pairs (group, other) can be named: those that differ, else (no verdicts) those of enough filters."""
+    """Return which pairs (group, other) can be named: those that differ or, without verdicts, have enough filters."""
     if "verdict" in result:
         different: np.ndarray = result["verdict"].values == "different"
         return different

@@ -212,7 +212,7 @@ class Files:
             parent, key = Files(folder), f"{last}{name}"
         is_new = not self.remote and not Path(self.root).exists()
         parent.put({key: b""})
-        with suppress(StoreError):  # users may have permission to write but not to remove
+        with suppress(StoreError):  # users may be allowed to write but not to remove
             parent.remove([key])
         if is_new:
             with suppress(OSError):
@@ -290,8 +290,8 @@ class Reader(Protocol):
 class _Local:
     """A local file. It is read in small pieces, so that disk errors are raised, and then mapped without a copy.
 
-    Reading the whole file into a new buffer would take four times as long, since every byte passes through memory twice
-    more.
+    Reading the whole file into a new buffer would take four times as long, since every byte would pass through memory
+    two more times.
     """
 
     file: FileIO

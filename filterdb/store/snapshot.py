@@ -1,9 +1,10 @@
 """Snapshots: the list of segments of a database, commits, and the history.
 
-A snapshot is a small JSON object, `snapshots/<number>.json`, which is only created if it does not exist, so the first
-writer commits. It has a nonce, by which a writer whose reply was lost recognises its own snapshot, and the SHA-256 of
-its content. It is followed by a mark, `<number>.committed`. Without marks, a database whose newest snapshot is lost
-would look like an older, intact one. Snapshots are never removed, and every segment in the history is kept.
+A snapshot is a small JSON object, `snapshots/<number>.json`. It is created only if it does not exist, so the first of
+several writers wins. It has a nonce, by which a writer that lost the store's reply recognises its own snapshot, and the
+SHA-256 of its content. After it, a mark is written, `<number>.committed`. Without marks, a database whose newest
+snapshot is lost would look like an older, intact one. Snapshots are never removed, and every segment in the history is
+kept.
 """
 
 from __future__ import annotations
@@ -146,7 +147,7 @@ def latest(files: Files) -> Snapshot | None:
 
 
 def existing(files: Files, head: Snapshot | None) -> Snapshot:
-    """Return `head`, the newest snapshot. Raises StoreMissingError if the database has none any more."""
+    """Return `head`, the newest snapshot. Raises StoreMissingError if the database no longer has any."""
     if head is None:
         raise StoreMissingError(f"{files.root}: expected a filterdb database, found no snapshot; was it removed?")
     return head
@@ -258,7 +259,7 @@ def commit(files: Files, base: Snapshot | None, build: Build) -> Snapshot:
 def mark(files: Files, number: int) -> None:
     """Mark all snapshots up to this one as committed, because a killed writer may have left its snapshot unmarked.
 
-    If the store fails, only warn: the snapshot is committed nevertheless.
+    If the store fails, only warn, because the snapshot is committed in any case.
     """
     try:
         marked = files.list("snapshots")
@@ -287,7 +288,7 @@ class StoredBasis:
 
     @property
     def is_usable(self) -> bool:
-        """Whether its weights are not all zero, as they are for a basis of too few or equal filters."""
+        """Whether any of its weights is positive. With too few filters, or with equal filters only, none is."""
         return self.filters > WEIGHTS and sum(self.explained_variance_ratio) > 0
 
     def content(self) -> bytes:

@@ -23,13 +23,13 @@ from filterdb.models.file_kinds import describe
 from filterdb.models.parse_errors import MAX_NAME, shortened
 
 MAX_NODES = 500_000
-"""Most nodes after local functions are expanded. (Nested functions can grow exponentially.)"""
+"""Maximum number of nodes after local functions are expanded. (Nested functions can grow exponentially.)"""
 
 MAX_ENTRIES = 2_000_000
-"""Most inputs, outputs, attributes, initializers and functions in total, before and after expanding functions."""
+"""Maximum number of inputs, outputs, attributes, initializers and functions, before and after expanding functions."""
 
 MAX_NESTING = 64
-"""Most levels of nested bodies."""
+"""Maximum number of levels of nested bodies."""
 
 
 @dataclass(eq=False, slots=True)
@@ -47,7 +47,7 @@ class Value:
 
 @dataclass(eq=False, slots=True)
 class Node:
-    """A node as it runs. The nodes of a local function occur once for each of its calls."""
+    """A node as executed. The nodes of a local function occur once for each call of the function."""
 
     op_type: str
     domain: str
@@ -103,7 +103,8 @@ class Graph:
 def parse(path: Path, memory: int | None = None) -> onnx.ModelProto:
     """Parse the ONNX file at `path`, without its external data. Raises ModelError if it is not a readable model.
 
-    `memory` is the limit of this process in bytes; it is only mentioned if running out of memory may be the cause.
+    `memory` is the limit of this process in bytes. The error mentions it only if running out of memory may be the
+    cause.
     """
     try:
         model = onnx.load_model(path, format="protobuf", load_external_data=False)
@@ -122,7 +123,7 @@ def parse(path: Path, memory: int | None = None) -> onnx.ModelProto:
 
 
 def _check_size(model: onnx.ModelProto, path: Path) -> None:
-    """Raise ModelError if the model has too many nodes or too deep bodies, before any work is done on them."""
+    """Raise ModelError if the model has too many nodes or its bodies are nested too deeply, before any other work."""
     nodes, entries = 0, len(model.functions)
     _check_entries(entries, str(path))
     pending: list[tuple[Any, int]] = [*((function, 1) for function in model.functions), (model.graph, 1)]
@@ -288,17 +289,17 @@ class _Builder:
 
 
 def text(value: str | bytes) -> str:
-    """Return a text of the file as str. protobuf returns bytes if it is not UTF-8."""
+    """Return a text from the file as str. protobuf returns bytes if the text is not UTF-8."""
     return value if isinstance(value, str) else value.decode("utf-8", "replace")
 
 
 def _name(value: str | bytes) -> str:
-    """Return a name of the file, cut to MAX_NAME characters."""
+    """Return a name from the file, cut to MAX_NAME characters."""
     return shortened(text(value), MAX_NAME)
 
 
 def _seen_through(value: Value, owner: Node) -> Value:
-    """Return `value` as seen inside a body of `owner`: the owner's length, except for constants, which are kept."""
+    """Return `value` as seen inside a body of `owner`: with the owner's length, unless it is a constant."""
     if value.length is None or value.length == owner.length:
         return value
     return Value(owner.length, value.tensor, value.producer, value.origin, value.consumers, value.index)

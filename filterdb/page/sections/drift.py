@@ -19,7 +19,7 @@ from filterdb.page.results import GROUPINGS, LABELS, Results
 from filterdb.page.section import Picture, Section, Table
 
 KNOWN_VERDICTS = ("different", "indistinguishable", "few")
-"""Verdicts on a pair; the page's scripts have their indices."""
+"""Verdicts on a pair; the page's scripts use their indices."""
 
 
 class Drift(Section):
@@ -62,7 +62,7 @@ class Drift(Section):
         }
 
     def core(self) -> Any:
-        """Return a box of all pairs of groups for each grouping."""
+        """Return a box for each grouping, over all its pairs of groups."""
         return {"groupings": boxes.as_json(boxes.by_grouping(self.results.drifts))}
 
     def data(self) -> dict[str, Any]:
@@ -73,7 +73,7 @@ class Drift(Section):
         }
 
     def pictures(self) -> Iterator[Picture]:
-        """Yield the matrices, components and farthest pairs of all groupings, the groupings, the families."""
+        """Yield the matrix, components and farthest pair of each grouping, then the groupings and the families."""
         drifts = self.results.drifts
         for by, result in drifts.items():
             yield Picture(f"drift_{by}", partial(figures.heatmap, result))
