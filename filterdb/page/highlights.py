@@ -202,7 +202,7 @@ def _unread(results: Results) -> Highlight | None:
     if not ledger.sizes["skipped"]:
         return None
     number, models = ledger.sizes["skipped"], len(np.unique(ledger["skipped_model"].values.astype(str)))
-    layers = f"{number:,} convolution{'s' if number > 1 else ''} of {models:,} model{'s' if models > 1 else ''}"
+    layers = f"{_counted(number, 'convolution')} of {_counted(models, 'model')}"
     return Highlight(
         "Not read.", f"{layers} could not be read. They are not part of any result on this page.", "contents"
     )
@@ -216,13 +216,18 @@ def _skipped(results: Results) -> Highlight | None:
     parts = []
     if len(names):
         kinds = ", ".join(f"{count:,} {visible(name)}" for name, count in zip(names, counts, strict=True))
-        parts.append(f"{counts.sum():,} convolutions ({kinds})")
+        parts.append(f"{_counted(int(counts.sum()), 'convolution')} ({kinds})")
     if without:
-        parts.append(f"{without:,} models have no 3×3 filters at all")
+        parts.append(f"{_counted(without, 'model')} without any 3×3 filters")
     if rejected:
-        parts.append(f"{rejected:,} files are not readable models")
+        parts.append(f"{_counted(rejected, 'file')} not readable as a model")
     return (
         Highlight("Not stored.", f"{'; '.join(parts)}. “filterdb layers” lists the reasons.", "contents")
         if parts
         else None
     )
+
+
+def _counted(number: int, noun: str) -> str:
+    """Return a number with its noun, in the plural unless there is one."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

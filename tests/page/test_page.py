@@ -204,3 +204,8 @@ def test_what_stands_out_says_by_what_it_was_judged(page_db: fdb.Database) -> No
         texts = {one.lead: one.text for one in highlights.highlights(results.gather(few, "sound", False))}
     assert texts["By model."] == "There are too few filters or models to distinguish any two groups."
     assert "Beyond chance." not in texts
+
+
+@pytest.mark.parametrize(("number", "text"), [(0, "0 models"), (1, "1 model"), (1_000, "1,000 models")])
+def test_numbers_have_their_nouns(number: int, text: str) -> None:
+    assert highlights._counted(number, "model") == text
