@@ -7,6 +7,7 @@ import resource
 import sys
 import traceback
 import warnings
+from collections.abc import Callable, Sequence
 
 import click
 
@@ -22,34 +23,50 @@ _UNLIMITED = resource.RLIM_INFINITY
 
 
 def main() -> None:
-    """Run the command line; an error becomes one line on stderr and an exit code."""
-    debug = "--debug" in sys.argv
-    warnings.simplefilter("ignore", StaleBasisWarning)  # tables and JSON contain it
+    """Run the command that this process was started with, and exit with its code."""
     try:
-        streams.prepare()  # before anything opens a file, which would take the number of a closed stdout
-        stopping.install()
-        logs.setup(others=True)
-        from filterdb.commands.group import commands  # slow, so only after Ctrl-C is handled
-
-        code = commands.main(prog_name="filterdb", standalone_mode=False)
-        streams.flush()
-        sys.exit(code if isinstance(code, int) else 0)
-    except click.exceptions.NoArgsIsHelpError as error:
-        error.show()
-        sys.exit(error.exit_code)
-    except click.ClickException as error:
-        command = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "filterdb"
-        line = " ".join(error.format_message().split())
-        click.echo(f"filterdb: {printable(_redacted(line))} (see `{command} --help`)", err=True)
-        sys.exit(error.exit_code)
+        sys.exit(run(sys.argv[1:], _prepare_process))
     except (click.Abort, KeyboardInterrupt):
         click.echo(stopping.message(), err=True)
         stopping.leave()
+
+
+def run(arguments: Sequence[str], prepare: Callable[[], None] | None = None) -> int:
+    """Run a command in this process, after `prepare`, and return its exit code.
+
+    An error is one line on stderr. What stops a command (click.Abort, KeyboardInterrupt) is raised.
+    """
+    try:
+        if prepare is not None:
+            prepare()
+        from filterdb.commands.group import commands  # takes a while, in which Ctrl-C may come
+
+        code = commands.main(list(arguments), prog_name="filterdb", standalone_mode=False)
+        streams.flush()
+        return code if isinstance(code, int) else 0
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        return error.exit_code
+    except click.ClickException as error:
+        command = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "filterdb"
+        line = f"{_one_line(error.format_message(), arguments)} (see `{command} --help`)"
+        click.echo(f"filterdb: {line}", err=True)
+        return error.exit_code
+    except click.Abort:
+        raise
     except FilterDBError as error:
-        _fail(error, error.exit_code, debug)
-    except Exception as error:  # noqa: BLE001 - any other error is one line too
+        return _report(error, error.exit_code, arguments)
+    except Exception as error:  # noqa: BLE001 - whatever it is, the user gets one line
         scarce = _scarce(error)
-        _fail(scarce or error, INTERNAL if scarce is None else scarce.exit_code, debug)
+        return _report(scarce or error, INTERNAL if scarce is None else scarce.exit_code, arguments)
+
+
+def _prepare_process() -> None:
+    """Make this process a command's own: its streams, signals and log."""
+    warnings.simplefilter("ignore", StaleBasisWarning)  # tables and JSON contain it
+    streams.prepare()  # first: what opens a file before it may get a closed handle's number
+    stopping.install()
+    logs.setup(others=True)
 
 
 _SCARCE = {
@@ -79,17 +96,17 @@ def _scarce(error: BaseException | None) -> InterruptedRunError | None:
     return None
 
 
-def _fail(error: Exception, code: int, debug: bool) -> None:
-    """Print the error on one line, after its traceback with --debug, and exit."""
-    if debug:
-        click.echo(_redacted("".join(traceback.format_exception(error))), err=True)
-    line = " ".join(str(error).split()) or type(error).__name__
+def _report(error: Exception, code: int, arguments: Sequence[str]) -> int:
+    """Print an error on stderr, with its traceback after --debug. Return the exit code."""
+    if "--debug" in arguments:
+        click.echo(redact("".join(traceback.format_exception(error)), *arguments), err=True)
+    line = str(error).strip() or type(error).__name__
     if code == INTERNAL:
         line = f"unexpected {type(error).__name__}: {line}; --debug shows where, please report it"
-    click.echo(f"filterdb: {printable(_redacted(line))}", err=True)
-    sys.exit(code)
+    click.echo(f"filterdb: {_one_line(line, arguments)}", err=True)
+    return code
 
 
-def _redacted(text: str) -> str:
-    """Remove credentials from a text: those of the arguments in any spelling, and those of other URLs."""
-    return redact(text, *sys.argv[1:])
+def _one_line(text: str, arguments: Sequence[str]) -> str:
+    """Return a text on one line, without control characters and without credentials in any spelling of `arguments`."""
+    return printable(redact(" ".join(text.split()), *arguments))

@@ -1,4 +1,4 @@
-"""The command line as a user and a program meet it: real processes, JSON keys, exit codes, one-line errors."""
+"""The command line as a user and a program meet it: JSON keys, tables, exit codes, one-line errors."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import filterdb as fdb
-from tests.end_to_end.commands import answer, run
+from tests.commands.running import answer, run, run_process
 from tests.models import chain, weights
 
 pytestmark = pytest.mark.slow
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 def db(demo_catalog: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Ingested by the command line's own local cluster."""
     folder = tmp_path_factory.mktemp("cli") / "db"
-    done = run("ingest", folder, "--catalog", demo_catalog, "--workers", "2", "--json")
+    done = run_process("ingest", folder, "--catalog", demo_catalog, "--workers", "2", "--json")
     assert "dashboard: http://127.0.0.1:" in done.stderr
     assert json.loads(done.stdout)["rejected"] == []
     return folder
@@ -170,7 +170,7 @@ def test_damage_is_74_from_analysis_and_1_from_verify(db: Path, tmp_path: Path) 
     chunk.write_bytes(data)
     assert (
         "filters chunk 0: expected the bytes"
-        in run("drift", tmp_path / "db", "--by", "layer", "--workers", 1, code=74).stderr
+        in run_process("drift", tmp_path / "db", "--by", "layer", "--workers", 1, code=74).stderr
     )
     found = json.loads(run("verify", tmp_path / "db", "--deep", "--json", "--threads", 1, code=1).stdout)
     assert (found["ok"], found["problems"][0]["chunk"]) == (False, 0)
@@ -190,9 +190,9 @@ def test_names_of_strangers_are_printed_harmlessly(tmp_path: Path) -> None:
 def test_the_whole_path_on_s3(demo_catalog: Path, s3: Callable[[], str], db: Path) -> None:
     """Every credential comes from the environment; the numbers are those of the folder."""
     url = f"{s3()}/db"
-    run("ingest", url, "--catalog", demo_catalog, "--workers", 2)
+    run_process("ingest", url, "--catalog", demo_catalog, "--workers", 2)
     here = answer("drift", db, "--by", "model", "--threads", 1)
-    there = answer("drift", url, "--by", "model", "--workers", 2)
+    there = json.loads(run_process("drift", url, "--by", "model", "--workers", 2, "--json").stdout)
     assert there["drift"] == here["drift"]
     assert answer("verify", url, "--deep", "--threads", 2)["ok"]
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import filterdb as fdb
-from tests.end_to_end.commands import answer, run
+from tests.commands.running import answer, run
 
 pytestmark = pytest.mark.slow
 

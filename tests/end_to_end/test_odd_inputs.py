@@ -8,7 +8,7 @@ import pytest
 
 import filterdb as fdb
 from filterdb.errors import FilterDBError, InputError
-from tests.end_to_end.commands import run
+from tests.commands.running import run
 from tests.models import chain, weights
 
 ODD = [

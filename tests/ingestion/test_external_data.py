@@ -18,7 +18,7 @@ from filterdb.errors import InputError
 from filterdb.models.formats import ONNX
 from filterdb.models.inputs import MAX_COMPANION_BYTES
 from filterdb.models.sandbox import Channel, Limits, sandbox
-from tests.end_to_end.commands import run
+from tests.commands.running import run
 from tests.models import chain, conv, model, save, weights
 
 LAYERS = [weights(8, 3), weights(16, 8, 1)]

@@ -12,7 +12,7 @@ from onnx import helper
 import filterdb as fdb
 from filterdb.commands import info as info_command
 from filterdb.commands import ingest, layers
-from tests.end_to_end.commands import run
+from tests.commands.running import run
 from tests.filters import network, trained
 from tests.models import chain, conv, model, save, tensor
 
