@@ -13,6 +13,7 @@ def dask_setup(server: Scheduler | Worker) -> None:
     """Set up the log. Dask calls this when a scheduler or worker starts."""
     del server
     logs.setup()
-    if logging.getLogger("distributed").level >= logging.CRITICAL:
-        # The command has silenced Dask: silence errors of its callbacks while a worker ends, too.
-        logging.getLogger("tornado.application").setLevel(logging.CRITICAL)
+    if any(handler.level >= logging.CRITICAL for handler in logging.getLogger("distributed").handlers):
+        # The command has silenced Dask (`silence_logs`). Also silence what a worker's end cuts off (heartbeats).
+        for name in ("asyncio", "tornado.application"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import json
 import logging
 import os
@@ -277,6 +279,28 @@ def test_a_worker_preloads_the_log(tmp_path: Path) -> None:
 def _level(dask_worker: Worker) -> int:
     del dask_worker
     return logging.getLogger("filterdb").level
+
+
+@pytest.mark.parametrize(("silence", "shown"), [(logging.CRITICAL, False), (logging.WARNING, True)])
+def test_a_command_s_workers_report_no_task_that_their_end_cut_off(silence: int, shown: bool) -> None:
+    """A command says itself what failed; with --debug, and in a notebook, its workers report it as well."""
+    code = (
+        "from filterdb.cluster import places\nfrom tests.cluster.test_places import _lose_a_task\n"
+        f"if __name__ == '__main__':\n    with places.connect(None, workers=1, silence_logs={silence}) as client:\n"
+        "        client.run(_lose_a_task)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ("ConnectionPool is closed" in done.stderr) == shown, done.stderr
+
+
+async def _lose_a_task() -> None:
+    async def failing() -> None:
+        raise RuntimeError("ConnectionPool is closed")
+
+    task = asyncio.create_task(failing())
+    await asyncio.sleep(0)
+    del task
+    gc.collect()
 
 
 def test_death_timeout_is_ours() -> None:
