@@ -27,7 +27,7 @@ CODES = {
     "empty": Code(False, "the weight has no numbers"),
     # Read, but not stored.
     "nonfinite": Code(False, "the weight has NaN or infinities in float32"),
-    "rejected": Code(False, "the whole file is no readable model, or exceeds the limits of reading one"),
+    "rejected": Code(False, "the whole file could not be read as a model, or exceeds the limits of reading one"),
     # Should have been read.
     "unreadable": Code(True, "the weight is damaged, or takes too long to compute"),
     "memory": Code(True, "the weight takes more memory than reading a model may take"),

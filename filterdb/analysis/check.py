@@ -50,7 +50,7 @@ MEASURES = {
     "duplicate_filters": "filters that equal an earlier one of the layer and are not sparse",
     "prunable_filters": "filters whose |w| are all below a hundredth of their own output channel's peak, or zero",
     "prunable_parameters": "weights of these; 0 where an earlier layer uses the same stored weight",
-    "small_filters": "further filters whose |w| are all below peak/100: small only beside the layer's largest channel",
+    "small_filters": "further filters whose |w| are all below peak/100: small only next to the layer's largest channel",
     "zero_channels": "output channels whose weights are all zero",
     "small_channels": "further output channels whose weights are all below peak/100",
     "outlier_ratio": "peak / upper quartile of the output channels' peaks",
@@ -294,7 +294,7 @@ def _values(table: Table) -> dict[str, npt.NDArray[Any]]:
         "duplicate_filters": table["duplicate_filters"],
         "prunable_filters": prunable,
         "prunable_parameters": np.where(own, prunable * WEIGHTS, 0),
-        # A filter that is small beside its own channel is small beside the layer's peak as well.
+        # A filter that is small compared with its own channel is also small compared with the layer's peak.
         "small_filters": np.where(measured, table["sparse_filters"] - table["prunable_filters"], 0),
         "zero_channels": np.where(measured, table["zero_channels"], 0),
         "small_channels": np.where(measured, table["small_channels"], 0),

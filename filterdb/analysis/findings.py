@@ -25,8 +25,8 @@ REMEDIES = {
     "dead": "Remove the layer, or train it: all that passes through it is its bias.",
     "sparse": "Compare each output channel with its own largest weight before you prune: beside one large channel, "
     "healthy ones look small.",
-    "collapsed": "Its filters are nearly multiples of one another: a layer of lower rank may do; look for vanishing "
-    "gradients or too strong a weight decay.",
+    "collapsed": "Its filters are nearly multiples of one another: a layer of lower rank may suffice; look for "
+    "vanishing gradients or too strong a weight decay.",
     "random": "It looks like fresh noise: check that the checkpoint was loaded and that the layer is trained.",
     "nonfinite": "Go back to a checkpoint before the divergence; in a float16 model look for overflow in the export.",
     "duplicate": "Store a whole layer that repeats once and share it, or look why the export copied it; single "
@@ -35,7 +35,7 @@ REMEDIES = {
     "the weight. One scale for the whole layer quantises its other channels badly; use one per channel.",
     "dead-channels": "Remove these output channels here and their inputs in the layers behind (each adds only its "
     "bias), or find out why they died: too strong a weight decay, units that never fire.",
-    "unread": "Nothing is known of this layer. Export its weight as a plain constant, such as an initializer.",
+    "unread": "The layer was not checked. Export its weight as a plain constant, such as an initializer.",
     "ambiguous": "Runtimes differ in which of the two they read. Export the model again, or remove one of them.",
     "unreadable": "Export the model again, or leave the file out.",
     "nothing-checked": "Leave the file out, ignore it (FILE:*), or take nothing-checked out of `fail`.",
@@ -46,14 +46,14 @@ MEANINGS = {
     "dead": "Every weight of the layer is zero.",
     "sparse": "Most filters of the layer are far below its largest weight.",
     "collapsed": "The filters of the layer use few of the nine directions that 3×3 filters have.",
-    "random": "The filters of the layer cannot be told from random numbers.",
+    "random": "The filters of the layer look like random numbers.",
     "nonfinite": "The layer has weights that are NaN or infinite.",
     "duplicate": "The layer, or many of its filters, are stored more than once.",
     "outlier": "One weight or output channel of the layer is far larger than the rest.",
     "dead-channels": "Some output channels of the layer are all zero.",
     "unread": "The weight of a 3×3 convolution could not be read; the check is incomplete.",
     "ambiguous": "A tensor has its data twice, raw and typed; the check is incomplete.",
-    "unreadable": "The file is no readable model.",
+    "unreadable": "The file could not be read as a model.",
     "nothing-checked": "The model has no 3×3 convolution that could be checked.",
 }
 

@@ -85,7 +85,7 @@ def _finding_files(command: Command) -> Command:
 
 @commands.command()
 @click.argument("models", nargs=-1, required=True, metavar="MODEL...")
-@click.option("--db", metavar="DB", help="Where each layer stands among this database's of its depth and size.")
+@click.option("--db", metavar="DB", help="Compare each layer with this database's layers of similar depth and size.")
 @snapshot_option()
 @click.option("--rules", type=_FILE, help="Thresholds, what fails and what is ignored: TOML or YAML.")
 @_finding_files
@@ -110,7 +110,7 @@ def check(
     read.
     """
     if snapshot is not None and db is None:
-        raise UsageError("--snapshot: expected --db beside it, got none")
+        raise UsageError("--snapshot: expected together with --db, got no --db")
     files.check_writable()
     result = fdb.check(models, db=fdb.open(db, snapshot) if db is not None else None, rules=rules, limits=limits)
     files.write(result)

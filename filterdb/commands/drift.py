@@ -78,7 +78,7 @@ def _comparison(command: Command) -> Command:
         **kwargs: Any,
     ) -> Any:
         if draws is not None and noise is False:
-            raise UsageError("--draws: expected noise to draw for, got --no-noise beside it")
+            raise UsageError("--draws: expected without --no-noise, got both")
         comparison = _Comparison(by, mode, metric, not raw, noise if draws is None else draws)
         return command(*args, comparison=comparison, **kwargs)
 

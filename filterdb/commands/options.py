@@ -20,9 +20,7 @@ if TYPE_CHECKING:
 Command = Callable[..., Any]
 Decorator = Callable[[Command], Command]
 
-json_option: Decorator = click.option(
-    "--json", "as_json", is_flag=True, help="Machine output on stdout, nothing else there."
-)
+json_option: Decorator = click.option("--json", "as_json", is_flag=True, help="Print only JSON on stdout.")
 raw_option: Decorator = click.option("--raw", is_flag=True, help="Raw filters instead of max-scaled ones.")
 chunk_rows_option: Decorator = click.option(
     "--chunk-rows",
@@ -99,7 +97,7 @@ def place(command: Command) -> Command:
         **kwargs: Any,
     ) -> Any:
         if threads is not None and (workers is not None or scheduler is not None):
-            raise UsageError("--threads: expected neither --workers nor --scheduler beside it, got several")
+            raise UsageError("--threads: expected without --workers and --scheduler, got both")
         if "db" in kwargs and kwargs["db"] is None:  # without a database there are no passes to distribute
             return command(*args, **kwargs)
         from distributed.security import Security
@@ -133,7 +131,7 @@ def newest(command: Command) -> Command:
     @functools.wraps(command)
     def wrapped(db: str, snapshot: str | None, **kwargs: Any) -> Any:
         if snapshot is not None:
-            raise UsageError("--snapshot: expected none, a change goes on top of the newest snapshot; leave it out")
+            raise UsageError("--snapshot: expected none, a change always follows the newest snapshot; leave it out")
         return command(fdb.open(db), **kwargs)
 
     return place(click.argument("db")(snapshot_option(hidden=True)(wrapped)))
@@ -160,7 +158,7 @@ def selection(command: Command) -> Command:
         "--exclude-verdict",
         default="",
         metavar="LIST",
-        help=f"Without layers that are {', '.join(VERDICTS)}.",
+        help=f"Leave out layers with these verdicts: {', '.join(VERDICTS)}.",
     )(wrapped)
 
 
@@ -181,7 +179,7 @@ def mode_option(command: Command) -> Command:
         type=click.Choice(list(MODES)),
         default="sound",
         show_default=True,
-        help="sound: the best answer; paper: the CVPR 2022 paper's.",
+        help="sound: our best estimate; paper: as the CVPR 2022 paper computes it.",
     )(command)
 
 

@@ -36,7 +36,7 @@ def phenotypes(
     The phenotypes are sun, spikes, symbols and point.
     """
     if pairs and no_pairs:
-        raise UsageError("--no-pairs: expected no --components beside it, got both")
+        raise UsageError("--no-pairs: expected without --components, got both")
     chosen = [] if no_pairs else [parse_pair(text) for text in pairs] or DEFAULT_PAIRS
     result = fdb.phenotypes(db, by, pairs=chosen, mode=mode, scaled=not raw)
     print_answer(to_answer(result), as_json, show)

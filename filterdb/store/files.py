@@ -234,8 +234,8 @@ class Files:
                 Path(self.root).rmdir()  # the ingest may still fail, and must not leave an empty folder
         if not first or second or stored != b"first":
             raise StoreError(
-                f"{self.root}: expected a store that refuses to put over what is there (If-None-Match: *), this one "
-                "overwrites; two writers would lose data, keep the database in another store"
+                f"{self.root}: expected a store that refuses to overwrite an object when asked to (If-None-Match: *), "
+                "this one overwrote it; two writers would lose data, use another store"
             )
 
     def zarr(self, name: str, *, read_only: bool) -> Store:
@@ -302,7 +302,7 @@ class _Local:
         while size:
             got = self.file.readinto(buffer[: min(size, _PIECE)])
             if not got:
-                raise OSError(errno.EIO, "it ended while it was read")
+                raise OSError(errno.EIO, "the file ended before all of it was read")
             yield buffer[:got]
             size -= got
 

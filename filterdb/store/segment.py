@@ -151,7 +151,7 @@ class Segment:
         except DamageError:
             raise
         except (StoreMissingError, ChunkNotFoundError) as error:
-            raise DamageError(f"{url}: expected to be there, is missing; {RESTORE}") from error
+            raise DamageError(f"{url}: the object is missing; {RESTORE}") from error
         except (ValueError, KeyError, TypeError, RuntimeError) as error:
             reason = " ".join(str(error).split())[:160]
             raise DamageError(
@@ -228,7 +228,7 @@ def _manifest(segment: Segment, digests: Mapping[str, str]) -> dict[str, str]:
         url = segment.files.url(old if name not in contents and old in contents else name)
         data = contents.get(name, contents.get(old))
         if data is None:
-            raise DamageError(f"{url}: expected to be there, is missing; {RESTORE}")
+            raise DamageError(f"{url}: the object is missing; {RESTORE}")
         if digest(data) != digests["manifest"]:
             raise DamageError(_differs(url, digests["manifest"], data))
         manifest: dict[str, str] = json.loads(data)
@@ -312,7 +312,7 @@ def _read_tables(segment: Segment, digests: Mapping[str, str]) -> dict[str, np.n
     contents = segment.files.read_many([f"{segment.name}/{name}" for name in names])
     objects = {name: contents[f"{segment.name}/{name}"] for name in names if f"{segment.name}/{name}" in contents}
     if "zarr.json" not in objects:
-        raise DamageError(f"{segment.files.url(segment.name)}/zarr.json: expected to be there, is missing; {RESTORE}")
+        raise DamageError(f"{segment.files.url(segment.name)}/zarr.json: the object is missing; {RESTORE}")
     if digest(objects["zarr.json"]) != digests["metadata"]:
         url = segment.files.url(f"{segment.name}/zarr.json")
         raise DamageError(_differs(url, digests["metadata"], objects["zarr.json"]))

@@ -175,7 +175,7 @@ def survey(files: Files) -> tuple[list[Snapshot], dict[int, str]]:
 
 def _lost(files: Files, number: int) -> str:
     return (
-        f"{files.url(name_of(number))}: expected the snapshot that was committed under this number, is missing; "
+        f"{files.url(name_of(number))}: the committed snapshot {number} is missing; "
         "restore it from a copy; --snapshot N opens an earlier one, `filterdb restore` goes back to it"
     )
 
@@ -252,7 +252,7 @@ def commit(files: Files, base: Snapshot | None, build: Build) -> Snapshot:
             return following
         base = read(files, number)
     raise ConflictError(
-        f"{files.root}: expected to commit within {COMMIT_TRIES} tries, others were always first; run again"
+        f"{files.root}: could not commit in {COMMIT_TRIES} tries, other writers committed first each time; run again"
     )
 
 
@@ -359,4 +359,4 @@ def _read_named(files: Files, name: str, id_: str, remedy: str) -> dict[str, Any
     try:
         return files.read_valid(name, decode)
     except StoreMissingError as error:
-        raise DamageError(f"{url}: expected to be there, as the snapshot names it, is missing; {remedy}") from error
+        raise DamageError(f"{url}: the object is missing, although the snapshot refers to it; {remedy}") from error

@@ -279,7 +279,7 @@ def test_the_command(db: fdb.Database, by_task: Any) -> None:
     ("args", "says"),
     [
         (("--draws", "5"), "5"),
-        (("--draws", "50", "--no-noise"), "expected noise to draw for, got --no-noise beside it"),
+        (("--draws", "50", "--no-noise"), "--draws: expected without --no-noise, got both"),
         (("--mode", "paper", "--noise"), "expected mode sound, got paper"),
         (("-o", "/tmp/never-written", "--noise"), "expected `noise` or `out`, got both"),
     ],

@@ -213,4 +213,4 @@ def test_on_the_command_line(db: fdb.Database, tmp_path: Path) -> None:
         assert holds(json.loads(result.stdout)), (result.args, result.stdout)
     for result in done[len(checks) :]:
         assert (result.returncode, len(result.stderr.splitlines())) == (2, 1), result.stderr
-        assert "a change goes on top of the newest snapshot" in result.stderr
+        assert "a change always follows the newest snapshot" in result.stderr

@@ -171,7 +171,7 @@ def test_a_missing_chunk(copy: Path) -> None:
     (segment(copy) / "filters/c/5/0").unlink()
     with pytest.raises(DamageError, match="filters chunk 5"):
         use(copy)
-    with pytest.raises(DamageError, match=r"filters chunk 5: expected to be there, is missing"):
+    with pytest.raises(DamageError, match=r"filters chunk 5: the object is missing"):
         _ = fdb.open(copy).dataset.filters.values
 
 

@@ -112,7 +112,7 @@ def parse(path: Path, memory: int | None = None) -> onnx.ModelProto:
         expected = "expected a protobuf ModelProto"
         # protobuf raises the same error for a damaged file and for running out of memory.
         if memory is not None and resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 > memory // 2:
-            expected += " that does not take more memory than reading may take (--model-memory)"
+            expected += " that can be read within the memory limit (--model-memory)"
         raise ModelError(f"{path}: not an ONNX model: {expected}, got {_opening(path)}") from error
     if not model.HasField("graph") or not (model.ir_version and model.opset_import):
         raise ModelError(
@@ -133,7 +133,7 @@ def _check_size(model: onnx.ModelProto, path: Path) -> None:
         if nodes > MAX_NODES:
             raise ModelError(f"{path}: expected at most {MAX_NODES:,} nodes, got more")
         if depth > MAX_NESTING:
-            raise ModelError(f"{path}: expected bodies at most {MAX_NESTING} deep in one another, got deeper ones")
+            raise ModelError(f"{path}: expected subgraphs nested at most {MAX_NESTING} deep, got deeper ones")
         entries += sum(len(getattr(owner, name, ())) for name in _LISTS)
         for node in owner.node:
             entries += len(node.input) + len(node.output) + len(node.attribute)
@@ -273,7 +273,7 @@ class _Builder:
         function = self.functions[key]
         if key in self.active:
             name = shortened(text(function.name))
-            raise ModelError(f"{self.where}: local function {name!r} calls itself, directly or by others")
+            raise ModelError(f"{self.where}: local function {name!r} calls itself, directly or through others")
         self.entries += len(function.input) + len(function.output) + len(function.attribute_proto)
         _check_entries(self.entries, self.where)
         self.active.append(key)
