@@ -67,7 +67,9 @@ def test_the_command_and_the_section_work(tree: Path, database: Path) -> None:
 def test_what_is_enumerated_holds_with_them(tree: Path, demo_catalog: Path) -> None:
     """Its own test, and those that enumerate public names, options and commands."""
     run(tree, "ruff", "check", "--isolated", "filterdb/analysis/peaks.py", "filterdb/commands/peaks.py")
-    names = ["tests/analysis/test_peaks.py", "tests/commands", "tests/test_public_names.py", "tests/test_arguments.py",
-             "tests/test_formerly_positional.py"]  # fmt: skip
+    arguments = ("a_path_and_a_database_do_the_same", "a_wrong_database_is_one_line_that_names_the_parameter")
+    names = ["tests/analysis/test_peaks.py", "tests/commands", "tests/test_public_names.py",
+             "tests/test_formerly_positional.py",
+             *(f"tests/test_arguments.py::test_{name}[peaks]" for name in arguments)]  # fmt: skip
     run(tree, "pytest", "-q", "-m", "not slow", "-p", "no:cacheprovider", *names)
     run(tree, "tests.prose")
