@@ -50,21 +50,21 @@ $(VENV)/.programs: $(STAMP)
 # Which of the long enumerations: all of tests/faults, unless said otherwise.
 FAULTS ?= tests/faults
 
-# Two processes: much of the time goes into waiting for others to start, answer and die. Files go out in the order of
-# tests/conftest.py, longest first: by default xdist starts last the files with few tests, which are long ones here.
-TWO := -n 2 --dist loadfile --no-loadscope-reorder
+# More processes than cores: a fourth of the time goes into waiting for others to start, answer and die. Files go out in the
+# order of tests/conftest.py, longest first: by default xdist starts last the files with few tests, which are long ones here.
+PROCESSES := -n 3 --dist loadfile --no-loadscope-reorder
 
 demo: $(STAMP)
 	$(BIN)/filterdb demo
 
 test: $(STAMP) $(VENV)/.programs lint
-	$(BIN)/python -m pytest -m "not soak" $(TWO)
+	$(BIN)/python -m pytest -m "not soak" $(PROCESSES)
 
 faults: $(STAMP)
-	$(BIN)/python -m pytest -m soak -x $(TWO) $(FAULTS)
+	$(BIN)/python -m pytest -m soak -x $(PROCESSES) $(FAULTS)
 
 deploy-tests: $(STAMP) $(VENV)/.programs
-	$(BIN)/python -m pytest -m "deploy and not soak" $(TWO) tests/deploy
+	$(BIN)/python -m pytest -m "deploy and not soak" $(PROCESSES) tests/deploy
 
 multihost: $(STAMP) $(VENV)/.programs
 	$(BIN)/python -m pytest tests/multihost
@@ -102,7 +102,7 @@ exporters-extra: $(STAMP) $(EXPORTERS)-extra/.installed
 	$(BIN)/python -m exporters.reading $(DATA)/extra
 
 quick: $(STAMP) lint
-	$(BIN)/python -m pytest -q -x -m "not slow and not soak and not deploy" $(TWO)
+	$(BIN)/python -m pytest -q -x -m "not slow and not soak and not deploy" $(PROCESSES)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

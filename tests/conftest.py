@@ -112,16 +112,24 @@ def s3(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Callable[[], str]:
 
 
 LONGEST = (
-    "end_to_end/test_users.py",
-    "end_to_end/test_cli.py",
     "deploy/test_processes.py",
     "deploy/test_slurm.py",
-    "faults/test_s3_refusals.py",
-    "faults/test_hostile_models.py",
-    "faults/test_s3_faults.py",
+    "end_to_end/test_users.py",
     "faults/test_deaths.py",
-    "faults/test_killed.py",
+    "end_to_end/test_cli.py",
+    "faults/test_s3_faults.py",
+    "faults/test_s3_refusals.py",
+    "faults/test_suspended_writer.py",
+    "docs/test_six_files.py",
+    "faults/test_hostile_models.py",
+    "end_to_end/test_signals.py",
+    "interactive/test_dashboard.py",
+    "deploy/test_docker.py",
+    "store/test_history.py",
     "faults/test_damage.py",
+    "faults/test_killed.py",
+    "faults/test_damage_on_workers.py",
+    "numerics/test_compiled.py",
     "faults/test_state_machine.py",
 )
 """Files of tests that take longest. They start first, so that no process is left with one of them at the end."""
