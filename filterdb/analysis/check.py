@@ -30,6 +30,7 @@ from filterdb.models.model import Skip
 from filterdb.models.sandbox import Limits
 from filterdb.models.scan import EXAMINED, examine
 from filterdb.models.sources import NamedFile, as_sources, on_disk
+from filterdb.numerics.directions import direction_names
 from filterdb.numerics.quality import randomness_threshold
 from filterdb.schema import WEIGHTS, Variable, distinct
 from filterdb.version import __version__
@@ -146,7 +147,8 @@ def check(
         - reason (file), str: why the file could not be read, or empty.
         - skipped (file), str: JSON of ledger code → number of convolutions without numbers.
         - Coordinates along layer: layer_file, layer_name, duplicate_of (the first layer with the same content, or
-          empty), unread_code, unread_reason, shared_with, hash, nonfinite, str; conv_depth, conv_depth_norm,
+          empty), direction and direction_share (as in `degeneration`), unread_code, unread_reason, shared_with,
+          hash, nonfinite, str; conv_depth, conv_depth_norm,
           in_channels, out_channels, groups, depthwise.
 
         With `db` also, along layer:
@@ -254,6 +256,8 @@ def _judge_files(files: list[_File], rules: Rules) -> xr.Dataset:
             "layer_file": (layer, names[owner]),
             "layer_name": (layer, table["layer_name"].astype(object)),
             "duplicate_of": (layer, duplicate_of),
+            "direction": (layer, direction_names(table["direction"], verdicts["collapsed"])),
+            "direction_share": (layer, np.where(verdicts["collapsed"], table["direction_share"], np.nan)),
             **{name: (layer, table[name].astype(object)) for name in texts},
             **{name: (layer, table[name]) for name in (*GEOMETRY, "nonfinite")},
         },

@@ -16,6 +16,7 @@ from filterdb.arguments import as_names, formerly_positional
 from filterdb.engine.moments import CLEAN, SPARSE, MomentsReduction, raw_state, state
 from filterdb.engine.run import summaries
 from filterdb.errors import UsageError
+from filterdb.numerics.directions import direction_names, directions
 from filterdb.numerics.eigen import decompose
 from filterdb.numerics.modes import AnyMode, Mode, as_mode
 from filterdb.numerics.moments import Moments
@@ -74,6 +75,10 @@ def degeneration(
           NaN, and it has no verdict.
         - verdict (layer, rule), bool: dead, sparse, collapsed, random.
         - untrained (model), bool: whether all layers of enough filters are random and not sparse.
+        - direction (layer), str: of a collapsed layer, "acts as a 1×1 convolution" (at least 90 % of the energy of
+          the first component is in the centre weight), "a box blur" (… is in the uniform filter), or the DCT term
+          (vertical, horizontal frequency) that explains that component best. Empty for other layers.
+        - direction_share (layer): the share of the filters' energy Σf² in that pattern. NaN for other layers.
         - Coordinates along layer: layer_model, layer_name, conv_depth, conv_depth_norm.
 
     Raises
@@ -114,6 +119,8 @@ def degeneration(
             **{name: (layer, judged[name], {"long_name": doc}) for name, doc in MEASURES.items()},
             "verdict": (("layer", "rule"), np.stack([judged[name] for name in VERDICTS], axis=1)),
             "untrained": ("model", untrained[in_view]),
+            "direction": (layer, judged["direction"], {"long_name": "what the filters of a collapsed layer share"}),
+            "direction_share": (layer, judged["direction_share"], {"long_name": "share of their energy in it"}),
         },
         coords={
             "model": db.models["model"].values[db.models["layers"].values > 0],
@@ -146,6 +153,8 @@ def _judge(db: Database, arrays: Arrays, mode: Mode, rules: Rules, fit: Sigmoid)
     clean_entropy = np.where(known, np.where(clean_count > 0, _entropy(clean), 0.0), np.nan)
     clean_ratio = _ratio(clean_entropy, randomness_threshold(np.maximum(clean_count, 1), fit))
     dead = (layers["peak"].values == 0) & known
+    direction = directions(raw)
+    verdicts = judge(raw.count, sparsity, entropy, threshold, dead, rules, mode.smallest_random(rules))
     return {
         "filters": raw.count,
         "sparsity": sparsity,
@@ -159,7 +168,9 @@ def _judge(db: Database, arrays: Arrays, mode: Mode, rules: Rules, fit: Sigmoid)
         "peak": np.where(known, layers["peak"].values, np.nan),
         "span": np.where(known, arrays["span"] / raw.count, np.nan),
         "scale_known": known,
-        **judge(raw.count, sparsity, entropy, threshold, dead, rules, mode.smallest_random(rules)),
+        "direction": direction_names(direction.code, verdicts["collapsed"]),
+        "direction_share": np.where(verdicts["collapsed"], direction.share, np.nan),
+        **verdicts,
     }
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import xarray as xr
 
 from filterdb.analysis.rules import FILE_RULES, UNREAD_RULES
+from filterdb.numerics.directions import AS_1X1, BOX_BLUR
 
 ERROR, WARNING, IGNORED = "error", "warning", "ignored"
 
@@ -42,6 +43,14 @@ REMEDIES = {
 }
 """What to do about each verdict."""
 
+COLLAPSED_REMEDIES = {
+    AS_1X1: "The centre weights do most of the work, usually because the feature map is smaller than the kernel: try "
+    "a 1×1 convolution, which has a ninth of the weights, or larger inputs.",
+    BOX_BLUR: "The nine weights of a filter are much alike: try average pooling and a 1×1 convolution instead, and "
+    "check whether the layer's input is upsampled or nearly constant over the window.",
+}
+"""What to do about a collapsed layer, by its direction; for other directions see REMEDIES."""
+
 MEANINGS = {
     "dead": "Every weight of the layer is zero.",
     "sparse": "Most filters of the layer are far below its largest weight.",
@@ -68,6 +77,13 @@ class Finding:
     level: str
     message: str
     numbers: dict[str, float] = field(default_factory=dict)
+    direction: str = ""
+    """The direction of a collapsed layer."""
+
+    @property
+    def remedy(self) -> str:
+        """Return what to do about it."""
+        return COLLAPSED_REMEDIES.get(self.direction) or REMEDIES[self.rule]
 
 
 def findings(result: xr.Dataset) -> list[Finding]:
@@ -123,7 +139,8 @@ def _layer_findings(result: xr.Dataset) -> list[Finding]:
         file, name = str(layer["layer_file"].item()), str(layer["layer_name"].item())
         for rule in ["dead"] if "dead" in verdicts else verdicts:
             level = _level(rule, bool(layer["ignored"]), failing)
-            listed.append(Finding(file, name, rule, level, *_message(rule, layer, rules)))
+            direction = str(layer["direction"].item()) if rule == "collapsed" else ""
+            listed.append(Finding(file, name, rule, level, *_message(rule, layer, rules), direction))
     return listed
 
 
@@ -142,7 +159,8 @@ def _message(rule: str, layer: xr.Dataset, rules: dict[str, Any]) -> tuple[str, 
         return f"{what} (at most {rules['sparse']:.0%} expected)", {"filters": filters, "sparsity": sparsity}
     if rule == "collapsed":
         what = f"its {filters:,} filters use {10**entropy:.2f} of 9 directions"
-        return f"{what} (at least {rules['collapsed']:g} expected)", {"filters": filters, "variance_entropy": entropy}
+        what = f"{what} (at least {rules['collapsed']:g} expected){_resemblance(layer)}"
+        return what, {"filters": filters, "variance_entropy": entropy}
     if rule == "random":
         what = f"entropy {entropy:.3f} of {filters:,} filters, random ones have {threshold:.3f} or more"
         return what, {"filters": filters, "variance_entropy": entropy, "threshold": threshold}
@@ -163,6 +181,16 @@ def _message(rule: str, layer: xr.Dataset, rules: dict[str, Any]) -> tuple[str, 
         return f"its {filters:,} filters are those of {twin}, stored once more", {"filters": filters}
     what = f"{repeated:,} of {filters:,} filters equal an earlier one of the layer"
     return f"{what} (at most {rules['duplicate']:.0%} expected)", {"filters": filters, "duplicate_filters": repeated}
+
+
+def _resemblance(layer: xr.Dataset) -> str:
+    """Return the end of the sentence about a collapsed layer; empty without a direction."""
+    direction, share = str(layer["direction"].item()), layer["direction_share"].item()
+    if not direction:
+        return ""
+    if direction == AS_1X1:
+        return f"; it {direction} ({share:.0%} of its energy is in the centre weight)"
+    return f"; it resembles {direction} ({share:.0%} of its energy)"
 
 
 def statuses(result: xr.Dataset, listed: list[Finding]) -> list[str]:

@@ -23,7 +23,6 @@ from filterdb.analysis.findings import (
     INCOMPLETE,
     NOTHING_CHECKED,
     PASSED,
-    REMEDIES,
     WARNING,
     Finding,
     findings,
@@ -167,8 +166,16 @@ def to_answer(result: xr.Dataset) -> Answer:
         "files": _files(result, listed),
         "rows": table,
         "findings": [
-            {"file": f.file, "layer": f.layer or None, "rule": f.rule, "level": f.level, "message": f.message}
-            for f in listed
+            {
+                "file": finding.file,
+                "layer": finding.layer or None,
+                "rule": finding.rule,
+                "level": finding.level,
+                "message": finding.message,
+                "direction": finding.direction or None,
+                "remedy": finding.remedy,
+            }
+            for finding in listed
         ],
     }
 
@@ -176,6 +183,7 @@ def to_answer(result: xr.Dataset) -> Answer:
 def _row(row: Answer, verdict: list[str]) -> Answer:
     """Return the row of a layer; a layer that was not read has no numbers."""
     row |= {"verdict": verdict if row["scale_known"] else None, "reason": row["nonfinite"] or row["unread_reason"]}
+    row["direction"] = row["direction"] or None
     return {**row, **dict.fromkeys((*MEASURES, *GEOMETRY))} if row["unread_code"] else row
 
 
@@ -213,8 +221,8 @@ def show(answer: Answer) -> None:
             cells = [Text(printable(text)) for text in (names[row["file"]], row["layer"] or "–")]
             table.add_row(Text(mark, style), *cells, Text(row["rule"], style), Text(printable(row["message"])))
         out.print(table)
-        for rule in dict.fromkeys(row["rule"] for row in listed):
-            out.print(Text.assemble((f"{rule}: ", "bold"), REMEDIES[rule]))
+        for rule, remedy in dict.fromkeys((row["rule"], row["remedy"]) for row in listed):
+            out.print(Text.assemble((f"{rule}: ", "bold"), remedy))
         out.print()
     if answer["snapshot"] is not None:
         _show_percentiles(answer, names)

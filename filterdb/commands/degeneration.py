@@ -31,6 +31,7 @@ def to_answer(result: xr.Dataset) -> Answer:
     for row, verdict in zip(table, result["verdict"].values, strict=True):
         hits = [rule for rule, hit in zip(rules, verdict, strict=True) if hit]
         row["verdict"] = hits if row["scale_known"] else None
+        row["direction"] = row["direction"] or None
     untrained = [str(name) for name in result["model"].values[result["untrained"].values]]
     return {**head_of_result(result), "mode": result.attrs["mode"], "rows": table, "untrained": untrained}
 
@@ -49,6 +50,7 @@ def show(answer: Answer) -> None:
             "ratio",
             "orthogonality",
             "verdict",
+            "direction",
         ],
     )
     for model in answer["untrained"]:

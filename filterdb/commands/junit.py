@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 
 import xarray as xr
 
-from filterdb.analysis.findings import ERROR, IGNORED, NOT_CHECKED, REMEDIES, Finding, findings
+from filterdb.analysis.findings import ERROR, IGNORED, NOT_CHECKED, Finding, findings
 from filterdb.page.drawing import visible
 
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -40,7 +40,7 @@ def _case(suite: ElementTree.Element, file: str, name: str, listed: list[Finding
         # Only one verdict for a case, because some readers reject a second.
         kind = "error" if errors[0].rule in NOT_CHECKED else "failure"
         element = ElementTree.SubElement(case, kind, type=errors[0].rule, message=_text(_line(errors[0])))
-        element.text = _text("\n".join(f"{_line(finding)}. {REMEDIES[finding.rule]}" for finding in errors))
+        element.text = _text("\n".join(f"{_line(finding)}. {finding.remedy}" for finding in errors))
     elif listed and all(finding.level == IGNORED for finding in listed):
         ElementTree.SubElement(case, "skipped", message=_text(f"ignored: {_line(listed[0])}"))
     rest = [finding for finding in listed if finding.level != ERROR]

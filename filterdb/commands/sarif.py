@@ -65,7 +65,7 @@ def _result(finding: Finding, index: int, folder: Path) -> dict[str, Any]:
         "ruleId": finding.rule,
         "ruleIndex": index,
         "level": "error" if finding.level == ERROR else "warning",
-        "message": {"text": f"{subject}: {finding.rule}: {_plain(finding.message)}. {REMEDIES[finding.rule]}"},
+        "message": {"text": f"{subject}: {finding.rule}: {_plain(finding.message)}. {finding.remedy}"},
         "locations": [place],
         # The fingerprint identifies a finding across runs, whatever else changes in the file.
         "partialFingerprints": {"primaryLocationLineHash": f"{digest}:1"},

@@ -19,6 +19,7 @@ from filterdb.models.model import Layer, Model, ModelFile, Weight, filters_check
 from filterdb.models.parse_errors import PARSE_ERRORS, NotStoredError, one_line
 from filterdb.models.sandbox import Channel, allow_cpu
 from filterdb.numerics import layer as whole
+from filterdb.numerics.directions import directions
 from filterdb.numerics.eigen import decompose
 from filterdb.numerics.quality import orthogonality, variance_entropy
 from filterdb.schema import KERNEL, WEIGHTS
@@ -114,10 +115,10 @@ def _examine(channel: Channel, model: Model, request: dict[str, Any]) -> None:
 
 _UNMEASURED = {
     **dict.fromkeys(
-        ("sparse_filters", "duplicate_filters", "prunable_filters", "zero_channels", "small_channels"),
+        ("sparse_filters", "duplicate_filters", "prunable_filters", "zero_channels", "small_channels", "direction"),
         0,
     ),
-    **dict.fromkeys(("peak", "variance_entropy", "outlier_ratio"), math.nan),
+    **dict.fromkeys(("peak", "variance_entropy", "outlier_ratio", "direction_share"), math.nan),
     **{"scale_known": True, "hash": ""},
 }
 
@@ -127,12 +128,16 @@ def _measured(weight: Weight, out_channels: int) -> dict[str, Any]:
     facts = weight_row(weight)
     peaks = whole.filter_peaks(weight.filters)
     sparse = whole.sparse_filters(peaks, facts["peak"])
+    moments = whole.moments(weight.filters)
+    direction = directions(moments)
     return {
         **{name: facts[name] for name in ("row_size", "scale_known", "hash", "peak")},
         **whole.channels(peaks, out_channels)._asdict(),
         "sparse_filters": int(sparse.sum()),
         "duplicate_filters": int((whole.repeated_filters(weight.filters) & ~sparse).sum()),
-        "variance_entropy": float(variance_entropy(decompose(whole.moments(weight.filters)).explained_variance_ratio)),
+        "variance_entropy": float(variance_entropy(decompose(moments).explained_variance_ratio)),
+        "direction": int(direction.code),
+        "direction_share": float(direction.share),
         "nonfinite": "",
     }
 

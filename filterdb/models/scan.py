@@ -137,6 +137,8 @@ EXAMINED = (
         "depthwise", "operator", "scale_known", "hash", "peak",
     }),
     schema.Variable("variance_entropy", ("layer",), "float64", "H of the layer's own raw PCA (P1 eq. 7)"),
+    schema.Variable("direction", ("layer",), "int64", "code of the direction that the filters share"),
+    schema.Variable("direction_share", ("layer",), "float64", "share of the filters' energy in this direction"),
     schema.Variable("sparse_filters", ("layer",), "int64", "filters whose |w| are all below peak/100", "1"),
     schema.Variable("duplicate_filters", ("layer",), "int64", "filters that equal an earlier one of the layer", "1"),
     schema.Variable("prunable_filters", ("layer",), "int64", "filters below a hundredth of their channel", "1"),
