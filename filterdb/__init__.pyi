@@ -17,6 +17,7 @@ from filterdb.analysis.pca import principal_angles as principal_angles
 from filterdb.analysis.phenotypes import phenotypes as phenotypes
 from filterdb.analysis.rules import Rules as Rules
 from filterdb.analysis.series import series as series
+from filterdb.analysis.spectrum import spectrum as spectrum
 from filterdb.analysis.surveys import filter_scale as filter_scale
 from filterdb.analysis.surveys import statistics as statistics
 from filterdb.analysis.threshold import randomness_threshold as randomness_threshold
@@ -90,6 +91,7 @@ __all__ = [
     "report",
     "restore",
     "series",
+    "spectrum",
     "statistics",
     "tag",
     "verify",

@@ -11,7 +11,7 @@ GROUPS = {
     "Open and select": ["open", "Database", "connect", "exclude_verdict"],
     "Analyses": [
         "pca", "principal_angles", "drift", "explain", "degeneration", "density", "phenotypes", "series", "statistics",
-        "filter_scale", "randomness_threshold",
+        "filter_scale", "spectrum", "randomness_threshold",
     ],
     "Single models": ["check", "nearest"],
     "The page": ["report"],

@@ -40,6 +40,7 @@ __all__ = [
     "per_component",
     "ridges",
     "series",
+    "spectrum",
 ]
 
 LARGEST_ENTROPY = float(np.log10(KERNEL[0] * KERNEL[1]))
@@ -100,6 +101,26 @@ def filter_scale(result: xr.Dataset) -> Figure:
     """Draw box plots over groups of the filters' scale in each tenth of the depth, from `filter_scale` (P2 fig. 6)."""
     title = f"Scale of the filters, by {result.attrs['by']}"
     return box_plot(boxes.by_decile(result), "mean of (largest − smallest weight)", title)
+
+
+@drawn
+def spectrum(result: xr.Dataset) -> Figure:
+    """Draw the orientations of each group of a `spectrum` result as stacked bars, with its high and aliased shares."""
+    figure = canvas(8.0, 3.4)
+    axes = figure.subplots()
+    groups = [short(label) for label in result["group"].values]
+    index, base = np.arange(len(groups)), np.zeros(len(groups))
+    for name, colour in zip(("constant", "horizontal", "vertical", "diagonal"), COLOURS, strict=False):
+        values = np.nan_to_num(result[name].values)
+        axes.bar(index, values, bottom=base, color=colour, alpha=0.75, width=0.7, label=name)
+        base += values
+    axes.plot(index, result["high"].values, color="#000000", marker="o", markersize=4, label="high frequencies")
+    axes.plot(index, result["aliasing"].values, color="#000000", marker="x", linestyle=":", label="aliased by strides")
+    axes.set_xticks(index, groups, rotation=30, ha="right", fontsize=8)
+    axes.set_ylim(0, 1)
+    axes.set_ylabel("share of the energy")
+    figure.legend(loc="outside right upper", frameon=False, fontsize=8)
+    return figure
 
 
 @drawn

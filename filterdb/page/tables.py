@@ -162,6 +162,20 @@ def degeneration(result: xr.Dataset) -> pd.DataFrame:
     )
 
 
+def spectrum(db: Database, result: xr.Dataset) -> pd.DataFrame:
+    """Return a row for each layer of a `spectrum` result by layer, with the share of each DCT term."""
+    names = ("count", "low", "high", "constant", "horizontal", "vertical", "diagonal", "aliasing")
+    terms = [f"term_{term.replace(',', '_')}" for term in result["term"].values.tolist()]
+    return pd.DataFrame(
+        {
+            "model": db.layers["model"].values,
+            "layer": db.layers["layer_name"].values,
+            **{"filters" if name == "count" else name: result[name].values for name in names},
+            **dict(zip(terms, result["share"].values.T, strict=True)),
+        }
+    )
+
+
 def box_rows(boxes: list[Box]) -> pd.DataFrame:
     """Return a row with the numbers of each box plot."""
     return pd.DataFrame([row.row() for row in boxes])

@@ -33,6 +33,7 @@ RESULTS: dict[str, Callable[[fdb.Database], xr.Dataset | None]] = {
     "drift": lambda db: fdb.drift(db, by="layer").rename(group="layer"),
     "pca": lambda db: fdb.pca(db, by="layer").rename(group="layer"),
     "filter_scale": lambda db: fdb.filter_scale(db, by="layer").rename(group="layer"),
+    "spectrum": lambda db: fdb.spectrum(db, by="layer").rename(group="layer"),
     "density": lambda db: fdb.density(db, by="layer").rename(group="layer"),
     "phenotypes": lambda db: fdb.phenotypes(db, by="layer", pairs=[]).rename(group="layer"),
 }
