@@ -15,6 +15,7 @@ from filterdb.analysis.noise import Noise as Noise
 from filterdb.analysis.pca import pca as pca
 from filterdb.analysis.pca import principal_angles as principal_angles
 from filterdb.analysis.phenotypes import phenotypes as phenotypes
+from filterdb.analysis.reference import write_reference as write_reference
 from filterdb.analysis.rules import Rules as Rules
 from filterdb.analysis.series import series as series
 from filterdb.analysis.spectrum import spectrum as spectrum
@@ -95,4 +96,5 @@ __all__ = [
     "statistics",
     "tag",
     "verify",
+    "write_reference",
 ]

@@ -28,6 +28,7 @@ VALUES: Mapping[str, Any] = {
     "folder": "page",
     "models": "one",
     "name": "first",
+    "output": "reference.json",
     "path": "one.onnx",
     "paths": [],
     "snapshot": 0,

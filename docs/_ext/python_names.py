@@ -13,7 +13,7 @@ GROUPS = {
         "pca", "principal_angles", "drift", "explain", "degeneration", "density", "phenotypes", "series", "statistics",
         "filter_scale", "spectrum", "randomness_threshold",
     ],
-    "Single models": ["check", "nearest"],
+    "Single models": ["check", "nearest", "write_reference"],
     "The page": ["report"],
     "Write a database": ["ingest", "import_hdf5", "relabel", "remove", "compact", "refit"],
     "History and damage": ["tag", "restore", "verify", "gc"],

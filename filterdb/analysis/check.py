@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
+from filterdb.analysis.reference import Reference, read_reference, reference_of
 from filterdb.analysis.rules import (
     LAYER_MEASURES,
     LAYER_RULES,
@@ -22,7 +23,7 @@ from filterdb.analysis.rules import (
     judge,
 )
 from filterdb.arguments import formerly_positional
-from filterdb.errors import InputError
+from filterdb.errors import InputError, UsageError
 from filterdb.ledger import is_unread
 from filterdb.models.catalog import ModelSource
 from filterdb.models.inputs import expand
@@ -31,13 +32,14 @@ from filterdb.models.sandbox import Limits
 from filterdb.models.scan import EXAMINED, examine
 from filterdb.models.sources import NamedFile, as_sources, on_disk
 from filterdb.numerics.directions import direction_names
+from filterdb.numerics.percentiles import layer_classes
 from filterdb.numerics.quality import randomness_threshold
 from filterdb.schema import WEIGHTS, Variable, distinct
 from filterdb.version import __version__
 
 if TYPE_CHECKING:
     from filterdb.models.sources import Sources
-    from filterdb.store.database import AnyDatabase, Database
+    from filterdb.store.database import AnyDatabase
 
 Path = str | os.PathLike[str]
 
@@ -60,12 +62,17 @@ MEASURES = {
 GEOMETRY = ("conv_depth", "conv_depth_norm", "in_channels", "out_channels", "groups", "depthwise")
 """Further columns of a layer that was read."""
 
+PLACED = {"sparsity_percentile": "sparsity", "ratio_percentile": "ratio"}
+"""The measures with a percentile among the layers of the same depth decile and size class."""
+
 PEER_MEASURES = {
+    "percentile": "share of layers of its size and similar depth with a smaller H, ties half, in percent",
+    "percentile_peers": "number of these layers",
     "sparsity_percentile": "share of like layers that are less sparse, ties half, in percent",
     "ratio_percentile": "share of like layers with a smaller H / T_H, ties half, in percent",
-    "peers": "layers of the database in the same depth decile and size class",
+    "peers": "layers of the reference or database in the same depth decile and size class",
 }
-"""What is added with a database: a layer's place among its peers."""
+"""A layer's place among its peers."""
 
 
 class _File(NamedTuple):
@@ -108,6 +115,7 @@ def check(
     paths: Sources,
     *,
     db: AnyDatabase | None = None,
+    reference: Path | None = None,
     rules: Rules | Mapping[str, Any] | Path | None = None,
     limits: Limits = Limits(),  # noqa: B008 - frozen
 ) -> xr.Dataset:
@@ -122,7 +130,10 @@ def check(
         Files, folders, globs, URLs, or models in memory.
     db : Database, str or path, optional
         A database or a view of it, to compare each layer with the layers of the same depth decile and size class
-        (⌊log₁₆ n⌋). Default: no comparison.
+        (⌊log₁₆ n⌋). Default: the layers of `reference`.
+    reference : str or path, optional
+        A file of `write_reference`, to compare with instead of a database. Default: the one that filterdb contains,
+        made from the real models of its demo.
     rules : Rules, mapping, str or path, optional
         Thresholds, what fails and what is ignored; a path is a TOML or YAML file. Default: `Rules()`.
     limits : Limits
@@ -151,18 +162,20 @@ def check(
           hash, nonfinite, str; conv_depth, conv_depth_norm,
           in_channels, out_channels, groups, depthwise.
 
-        With `db` also, along layer:
+        - percentile (layer), float64, and percentile_peers (layer), int64: the place of H among the compared layers,
+          as in `degeneration`, and their number.
+        - sparsity_percentile and ratio_percentile (layer), float64: the share of layers of the same depth decile and
+          size class that are less sparse, or have a smaller H / T_H, in percent; ties count half.
+        - peers (layer), int64: the number of these layers.
 
-        - sparsity_percentile and ratio_percentile (layer), float64: the share of comparable layers that are less
-          sparse, or have a smaller H / T_H, in percent; ties count half.
-        - peers (layer), int64: the number of comparable layers.
-
-        The attribute `long_name` describes each measure.
+        The attribute `long_name` describes each measure, the attribute `reference` what was compared with (JSON).
 
     Raises
     ------
     UsageError
-        For invalid rules. A file that cannot be read is reported in `reason`, not raised.
+        For invalid rules. A model file that cannot be read is reported in `reason`, not raised.
+    InputError
+        If the reference cannot be read.
 
     Notes
     -----
@@ -179,16 +192,24 @@ def check(
     True
     """
     rules = as_rules(rules)
-    if db is not None:  # fail on an invalid database before files are read
+    if db is not None and reference is not None:
+        raise UsageError("reference: expected none together with `db`, got both")
+    if db is not None:  # fail on an invalid database or reference before files are read
         from filterdb.store.database import as_database
 
         db = as_database(db)
+    compared = read_reference(reference) if db is None else None
     seen: set[str] = set()
     with on_disk(as_sources(paths, "paths")) as named:
         files = [file for source in named for file in _files(source, limits, seen)]
     result = _judge_files(files, rules)
     if db is not None:
-        _add_peers(result, db)
+        from filterdb.analysis.degeneration import degeneration
+
+        compared = reference_of(degeneration(db), db.url)
+        result.attrs |= {"snapshot": db.snapshot, "database": db.url, "corpus": " and ".join(db.conditions) or "all"}
+    if compared is not None:
+        _add_peers(result, compared)
     return result
 
 
@@ -366,36 +387,15 @@ def _skipped_counts(skipped: list[Skip]) -> str:
     return json.dumps(counts, sort_keys=True)
 
 
-def _add_peers(result: xr.Dataset, db: Database) -> None:
-    """Add PEER_MEASURES: the place of each layer among the database's layers of its depth decile and size class."""
-    from filterdb.analysis.degeneration import degeneration
-    from filterdb.analysis.grouping import depth_decile
-
-    corpus = degeneration(db)
-
-    def classes(layers: xr.Dataset) -> npt.NDArray[np.int64]:
-        size = np.log2(np.maximum(layers["filters"].values, 1)) // 4
-        decile = depth_decile(np.nan_to_num(layers["conv_depth_norm"].values))
-        number: npt.NDArray[np.int64] = 100 * decile + size.astype(np.int64)
-        return number
-
-    # A layer that was not read has no peers.
-    mine, theirs = np.where(result["unread_code"].values == "", classes(result), -1), classes(corpus)
-    kinds, numbers = np.unique(theirs, return_counts=True)
-    result["peers"] = ("layer", (mine[:, None] == kinds).astype(np.int64) @ numbers)
-    for name in ("sparsity", "ratio"):
-        values = np.full(len(mine), np.nan)
-        for kind in np.unique(mine):
-            here, there = mine == kind, corpus[name].values[theirs == kind]
-            values[here] = percentiles(result[name].values[here], there[np.isfinite(there)])
-        result[f"{name}_percentile"] = ("layer", values)
+def _add_peers(result: xr.Dataset, reference: Reference) -> None:
+    """Add PEER_MEASURES: the place of each layer among the reference's layers of its depth decile and size class."""
+    classes = layer_classes(result["filters"].values, result["conv_depth_norm"].values)
+    classes = np.where(result["unread_code"].values == "", classes, -1)  # a layer that was not read has no peers
+    result["peers"] = ("layer", reference.peers(classes))
+    percentile, peers = reference.nearby(result["variance_entropy"].values, classes)
+    result["percentile"], result["percentile_peers"] = ("layer", percentile), ("layer", peers)
+    for key, name in PLACED.items():
+        result[key] = ("layer", reference.percentiles(name, result[name].values, classes))
     for name, doc in PEER_MEASURES.items():
         result[name].attrs["long_name"] = doc
-    result.attrs |= {"snapshot": db.snapshot, "database": db.url, "corpus": " and ".join(db.conditions) or "all"}
-
-
-def percentiles(values: npt.NDArray[np.float64], among: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Return the percentage of `among` (m,) below each value; ties count half. NaN for NaN values, or if m = 0."""
-    ordered = np.sort(among)
-    rank = (np.searchsorted(ordered, values, "left") + np.searchsorted(ordered, values, "right")) / 2
-    return np.where(np.isnan(values) | (len(among) == 0), np.nan, 100 * rank / max(len(among), 1))
+    result.attrs["reference"] = json.dumps({"place": reference.place, **reference.facts})

@@ -20,6 +20,7 @@ from filterdb.numerics.directions import direction_names, directions
 from filterdb.numerics.eigen import decompose
 from filterdb.numerics.modes import AnyMode, Mode, as_mode
 from filterdb.numerics.moments import Moments
+from filterdb.numerics.percentiles import by_class, counts, layer_classes, nearby_percentiles
 from filterdb.numerics.quality import P1, Sigmoid, randomness_threshold, variance_entropy
 from filterdb.store.database import AnyDatabase, Database, as_database
 from filterdb.store.summary import Arrays
@@ -79,6 +80,10 @@ def degeneration(
           the first component is in the centre weight), "a box blur" (… is in the uniform filter), or the DCT term
           (vertical, horizontal frequency) that explains that component best. Empty for other layers.
         - direction_share (layer): the share of the filters' energy Σf² in that pattern. NaN for other layers.
+        - percentile (layer): the share of the database's layers of its size class (⌊log₁₆ n⌋) and similar depth that
+          have a smaller H, in percent; ties count half, the layer itself is one of them. Similar is the same decile of
+          the depth or, while these are fewer than five layers, one more on either side.
+        - percentile_peers (layer), int64: the number of these layers.
         - Coordinates along layer: layer_model, layer_name, conv_depth, conv_depth_norm.
 
     Raises
@@ -119,6 +124,8 @@ def degeneration(
             **{name: (layer, judged[name], {"long_name": doc}) for name, doc in MEASURES.items()},
             "verdict": (("layer", "rule"), np.stack([judged[name] for name in VERDICTS], axis=1)),
             "untrained": ("model", untrained[in_view]),
+            "percentile": (layer, judged["percentile"], {"long_name": "percentile of H among like layers"}),
+            "percentile_peers": (layer, judged["percentile_peers"], {"long_name": "number of these layers"}),
             "direction": (layer, judged["direction"], {"long_name": "what the filters of a collapsed layer share"}),
             "direction_share": (layer, judged["direction_share"], {"long_name": "share of their energy in it"}),
         },
@@ -153,6 +160,8 @@ def _judge(db: Database, arrays: Arrays, mode: Mode, rules: Rules, fit: Sigmoid)
     clean_entropy = np.where(known, np.where(clean_count > 0, _entropy(clean), 0.0), np.nan)
     clean_ratio = _ratio(clean_entropy, randomness_threshold(np.maximum(clean_count, 1), fit))
     dead = (layers["peak"].values == 0) & known
+    classes = layer_classes(raw.count, layers["conv_depth_norm"].values)
+    percentile, peers = nearby_percentiles(entropy, classes, by_class(entropy, classes), counts(classes))
     direction = directions(raw)
     verdicts = judge(raw.count, sparsity, entropy, threshold, dead, rules, mode.smallest_random(rules))
     return {
@@ -168,6 +177,8 @@ def _judge(db: Database, arrays: Arrays, mode: Mode, rules: Rules, fit: Sigmoid)
         "peak": np.where(known, layers["peak"].values, np.nan),
         "span": np.where(known, arrays["span"] / raw.count, np.nan),
         "scale_known": known,
+        "percentile": percentile,
+        "percentile_peers": peers,
         "direction": direction_names(direction.code, verdicts["collapsed"]),
         "direction_share": np.where(verdicts["collapsed"], direction.share, np.nan),
         **verdicts,

@@ -11,6 +11,7 @@ import xarray as xr
 
 from filterdb.analysis.rules import FILE_RULES, UNREAD_RULES
 from filterdb.numerics.directions import AS_1X1, BOX_BLUR
+from filterdb.numerics.percentiles import FEWEST_PEERS
 
 ERROR, WARNING, IGNORED = "error", "warning", "ignored"
 
@@ -50,6 +51,9 @@ COLLAPSED_REMEDIES = {
     "check whether the layer's input is upsampled or nearly constant over the window.",
 }
 """What to do about a collapsed layer, by its direction; for other directions see REMEDIES."""
+
+RULES_OF_ENTROPY = ("collapsed", "random")
+"""Rules whose message states the percentile of the layer's entropy."""
 
 MEANINGS = {
     "dead": "Every weight of the layer is zero.",
@@ -140,7 +144,9 @@ def _layer_findings(result: xr.Dataset) -> list[Finding]:
         for rule in ["dead"] if "dead" in verdicts else verdicts:
             level = _level(rule, bool(layer["ignored"]), failing)
             direction = str(layer["direction"].item()) if rule == "collapsed" else ""
-            listed.append(Finding(file, name, rule, level, *_message(rule, layer, rules), direction))
+            message, numbers = _message(rule, layer, rules)
+            message, numbers = _with_percentile(rule, layer, message, numbers)
+            listed.append(Finding(file, name, rule, level, message, numbers, direction))
     return listed
 
 
@@ -181,6 +187,26 @@ def _message(rule: str, layer: xr.Dataset, rules: dict[str, Any]) -> tuple[str, 
         return f"its {filters:,} filters are those of {twin}, stored once more", {"filters": filters}
     what = f"{repeated:,} of {filters:,} filters equal an earlier one of the layer"
     return f"{what} (at most {rules['duplicate']:.0%} expected)", {"filters": filters, "duplicate_filters": repeated}
+
+
+def _with_percentile(
+    rule: str, layer: xr.Dataset, message: str, numbers: dict[str, float]
+) -> tuple[str, dict[str, float]]:
+    """Add the percentile of the layer's entropy to a finding about it, if there are enough layers to compare with."""
+    percentile, peers = layer["percentile"].item(), layer["percentile_peers"].item()
+    if rule not in RULES_OF_ENTROPY or peers < FEWEST_PEERS or math.isnan(percentile):
+        return message, numbers
+    place = f"{_ordinal(percentile)} percentile of {peers:,} layers of this shape and depth"
+    return f"{message}; {place}", {**numbers, "percentile": percentile, "percentile_peers": peers}
+
+
+def _ordinal(percentile: float) -> str:
+    """Return "3rd"; at the ends "below the 1st" and "above the 99th"."""
+    number = round(percentile)
+    if not 1 <= number <= 99:
+        return "below the 1st" if number < 1 else "above the 99th"
+    suffix = "th" if number in {11, 12, 13} else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return f"{number}{suffix}"
 
 
 def _resemblance(layer: xr.Dataset) -> str:

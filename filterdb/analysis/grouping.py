@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from filterdb.arguments import as_names
 from filterdb.errors import InputError, UsageError
+from filterdb.numerics.depth import DECILES, depth_decile
 from filterdb.numerics.modes import AnyMode, Mode, as_mode
 from filterdb.reduce.basis import has_scale
 from filterdb.schema import distinct
@@ -20,10 +20,6 @@ from filterdb.version import __version__
 
 Key = str | Sequence[str]
 """One label, several joined with commas, or a list of labels."""
-
-DECILE_EDGES = np.arange(0, 1.1, 0.1)
-DECILES = ["[0.0, 0.1]", *(f"({low / 10:.1f}, {(low + 1) / 10:.1f}]" for low in range(1, 10))]
-"""The labels of `pandas.cut(x, numpy.arange(0, 1.1, 0.1), include_lowest=True)`, which P1 uses."""
 
 TIMES = " × "
 """Joins the labels of a product."""
@@ -107,12 +103,6 @@ def _single(db: Database, key: str, mode: Mode) -> Grouping:
     column = mode.labels(key, db.column(key))
     values, index = np.unique(column if column.dtype.kind in "biuf" else column.astype(str), return_inverse=True)
     return Grouping(key, [str(value) for value in values.tolist()], index, ordered=False)
-
-
-def depth_decile(conv_depth_norm: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
-    """Return the decile 0 … 9 of normalised depths in [0, 1], as pandas.cut does."""
-    cut: Any = pd.cut(pd.Series(conv_depth_norm), DECILE_EDGES.tolist(), include_lowest=True, labels=False)
-    return np.asarray(cut, dtype=np.int64)
 
 
 def with_scale(db: Database, *, scaled: bool) -> Database:

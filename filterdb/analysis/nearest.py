@@ -10,13 +10,13 @@ import numpy.typing as npt
 import xarray as xr
 
 from filterdb.analysis.drift_metrics import METRICS
-from filterdb.analysis.grouping import DECILES, depth_decile
 from filterdb.analysis.noise import FEW
 from filterdb.analysis.question import Question
 from filterdb.arguments import formerly_positional
 from filterdb.errors import UsageError
 from filterdb.models.sandbox import Limits
 from filterdb.models.sources import as_source, on_disk
+from filterdb.numerics.depth import DECILES, depth_decile
 from filterdb.numerics.divergence import symmetric_kl
 from filterdb.numerics.histogram import sound_probabilities
 from filterdb.numerics.sampling import SamplingFloor

@@ -8,11 +8,12 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from filterdb.analysis.grouping import DECILES, Key, chosen, depth_decile, group, provenance
+from filterdb.analysis.grouping import Key, chosen, group, provenance
 from filterdb.arguments import as_names
 from filterdb.engine.moments import MomentsReduction
 from filterdb.engine.run import summaries
 from filterdb.errors import UsageError
+from filterdb.numerics.depth import DECILES, depth_decile
 from filterdb.reduce.basis import has_scale
 from filterdb.store.database import AnyDatabase, as_database
 

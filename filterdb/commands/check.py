@@ -29,6 +29,7 @@ from filterdb.analysis.findings import (
     statuses,
     summary,
 )
+from filterdb.analysis.reference import PACKAGED
 from filterdb.commands.answer import Answer, print_answer, rows
 from filterdb.commands.group import commands
 from filterdb.commands.junit import junit
@@ -86,6 +87,7 @@ def _finding_files(command: Command) -> Command:
 @click.argument("models", nargs=-1, required=True, metavar="MODEL...")
 @click.option("--db", metavar="DB", help="Compare each layer with this database's layers of similar depth and size.")
 @snapshot_option()
+@click.option("--reference", metavar="FILE", help="Compare with this file of `filterdb reference` instead.")
 @click.option("--rules", type=_FILE, help="Thresholds, what fails and what is ignored: TOML or YAML.")
 @_finding_files
 @limits_option
@@ -96,6 +98,7 @@ def check(
     models: tuple[str, ...],
     db: str | None,
     snapshot: str | None,
+    reference: str | None,
     rules: Path | None,
     files: _FindingFiles,
     limits: Limits,
@@ -111,7 +114,10 @@ def check(
     if snapshot is not None and db is None:
         raise UsageError("--snapshot: expected together with --db, got no --db")
     files.check_writable()
-    result = fdb.check(models, db=fdb.open(db, snapshot) if db is not None else None, rules=rules, limits=limits)
+    if reference is not None and db is not None:
+        raise UsageError("--reference: expected without --db, got both")
+    opened = fdb.open(db, snapshot) if db is not None else None
+    result = fdb.check(models, db=opened, reference=reference, rules=rules, limits=limits)
     files.write(result)
     answer = to_answer(result)
     if answer["models"] or as_json or len(answer["files"]) > 1:
@@ -161,6 +167,7 @@ def to_answer(result: xr.Dataset) -> Answer:
     return {
         "snapshot": result.attrs.get("snapshot"),
         **{name: result.attrs[name] for name in ("selection", "filters", "layers", "models")},
+        "reference": json.loads(result.attrs["reference"]),
         **summary(result),
         "rules": json.loads(result.attrs["rules"]),
         "files": _files(result, listed),
@@ -224,7 +231,7 @@ def show(answer: Answer) -> None:
         for rule, remedy in dict.fromkeys((row["rule"], row["remedy"]) for row in listed):
             out.print(Text.assemble((f"{rule}: ", "bold"), remedy))
         out.print()
-    if answer["snapshot"] is not None:
+    if answer["reference"]["place"] != PACKAGED:
         _show_percentiles(answer, names)
     for file in answer["files"]:
         if file["untrained"]:
@@ -299,12 +306,13 @@ def _show_prunable(answer: Answer) -> None:
 
 
 def _show_percentiles(answer: Answer, files: dict[str, str]) -> None:
-    """Print the percentiles of layers among the database's layers of their depth and size, or only extreme ones."""
+    """Print the percentiles of layers among the compared layers of their depth and size, or only extreme ones."""
     with_peers = [row for row in answer["rows"] if row["peers"]]
     extreme = [row for row in with_peers if _is_extreme(row)]
     shown = with_peers if len(with_peers) <= PERCENTILES_SHOWN else extreme[:PERCENTILES_SHOWN]
     names = ["layer", "filters", "sparsity", "sparsity_percentile", "ratio", "ratio_percentile", "peers"]
-    title = "percentiles among the database's layers of the same depth decile and size class"
+    where = "reference" if answer["snapshot"] is None else "database"
+    title = f"percentiles among the {where}'s layers of the same depth decile and size class"
     if len(shown) < len(with_peers):
         title += f" (of {len(with_peers):,} layers those beyond {EXTREME_PERCENT:g} % at either end; --json has all)"
     print_table(["file", *names], ([files[row["file"]], *(row[name] for name in names)] for row in shown), title)

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from filterdb.analysis.grouping import depth_decile
+from filterdb.numerics.depth import depth_decile
 from filterdb.page import boxes
 from filterdb.page.drawing import COLOURS, LINES, canvas, drawn, short
 from filterdb.page.figures_density import corner, density

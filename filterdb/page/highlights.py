@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
-from filterdb.analysis.grouping import depth_decile
 from filterdb.analysis.noise import BY_MODELS, INDISTINGUISHABLE, TOO_FEW
+from filterdb.numerics.depth import depth_decile
 from filterdb.page.boxes import pairs
 from filterdb.page.drawing import short, visible
 from filterdb.page.results import Results

@@ -13,13 +13,13 @@ from onnx import TensorProto, helper
 from scipy.stats import entropy, percentileofscore
 
 import filterdb as fdb
-from filterdb.analysis.check import percentiles
 from filterdb.analysis.findings import findings, summary
 from filterdb.analysis.rules import Rules, as_rules
 from filterdb.commands.check import to_answer as checked
 from filterdb.errors import UsageError
 from filterdb.models.model import filters_hash
 from filterdb.models.sandbox import Limits
+from filterdb.numerics.percentiles import percentiles
 from tests import hostile
 from tests.filters import trained
 from tests.models import chain, conv, model, save, tensor, weights

@@ -10,8 +10,8 @@ import pytest
 
 import filterdb as fdb
 from filterdb.analysis.drift import drift_strata
-from filterdb.analysis.grouping import DECILES, depth_decile
 from filterdb.errors import InputError, UsageError
+from filterdb.numerics.depth import DECILES, depth_decile
 from tests.models import chain, weights
 
 

@@ -13,9 +13,9 @@ from onnx import helper, numpy_helper
 from scipy.stats import entropy
 
 import filterdb as fdb
-from filterdb.analysis.grouping import DECILES
 from filterdb.commands.nearest import to_answer as answer_of
 from filterdb.errors import InputError, UsageError
+from filterdb.numerics.depth import DECILES
 from filterdb.reduce import model_summary as query
 from tests.filters import network, trained
 from tests.models import chain, conv, model, save, tensor, weights

@@ -9,7 +9,7 @@ import xarray as xr
 from scipy.stats import entropy
 
 import filterdb as fdb
-from filterdb.analysis.grouping import DECILES
+from filterdb.numerics.depth import DECILES
 from filterdb.numerics.modes import ModeName
 from tests.numerics import oracles
 
