@@ -44,7 +44,8 @@ def __getattr__(name: str) -> Any:
     if name not in _PLACES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module, name_there = _PLACES[name]
-    value = getattr(import_module(module), name_there)
+    owner = import_module(module)
+    value = getattr(owner, name_there) if hasattr(owner, name_there) else import_module(f"{module}.{name_there}")
     globals()[name] = value
     return value
 

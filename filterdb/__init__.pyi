@@ -3,9 +3,12 @@
 
 from filterdb import errors as errors
 from filterdb.analysis.check import check as check
+from filterdb.analysis.coefficients import coefficients as coefficients
 from filterdb.analysis.degeneration import degeneration as degeneration
 from filterdb.analysis.degeneration import exclude_verdict as exclude_verdict
+from filterdb.analysis.degeneration_drift import degeneration_drift as degeneration_drift
 from filterdb.analysis.density import density as density
+from filterdb.analysis.distributions import distributions as distributions
 from filterdb.analysis.drift import drift as drift
 from filterdb.analysis.drift_metrics import Metric as Metric
 from filterdb.analysis.explain import explain as explain
@@ -32,6 +35,7 @@ from filterdb.ingestion.run import ingest as ingest
 from filterdb.models.sandbox import Limits as Limits
 from filterdb.numerics.modes import Mode as Mode
 from filterdb.numerics.shape import Bounds as Bounds
+from filterdb.page import figures as plot
 from filterdb.page.report import report as report
 from filterdb.reduce.basis import refit as refit
 from filterdb.reduce.integrity import Verified as Verified
@@ -68,10 +72,13 @@ __all__ = [
     "Verified",
     "__version__",
     "check",
+    "coefficients",
     "compact",
     "connect",
     "degeneration",
+    "degeneration_drift",
     "density",
+    "distributions",
     "drift",
     "errors",
     "exclude_verdict",
@@ -84,6 +91,7 @@ __all__ = [
     "open",
     "pca",
     "phenotypes",
+    "plot",
     "principal_angles",
     "randomness_threshold",
     "refit",

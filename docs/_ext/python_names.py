@@ -10,7 +10,8 @@ import filterdb
 GROUPS = {
     "Open and select": ["open", "Database", "connect", "exclude_verdict"],
     "Analyses": [
-        "pca", "principal_angles", "drift", "explain", "degeneration", "density", "phenotypes", "series", "statistics",
+        "pca", "principal_angles", "coefficients", "distributions", "drift", "explain", "degeneration",
+        "degeneration_drift", "density", "phenotypes", "series", "statistics",
         "filter_scale", "spectrum", "randomness_threshold",
     ],
     "Single models": ["check", "nearest", "write_reference"],
@@ -53,6 +54,15 @@ def python_page() -> str:
                 lines += ["", f".. py:data:: filterdb.{name}", "", f"   ``{value}``"]
             else:
                 lines += ["", f".. autofunction:: filterdb.{name}"]
+    lines += [
+        "",
+        "Figures",
+        "-------",
+        "",
+        "Each function of ``fdb.plot`` draws the result of an analysis and returns a matplotlib Figure.",
+    ]
+    for name in filterdb.plot.__all__:
+        lines += ["", f".. autofunction:: filterdb.plot.{name}"]
     lines += [
         "",
         "Errors",

@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from filterdb.analysis.grouping import chosen, provenance
+from filterdb.analysis.degeneration_groups import summarise
+from filterdb.analysis.grouping import Key, chosen, group, provenance
 from filterdb.analysis.rules import LAYER_MEASURES, VERDICTS, Rules, judge
 from filterdb.analysis.threshold import sigmoid
 from filterdb.arguments import as_names, formerly_positional
@@ -40,6 +41,7 @@ MEASURES = {
 def degeneration(
     db: AnyDatabase,
     *,
+    by: Key | None = None,
     mode: AnyMode = "sound",
     rules: Rules | None = None,
     threshold: xr.Dataset | None = None,
@@ -50,6 +52,8 @@ def degeneration(
     ----------
     db : Database, str or path
         The database or a view of it.
+    by : str or list of str, optional
+        The labels by which layers are grouped for the summaries. Default: one group of all layers.
     mode : {"sound", "paper"}
         In `paper` mode the sparsity of an all-zero layer is 0, and layers of at least 3 filters can be random.
         Default: "sound".
@@ -61,7 +65,8 @@ def degeneration(
     Returns
     -------
     xarray.Dataset
-        With dims layer (the index of `db.layers`), rule, model; float64 unless stated otherwise:
+        With dims layer (the index of `db.layers`), rule, model, group, statistic (low, q1, median, q3, high, mean);
+        float64 unless stated otherwise:
 
         - filters (layer), int64: the number of filters n.
         - sparsity (layer): S, the share of filters whose |w| are all below peak/100 (1 for an all-zero layer).
@@ -84,7 +89,12 @@ def degeneration(
           have a smaller H, in percent; ties count half, the layer itself is one of them. Similar is the same decile of
           the depth or, while these are fewer than five layers, one more on either side.
         - percentile_peers (layer), int64: the number of these layers.
-        - Coordinates along layer: layer_model, layer_name, conv_depth, conv_depth_norm.
+        - layer_count (group), int64: the number of layers. All other summaries leave out those of unknown scale.
+        - mean_entropy and mean_sparsity (group): the unweighted means of H and S over layers.
+        - share_dense and share_sparse (group): the shares of layers with S < 0.01, and with S above `rules.sparse`.
+        - verdict_share (group, rule): the share of layers with the verdict.
+        - entropy_box and sparsity_box (group, statistic): quartiles, Tukey's whiskers low and high, and mean.
+        - Coordinates along layer: layer_model, layer_name, conv_depth, conv_depth_norm, layer_group.
 
     Raises
     ------
@@ -107,6 +117,12 @@ def degeneration(
     array([0.95, 0.95, 0.95])
     >>> int(result["verdict"].sum())
     0
+
+    The same by task, as quartiles:
+
+    >>> fdb.degeneration(db, by="task")["entropy_box"].sel(statistic=["q1", "median", "q3"]).values.round(2)
+    array([[0.49, 0.5 , 0.51],
+           [0.68, 0.69, 0.69]])
     """
     db = as_database(db)
     mode = as_mode(mode)
@@ -119,7 +135,8 @@ def degeneration(
     layers = db.layers
     in_view = np.isin(db.whole.models["model"].values[models].astype(str), layers["model"].values.astype(str))
     layer = ("layer",)
-    return xr.Dataset(
+    grouping = group(db, by, mode)
+    of_layers = xr.Dataset(
         {
             **{name: (layer, judged[name], {"long_name": doc}) for name, doc in MEASURES.items()},
             "verdict": (("layer", "rule"), np.stack([judged[name] for name in VERDICTS], axis=1)),
@@ -136,15 +153,18 @@ def degeneration(
             "layer_name": (layer, layers["layer_name"].values),
             "conv_depth": (layer, layers["conv_depth"].values),
             "conv_depth_norm": (layer, layers["conv_depth_norm"].values),
+            "layer_group": (layer, np.array(grouping.labels, object)[grouping.index]),
             "rule": list(VERDICTS),
         },
         attrs=provenance(
             db,
+            by=grouping.by,
             mode=mode.name,
             formula="P1 eq. 7-8, torchconvquality",
             threshold_init=None if threshold is None else threshold.attrs["init"],
         ),
     )
+    return of_layers.merge(summarise(judged, grouping, rules))
 
 
 def _judge(db: Database, arrays: Arrays, mode: Mode, rules: Rules, fit: Sigmoid) -> dict[str, npt.NDArray[Any]]:

@@ -18,6 +18,7 @@ from filterdb.analysis.strata import align, strata
 from filterdb.arguments import formerly_positional
 from filterdb.errors import UsageError
 from filterdb.numerics import divergence
+from filterdb.numerics.box import STATISTICS, summary
 from filterdb.numerics.histogram import EDGE_TOLERANCE
 from filterdb.numerics.modes import AnyMode, as_mode
 from filterdb.store import matrix as matrix_store
@@ -83,7 +84,11 @@ def drift(
         - per_component (component, group, other): the drift of each component, unweighted, by the metric that the
           attribute per_component_metric names. Up to 1,000 groups; not for `frechet`, which is not a sum over
           components.
+        - row_mean (group): the mean of the group's row, with the zero diagonal, by which heatmaps are ordered.
+        - drift_box (statistic) and component_box (component, statistic): low, q1, median, q3, high and mean of `drift`
+          and `per_component` over all pairs of groups, with Tukey's whiskers.
         - count (group), int64: filters. few (group), bool: whether there are fewer than 1,000.
+          models (group), int64: models.
         - counts (group, component, bin), int64: filters in each bin.
         - probabilities (group, component, bin): the probabilities that the mode makes of these counts.
         - outside (group, component), int64: filters outside the range.
@@ -192,17 +197,21 @@ class _Matrix:
         question, metric = self.question, self.metric
         matrix = divergence.whole(question.groups, metric.block(question))
         # The order of P1's heatmaps: ascending row mean, with the zero diagonal. Deciles keep their own order.
-        order = np.arange(question.groups)
+        order, row_mean = np.arange(question.groups), matrix.mean(axis=1)
         if not question.grouping.ordered:
-            order = np.argsort(matrix.mean(axis=1), kind="stable")
-        result = self.without_matrix(order)
+            order = np.argsort(row_mean, kind="stable")
+        result = self.without_matrix(order).assign_coords(statistic=list(STATISTICS))
         result["drift"] = (("group", "other"), matrix[np.ix_(order, order)])
+        result["row_mean"] = ("group", row_mean[order])
+        pairs = np.triu_indices(question.groups, 1)
+        result["drift_box"] = ("statistic", summary([matrix[pairs]])[0])
         result["probabilities"] = (("group", "component", "bin"), question.probabilities[order])
         blocks = metric.component_blocks(question, order) if question.groups <= PER_COMPONENT_LIMIT else []
         if blocks:
             parts = np.stack([divergence.whole(question.groups, block) for block in blocks])
             doc = {"long_name": f"{metric.name} of each component, unweighted"}
             result["per_component"] = (("component", "group", "other"), parts, doc)
+            result["component_box"] = (("component", "statistic"), summary(part[pairs] for part in parts))
             result.attrs["per_component_metric"] = metric.name
         judged = self.judge(matrix, asked)
         return result if judged is None else result.assign(noises.variables(judged, order))
@@ -228,6 +237,7 @@ class _Matrix:
             {
                 "count": ("group", number),
                 "few": ("group", number < FEW),
+                "models": ("group", question.models[order]),
                 "outside": (("group", "component"), outside[order]),
                 "on_edge": (("group", "component"), on_edge[order], {"long_name": _ON_EDGE}),
                 "counts": (("group", "component", "bin"), question.counts[order]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -102,7 +103,18 @@ def _single(db: Database, key: str, mode: Mode) -> Grouping:
         return Grouping(key, db.layers["layer"].values.tolist(), np.arange(db.layers.sizes["layer"]), ordered=False)
     column = mode.labels(key, db.column(key))
     values, index = np.unique(column if column.dtype.kind in "biuf" else column.astype(str), return_inverse=True)
-    return Grouping(key, [str(value) for value in values.tolist()], index, ordered=False)
+    labels = [str(value) for value in values.tolist()]
+    order = sorted(range(len(labels)), key=lambda position: _by_number(labels[position]))
+    return Grouping(key, [labels[position] for position in order], np.argsort(order)[index], ordered=False)
+
+
+def _by_number(label: str) -> tuple[bool, float, str]:
+    """Return a key that sorts numbers by value, so that epoch 10 follows epoch 9, and other labels after them."""
+    try:
+        number = float(label)
+    except ValueError:
+        number = math.nan
+    return (False, number, label) if math.isfinite(number) else (True, 0.0, label)
 
 
 def with_scale(db: Database, *, scaled: bool) -> Database:

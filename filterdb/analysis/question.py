@@ -108,6 +108,12 @@ class Question:
         return self.grouping.sums(self.db.layers["row_size"].values)
 
     @cached_property
+    def models(self) -> npt.NDArray[np.int64]:
+        """Return the number of models of each group, (groups,) int64."""
+        cells = np.unique(np.column_stack([self.grouping.index, self.db.layers["model_index"].values]), axis=0)
+        return np.bincount(cells[:, 0], minlength=self.groups)
+
+    @cached_property
     def snapshot_histograms(self) -> Arrays:
         """Return the histograms of all layers of the snapshot; see `layer_histograms`."""
         return layer_histograms(self.db, self.projection)

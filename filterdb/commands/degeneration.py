@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import math
+
+import click
 import xarray as xr
 
 import filterdb as fdb
-from filterdb.commands.answer import Answer, head_of_result, print_answer, rows
+from filterdb.analysis.degeneration_groups import BOXES
+from filterdb.analysis.grouping import WHOLE
+from filterdb.commands.answer import Answer, head_of_result, print_answer, rows, rows_along
+from filterdb.commands.figure import Draw, figure_option
 from filterdb.commands.group import commands
-from filterdb.commands.options import database, mode_option, selection
-from filterdb.commands.table import counts_line, print_rows, say
+from filterdb.commands.options import by_option, database, mode_option, selection
+from filterdb.commands.table import counts_line, print_rows, print_table, say
+from filterdb.errors import UsageError
 from filterdb.numerics.modes import ModeName
 from filterdb.store.database import Database
 
@@ -17,14 +24,25 @@ from filterdb.store.database import Database
 @database
 @selection
 @mode_option
-def degeneration(db: Database, mode: ModeName, as_json: bool) -> None:
-    """Show sparsity, entropy and verdict of every layer."""
-    print_answer(to_answer(fdb.degeneration(db, mode=mode)), as_json, show)
+@by_option()
+@click.option("--drift", "with_drift", is_flag=True, help="Correlate the groups' degeneration with their mean drift.")
+@figure_option
+def degeneration(db: Database, mode: ModeName, by: str | None, with_drift: bool, draw: Draw, as_json: bool) -> None:
+    """Show sparsity, entropy and verdict of every layer, or their summaries by group.
+
+    The figure shows every layer over its depth; with --by, box plots of the groups.
+    """
+    if with_drift and by is None:
+        raise UsageError("--drift: expected with --by, got no groups; such as --by model")
+    result = fdb.degeneration(db, by=by, mode=mode)
+    correlation = fdb.degeneration_drift(db, by, mode=mode) if with_drift and by is not None else None
+    print_answer(to_answer(result, correlation), as_json, show)
+    draw(lambda: fdb.plot.entropy_and_sparsity(result) if by is None else fdb.plot.degeneration_boxes(result))
 
 
-def to_answer(result: xr.Dataset) -> Answer:
-    """Return the answer: a row for each layer."""
-    names = {"model": "layer_model", "layer": "layer_name", "filters": "filters"}
+def to_answer(result: xr.Dataset, correlation: xr.Dataset | None = None) -> Answer:
+    """Return the answer: a row for each layer, the summaries of each group, and their correlation with drift."""
+    names = {"model": "layer_model", "layer": "layer_name", "filters": "filters", "group": "layer_group"}
     shown = [str(name) for name, array in result.variables.items() if array.dims == ("layer",)]
     table = rows(result, {**names, **{name: name for name in shown if name not in {"layer", *names.values()}}})
     rules = [str(rule) for rule in result["rule"].values]
@@ -33,11 +51,70 @@ def to_answer(result: xr.Dataset) -> Answer:
         row["verdict"] = hits if row["scale_known"] else None
         row["direction"] = row["direction"] or None
     untrained = [str(name) for name in result["model"].values[result["untrained"].values]]
-    return {**head_of_result(result), "mode": result.attrs["mode"], "rows": table, "untrained": untrained}
+    return {
+        **head_of_result(result),
+        "mode": result.attrs["mode"],
+        "by": result.attrs["by"],
+        "rows": table,
+        "groups": _groups(result),
+        "correlation": None if correlation is None else rows_along(correlation, "measure"),
+        "untrained": untrained,
+    }
+
+
+def _groups(result: xr.Dataset) -> list[Answer]:
+    """Return a row for each group, with its boxes and the share of layers with each verdict."""
+    groups = rows_along(result, "group")
+    rules, statistics = result["rule"].values.tolist(), result["statistic"].values.tolist()
+    for i, row in enumerate(groups):
+        for name in BOXES:
+            row[name] = dict(zip(statistics, result[name].values[i].tolist(), strict=True))
+        row["verdict_share"] = dict(zip(rules, result["verdict_share"].values[i].tolist(), strict=True))
+    return groups
 
 
 def show(answer: Answer) -> None:
-    """Print a row for each layer, then the untrained models."""
+    """Print a row for each layer or each group, then the untrained models."""
+    if answer["by"] == WHOLE:
+        _show_layers(answer)
+    else:
+        _show_groups(answer)
+    if answer["correlation"]:
+        names = ("measure", "pearson", "spearman", "p_value")
+        print_table(
+            names, ([row[name] for name in names] for row in answer["correlation"]), "correlation with mean drift"
+        )
+    for model in answer["untrained"]:
+        say(f"untrained: {model}")
+    with_verdict = sum(bool(row["verdict"]) for row in answer["rows"])
+    say(f"{with_verdict} of {len(answer['rows'])} layers with a verdict, mode {answer['mode']} · {counts_line(answer)}")
+
+
+def _show_groups(answer: Answer) -> None:
+    """Print entropy and sparsity of each group."""
+    quartiles = ("q1", "median", "q3")
+    columns = [f"{measure} {name}" for measure in "HS" for name in ("mean", *quartiles)]
+    print_table(
+        [answer["by"], "layers", *columns, "S < 0.01", "sparse"],
+        (
+            [
+                row["group"],
+                row["layer_count"],
+                row["mean_entropy"],
+                *(row["entropy_box"][name] for name in quartiles),
+                row["mean_sparsity"],
+                *(row["sparsity_box"][name] for name in quartiles),
+                row["share_dense"],
+                row["share_sparse"],
+            ]
+            for row in answer["groups"]
+        ),
+        "entropy H and sparsity S of layers",
+    )
+
+
+def _show_layers(answer: Answer) -> None:
+    """Print a row for each layer, then what P1 says of all layers."""
     print_rows(
         answer,
         [
@@ -53,7 +130,12 @@ def show(answer: Answer) -> None:
             "direction",
         ],
     )
-    for model in answer["untrained"]:
-        say(f"untrained: {model}")
-    with_verdict = sum(bool(row["verdict"]) for row in answer["rows"])
-    say(f"{with_verdict} of {len(answer['rows'])} layers with a verdict, mode {answer['mode']} · {counts_line(answer)}")
+    (whole,) = answer["groups"]
+    say(
+        f"mean H {_text(whole['mean_entropy'], '.2f')}, mean S {_text(whole['mean_sparsity'], '.2f')}; S below 0.01 in "
+        f"{_text(whole['share_dense'], '.1%')} of the layers, sparse {_text(whole['share_sparse'], '.1%')}"
+    )
+
+
+def _text(value: float, form: str) -> str:
+    return "–" if math.isnan(value) else format(value, form)

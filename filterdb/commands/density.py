@@ -9,6 +9,7 @@ import xarray as xr
 import filterdb as fdb
 from filterdb.analysis.density import MOST_BINS
 from filterdb.commands.answer import Answer, basis_of_result, head_of_result, print_answer
+from filterdb.commands.figure import Draw, figure_option
 from filterdb.commands.group import commands
 from filterdb.commands.options import by_option, database, mode_option, parse_pair, raw_option, selection
 from filterdb.commands.table import counts_line, print_basis_warning, print_table, say
@@ -25,13 +26,17 @@ from filterdb.store.database import Database
 @click.option("--components", default="0,1", show_default=True, metavar="I,J", help="The two components.")
 @click.option("--bins", type=click.IntRange(1, MOST_BINS), default=BINS, show_default=True, help="On either side.")
 @raw_option
-def density(db: Database, by: str | None, components: str, bins: int, mode: ModeName, raw: bool, as_json: bool) -> None:
+@figure_option
+def density(
+    db: Database, by: str | None, components: str, bins: int, mode: ModeName, raw: bool, draw: Draw, as_json: bool
+) -> None:
     """Count two coefficients jointly, by group.
 
     Reads the filters once for each grouping and pair of components.
     """
     result = fdb.density(db, by, components=parse_pair(components), bins=bins, mode=mode, scaled=not raw)
     print_answer(to_answer(result), as_json, show)
+    draw(lambda: fdb.plot.density(result))
 
 
 def to_answer(result: xr.Dataset) -> Answer:

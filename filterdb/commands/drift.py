@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
@@ -15,7 +15,9 @@ import filterdb as fdb
 from filterdb.analysis.drift import drift_strata
 from filterdb.analysis.drift_metrics import METRICS, MetricName
 from filterdb.analysis.noise import Noise
+from filterdb.analysis.strata import align
 from filterdb.commands.answer import Answer, basis_of_result, head_of_result, noise_of_matrix, print_answer
+from filterdb.commands.figure import Draw, figure_option
 from filterdb.commands.group import commands
 from filterdb.commands.options import Command, by_option, database, mode_option, raw_option, selection
 from filterdb.commands.table import counts_line, print_basis_warning, print_table, say
@@ -23,6 +25,9 @@ from filterdb.errors import UsageError
 from filterdb.numerics.modes import MODES, ModeName
 from filterdb.numerics.noise import DRAWS, ENOUGH_PERMUTATIONS, MOST_DRAWS
 from filterdb.store.database import Database
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 MATRIX_LIMIT = 12
 """Largest number of groups that are shown as a matrix; more are shown as a list of pairs."""
@@ -107,15 +112,29 @@ def _comparison(command: Command) -> Command:
     metavar="N",
     help=f"Permutations of a pair, and draws of models: {DRAWS:,} unless said otherwise.",
 )
+@figure_option
 @_comparison
-def drift(db: Database, comparison: _Comparison, within: str | None, output: str | None, as_json: bool) -> None:
-    """Compare all pairs of groups, with noise floors."""
+def drift(
+    db: Database, comparison: _Comparison, within: str | None, output: str | None, draw: Draw, as_json: bool
+) -> None:
+    """Compare all pairs of groups, with noise floors.
+
+    The figure is the matrix; with --within, box plots of each stratum.
+    """
     if output is not None:
         written = comparison.drift(db, within=within, out=output)
         print_answer(to_answer_of_file(written, output), as_json, show_file)
         return
     strata = comparison.strata(db, within) if within else None
-    print_answer(to_answer(comparison.drift(db), strata, within), as_json, show)
+    result = comparison.drift(db)
+    print_answer(to_answer(result, strata, within), as_json, show)
+    draw(lambda: fdb.plot.heatmap(result) if strata is None else _boxes_of_strata(result, strata, str(within)))
+
+
+def _boxes_of_strata(whole: xr.Dataset, strata: dict[str, xr.Dataset], within: str) -> Figure:
+    """Draw a box plot of D between groups for each stratum."""
+    aligned = align({label: stratum[["drift"]] for label, stratum in strata.items()}, whole["group"].values)
+    return fdb.plot.deciles(aligned.assign_attrs(by=whole.attrs["by"], within=within))
 
 
 def to_answer(result: xr.Dataset, strata: dict[str, xr.Dataset] | None = None, within: str | None = None) -> Answer:
@@ -146,6 +165,9 @@ def _matrix(result: xr.Dataset, *, matrix: bool = True) -> Answer:
         "groups": [str(label) for label in result["group"].values],
         "counts": result["count"].values,
         "few": result["few"].values,
+        "group_models": result["models"].values,
+        "row_mean": result["row_mean"].values if matrix else None,
+        **{name: _box(result[name]) if name in result else None for name in ("drift_box", "component_box")},
         "drift": result["drift"].values if matrix else None,
         "scaled": bool(attrs["scaled"]),
         "per_component": result["per_component"].values if "per_component" in result else None,
@@ -158,6 +180,13 @@ def _matrix(result: xr.Dataset, *, matrix: bool = True) -> Answer:
     }
 
 
+def _box(box: xr.DataArray) -> Answer | list[Answer]:
+    """Return a box, or the box of each component, with names for its numbers."""
+    if box.ndim == 1:
+        return dict(zip(box["statistic"].values.tolist(), box.values.tolist(), strict=True))
+    return [dict(zip(box["statistic"].values.tolist(), row, strict=True)) for row in box.values.tolist()]
+
+
 def show(answer: Answer) -> None:
     """Print the matrix, and one for each stratum."""
     _show_matrix(answer, "all layers" if answer["within"] else None)
@@ -167,6 +196,9 @@ def show(answer: Answer) -> None:
         say(
             "≈ within noise · ? under 1,000 filters: no verdict · ° too few models to judge by, numbers of filters only"
         )
+    if answer["component_box"] and len(answer["groups"]) > 1:
+        means = " ".join(f"c{i} {box['mean']:.3g}" for i, box in enumerate(answer["component_box"]))
+        say(f"mean over pairs: D {answer['drift_box']['mean']:.3g}; by component, unweighted: {means}")
     on_edge = np.asarray(answer["on_edge"]).sum(axis=0).max(initial=0) / max(answer["filters"], 1)
     if on_edge >= ON_EDGE_SHOWN:
         say(f"{on_edge:.1%} of the filters lie on a bin edge and count in the bin above (docs/explanation/method.md)")
@@ -193,12 +225,14 @@ def _show_matrix(answer: Answer, title: str | None) -> None:
         rows = [
             [
                 f"{i + 1} {group}{flags[i]}",
+                int(answer["group_models"][i]),
                 int(answer["counts"][i]),
+                float(answer["row_mean"][i]),
                 *(_marked(answer, i, j) for j in range(len(groups))),
             ]
             for i, group in enumerate(groups)
         ]
-        print_table(["group", "filters", *(str(i + 1) for i in range(len(groups)))], rows, title)
+        print_table(["group", "models", "filters", "mean", *(str(i + 1) for i in range(len(groups)))], rows, title)
         return
     upper = np.triu_indices(len(groups), 1)
     top = np.argsort(-matrix[upper], kind="stable")[:PAIRS_SHOWN]

@@ -6,6 +6,7 @@ import xarray as xr
 
 import filterdb as fdb
 from filterdb.commands.answer import Answer, head_of_result, print_answer, rows_along
+from filterdb.commands.figure import Draw, figure_option
 from filterdb.commands.group import commands
 from filterdb.commands.options import by_option, database, selection
 from filterdb.commands.table import counts_line, print_table, say
@@ -16,12 +17,15 @@ from filterdb.store.database import Database
 @database
 @selection
 @by_option(default="model")
-def filter_scale(db: Database, by: str, as_json: bool) -> None:
+@figure_option
+def filter_scale(db: Database, by: str, draw: Draw, as_json: bool) -> None:
     """Show how large filters are, by group and depth.
 
     The scale of a filter is max w − min w; the table has its mean by group and depth decile.
     """
-    print_answer(to_answer(fdb.filter_scale(db, by)), as_json, show)
+    result = fdb.filter_scale(db, by)
+    print_answer(to_answer(result), as_json, show)
+    draw(lambda: fdb.plot.filter_scale(result))
 
 
 def to_answer(result: xr.Dataset) -> Answer:

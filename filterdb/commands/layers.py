@@ -3,22 +3,44 @@
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING
 
+import filterdb as fdb
 from filterdb import schema
 from filterdb.commands.answer import Answer, head_of_database, names_of_columns, print_answer, rows
+from filterdb.commands.figure import Draw, figure_option
 from filterdb.commands.group import commands
 from filterdb.commands.options import database, selection
 from filterdb.commands.table import counts_line, print_rows, print_table, say
+from filterdb.errors import InputError
 from filterdb.ledger import is_unread
+from filterdb.page.first_filters import LAYERS, first_filters
 from filterdb.store.database import Database
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @commands.command()
 @database
 @selection
-def layers(db: Database, as_json: bool) -> None:
-    """List layers, and convolutions that are not stored."""
+@figure_option
+def layers(db: Database, draw: Draw, as_json: bool) -> None:
+    """List layers, and convolutions that are not stored.
+
+    The figure shows the first filters of each layer of a model: choose it with --where model=NAME, else it is the
+    largest.
+    """
     print_answer(to_answer(db), as_json, show)
+    draw(lambda: _draw_first_filters(db))
+
+
+def _draw_first_filters(db: Database) -> Figure:
+    """Draw the first filters of the layers of the view's first model."""
+    tiles = first_filters(db, chunks=LAYERS)  # enough for one model, whatever its chunks are
+    if tiles is None:
+        raise InputError(f"{db.url}: expected a model with 3×3 filters to draw, got none; choose another with --where")
+    return fdb.plot.first_filters(tiles)
 
 
 def to_answer(db: Database) -> Answer:

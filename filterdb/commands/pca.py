@@ -6,6 +6,7 @@ import xarray as xr
 
 import filterdb as fdb
 from filterdb.commands.answer import Answer, head_of_result, print_answer
+from filterdb.commands.figure import Draw, figure_option
 from filterdb.commands.group import commands
 from filterdb.commands.options import by_option, database, raw_option, selection
 from filterdb.commands.table import counts_line, print_table, say
@@ -17,9 +18,15 @@ from filterdb.store.database import Database
 @selection
 @by_option()
 @raw_option
-def pca(db: Database, by: str | None, raw: bool, as_json: bool) -> None:
-    """Show mean, basis and variance ratios, by group."""
-    print_answer(to_answer(fdb.pca(db, by, scaled=not raw)), as_json, show)
+@figure_option
+def pca(db: Database, by: str | None, raw: bool, draw: Draw, as_json: bool) -> None:
+    """Show mean, basis and variance ratios, by group.
+
+    The figure shows the components as pictures, for the twelve largest groups.
+    """
+    result = fdb.pca(db, by, scaled=not raw)
+    print_answer(to_answer(result), as_json, show)
+    draw(lambda: fdb.plot.basis(result) if by is None else fdb.plot.bases(result))
 
 
 def to_answer(result: xr.Dataset) -> Answer:

@@ -8,6 +8,7 @@ import xarray as xr
 
 import filterdb as fdb
 from filterdb.commands.answer import Answer, basis_of_result, head_of_result, print_answer, rows_along
+from filterdb.commands.figure import Draw, figure_option
 from filterdb.commands.group import commands
 from filterdb.commands.options import database, mode_option, selection
 from filterdb.commands.table import counts_line, print_basis_warning, print_table, say
@@ -19,12 +20,15 @@ from filterdb.store.database import Database
 @database
 @selection
 @mode_option
-def series(db: Database, mode: ModeName, as_json: bool) -> None:
+@figure_option
+def series(db: Database, mode: ModeName, draw: Draw, as_json: bool) -> None:
     """Show drift along checkpoints and between seeds.
 
     Uses the catalog columns `epoch` and `seed`.
     """
-    print_answer(to_answer(fdb.series(db, mode=mode)), as_json, show)
+    result = fdb.series(db, mode=mode)
+    print_answer(to_answer(result), as_json, show)
+    draw(lambda: fdb.plot.series(result))
 
 
 def to_answer(result: xr.Dataset) -> Answer:

@@ -8,6 +8,7 @@ import xarray as xr
 import filterdb as fdb
 from filterdb.analysis.surveys import COLUMNS
 from filterdb.commands.answer import Answer, head_of_result, print_answer, rows_along
+from filterdb.commands.figure import Draw, figure_option
 from filterdb.commands.group import commands
 from filterdb.commands.options import database, selection
 from filterdb.commands.table import counts_line, print_rows, say
@@ -18,12 +19,15 @@ from filterdb.store.database import Database
 @database
 @selection
 @click.option("--by", "columns", metavar="COLUMN", multiple=True, help="A column to count by (repeatable).")
-def statistics(db: Database, columns: tuple[str, ...], as_json: bool) -> None:
+@figure_option
+def statistics(db: Database, columns: tuple[str, ...], draw: Draw, as_json: bool) -> None:
     """Count models, layers and filters by label.
 
     By task, visual category and training set, or by other columns.
     """
-    print_answer(to_answer(fdb.statistics(db, columns or COLUMNS)), as_json, show)
+    result = fdb.statistics(db, columns or COLUMNS)
+    print_answer(to_answer(result), as_json, show)
+    draw(lambda: fdb.plot.contents(result))
 
 
 def to_answer(result: xr.Dataset) -> Answer:

@@ -2,58 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
+from filterdb.numerics.box import Box, box
 from filterdb.page.drawing import visible
-
-OUTLIERS = 60
-"""Most outliers of a box that are drawn: those farthest from the median."""
-
-
-@dataclass(frozen=True, slots=True)
-class Box:
-    """Quartiles, Tukey's whiskers (the last value within 1.5 times the box's length), mean and outliers."""
-
-    label: str
-    number: int
-    low: float
-    q1: float
-    median: float
-    q3: float
-    high: float
-    mean: float
-    outliers: tuple[float, ...]
-
-    def row(self) -> dict[str, Any]:
-        """Return the box as a row of a table."""
-        return {name: value for name, value in asdict(self).items() if name != "outliers"}
-
-
-def box(label: object, values: np.ndarray) -> Box | None:
-    """Return the box of the finite values; None if there is no finite value."""
-    values = np.sort(values[np.isfinite(values)], axis=None)
-    if not values.size:
-        return None
-    q1, median, q3 = np.percentile(values, [25, 50, 75])
-    reach = 1.5 * (q3 - q1)
-    inside = values[(values >= q1 - reach) & (values <= q3 + reach)]
-    beyond = values[(values < inside[0]) | (values > inside[-1])]
-    far = beyond[np.argsort(-np.abs(beyond - median), kind="stable")[:OUTLIERS]]
-    return Box(
-        str(label),
-        values.size,
-        float(inside[0]),
-        float(q1),
-        float(median),
-        float(q3),
-        float(inside[-1]),
-        float(values.mean()),
-        tuple(np.sort(far).tolist()),
-    )
 
 
 def pairs(matrix: np.ndarray) -> np.ndarray:

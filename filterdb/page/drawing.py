@@ -40,6 +40,9 @@ LABEL = 32
 
 DPI = 120
 
+SUFFIXES = (".svg", ".png", ".pdf")
+"""Formats of a figure, by the suffix of its file."""
+
 
 @contextmanager
 def _style(**more: Any) -> Iterator[None]:
@@ -74,15 +77,24 @@ def canvas(width: float, height: float) -> Figure:
 
 def files(figure: Figure, name: str) -> dict[str, bytes]:
     """Return the bytes of `figures/<name>.svg`, with texts as text, and `figures/<name>.png`; the same each time."""
-    vector, pixels = io.BytesIO(), io.BytesIO()
+    return {f"figures/{name}{suffix}": encode(figure, name, suffix) for suffix in (".svg", ".png")}
+
+
+def encode(figure: Figure, name: str, suffix: str) -> bytes:
+    """Return the bytes of a figure in the format of one of SUFFIXES, the same each time."""
+    buffer = io.BytesIO()
+    metadata: dict[str, dict[str, Any]] = {
+        ".svg": {"Date": None, "Title": name},
+        ".png": {"Software": None},
+        ".pdf": {"CreationDate": None, "Title": name},
+    }
     with _style(**{"svg.hashsalt": name}):
         engine = figure.get_layout_engine()
-        if engine is not None:  # compute the layout once for both files
+        if engine is not None:  # compute the layout once for all formats
             engine.execute(figure)
             figure.set_layout_engine("none")
-        figure.savefig(vector, format="svg", metadata={"Date": None, "Title": name}, dpi=DPI)
-        figure.savefig(pixels, format="png", metadata={"Software": None}, dpi=DPI)
-    return {f"figures/{name}.svg": vector.getvalue(), f"figures/{name}.png": _palette(pixels)}
+        figure.savefig(buffer, format=suffix[1:], metadata=metadata[suffix], dpi=DPI)
+    return _palette(buffer) if suffix == ".png" else buffer.getvalue()
 
 
 def _palette(pixels: io.BytesIO) -> bytes:

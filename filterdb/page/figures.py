@@ -15,20 +15,24 @@ import pandas as pd
 import xarray as xr
 
 from filterdb.numerics.depth import depth_decile
+from filterdb.numerics.box import box
 from filterdb.page import boxes
+from filterdb.page.box_plot import box_plot, draw_boxes
 from filterdb.page.drawing import COLOURS, LINES, canvas, drawn, short
 from filterdb.page.figures_density import corner, density
-from filterdb.page.figures_drift import box_plot, deciles, families, groupings, heatmap, pair, per_component, ridges
+from filterdb.page.figures_drift import deciles, families, groupings, heatmap, pair, per_component, ridges
 from filterdb.schema import KERNEL
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = [
+    "bases",
     "basis",
     "contents",
     "corner",
     "deciles",
+    "degeneration_boxes",
     "density",
     "entropy_and_sparsity",
     "families",
@@ -73,6 +77,26 @@ def basis(result: xr.Dataset, group: int = 0) -> Figure:
     rows[1].set_ylim(0, 1.15)
     rows[1].set_ylabel("share of the variance")
     rows[1].legend(frameon=False, loc="center right", fontsize=8)
+    return figure
+
+
+@drawn
+def bases(result: xr.Dataset, groups: int = 12) -> Figure:
+    """Draw the nine components of each of the largest groups of a `pca` result, a row for each group (P1 fig. 5)."""
+    shown = np.sort(np.argsort(-result["count"].values, kind="stable")[:groups])
+    figure = canvas(9.5, 0.4 + 1.15 * len(shown))
+    grid = figure.subplots(len(shown), len(result["component"]), squeeze=False)
+    for row, group in zip(grid, shown, strict=True):
+        components = result["components"].values[group]
+        limit = float(np.abs(components).max()) or 1.0
+        ratios = result["explained_variance_ratio"].values[group]
+        for i, (axes, component, ratio) in enumerate(zip(row, components, ratios, strict=True)):
+            axes.imshow(component.reshape(KERNEL), cmap="PuOr", vmin=-limit, vmax=limit)
+            axes.set_title(f"c{i} {ratio:.1%}", fontsize=7)
+            axes.set_xticks([])
+            axes.set_yticks([])
+        name = f"{short(result['group'].values[group], 22)}\n{result['count'].values[group]:,}"
+        row[0].set_ylabel(name, fontsize=7, rotation=0, ha="right", va="center")
     return figure
 
 
@@ -184,6 +208,24 @@ def entropy_and_sparsity(result: xr.Dataset, groups: np.ndarray | None = None) -
     left.axhline(LARGEST_ENTROPY, color="grey", linewidth=0.8, linestyle=":")
     left.annotate("largest possible", (1, LARGEST_ENTROPY), ha="right", va="bottom", fontsize=7, color="grey")
     figure.legend(*right.get_legend_handles_labels(), loc="outside right upper", frameon=False, fontsize=8)
+    return figure
+
+
+@drawn
+def degeneration_boxes(result: xr.Dataset, groups: int = 40) -> Figure:
+    """Draw box plots of entropy and sparsity over the layers of each group of a `degeneration` result (P1 fig. 2).
+
+    Shows the first `groups` groups. By a product of a label and `depth_decile`, each box is a tenth of the depth.
+    """
+    labels = result["group"].values[:groups]
+    figure = canvas(9.5, 1.1 + 0.3 * max(len(labels), 1))
+    columns = figure.subplots(1, 2, sharey=True)
+    members = [result["layer_group"].values == label for label in labels]
+    for axes, name in zip(columns, ("variance_entropy", "sparsity"), strict=True):
+        rows = [box(label, result[name].values[of]) for label, of in zip(labels, members, strict=True)]
+        draw_boxes(axes, [row for row in rows if row is not None])
+        axes.set_xlabel(f"{name.replace('_', ' ')} (line: median, diamond: mean)")
+    columns[0].invert_yaxis()
     return figure
 
 

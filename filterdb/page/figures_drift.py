@@ -11,6 +11,7 @@ import xarray as xr
 from filterdb.analysis.drift_metrics import METRICS
 from filterdb.numerics.divergence import symmetric_kl
 from filterdb.page import boxes
+from filterdb.page.box_plot import box_plot
 from filterdb.page.drawing import COLOURS, canvas, drawn, legible, short, visible
 from filterdb.page.panels import Panels
 
@@ -25,7 +26,7 @@ RIDGES = 12
 
 @drawn
 def heatmap(result: xr.Dataset) -> Figure:
-    """Draw the matrix of a `drift` result in its order, with the number of filters of each group (P1 fig. 7 and 8).
+    """Draw the matrix of a `drift` result in its order, with models and filters of each group (P1 fig. 7 and 8).
 
     Dots mark pairs that do not differ by more than chance, if the result has a `verdict`. Up to 40 groups have labels,
     up to 13 also have the values.
@@ -50,9 +51,9 @@ def _matrix(result: xr.Dataset, order: npt.NDArray[np.int64], borders: list[floa
 
     values = result["drift"].values[np.ix_(order, order)]
     groups = [
-        f"{short(label)} ({count:,}{', few' if small else ''})"
-        for label, count, small in zip(
-            result["group"].values[order], result["count"].values[order], result["few"].values[order], strict=True
+        f"{short(label)} ({_plural(models, 'model')}, {count:,}{', few' if small else ''})"
+        for label, models, count, small in zip(
+            *(result[name].values[order] for name in ("group", "models", "count", "few")), strict=True
         )
     ]
     number = len(groups)
@@ -88,9 +89,16 @@ def _matrix(result: xr.Dataset, order: npt.NDArray[np.int64], borders: list[floa
     return figure
 
 
+def _plural(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 @drawn
 def ridges(result: xr.Dataset, groups: int = RIDGES) -> Figure:
-    """Draw the distributions of the nine coefficients, with a ridge for each of the largest groups (P1 fig. 3)."""
+    """Draw the distributions of the nine coefficients, with a ridge for each of the largest groups (P1 fig. 3).
+
+    Takes a result of `drift` or of `distributions`; with the latter, a line is the kernel density estimate.
+    """
     shown = np.sort(np.argsort(-result["count"].values, kind="stable")[:groups])
     edges = result["bin_edges"].values
     density = result["probabilities"].values[shown] / np.diff(edges)
@@ -101,6 +109,9 @@ def ridges(result: xr.Dataset, groups: int = RIDGES) -> Figure:
         top = density[:, i].max() or 1.0
         for base, heights in zip(range(len(shown))[::-1], density[:, i], strict=True):
             panels.hill(i, edges, 1.5 * heights / top, base, facecolor="#0072b28c", edgecolor="#083a5c", linewidth=0.7)
+        if "kde" in result:
+            for base, heights in zip(range(len(shown))[::-1], result["kde"].values[shown, i], strict=True):
+                panels.line(i, result["at"].values, 1.5 * heights / top, base, color=COLOURS[1], linewidth=0.9)
     panels.labels([short(label, 24) for label in result["group"].values[shown]][::-1])
     return figure
 
@@ -155,48 +166,6 @@ def groupings(results: dict[str, xr.Dataset]) -> Figure:
 @drawn
 def deciles(result: xr.Dataset) -> Figure:
     """Draw a box plot of D between models for each stratum of `fdb.drift(…, within="depth_decile")` (P1 fig. 9)."""
-    return box_plot(
-        boxes.by_stratum(result), "drift D between models", f"Drift between models, by {result.attrs['within']}"
-    )
-
-
-def box_plot(rows: list[boxes.Box], label: str, title: str) -> Figure:
-    """Draw boxes below each other, on a logarithmic scale if all values are positive."""
-    figure = canvas(7.5, 1.1 + 0.34 * max(len(rows), 1))
-    axes: Any = figure.subplots()
-    stats = [
-        {
-            "label": short(row.label.replace("_", " ")),
-            "whislo": row.low,
-            "q1": row.q1,
-            "med": row.median,
-            "q3": row.q3,
-            "whishi": row.high,
-            "mean": row.mean,
-            "fliers": row.outliers,
-        }
-        for row in rows
-    ]
-    if stats:
-        axes.bxp(
-            stats,
-            orientation="horizontal",
-            showmeans=True,
-            patch_artist=True,
-            boxprops={"facecolor": "#cfe3f3", "edgecolor": "#083a5c"},
-            medianprops={"color": COLOURS[1], "linewidth": 1.6},
-            meanprops={"marker": "D", "markersize": 3.5, "markerfacecolor": "white", "markeredgecolor": "black"},
-            flierprops={"marker": ".", "markersize": 3, "markeredgecolor": "#57606a"},
-        )
-        if all(row.low > 0 for row in rows):
-            axes.set_xscale("log")
-            from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
-
-            # Matplotlib's own labels are formulas, which this page turns off (`text.parse_math`).
-            axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-            axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-            axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.invert_yaxis()
-    axes.set_xlabel(f"{label} (line: median, diamond: mean)")
-    axes.set_title(visible(title).replace("_", " "), loc="left")
-    return figure
+    label = "drift D between models" if result.attrs["by"] == "model" else f"drift D by {result.attrs['by']}"
+    title = f"{label[0].upper()}{label[1:].replace(' D', '')}, by {result.attrs['within']}"
+    return box_plot(boxes.by_stratum(result), label, title)

@@ -13,11 +13,11 @@ FILTERS, LAYERS, MODELS, CHUNKS = 12, 48, 12, 8
 """Most filters of a layer, layers of a model and models that are shown, and most chunks that are read for them."""
 
 
-def first_filters(db: Database) -> xr.Dataset | None:
+def first_filters(db: Database, *, chunks: int = CHUNKS) -> xr.Dataset | None:
     """Read the first filters of the first layers of some models, one of each family first (P1 fig. 1).
 
     Returns filters (layer, number, weight), NaN where a layer has fewer, with coordinates layer_model, layer_name and
-    model_index (layer). At most CHUNKS chunks are read; returns None if a single model would take more.
+    model_index (layer). At most `chunks` chunks are read; returns None if a single model would take more.
     """
     layers = db.layers
     starts = np.concatenate([[0], np.cumsum([segment.rows for segment in db.segments])])
@@ -31,7 +31,7 @@ def first_filters(db: Database) -> xr.Dataset | None:
     for model in _varied(db):
         of_model = np.flatnonzero(layers["model_index"].values == model)[:LAYERS]
         needs = set(zip(segment[of_model].tolist(), chunk[of_model].tolist(), strict=True))
-        if len(wanted | needs) <= CHUNKS:
+        if len(wanted | needs) <= chunks:
             chosen.append(of_model)
             wanted |= needs
         if len(chosen) == MODELS:

@@ -49,6 +49,12 @@ class Panels:
         # add_patch would update the limits each time, but they are fixed here.
         self.axes.add_artist(Polygon(np.column_stack([across, up]), closed=True, **style))
 
+    def line(self, panel: int, at: np.ndarray, heights: np.ndarray, base: float, **style: Any) -> None:
+        """Draw a curve over a base line, without its points outside of the range."""
+        inside = (at >= self.low) & (at <= self.high)
+        x, y = self._corner(panel)
+        self.axes.plot(x + self._right(at[inside]), y + base + heights[inside], **style)
+
     def labels(self, labels: list[str]) -> None:
         """Write the names of the base lines 0, 1, 2 … to the left of the pictures."""
         bottoms = [self._corner(SIDE * row)[1] for row in range(SIDE)]

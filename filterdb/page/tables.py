@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from filterdb.page.boxes import Box, pairs
+from filterdb.numerics.box import Box
+from filterdb.page.boxes import pairs
 from filterdb.schema import distinct
 from filterdb.store.database import Database
 
@@ -102,8 +103,22 @@ def retrainings(result: xr.Dataset) -> pd.DataFrame:
 
 def basis(result: xr.Dataset) -> pd.DataFrame:
     """Return a row for each component of a `pca` result's first group: ratio, cumulative ratio, nine weights."""
-    table = pd.DataFrame(result["components"].values[0], columns=[f"w{i}" for i in range(result.sizes["weight"])])
-    ratios = result["explained_variance_ratio"].values[0]
+    return _basis_of_group(result, 0)
+
+
+def bases(result: xr.Dataset) -> pd.DataFrame:
+    """Return the rows of `basis` for each group of a `pca` result."""
+    parts = [_basis_of_group(result, i) for i in range(result.sizes["group"])]
+    table = pd.concat(parts, ignore_index=True)
+    labels = result["group"].values.astype(str).astype(object)
+    table.insert(0, "group", np.repeat(labels, [len(part) for part in parts]))
+    return table
+
+
+def _basis_of_group(result: xr.Dataset, group: int) -> pd.DataFrame:
+    """Return a row for each component of a group."""
+    table = pd.DataFrame(result["components"].values[group], columns=[f"w{i}" for i in range(result.sizes["weight"])])
+    ratios = result["explained_variance_ratio"].values[group]
     table.insert(0, "cumulative", np.cumsum(ratios))
     table.insert(0, "explained_variance_ratio", ratios)
     table.insert(0, "component", range(len(table)))
@@ -174,6 +189,16 @@ def spectrum(db: Database, result: xr.Dataset) -> pd.DataFrame:
             **dict(zip(terms, result["share"].values.T, strict=True)),
         }
     )
+
+
+def degeneration_groups(result: xr.Dataset) -> pd.DataFrame:
+    """Return a row for each group of a `degeneration` result: means, shares, and the numbers of both boxes."""
+    names = [name for name, values in result.data_vars.items() if values.dims == ("group",)]
+    table = pd.DataFrame({"group": result["group"].values, **{str(name): result[name].values for name in names}})
+    for box, column in (("entropy_box", "entropy"), ("sparsity_box", "sparsity")):
+        for i, statistic in enumerate(result["statistic"].values):
+            table[f"{column}_{statistic}"] = result[box].values[:, i]
+    return table
 
 
 def box_rows(boxes: list[Box]) -> pd.DataFrame:

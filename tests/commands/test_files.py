@@ -14,7 +14,7 @@ import click
 from filterdb import commands as package
 from filterdb.commands.group import commands
 
-SHARED = {"answer", "group", "junit", "options", "sarif", "snapshot_change", "stopping", "streams", "table"}
+SHARED = {"answer", "figure", "group", "junit", "options", "sarif", "snapshot_change", "stopping", "streams", "table"}
 """Modules that several commands use, or the command line as a whole, and the files that `check` writes."""
 
 

@@ -39,6 +39,7 @@ def test_every_public_name_is_in_the_reference() -> None:
     page = extension("python_names").python_page()
     missing = [name for name in fdb.__all__ if f"filterdb.{name}" not in page and f"fdb.{name}" not in page]
     assert missing == []
+    assert [name for name in fdb.plot.__all__ if f"filterdb.plot.{name}" not in page] == []
 
 
 def test_every_public_name_has_an_example_that_runs() -> None:

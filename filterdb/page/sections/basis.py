@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
+from filterdb.analysis.pca import pca
 from filterdb.page import figures, tables
+from filterdb.page.results import Results
 from filterdb.page.section import Picture, Section, Table
 
 
@@ -19,8 +22,22 @@ class Basis(Section):
 <h2>The nine components</h2>
 <p>Every filter, divided by its largest weight, is the mean filter plus a weighted sum of these nine components. If filters are similar, a few components explain most of their variance.</p>
 {{ figure("basis", "Components of all filters", "Purple and orange are opposite signs. Below each component are its share of the variance and the cumulative share.", "basis", "basis") }}
+{% if bases %}<p class="soft">The components of the groups’ own filters, as files: {% for name, words in bases %}{{ words }} <a href="figures/{{ name }}.svg">SVG</a> <a href="figures/{{ name }}.png">PNG</a>{{ ", " if not loop.last else "." }}{% endfor %}</p>{% endif %}
 </section>
 """  # noqa: E501
+
+    def __init__(self, results: Results) -> None:
+        super().__init__(results)
+        db = results.db
+        self.bases = {f"basis_{by}": pca(db, by) for by in results.drifts if by not in ("model", "depth_decile")}
+        first = db.layers["conv_depth"].values == 0
+        if first.any():
+            self.bases["basis_first_layers"] = pca(db.keep(first, "conv_depth = 0"))
+
+    def context(self) -> dict[str, Any]:
+        """Return the file and the words for each figure of groups."""
+        words = {name: name.removeprefix("basis_").replace("_", " ") for name in self.bases}
+        return {"bases": list(words.items())}
 
     def core(self) -> Any:
         """Return the components and their shares of the variance."""
@@ -30,10 +47,14 @@ class Basis(Section):
     def pictures(self) -> Iterator[Picture]:
         """Yield the figure of the components."""
         yield Picture("basis", lambda: figures.basis(self.results.basis))
+        for name, result in self.bases.items():
+            yield Picture(name, partial(figures.bases, result))
 
     def tables(self) -> Iterator[Table]:
         """Yield the components with their shares."""
         yield Table("basis", tables.basis(self.results.basis))
+        for name, result in self.bases.items():
+            yield Table(name, tables.bases(result))
 
 
 SECTION = Basis

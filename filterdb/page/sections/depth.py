@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from filterdb.analysis.degeneration import degeneration
 from filterdb.analysis.drift import drift
 from filterdb.analysis.grouping import provenance
 from filterdb.analysis.strata import align, strata
@@ -29,6 +30,7 @@ class Depth(Section):
 <section id="depth">
 <h2>Over the depth</h2>
 {{ figure("depth", "Entropy and sparsity of every layer", "High entropy: the layer uses all nine components, as untrained weights do; near 0: it uses only one. Sparsity is the share of filters that are nearly zero. Lines are means of a tenth of the depth.", "entropy_and_sparsity", "degeneration") }}
+<p class="soft">As box plots by tenth of the depth: <a href="figures/degeneration_boxes.svg">SVG</a>, <a href="figures/degeneration_boxes.png">PNG</a>; their numbers: {% for kind in kinds %}<a href="tables/degeneration_boxes.{{ kind }}">{{ {"csv": "CSV", "parquet": "Parquet"}[kind] }}</a>{{ ", " if not loop.last else "." }}{% endfor %}</p>
 {% if deciles %}{{ figure("deciles", "Drift between models at the same depth", "Each box holds all pairs of models, compared on their layers in that tenth of the depth only.", "deciles", "deciles") }}{% endif %}
 {{ figure("scale", "Scale of the filters", "Mean of largest less smallest weight of a filter, one value for each model and tenth of its depth.", "filter_scale", "filter_scale") }}
 </section>
@@ -37,6 +39,7 @@ class Depth(Section):
     def __init__(self, results: Results) -> None:
         super().__init__(results)
         self.scale = filter_scale(results.db, "model")
+        self.by_depth = degeneration(results.db, by="depth_decile", mode=results.mode)
         has_groups = "model" in results.drifts and "depth_decile" in results.drifts
         self.deciles = _deciles(results.db, results.mode) if has_groups else None
 
@@ -56,12 +59,14 @@ class Depth(Section):
         tasks = self.results.db.layers["task"].values.astype(str)
         groups = tasks if len(np.unique(tasks)) > 1 else None
         yield Picture("entropy_and_sparsity", partial(figures.entropy_and_sparsity, self.results.degeneration, groups))
+        yield Picture("degeneration_boxes", partial(figures.degeneration_boxes, self.by_depth))
         yield Picture("filter_scale", partial(figures.filter_scale, self.scale))
         if self.deciles is not None:
             yield Picture("deciles", partial(figures.deciles, self.deciles))
 
     def tables(self) -> Iterator[Table]:
         """Yield scale and deciles."""
+        yield Table("degeneration_boxes", tables.degeneration_groups(self.by_depth))
         yield Table("filter_scale", tables.filter_scale(self.scale))
         if self.deciles is not None:
             yield Table("deciles", tables.box_rows(boxes.by_stratum(self.deciles)))

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from filterdb.analysis.distributions import distributions
 from filterdb.page import figures, tables
 from filterdb.page.drawing import visible_all
 from filterdb.page.figures_density import extent
@@ -26,6 +27,7 @@ class Distributions(Section):
 <section id="distributions">
 <h2>Distributions</h2>
 {{ figure("ridges", "The nine coefficients of each group", "Each curve is the distribution of a group’s coefficients on one component. A narrow peak at 0 means that the filters hardly use the component; two peaks mean that they use it in two ways.", "ridges", "histograms", each=true) }}
+<p class="soft">All filters with a kernel density estimate, as a file: <a href="figures/ridges_all.svg">SVG</a>, <a href="figures/ridges_all.png">PNG</a>; their histograms: {% for kind in kinds %}<a href="tables/histograms_all.{{ kind }}">{{ {"csv": "CSV", "parquet": "Parquet"}[kind] }}</a>{{ ", " if not loop.last else "." }}{% endfor %}</p>
 {% if planes %}{{ figure("planes", "Pairs of components", "Bright areas have many filters; each square has its own logarithmic scale. Sun: round, similar to a normal distribution. Spikes: hot spots. Symbols: several peaks, or a peak off the centre. Point: nearly all filters at the centre.", "corner", "phenotypes") }}
 {% else %}<p class="soft">Densities of pairs of components need another pass over the filters: <code>filterdb report --densities</code>.</p>{% endif %}
 </section>
@@ -34,6 +36,7 @@ class Distributions(Section):
     def __init__(self, results: Results) -> None:
         super().__init__(results)
         db, wanted = results.db, results.densities
+        self.whole = distributions(db, mode=results.mode)
         self.joint: JointDensities | None = None
         if wanted or (wanted is None and is_affordable(db)):
             by = next((by for by, result in results.drifts.items() if fits(result.sizes["group"])), None)
@@ -55,6 +58,7 @@ class Distributions(Section):
         """Yield the ridges of each grouping and the densities."""
         for by, result in self.results.drifts.items():
             yield Picture(f"ridges_{by}", partial(figures.ridges, result))
+        yield Picture("ridges_all", partial(figures.ridges, self.whole))
         if self.joint is not None:
             yield Picture("corner", partial(figures.corner, self.joint.densities))
             yield Picture("density", partial(figures.density, self.joint.densities[0, 1], self.joint.phenotypes))
@@ -63,6 +67,7 @@ class Distributions(Section):
         """Yield the histograms of each grouping and the densities."""
         for by, result in self.results.drifts.items():
             yield Table(f"histograms_{by}", tables.histograms(result))
+        yield Table("histograms_all", tables.histograms(self.whole))
         if self.joint is not None:
             yield Table("phenotypes", self.joint.table())
             yield Table("corner", self.joint.cells())

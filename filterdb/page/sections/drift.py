@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from filterdb.analysis.drift import drift
 from filterdb.analysis.noise import BY_FEW_MODELS, BY_MODELS
 from filterdb.page import boxes, figures, tables
 from filterdb.page.drawing import visible_all
 from filterdb.page.highlights import farthest
 from filterdb.page.leave_one_out import LeaveOneOut, without_models
 from filterdb.page.payload import pack
-from filterdb.page.results import GROUPINGS, LABELS, Results
+from filterdb.page.results import GROUP_LIMIT, GROUPINGS, LABELS, Results, groups
 from filterdb.page.section import Picture, Section, Table
 
 KNOWN_VERDICTS = ("different", "indistinguishable", "few")
@@ -46,6 +47,9 @@ class Drift(Section):
 
     def __init__(self, results: Results) -> None:
         super().__init__(results)
+        self.groupings = dict(results.drifts)
+        if 2 <= groups(results.db, "conv_depth", results.mode) <= GROUP_LIMIT:  # P2 fig. 4 has absolute depth too
+            self.groupings["conv_depth"] = drift(results.db, "conv_depth", mode=results.mode, noise=False)
         self.leave_one_out = {
             by: without_models(results.db, by, results.mode) for by in results.drifts if by != "model"
         }
@@ -63,7 +67,7 @@ class Drift(Section):
 
     def core(self) -> Any:
         """Return a box for each grouping, over all its pairs of groups."""
-        return {"groupings": boxes.as_json(boxes.by_grouping(self.results.drifts))}
+        return {"groupings": boxes.as_json(boxes.by_grouping(self.groupings))}
 
     def data(self) -> dict[str, Any]:
         """Return a data file for each grouping."""
@@ -83,7 +87,7 @@ class Drift(Section):
                 a, b = (str(result["group"].values[i]) for i in pair)
                 yield Picture(f"pair_{by}", partial(figures.pair, result, a, b))
         if drifts:
-            yield Picture("groupings", partial(figures.groupings, drifts))
+            yield Picture("groupings", partial(figures.groupings, self.groupings))
         family = _families(self.results)
         if family is not None:
             yield Picture("families", partial(figures.families, drifts["model"], family))
@@ -97,7 +101,7 @@ class Drift(Section):
             if "per_component" in result:
                 yield Table(f"components_{by}", tables.box_rows(boxes.by_component(result)))
         if self.results.drifts:
-            yield Table("groupings", tables.box_rows(boxes.by_grouping(self.results.drifts)))
+            yield Table("groupings", tables.box_rows(boxes.by_grouping(self.groupings)))
 
 
 def _families(results: Results) -> np.ndarray | None:

@@ -1,0 +1,63 @@
+"""`filterdb distributions`: describe the coefficients of each component."""
+
+from __future__ import annotations
+
+import xarray as xr
+
+import filterdb as fdb
+from filterdb.commands.answer import Answer, basis_of_result, head_of_result, print_answer
+from filterdb.commands.figure import Draw, figure_option
+from filterdb.commands.group import commands
+from filterdb.commands.options import by_option, database, mode_option, raw_option, selection
+from filterdb.commands.table import counts_line, print_basis_warning, print_table, say
+from filterdb.numerics.modes import ModeName
+from filterdb.store.database import Database
+
+
+@commands.command()
+@database
+@selection
+@mode_option
+@by_option()
+@raw_option
+@figure_option
+def distributions(db: Database, mode: ModeName, by: str | None, raw: bool, draw: Draw, as_json: bool) -> None:
+    """Show the distribution of each component's coefficients, by group.
+
+    The table has the standard deviations; --json also has means, histograms and kernel density estimates, which the
+    figure shows for the twelve largest groups.
+    """
+    result = fdb.distributions(db, by, mode=mode, scaled=not raw)
+    print_answer(to_answer(result), as_json, show)
+    draw(lambda: fdb.plot.ridges(result))
+
+
+def to_answer(result: xr.Dataset) -> Answer:
+    """Return the answer: everything about each group."""
+    attrs = result.attrs
+    names = [name for name in ("count", "models", "mean", "std", "counts", "kde") if name in result]
+    return {
+        **head_of_result(result),
+        "by": attrs["by"],
+        "mode": attrs["mode"],
+        "scaled": bool(attrs["scaled"]),
+        "range": attrs["range"],
+        "weights": result["weights"].values,
+        "points": result["at"].values if "at" in result else None,
+        **basis_of_result(result),
+        "groups": [
+            {"group": str(label), **{name: result[name].values[i] for name in names}}
+            for i, label in enumerate(result["group"].values)
+        ],
+    }
+
+
+def show(answer: Answer) -> None:
+    """Print the standard deviation of each component by group."""
+    print_table(
+        ["group", "models", "filters", *(f"c{i}" for i in range(9))],
+        ([row["group"], int(row["models"]), int(row["count"]), *row["std"]] for row in answer["groups"]),
+        "standard deviation of the coefficients" + ("" if answer["scaled"] else " (raw filters)"),
+    )
+    say(f"mode {answer['mode']} · {counts_line(answer)}")
+    print_basis_warning(answer)

@@ -1,0 +1,60 @@
+"""Draw the result of a command into a file: the option --figure."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from filterdb.commands.options import Command
+from filterdb.errors import MissingExtraError, UsageError
+from filterdb.page.drawing import SUFFIXES, encode
+from filterdb.store.files import Files
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Draw = Callable[[Callable[[], "Figure"]], None]
+"""What a command with `figure_option` gets as `draw`: call it with a function that makes the figure."""
+
+
+class _Target:
+    """Hold the folder and name of the file of a figure; both are checked before the command computes anything."""
+
+    def __init__(self, file: str) -> None:
+        folder, _, self.name = file.rpartition("/")
+        self.suffix = PurePosixPath(self.name).suffix.lower()
+        if self.suffix not in SUFFIXES or self.name.lower() == self.suffix:
+            raise UsageError(f"--figure: expected a file that ends in {', '.join(SUFFIXES)}, got {file!r}")
+        if find_spec("matplotlib") is None:
+            raise MissingExtraError("--figure: figures need the extra: pip install 'filterdb[report]'")
+        self.folder = Files.at(folder or ("/" if file.startswith("/") else "."))
+        self.folder.check_writable()
+
+    def write(self, make: Callable[[], Figure]) -> None:
+        """Draw the figure and write its file."""
+        content = encode(make(), self.name.removesuffix(self.suffix), self.suffix)
+        self.folder.put({self.name: content})
+        click.echo(f"figure: {self.folder.url(self.name)}", err=True)
+
+
+def figure_option(command: Command) -> Command:
+    """Add --figure, and pass `draw` to the command."""
+
+    @functools.wraps(command)
+    def wrapped(*args: Any, figure: str | None, **kwargs: Any) -> Any:
+        target = None if figure is None else _Target(figure)
+
+        def draw(make: Callable[[], Figure]) -> None:
+            if target is not None:
+                target.write(make)
+
+        return command(*args, draw=draw, **kwargs)
+
+    return click.option("--figure", metavar="FILE", help="Also draw the result: FILE.svg, FILE.png or FILE.pdf.")(
+        wrapped
+    )
