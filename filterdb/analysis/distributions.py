@@ -7,7 +7,7 @@ import xarray as xr
 
 from filterdb.analysis.grouping import Key
 from filterdb.analysis.question import Question
-from filterdb.numerics.kde import kernel_density, points, scott
+from filterdb.numerics.kde import bandwidths, kernel_density, points
 from filterdb.numerics.modes import AnyMode
 from filterdb.store.database import AnyDatabase
 
@@ -42,7 +42,7 @@ def distributions(
         - mean and std (group, component), float64: mean and standard deviation (n − 1) of the coefficients, from
           moments, not from bins.
         - kde (group, component, point), float64: the kernel density estimate with a Gaussian kernel and Scott's
-          bandwidth. Up to 1,000 groups.
+          bandwidth, at least half a bin. Up to 1,000 groups.
         - Coordinates weights (component), bin_edges (edge) and at (point): the coefficient of each point of `kde`.
 
     Raises
@@ -84,7 +84,7 @@ def distributions(
         attrs=question.provenance(formula="histograms of (f' - mean) V^T (P1 eq. 3)"),
     )
     if question.groups <= DENSITY_LIMIT:
-        bandwidth = scott(question.filters[:, None], spread)
+        bandwidth = bandwidths(question.filters[:, None], spread, question.edges)
         density = kernel_density(question.counts, question.edges, bandwidth)
         result["kde"] = (("group", "component", "point"), density, {"long_name": "kernel density estimate"})
         result = result.assign_coords(at=("point", points(question.edges)))

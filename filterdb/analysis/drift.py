@@ -57,7 +57,9 @@ def drift(
     by : str or list of str
         The labels by which layers are grouped: a column, "depth_decile", "layer", or several of these.
     mode : {"sound", "paper"}
-        The best answer, or that of the CVPR 2022 paper's code (docs/explanation/method.md). Default: "sound".
+        The best answer, or that of the CVPR 2022 paper's code (docs/explanation/method.md). Also
+        `filterdb.numerics.modes.PAPER_OF_COMPARED`: as "paper", with the range of the compared groups (P2 A.1).
+        Default: "sound".
     metric : {"kl", "psi", "js", "hellinger", "wasserstein", "frechet"} or Metric
         The distance of two groups; the attribute `formula` of the result defines it. Default: "kl".
     scaled : bool

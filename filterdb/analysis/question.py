@@ -12,7 +12,15 @@ import numpy.typing as npt
 from filterdb.analysis.grouping import Grouping, Key, chosen, group, provenance, with_scale
 from filterdb.numerics.modes import AnyMode, Mode, as_mode
 from filterdb.numerics.moments import Moments, pool
-from filterdb.reduce.basis import Projection, basis_attributes, has_scale, layer_histograms, layer_moments, projection
+from filterdb.reduce.basis import (
+    Projection,
+    basis_attributes,
+    has_scale,
+    layer_histograms,
+    layer_moments,
+    projection,
+    with_range_of,
+)
 from filterdb.store.database import AnyDatabase, Database, as_database
 from filterdb.store.summary import Arrays
 
@@ -68,7 +76,10 @@ class Question:
         mode = as_mode(mode)
         db, fitted = projection(as_database(db), mode, scaled=scaled)
         view = with_scale(db, scaled=scaled)
-        return cls(view, group(view, by, mode), mode, scaled, fitted)
+        grouping = group(view, by, mode)
+        if mode.has_range_of_view:
+            fitted = with_range_of(view, fitted)
+        return cls(view, grouping, mode, scaled, fitted)
 
     @property
     def projection(self) -> Projection:

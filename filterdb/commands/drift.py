@@ -12,7 +12,7 @@ import xarray as xr
 from rich.text import Text
 
 import filterdb as fdb
-from filterdb.analysis.drift import drift_strata
+from filterdb.analysis.drift import PER_COMPONENT_LIMIT, drift_strata
 from filterdb.analysis.drift_metrics import METRICS, MetricName
 from filterdb.analysis.noise import Noise
 from filterdb.analysis.strata import align
@@ -22,8 +22,9 @@ from filterdb.commands.group import commands
 from filterdb.commands.options import Command, by_option, database, mode_option, raw_option, selection
 from filterdb.commands.table import counts_line, print_basis_warning, print_table, say
 from filterdb.errors import UsageError
-from filterdb.numerics.modes import MODES, ModeName
+from filterdb.numerics.modes import MODES, PAPER, PAPER_OF_COMPARED, Mode, ModeName
 from filterdb.numerics.noise import DRAWS, ENOUGH_PERMUTATIONS, MOST_DRAWS
+from filterdb.page.results import family_of_models
 from filterdb.store.database import Database
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ class _Comparison:
     """Hold the options that define the drift of two groups."""
 
     by: str
-    mode: ModeName
+    mode: Mode
     metric: MetricName
     scaled: bool
     noise: Noise
@@ -78,13 +79,17 @@ def _comparison(command: Command) -> Command:
         mode: ModeName,
         metric: MetricName,
         raw: bool,
+        range_of: str,
         noise: bool | None,
         draws: int | None,
         **kwargs: Any,
     ) -> Any:
         if draws is not None and noise is False:
             raise UsageError("--draws: expected without --no-noise, got both")
-        comparison = _Comparison(by, mode, metric, not raw, noise if draws is None else draws)
+        if range_of == "compared" and mode != PAPER.name:
+            raise UsageError("--range compared: expected with --mode paper, got sound, whose bins the basis fixes")
+        chosen = PAPER_OF_COMPARED if range_of == "compared" else MODES[mode]
+        comparison = _Comparison(by, chosen, metric, not raw, noise if draws is None else draws)
         return command(*args, comparison=comparison, **kwargs)
 
     return wrapped
@@ -97,6 +102,14 @@ def _comparison(command: Command) -> Command:
 @by_option(required=True)
 @click.option("--metric", type=click.Choice(list(METRICS)), default="kl", show_default=True)
 @raw_option
+@click.option(
+    "--range",
+    "range_of",
+    type=click.Choice(["all", "compared"]),
+    default="all",
+    show_default=True,
+    help="With --mode paper: bins over the coefficients of the whole database, or of the compared groups.",
+)
 @click.option("--within", metavar="KEY", help="One matrix for each of these groups.")
 @click.option(
     "-o", "--output", metavar="OUT", help="Write the matrix here, a Zarr group: for ten thousand groups and more."
@@ -112,15 +125,32 @@ def _comparison(command: Command) -> Command:
     metavar="N",
     help=f"Permutations of a pair, and draws of models: {DRAWS:,} unless said otherwise.",
 )
+@click.option(
+    "--draw",
+    "shows",
+    type=click.Choice(["matrix", "components", "ridges", "families"]),
+    default="matrix",
+    show_default=True,
+    help="What --figure shows; with --within it is a box plot for each of those groups.",
+)
 @figure_option
 @_comparison
 def drift(
-    db: Database, comparison: _Comparison, within: str | None, output: str | None, draw: Draw, as_json: bool
+    db: Database,
+    comparison: _Comparison,
+    within: str | None,
+    output: str | None,
+    shows: str,
+    draw: Draw,
+    as_json: bool,
 ) -> None:
     """Compare all pairs of groups, with noise floors.
 
-    The figure is the matrix; with --within, box plots of each stratum.
+    Figures: the matrix, box plots of each component's drift, ridges of the coefficients, or the matrix of models with
+    those of one family side by side.
     """
+    if shows == "families" and comparison.by != "model":
+        raise UsageError(f"--draw families: expected with --by model, got --by {comparison.by}")
     if output is not None:
         written = comparison.drift(db, within=within, out=output)
         print_answer(to_answer_of_file(written, output), as_json, show_file)
@@ -128,7 +158,23 @@ def drift(
     strata = comparison.strata(db, within) if within else None
     result = comparison.drift(db)
     print_answer(to_answer(result, strata, within), as_json, show)
-    draw(lambda: fdb.plot.heatmap(result) if strata is None else _boxes_of_strata(result, strata, str(within)))
+    if strata is not None:
+        draw(lambda: _boxes_of_strata(result, strata, str(within)))
+    else:
+        draw(lambda: _figure(shows, db, result))
+
+
+def _figure(shows: str, db: Database, result: xr.Dataset) -> Figure:
+    """Draw what --draw names."""
+    if shows == "families":
+        return fdb.plot.families(result, family_of_models(db, result))
+    if shows == "components" and "per_component" not in result:
+        raise UsageError(
+            f"--draw components: expected a sum over components and at most {PER_COMPONENT_LIMIT:,} groups, "
+            f"got {result.attrs['metric']} and {result.sizes['group']:,}"
+        )
+    draw = {"matrix": fdb.plot.heatmap, "components": fdb.plot.per_component, "ridges": fdb.plot.ridges}[shows]
+    return draw(result)
 
 
 def _boxes_of_strata(whole: xr.Dataset, strata: dict[str, xr.Dataset], within: str) -> Figure:

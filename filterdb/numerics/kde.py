@@ -19,10 +19,14 @@ def points(edges: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.linspace(edges[0], edges[-1], POINTS_PER_BIN * (len(edges) - 1) + 1)
 
 
-def scott(count: np.ndarray, std: np.ndarray) -> NDArray[np.float64]:
-    """Return Scott's bandwidth σ·n^(−1/5) of samples with these counts and standard deviations."""
-    bandwidth: NDArray[np.float64] = std * np.maximum(count, 1) ** -0.2
-    return bandwidth
+def bandwidths(count: np.ndarray, std: np.ndarray, edges: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return Scott's bandwidth σ·n^(−1/5), at least half a bin, of samples with these counts and standard deviations.
+
+    With a narrower kernel the estimate would show the steps of the histogram.
+    """
+    half_bin = float(edges[-1] - edges[0]) / (len(edges) - 1) / 2
+    width: NDArray[np.float64] = np.maximum(std * np.maximum(count, 1) ** -0.2, half_bin)
+    return width
 
 
 def kernel_density(counts: np.ndarray, edges: NDArray[np.float64], bandwidth: np.ndarray) -> NDArray[np.float64]:

@@ -43,6 +43,9 @@ class Mode(ABC):
     pseudo_filters: ClassVar[int]
     """Number α of filters that `probabilities` adds to each group."""
 
+    has_range_of_view: ClassVar[bool] = False
+    """Whether the range of the histograms is that of the view's coefficients, not one for the whole snapshot."""
+
     dead_layers_are_sparse: ClassVar[bool]
     """Whether the sparsity of an all-zero layer is 1, not 0."""
 
@@ -113,7 +116,16 @@ class Paper(Mode):
         return rules.smallest_paper
 
 
+class PaperOfCompared(Paper):
+    """Compute as `Paper` does, with histograms over the range of the compared distributions (P2 A.1)."""
+
+    has_range_of_view = True
+
+
 SOUND, PAPER = Sound(), Paper()
+
+PAPER_OF_COMPARED = PaperOfCompared()
+"""The mode of P2: it has no name of its own, since only the range differs from that of `paper`."""
 
 MODES: dict[str, Mode] = {mode.name: mode for mode in (SOUND, PAPER)}
 """Every mode by its name."""

@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from filterdb.numerics.depth import depth_decile
 from filterdb.numerics.box import box
+from filterdb.numerics.depth import depth_decile
 from filterdb.page import boxes
 from filterdb.page.box_plot import box_plot, draw_boxes
 from filterdb.page.drawing import COLOURS, LINES, canvas, drawn, short

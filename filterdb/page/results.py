@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -86,6 +87,12 @@ def _permutations(by: str, number: int, mode: ModeName) -> int | None:
     """
     pairs = number * (number - 1) // 2
     return PERMUTATIONS if as_mode(mode).has_noise and by != "model" and MANY_PAIRS < pairs <= MOST_PAIRS else None
+
+
+def family_of_models(db: Database, result: xr.Dataset) -> npt.NDArray[Any]:
+    """Return the family of each group of a `drift` result by model, (group,) str."""
+    family = dict(zip(db.models["model"].values.astype(str), db.models["family"].values.astype(str), strict=True))
+    return np.array([family[str(label)] for label in result["group"].values])
 
 
 def groups(db: Database, by: str, mode: ModeName) -> int:

@@ -125,6 +125,14 @@ def _fitted(db: Database, mode: Mode, *, scaled: bool) -> Projection:
     return Projection(axes, fit.explained_variance_ratio, low, high, None, db.snapshot, mode.sign_rule)
 
 
+def with_range_of(db: Database, projection: Projection) -> Projection:
+    """Return the projection with the range from the smallest to the largest coefficient of the view's layers."""
+    (extremes,) = summaries(db, ExtremesReduction(projection.axes))
+    layers = slice(None) if db.chosen is None else db.chosen
+    low, high = extremes["smallest"][layers].min(), extremes["largest"][layers].max()
+    return replace(projection, low=float(low), high=float(high))
+
+
 def layer_histograms(db: Database, projection: Projection) -> Arrays:
     """Return counts (layers, 9, 70), underflow, overflow and on_edge (layers, 9) of the whole snapshot, int64."""
     (arrays,) = summaries(db, projection.histograms)

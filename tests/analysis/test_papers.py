@@ -14,6 +14,7 @@ import filterdb as fdb
 from filterdb.errors import InputError, UsageError
 from filterdb.numerics import kde
 from filterdb.numerics.box import STATISTICS, box, summary
+from filterdb.numerics.modes import PAPER_OF_COMPARED
 from tests.filters import network
 from tests.models import chain
 
@@ -199,3 +200,26 @@ def test_correlation_with_drift_is_scipys(db: fdb.Database) -> None:
         fdb.degeneration_drift(db, "task")
     with pytest.raises(UsageError):
         fdb.degeneration_drift(db, "colour")
+
+
+@pytest.mark.parametrize(("models", "scaled"), [(("m1", "m3", "m4"), True), (("m0", "m1", "m3"), False)])
+def test_the_range_of_compared_groups(db: fdb.Database, models: tuple[str, ...], scaled: bool) -> None:
+    """P2 A.1: the bins span the coefficients of the compared groups, in any basis of the whole set."""
+    view = db.select(model=models)
+    result = fdb.drift(view, "model", mode=PAPER_OF_COMPARED, scaled=scaled)
+    values = fdb.coefficients(view, mode="paper", scaled=scaled)
+    low, high = result.attrs["range"]
+    assert (low, high) == pytest.approx((values.values.min(), values.values.max()), abs=1e-9)
+    whole = fdb.drift(view, "model", mode="paper", scaled=scaled)
+    assert result.attrs["mode"] == "paper" and (low, high) != pytest.approx(whole.attrs["range"])
+    assert not result["outside"].values.any()
+    edges, weights = np.linspace(low, high, 71), result["weights"].values
+    density = {}
+    for model in models:
+        counts = [np.histogram(part, edges)[0] for part in values.sel(model=model).values.T]
+        heights = np.array(counts) / np.sum(counts, axis=1, keepdims=True) / np.diff(edges)
+        heights[heights == 0] = 1.1920929e-07
+        density[model] = heights / heights.sum(axis=1, keepdims=True)
+    for a, b in itertools.combinations(density, 2):
+        divergence = stats.entropy(density[a], density[b], axis=1) + stats.entropy(density[b], density[a], axis=1)
+        assert result["drift"].sel(group=a, other=b).item() == pytest.approx(weights @ divergence, rel=0.02)

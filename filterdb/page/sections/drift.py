@@ -16,7 +16,7 @@ from filterdb.page.drawing import visible_all
 from filterdb.page.highlights import farthest
 from filterdb.page.leave_one_out import LeaveOneOut, without_models
 from filterdb.page.payload import pack
-from filterdb.page.results import GROUP_LIMIT, GROUPINGS, LABELS, Results, groups
+from filterdb.page.results import GROUP_LIMIT, GROUPINGS, LABELS, Results, family_of_models, groups
 from filterdb.page.section import Picture, Section, Table
 
 KNOWN_VERDICTS = ("different", "indistinguishable", "few")
@@ -108,10 +108,7 @@ def _families(results: Results) -> np.ndarray | None:
     """Return the family of each group of the drift by model, (group,); None if there are fewer than two."""
     if "model" not in results.drifts:
         return None
-    models = results.db.models
-    names = models["model"].values.astype(str)
-    family_of_model = dict(zip(names, models["family"].values.astype(str), strict=True))
-    family = np.array([family_of_model[str(label)] for label in results.drifts["model"]["group"].values])
+    family = family_of_models(results.db, results.drifts["model"])
     return family if len(np.unique(family)) > 1 else None
 
 
