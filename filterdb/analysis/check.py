@@ -22,6 +22,7 @@ from filterdb.analysis.rules import (
     is_ignored,
     judge,
 )
+from filterdb.analysis.untrained import untrained
 from filterdb.arguments import formerly_positional
 from filterdb.errors import InputError, UsageError
 from filterdb.ledger import is_unread
@@ -32,6 +33,7 @@ from filterdb.models.sandbox import Limits
 from filterdb.models.scan import EXAMINED, examine
 from filterdb.models.sources import NamedFile, as_sources, on_disk
 from filterdb.numerics.directions import direction_names
+from filterdb.numerics.modes import SOUND
 from filterdb.numerics.percentiles import layer_classes
 from filterdb.numerics.quality import randomness_threshold
 from filterdb.schema import WEIGHTS, Variable, distinct
@@ -79,16 +81,18 @@ class _File(NamedTuple):
     """Hold what was read from one file.
 
     `rows` has the layers that were read, then those that could not be. `skipped` has all convolutions without numbers.
-    `reason` says why the file could not be read; it is empty if the file was read.
+    `filter_shapes` has the filters by kernel shape, as JSON. `reason` says why the file could not be read; it is empty
+    if the file was read.
     """
 
     name: str
     rows: list[dict[str, Any]]
     skipped: list[Skip]
+    filter_shapes: str
     reason: str
 
     @classmethod
-    def of(cls, name: str, rows: list[dict[str, Any]], skipped: list[Skip]) -> _File:
+    def of(cls, name: str, rows: list[dict[str, Any]], skipped: list[Skip], filter_shapes: str) -> _File:
         """Return a file that was read. A layer that should have been read but was not becomes a row without numbers."""
         read = [{**row, "unread_code": "", "unread_reason": ""} for row in rows]
         unread = [
@@ -96,7 +100,7 @@ class _File(NamedTuple):
             for skip in skipped
             if is_unread(skip.code)
         ]
-        return cls(name, read + unread, skipped, "")
+        return cls(name, read + unread, skipped, filter_shapes, "")
 
 
 _EMPTY = {"int64": 0, "float64": float("nan"), "bool": True, "str": ""}
@@ -146,14 +150,16 @@ def check(
 
         - filters, duplicate_filters, prunable_filters, prunable_parameters, small_filters, zero_channels,
           small_channels, parameters (layer), int64; 0 where the layer was not read.
-        - sparsity, variance_entropy, threshold, ratio, peak, outlier_ratio (layer), float64; NaN where the layer was
-          not read, its scale is unknown, or its weights are not finite (`threshold` only where it was not read).
+        - sparsity, variance_entropy, threshold, ratio, p_value, relative_spread, peak, outlier_ratio (layer), float64;
+          NaN where the layer was not read, its scale is unknown, or its weights are not finite (`threshold` only where
+          it was not read; `p_value` also for fewer than 16 filters).
         - scale_known (layer), bool.
         - verdict (layer, rule), bool: dead, sparse, collapsed and random as in `degeneration`; nonfinite; duplicate
           (it has the content of another layer but is stored separately, or many of its filters equal an earlier one);
           outlier; dead-channels; unread; ambiguous.
         - ignored (layer) and ignored_file (file), bool: matched by the patterns of `rules.ignore`.
-        - untrained (file), bool: whether all its layers with enough filters are random and not sparse.
+        - untrained (file), bool: whether no more of its layers differ from isotropic noise than chance allows; only
+          where 3×3 weights are at least half of the convolution weights.
         - unread (file), int64: layers that could not be read.
         - reason (file), str: why the file could not be read, or empty.
         - skipped (file), str: JSON of ledger code → number of convolutions without numbers.
@@ -221,7 +227,7 @@ def _files(source: NamedFile, limits: Limits, seen: set[str]) -> Iterator[_File]
         shown = ModelSource(source.path, source.path).shown
         if source.path not in seen:
             seen.add(source.path)
-            yield _File(shown, [], [], str(error).replace(source.path, shown))
+            yield _File(shown, [], [], "", str(error).replace(source.path, shown))
         return
     for file in listed:
         identity = _identity(file.path)
@@ -241,7 +247,7 @@ def _read(file: NamedFile, limits: Limits) -> _File:
     try:
         return _File.of(source.shown, *examine(source, limits))
     except InputError as error:
-        return _File(source.shown, [], [], str(error))
+        return _File(source.shown, [], [], "", str(error))
 
 
 def _judge_files(files: list[_File], rules: Rules) -> xr.Dataset:
@@ -265,7 +271,7 @@ def _judge_files(files: list[_File], rules: Rules) -> xr.Dataset:
             "verdict": (("layer", "rule"), np.stack([verdicts[name] for name in LAYER_RULES], axis=1)),
             "ignored": (layer, np.array(ignored, bool)),
             "ignored_file": ("file", np.array([is_ignored(name, "", rules.ignore) for name in names], bool)),
-            "untrained": ("file", _untrained(owner, len(files), values, verdicts, rules)),
+            "untrained": ("file", _untrained(owner, files, values, verdicts, rules)),
             "reason": ("file", np.array([file.reason for file in files], dtype=object)),
             "skipped": ("file", np.array([_skipped_counts(file.skipped) for file in files], dtype=object)),
             "unread": ("file", np.bincount(owner, unread, minlength=len(files)).astype(np.int64)),
@@ -315,6 +321,8 @@ def _values(table: Table) -> dict[str, npt.NDArray[Any]]:
         "variance_entropy": entropy,
         "threshold": threshold,
         "ratio": np.divide(entropy, threshold, out=np.full(len(filters), np.nan), where=threshold > 0),
+        "p_value": np.where(measured, table["p_value"], np.nan),
+        "relative_spread": np.where(measured, table["relative_spread"], np.nan),
         "peak": np.where(measured, table["peak"], np.nan),
         "duplicate_filters": table["duplicate_filters"],
         "prunable_filters": prunable,
@@ -339,11 +347,10 @@ def _verdicts(table: Table, values: Table, is_copy: Bools, rules: Rules) -> dict
     """Return which layers break which of LAYER_RULES, (layers,) bool each."""
     filters, measured, code = values["filters"], _measured(table), table["unread_code"]
     dead = (table["peak"] == 0) & measured
-    sparsity, entropy, threshold = (values[name] for name in ("sparsity", "variance_entropy", "threshold"))
     dead_channels = values["zero_channels"] > rules.dead_channels * table["out_channels"]
     named = np.isin(code, UNREAD_RULES)  # codes with a rule of their own
     return {
-        **judge(filters, sparsity, entropy, threshold, dead, rules, rules.smallest),
+        **judge(values, dead, rules, SOUND),
         "nonfinite": table["nonfinite"] != "",
         "duplicate": is_copy | (measured & (table["duplicate_filters"] > rules.duplicate * filters)),
         "outlier": values["outlier_ratio"] >= rules.outlier,
@@ -353,12 +360,10 @@ def _verdicts(table: Table, values: Table, is_copy: Bools, rules: Rules) -> dict
 
 
 def _untrained(
-    owner: npt.NDArray[np.int64], files: int, values: Table, verdicts: Mapping[str, Bools], rules: Rules
+    owner: npt.NDArray[np.int64], files: list[_File], values: Table, verdicts: Mapping[str, Bools], rules: Rules
 ) -> Bools:
-    """Return for each file whether all its layers with enough filters are random and not sparse, (files,) bool."""
-    enough = values["filters"] >= rules.smallest
-    fresh = verdicts["random"] & (values["sparsity"] < rules.untrained_sparsity)
-    return np.array([enough[owner == i].any() and fresh[(owner == i) & enough].all() for i in range(files)], bool)
+    """Return for each file whether its model has hardly moved from its initialisation, (files,) bool."""
+    return untrained(owner, {**values, **verdicts}, [file.filter_shapes for file in files], rules, SOUND)
 
 
 def _duplicates(table: Table, files: Strings) -> Strings:

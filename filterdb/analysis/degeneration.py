@@ -13,8 +13,9 @@ from filterdb.analysis.degeneration_groups import summarise
 from filterdb.analysis.grouping import Key, chosen, group, provenance
 from filterdb.analysis.rules import LAYER_MEASURES, VERDICTS, Rules, judge
 from filterdb.analysis.threshold import sigmoid
+from filterdb.analysis.untrained import untrained as untrained_models
 from filterdb.arguments import as_names, formerly_positional
-from filterdb.engine.moments import CLEAN, SPARSE, MomentsReduction, raw_state, state
+from filterdb.engine.moments import CLEAN, SCALED, SPARSE, MomentsReduction, raw_state, state
 from filterdb.engine.run import summaries
 from filterdb.errors import UsageError
 from filterdb.numerics.directions import direction_names, directions
@@ -23,12 +24,13 @@ from filterdb.numerics.modes import AnyMode, Mode, as_mode
 from filterdb.numerics.moments import Moments
 from filterdb.numerics.percentiles import by_class, counts, layer_classes, nearby_percentiles
 from filterdb.numerics.quality import P1, Sigmoid, randomness_threshold, variance_entropy
+from filterdb.numerics.sphericity import p_value, relative_spread
 from filterdb.store.database import AnyDatabase, Database, as_database
 from filterdb.store.summary import Arrays
 
 MEASURES = {
     **LAYER_MEASURES,
-    "random": "H > 0, H >= T_H and n large enough",
+    "random": "the filters cannot be told from isotropic noise, and n is large enough",
     "clean_filters": "filters that are not sparse",
     "clean_variance_entropy": "H of the filters that are not sparse",
     "clean_ratio": "H / T_H of the filters that are not sparse",
@@ -55,12 +57,13 @@ def degeneration(
     by : str or list of str, optional
         The labels by which layers are grouped for the summaries. Default: one group of all layers.
     mode : {"sound", "paper"}
-        In `paper` mode the sparsity of an all-zero layer is 0, and layers of at least 3 filters can be random.
+        In `paper` mode the sparsity of an all-zero layer is 0, and layers of at least 3 filters are random by their
+        entropy: if H > 0 and H ≥ T_H(n).
         Default: "sound".
     rules : Rules, optional
         The thresholds of verdicts. Default: `Rules()`.
     threshold : xarray.Dataset, optional
-        A result of `randomness_threshold`, which replaces P1's constants. Default: P1's.
+        A result of `randomness_threshold`, which replaces P1's constants of T_H. Default: P1's.
 
     Returns
     -------
@@ -80,7 +83,8 @@ def degeneration(
         - scale_known (layer), bool: false for an integer weight without a known scale. S and H of such a layer are
           NaN, and it has no verdict.
         - verdict (layer, rule), bool: dead, sparse, collapsed, random.
-        - untrained (model), bool: whether all layers of enough filters are random and not sparse.
+        - untrained (model), bool: whether no more layers differ from isotropic noise than chance allows; only where
+          3×3 weights are at least half of the convolution weights (docs/explanation/randomness.md).
         - direction (layer), str: of a collapsed layer, "acts as a 1×1 convolution" (at least 90 % of the energy of
           the first component is in the centre weight), "a box blur" (… is in the uniform filter), or the DCT term
           (vertical, horizontal frequency) that explains that component best. Empty for other layers.
@@ -104,7 +108,7 @@ def degeneration(
     Notes
     -----
     Whether a model is untrained follows from all its layers, also from those outside the view. Source: P1 eq. 7 and 8,
-    torchconvquality.
+    torchconvquality; the test of sphericity of John 1971 and Nagao 1973.
 
     Examples
     --------
@@ -130,7 +134,7 @@ def degeneration(
     (arrays,) = summaries(db, MomentsReduction())
     # Judge all layers of the snapshot first: whether a model is untrained does not depend on the view.
     judged = _judge(db.whole, arrays, mode, rules, P1 if threshold is None else sigmoid(threshold))
-    models, untrained = _untrained(db.whole, judged, rules)
+    models, untrained = _untrained(db.whole, judged, rules, mode)
     judged = {name: values[chosen(db)] for name, values in judged.items()}
     layers = db.layers
     in_view = np.isin(db.whole.models["model"].values[models].astype(str), layers["model"].values.astype(str))
@@ -183,13 +187,15 @@ def _judge(db: Database, arrays: Arrays, mode: Mode, rules: Rules, fit: Sigmoid)
     classes = layer_classes(raw.count, layers["conv_depth_norm"].values)
     percentile, peers = nearby_percentiles(entropy, classes, by_class(entropy, classes), counts(classes))
     direction = directions(raw)
-    verdicts = judge(raw.count, sparsity, entropy, threshold, dead, rules, mode.smallest_random(rules))
-    return {
+    scaled = state(arrays, SCALED)
+    measures = {
         "filters": raw.count,
         "sparsity": sparsity,
         "variance_entropy": entropy,
         "threshold": threshold,
         "ratio": _ratio(entropy, threshold),
+        "p_value": np.where(known, p_value(scaled), np.nan),
+        "relative_spread": np.where(known, relative_spread(raw), np.nan),
         "clean_filters": clean_count,
         "clean_variance_entropy": clean_entropy,
         "clean_ratio": np.where(clean_count > 0, clean_ratio, np.nan),
@@ -199,24 +205,20 @@ def _judge(db: Database, arrays: Arrays, mode: Mode, rules: Rules, fit: Sigmoid)
         "scale_known": known,
         "percentile": percentile,
         "percentile_peers": peers,
-        "direction": direction_names(direction.code, verdicts["collapsed"]),
-        "direction_share": np.where(verdicts["collapsed"], direction.share, np.nan),
-        **verdicts,
     }
+    verdicts = judge(measures, dead, rules, mode)
+    names = direction_names(direction.code, verdicts["collapsed"])
+    share = np.where(verdicts["collapsed"], direction.share, np.nan)
+    return {**measures, "direction": names, "direction_share": share, **verdicts}
 
 
 def _untrained(
-    db: Database, judged: dict[str, npt.NDArray[Any]], rules: Rules
+    db: Database, judged: dict[str, npt.NDArray[Any]], rules: Rules, mode: Mode
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
-    """Return the positions of models that have layers, and whether each is untrained.
-
-    A model is untrained if every layer of enough filters is random and not sparse.
-    """
+    """Return the positions of models that have layers, and whether each is untrained."""
     models, position = np.unique(db.layers["model_index"].values, return_inverse=True)
-    enough = judged["filters"] >= rules.smallest
-    fresh = judged["random"] & (judged["sparsity"] < rules.untrained_sparsity)
-    untrained = (np.bincount(position, enough & ~fresh) == 0) & (np.bincount(position, enough) > 0)
-    return models, untrained
+    shapes = [str(text) for text in db.models["filter_shapes"].values[models]]
+    return models, untrained_models(position, judged, shapes, rules, mode)
 
 
 def _entropy(states: Moments) -> npt.NDArray[np.float64]:

@@ -29,7 +29,10 @@ REMEDIES = {
     "healthy ones look small.",
     "collapsed": "Its filters are nearly multiples of one another: a layer of lower rank may suffice; look for "
     "vanishing gradients or too strong a weight decay.",
-    "random": "It looks like fresh noise: check that the checkpoint was loaded and that the layer is trained.",
+    "random": "It has hardly moved from its initialisation. Layers of accurate networks can be like that; if it should "
+    "be trained, check that its checkpoint was loaded and that it gets gradients.",
+    "untrained": "Check that the checkpoint was loaded before the export. If these layers are random on purpose, take "
+    "untrained out of `fail`, or ignore the file (FILE:*).",
     "nonfinite": "Go back to a checkpoint before the divergence; in a float16 model look for overflow in the export.",
     "duplicate": "Store a whole layer that repeats once and share it, or look why the export copied it; single "
     "filters that repeat cannot be removed without rewiring.",
@@ -59,7 +62,8 @@ MEANINGS = {
     "dead": "Every weight of the layer is zero.",
     "sparse": "Most filters of the layer are far below its largest weight.",
     "collapsed": "The filters of the layer use few of the nine directions that 3×3 filters have.",
-    "random": "The filters of the layer look like random numbers.",
+    "random": "The filters of the layer cannot be told from isotropic noise.",
+    "untrained": "The model has hardly moved from its initialisation.",
     "nonfinite": "The layer has weights that are NaN or infinite.",
     "duplicate": "The layer, or many of its filters, are stored more than once.",
     "outlier": "One weight or output channel of the layer is far larger than the rest.",
@@ -93,7 +97,8 @@ class Finding:
 def findings(result: xr.Dataset) -> list[Finding]:
     """Return the findings of a `check` result: what could not be read, then files with nothing to check, then others.
 
-    Within each of these, findings are in the order of files and layers. A dead layer has no other verdict.
+    Within each of these, findings are in the order of files, a model's before its layers'. A dead layer has no other
+    verdict.
     """
     order = {str(name): i for i, name in enumerate(result["file"].values)}
 
@@ -105,17 +110,19 @@ def findings(result: xr.Dataset) -> list[Finding]:
 
 
 def _file_findings(result: xr.Dataset) -> list[Finding]:
-    """Return a finding for each file that could not be read or has no layer to check."""
+    """Return a finding for each file that could not be read, has no layer to check, or is untrained."""
     failing = set(json.loads(result.attrs["rules"])["fail"])
     listed = []
-    columns = (result[name].values for name in ("file", "reason", "skipped", "ignored_file"))
+    columns = (result[name].values for name in ("file", "reason", "skipped", "ignored_file", "untrained"))
     with_layers = set(result["layer_file"].values)
-    for file, reason, skipped, ignored in zip(*columns, strict=True):
+    for file, reason, skipped, ignored, untrained in zip(*columns, strict=True):
         name = str(file)
         if reason:
             rule, message = "unreadable", str(reason).removeprefix(f"{name}: ")
         elif name not in with_layers:
             rule, message = "nothing-checked", _without_layers(json.loads(skipped))
+        elif untrained:
+            rule, message = "untrained", _like_noise(result.isel(layer=(result["layer_file"] == file).values))
         else:
             continue
         listed.append(Finding(name, "", rule, _level(rule, bool(ignored), failing), message))
@@ -128,6 +135,17 @@ def _without_layers(skipped: dict[str, int]) -> str:
         return "the model has no convolution"
     kinds = ", ".join(f"{count:,} {code}" for code, count in sorted(skipped.items()))
     return f"none of its {sum(skipped.values()):,} convolutions has a 3×3 weight ({kinds})"
+
+
+def _like_noise(layers: xr.Dataset) -> str:
+    """Return a sentence about an untrained model, given its layers."""
+    rules = json.loads(layers.attrs["rules"])
+    p = layers["p_value"].values[layers["filters"].values >= rules["smallest"]]
+    rejected = int((p < rules["random_p"]).sum())
+    sizes = f"{len(p):,} layers of at least {rules['smallest']} filters"
+    if not rejected:
+        return f"none of its {sizes} can be told from isotropic noise"
+    return f"{len(p) - rejected:,} of its {sizes} cannot be told from isotropic noise, the others may be chance"
 
 
 def _layer_findings(result: xr.Dataset) -> list[Finding]:
@@ -157,19 +175,27 @@ def _level(rule: str, ignored: bool, failing: set[str]) -> str:
 def _message(rule: str, layer: xr.Dataset, rules: dict[str, Any]) -> tuple[str, dict[str, float]]:
     """Return the sentence about a layer that breaks a rule, and the numbers in it."""
     filters, sparsity, entropy = (layer[name].item() for name in ("filters", "sparsity", "variance_entropy"))
-    threshold, repeated = layer["threshold"].item(), layer["duplicate_filters"].item()
+    repeated = layer["duplicate_filters"].item()
     if rule == "dead":
         return f"all {filters:,} filters are zero", {"filters": filters}
     if rule == "sparse":
         what = f"{sparsity:.1%} of {filters:,} filters are below 1 % of its largest weight"
         return f"{what} (at most {rules['sparse']:.0%} expected)", {"filters": filters, "sparsity": sparsity}
     if rule == "collapsed":
+        spread = layer["relative_spread"].item()
+        if spread < rules["constant"] and 10**entropy >= rules["collapsed"]:
+            what = f"its {filters:,} filters are nearly equal: they differ by {spread:.1%} of their mean"
+            return f"{what} (at least {rules['constant']:.0%} expected)", {
+                "filters": filters,
+                "relative_spread": spread,
+            }
         what = f"its {filters:,} filters use {10**entropy:.2f} of 9 directions"
         what = f"{what} (at least {rules['collapsed']:g} expected){_resemblance(layer)}"
         return what, {"filters": filters, "variance_entropy": entropy}
     if rule == "random":
-        what = f"entropy {entropy:.3f} of {filters:,} filters, random ones have {threshold:.3f} or more"
-        return what, {"filters": filters, "variance_entropy": entropy, "threshold": threshold}
+        p = layer["p_value"].item()
+        what = f"its {filters:,} filters cannot be told from isotropic noise (p = {p:.2g})"
+        return what, {"filters": filters, "variance_entropy": entropy, "p_value": p}
     if rule == "nonfinite":
         return str(layer["nonfinite"].item()), {"filters": filters}
     if rule in UNREAD_RULES:

@@ -18,6 +18,7 @@ import numpy.typing as npt
 import yaml
 
 from filterdb.errors import UsageError
+from filterdb.numerics.modes import Mode
 
 VERDICTS = ("dead", "sparse", "collapsed", "random")
 """Verdicts that follow from the filters of a layer alone."""
@@ -28,15 +29,19 @@ UNREAD_RULES = ("unread", "ambiguous")
 LAYER_RULES = (*VERDICTS, "nonfinite", "duplicate", "outlier", "dead-channels", *UNREAD_RULES)
 """Rules that a check of files applies to a layer. A `nonfinite` layer has no numbers either."""
 
+MODEL_RULES = ("untrained",)
+"""Rules for all layers of a model together."""
+
 FILE_RULES = ("unreadable", "nothing-checked")
 """Rules that a check applies to a whole file: it is not a readable model, or has no 3×3 layer."""
 
-CHECKS = (*LAYER_RULES, *FILE_RULES)
+CHECKS = (*LAYER_RULES, *MODEL_RULES, *FILE_RULES)
 """All rules of a check of files."""
 
-FAIL = ("dead", "random", "nonfinite", *UNREAD_RULES, *FILE_RULES)
+FAIL = ("dead", "untrained", "nonfinite", *UNREAD_RULES, *FILE_RULES)
 """Rules that fail a check by default: those that no healthy model breaks, and those for what was not checked.
 
+`random` only warns: accurate networks have layers that hardly moved from their initialisation.
 `collapsed` only warns: two of eight healthy models have such a layer (a depthwise one of 96 filters, a deep one that
 uses 1.7 directions). `sparse` and `duplicate` are not faults. `outlier` and `dead-channels` deserve a look, but a model
 that has them can be as accurate as one without.
@@ -49,6 +54,8 @@ LAYER_MEASURES = {
     "variance_entropy": "H of the layer's own raw PCA (P1 eq. 7)",
     "threshold": "T_H(n) (P1 eq. 8)",
     "ratio": "H / T_H, NaN where T_H <= 0",
+    "p_value": "probability that isotropic noise departs from sphericity at least as far",
+    "relative_spread": "root mean square distance of filters from their mean / norm of the mean",
     "peak": "largest |w|",
     "scale_known": "false where an integer weight's scale could not be found",
 }
@@ -65,8 +72,14 @@ class Rules:
     collapsed: float = 2.0
     """A layer is collapsed if 10^H, the number of directions it uses, is below this."""
 
-    random: float = 1.0
-    """A layer is random if H is at least this many times T_H(n)."""
+    constant: float = 0.1
+    """A layer is also collapsed if its filters are nearly equal: if their relative spread is below this."""
+
+    random_p: float = 0.001
+    """A layer is random if its p-value is at least this: if a test cannot tell its filters from isotropic noise."""
+
+    random: float | None = None
+    """A layer is random only if H is also at least this many times T_H(n). None: 1 in `paper` mode, else any H."""
 
     smallest: int = 64
     """Smallest number of filters of a layer that can be collapsed or random."""
@@ -97,11 +110,12 @@ class Rules:
 
 
 SETTINGS = (
-    "sparse", "collapsed", "random", "smallest", "duplicate", "outlier", "dead_channels", "fail", "ignore",
+    "sparse", "collapsed", "constant", "random", "random_p", "smallest", "duplicate", "outlier", "dead_channels",
+    "fail", "ignore",
 )  # fmt: skip
 """Keys of a file of rules."""
 
-_LARGEST = {"sparse": 1.0, "duplicate": 1.0, "dead_channels": 1.0, "collapsed": 9.0}
+_LARGEST = {"sparse": 1.0, "duplicate": 1.0, "dead_channels": 1.0, "collapsed": 9.0, "random_p": 1.0}
 """Largest values; other numbers have none."""
 
 
@@ -165,34 +179,39 @@ def as_settings(rules: Rules) -> dict[str, Any]:
 
 
 def judge(
-    filters: npt.NDArray[np.int64],
-    sparsity: npt.NDArray[np.float64],
-    entropy: npt.NDArray[np.float64],
-    threshold: npt.NDArray[np.float64],
-    dead: npt.NDArray[np.bool_],
-    rules: Rules,
-    smallest: int,
+    layers: Mapping[str, npt.NDArray[Any]], dead: npt.NDArray[np.bool_], rules: Rules, mode: Mode
 ) -> dict[str, npt.NDArray[np.bool_]]:
-    """Return each of VERDICTS as an array (layers,). Where S and H are NaN, only `dead` can be true.
+    """Return each of VERDICTS as an array (layers,). Where measures are NaN, only `dead` can be true.
 
     Parameters
     ----------
-    filters, sparsity, entropy, threshold : ndarray (layers,)
-        Number of filters n, S, H and T_H(n).
+    layers : mapping
+        The LAYER_MEASURES of each layer, (layers,) each.
     dead : ndarray (layers,) of bool
         Whether the peak is 0.
     rules : Rules
         The thresholds.
-    smallest : int
-        Smallest number of filters of a layer that can be random; it differs between modes.
+    mode : Mode
+        In `sound` mode a test decides what is random, in `paper` mode the entropy.
 
     Notes
     -----
-    Source: method §5.
+    Source: method §5 and §7.
     """
+    filters, entropy = layers["filters"], layers["variance_entropy"]
+    collapsed = 10**entropy < rules.collapsed
+    random = (entropy > 0) & (filters >= mode.smallest_random(rules))
+    least = rules.random
+    if mode.tests_randomness:
+        collapsed |= layers["relative_spread"] < rules.constant
+        random &= layers["p_value"] >= rules.random_p
+    elif least is None:
+        least = 1.0
+    if least is not None:
+        random &= entropy >= least * layers["threshold"]
     return {
         "dead": dead,
-        "sparse": sparsity > rules.sparse,
-        "collapsed": (filters >= rules.smallest) & (10**entropy < rules.collapsed),
-        "random": (entropy > 0) & (entropy >= rules.random * threshold) & (filters >= smallest),
+        "sparse": layers["sparsity"] > rules.sparse,
+        "collapsed": (filters >= rules.smallest) & collapsed,
+        "random": random,
     }

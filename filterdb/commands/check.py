@@ -30,6 +30,7 @@ from filterdb.analysis.findings import (
     summary,
 )
 from filterdb.analysis.reference import PACKAGED
+from filterdb.analysis.rules import FILE_RULES
 from filterdb.commands.answer import Answer, print_answer, rows
 from filterdb.commands.group import commands
 from filterdb.commands.junit import junit
@@ -107,9 +108,9 @@ def check(
     """Judge the 3×3 layers of model files.
 
     MODELS are ONNX files, folders, globs or URLs. Reports layers that are dead, sparse, collapsed, random,
-    non-finite or duplicates, or that have outliers or dead channels, and what could not be checked. Needs no
-    database. The exit code is 1 if a rule fails or something could not be checked, and 65 if no file can be
-    read.
+    non-finite or duplicates, or that have outliers or dead channels, models that are untrained, and what could
+    not be checked. Needs no database. The exit code is 1 if a rule fails or something could not be checked, and
+    65 if no file can be read.
     """
     if snapshot is not None and db is None:
         raise UsageError("--snapshot: expected together with --db, got no --db")
@@ -162,7 +163,7 @@ def to_answer(result: xr.Dataset) -> Answer:
     table += [
         {**dict.fromkeys(names), "file": finding.file, "verdict": [finding.rule], "reason": finding.message}
         for finding in listed
-        if not finding.layer
+        if finding.rule in FILE_RULES
     ]
     return {
         "snapshot": result.attrs.get("snapshot"),
@@ -233,10 +234,6 @@ def show(answer: Answer) -> None:
         out.print()
     if answer["reference"]["place"] != PACKAGED:
         _show_percentiles(answer, names)
-    for file in answer["files"]:
-        if file["untrained"]:
-            smallest = answer["rules"]["smallest"]
-            say(f"untrained: {names[file['file']]}: every layer of at least {smallest} filters is random")
     _show_prunable(answer)
     _show_not_checked(answer)
     out.print(_last_line(answer))

@@ -28,7 +28,7 @@ from filterdb.store.database import Database
 @click.option("--drift", "with_drift", is_flag=True, help="Correlate the groups' degeneration with their mean drift.")
 @figure_option
 def degeneration(db: Database, mode: ModeName, by: str | None, with_drift: bool, draw: Draw, as_json: bool) -> None:
-    """Show sparsity, entropy and verdict of every layer, or their summaries by group.
+    """Show the sparsity, entropy, test of randomness and verdict of every layer, or summaries by group.
 
     The figure shows every layer over its depth; with --by, box plots of the groups.
     """
@@ -125,6 +125,7 @@ def _show_layers(answer: Answer) -> None:
             "variance_entropy",
             "threshold",
             "ratio",
+            "p_value",
             "orthogonality",
             "verdict",
             "direction",

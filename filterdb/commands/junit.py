@@ -8,6 +8,7 @@ from xml.etree import ElementTree
 import xarray as xr
 
 from filterdb.analysis.findings import ERROR, IGNORED, NOT_CHECKED, Finding, findings
+from filterdb.analysis.rules import MODEL_RULES
 from filterdb.page.drawing import visible
 
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -23,9 +24,13 @@ def junit(result: xr.Dataset) -> str:
     layers = list(zip(result["layer_file"].values, result["layer_name"].values, strict=True))
     for file in map(str, result["file"].values):
         suite = ElementTree.SubElement(suites, "testsuite", name=_text(file))
-        _case(suite, file, "can be checked", by_layer.get((file, ""), []))
-        for layer in (layer for owner, layer in layers if owner == file):
-            _case(suite, file, str(layer), by_layer.get((file, str(layer)), []))
+        whole = by_layer.get((file, ""), [])
+        _case(suite, file, "can be checked", [finding for finding in whole if finding.rule in NOT_CHECKED])
+        names = [str(layer) for owner, layer in layers if owner == file]
+        if names:
+            _case(suite, file, "is trained", [finding for finding in whole if finding.rule in MODEL_RULES])
+        for layer in names:
+            _case(suite, file, layer, by_layer.get((file, layer), []))
         _count(suite)
     _count(suites)
     ElementTree.indent(suites)

@@ -22,6 +22,7 @@ from filterdb.numerics import layer as whole
 from filterdb.numerics.directions import directions
 from filterdb.numerics.eigen import decompose
 from filterdb.numerics.quality import orthogonality, variance_entropy
+from filterdb.numerics.sphericity import p_value, relative_spread
 from filterdb.schema import KERNEL, WEIGHTS
 
 
@@ -110,7 +111,7 @@ def _examine(channel: Channel, model: Model, request: dict[str, Any]) -> None:
                 rows.append({**facts, **_UNMEASURED, "row_size": layer.filters, "nonfinite": error.reason})
             else:
                 skipped.append([layer.name, error.code, error.reason])
-    channel.send({"rows": rows, "skipped": skipped})
+    channel.send({"rows": rows, "skipped": skipped, "filter_shapes": shape_facts(model.shapes)["filter_shapes"]})
 
 
 _UNMEASURED = {
@@ -118,7 +119,9 @@ _UNMEASURED = {
         ("sparse_filters", "duplicate_filters", "prunable_filters", "zero_channels", "small_channels", "direction"),
         0,
     ),
-    **dict.fromkeys(("peak", "variance_entropy", "outlier_ratio", "direction_share"), math.nan),
+    **dict.fromkeys(
+        ("peak", "variance_entropy", "p_value", "relative_spread", "outlier_ratio", "direction_share"), math.nan
+    ),
     **{"scale_known": True, "hash": ""},
 }
 
@@ -128,16 +131,18 @@ def _measured(weight: Weight, out_channels: int) -> dict[str, Any]:
     facts = weight_row(weight)
     peaks = whole.filter_peaks(weight.filters)
     sparse = whole.sparse_filters(peaks, facts["peak"])
-    moments = whole.moments(weight.filters)
-    direction = directions(moments)
+    raw = whole.moments(weight.filters)
+    direction = directions(raw)
     return {
         **{name: facts[name] for name in ("row_size", "scale_known", "hash", "peak")},
         **whole.channels(peaks, out_channels)._asdict(),
         "sparse_filters": int(sparse.sum()),
         "duplicate_filters": int((whole.repeated_filters(weight.filters) & ~sparse).sum()),
-        "variance_entropy": float(variance_entropy(decompose(moments).explained_variance_ratio)),
+        "variance_entropy": float(variance_entropy(decompose(raw).explained_variance_ratio)),
         "direction": int(direction.code),
         "direction_share": float(direction.share),
+        "p_value": float(p_value(whole.moments(weight.filters, peaks))),
+        "relative_spread": float(relative_spread(raw)),
         "nonfinite": "",
     }
 

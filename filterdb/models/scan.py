@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from filterdb import metrics, schema
 from filterdb.errors import InputError, ModelError, StoreError, StoreMissingError
@@ -139,6 +139,8 @@ EXAMINED = (
     schema.Variable("variance_entropy", ("layer",), "float64", "H of the layer's own raw PCA (P1 eq. 7)"),
     schema.Variable("direction", ("layer",), "int64", "code of the direction that the filters share"),
     schema.Variable("direction_share", ("layer",), "float64", "share of the filters' energy in this direction"),
+    schema.Variable("p_value", ("layer",), "float64", "of the test whether filters are isotropic noise"),
+    schema.Variable("relative_spread", ("layer",), "float64", "spread of filters / norm of their mean"),
     schema.Variable("sparse_filters", ("layer",), "int64", "filters whose |w| are all below peak/100", "1"),
     schema.Variable("duplicate_filters", ("layer",), "int64", "filters that equal an earlier one of the layer", "1"),
     schema.Variable("prunable_filters", ("layer",), "int64", "filters below a hundredth of their channel", "1"),
@@ -151,8 +153,16 @@ EXAMINED = (
 """What `examine` returns for each layer."""
 
 
-def examine(source: ModelSource, limits: Limits) -> tuple[list[dict[str, Any]], list[Skip]]:
-    """Return what a check needs of a model's layers (EXAMINED), and the skipped layers. Needs no database.
+class Examination(NamedTuple):
+    """Hold EXAMINED of a model's layers, its skipped layers, and its filters by kernel shape as JSON."""
+
+    rows: list[dict[str, Any]]
+    skipped: list[Skip]
+    filter_shapes: str
+
+
+def examine(source: ModelSource, limits: Limits) -> Examination:
+    """Return what a check needs of a model. Needs no database.
 
     Raises ModelError if the file is not a readable model or exceeds the limits, InputError if it is missing.
     """
@@ -171,9 +181,10 @@ def examine(source: ModelSource, limits: Limits) -> tuple[list[dict[str, Any]], 
     try:
         rows = [_row(row, EXAMINED, ()) for row in _list(answer["rows"])]
         skipped = [Skip(*_skipped(entry)) for entry in _list(answer["skipped"])]
+        shapes: str = _checked(answer["filter_shapes"], "str")
     except PARSE_ERRORS as error:
         raise ModelError(f"{source.shown}: expected an answer of the process that reads it, got nonsense") from error
-    return rows, skipped
+    return Examination(rows, skipped, shapes)
 
 
 @contextmanager

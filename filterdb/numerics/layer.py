@@ -25,11 +25,17 @@ _FACTORS = np.array(
 """Odd 64-bit numbers without a pattern, as hash functions use them."""
 
 
-def moments(filters: NDArray[np.float32]) -> Moments:
-    """Return count, mean and m2 of raw filters (n, 9) float32, in float64, by blocks (Chan, Golub, LeVeque 1979)."""
+def moments(filters: NDArray[np.float32], peaks: NDArray[np.float32] | None = None) -> Moments:
+    """Return count, mean and m2 of filters (n, 9) float32, in float64, by blocks (Chan, Golub, LeVeque 1979).
+
+    With `peaks` (n,), the largest |w| of each filter, filters are divided by them; an all-zero filter stays zero.
+    """
     total = Moments(np.array(0), np.zeros(WEIGHTS), np.zeros((WEIGHTS, WEIGHTS)))
     for start in range(0, len(filters), BLOCK):
         block = filters[start : start + BLOCK].T.astype(np.float64, order="C")  # columns first: sums run along memory
+        if peaks is not None:
+            divisor = peaks[start : start + BLOCK]
+            block /= np.where(divisor > 0, divisor, 1.0)
         # Subtract the first filter, so that equal filters have exactly no spread.
         origin = block[:, :1].copy()
         block -= origin

@@ -49,6 +49,9 @@ class Mode(ABC):
     dead_layers_are_sparse: ClassVar[bool]
     """Whether the sparsity of an all-zero layer is 1, not 0."""
 
+    tests_randomness: ClassVar[bool]
+    """Whether a layer is random if a test cannot tell it from isotropic noise, not by its entropy alone."""
+
     @abstractmethod
     def probabilities(self, counts: np.ndarray, whole: np.ndarray, edges: np.ndarray) -> np.ndarray:
         """Return the probability of each bin.
@@ -85,6 +88,7 @@ class Sound(Mode):
     has_noise = True
     pseudo_filters = PSEUDO_FILTERS
     dead_layers_are_sparse = True
+    tests_randomness = True
 
     def probabilities(self, counts: np.ndarray, whole: np.ndarray, edges: np.ndarray) -> np.ndarray:
         return sound_probabilities(counts, whole)
@@ -102,6 +106,7 @@ class Paper(Mode):
     has_noise = False
     pseudo_filters = 0
     dead_layers_are_sparse = False
+    tests_randomness = False
 
     def probabilities(self, counts: np.ndarray, whole: np.ndarray, edges: np.ndarray) -> np.ndarray:
         return paper_probabilities(counts, edges)

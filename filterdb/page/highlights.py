@@ -180,7 +180,10 @@ def _untrained(result: xr.Dataset) -> Highlight | None:
         return None
     more = f" and {len(names) - 5:,} more" if len(names) > 5 else ""
     return Highlight(
-        "Untrained.", f"Every layer looks random in {', '.join(names[:5])}{more}.", "layers", search="random"
+        "Untrained.",
+        f"Hardly moved from their initialisation: {', '.join(names[:5])}{more}.",
+        "layers",
+        search="random",
     )
 
 

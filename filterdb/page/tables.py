@@ -30,7 +30,7 @@ MODEL_FACTS = (
     "share_3x3", "opset", "producer", "operators", "filter_shapes",
 )  # fmt: skip
 LAYER_FACTS = ("filters", "conv_depth", "conv_depth_norm", "sparsity", "variance_entropy", "threshold", "ratio",
-               "clean_variance_entropy", "orthogonality", "span")  # fmt: skip
+               "p_value", "clean_variance_entropy", "orthogonality", "span")  # fmt: skip
 
 
 def files(name: str, table: pd.DataFrame, *, csv: bool = True) -> dict[str, bytes]:

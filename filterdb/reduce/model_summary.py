@@ -49,7 +49,7 @@ def reduce_model(path: str, reduction: Reduction, limits: Limits, alias: str = "
     """
     url = local_path(path)
     source = ModelSource(url, url, alias=alias)
-    layers, skipped = examine(source, limits)
+    layers, skipped, _ = examine(source, limits)
     rows = [row for row in layers if not row["nonfinite"]]
     left_out = {row["layer_name"]: row["nonfinite"] for row in layers if row["nonfinite"]}
     left_out |= {skip.layer: skip.reason for skip in skipped if is_unread(skip.code)}

@@ -71,14 +71,14 @@ def test_planted_faults_are_found_and_nothing_else(tmp_path: Path) -> None:
         "error",
         "warning",
         "warning",
-        "error",
+        "warning",
         "error",
         "warning",
     ]
     assert "2 of 9216 weights are NaN or infinite" in said["conv8"].message
     assert np.isnan(result["sparsity"][8]) and result["filters"][8] == 1_024
     whole = summary(result)
-    assert (whole["ok"], whole["errors"], whole["warnings"]) == (False, 3, 3)
+    assert (whole["ok"], whole["errors"], whole["warnings"]) == (False, 2, 4)
     pruned = {row["layer"]: row["filters"] for row in whole["prunable"]["layers"]}
     assert pruned["conv0"] == 1_024
     # Of 600 filters 576 stand in 18 channels that are small as a whole, and are not small beside their channel.
@@ -118,9 +118,40 @@ def test_a_weight_that_layers_share_is_stored_once(tmp_path: Path) -> None:
 
 def test_an_untrained_model_is_called_so(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    noise = [rng.normal(size=(16, 16, 3, 3)).astype(np.float32) for _ in range(2)]
-    files = [chain(tmp_path / "new.onnx", *noise), chain(tmp_path / "half.onnx", noise[0], trained(16, 16))]
-    assert fdb.check(files)["untrained"].values.tolist() == [True, False]
+    noise = [rng.normal(size=(16, 16, 3, 3)).astype(np.float32) for _ in range(3)]
+    wide = np.ones((256, 256, 1, 1), np.float32)
+    files = [
+        chain(tmp_path / "new.onnx", *noise),
+        chain(tmp_path / "half.onnx", *noise[:2], trained(16, 16)),
+        chain(tmp_path / "short.onnx", *noise[:2]),
+        chain(tmp_path / "wide.onnx", *noise, wide),
+    ]
+    result = fdb.check(files)
+    assert result["untrained"].values.tolist() == [True, False, False, False]
+    listed = [(f.file, f.level, f.message) for f in findings(result) if f.rule == "untrained"]
+    message = "none of its 3 layers of at least 64 filters can be told from isotropic noise"
+    assert listed == [(str(files[0]), "error", message)]
+    assert [file["status"] for file in checked(result)["files"]] == ["failed", "passed", "passed", "passed"]
+    db = fdb.ingest(tmp_path / "db", files).database
+    stored = fdb.degeneration(db)
+    assert stored["untrained"].values.tolist() == [True, False, False, False]
+    np.testing.assert_allclose(stored["p_value"], result["p_value"], rtol=1e-6)
+    assert fdb.degeneration(db, mode="paper")["untrained"].values.tolist() == [True, False, True, True]
+
+
+def test_filters_that_are_nearly_equal_are_collapsed(tmp_path: Path) -> None:
+    """Also where their small differences are noise."""
+    noise = np.random.default_rng(0).normal(size=(16, 16, 3, 3))
+    layers = [(1 + 0.05 * noise).astype(np.float32), (1 + 0.5 * noise).astype(np.float32)]
+    result = fdb.check(chain(tmp_path / "m.onnx", *layers))
+    assert verdicts(result) == {"conv0": {"collapsed"}}
+    assert (result["variance_entropy"] > 0.9).all() and (result["p_value"] < 1e-9).all()
+    filters = layers[0].reshape(-1, 9).astype(np.float64)
+    spread = np.sqrt(filters.var(axis=0).sum()) / np.linalg.norm(filters.mean(axis=0))
+    assert result["relative_spread"][0] == pytest.approx(spread, rel=1e-9)
+    assert findings(result)[0].message == (
+        f"its 256 filters are nearly equal: they differ by {spread:.1%} of their mean (at least 10% expected)"
+    )
 
 
 def test_an_unknown_scale_has_no_verdict(tmp_path: Path) -> None:
@@ -240,11 +271,15 @@ def test_a_file_of_rules(tmp_path: Path, suffix: str) -> None:
 @pytest.mark.parametrize(
     ("rules", "says"),
     [
-        ({"sparsity": 1}, "expected one of the keys sparse, collapsed, random, smallest, duplicate, outlier, dead_ch"),
+        (
+            {"sparsity": 1},
+            "expected one of the keys sparse, collapsed, constant, random, random_p, smallest, duplicate",
+        ),
         ({"dead_channels": 2}, "dead_channels: expected a number from 0 to 1, got 2"),
         ({"outlier": "big"}, "outlier: expected a number, got 'big'"),
         ({"sparse": "much"}, "sparse: expected a number, got 'much'"),
         ({"sparse": 2}, "sparse: expected a number from 0 to 1, got 2"),
+        ({"random_p": 2}, "random_p: expected a number from 0 to 1, got 2"),
         ({"random": -1}, "random: expected a number of at least 0"),
         ({"smallest": 1.5}, "smallest: expected a whole number"),
         ({"collapsed": float("nan")}, "collapsed: expected a number from 0 to 9"),
@@ -265,11 +300,15 @@ def test_rules_that_do_not_fit_are_one_line(tmp_path: Path, rules: Any, says: st
 
 def test_thresholds_move_the_verdicts(tmp_path: Path) -> None:
     path = chain(tmp_path / "m.onnx", trained(16, 16), planted()["random"])
-    ratios = fdb.check(path)["ratio"].values
-    assert verdicts(fdb.check(path, rules={"random": float(ratios[0])})).keys() == {"conv0", "conv1"}
+    measured = fdb.check(path)
+    ratios, p, spread = (measured[name].values for name in ("ratio", "p_value", "relative_spread"))
+    assert verdicts(fdb.check(path, rules={"random_p": float(p[0])})).keys() == {"conv0", "conv1"}
+    assert verdicts(fdb.check(path, rules={"random_p": float(p[1]) * 1.001})) == {}
+    assert verdicts(fdb.check(path, rules={"random": float(ratios[1])})) == {"conv1": {"random"}}
     assert verdicts(fdb.check(path, rules={"random": float(ratios[1]) * 1.001})) == {}
     assert verdicts(fdb.check(path, rules={"smallest": 257})) == {"conv1": {"random"}}
     assert verdicts(fdb.check(path, rules={"collapsed": 9, "random": 9})).keys() == {"conv0", "conv1"}
+    assert verdicts(fdb.check(path, rules={"constant": spread.max() * 1.001, "random": 9})).keys() == {"conv0", "conv1"}
 
 
 def test_places_among_the_layers_of_a_database(real_db: fdb.Database, demo_catalog: Path) -> None:

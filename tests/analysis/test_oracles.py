@@ -163,7 +163,12 @@ def test_degeneration_equals_a_svd_of_each_layer(db: fdb.Database, filters: np.n
         assert found["variance_entropy"][i] == pytest.approx(entropy(ratio, base=10), abs=1e-9)
         threshold = 1.2618047 / (1 + np.exp(-0.88767525 * (np.log2(size) - 2.30436435))) - 0.31050834
         assert found["threshold"][i] == pytest.approx(threshold, rel=1e-12)
-        assert bool(found["random"][i]) == (entropy(ratio, base=10) >= threshold and size >= (64, 3)[mode == "paper"])
+        p = oracles.sphericity(layer)
+        assert found["p_value"][i] == pytest.approx(p, rel=1e-6, nan_ok=True)
+        if mode == "paper":
+            assert bool(found["random"][i]) == (entropy(ratio, base=10) >= threshold and size >= 3)
+        else:
+            assert bool(found["random"][i]) == (p >= 0.001 and size >= 64)
         kept = layer[np.abs(layer).max(axis=1) >= peak / 100]
         _, _, clean = oracles.svd_pca(kept)
         assert found["clean_variance_entropy"][i] == pytest.approx(entropy(clean, base=10), abs=1e-9)

@@ -67,17 +67,18 @@ def test_other_initialisations() -> None:
 
 
 def test_degeneration_takes_a_fit(tmp_path: Path) -> None:
-    """A lower threshold makes of a trained-looking layer a random one."""
+    """In `paper` mode a lower threshold makes an uneven layer random; a test decides in `sound` mode."""
     rng = np.random.default_rng(0)
     uneven = (rng.standard_normal((10, 10, 9)) * np.linspace(0.5, 1.5, 9)).reshape(10, 10, 3, 3).astype(np.float32)
     chain(tmp_path / "m.onnx", weights(10, 10), uneven)
     db = fdb.ingest(tmp_path / "db", [tmp_path / "m.onnx"]).database
-    plain = fdb.degeneration(db)
+    plain = fdb.degeneration(db, mode="paper")
     assert plain["random"].values.tolist() == [True, False]
     fitted = fdb.randomness_threshold(sizes=[4, 16, 64, 256], draws=5, repeats=1)
     fitted["value"] = fitted["value"] - [0, 0, 0, 0.1]
-    lower = fdb.degeneration(db, threshold=fitted)
+    lower = fdb.degeneration(db, mode="paper", threshold=fitted)
     assert lower["random"].values.tolist() == [True, True]
+    assert fdb.degeneration(db, threshold=fitted)["random"].values.tolist() == [True, False]
     np.testing.assert_allclose(lower["threshold"], randomness_threshold(np.array([100, 100]), sigmoid(fitted)))
     assert lower.attrs["threshold_init"] == "normal"
 

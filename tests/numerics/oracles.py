@@ -44,3 +44,24 @@ def columns(filters: np.ndarray) -> np.ndarray:
     columns = np.ascontiguousarray(filters.astype(np.float32).T)
     columns.flags.writeable = False
     return columns
+
+
+def sphericity(filters: np.ndarray) -> float:
+    """Return the p-value of the test of sphericity, with its variances looked up; NaN for fewer than 16 filters."""
+    from scipy.stats import chi2
+
+    from filterdb.numerics import sphericity as constants
+
+    u = scaled(filters)
+    if len(u) < 16 or not u.any():
+        return float("nan")
+    second = np.sum([np.outer(row, row) for row in u], axis=0) / len(u)
+    size = sum(second[i, i] for i in range(9))
+    off = np.interp(size, constants.SQUARED_NORM, constants.OFF)
+    diagonal = np.interp(size, constants.SQUARED_NORM, constants.DIAGONAL)
+    total = 0.0
+    for i in range(9):
+        for j in range(9):
+            departure = second[i, j] / size - (i == j) / 9
+            total += departure**2 / (diagonal if i == j else off)
+    return float(chi2.sf(len(u) * 81 / 2 * total, 44))

@@ -87,7 +87,11 @@ def test_verdicts(db: fdb.Database) -> None:
     assert float(by_model["variance_entropy"].sel(layer="zero")) == 0
     assert float(fdb.degeneration(db, mode="paper").set_index(layer="layer_model")["sparsity"].sel(layer="zero")) == 0
     assert float(by_model["sparsity"].sel(layer="sparse")) == pytest.approx(0.75, abs=0.01)
-    assert set(found["model"].values[found["untrained"].values]) == {"random", "huge", "tiny", "denormal"}
+    assert not found["untrained"].any()  # one layer is not enough
+    assert set(found["layer_model"].values[found["random"].values]) == {"random", "huge", "tiny", "denormal"}
+    assert np.isfinite(by_model["p_value"].drop_sel(layer=["zero", "one", "few"])).all()
+    assert np.isnan(by_model["p_value"].sel(layer=["zero", "one", "few"])).all()
+    assert by_model["relative_spread"].sel(layer="constant") == 0
     dead = by_model.sel(layer="zero")
     assert (int(dead["clean_filters"]), float(dead["clean_variance_entropy"])) == (0, 0)
     assert np.isnan(dead["clean_ratio"])

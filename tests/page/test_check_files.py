@@ -99,23 +99,23 @@ def test_sarif_validates_against_its_schema(result: xr.Dataset, schema: dict[str
 
 def test_junit_parses_and_counts(result: xr.Dataset) -> None:
     root = ElementTree.fromstring(junit(result))
-    assert root.attrib == {"name": "filterdb check", "tests": "10", "failures": "2", "errors": "3", "skipped": "1"}
+    assert root.attrib == {"name": "filterdb check", "tests": "12", "failures": "2", "errors": "3", "skipped": "1"}
     suites = root.findall("testsuite")
-    assert [suite.get("tests") for suite in suites] == ["5", "3", "1", "1"]
+    assert [suite.get("tests") for suite in suites] == ["6", "4", "1", "1"]
     assert suites[0].get("name", "").endswith("a b%20<ü>.onnx")
     cases = suites[0].findall("testcase")
-    assert [case.get("name") for case in cases] == ["can be checked", *(f'"<&�]]>{i}' for i in range(4))]
-    failure = cases[1].find("failure")
+    assert [case.get("name") for case in cases] == ["can be checked", "is trained", *(f'"<&�]]>{i}' for i in range(4))]
+    failure = cases[2].find("failure")
     assert failure is not None and failure.get("type") == "dead" and REMEDIES["dead"] in str(failure.text)
-    assert cases[3].find("skipped") is not None
-    assert [case.find("failure") is None for case in cases] == [True, False, False, True, True]
-    assert "duplicate" in str(suites[1].findall("testcase")[1].findtext("system-out"))
+    assert cases[4].find("skipped") is not None
+    assert [case.find("failure") is None for case in cases] == [True, True, False, False, True, True]
+    assert "duplicate" in str(suites[1].findall("testcase")[2].findtext("system-out"))
     errors = [suite.find("testcase/error") for suite in suites]
     assert [None if error is None else error.get("type") for error in errors] == [
         None, "unread", "unreadable", "nothing-checked",
     ]  # fmt: skip
     assert errors[2] is not None and "expected a protobuf ModelProto" in str(errors[2].get("message"))
-    assert suites[1].findall("testcase")[2].get("name") == "conv1"
+    assert suites[1].findall("testcase")[3].get("name") == "conv1"
 
 
 def test_every_finding_is_in_both(result: xr.Dataset) -> None:

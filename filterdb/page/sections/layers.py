@@ -18,7 +18,13 @@ from filterdb.page.payload import pack
 from filterdb.page.results import Results
 from filterdb.page.section import Picture, Section, Table
 
-MEASURES = {"depth": "conv_depth_norm", "sparsity": "sparsity", "entropy": "variance_entropy", "ratio": "ratio"}
+MEASURES = {
+    "depth": "conv_depth_norm",
+    "sparsity": "sparsity",
+    "entropy": "variance_entropy",
+    "ratio": "ratio",
+    "p": "p_value",
+}
 """Measures of a layer: their names in JavaScript and in the `degeneration` result."""
 
 
@@ -30,10 +36,10 @@ class Layers(Section):
     template = """\
 <section id="layers">
 <h2>Layers</h2>
-{% if tiles %}{{ figure("tiles", "First filters of each layer", "Nine weights each, orange negative and purple positive, every layer on its own scale. Grainy rows are near random, rows of one picture are collapsed.", "first_filters", "first_filters") }}{% else %}<p class="soft">First filters are not shown: reading them would take too many chunks.</p>{% endif %}
+{% if tiles %}{{ figure("tiles", "First filters of each layer", "Nine weights each, orange negative and purple positive, every layer on its own scale. Grainy rows look like noise, rows of one picture are collapsed.", "first_filters", "first_filters") }}{% else %}<p class="soft">First filters are not shown: reading them would take too many chunks.</p>{% endif %}
 <figure aria-labelledby="f-layers">
 <div class="head"><h3 id="f-layers">Every layer and its verdict</h3><span class="files">{% for kind in kinds %}<a href="tables/degeneration.{{ kind }}">{{ {"csv": "CSV", "parquet": "Parquet"}[kind] }}</a> {% endfor %}</span></div>
-<p>Dead: all weights zero. Sparse: over half of the filters near zero. Collapsed: fewer than two effective components. Random: as varied as untrained weights. The last two are asked of layers with {{ smallest }} filters and more.</p>
+<p>Dead: all weights zero. Sparse: over half of the filters near zero. Collapsed: fewer than two effective components. {% if tested %}Random: a test cannot tell the filters from isotropic noise (p ≥ {{ p }}), so the layer has hardly moved from its initialisation.{% else %}Random: as varied as untrained weights.{% endif %} The last two need at least {{ smallest }} filters.</p>
 <div data-figure="layers"></div>
 </figure>
 </section>
@@ -44,9 +50,14 @@ class Layers(Section):
         self.tiles = first_filters(results.db)
 
     def context(self) -> dict[str, Any]:
-        """Return whether first filters are shown, and the number of filters that a verdict needs."""
-        smallest = as_mode(self.results.mode).smallest_random(Rules())
-        return {"tiles": self.tiles is not None, "smallest": smallest}
+        """Return whether first filters are shown, and how layers are judged."""
+        mode, rules = as_mode(self.results.mode), Rules()
+        return {
+            "tiles": self.tiles is not None,
+            "smallest": mode.smallest_random(rules),
+            "tested": mode.tests_randomness,
+            "p": rules.random_p,
+        }
 
     def data(self) -> dict[str, Any]:
         """Return the layers and the first filters."""

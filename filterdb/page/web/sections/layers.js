@@ -35,6 +35,7 @@ makers.layers = async (node) => {
       number("sparsity", "S", "64px", "Sparsity: share of filters that are nearly zero", percent),
       number("entropy", "H", "58px", "Variance entropy: 0 for one component, 0.954 for all nine"),
       number("ratio", "H/T", "58px", "Entropy divided by the randomness threshold; empty for too few filters"),
+      number("p", "p", "64px", "Probability that isotropic noise departs from sphericity as far; empty for too few filters"),
       { title: "verdict", kind: "verdict", width: "minmax(130px, .9fr)", hint: "Sort by verdict", value: (row) => row.kinds.join(" ") || "\uffff", show: (_, row) => verdictCell(row.kinds) },
     ],
   });
