@@ -13,6 +13,7 @@ from filterdb.analysis.drift import drift as drift
 from filterdb.analysis.drift_metrics import Metric as Metric
 from filterdb.analysis.explain import explain as explain
 from filterdb.analysis.grouping import Key as Key
+from filterdb.analysis.lineage import lineage as lineage
 from filterdb.analysis.nearest import nearest as nearest
 from filterdb.analysis.noise import Noise as Noise
 from filterdb.analysis.pca import pca as pca
@@ -87,6 +88,7 @@ __all__ = [
     "gc",
     "import_hdf5",
     "ingest",
+    "lineage",
     "nearest",
     "open",
     "pca",

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnx
+from onnx import numpy_helper
 
 from tests.models import chain
 
@@ -32,3 +34,15 @@ def network(path: Path, seed: int = 0, family: int = 0) -> Path:
     """A model of three layers, 5,632 filters."""
     sizes = ((16, 32), (32, 64), (64, 48))
     return chain(path, *(trained(out, into, 10 * seed + i, family) for i, (into, out) in enumerate(sizes)))
+
+
+def moved(source: Path, target: Path, *, share: float, seed: int = 0) -> Path:
+    """A copy, as if fine-tuned: every weight of rank 4 moved by `share` of its tensor's standard deviation."""
+    proto, rng = onnx.load(source), np.random.default_rng(seed)
+    for initializer in proto.graph.initializer:
+        if len(initializer.dims) == 4:
+            values = numpy_helper.to_array(initializer)
+            tuned = values + share * values.std() * rng.standard_normal(values.shape)
+            initializer.CopyFrom(numpy_helper.from_array(tuned.astype(np.float32), initializer.name))
+    onnx.save(proto, target)
+    return target

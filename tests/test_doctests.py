@@ -12,7 +12,7 @@ import pytest
 
 import filterdb as fdb
 from filterdb.arguments import formerly_positional
-from tests.filters import network
+from tests.filters import moved, network
 from tests.models import chain
 
 CATALOG = """\
@@ -45,6 +45,7 @@ def namespace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, An
     rng = np.random.default_rng(0)
     fresh = [rng.normal(0, 0.05, (out, into, 3, 3)).astype(np.float32) for into, out in ((16, 32), (32, 64), (64, 48))]
     chain(folder / "models/fresh.onnx", *fresh)
+    moved(folder / "models/detector-10.onnx", folder / "models/tuned.onnx", share=0.2)
     (folder / "models.csv").write_text(CATALOG, "utf-8")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)

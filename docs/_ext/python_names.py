@@ -11,7 +11,7 @@ GROUPS = {
     "Open and select": ["open", "Database", "connect", "exclude_verdict"],
     "Analyses": [
         "pca", "principal_angles", "coefficients", "distributions", "drift", "explain", "degeneration",
-        "degeneration_drift", "density", "phenotypes", "series", "statistics",
+        "degeneration_drift", "density", "phenotypes", "series", "lineage", "statistics",
         "filter_scale", "spectrum", "randomness_threshold",
     ],
     "Single models": ["check", "nearest", "write_reference"],

@@ -37,9 +37,11 @@ def fold(partition: Partition, columns: Iterable[np.ndarray], reductions: Sequen
     index, rows = partition.index, partition.rows
     parts = [Part(index, reduction.empty(len(index))) for reduction in reductions]
     for chunk, filters in zip(partition.chunks, columns, strict=True):
-        runs = plan.runs(partition.bounds, *partition.segment.bounds(chunk))
+        start, stop = partition.segment.bounds(chunk)
+        runs = plan.runs(partition.bounds, start, stop)
         layers = slice(runs.first, runs.last)
-        block = Block(filters, runs.starts, runs.stops, partition.peaks[layers], rows[layers])
+        firsts = start + runs.starts - partition.bounds[layers]
+        block = Block(filters, runs.starts, runs.stops, partition.peaks[layers], rows[layers], firsts)
         for reduction, part in zip(reductions, parts, strict=True):
             arrays = part.arrays
             if not reduction.by_group:

@@ -18,7 +18,7 @@ class Block(NamedTuple):
 
     `columns` (9, n) float32 are the filters. `starts` and `stops` (runs,) are the ends of the runs, `peaks` (runs,) the
     peaks of their layers. `rows` (runs,) int64 is the row of the partition's arrays that a run is added to, −1 for
-    none; it is used with `by_group`.
+    none; it is used with `by_group`. `firsts` (runs,) int64 is the number, in its layer, of a run's first filter.
     """
 
     columns: np.ndarray
@@ -26,6 +26,7 @@ class Block(NamedTuple):
     stops: np.ndarray
     peaks: np.ndarray
     rows: np.ndarray = np.empty(0, np.int64)
+    firsts: np.ndarray = np.empty(0, np.int64)
 
 
 class Reduction(ABC):

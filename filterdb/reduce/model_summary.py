@@ -76,7 +76,8 @@ def reduce_model(path: str, reduction: Reduction, limits: Limits, alias: str = "
                 channel.receive_into(filters)
                 if not np.isfinite(filters).all():  # a hostile file may have taken over the child process
                     raise InputError(f"{source.shown} layer {name!r}: expected finite numbers, got NaN or infinity")
-                block = Block(np.ascontiguousarray(filters.T), np.array([0]), np.array([len(filters)]), peak)
+                ends, first = (np.array([0]), np.array([len(filters)])), np.array([start])
+                block = Block(np.ascontiguousarray(filters.T), *ends, peak, firsts=first)
                 reduction.add(layer_arrays, block)
     return Query(source.shown, digest, rows, arrays, left_out)
 

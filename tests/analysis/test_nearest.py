@@ -17,7 +17,7 @@ from filterdb.commands.nearest import to_answer as answer_of
 from filterdb.errors import InputError, UsageError
 from filterdb.numerics.depth import DECILES
 from filterdb.reduce import model_summary as query
-from tests.filters import network, trained
+from tests.filters import moved, network, trained
 from tests.models import chain, conv, model, save, tensor, weights
 from tests.numerics import oracles
 
@@ -49,18 +49,6 @@ def test_a_retrained_model_is_nearer_than_other_families(families: fdb.Database,
     assert list(ranked["rank"].values) == list(range(1, 10))
     # Of few filters, and very like them: after all others, without a rank.
     assert (found["model"].values[-1], int(found["rank"][-1]), bool(found["few"][-1])) == ("small", 0, True)
-
-
-def perturbed(source: Path, target: Path, share: float) -> Path:
-    """Fine-tuned, as it were: every weight of rank 4 moved by `share` of its standard deviation."""
-    proto, rng = onnx.load(source), np.random.default_rng(0)
-    for one in proto.graph.initializer:
-        if len(one.dims) == 4:
-            values = numpy_helper.to_array(one)
-            moved = values + share * values.std() * rng.standard_normal(values.shape)
-            one.CopyFrom(numpy_helper.from_array(moved.astype(np.float32), one.name))
-    onnx.save(proto, target)
-    return target
 
 
 def quantised(source: Path, target: Path) -> Path:
@@ -101,7 +89,7 @@ def test_copies_of_a_real_model_come_next_to_it(
     assert (same["model"].values[0], bool(same["same_content"][0])) == (name, True)
     assert float(same["drift"][0]) < 1e-9 < float(same["drift"][1])
     assert not same["same_content"].values[1:].any()
-    for copy in (perturbed(source, tmp_path / "tuned.onnx", 0.05), quantised(source, tmp_path / "int8.onnx")):
+    for copy in (moved(source, tmp_path / "tuned.onnx", share=0.05), quantised(source, tmp_path / "int8.onnx")):
         found = fdb.nearest(real_db, copy)
         assert found["model"].values[0] == name
         assert float(found["drift"][1]) > 5 * float(found["drift"][0])

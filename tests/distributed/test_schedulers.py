@@ -27,6 +27,7 @@ def answers(db: fdb.Database) -> dict[str, xr.Dataset]:
         "paper": fdb.drift(db, by="model", mode="paper"),
         "raw": fdb.drift(db, by="task", scaled=False, metric="wasserstein"),
         "degeneration": fdb.degeneration(db),
+        "lineage": fdb.lineage(db),
     }
 
 
@@ -41,7 +42,7 @@ def fingerprint(db: fdb.Database) -> dict[str, bytes]:
     }
     for folder in ("segments", "summaries", "bases"):
         found |= {name: db.files.read(name) for name in db.files.list(folder)}
-    assert len([name for name in found if name.startswith("summaries")]) == 6
+    assert len([name for name in found if name.startswith("summaries")]) == 7
     return found
 
 

@@ -21,6 +21,7 @@ from filterdb.engine.reduction import LayerReduction
 from filterdb.plan import offsets, runs
 from filterdb.reduce import basis
 from filterdb.reduce.reductions import Axes, ExtremesReduction, HistogramsReduction
+from filterdb.reduce.sketches import SketchReduction
 from filterdb.store.database import Database
 from filterdb.store.files import Files
 from filterdb.store.segment import Segment
@@ -29,7 +30,12 @@ from tests.models import chain, weights
 AXES = Axes.of(
     np.linspace(-0.1, 0.1, 9), np.linalg.qr(np.random.default_rng(0).standard_normal((9, 9)))[0], scaled=True
 )
-REDUCTIONS: list[LayerReduction] = [MomentsReduction(), ExtremesReduction(AXES), HistogramsReduction(AXES, -3.2, 3.2)]
+REDUCTIONS: list[LayerReduction] = [
+    MomentsReduction(),
+    ExtremesReduction(AXES),
+    HistogramsReduction(AXES, -3.2, 3.2),
+    SketchReduction(),
+]
 
 
 def in_chunks(filters: np.ndarray, sizes: list[int], chunk: int, fan_in: int) -> list[Part]:

@@ -1,0 +1,174 @@
+"""Compare the weights of all pairs of models, layer by layer, by the sketches of the layers."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from filterdb.analysis.grouping import chosen
+from filterdb.errors import UsageError
+from filterdb.numerics.quality import variance_entropy
+from filterdb.numerics.sketch import BUCKETS
+from filterdb.reduce.sketches import centred_sketches
+from filterdb.schema import WEIGHTS
+from filterdb.store.database import Database
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+
+MODEL_LIMIT = 5_000
+"""Largest number of models that are compared: the matrices of all pairs would take gigabytes."""
+
+RELATED = 6.0
+"""Standard deviations of the similarity of strangers from which two models are related."""
+
+_CHANNELS = 2.0
+"""The cosine of two unrelated layers of n filters has a variance of at most this by n: filters of one channel are not
+independent. Measured on docs/explanation/lineage.md's networks."""
+
+_FULL_RANK = 1e-12
+"""Share of the largest eigenvalue below which the smallest is zero: a layer of few distinct, such as fixed, filters."""
+
+_ISOTROPIC = 6.0
+"""Standard deviations of the statistic of sphericity up to which a layer can be as initialised."""
+
+_LARGE = 64
+"""Filters from which a layer tells whether a model is an initialisation, and whether models share a layer: networks
+that were initialised with one seed have small first layers in common."""
+
+_FREEDOM = WEIGHTS * (WEIGHTS + 1) // 2 - 1
+
+
+class Kinship(NamedTuple):
+    """Hold what all pairs of models have in common, (models, models) each, and which models are initialisations."""
+
+    similarity: Floats
+    """Weighted mean of the cosines of the aligned layers; NaN without any."""
+    deviation: Floats
+    """Standard deviation of the similarity of strangers."""
+    distance: Floats
+    """‖W − W′‖ of the aligned layers divided by the larger of ‖W‖ and ‖W′‖."""
+    compared: Ints
+    """Number of aligned layers."""
+    equal: Ints
+    """Number of layers with equal hashes, at any position."""
+    shares_layer: Bools
+    """Whether one of these has at least 64 filters, (models, models)."""
+    initial: Bools
+    """Whether all layers of a model are as isotropic as noise, (models,)."""
+
+    @property
+    def related(self) -> Bools:
+        """Return which pairs share an ancestor, (models, models)."""
+        beyond = np.nan_to_num(self.similarity) >= RELATED * np.nan_to_num(self.deviation, nan=np.inf)
+        related: Bools = beyond | self.shares_layer
+        np.fill_diagonal(related, val=False)
+        return related
+
+
+def kinship(db: Database) -> Kinship:
+    """Compare all pairs of the view's models.
+
+    Layers are aligned by shape and position: the k-th layer of a shape with the other model's k-th of that shape. The
+    cosine is that of the weights without each layer's mean filter. Layers with fewer than ten distinct filters are left
+    out. Raises UsageError for more than MODEL_LIMIT models.
+    """
+    models = db.models.sizes["model"]
+    if models > MODEL_LIMIT:
+        raise UsageError(f"lineage: expected at most {MODEL_LIMIT:,} models, got {models:,}; choose some with --where")
+    sketches, raw = centred_sketches(db)
+    view = chosen(db)
+    sketches, raw = sketches[view], raw.pick(view)
+    spectrum = np.clip(np.linalg.eigvalsh(raw.covariance), 0, None)
+    is_full = spectrum[:, 0] > _FULL_RANK * spectrum[:, -1]
+    owner, sizes = db.layers["model_index"].values, db.layers["row_size"].values
+    similarity, precision, distance = _similarity(sketches, _aligned(db, is_full), owner, sizes, models)
+    compared = _shared(owner, _places(db), is_full, models)
+    hashes = db.layers["hash"].values.astype(str)
+    equal = _shared(owner, hashes, is_full, models)
+    shares_layer = _shared(owner, hashes, is_full & (sizes >= _LARGE), models) > 0
+    with np.errstate(divide="ignore", invalid="ignore"):
+        deviation = 1 / np.sqrt(precision)
+    deviation[precision == 0] = np.nan
+    initial = _initial(spectrum, owner, sizes, models)
+    return Kinship(similarity, deviation, distance, compared, equal, shares_layer, initial)
+
+
+def _places(db: Database) -> npt.NDArray[np.str_]:
+    """Return the shape of each of the view's layers and its number among the layers of this shape in its model."""
+    layers = db.all_layers
+    columns = ("model_index", "out_channels", "in_channels", "groups")
+    shapes = list(zip(*(layers[name].values.tolist() for name in columns), strict=True))
+    numbers: dict[tuple[int, ...], int] = defaultdict(int)
+    places = []
+    for shape in shapes:
+        numbers[shape] += 1
+        places.append("x".join(map(str, (*shape[1:], numbers[shape]))))
+    return np.array(places, np.str_)[chosen(db)]
+
+
+def _aligned(db: Database, usable: Bools) -> list[Ints]:
+    """Return the usable layers at each place that at least two models have."""
+    _, index, number = np.unique(_places(db), return_inverse=True, return_counts=True)
+    order = np.flatnonzero(usable & (number[index] > 1))
+    by_place: dict[int, list[int]] = defaultdict(list)
+    for layer in order.tolist():
+        by_place[int(index[layer])].append(layer)
+    return [np.array(layers) for layers in by_place.values() if len(layers) > 1]
+
+
+def _similarity(
+    sketches: Floats, aligned: list[Ints], owner: Ints, sizes: Ints, models: int
+) -> tuple[Floats, Floats, Floats]:
+    """Return similarity, its precision for strangers, and distance of all pairs of models."""
+    total, precision, squares, norms = np.zeros((4, models, models))
+    for layers in aligned:
+        place = np.ix_(owner[layers], owner[layers])
+        products = sketches[layers] @ sketches[layers].T
+        square = np.diag(products)
+        length = np.sqrt(square)
+        weight = 1 / (1 / BUCKETS + _CHANNELS / sizes[layers[0]])
+        total[place] += weight * products / np.outer(length, length)
+        precision[place] += weight
+        squares[place] += np.maximum(square[:, None] + square - 2 * products, 0)
+        norms[place] += square[:, None]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        similarity = np.clip(total / precision, -1, 1)
+        distance = np.sqrt(squares / np.maximum(norms, norms.T))
+    return similarity, precision, distance
+
+
+def _shared(owner: Ints, names: npt.NDArray[np.str_], usable: Bools, models: int) -> Ints:
+    """Return how many names of layers each pair of models has in common, (models, models)."""
+    shared = np.zeros((models, models), np.int64)
+    owners: dict[str, set[int]] = defaultdict(set)
+    for name, model, is_usable in zip(names.tolist(), owner.tolist(), usable.tolist(), strict=True):
+        if is_usable:
+            owners[name].add(model)
+    for group in owners.values():
+        if len(group) > 1:
+            members = sorted(group)
+            shared[np.ix_(members, members)] += 1
+    np.fill_diagonal(shared, 0)
+    return shared
+
+
+def _initial(spectrum: Floats, owner: Ints, sizes: Ints, models: int) -> Bools:
+    """Return whether no layer of at least 64 filters rejects sphericity, (models,), and there is such a layer.
+
+    `spectrum` (layers, 9) are the eigenvalues of the raw covariance. 9 n (ln 9 − H ln 10) is asymptotically χ² with 44
+    degrees of freedom for isotropic noise (docs/explanation/method.md).
+    """
+    total = spectrum.sum(axis=1, keepdims=True)
+    entropy = variance_entropy(spectrum / np.where(total > 0, total, 1)) * np.log(10)
+    statistic = WEIGHTS * sizes * (np.log(WEIGHTS) - entropy)
+    large = sizes >= _LARGE
+    rejects = large & (statistic > _FREEDOM + _ISOTROPIC * np.sqrt(2 * _FREEDOM))
+    has_large, is_rejected = np.zeros((2, models), bool)
+    has_large[owner[large]] = True
+    is_rejected[owner[rejects]] = True
+    return has_large & ~is_rejected

@@ -1,0 +1,325 @@
+"""Find which models descend from which: fine-tuned, frozen and continued copies, and checkpoints of one training."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+
+from filterdb.analysis.grouping import provenance
+from filterdb.analysis.kinship import Kinship, kinship
+from filterdb.arguments import as_names
+from filterdb.errors import UsageError
+from filterdb.schema import LABELS, UNKNOWN
+from filterdb.store.database import AnyDatabase, Database, as_database
+
+EARLIER, EITHER, SIBLING, LATER = "earlier", "either", "sibling", "later"
+"""Whether a related model precedes another one: yes; not known; not, because both were trained from scratch; no."""
+
+_SCRATCH = ("", "none", "scratch", UNKNOWN)
+"""Values of `pretraining_dataset` of models without pretraining."""
+
+_TIE = 3.0
+"""Standard deviations by which similarities must differ before one of them counts as larger."""
+
+_NOT_LABELS = {
+    *("model", "file_hash", "duplicate_of", "paper", "url", "extra", "producer", "operators", "filter_shapes"),
+    *("epoch", "segment"),
+}
+"""Text columns of a model that do not tell trainings apart."""
+
+_BY_EPOCH, _BY_PRETRAINING = "epoch", "pretraining_dataset"
+
+
+def lineage(db: AnyDatabase, *, training: str | list[str] | None = None) -> xr.Dataset:
+    """Find the likeliest parent of each of the view's models.
+
+    Parameters
+    ----------
+    db : Database, str or path
+        The database or a view of it.
+    training : str or list of str, optional
+        The columns in which checkpoints of one training agree. Default: every column of the catalog but `epoch`, `url`
+        and columns of numbers other than `seed`, which are taken for results.
+
+    Returns
+    -------
+    xarray.Dataset
+        With dim model, the models in the order of the database:
+
+        - parent, str: the likeliest parent, or "" if the model is related to none that could be.
+        - direction, str: "parent" if the evidence says that it precedes the model; "" if only that both are relatives.
+        - evidence, str: what the direction is known by: "epoch", "pretraining_dataset", "initialisation", "nearer the
+          initialisation" or "".
+        - similarity, float64: mean cosine of the aligned layers; NaN without a parent, or where no layers align.
+        - distance, float64: ‖W − W′‖ of these layers, relative to the larger norm, to about ±8 %.
+        - equal_layers, compared_layers, int64: layers with equal weights, at any position; layers that were aligned.
+        - family, int64: the number of the family of related models, from 1; 0 for a model without relatives.
+        - is_initialisation, bool: whether all layers are as isotropic as noise.
+
+    Raises
+    ------
+    UsageError
+        For an unknown column, or for more than 5,000 models.
+
+    Notes
+    -----
+    A pass sketches the raw weights of each layer by 128 sums once and stores them. The k-th layer of a shape is
+    compared with the other model's k-th of that shape, without the layers' mean filters. Two models are related if
+    their similarity is at least 6 standard deviations of that of strangers, or if a layer of at least 64 filters is
+    equal. Copies with permuted, pruned or rescaled channels are not recognised (docs/explanation/lineage.md).
+
+    Examples
+    --------
+    >>> tuned = fdb.ingest("tuned", ["models/detector-10.onnx", "models/tuned.onnx", "models/fresh.onnx"]).database
+    >>> result = fdb.lineage(tuned)
+    >>> result["parent"].values.tolist(), result["similarity"].values.round(2)
+    (['', 'models/detector-10.onnx', ''], array([ nan, 0.98,  nan]))
+    """
+    db = as_database(db)
+    labels = _labels(db, training)
+    pairs = kinship(db)
+    related = pairs.related
+    relations = _relations(related, pairs, labels)
+    parents = _parents(related, pairs, labels, relations)
+    names = db.models["model"].values.astype(str)
+    family = np.zeros(len(names), np.int64)
+    for number, members in enumerate(_families(related), 1):
+        family[sorted(members)] = number
+    child, parent = np.arange(len(names)), np.array([link.parent for link in parents], np.int64)
+    none, model = parent < 0, ("model",)
+
+    def of_parent(values: npt.NDArray[np.float64] | npt.NDArray[np.int64], missing: float) -> npt.NDArray[np.generic]:
+        return np.where(none, missing, values[child, parent]).astype(values.dtype)
+
+    return xr.Dataset(
+        {
+            "parent": (model, np.array(["" if p < 0 else names[p] for p in parent], object)),
+            "direction": (model, np.array(["parent" if link.evidence else "" for link in parents], object)),
+            "evidence": (model, np.array([link.evidence for link in parents], object)),
+            "similarity": (model, of_parent(pairs.similarity, np.nan)),
+            "distance": (model, of_parent(pairs.distance, np.nan)),
+            "equal_layers": (model, of_parent(pairs.equal, 0)),
+            "compared_layers": (model, of_parent(pairs.compared, 0)),
+            "family": (model, family),
+            "is_initialisation": (model, pairs.initial),
+        },
+        coords={"model": names.astype(object)},
+        attrs=provenance(db, formula="mean cosine of aligned layers, from sketches of 128 sums"),
+    )
+
+
+def relatives(db: AnyDatabase) -> list[set[int]]:
+    """Return the families of related models: sets of at least two positions in `db.models`, by smallest position."""
+    return _families(kinship(as_database(db)).related)
+
+
+def _families(related: npt.NDArray[np.bool_]) -> list[set[int]]:
+    """Return the connected components of at least two models."""
+    unseen, families = set(range(len(related))), []
+    while unseen:
+        start = min(unseen)
+        members, todo = {start}, [start]
+        while todo:
+            new = set(np.flatnonzero(related[todo.pop()]).tolist()) - members
+            members |= new
+            todo.extend(new)
+        unseen -= members
+        if len(members) > 1:
+            families.append(members)
+    return families
+
+
+@dataclass(frozen=True)
+class _Labels:
+    """Hold what the catalog says of each model; an unknown epoch is NaN."""
+
+    training: list[tuple[str, ...]]
+    dataset: list[str]
+    pretraining: list[str]
+    epoch: list[float]
+
+    def is_from_scratch(self, model: int) -> bool:
+        """Return whether the catalog knows the model's training, which began at an initialisation."""
+        return math.isfinite(self.epoch[model]) and self.pretraining[model].lower() in _SCRATCH
+
+
+def _labels(db: Database, training: str | list[str] | None) -> _Labels:
+    """Return the labels of the view's models."""
+    models = db.models
+
+    def column(name: str) -> list[str]:
+        values = models[name].values if name in models else [UNKNOWN] * models.sizes["model"]
+        return [str(value).strip() or UNKNOWN for value in values]
+
+    catalog = [*(name for name in LABELS if name not in _NOT_LABELS), "seed"]
+    extra = [str(name) for name in models if models[name].dtype == object and str(name) not in _NOT_LABELS]
+    if training is None:
+        own = [name for name in extra if name not in catalog and not _is_number(column(name))]
+        columns = [*catalog, *own]
+    else:
+        columns = training.split(",") if isinstance(training, str) else as_names(training, "training")
+        columns = [name.strip() for name in columns]
+        unknown = [name for name in columns if name not in models]
+        if unknown:
+            raise UsageError(f"training: expected columns of the catalog, got {unknown[0]!r}")
+    return _Labels(
+        list(zip(*map(column, columns), strict=True)) or [()] * models.sizes["model"],
+        column("training_dataset"),
+        column("pretraining_dataset"),
+        [_number(text) for text in column("epoch")],
+    )
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
+def _is_number(texts: list[str]) -> bool:
+    """Return whether all known values of a column are numbers."""
+    return all(text == UNKNOWN or math.isfinite(_number(text)) for text in texts)
+
+
+def _relations(
+    related: npt.NDArray[np.bool_], pairs: Kinship, labels: _Labels
+) -> dict[tuple[int, int], tuple[str, str]]:
+    """Return, for each ordered pair of related models (model, other), whether the other is earlier, and why."""
+    return {
+        (model, other): _relation(model, other, related, pairs, labels)
+        for model, other in zip(*(axis.tolist() for axis in np.nonzero(related)), strict=True)
+    }
+
+
+def _relation(
+    model: int, other: int, related: npt.NDArray[np.bool_], pairs: Kinship, labels: _Labels
+) -> tuple[str, str]:
+    """Return whether `other` precedes `model`, and the evidence."""
+    epochs = labels.epoch[model], labels.epoch[other]
+    if labels.training[model] == labels.training[other] and all(map(math.isfinite, epochs)):
+        return (EITHER, "") if epochs[0] == epochs[1] else (EARLIER if epochs[1] < epochs[0] else LATER, _BY_EPOCH)
+    forward, backward = _is_pretrained_on(labels, model, other), _is_pretrained_on(labels, other, model)
+    if forward != backward:
+        return EARLIER if forward else LATER, _BY_PRETRAINING
+    if pairs.initial[model] != pairs.initial[other]:
+        return EARLIER if pairs.initial[other] else LATER, "initialisation"
+    if labels.is_from_scratch(model) and not pairs.initial[other]:
+        return SIBLING, ""
+    nearer = _nearer_initialisation(model, other, related, pairs)
+    if nearer:
+        return EARLIER if nearer > 0 else LATER, "nearer the initialisation"
+    return EITHER, ""
+
+
+def _is_pretrained_on(labels: _Labels, model: int, other: int) -> bool:
+    """Return whether the model was pretrained on the data set on which the other was trained."""
+    pretraining = labels.pretraining[model]
+    return pretraining.lower() not in _SCRATCH and pretraining == labels.dataset[other] != labels.dataset[model]
+
+
+def _nearer_initialisation(model: int, other: int, related: npt.NDArray[np.bool_], pairs: Kinship) -> int:
+    """Return 1 if `other` is nearer a related initialisation than `model`, −1 if it is farther, 0 if unclear."""
+    roots = np.flatnonzero(pairs.initial & related[model] & related[other])
+    if not len(roots) or pairs.initial[model]:
+        return 0
+    difference = float((pairs.similarity[roots, other] - pairs.similarity[roots, model]).mean())
+    margin = _margin(pairs, model, other)
+    return 0 if not abs(difference) > margin else 1 if difference > 0 else -1
+
+
+def _margin(pairs: Kinship, first: int, second: int) -> float:
+    """Return by how much the similarities of two models to a third one must differ.
+
+    Both are estimated by the same sums, so the error of their difference shrinks with the distance of the two.
+    """
+    return float(_TIE * pairs.deviation[first, second] * np.sqrt(2 - 2 * pairs.similarity[first, second]))
+
+
+@dataclass(frozen=True)
+class _Link:
+    """Hold the position of a model's parent, −1 for none, and the evidence for the direction, "" for none."""
+
+    parent: int = -1
+    evidence: str = ""
+
+
+def _parents(
+    related: npt.NDArray[np.bool_], pairs: Kinship, labels: _Labels, relations: dict[tuple[int, int], tuple[str, str]]
+) -> list[_Link]:
+    """Return the parent of each model. The links have no cycles; the surest and nearest are set first."""
+    ordered = []
+    for model in range(len(related)):
+        possible = _preferred(model, np.flatnonzero(related[model]).tolist(), pairs, labels, relations)
+        if possible:
+            rank = _rank(*relations[model, possible[0]])
+            ordered.append((rank, -_similarity(pairs, model, possible[0]), -model, possible))
+    links = [_Link()] * len(related)
+    for *_, negative, possible in sorted(ordered, key=lambda row: row[:3]):
+        model = -negative
+        parent = next((other for other in possible if not _descends(links, other, model)), -1)
+        if parent >= 0:
+            relation, evidence = relations[model, parent]
+            links[model] = _Link(parent, evidence if relation == EARLIER else "")
+    return links
+
+
+def _descends(links: list[_Link], model: int, ancestor: int) -> bool:
+    """Return whether a model is the other one or one of its descendants, by the links set so far."""
+    while model >= 0:
+        if model == ancestor:
+            return True
+        model = links[model].parent
+    return False
+
+
+def _preferred(
+    model: int,
+    others: list[int],
+    pairs: Kinship,
+    labels: _Labels,
+    relations: dict[tuple[int, int], tuple[str, str]],
+) -> list[int]:
+    """Return the possible parents of a model, the likeliest first.
+
+    These are the last earlier checkpoint of its training, else the most similar model. Among several checkpoints of
+    another training that are equally near, the last is the likeliest.
+    """
+
+    def key(other: int) -> tuple[float, float, float, int]:
+        rank = _rank(*relations[model, other])
+        last = -labels.epoch[other] if rank == 0 else 0
+        return rank, last, -_similarity(pairs, model, other), other
+
+    possible = sorted((other for other in others if relations[model, other][0] != LATER), key=key)
+    if possible and _rank(*relations[model, possible[0]]):
+        first = possible[0]
+        near = [
+            other
+            for other in possible
+            if key(other)[0] == key(first)[0]
+            and labels.training[other] == labels.training[first]
+            and labels.epoch[other] > labels.epoch[first]
+            and key(other)[2] <= key(first)[2] + _margin(pairs, first, other)
+        ]
+        if near:
+            last = max(near, key=lambda other: labels.epoch[other])
+            possible = [last, *(other for other in possible if other != last)]
+    return possible
+
+
+def _similarity(pairs: Kinship, model: int, other: int) -> float:
+    """Return the similarity, −1 where no layers align."""
+    value = float(pairs.similarity[model, other])
+    return value if math.isfinite(value) else -1.0
+
+
+def _rank(relation: str, evidence: str) -> int:
+    """Return the order in which links are set: by labels, by weights, between trainings from scratch."""
+    if relation == EARLIER and evidence in (_BY_EPOCH, _BY_PRETRAINING):
+        return 0 if evidence == _BY_EPOCH else 1
+    return 3 if relation == SIBLING else 2
