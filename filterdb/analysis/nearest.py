@@ -10,7 +10,7 @@ import numpy.typing as npt
 import xarray as xr
 
 from filterdb.analysis.drift_metrics import METRICS
-from filterdb.analysis.noise import FEW
+from filterdb.analysis.noise import FEW, INDISTINGUISHABLE, TOO_FEW
 from filterdb.analysis.question import Question
 from filterdb.arguments import formerly_positional
 from filterdb.errors import UsageError
@@ -19,7 +19,7 @@ from filterdb.models.sources import as_source, on_disk
 from filterdb.numerics.depth import DECILES, depth_decile
 from filterdb.numerics.divergence import symmetric_kl
 from filterdb.numerics.histogram import sound_probabilities
-from filterdb.numerics.sampling import SamplingFloor
+from filterdb.numerics.sampling import Z_RELATED, Floor, SamplingFloor
 from filterdb.reduce.model_summary import Query, reduce_model
 from filterdb.store.database import AnyDatabase, as_database
 
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
+
+RELATED, DIFFERENT_BY_FILTERS = "related", "different_by_filters"
 
 _MODEL_LABELS = ("task", "visual_category", "training_dataset", "pretraining_dataset", "family", "architecture")
 """Columns of the models that the result has as coordinates."""
@@ -41,7 +43,7 @@ def nearest(
     n: int = 10,
     limits: Limits = Limits(),  # noqa: B008 - frozen
 ) -> xr.Dataset:
-    """Rank the models of a view by the drift of their filters from those of an ONNX file.
+    """Rank the models of a view by how little their filters differ from those of an ONNX file, beyond chance.
 
     Parameters
     ----------
@@ -59,11 +61,17 @@ def nearest(
     xarray.Dataset
         With dims model, decile, component, float64 unless stated otherwise:
 
-        - drift (model): the drift to the file, ascending.
+        - drift (model): the drift to the file.
+        - excess (model): drift − floor, ascending. Floors are larger for models with fewer filters, so the drift itself
+          does not rank models of different sizes.
         - per_component (component, model): the drift (kl) of each component, unweighted.
         - floor and floor_q95 (model): mean and 95 % quantile of the drift of two samples of one distribution with
           these numbers of filters.
-        - closer_than_noise (model), bool: drift ≤ floor_q95, so the filters of the two cannot be distinguished.
+        - related_below (model): the 0.1 % quantile of the same. Independent models are hardly ever this near.
+        - verdict (model), str: "related" (drift < related_below: one was made from the other, or both from a third),
+          "indistinguishable" (drift ≤ floor_q95), "different_by_filters", or "few" (fewer than 1,000 filters in the
+          model or the file).
+        - closer_than_noise (model), bool: drift ≤ floor_q95, which is true of related models too.
         - count (model), int64: filters. few (model), bool: whether there are fewer than 1,000.
         - rank (model), int64: from 1; 0 for models with few filters, which come last.
         - same_content (model), bool: whether the model is the same file.
@@ -86,15 +94,16 @@ def nearest(
     -----
     The mode is `sound`. The file's filters are projected on the snapshot's basis and added to the counts behind π; the
     models' counts are summaries, so no filter of the database is read. Similar filters do not promise accuracy after
-    transfer. Source: method §0 and §4.
+    transfer. A long fine-tuning leaves no drift below the floor; `lineage` recognises relatives for longer. Source:
+    method §0, §4 and §7.
 
     Examples
     --------
     >>> result = fdb.nearest(db, "models/detector-10.onnx", n=3)
     >>> result["model"].values.tolist(), result["drift"].values.round(2)
     (['detector-10', 'detector-20', 'classifier-1'], array([0.  , 0.02, 0.35]))
-    >>> result["closer_than_noise"].values
-    array([ True,  True, False])
+    >>> result["verdict"].values.tolist()
+    ['related', 'indistinguishable', 'different_by_filters']
     """
     if n < 1:
         raise UsageError(f"n: expected at least 1, got {n}")
@@ -106,15 +115,17 @@ def nearest(
 
 
 def _ranked(question: Question, query: Query, n: int) -> xr.Dataset:
-    """Return the first `n` models, which are the `question`'s groups, by their drift from the file's filters."""
+    """Return the first `n` models, which are the `question`'s groups, by their excess drift from the file's filters."""
     db, models, weights = question.db, question.grouping, question.weights
     file_counts, counts = query.arrays["counts"].sum(axis=0), question.counts
     whole = question.snapshot_counts + file_counts
     drift, components = _drift(file_counts, counts, whole, weights)
     number = counts[:, 0].sum(axis=-1)
     few = number < FEW
-    order = np.lexsort((drift, few))[:n]
-    floor = SamplingFloor(whole, weights).between(file_counts, counts[order])
+    floors = SamplingFloor(whole, weights).between(file_counts, counts)
+    order = np.lexsort((drift, drift - floors.mean, few))[:n]
+    floor = Floor(floors.mean[order], floors.q95[order])
+    verdict = _verdicts(drift[order], floor, few[order] | (file_counts[0].sum() < FEW))
     by_decile = _decile_variables(question, query, whole, order)
     query_decile = depth_decile(query.column("conv_depth_norm"))
     query_filters = np.bincount(query_decile, query.column("row_size"), len(DECILES))
@@ -125,9 +136,12 @@ def _ranked(question: Question, query: Query, n: int) -> xr.Dataset:
     return xr.Dataset(
         {
             "drift": (model, drift[order], {"long_name": "drift to the file"}),
+            "excess": (model, drift[order] - floor.mean, {"long_name": "drift beyond its floor"}),
             "per_component": (("component", "model"), components[:, order]),
             "floor": (model, floor.mean, {"long_name": "mean drift of two samples of one distribution"}),
             "floor_q95": (model, floor.q95, {"long_name": "95 % quantile of the same"}),
+            "related_below": (model, floor.quantile(Z_RELATED), {"long_name": "0.1 % quantile of the same"}),
+            "verdict": (model, verdict),
             "closer_than_noise": (model, drift[order] <= floor.q95),
             "count": (model, number[order], {"long_name": "number of filters"}),
             "few": (model, few[order]),
@@ -146,7 +160,7 @@ def _ranked(question: Question, query: Query, n: int) -> xr.Dataset:
             scaled=None,
             metric="kl",
             per_component_metric="kl",
-            formula=f"{METRICS['kl'].formula}; pi with the file's own counts; floors of method 4",
+            formula=f"{METRICS['kl'].formula}; pi with the file's own counts; floors of method 4; by excess, method 7",
             query=query.shown,
             query_hash=query.file_hash,
             query_filters=int(file_counts[0].sum()),
@@ -154,6 +168,14 @@ def _ranked(question: Question, query: Query, n: int) -> xr.Dataset:
             query_left_out=json.dumps(query.left_out, ensure_ascii=False),
         ),
     )
+
+
+def _verdicts(drift: Floats, floor: Floor, few: npt.NDArray[np.bool_]) -> npt.NDArray[np.object_]:
+    """Return the verdict of each model, (models,)."""
+    verdict = np.where(drift <= floor.q95, INDISTINGUISHABLE, DIFFERENT_BY_FILTERS)
+    verdict[drift < floor.quantile(Z_RELATED)] = RELATED
+    verdict[few] = TOO_FEW
+    return verdict.astype(object)
 
 
 def _decile_variables(question: Question, query: Query, whole: Ints, order: Ints) -> dict[str, Floats]:

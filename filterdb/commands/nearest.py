@@ -18,6 +18,8 @@ from filterdb.commands.table import counts_line, print_basis_warning, print_tabl
 from filterdb.models.sandbox import Limits
 from filterdb.store.database import Database
 
+_REMARKS = {"few": "few", "related": "related", "indistinguishable": "within noise"}
+
 _NO_ACCURACY = "near means similar 3×3 filters; it says nothing of the accuracy after transfer"
 
 
@@ -31,7 +33,8 @@ _NO_ACCURACY = "near means similar 3×3 filters; it says nothing of the accuracy
 def nearest(db: Database, model: str, number: int, by_decile: bool, limits: Limits, as_json: bool) -> None:
     """Find the stored models most similar to a model.
 
-    MODEL is an ONNX file or a URL. Models are ranked by the drift between their 3×3 filters, with noise floors.
+    MODEL is an ONNX file or a URL. Models are ranked by how much more their 3×3 filters drift than chance explains at
+    their sizes. Related models, such as fine-tuned copies, are marked.
     Limit the models compared with --where 'task=…' or 'training_dataset=…'. Similar filters do not promise
     accuracy after transfer.
     """
@@ -87,7 +90,7 @@ def _whole(count: float) -> int:
 
 def show(answer: Answer) -> None:
     """Print the models in order, with the noise floor."""
-    columns = ["", "model", "drift", "noise", "", "filters", "task", "training_dataset"]
+    columns = ["", "model", "drift", "excess", "noise", "", "filters", "task", "training_dataset"]
     print_table(columns, ([row["rank"], *_cells(row, "task", "training_dataset")] for row in answer["rows"]))
     _footer(answer)
 
@@ -96,7 +99,7 @@ def show_deciles(answer: Answer) -> None:
     """Print a column for each depth decile in which the file has filters; ~ marks drift within noise."""
     deciles = [label for label, count in answer["query"]["deciles"].items() if count]
     short = (label.strip("[(])").replace(", ", "–") for label in deciles)
-    columns = ["", "model", "drift", "noise", "", "filters", *short]
+    columns = ["", "model", "drift", "excess", "noise", "", "filters", *short]
     ranked = [[row["rank"], *_cells(row), *map(_decile_cell, row["deciles"])] for row in answer["rows"]]
     print_table(columns, ranked, "whole, and by depth decile (normalised depth)")
     _footer(answer)
@@ -104,9 +107,9 @@ def show_deciles(answer: Answer) -> None:
 
 def _cells(row: Answer, *labels: str) -> list[Any]:
     """Return the cells of a model."""
-    remark = "within noise" if row["closer_than_noise"] else ""
-    remark = "the same file" if row["same_content"] else "few" if row["few"] else remark
-    return [row["model"], row["drift"], row["floor_q95"], remark, row["count"], *(row[label] for label in labels)]
+    remark = "the same file" if row["same_content"] else _REMARKS.get(row["verdict"], "")
+    numbers = [row["drift"], row["excess"], row["floor_q95"]]
+    return [row["model"], *numbers, remark, row["count"], *(row[label] for label in labels)]
 
 
 def _decile_cell(decile: Answer) -> Any:
@@ -125,5 +128,8 @@ def _footer(answer: Answer) -> None:
     if query["filters"] < FEW:
         say(f"it has fewer than {FEW:,} filters: chance decides much of this order")
     say(f"noise: drift below it is what two samples of one distribution show (95 %); few: under {FEW:,}, not ranked")
+    say("excess: drift minus its mean under chance; models are in this order")
+    if any(row["verdict"] == "related" for row in answer["rows"]):
+        say("related: drift so far below the noise that one was made from the other, or both from a third")
     say(_NO_ACCURACY)
     print_basis_warning(answer)

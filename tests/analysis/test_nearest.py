@@ -43,7 +43,8 @@ def test_a_retrained_model_is_nearer_than_other_families(families: fdb.Database,
     found = fdb.nearest(families, network(tmp_path / "again.onnx", 7, family), n=20)
     ranked = found.isel(model=~found["few"].values)
     assert list(ranked["family"].values[:3]) == [FAMILIES[family]] * 3
-    assert (np.diff(ranked["drift"].values) >= 0).all()
+    assert (np.diff(ranked["excess"].values) >= 0).all()
+    np.testing.assert_array_equal(found["excess"], found["drift"] - found["floor"])
     own, other = ranked["drift"].values[2], ranked["drift"].values[3]
     assert other > 2 * own
     assert list(ranked["rank"].values) == list(range(1, 10))
@@ -91,7 +92,8 @@ def test_copies_of_a_real_model_come_next_to_it(
     assert not same["same_content"].values[1:].any()
     for copy in (moved(source, tmp_path / "tuned.onnx", share=0.05), quantised(source, tmp_path / "int8.onnx")):
         found = fdb.nearest(real_db, copy)
-        assert found["model"].values[0] == name
+        assert (found["model"].values[0], found["verdict"].values[0]) == (name, "related")
+        assert set(found["verdict"].values[1:]) == {"different_by_filters", "few"}
         assert float(found["drift"][1]) > 5 * float(found["drift"][0])
         assert not bool(found["same_content"][0])
         deciles = found["decile_drift"].fillna(np.inf).values[:, found["query_count"].values > 0]
@@ -165,6 +167,30 @@ def test_closer_than_noise_is_visible(tmp_path: Path) -> None:
     assert sum(noise[twin.as_posix()] for twin in twins) >= 3  # each with 95 %
     ratio = found["drift"].values / found["floor"].values
     assert (ratio[:4] > 0.5).all() and (ratio[:4] < 1.6).all() and ratio[4] > 5
+
+
+def test_excess_ranks_models_of_different_sizes(tmp_path: Path) -> None:
+    """A small sample of the file's own distribution drifts more than a large one of another, by chance alone."""
+
+    def sample(seed: int, count: int, shift: float) -> np.ndarray:
+        mixed = np.random.default_rng(seed).standard_normal((count, 9)) * np.linspace(3, 0.3, 9) + shift
+        return mixed.reshape(-1, 16, 3, 3).astype(np.float32)
+
+    chain(tmp_path / "small.onnx", sample(1, 1_024, 0.0))
+    chain(tmp_path / "large.onnx", sample(2, 65_536, 0.12))
+    db = fdb.ingest(tmp_path / "db", [tmp_path / "small.onnx", tmp_path / "large.onnx"]).database
+    found = fdb.nearest(db, chain(tmp_path / "q.onnx", sample(3, 65_536, 0.0)))
+    assert [Path(model).stem for model in found["model"].values] == ["small", "large"]
+    assert found["drift"].values[0] > found["drift"].values[1]
+    assert found["verdict"].values.tolist() == ["indistinguishable", "different_by_filters"]
+
+
+def test_related_is_shown_apart_from_noise(families: fdb.Database, tmp_path: Path) -> None:
+    source = network(tmp_path / "m.onnx", 0, 0)
+    found = fdb.nearest(families, moved(source, tmp_path / "tuned.onnx", share=0.05))
+    assert (found["model"].values[0], found["verdict"].values[0]) == ("alder0", "related")
+    assert found["drift"].values[0] < found["related_below"].values[0] < found["floor"].values[0]
+    assert "related" not in found["verdict"].values[1:]
 
 
 def test_views_choose_among_whom(families: fdb.Database, tmp_path: Path) -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy.stats import entropy, poisson
+from scipy.stats import entropy, norm, poisson
 
 from filterdb.analysis.noise import FEW
 from filterdb.numerics import sampling
 from filterdb.numerics.histogram import sound_probabilities
-from filterdb.numerics.sampling import SamplingFloor
+from filterdb.numerics.sampling import Z_RELATED, SamplingFloor
 from tests.numerics.distributions import WEIGHTS, bells
 
 P = bells(np.linspace(1.0, 0.35, 9))
@@ -95,3 +95,16 @@ def test_what_method_md_measured() -> None:
     floor = SamplingFloor(counts * 100, WEIGHTS).between(counts, counts[None])
     # Equal bins, no shrinking to speak of: (1/n + 1/m)·χ²₆₉ in every component.
     assert floor.mean[0] == pytest.approx(69 * 2 / 700_000, rel=0.01)
+
+
+@pytest.mark.parametrize(("n", "m"), [(1_000, 1_000), (1_000, 100_000), (20_000, 20_000)])
+def test_low_quantiles(n: int, m: int) -> None:
+    """Of 21,000 independent pairs, about 1 % are below the 1 % quantile, about 0.1 % below that of related groups."""
+    rng = np.random.default_rng(1)
+    one, other = (rng.multinomial(size, P) for size in (n, m))
+    expected = np.concatenate([drawn(n + i, m, (one + other) / (n + m)) for i in range(14)])
+    floor = SamplingFloor(WHOLE, WEIGHTS).between(one, other[None])
+    assert floor.quantile(1.6448536269514722) == pytest.approx(floor.q95)
+    assert (expected < floor.quantile(norm.ppf(0.01))).mean() == pytest.approx(0.01, abs=0.004)
+    assert (expected < floor.quantile(Z_RELATED)).mean() < 0.002
+    assert norm.cdf(Z_RELATED) == pytest.approx(0.001)
