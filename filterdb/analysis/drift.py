@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,7 @@ from filterdb.analysis.drift_metrics import AnyMetric, Metric, as_metric
 from filterdb.analysis.grouping import Key, group
 from filterdb.analysis.question import Question
 from filterdb.analysis.strata import align, strata
+from filterdb.analysis.units import find_units
 from filterdb.arguments import formerly_positional
 from filterdb.errors import UsageError
 from filterdb.numerics import divergence
@@ -47,6 +49,7 @@ def drift(
     within: Key | None = None,
     out: str | os.PathLike[str] | None = None,
     noise: noises.Noise = None,
+    unit: str | None = None,
 ) -> xr.Dataset:
     """Compute the drift between all pairs of groups of the view's layers, in heatmap order.
 
@@ -76,6 +79,9 @@ def drift(
         True: compute noise with 1,000 permutations and draws of models; a number: with so many. False: leave it out.
         Default: compute it if it takes seconds (up to 1,000 groups, 30 for metrics other than kl and psi, and 10
         million permutations, such as 6,000 pairs of groups of seven models).
+    unit : str, optional
+        A column of the catalog. Models with one value of it are one unit of replication, as are checkpoints of one
+        training, copies, and models that share a layer. Default: only the latter.
 
     Returns
     -------
@@ -89,8 +95,10 @@ def drift(
         - row_mean (group): the mean of the group's row, with the zero diagonal, by which heatmaps are ordered.
         - drift_box (statistic) and component_box (component, statistic): low, q1, median, q3, high and mean of `drift`
           and `per_component` over all pairs of groups, with Tukey's whiskers.
-        - count (group), int64: filters. few (group), bool: whether there are fewer than 1,000.
-          models (group), int64: models.
+        - count (group), int64: filters. few (group), bool: whether there are fewer than 1,000, where copies count
+          once. models (group), int64: models.
+        - units (group), int64: units of replication: models of one training, or otherwise related, are one.
+          effective_units (group): (Σn)²/Σn² of the filters n of the units. Only in `sound` mode.
         - counts (group, component, bin), int64: filters in each bin.
         - probabilities (group, component, bin): the probabilities that the mode makes of these counts.
         - outside (group, component), int64: filters outside the range.
@@ -102,14 +110,22 @@ def drift(
 
         - floor and floor_q95 (group, other): mean and 95 % quantile of the drift that the numbers of filters alone
           explain.
-        - model_floor and model_floor_q95 (group, other): the same after permuting models between the groups; NaN if
-          fewer than 20 permutations exist. permutations (group, other): their number.
-        - verdict (group, other), str: "different", "indistinguishable", "few" (fewer than 1,000 filters in a group),
-          or "" on the diagonal and without a floor.
-        - judged_by (group, other), str: the floor behind the verdict: "model", "few models" (the models are too few
-          for any drift to be "different"), "sampling" or "".
-        - interval (group, other, bound): 95 % interval of the drift; NaN with fewer than 5 models or 1,000 filters in
-          a group.
+        - model_floor and model_floor_q95 (group, other): the same after permuting units of models between the groups;
+          NaN if fewer than 20 permutations exist. permutations (group, other): their number.
+        - p_value (group, other): the probability of at least this drift by chance, for this pair alone; q_value (group,
+          other): the same corrected for all pairs of the matrix (Benjamini and Yekutieli).
+        - verdict (group, other), str: "different" (q ≤ 0.05 by permutation of units), "different_by_filters" (q ≤ 0.05
+          by numbers of filters, where the units are too few to permute), "related" (nearer than independent filters
+          can be), "indistinguishable", "few" (fewer than 1,000 filters in a group), or "" on the diagonal and without
+          a floor.
+        - judged_by (group, other), str: the floor behind the verdict: "model", "few models" (the units can be permuted,
+          but are too few for any drift to be "different", so numbers of filters judge), "sampling" or "".
+        - detectable (group, other): beside "indistinguishable", the smallest drift that would be called different in
+          about 80 % of the cases; NaN if there is none.
+        - p_value_max (group, other): the probability that chance makes any pair of the matrix drift as much, relative
+          to its mean. Up to 200 groups.
+        - interval (group, other, bound): 95 % interval of the drift; NaN with fewer than 5 effective units or 1,000
+          filters in a group. interval_reason (group, other), str: why.
 
     Raises
     ------
@@ -135,14 +151,14 @@ def drift(
            [0.34, 0.  ]])
     >>> pair = result.sel(group="classification", other="detection")
     >>> pair["verdict"].item(), pair["judged_by"].item()
-    ('different', 'sampling')
+    ('different_by_filters', 'sampling')
     """
     mode, metric, db = as_mode(mode), as_metric(metric), as_database(db)
     if within is not None:
         if out is not None:
             raise UsageError("drift: expected `within` or `out`, got both; select one stratum and write that")
-        results = drift_strata(db, by, within, mode=mode, metric=metric, scaled=scaled, noise=noise)
-        whole = drift(db, by, mode=mode, metric=metric, scaled=scaled, noise=False)
+        results = drift_strata(db, by, within, mode=mode, metric=metric, scaled=scaled, noise=noise, unit=unit)
+        whole = drift(db, by, mode=mode, metric=metric, scaled=scaled, noise=False, unit=unit)
         aligned = align(results, whole["group"].values)
         aligned.attrs = {**whole.attrs, "within": group(db, within, mode).by}
         return aligned
@@ -150,7 +166,7 @@ def drift(
         if noise:
             raise UsageError("drift: expected `noise` or `out`, got both; a matrix in blocks has no noise")
         Files.at(out).check_writable()
-    matrix = _Matrix(Question.in_basis(db, by, mode, scaled=scaled), metric)
+    matrix = _Matrix(Question.in_basis(db, by, mode, scaled=scaled), metric, unit)
     if out is not None:
         return matrix.write(out)
     groups = matrix.question.groups
@@ -172,27 +188,43 @@ def drift_strata(
     metric: AnyMetric = "kl",
     scaled: bool = True,
     noise: noises.Noise = None,
+    unit: str | None = None,
 ) -> dict[str, xr.Dataset]:
     """Return a `drift` result for each group of `within`, each with its own groups, noise and heatmap order."""
     views = strata(db, within, mode)
     return {
-        label: drift(view, by, mode=mode, metric=metric, scaled=scaled, noise=noise) for label, view in views.items()
+        label: drift(view, by, mode=mode, metric=metric, scaled=scaled, noise=noise, unit=unit)
+        for label, view in views.items()
     }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Matrix:
     """Compute the drift of all pairs of a question's groups by a metric."""
 
     question: Question
     metric: Metric
+    unit: str | None
+
+    @cached_property
+    def cells(self) -> noises.Cells:
+        """Return the cells of units and groups."""
+        question = self.question
+        return noises.cells(question.grouping.index, find_units(question.db, self.unit))
+
+    @cached_property
+    def replication(self) -> noises.Replication | None:
+        """Return how often the groups are replicated; None in a mode without noise."""
+        return noises.replication(self.question, self.cells) if self.question.mode.has_noise else None
 
     def judge(self, drift: npt.NDArray[np.float64], asked: noises.Noise) -> noises.Judged | None:
         """Return floors, verdicts and intervals of the matrix `drift`; None without noise."""
-        question = self.question
-        cells = noises.cells(question.grouping.index, question.db.layers["model_index"].values)
-        draws = noises.wanted(asked, question.mode, self.metric, np.bincount(cells.group))
-        return noises.judge(question, self.metric, drift, cells, draws) if draws else None
+        question, replication = self.question, self.replication
+        units = np.zeros(question.groups, np.int64) if replication is None else replication.units
+        draws = noises.wanted(asked, question.mode, self.metric, units)
+        if not draws or replication is None:
+            return None
+        return noises.judge(question, self.metric, drift, self.cells, replication, draws)
 
     def in_memory(self, asked: noises.Noise = None) -> xr.Dataset:
         """Return the result in heatmap order."""
@@ -233,13 +265,15 @@ class _Matrix:
         histograms = question.snapshot_histograms
         outside = question.grouping.sums(question.of_view(histograms["underflow"] + histograms["overflow"]))
         on_edge = question.grouping.sums(question.of_view(histograms["on_edge"]))
-        number = question.filters[order]
+        number, replication = question.filters[order], self.replication
+        few = number < FEW if replication is None else replication.few[order]
         coords = question.coords(order)
         return xr.Dataset(
             {
                 "count": ("group", number),
-                "few": ("group", number < FEW),
+                "few": ("group", few),
                 "models": ("group", question.models[order]),
+                **({} if replication is None else noises.group_variables(replication, order)),
                 "outside": (("group", "component"), outside[order]),
                 "on_edge": (("group", "component"), on_edge[order], {"long_name": _ON_EDGE}),
                 "counts": (("group", "component", "bin"), question.counts[order]),

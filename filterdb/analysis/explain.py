@@ -12,7 +12,7 @@ import xarray as xr
 
 from filterdb.analysis.drift import drift
 from filterdb.analysis.grouping import Grouping, Key, group
-from filterdb.analysis.noise import BY_FEW_MODELS, BY_MODELS, FEW, TOO_FEW
+from filterdb.analysis.noise import BY_FEW_MODELS, BY_MODELS, FEW, RELATED, REPLICATION, TOO_FEW
 from filterdb.analysis.question import Question
 from filterdb.arguments import formerly_positional
 from filterdb.errors import UsageError
@@ -38,6 +38,7 @@ def explain(
     mode: AnyMode = "sound",
     scaled: bool = True,
     match: str = "family",
+    unit: str | None = None,
 ) -> xr.Dataset:
     """Split the drift D (kl) between two groups into the shares of components, bins, models and layers.
 
@@ -58,13 +59,16 @@ def explain(
     match : str
         The column whose labels are the matched strata: those that both groups have, except `unknown`. Default:
         "family".
+    unit : str, optional
+        As in `drift`. Default: none.
 
     Returns
     -------
     xarray.Dataset
         With dims component, bin, layer, model, side (a, b), matched, float64 unless stated otherwise:
 
-        - drift (): D. In `sound` mode also the noise of this pair as in `drift`: floor, …, verdict, interval (bound).
+        - drift (): D. In `sound` mode also the noise of this pair as in `drift`: floor, …, verdict, interval (bound),
+          and models, units, effective_units (side). The pair is tested alone, so its q-value is its p-value.
         - component_share (component) and bin_share (component, bin): shares of D, at least 0, with sum 1.
         - layer_share (layer) and model_share (model): shares of D; a negative one pulls the groups together. They sum
           to 1 − rest_share.
@@ -112,12 +116,13 @@ def explain(
     layer_share = _contributions(question, layers, side) / scale
     number = np.zeros((len(labels), 2), np.int64)
     np.add.at(number, (model, side), view.layers["row_size"].values)
-    both = drift(view, by, mode=question.mode, scaled=scaled)
+    both = drift(view, by, mode=question.mode, scaled=scaled, unit=unit)
     pairwise = [name for name, values in both.data_vars.items() if values.dims[:2] == ("group", "other")]
     pair = both[pairwise].sel(group=a, other=b)
     result = xr.Dataset(
         {
             **{name: pair[name].variable for name in pairwise},
+            **{name: ("side", both[name].sel(group=[a, b]).values) for name in REPLICATION if name in both},
             "component_share": ("component", weighted.sum(axis=1) / scale),
             "bin_share": (("component", "bin"), weighted / scale),
             "layer_share": ("layer", layer_share),
@@ -261,9 +266,11 @@ def _verdict(result: xr.Dataset) -> str:
         return ""
     if verdict == TOO_FEW:
         return f" (one has under {FEW:,} filters: no verdict)"
+    if verdict == RELATED:
+        return f" (related: independent filters would drift by {float(result['floor']):.3g})"
     if result["judged_by"].item() == BY_FEW_MODELS:
         return " (the models are too few to tell it from chance)"
     by_models = result["judged_by"].item() == BY_MODELS
     floor = float(result["model_floor_q95" if by_models else "floor_q95"])
     what = "noise of models" if by_models else "the models are too few to judge by, noise of filters alone"
-    return f" ({verdict}: {what} reaches {floor:.3g})"
+    return f" ({verdict.replace('_', ' ')}: {what} reaches {floor:.3g})"

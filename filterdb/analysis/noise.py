@@ -10,10 +10,13 @@ import numpy.typing as npt
 
 from filterdb.analysis.drift_metrics import Metric
 from filterdb.analysis.question import Question
+from filterdb.analysis.units import effective_number
 from filterdb.errors import UsageError
 from filterdb.numerics import noise
+from filterdb.numerics.largest import largest_p_values
 from filterdb.numerics.modes import Mode
 from filterdb.numerics.sampling import Floor
+from filterdb.numerics.significance import LEVEL, benjamini_yekutieli, detectable, harmonic, p_above, p_below
 
 Ints = npt.NDArray[np.int64]
 Array = npt.NDArray[Any]
@@ -33,10 +36,8 @@ _PAIR_COST = 10
 MAX_GROUPS = 3_000
 """Largest number of groups with noise: its matrices would take gigabytes."""
 
-TIE = 1e-4
-"""Relative tolerance of a floor: permutations are in single precision, so a drift this near does not exceed it."""
-
 DIFFERENT, INDISTINGUISHABLE, TOO_FEW = "different", "indistinguishable", "few"
+RELATED, BY_FILTERS = "related", "different_by_filters"
 
 BY_MODELS, BY_FEW_MODELS, BY_SAMPLING = "model", "few models", "sampling"
 
@@ -44,32 +45,91 @@ Noise = bool | int | None
 """None: if affordable. True: always. False: never. A number: with so many permutations and draws."""
 
 
-class Cells(NamedTuple):
-    """Hold the cells of a view; a cell has the layers of one model in one group.
+REPLICATION = ("models", "units", "effective_units")
+"""The variables of a group that say how often it is replicated."""
 
-    `of_layer` (layers,) is the cell of each layer; `group` and `model` (cells,) are those of each cell.
+FEW_FILTERS, FEW_UNITS = "fewer than 1,000 filters", "fewer than 5 effective units"
+"""Reasons why a pair has no interval."""
+
+ENOUGH_UNITS = float(noise.ENOUGH_MODELS)
+"""Groups of fewer effective units have no interval."""
+
+
+class Cells(NamedTuple):
+    """Hold the cells of a view; a cell has the layers of one unit in one group.
+
+    `of_layer` (layers,) is the cell of each layer; `group` and `unit` (cells,) are those of each cell.
     """
 
     of_layer: Ints
     group: Ints
-    model: Ints
+    unit: Ints
+
+
+class Replication(NamedTuple):
+    """Hold how often each group is replicated, (groups,) each.
+
+    `effective_units` is the number of units of equal size that would vary as much. `filters` is the number of filters
+    with those of the largest model of each unit only, because copies add no information.
+    """
+
+    models: Ints
+    units: Ints
+    effective_units: npt.NDArray[np.float64]
+    filters: Ints
+
+    @property
+    def few(self) -> npt.NDArray[np.bool_]:
+        """Return which groups have too few filters for a verdict."""
+        few: npt.NDArray[np.bool_] = self.filters < FEW
+        return few
 
 
 class Judged(NamedTuple):
-    """Hold floors, verdict and interval of all pairs, (groups, groups); the interval has its two bounds last."""
+    """Hold the noise of all pairs, (groups, groups); the interval has its two bounds last."""
 
     floor: Floor
-    model_floor: Floor
-    permutations: Array
+    permuted: noise.Permuted
     interval: Array
+    interval_reason: Array
+    verdicts: Verdicts
+    p_value_max: Array
+
+
+class Verdicts(NamedTuple):
+    """Hold the verdict of all pairs and what it rests on, (groups, groups) each."""
+
     verdict: Array
     judged_by: Array
+    p_value: Array
+    q_value: Array
+    detectable: Array
 
 
-def cells(group: Ints, model: Ints) -> Cells:
-    """Return the cells of layers with these groups and models, (layers,) int."""
-    codes, of_layer = np.unique(np.stack([group, model]), axis=1, return_inverse=True)
+def cells(group: Ints, unit: Ints) -> Cells:
+    """Return the cells of layers with these groups and units, (layers,) int."""
+    codes, of_layer = np.unique(np.stack([group, unit]), axis=1, return_inverse=True)
     return Cells(of_layer.reshape(-1), codes[0], codes[1])
+
+
+def replication(question: Question, cells: Cells) -> Replication:
+    """Return the models, units, effective units and filters without copies of the question's groups."""
+    layers, groups = question.db.layers, question.groups
+    sizes = layers["row_size"].values
+    codes, part = np.unique(np.stack([cells.of_layer, layers["model_index"].values]), axis=1, return_inverse=True)
+    filters = np.zeros(codes.shape[1], np.int64)
+    np.add.at(filters, part.reshape(-1), sizes)
+    largest, total = np.zeros((2, len(cells.group)), np.int64)
+    np.maximum.at(largest, codes[0], filters)
+    # With equal weights for models, a unit weighs as much as it has models.
+    np.add.at(total, codes[0], np.ones_like(filters) if question.equal_models else filters)
+    effective = [effective_number(total[cells.group == group]) for group in range(groups)]
+    return Replication(
+        np.bincount(cells.group[codes[0]], minlength=groups),
+        np.bincount(cells.group, minlength=groups),
+        np.array(effective, np.float64),
+        np.bincount(cells.group, largest, groups).astype(np.int64),
+    )
 
 
 def wanted(asked: Noise, mode: Mode, metric: Metric, models: Ints) -> int:
@@ -106,54 +166,106 @@ def _cost(models: Ints) -> int:
     return total
 
 
-def judge(question: Question, metric: Metric, drift: npt.NDArray[np.float64], cells: Cells, draws: int) -> Judged:
+def judge(
+    question: Question,
+    metric: Metric,
+    drift: npt.NDArray[np.float64],
+    cells: Cells,
+    replication: Replication,
+    draws: int,
+) -> Judged:
     """Return the noise of a drift (groups, groups) of the question's groups, from `draws` permutations and draws."""
     statistic = metric.cell_statistic(question, cells.of_layer, len(cells.group))
     floor = metric.sampling_floor(question)
-    model_floor, permutations = noise.model_floor(statistic, cells.group, cells.model, len(drift), draws)
-    interval = noise.intervals(drift, statistic, cells.group, cells.model, draws)
-    by_models = np.isfinite(model_floor.q95)
-    limit = np.where(by_models, model_floor.q95, floor.q95)
-    few = metric.filters(question) < FEW
-    few = few[:, None] | few
-    # With so few filters D does not grow with the square of a difference, as the interval assumes
-    # (docs/explanation/noise.md).
-    interval[few] = np.nan
-    verdict = np.where(drift > limit * (1 + TIE), DIFFERENT, INDISTINGUISHABLE)
-    verdict[np.isnan(limit)] = ""
-    verdict[few] = TOO_FEW
-    by = np.where(_can_differ(cells, permutations), BY_MODELS, BY_FEW_MODELS)
-    judged_by = np.where(by_models, by, np.where(np.isnan(limit), "", BY_SAMPLING))
-    np.fill_diagonal(verdict, "")
-    return Judged(floor, model_floor, permutations, interval, verdict, judged_by)
+    permuted = noise.model_floor(statistic, cells.group, cells.unit, len(drift), draws)
+    interval = noise.intervals(drift, statistic, cells.group, cells.unit, draws)
+    few_units = replication.effective_units < ENOUGH_UNITS
+    reason = np.where(_either(replication.few), FEW_FILTERS, np.where(_either(few_units), FEW_UNITS, ""))
+    np.fill_diagonal(reason, "")
+    # With so few filters D does not grow with the square of a difference, as the interval assumes; with few effective
+    # units the largest of them decides (docs/explanation/noise.md).
+    interval[reason != ""] = np.nan
+    largest = largest_p_values(statistic, cells.group, cells.unit, len(drift), np.flatnonzero(~replication.few))
+    return Judged(floor, permuted, interval, reason, decide(drift, floor, permuted, replication.few), largest)
 
 
-def _can_differ(cells: Cells, permutations: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
-    """Return whether any drift of a pair can exceed its model floor, (groups, groups) bool.
+def decide(
+    drift: npt.NDArray[np.float64], floor: Floor, permuted: noise.Permuted, few: npt.NDArray[np.bool_]
+) -> Verdicts:
+    """Return the verdicts of a drift (groups, groups) from its two floors; `few` (groups,) groups have none."""
+    by_models = np.isfinite(permuted.floor.q95) & (permuted.reach <= LEVEL)
+    by_filters = np.isfinite(floor.q95) & ~by_models
+    too_few = _either(few)
+    p_value = np.where(by_models, permuted.p_value, p_above(drift, floor))
+    q_value, detected = np.full((2, *drift.shape), np.nan)
+    verdict = np.where(np.isfinite(p_value), INDISTINGUISHABLE, "").astype(object)
+    for judged, limit, reach, word in (
+        (by_models & ~too_few, permuted.floor, permuted.reach, DIFFERENT),
+        (by_filters & ~too_few, floor, np.zeros_like(drift), BY_FILTERS),
+    ):
+        left, right = np.nonzero(np.triu(judged, 1))
+        q_value[left, right] = q_value[right, left] = benjamini_yekutieli(p_value[left, right])
+        differ = judged & (q_value <= LEVEL)
+        verdict[differ] = word
+        level = _level(len(left), int(np.triu(differ, 1).sum()))
+        smallest = np.where(judged & ~differ & (reach <= level), detectable(limit, level), np.nan)
+        detected = np.where(np.isfinite(smallest), smallest, detected)
+    pairs = max(int(np.triu(np.isfinite(floor.mean) & ~too_few, 1).sum()), 1)
+    verdict[(p_below(drift, floor) <= LEVEL / pairs) & np.isfinite(floor.mean)] = RELATED
+    detected[verdict != INDISTINGUISHABLE] = np.nan
+    verdict[too_few] = TOO_FEW
+    too_few_units = ~by_models & np.isfinite(permuted.floor.q95)
+    judged_by = np.select([by_models, too_few_units, by_filters], [BY_MODELS, BY_FEW_MODELS, BY_SAMPLING], "")
+    for matrix, nothing in ((verdict, ""), (judged_by, ""), (p_value, np.nan), (detected, np.nan)):
+        np.fill_diagonal(matrix, nothing)
+    return Verdicts(verdict.astype(str), judged_by, p_value, q_value, detected)
 
-    D does not change when the two groups swap places. If both have as many models, the swap is a permutation too, so
-    each value occurs twice, and the largest of 20 is not a 5 % event: three models against three never differ.
-    """
-    has = np.zeros((len(permutations), int(cells.model.max(initial=0)) + 1), np.int64)
-    has[cells.group, cells.model] = 1
-    own = has.sum(axis=1)[:, None] - has @ has.T
-    enough: npt.NDArray[np.bool_] = permutations / np.where(own == own.T, 2, 1) >= noise.ENOUGH_PERMUTATIONS
-    return enough
+
+def _either(groups: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Return the pairs of which either group is marked, (groups, groups)."""
+    either: npt.NDArray[np.bool_] = groups[:, None] | groups
+    return either
+
+
+def _level(tests: int, rejected: int) -> float:
+    """Return the largest p-value with which one more of `tests` pairs would be called different."""
+    return LEVEL * min(rejected + 1, tests) / (tests * harmonic(tests)) if tests else LEVEL
 
 
 def variables(judged: Judged, order: Ints) -> dict[str, tuple[tuple[str, ...], Array, dict[str, str]]]:
     """Return the variables of noise, with groups in `order`."""
     pairs = ("group", "other")
     place = np.ix_(order, order)
+    permuted, verdicts = judged.permuted, judged.verdicts
     matrices = {
         "floor": (judged.floor.mean, "mean drift of two samples of the pooled histogram"),
         "floor_q95": (judged.floor.q95, "95 % quantile of that"),
-        "model_floor": (judged.model_floor.mean, "mean drift after permuting models between the groups"),
-        "model_floor_q95": (judged.model_floor.q95, "95 % quantile of that"),
-        "permutations": (judged.permutations, "in how many ways the models can be permuted"),
-        "verdict": (judged.verdict, "drift against model_floor_q95, without it against floor_q95"),
-        "judged_by": (judged.judged_by, "which floor the verdict is by"),
+        "model_floor": (permuted.floor.mean, "mean drift after permuting units between the groups"),
+        "model_floor_q95": (permuted.floor.q95, "95 % quantile of that"),
+        "permutations": (permuted.ways, "in how many ways the units can be permuted"),
+        "verdict": (verdicts.verdict, "whether the groups differ by more than chance"),
+        "judged_by": (verdicts.judged_by, "which floor the verdict is by"),
+        "p_value": (verdicts.p_value, "probability of at least this drift by chance, for this pair alone"),
+        "q_value": (verdicts.q_value, "false-discovery rate over all pairs at which this pair differs"),
+        "detectable": (verdicts.detectable, "smallest drift that would be found in about 80 % of the cases"),
+        "p_value_max": (
+            judged.p_value_max,
+            "probability that any pair of the matrix drifts relatively as much by chance",
+        ),
+        "interval_reason": (judged.interval_reason, "why there is no interval"),
     }
     named = {name: (pairs, values[place], {"long_name": doc}) for name, (values, doc) in matrices.items()}
-    doc = {"long_name": "95 % interval of the drift, models drawn anew"}
+    doc = {"long_name": "95 % interval of the drift, units drawn anew"}
     return {**named, "interval": ((*pairs, "bound"), judged.interval[place], doc)}
+
+
+def group_variables(replication: Replication, order: Ints | slice) -> dict[str, tuple[str, Array, dict[str, str]]]:
+    """Return the variables of groups, in `order`."""
+    return {
+        "units": ("group", replication.units[order], {"long_name": "number of units of replication"}),
+        "effective_units": (
+            "group",
+            replication.effective_units[order],
+            {"long_name": "number of units of equal size that would vary as much"},
+        ),
+    }

@@ -44,6 +44,8 @@ class Question:
         Whether each filter is divided by its max |w|.
     fitted : Projection or None
         The axes on which filters are projected; None for a question that is not about coefficients.
+    equal_models : bool
+        Whether each model counts as much as any other in its group, whatever its number of filters.
     """
 
     db: Database
@@ -51,6 +53,7 @@ class Question:
     mode: Mode
     scaled: bool
     fitted: Projection | None = None
+    equal_models: bool = False
 
     @classmethod
     def of(cls, db: AnyDatabase, by: Key | None = None, mode: AnyMode = "sound", *, scaled: bool = True) -> Self:

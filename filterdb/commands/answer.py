@@ -23,8 +23,12 @@ Answer = dict[str, Any]
 
 _CONTROL = re.compile("[\x7f-\x9f\u2028\u2029]")
 
-_FLOORS = ("floor", "floor_q95", "model_floor", "model_floor_q95", "permutations")
-_WORDS = ("verdict", "judged_by")
+_NUMBERS = ("floor", "floor_q95", "model_floor", "model_floor_q95", "permutations",
+            "p_value", "q_value", "p_value_max", "detectable")  # fmt: skip
+_WORDS = ("verdict", "judged_by", "interval_reason")
+
+_OF_GROUPS = {"group_models": "models", "units": "units", "effective_units": "effective_units"}
+"""The keys of a group's replication, and their variables."""
 
 
 def print_answer(answer: Answer, as_json: bool, show: Callable[[Answer], None]) -> None:
@@ -96,27 +100,32 @@ def names_of_columns(table: xr.Dataset, renamed: dict[str, str], hidden: set[str
 
 def noise_of_pair(result: xr.Dataset) -> Answer:
     """Return floors, verdict and interval of one pair of groups; null without noise."""
+    if not MODES[result.attrs["mode"]].has_noise:
+        return {}
+    groups = {key: result[name].values for key, name in _OF_GROUPS.items() if name in result}
     if "verdict" not in result:
-        return _without_noise() if MODES[result.attrs["mode"]].has_noise else {}
+        return _without_noise() | groups
     low, high = result["interval"].values.tolist()
     words = {name: result[name].item() or None for name in _WORDS}
     return {
-        **{name: result[name].item() for name in _FLOORS},
+        **groups,
+        **{name: result[name].item() for name in _NUMBERS},
         **words,
         "interval": None if math.isnan(low) else [low, high],
     }
 
 
 def noise_of_matrix(result: xr.Dataset) -> Answer:
-    """Return floors, verdicts and intervals of a drift matrix; null without noise."""
+    """Return floors, verdicts and intervals of a drift matrix, null without noise, and the replication of groups."""
+    groups = {key: result[name].values for key, name in _OF_GROUPS.items()}
     if "verdict" not in result:
-        return _without_noise()
+        return _without_noise() | groups
     intervals = [
         [None if math.isnan(low) else [low, high] for low, high in row] for row in result["interval"].values.tolist()
     ]
     words = {name: [[word or None for word in row] for row in result[name].values.tolist()] for name in _WORDS}
-    return {**{name: result[name].values for name in _FLOORS}, **words, "interval": intervals}
+    return {**groups, **{name: result[name].values for name in _NUMBERS}, **words, "interval": intervals}
 
 
 def _without_noise() -> Answer:
-    return dict.fromkeys((*_FLOORS, *_WORDS, "interval"))
+    return dict.fromkeys((*_NUMBERS, *_WORDS, "interval"))

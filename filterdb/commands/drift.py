@@ -14,12 +14,12 @@ from rich.text import Text
 import filterdb as fdb
 from filterdb.analysis.drift import PER_COMPONENT_LIMIT, drift_strata
 from filterdb.analysis.drift_metrics import METRICS, MetricName
-from filterdb.analysis.noise import Noise
+from filterdb.analysis.noise import BY_FEW_MODELS, BY_SAMPLING, INDISTINGUISHABLE, RELATED, TOO_FEW, Noise
 from filterdb.analysis.strata import align
 from filterdb.commands.answer import Answer, basis_of_result, head_of_result, noise_of_matrix, print_answer
 from filterdb.commands.figure import Draw, figure_option
 from filterdb.commands.group import commands
-from filterdb.commands.options import Command, by_option, database, mode_option, raw_option, selection
+from filterdb.commands.options import Command, by_option, database, mode_option, raw_option, selection, unit_option
 from filterdb.commands.table import counts_line, print_basis_warning, print_table, say
 from filterdb.errors import UsageError
 from filterdb.numerics.modes import MODES, PAPER, PAPER_OF_COMPARED, Mode, ModeName
@@ -48,6 +48,7 @@ class _Comparison:
     metric: MetricName
     scaled: bool
     noise: Noise
+    unit: str | None
 
     def drift(self, db: Database, *, within: str | None = None, out: str | None = None) -> xr.Dataset:
         """Compute the drift between all pairs of groups."""
@@ -60,12 +61,20 @@ class _Comparison:
             within=within,
             out=out,
             noise=self.noise,
+            unit=self.unit,
         )
 
     def strata(self, db: Database, within: str) -> dict[str, xr.Dataset]:
         """Compute the drift within each group of `within`."""
         return drift_strata(
-            db, self.by, within, mode=self.mode, metric=self.metric, scaled=self.scaled, noise=self.noise
+            db,
+            self.by,
+            within,
+            mode=self.mode,
+            metric=self.metric,
+            scaled=self.scaled,
+            noise=self.noise,
+            unit=self.unit,
         )
 
 
@@ -82,6 +91,7 @@ def _comparison(command: Command) -> Command:
         range_of: str,
         noise: bool | None,
         draws: int | None,
+        unit: str | None,
         **kwargs: Any,
     ) -> Any:
         if draws is not None and noise is False:
@@ -89,7 +99,7 @@ def _comparison(command: Command) -> Command:
         if range_of == "compared" and mode != PAPER.name:
             raise UsageError("--range compared: expected with --mode paper, got sound, whose bins the basis fixes")
         chosen = PAPER_OF_COMPARED if range_of == "compared" else MODES[mode]
-        comparison = _Comparison(by, chosen, metric, not raw, noise if draws is None else draws)
+        comparison = _Comparison(by, chosen, metric, not raw, noise if draws is None else draws, unit)
         return command(*args, comparison=comparison, **kwargs)
 
     return wrapped
@@ -125,6 +135,7 @@ def _comparison(command: Command) -> Command:
     metavar="N",
     help=f"Permutations of a pair, and draws of models: {DRAWS:,} unless said otherwise.",
 )
+@unit_option
 @click.option(
     "--draw",
     "shows",
@@ -240,7 +251,8 @@ def show(answer: Answer) -> None:
         _show_matrix(stratum, f"{answer['within']} = {stratum['stratum']}")
     if any(matrix.get("verdict") for matrix in (answer, *answer.get("strata", ()))):
         say(
-            "≈ within noise · ? under 1,000 filters: no verdict · ° too few models to judge by, numbers of filters only"
+            "≈ within noise · = related: nearer than independent filters · ? under 1,000 filters: no verdict · "
+            "° too few models to judge by, numbers of filters only"
         )
     if answer["component_box"] and len(answer["groups"]) > 1:
         means = " ".join(f"c{i} {box['mean']:.3g}" for i, box in enumerate(answer["component_box"]))
@@ -268,17 +280,23 @@ def _show_matrix(answer: Answer, title: str | None) -> None:
         return
     if len(groups) <= MATRIX_LIMIT:
         flags = [" (few)" if few else "" for few in answer["few"]]
+
+        def units(i: int) -> list[int]:
+            return [int(answer["units"][i])] if "units" in answer else []
+
         rows = [
             [
                 f"{i + 1} {group}{flags[i]}",
                 int(answer["group_models"][i]),
                 int(answer["counts"][i]),
+                *units(i),
                 float(answer["row_mean"][i]),
                 *(_marked(answer, i, j) for j in range(len(groups))),
             ]
             for i, group in enumerate(groups)
         ]
-        print_table(["group", "models", "filters", "mean", *(str(i + 1) for i in range(len(groups)))], rows, title)
+        names = ["group", "models", "filters", *(["units"] if "units" in answer else []), "mean"]
+        print_table([*names, *(str(i + 1) for i in range(len(groups)))], rows, title)
         return
     upper = np.triu_indices(len(groups), 1)
     top = np.argsort(-matrix[upper], kind="stable")[:PAIRS_SHOWN]
@@ -296,6 +314,8 @@ def _marked(answer: Answer, i: int, j: int) -> Any:
     value = float(answer["drift"][i][j])
     if not answer.get("verdict"):
         return value
-    mark = {"indistinguishable": "≈", "few": "?"}.get(answer["verdict"][i][j], "")
-    few_models = "°" if answer["judged_by"][i][j] in {"sampling", "few models"} and mark != "?" else ""
+    verdict = answer["verdict"][i][j]
+    mark = {INDISTINGUISHABLE: "≈", RELATED: "=", TOO_FEW: "?"}.get(verdict, "")
+    by_filters = answer["judged_by"][i][j] in {BY_SAMPLING, BY_FEW_MODELS}
+    few_models = "°" if by_filters and verdict not in {TOO_FEW, RELATED} else ""
     return Text(f"{value:.4g}{mark}{few_models}")

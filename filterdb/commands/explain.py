@@ -9,7 +9,7 @@ import click
 import filterdb as fdb
 from filterdb.commands.answer import Answer, basis_of_result, head_of_result, noise_of_pair, print_answer
 from filterdb.commands.group import commands
-from filterdb.commands.options import by_option, database, mode_option, raw_option, selection
+from filterdb.commands.options import by_option, database, mode_option, raw_option, selection, unit_option
 from filterdb.commands.table import counts_line, print_basis_warning, print_table, say
 from filterdb.numerics.modes import ModeName
 from filterdb.store.database import Database
@@ -30,12 +30,16 @@ ROWS_SHOWN = 10
 @by_option(required=True)
 @raw_option
 @click.option("--match", metavar="COLUMN", default="family", show_default=True, help="Label whose strata are matched.")
-def explain(db: Database, a: str, b: str, by: str, mode: ModeName, raw: bool, match: str, as_json: bool) -> None:
+@unit_option
+def explain(
+    db: Database, a: str, b: str, by: str, mode: ModeName, raw: bool, match: str, unit: str | None, as_json: bool
+) -> None:
     """Show what causes the drift between two groups.
 
     Splits the drift of groups A and B of KEY by component, bin, model and layer.
     """
-    print_answer(to_answer(fdb.explain(db, by, a, b, mode=mode, scaled=not raw, match=match)), as_json, show)
+    result = fdb.explain(db, by, a, b, mode=mode, scaled=not raw, match=match, unit=unit)
+    print_answer(to_answer(result), as_json, show)
 
 
 def to_answer(result: xr.Dataset) -> Answer:

@@ -22,6 +22,11 @@ Decorator = Callable[[Command], Command]
 
 json_option: Decorator = click.option("--json", "as_json", is_flag=True, help="Print only JSON on stdout.")
 raw_option: Decorator = click.option("--raw", is_flag=True, help="Raw filters instead of max-scaled ones.")
+unit_option: Decorator = click.option(
+    "--unit",
+    metavar="COLUMN",
+    help="Models with one value of this column are not independent, as checkpoints and copies are not.",
+)
 chunk_rows_option: Decorator = click.option(
     "--chunk-rows",
     type=click.IntRange(1),

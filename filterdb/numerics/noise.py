@@ -13,12 +13,14 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from filterdb.numerics.resampling import Statistic
 from filterdb.numerics.sampling import Floor
+from filterdb.numerics.significance import LEVEL, harmonic
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
@@ -40,6 +42,9 @@ ENOUGH_PERMUTATIONS = 20
 ENOUGH_MODELS = 5
 """Groups of fewer models have no interval."""
 
+TIE = 1e-4
+"""Relative tolerance of a floor: permutations are in single precision, so a drift this near does not exceed it."""
+
 QUANTILE = 0.95
 COVERAGE = 0.95
 _Z975 = 1.959963984540054
@@ -53,6 +58,12 @@ _UNTHREADED = 250_000
 _FEWEST_ROWS = 4
 """Fewest rows of a product. Starting many products of fewer rows costs more than the threads do."""
 
+_FEWEST_TO_REFINE = 5
+"""A p-value of so many permutations or fewer is too coarse for a matrix of many pairs."""
+
+_REFINING = 1_000_000
+"""Most permutations that refine the p-values of a matrix: a few seconds."""
+
 _BATCH = 500_000
 """Most numbers in a batch of draws of models: 4 MB, which fit in the cache too."""
 
@@ -65,37 +76,96 @@ def permutations(own: int, other: int, shared: int) -> int:
     return math.comb(own + other, own) << shared
 
 
-def model_floor(
-    statistic: Statistic, group: Indices, model: Indices, groups: int, draws: int = DRAWS
-) -> tuple[Floor, Array]:
-    """Return the drift of all pairs of groups after permuting models between them, and the number of permutations.
+class Permuted(NamedTuple):
+    """Hold what permuting the units of all pairs of groups results in, (groups, groups) each.
+
+    `floor` is the drift of the permutations, `ways` their number, and `p_value` the share of them whose drift is at
+    least the observed one. `reach` is the smallest p-value that any drift of the pair can have.
+    """
+
+    floor: Floor
+    ways: Array
+    p_value: Array
+    reach: Array
+
+
+def model_floor(statistic: Statistic, group: Indices, model: Indices, groups: int, draws: int = DRAWS) -> Permuted:
+    """Return the drift of all pairs of groups after permuting models, or other units, between them.
 
     `group` and `model` (cells,) int say which group and model a cell belongs to; `statistic` has the cells' states. A
     permutation keeps the number of models of each group; a model in both groups may swap its two cells. The original
     groups count as one of the permutations (Phipson and Smyth 2010), so that at most 5 % of the pairs from one
     population exceed the quantile. All permutations are used if there are at most `draws`, otherwise `draws` random
-    ones. Results are (groups, groups); the floors are NaN on the diagonal and for fewer than 20 permutations.
+    ones; if these are too few for pairs with the smallest p-value to be told apart among all pairs, these have more.
+    Floors and p-values are NaN on the diagonal and for fewer than 20 permutations.
     """
-    mean, q95 = np.full((2, groups, groups), np.nan)
-    ways = np.zeros((groups, groups))
-    states = statistic.states.astype(np.float32)
-    cells = [np.flatnonzero(group == label) for label in range(groups)]
-    models = [set(model[rows].tolist()) for rows in cells]
+    mean, q95, p_value = np.full((3, groups, groups), np.nan)
+    ways, reach = np.zeros((groups, groups)), np.ones((groups, groups))
+    permuting = _Permuting(statistic, group, model, groups)
     for i, j in itertools.combinations(range(groups), 2):
-        shared = models[i] & models[j]
-        shape = len(models[i]) - len(shared), len(models[j]) - len(shared), len(shared)
+        shape = permuting.shape(i, j)
         ways[i, j] = ways[j, i] = number = float(min(permutations(*shape), 1 << 1000))
+        # D does not change when the groups swap places. If the swap is a permutation too, each value occurs twice.
+        reach[i, j] = reach[j, i] = (2 if shape[0] == shape[1] else 1) / number
         if number < ENOUGH_PERMUTATIONS:
             continue
-        ordered = states[_in_order(cells[i], cells[j], model, shared)]
-        left, right = _sides(*shape, draws)
-        batches = [slice(start, start + _ROWS) for start in range(0, len(left), _ROWS)]
-        drift = np.concatenate(
-            [statistic.pairs(_product(left[batch], ordered), _product(right[batch], ordered)) for batch in batches]
-        )
+        drift = permuting.drifts(i, j, draws)
         mean[i, j] = mean[j, i] = drift.mean(dtype=np.float64)
         q95[i, j] = q95[j, i] = np.quantile(drift, QUANTILE, method="inverted_cdf")
-    return Floor(mean, q95), ways
+        p_value[i, j] = p_value[j, i] = _share_as_large(drift)
+    _refine(p_value, ways, permuting, draws)
+    return Permuted(Floor(mean, q95), ways, p_value, reach)
+
+
+def _share_as_large(drift: NDArray[np.float32]) -> float:
+    """Return the share of permutations with at least the drift of the first one, which is the observed drift."""
+    return float((drift >= drift[0] * (1 - TIE)).mean())
+
+
+def _refine(p_value: Array, ways: Array, permuting: _Permuting, draws: int) -> None:
+    """Compute the smallest p-values again with more permutations, if that may show that these pairs differ.
+
+    Among m tests the smallest p-value must be at most 0.05/(m·Σ1/k), for which 1,000 permutations are too few. With k
+    pairs of no larger drift than observed, k times fewer permutations are enough.
+    """
+    left, right = np.triu_indices(len(p_value), 1)
+    tested = np.isfinite(p_value[left, right])
+    left, right = left[tested], right[tested]
+    number = len(left)
+    smallest = (p_value[left, right] < _FEWEST_TO_REFINE / draws) & (ways[left, right] > draws)
+    chosen = np.flatnonzero(smallest)
+    if not len(chosen):
+        return
+    wanted = 2 * number * harmonic(number) / (LEVEL * len(chosen))
+    if wanted <= draws:
+        return
+    more = min(math.ceil(wanted), MOST_DRAWS, max(draws, _REFINING // len(chosen)))
+    for i, j in zip(left[chosen].tolist(), right[chosen].tolist(), strict=True):
+        p_value[i, j] = p_value[j, i] = _share_as_large(permuting.drifts(i, j, more))
+
+
+class _Permuting:
+    """Permute the models of any two groups."""
+
+    def __init__(self, statistic: Statistic, group: Indices, model: Indices, groups: int) -> None:
+        self.statistic, self.model = statistic, model
+        self.states = statistic.states.astype(np.float32)
+        self.cells = [np.flatnonzero(group == label) for label in range(groups)]
+        self.models = [set(model[rows].tolist()) for rows in self.cells]
+
+    def shape(self, i: int, j: int) -> tuple[int, int, int]:
+        """Return how many models are only in group i, only in group j, and in both."""
+        shared = len(self.models[i] & self.models[j])
+        return len(self.models[i]) - shared, len(self.models[j]) - shared, shared
+
+    def drifts(self, i: int, j: int, draws: int) -> NDArray[np.float32]:
+        """Return the drift of each permutation of two groups, that of the groups as they are first."""
+        ordered = self.states[_in_order(self.cells[i], self.cells[j], self.model, self.models[i] & self.models[j])]
+        left, right = _sides(*self.shape(i, j), draws)
+        batches = [slice(start, start + _ROWS) for start in range(0, len(left), _ROWS)]
+        return np.concatenate(
+            [self.statistic.pairs(_product(left[batch], ordered), _product(right[batch], ordered)) for batch in batches]
+        ).astype(np.float32, copy=False)
 
 
 def _product(sides: NDArray[np.float32], states: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -129,7 +199,8 @@ def _in_order(left: Indices, right: Indices, model: Indices, shared: set[int]) -
 def _sides(own: int, other: int, shared: int, draws: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return which cells are left and which are right in each permutation, (permutations, cells) float32 of 0 and 1.
 
-    The first permutation leaves the groups as they are.
+    The first permutation leaves the groups as they are. Of all permutations, two that swap the groups have the same
+    drift: if the groups have as many models, only one of the two is in the result.
     """
     if permutations(own, other, shared) <= draws:
         left = np.array(list(itertools.combinations(range(own + other), own)), np.int64).reshape(-1 if own else 1, own)
@@ -137,6 +208,9 @@ def _sides(own: int, other: int, shared: int, draws: int) -> tuple[NDArray[np.fl
         np.put_along_axis(alone, left, True, axis=1)
         swaps = np.array(list(itertools.product([True, False], repeat=shared)), bool).reshape(1 << shared, shared)
         alone, swaps = np.repeat(alone, len(swaps), axis=0), np.tile(swaps, (len(alone), 1))
+        if own == other:
+            first = alone[:, 0] if own else swaps[:, 0]
+            alone, swaps = alone[first], swaps[first]
     else:
         rng = np.random.default_rng([SEED, own, other, shared, draws])
         alone = np.zeros((draws, own + other), bool)

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
-from filterdb.analysis.noise import BY_MODELS, INDISTINGUISHABLE, TOO_FEW
+from filterdb.analysis.noise import BY_FILTERS, BY_MODELS, DIFFERENT, TOO_FEW
 from filterdb.numerics.depth import depth_decile
+from filterdb.numerics.significance import LEVEL
 from filterdb.page.boxes import pairs
 from filterdb.page.drawing import short, visible
 from filterdb.page.results import Results
@@ -58,10 +59,17 @@ def _basis(result: xr.Dataset) -> Highlight:
 
 
 def is_telling(result: xr.Dataset) -> np.ndarray:
-    """Return which pairs (group, other) can be named: those that differ or, without verdicts, have enough filters."""
+    """Return which pairs (group, other) can be named: those that differ or, without verdicts, have enough filters.
+
+    A pair that is named for its drift was chosen among all, so where models judge, chance must not explain the largest
+    of all drifts either.
+    """
     if "verdict" in result:
-        different: np.ndarray = result["verdict"].values == "different"
-        return different
+        largest = result["p_value_max"].values
+        differs = (result["verdict"].values == DIFFERENT) & ~(largest > LEVEL)
+        different: np.ndarray = differs | (result["verdict"].values == BY_FILTERS)
+        # Differences of these filters alone are named only where no pair of models differs.
+        return differs if differs.any() else different
     few: np.ndarray = result["few"].values
     both: np.ndarray = few[:, None] | few[None, :]
     return ~both
@@ -117,9 +125,9 @@ def _different(drifts: dict[str, xr.Dataset]) -> Highlight | None:
         if "verdict" in result:
             by_models = pairs(_judged(result))
             judged = int(by_models.sum())
-            alike = int((by_models & (pairs(result["verdict"].values) == INDISTINGUISHABLE)).sum())
+            differ = int((by_models & (pairs(result["verdict"].values) == DIFFERENT)).sum())
             if judged:
-                parts.append(f"{judged - alike:,} of {judged:,} pairs of {MANY[by]}")
+                parts.append(f"{differ:,} of {judged:,} pairs of {MANY[by]}")
     text = f"Groups differ by more than chance explains in {', '.join(parts)}."
     return Highlight("Beyond chance.", text, "drift") if parts else None
 

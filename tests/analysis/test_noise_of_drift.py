@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.stats import false_discovery_control
 
 import filterdb as fdb
 from filterdb.analysis import noise as noises
@@ -24,6 +25,7 @@ from tests.analysis.families import MODELS, Frozen, ingested
 
 A, B = "classify", "segment"
 MATRICES = ("floor", "floor_q95", "model_floor", "model_floor_q95")
+TESTS = ("p_value", "q_value", "detectable", "p_value_max")
 
 
 @pytest.fixture(scope="module")
@@ -75,47 +77,70 @@ def test_sampling_floor_is_that_of_multinomial_draws(frozen: Frozen, db: fdb.Dat
         assert float(pair["floor_q95"]) == pytest.approx(np.quantile(drawn, 0.95), rel=0.05)
 
 
-def test_interval_is_the_loop_over_drawn_models(frozen: Frozen, by_task: Any) -> None:
-    """docs/explanation/noise.md word for word: five models a group drawn with replacement, 1,500 times."""
+def test_interval_is_the_loop_over_drawn_models(frozen: Frozen, db: fdb.Database) -> None:
+    """docs/explanation/noise.md word for word: twelve models drawn with replacement for both groups, 1,500 times."""
     rng = np.random.default_rng(2)
-    cells = [
-        np.array([frozen.histograms(frozen.model == name) for name in MODELS if MODELS[name][0] == task])
-        for task in (A, B)
-    ]
-    drawn = np.array([frozen.drift(*(part[rng.integers(0, 5, 5)].sum(axis=0) for part in cells)) for _ in range(1_500)])
-    drift = frozen.drift(*(part.sum(axis=0) for part in cells))
-    inflation, student = 10 / 8, 2.306004 / 1.959964
-    excess = (drawn.mean() - drift) * inflation
+    depth = frozen.column(db, "conv_depth")
+    cells = np.array(
+        [[frozen.histograms((frozen.model == name) & (depth == label)) for name in MODELS] for label in ("0", "1")]
+    )
+    drawn = np.array([frozen.drift(*cells[:, rng.integers(0, 12, 12)].sum(axis=1)) for _ in range(1_500)])
+    drift = frozen.drift(*cells.sum(axis=1))
+    inflation, student = 12 / 11, 2.200985 / 1.959964
+    excess = max(drawn.mean() - drift, 0) * inflation
     errors = np.quantile(np.sqrt(drawn), [0.975, 0.025]) - np.sqrt(drawn.mean())
     bounds = np.maximum(np.sqrt(drift) - np.sqrt(inflation) * student * errors, 0) ** 2 - excess
-    pair = by_task.sel(group=A, other=B)
-    np.testing.assert_allclose(pair["interval"], np.maximum(bounds, 0), rtol=0.1, atol=0.03 * drift)
-    assert np.isnan(by_task["interval"].sel(group="depth")).all()
-    assert np.isnan(by_task["interval"].sel(group=A, other=A)).all()
+    pair = fdb.drift(db, "conv_depth").sel(group="0", other="1")
+    np.testing.assert_allclose(pair["interval"], np.maximum(bounds, 0), rtol=0.1, atol=0.05 * drift)
+    assert pair["interval_reason"] == ""
+
+
+def test_few_effective_units_have_no_interval(frozen: Frozen, by_task: Any) -> None:
+    """Five models of unequal size are fewer than five effective ones: (Σn)²/Σn²."""
+    for task in (A, B):
+        sizes = [int((frozen.model == name).sum()) for name in MODELS if MODELS[name][0] == task]
+        row = by_task.sel(group=task)
+        assert (int(row["models"]), int(row["units"])) == (5, 5)
+        assert float(row["effective_units"]) == pytest.approx(sum(sizes) ** 2 / sum(n * n for n in sizes))
+        assert 4 < float(row["effective_units"]) < 5
+    assert np.isnan(by_task["interval"]).all()
+    assert by_task.sel(group=A, other=B)["interval_reason"] == "fewer than 5 effective units"
+    assert by_task.sel(group=A, other="detect")["interval_reason"] == "fewer than 1,000 filters"
+    assert by_task.sel(group=A, other=A)["interval_reason"] == ""
 
 
 def test_verdicts_follow_from_the_floors(by_task: Any) -> None:
     assert set(by_task["group"].values) == {A, B, "depth", "detect"}
     count = by_task["count"].to_series()
-    for a, b in itertools.product(by_task["group"].values, repeat=2):
+    by_filters = [(A, "depth"), (B, "depth")]  # one model against five: six permutations
+    p_values = [float(by_task["p_value"].sel(group=a, other=b)) for a, b in by_filters]
+    expected_q = false_discovery_control(p_values, method="by")
+    for (a, b), q in zip(by_filters, expected_q, strict=True):
         pair = by_task.sel(group=a, other=b)
-        if a == b:
-            expected = ""
-        elif min(count[a], count[b]) < 1_000:
-            expected = "few"
-        else:
-            by_models = int(pair["permutations"]) >= 20
-            limit = float(pair["model_floor_q95" if by_models else "floor_q95"])
-            expected = "different" if float(pair["drift"]) > limit * 1.0001 else "indistinguishable"
-            assert pair["judged_by"] == ("model" if by_models else "sampling")
-        assert pair["verdict"].item() == expected, (a, b)
+        assert int(pair["permutations"]) == 6 and pair["judged_by"] == "sampling"
+        assert float(pair["q_value"]) == pytest.approx(q)
+        assert pair["verdict"] == ("different_by_filters" if q <= 0.05 else "indistinguishable")
+        assert (float(pair["p_value"]) <= 0.05) == (float(pair["drift"]) >= float(pair["floor_q95"]))
+    pair = by_task.sel(group=A, other=B)
+    assert pair["judged_by"] == "model" and float(pair["q_value"]) == float(pair["p_value"])  # the only such pair
+    assert pair["verdict"] == ("different" if float(pair["p_value"]) <= 0.05 else "indistinguishable")
+    assert np.isfinite(float(pair["detectable"])) == (pair["verdict"] == "indistinguishable")
+    for a, b in itertools.product(by_task["group"].values, repeat=2):
+        if a != b and min(count[a], count[b]) < 1_000:
+            assert by_task.sel(group=a, other=b)["verdict"] == "few"
     assert by_task.sel(group=A, other="detect")["verdict"] == "few"
-    assert int(by_task["permutations"].sel(group=A, other="depth")) == 6
-    for name in (*MATRICES, "permutations", "verdict", "judged_by"):
+    for name in (*MATRICES, "permutations", "verdict", "judged_by", "p_value", "q_value", "detectable"):
         values = by_task[name].values
         np.testing.assert_array_equal(values, values.T, err_msg=name)
-    for name in MATRICES:
+    for name in (*MATRICES, "p_value", "q_value", "detectable", "p_value_max"):
         assert np.isnan(np.diag(by_task[name])).all()
+
+
+def test_p_value_is_the_share_of_permutations(frozen: Frozen, by_task: Any) -> None:
+    names = {task: [name for name in MODELS if MODELS[name][0] == task] for task in (A, B)}
+    expected = every_permutation(frozen, names[A], names[B])
+    share = np.mean(np.array(expected) >= expected[0] * (1 - 1e-6))
+    assert float(by_task.sel(group=A, other=B)["p_value"]) == pytest.approx(share)
 
 
 def test_groups_that_all_models_are_in(frozen: Frozen, db: fdb.Database) -> None:
@@ -150,7 +175,7 @@ def test_groups_inside_one_model_are_judged_by_filters(db: fdb.Database) -> None
     assert pair["verdict"] == "few"  # 900 and 600 filters
     two = fdb.drift(db.where("model", ["a3", "b3"]), "model").isel(group=0, other=1)
     assert int(two["permutations"]) == 2 and two["judged_by"] == "sampling"
-    assert two["verdict"] == "different"
+    assert two["verdict"] == "different_by_filters"
 
 
 def test_one_group_and_none(db: fdb.Database) -> None:
@@ -173,8 +198,8 @@ def test_layers_with_nan_or_infinity_are_in_no_floor(tmp_path: Path) -> None:
     expected = every_permutation(Frozen(db), names[:3], names[3:])
     assert float(found["model_floor"]) == pytest.approx(np.mean(expected), rel=1e-5)
     assert int(found["permutations"]) == 20 and found["judged_by"] == "few models"
-    # Three against three: what is largest of ten splits (each counted twice) does not exceed the 95 % quantile.
-    assert found["verdict"] == "indistinguishable"
+    # Three against three: the largest of ten splits (each counted twice) is no 5 % event, so only filters judge.
+    assert found["verdict"].item() in {"indistinguishable", "different_by_filters"}
 
 
 @pytest.mark.parametrize("metric", ["js", "hellinger", "wasserstein", "frechet", "psi"])
@@ -182,7 +207,8 @@ def test_other_metrics_have_noise_too(db: fdb.Database, by_task: Any, metric: Me
     found = fdb.drift(db, "task", metric=metric, noise=200)
     pair = found.sel(group=A, other=B)
     assert np.isfinite(float(pair["model_floor_q95"])) and pair["judged_by"] == "model"
-    low, high = pair["interval"].values
+    deep = fdb.drift(db, "conv_depth", metric=metric, noise=100).sel(group="0", other="1")
+    low, high = deep["interval"].values
     assert 0 <= low <= high
     # Of one view, all metrics permute the same models: a metric's floor stands to its drift about as kl's does.
     assert (float(pair["model_floor"]) < float(pair["model_floor_q95"])) and int(pair["permutations"]) == 252
@@ -257,11 +283,14 @@ def test_the_command(db: fdb.Database, by_task: Any) -> None:
     answer = json.loads(command(db.url, "--by", "task", "--json").stdout)
     groups = answer["groups"]
     assert groups == by_task["group"].values.tolist()
-    for name in (*MATRICES, "permutations", "verdict", "judged_by", "interval"):
+    for name in (*MATRICES, *TESTS, "permutations", "verdict", "judged_by", "interval"):
         assert np.shape(np.array(answer[name], object))[:2] == (4, 4), name
         assert answer[name][0][0] is None or name == "permutations"
     i, j = groups.index(A), groups.index(B)
-    assert answer["interval"][i][j] == by_task["interval"].sel(group=A, other=B).values.tolist()
+    assert answer["interval"][i][j] is None
+    assert answer["interval_reason"][i][j] == "fewer than 5 effective units"
+    assert answer["units"][i] == answer["group_models"][i] == 5
+    assert answer["p_value"][i][j] == float(by_task["p_value"].sel(group=A, other=B))
     assert answer["model_floor_q95"][i][j] == float(by_task["model_floor_q95"].sel(group=A, other=B))
     assert answer["verdict"][i][groups.index("detect")] == "few"
     assert answer["interval"][i][groups.index("depth")] is None
@@ -294,7 +323,9 @@ def test_three_models_against_three_cannot_be_told(tmp_path: Path) -> None:
     db = ingested(tmp_path, ["a0", "a1", "a2", "b0", "b1", "b2", "b3"])
     three = fdb.drift(db.select(model=["a0", "a1", "a2", "b0", "b1", "b2"]), "task")
     assert three["permutations"].values[0, 1] == 20
-    assert (three["verdict"].values[0, 1], three["judged_by"].values[0, 1]) == ("indistinguishable", "few models")
+    assert three["judged_by"].values[0, 1] == "few models" and three["verdict"].values[0, 1] != "different"
+    above = three["drift"].values[0, 1] > three["floor_q95"].values[0, 1]
+    assert three["verdict"].values[0, 1] == ("different_by_filters" if above else "indistinguishable")
     four = fdb.drift(db, "task")
     assert four["permutations"].values[0, 1] == 35 and four["judged_by"].values[0, 1] == "model"
 

@@ -91,7 +91,7 @@ def test_floors_and_verdicts_are_those_of_drift(trainings: fdb.Database) -> None
             for one, last in zip(found["model"].values, found["last"].values, strict=True)
         ]
         np.testing.assert_array_equal(found[name].values, expected)
-    assert found["verdict"].values[0] == "different"
+    assert found["verdict"].values[0] == "different_by_filters"
     paper = fdb.series(trainings, mode="paper")
     assert np.isnan(paper["floor"]).all() and set(paper["verdict"].values) == {""}
     assert paper["model"].values.tolist() == found["model"].values.tolist()

@@ -103,6 +103,11 @@ def every_permutation(
     return found
 
 
+def kl_of(counts: np.ndarray, group: list[int]) -> float:
+    """D of the two groups of cells."""
+    return kl(*(counts[np.array(group) == side].sum(axis=0) for side in (0, 1)))
+
+
 CASES = {
     "three and three": ([0, 0, 0, 1, 1, 1], [0, 1, 2, 3, 4, 5], 20),
     "two and five, unsorted": ([1, 0, 1, 1, 0, 1, 1], [9, 3, 8, 1, 4, 0, 7], 21),
@@ -117,12 +122,14 @@ def test_all_permutations_are_enumerated(case: str) -> None:
     counts = models(len(group), 2_000, np.random.default_rng(3))
     expected = every_permutation(counts, group, model, kl)
     assert len(expected) == number
-    floor, ways = noise.model_floor(statistic_of("kl", counts), np.array(group), np.array(model), 2)
+    floor, ways, p_value, reach = noise.model_floor(statistic_of("kl", counts), np.array(group), np.array(model), 2)
     assert ways[0, 1] == ways[1, 0] == number
     assert floor.mean[0, 1] == floor.mean[1, 0] == pytest.approx(np.mean(expected), rel=1e-5)
     quantile = np.quantile(expected, 0.95, method="inverted_cdf")
     assert floor.q95[0, 1] == floor.q95[1, 0] == pytest.approx(quantile, rel=1e-5)
     assert np.isnan([floor.mean[0, 0], floor.q95[1, 1]]).all()
+    assert p_value[0, 1] == np.mean(np.array(expected) >= kl_of(counts, group) * (1 - 1e-6))
+    assert reach[0, 1] == min(np.mean(np.array(expected) >= value * (1 - 1e-6)) for value in expected)
     # At most one in twenty of the permutations exceeds it, which is what makes the verdict's 5 %.
     assert (np.array(expected) > quantile * (1 + 1e-9)).mean() <= 0.05
 
@@ -135,8 +142,8 @@ def test_too_few_permutations_have_no_floor(own: int, other: int, shared: int) -
     group = [0] * own + [1] * other + [0] * shared + [1] * shared
     model = [*range(own + other), *range(100, 100 + shared), *range(100, 100 + shared)]
     counts = models(len(group), 2_000, np.random.default_rng(4))
-    floor, ways = noise.model_floor(statistic_of("kl", counts), np.array(group), np.array(model), 2)
-    assert ways[0, 1] == len(every_permutation(counts, group, model, kl)) < 20
+    floor, ways, p_value, _ = noise.model_floor(statistic_of("kl", counts), np.array(group), np.array(model), 2)
+    assert ways[0, 1] == len(every_permutation(counts, group, model, kl)) < 20 and np.isnan(p_value).all()
     assert np.isnan(floor.mean).all() and np.isnan(floor.q95).all()
 
 
@@ -161,7 +168,7 @@ def test_sampled_permutations_agree_with_all_of_them(monkeypatch: pytest.MonkeyP
     for seed in range(30):
         monkeypatch.setattr(noise, "SEED", seed)
         noise._sides.cache_clear()
-        floor, ways = noise.model_floor(statistic_of("kl", counts), group, model, 2, draws=900)
+        floor, ways, *_ = noise.model_floor(statistic_of("kl", counts), group, model, 2, draws=900)
         assert ways[0, 1] == len(every) == 924
         means.append(floor.mean[0, 1])
         quantiles.append(floor.q95[0, 1])
@@ -176,7 +183,7 @@ def test_sampled_permutations_agree_with_all_of_them(monkeypatch: pytest.MonkeyP
 def test_hundreds_of_models_overflow_nothing() -> None:
     counts = np.random.default_rng(6).multinomial(50, bells(np.ones(9)), size=(1_600, 9))
     group, model = np.tile([0, 1], 800), np.repeat(np.arange(800), 2)
-    floor, ways = noise.model_floor(statistic_of("kl", counts), group, model, 2, draws=50)
+    floor, ways, *_ = noise.model_floor(statistic_of("kl", counts), group, model, 2, draws=50)
     assert np.isfinite([floor.q95[0, 1], ways[0, 1]]).all() and ways[0, 1] > 1e200
 
 
@@ -190,7 +197,7 @@ def test_the_same_bytes_again_and_beside_other_groups(metric: str) -> None:
         cells = np.isin(group, chosen)
         own, groups = np.searchsorted(chosen, group[cells]), len(chosen)
         statistic = statistic_of(metric, counts[cells])
-        floor, _ = noise.model_floor(statistic, own, model[cells], groups, draws=100)
+        floor, *_ = noise.model_floor(statistic, own, model[cells], groups, draws=100)
         part = drift[np.ix_(chosen, chosen)]
         return floor.q95, noise.intervals(part, statistic, own, model[cells], draws=100)
 
@@ -282,7 +289,7 @@ def test_error_rate_coverage_and_power_of_a_small_simulation() -> None:
             sums = np.stack([cells[:5].sum(axis=0), cells[5:].sum(axis=0)])
             drift = kl(*sums)
             statistic = statistic_of("kl", cells)
-            floor, _ = noise.model_floor(statistic, group, model, 2, draws=252)
+            floor, *_ = noise.model_floor(statistic, group, model, 2, draws=252)
             different = drift > floor.q95[0, 1] * (1 + 1e-4)
             found += different and shift > 0
             if not shift:

@@ -19,7 +19,7 @@ from filterdb.page.payload import pack
 from filterdb.page.results import GROUP_LIMIT, GROUPINGS, LABELS, Results, family_of_models, groups
 from filterdb.page.section import Picture, Section, Table
 
-KNOWN_VERDICTS = ("different", "indistinguishable", "few")
+KNOWN_VERDICTS = ("different", "indistinguishable", "few", "related", "different_by_filters")
 """Verdicts on a pair; the page's scripts use their indices."""
 
 
@@ -125,16 +125,18 @@ def _drift_data(results: Results, result: xr.Dataset, without: LeaveOneOut) -> d
         "components": boxes.as_json(boxes.by_component(result)) if "per_component" in result else [],
         "farthest": farthest(result),
     }
-    for name in ("drift", "floor_q95", "model_floor_q95"):
+    for name in ("drift", "floor_q95", "model_floor_q95", "q_value", "detectable"):
         if name in result and np.isfinite(result[name].values).any():
             data[name] = pack(boxes.pairs(result[name].values))
     if "verdict" in result:
         verdicts = boxes.pairs(result["verdict"].values.astype(str))
-        codes = np.select([verdicts == verdict for verdict in KNOWN_VERDICTS], [0, 1, 2], 255)
+        codes = np.select([verdicts == verdict for verdict in KNOWN_VERDICTS], range(len(KNOWN_VERDICTS)), 255)
         data["verdict"] = pack(codes.astype(np.uint8))
     if "judged_by" in result:
         judged = boxes.pairs(result["judged_by"].values.astype(str))
         data["judged"] = pack(np.select([judged == BY_MODELS, judged == BY_FEW_MODELS], [1, 2], 0).astype(np.uint8))
+    if "units" in result:
+        data["units"] = pack(result["units"].values)
     data["bounded"] = "interval" in result
     if "interval" in result and np.isfinite(result["interval"].values).any():
         data["low"], data["high"] = (pack(boxes.pairs(result["interval"].values[..., bound])) for bound in (0, 1))

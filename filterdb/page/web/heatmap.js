@@ -1,21 +1,23 @@
 // The drift matrix: cells on a canvas, names and cursor above it. Arrow keys move; Enter or a click compares two groups.
 
-const VERDICTS = ["different", "indistinguishable", "few"];
+const VERDICTS = ["different", "indistinguishable", "few", "related", "different_by_filters"];
 const VERDICT_TEXTS = {
   different: "more than chance explains",
   indistinguishable: "no more than chance explains",
   few: "too few filters for a verdict",
+  related: "related: nearer than independent filters can be",
+  different_by_filters: "these filters differ; too few models to say more",
 };
 
 function decoded(data) {
   if (data.matrix) return data;
-  const names = ["drift", "floor_q95", "model_floor_q95", "low", "high", "verdict", "judged", "probabilities", "counts", "few", "models"];
+  const names = ["drift", "floor_q95", "model_floor_q95", "low", "high", "q_value", "detectable", "units", "verdict", "judged", "probabilities", "counts", "few", "models"];
   for (const name of names) data[name] = unpack(data[name]);
   data.n = data.groups.length;
   data.matrix = (name, i, j) => (i === j || !data[name] ? NaN : data[name][triangle(i, j, data.n)]);
   data.histogram = (group, component) => data.probabilities.subarray((group * 9 + component) * 70, (group * 9 + component + 1) * 70);
   data.verdictOf = (i, j) => (data.verdict && i !== j ? VERDICTS[data.verdict[triangle(i, j, data.n)]] : undefined);
-  data.verdictText = (i, j) => (data.judged?.[triangle(i, j, data.n)] === 2 && data.verdictOf(i, j) !== "few" ? "too few models for a verdict" : VERDICT_TEXTS[data.verdictOf(i, j)]);
+  data.verdictText = (i, j) => VERDICT_TEXTS[data.verdictOf(i, j)];
   data.largest = data.drift.reduce((most, value) => (value > most ? value : most), 0) || 1;
   return data;
 }
@@ -24,12 +26,16 @@ function decoded(data) {
 function facts(data, i, j) {
   if (i === j) return [data.groups[i], `${count(data.counts[i])} filters`];
   const lines = [`${data.groups[i]} × ${data.groups[j]}`, `drift ${digits(data.matrix("drift", i, j))}`];
-  const byModel = data.judged?.[triangle(i, j, data.n)] > 0;
+  const byModel = data.judged?.[triangle(i, j, data.n)] === 1;
   const floor = data.matrix(byModel ? "model_floor_q95" : "floor_q95", i, j);
   if (Number.isFinite(floor)) lines.push(`by chance up to ${digits(floor)} (${byModel ? "models permuted" : "filters resampled"})`);
   const low = data.matrix("low", i, j), high = data.matrix("high", i, j);
   if (Number.isFinite(low)) lines.push(`95 % interval ${digits(low)} … ${digits(high)}, noise subtracted`);
-  else if (data.bounded && data.by !== "model") lines.push("no interval: too few models");
+  else if (data.bounded && data.by !== "model") lines.push("no interval: too few effective units");
+  const q = data.matrix("q_value", i, j), smallest = data.matrix("detectable", i, j);
+  if (Number.isFinite(q)) lines.push(`q = ${digits(q)} over all pairs`);
+  if (Number.isFinite(smallest)) lines.push(`a drift of ${digits(smallest)} would be found in 4 of 5 cases`);
+  if (data.units && data.by !== "model") lines.push(`${count(data.units[i])} and ${count(data.units[j])} units of models`);
   const verdict = data.verdictOf(i, j);
   if (verdict) lines.push(data.verdictText(i, j));
   return lines;
@@ -154,7 +160,7 @@ function paint(context, data, places, cell, side) {
     context.fillStyle = css([red, green, blue]);
     context.fillRect(b * cell, a * cell, cell - (cell > 12 ? 1 : 0), cell - (cell > 12 ? 1 : 0));
     const verdict = data.verdictOf(i, j);
-    if (cell >= 8 && verdict && verdict !== "different") hatch(context, b * cell, a * cell, cell, verdict === "few");
+    if (cell >= 8 && verdict && !verdict.startsWith("different")) hatch(context, b * cell, a * cell, cell, verdict === "few");
     if (cell >= 33) { // no hatching behind the value
       context.fillStyle = css([red, green, blue]);
       context.fillRect(b * cell + 2, a * cell + cell / 2 - 8, cell - 5, 16);
@@ -188,7 +194,7 @@ function legend(data, width, cell) {
   bar.setAttribute("aria-hidden", "true");
   for (let x = 0; x < width; x++) { context.fillStyle = css(colour(CIVIDIS, x / width)); context.fillRect(x, 0, 1.5, 12); }
   const ticks = el("div", { class: "ticks", style: { width: `${width}px` } }, ...[0, 0.25, 0.5, 0.75, 1].map((t) => el("span", { style: { left: `${100 * t}%` } }, digits(t * t * data.largest, 2))));
-  const kinds = data.verdict && cell >= 8 ? ["indistinguishable", "few"].filter((verdict) => data.verdict.includes(VERDICTS.indexOf(verdict))) : [];
+  const kinds = data.verdict && cell >= 8 ? ["indistinguishable", "few", "related"].filter((verdict) => data.verdict.includes(VERDICTS.indexOf(verdict))) : [];
   const patterns = kinds.map((kind) => {
     const [swatch, inside] = canvas(22, 14, "");
     inside.fillStyle = css(colour(CIVIDIS, 0.3));
