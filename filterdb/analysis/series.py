@@ -1,15 +1,15 @@
 """Compare checkpoints of one training, and retrainings, by the catalog's columns `epoch` and `seed` (P1 fig. 7).
 
-A training is identified by architecture, training set and seed. Models whose architecture or training set is unknown
-belong to no training.
+`trainings` identifies the training of a model. Retrainings share all labels of a training but the seed.
 """
 
 from __future__ import annotations
 
 import math
 from collections import defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, pairwise
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,18 @@ import xarray as xr
 
 from filterdb.analysis.drift import drift
 from filterdb.analysis.grouping import TIMES, provenance
+from filterdb.analysis.trainings import (
+    EPOCH,
+    NEEDED,
+    SEED,
+    Key,
+    column,
+    epoch_number,
+    given_columns,
+    models_with_layers,
+    training_columns,
+    training_keys,
+)
 from filterdb.arguments import formerly_positional
 from filterdb.errors import InputError
 from filterdb.numerics.modes import AnyMode, Mode, as_mode
@@ -33,22 +45,19 @@ Tables = dict[str, tuple[str, npt.NDArray[Any]]]
 
 @dataclass(frozen=True, slots=True)
 class _Model:
-    """Hold what the catalog says of a model's training; `epoch` is NaN if the catalog has none."""
+    """Hold what the catalog says of a model's training.
+
+    `key` identifies the training and is None for a model without one; `kind` is the key without the seed. `training`
+    and `recipe` are their names. `epoch` is NaN if the catalog has none.
+    """
 
     name: str
-    architecture: str
-    training_dataset: str
+    key: Key | None
+    kind: Key | None
+    training: str
+    recipe: str
     seed: str
     epoch: float
-
-    @property
-    def kind(self) -> tuple[str, str]:
-        """Return the architecture and training set, which retrainings share."""
-        return self.architecture, self.training_dataset
-
-    @property
-    def is_known(self) -> bool:
-        return UNKNOWN not in self.kind
 
 
 @formerly_positional("mode")
@@ -56,12 +65,12 @@ def series(
     db: AnyDatabase,
     *,
     mode: AnyMode = "sound",
+    training: str | Sequence[str] | None = None,
 ) -> xr.Dataset:
     """Compute the drift along trainings and between retrainings, for the view's models.
 
-    Checkpoints are at least two models with an `epoch` that share architecture, training set and seed (`unknown` is a
-    seed too). Retrainings are models of at least two seeds that share architecture and training set; of each seed the
-    last epoch counts.
+    Checkpoints are at least two models of one training with different epochs (`unknown` is a seed too). Retrainings are
+    trainings with at least two seeds that share everything else; of each the last epoch counts.
 
     Parameters
     ----------
@@ -69,6 +78,10 @@ def series(
         The database or a view of it.
     mode : {"sound", "paper"}
         As in `drift`. Default: "sound".
+    training : str or list of str, optional
+        The columns that identify a training, joined with commas or as a list. Default: the column `training` where it
+        is known, else all labels but `epoch`, `path`, `name`, `url` and fractional numbers that change from epoch to
+        epoch, such as an accuracy; a model whose architecture or training set is unknown has no training.
 
     Returns
     -------
@@ -87,7 +100,7 @@ def series(
         - pair_training, one, other (pair), str: the training and the two models.
         - pair_drift, pair_floor, pair_floor_q95 (pair); pair_verdict, pair_judged_by (pair), str.
 
-        By architecture and training set:
+        By retraining:
 
         - seeds (retraining), int64: the number of seeds.
         - mean_drift and largest_drift (retraining): among the seeds.
@@ -96,8 +109,10 @@ def series(
 
     Raises
     ------
+    UsageError
+        For a column that the catalog does not have.
     InputError
-        If an epoch is not a number.
+        If an epoch is not a number, or two models have the same training and epoch.
 
     Notes
     -----
@@ -116,13 +131,13 @@ def series(
     (array([0.021]), array([0.343]))
     """
     db, mode = as_database(db), as_mode(mode)
-    models = _models(db)
-    trainings = _trainings(models)
+    models = _models(db, training)
+    trainings = _trainings(db.url, models)
     checkpoints = {key: run for key, run in trainings.items() if len({model.epoch for model in run}) > 1}
     last = [run[-1] for run in trainings.values()]
-    seeds: dict[tuple[str, str], list[_Model]] = defaultdict(list)
+    seeds: dict[Key, list[_Model]] = defaultdict(list)
     for model in last:
-        if model.seed != UNKNOWN:
+        if model.seed != UNKNOWN and model.kind is not None:
             seeds[model.kind].append(model)
     retrainings = {kind: runs for kind, runs in seeds.items() if len(runs) > 1}
     in_training = {model.name for run in trainings.values() for model in run}
@@ -133,40 +148,68 @@ def series(
         **_pair_table(retrainings, drifts),
         **_retraining_table(retrainings, [*last, *single], drifts),
     }
-    attrs = provenance(db, mode=mode.name, formula="drift by model, P1 fig. 7")
+    columns = None if training is None else ",".join(given_columns(db.whole.models, training))
+    attrs = provenance(db, mode=mode.name, training=columns, formula="drift by model, P1 fig. 7")
     if drifts is not None:  # the first drift may have committed a basis
         attrs |= {
             name: drifts.result.attrs[name]
             for name in ("snapshot", "basis", "basis_moved", "basis_warning")
             if name in drifts.result.attrs
         }
-    return xr.Dataset(tables, coords={"retraining": np.array([*map(TIMES.join, retrainings)], object)}, attrs=attrs)
+    return xr.Dataset(
+        tables, coords={"retraining": np.array([runs[0].recipe for runs in retrainings.values()], object)}, attrs=attrs
+    )
 
 
-def _models(db: Database) -> list[_Model]:
+def _models(db: Database, training: str | Sequence[str] | None) -> list[_Model]:
     """Return the view's models that have layers."""
-    table = db.models
-    table = table.isel(model=table["layers"].values > 0)
-
-    def column(name: str) -> list[str]:
-        values = table[name].values if name in table else [UNKNOWN] * table.sizes["model"]
-        return [str(value).strip() or UNKNOWN for value in values]
-
+    table = models_with_layers(db)
+    keys = training_keys(db, training)
+    seeds, shown = column(table, SEED), [column(table, name) for name in (*NEEDED, SEED)]
     names = [str(name) for name in table["model"].values]
-    epochs = [_epoch(db.url, *pair) for pair in zip(names, column("epoch"), strict=True)]
-    columns = [column(name) for name in ("architecture", "training_dataset", "seed")]
-    return [_Model(*row) for row in zip(names, *columns, epochs, strict=True)]
+    without_seed = _without_seed(db, training)
+    kinds = [None if key is None else without_seed(key) for key in keys]
+    basic = [(architecture, dataset, seed) for architecture, dataset, seed in zip(*shown, strict=True)]
+    trainings = _titles(keys, basic, by_labels=training is None)
+    recipes = _titles(kinds, [row[:-1] for row in basic], by_labels=training is None)
+    epochs = [_epoch(db.url, *pair) for pair in zip(names, column(table, EPOCH), strict=True)]
+    rows = zip(names, keys, kinds, trainings, recipes, seeds, epochs, strict=True)
+    return [_Model(*row) for row in rows]
+
+
+def _without_seed(db: Database, training: str | Sequence[str] | None) -> Callable[[Key], Key]:
+    """Return a function that removes the seed from the key of a training."""
+    whole = db.whole.models
+    names = training_columns(whole) if training is None else given_columns(whole, training)
+    # A key of the column `training` alone has no seed: trainings are then no retrainings of one another.
+    return lambda key: (
+        tuple(v for n, v in zip(names, key, strict=False) if n != SEED) if len(key) == len(names) else key
+    )
+
+
+def _titles(keys: Sequence[Key | None], basic: Sequence[Key], *, by_labels: bool) -> list[str]:
+    """Return the names of trainings: architecture, training set and seed, then the labels in which those differ.
+
+    Without `by_labels` the names are the keys themselves.
+    """
+    if not by_labels:
+        return ["" if key is None else TIMES.join(key) for key in keys]
+    same: dict[Key, set[Key]] = defaultdict(set)
+    for key, title in zip(keys, basic, strict=True):
+        if key is not None:
+            same[title].add(key)
+    titles = []
+    for key, title in zip(keys, basic, strict=True):
+        others = [other for other in same[title] if key is not None and len(other) == len(key)]
+        differing = [v for i, v in enumerate(key or ()) if len({other[i] for other in others}) > 1]
+        titles.append(TIMES.join((*title, *differing)))
+    return titles
 
 
 def _epoch(url: str, model: str, text: str) -> float:
     """Return an epoch of the catalog, NaN if it is unknown; raise InputError if it is not a finite number."""
-    if text == UNKNOWN:
-        return math.nan
-    try:
-        epoch = float(text)
-    except ValueError:
-        epoch = math.inf
-    if not math.isfinite(epoch):
+    epoch = epoch_number(text)
+    if math.isinf(epoch):
         raise InputError(
             f"{url} model {model!r}: expected a number in the catalog's column `epoch`, got {text!r}; "
             "fix the catalog, then run `filterdb relabel`"
@@ -174,19 +217,26 @@ def _epoch(url: str, model: str, text: str) -> float:
     return epoch
 
 
-def _trainings(models: list[_Model]) -> dict[tuple[str, str, str], list[_Model]]:
+def _trainings(url: str, models: list[_Model]) -> dict[Key, list[_Model]]:
     """Return the models of each training by epoch. A model with neither epoch nor seed belongs to no training.
 
-    A training without any epoch has one model: among several with one seed, the last is not known.
+    A training without any epoch has one model: among several with one seed, the last is not known. Raises InputError
+    for two models of one training and epoch.
     """
-    by_training: dict[tuple[str, str, str], list[_Model]] = defaultdict(list)
+    by_training: dict[Key, list[_Model]] = defaultdict(list)
     for model in models:
-        if model.is_known and (model.seed != UNKNOWN or not math.isnan(model.epoch)):
-            by_training[*model.kind, model.seed].append(model)
+        if model.key is not None and (model.seed != UNKNOWN or not math.isnan(model.epoch)):
+            by_training[model.key].append(model)
     trainings = {}
     for key in sorted(by_training):
         with_epoch = [model for model in by_training[key] if not math.isnan(model.epoch)]
         run = sorted(with_epoch, key=lambda model: (model.epoch, model.name)) or by_training[key]
+        for before, after in pairwise(with_epoch and run):
+            if before.epoch == after.epoch:
+                raise InputError(
+                    f"{url}: expected one model of a training and epoch, got {before.name!r} and {after.name!r} at "
+                    f"epoch {after.epoch:g}; leave one out (--where) or name the columns that differ (--training)"
+                )
         if with_epoch or len(run) == 1:
             trainings[key] = run
     return trainings
@@ -221,9 +271,9 @@ def _pairwise(drifts: _Drifts | None, dim: str, prefix: str, pairs: list[tuple[s
     return {f"{prefix}{name}": (dim, drifts.of(name, pairs)) for name in names}
 
 
-def _checkpoint_table(checkpoints: dict[tuple[str, str, str], list[_Model]], drifts: _Drifts | None) -> Tables:
+def _checkpoint_table(checkpoints: dict[Key, list[_Model]], drifts: _Drifts | None) -> Tables:
     """Return the drift of each checkpoint to the last one of its training."""
-    rows = [(TIMES.join(key), model, run[-1]) for key, run in checkpoints.items() for model in run]
+    rows = [(model.training, model, run[-1]) for run in checkpoints.values() for model in run]
     names = [model.name for _, model, _ in rows]
     return {
         "training": ("checkpoint", np.array([training for training, _, _ in rows], object)),
@@ -235,9 +285,9 @@ def _checkpoint_table(checkpoints: dict[tuple[str, str, str], list[_Model]], dri
     }
 
 
-def _pair_table(retrainings: dict[tuple[str, str], list[_Model]], drifts: _Drifts | None) -> Tables:
+def _pair_table(retrainings: dict[Key, list[_Model]], drifts: _Drifts | None) -> Tables:
     """Return the drift of each pair of seeds."""
-    rows = [(TIMES.join(kind), *pair) for kind, runs in retrainings.items() for pair in combinations(runs, 2)]
+    rows = [(runs[0].recipe, *pair) for runs in retrainings.values() for pair in combinations(runs, 2)]
     return {
         "pair_training": ("pair", np.array([training for training, _, _ in rows], object)),
         "one": ("pair", np.array([first.name for _, first, _ in rows], object)),
@@ -246,9 +296,7 @@ def _pair_table(retrainings: dict[tuple[str, str], list[_Model]], drifts: _Drift
     }
 
 
-def _retraining_table(
-    retrainings: dict[tuple[str, str], list[_Model]], complete: list[_Model], drifts: _Drifts | None
-) -> Tables:
+def _retraining_table(retrainings: dict[Key, list[_Model]], complete: list[_Model], drifts: _Drifts | None) -> Tables:
     """Return the drift among the seeds of each retraining, and to the models of `complete` of other kinds."""
     rows = []
     for kind, runs in retrainings.items():

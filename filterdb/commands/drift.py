@@ -251,8 +251,8 @@ def show(answer: Answer) -> None:
         _show_matrix(stratum, f"{answer['within']} = {stratum['stratum']}")
     if any(matrix.get("verdict") for matrix in (answer, *answer.get("strata", ()))):
         say(
-            "≈ within noise · = related: nearer than independent filters · ? under 1,000 filters: no verdict · "
-            "° too few models to judge by, numbers of filters only"
+            "≈ within noise · = related, nearer than chance · ? under 1,000 filters: no verdict · "
+            "° too few models: by filters only"
         )
     if answer["component_box"] and len(answer["groups"]) > 1:
         means = " ".join(f"c{i} {box['mean']:.3g}" for i, box in enumerate(answer["component_box"]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import click
 import xarray as xr
 
 import filterdb as fdb
@@ -20,13 +21,18 @@ from filterdb.store.database import Database
 @database
 @selection
 @mode_option
+@click.option(
+    "--training",
+    metavar="COLUMNS",
+    help="Columns that identify a training, joined with commas; else all labels but `epoch`.",
+)
 @figure_option
-def series(db: Database, mode: ModeName, draw: Draw, as_json: bool) -> None:
+def series(db: Database, mode: ModeName, training: str | None, draw: Draw, as_json: bool) -> None:
     """Show drift along checkpoints and between seeds.
 
     Uses the catalog columns `epoch` and `seed`.
     """
-    result = fdb.series(db, mode=mode)
+    result = fdb.series(db, mode=mode, training=training)
     print_answer(to_answer(result), as_json, show)
     draw(lambda: fdb.plot.series(result))
 
@@ -35,7 +41,13 @@ def to_answer(result: xr.Dataset) -> Answer:
     """Return the answer: a row for each checkpoint, pair of seeds and retraining."""
     dims = {"checkpoints": "checkpoint", "pairs": "pair", "retrainings": "retraining"}
     tables = {name: rows_along(result, dim) for name, dim in dims.items()}
-    return {**head_of_result(result), "mode": result.attrs["mode"], **basis_of_result(result), **tables}
+    return {
+        **head_of_result(result),
+        "mode": result.attrs["mode"],
+        "training": result.attrs.get("training"),
+        **basis_of_result(result),
+        **tables,
+    }
 
 
 def show(answer: Answer) -> None:

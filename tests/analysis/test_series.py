@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pandas as pd
 import pytest
 
 import filterdb as fdb
-from filterdb.errors import InputError
+from filterdb.errors import InputError, UsageError
 from tests.models import chain
 
 COLUMNS = ["path", "name", "architecture", "training_dataset", "epoch", "seed"]
@@ -142,6 +143,58 @@ def test_seeds_without_epochs(tmp_path: Path) -> None:
     found = fdb.series(db)
     assert list(zip(found["one"].values, found["other"].values, strict=True)) == [("a", "b")]
     assert found.sizes["checkpoint"] == 0 and found["pair_verdict"].values.tolist() == ["few"]
+
+
+RECIPES = [
+    # name, epoch, seed, decay, accuracy
+    ("p0-1", "1", "0", "0.001", "0.51"),
+    ("p0-9", "9", "0", "0.001", "0.97"),
+    ("p1-9", "9", "1", "0.001", "0.96"),
+    ("q0-1", "1", "0", "0.1", "0.52"),
+    ("q0-9", "9", "0", "0.1", "0.95"),
+]
+
+
+def recipes(folder: Path, rows: Sequence[tuple[str, ...]]) -> fdb.Database:
+    rng = np.random.default_rng(1)
+    names = ("name", "epoch", "seed", "decay", "acc")
+    with (folder / "models.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["path", "architecture", "training_dataset", *names])
+        for row in rows:
+            chain(folder / f"{row[0]}.onnx", rng.standard_normal((12, 12, 3, 3)).astype(np.float32))
+            writer.writerow([f"{row[0]}.onnx", "net", "digits", *row])
+    return fdb.ingest(folder / "db", catalog=folder / "models.csv").database
+
+
+def test_recipes_that_differ_in_another_column_are_other_trainings(tmp_path: Path) -> None:
+    db = recipes(tmp_path, RECIPES)
+    result = fdb.series(db)
+    runs = list(zip(result["training"].values, result["model"].values, strict=True))
+    assert runs == [
+        ("net × digits × 0 × 0.001", "p0-1"),
+        ("net × digits × 0 × 0.001", "p0-9"),
+        ("net × digits × 0 × 0.1", "q0-1"),
+        ("net × digits × 0 × 0.1", "q0-9"),
+    ]
+    assert list(zip(result["one"].values, result["other"].values, strict=True)) == [("p0-9", "p1-9")]
+    assert result["retraining"].values.tolist() == ["net × digits × 0.001"]
+    given = fdb.series(db, training=["decay", "seed"])
+    assert given["training"].values.tolist()[:1] == ["0.001 × 0"] and given.attrs["training"] == "decay,seed"
+    assert given["retraining"].values.tolist() == ["0.001"]
+    np.testing.assert_array_equal(given["drift"], result["drift"])
+    with pytest.raises(UsageError, match="training: expected columns of the catalog, got 'decoy'"):
+        fdb.series(db, training="decoy")
+
+
+def test_two_models_of_one_training_and_epoch(tmp_path: Path) -> None:
+    db = recipes(tmp_path, [*RECIPES, ("again", "9", "0", "0.1", "0.94")])
+    with pytest.raises(InputError, match="got 'again' and 'q0-9' at epoch 9") as error:
+        fdb.series(db)
+    assert "--training" in str(error.value) and len(str(error.value).removeprefix(db.url)) < 200
+    assert fdb.series(db.where("model", ["again"], negate=True)).sizes["checkpoint"] == 4
+    with pytest.raises(InputError, match="'p0-1' and 'q0-1' at epoch 1"):
+        fdb.series(db, training="seed")
 
 
 @pytest.mark.parametrize("epoch", ["last", "inf", "1e999"])
