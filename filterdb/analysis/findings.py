@@ -29,8 +29,8 @@ REMEDIES = {
     "healthy ones look small.",
     "collapsed": "Its filters are nearly multiples of one another: a layer of lower rank may suffice; look for "
     "vanishing gradients or too strong a weight decay.",
-    "random": "It has hardly moved from its initialisation. Layers of accurate networks can be like that; if it should "
-    "be trained, check that its checkpoint was loaded and that it gets gradients.",
+    "random": "Usually such a layer has hardly moved from its initialisation, as layers of accurate networks may. If "
+    "it should be trained, check that its checkpoint was loaded and that it gets gradients.",
     "untrained": "Check that the checkpoint was loaded before the export. If these layers are random on purpose, take "
     "untrained out of `fail`, or ignore the file (FILE:*).",
     "nonfinite": "Go back to a checkpoint before the divergence; in a float16 model look for overflow in the export.",
@@ -63,7 +63,7 @@ MEANINGS = {
     "sparse": "Most filters of the layer are far below its largest weight.",
     "collapsed": "The filters of the layer use few of the nine directions that 3×3 filters have.",
     "random": "The filters of the layer cannot be told from isotropic noise.",
-    "untrained": "The model has hardly moved from its initialisation.",
+    "untrained": "The model has hardly moved from its initialisation: its layers cannot be told from isotropic noise.",
     "nonfinite": "The layer has weights that are NaN or infinite.",
     "duplicate": "The layer, or many of its filters, are stored more than once.",
     "outlier": "One weight or output channel of the layer is far larger than the rest.",

@@ -147,6 +147,8 @@ def _from_mapping(settings: Mapping[str, Any], where: str) -> Rules:
     for key, value in values.items():
         if key not in SETTINGS:
             raise UsageError(f"{where}: expected one of the keys {', '.join(SETTINGS)}, got {key!r}")
+        if key == "random" and value is None:
+            continue
         if key in {"fail", "ignore"}:
             _check_names(f"{where}: {key}", value, CHECKS if key == "fail" else None)
         elif isinstance(value, bool) or not isinstance(value, int if key == "smallest" else int | float):

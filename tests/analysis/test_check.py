@@ -14,7 +14,7 @@ from scipy.stats import entropy, percentileofscore
 
 import filterdb as fdb
 from filterdb.analysis.findings import findings, summary
-from filterdb.analysis.rules import Rules, as_rules
+from filterdb.analysis.rules import Rules, as_rules, as_settings
 from filterdb.commands.check import to_answer as checked
 from filterdb.errors import UsageError
 from filterdb.models.model import filters_hash
@@ -296,6 +296,12 @@ def test_rules_that_do_not_fit_are_one_line(tmp_path: Path, rules: Any, says: st
     with pytest.raises(UsageError, match=says) as caught:
         fdb.check(tmp_path / "never-read.onnx", rules=rules)
     assert "\n" not in str(caught.value)
+
+
+def test_the_rules_of_a_result_are_rules() -> None:
+    """So that an answer's rules can be used for the next check."""
+    for rules in (Rules(), Rules(random=0.9, random_p=0.01)):
+        assert as_rules(json.loads(json.dumps(as_settings(rules)))) == rules
 
 
 def test_thresholds_move_the_verdicts(tmp_path: Path) -> None:

@@ -208,11 +208,11 @@ def test_the_layers_are_searched_and_sorted(show: Show, page_db: fdb.Database) -
 
     assert table.locator("output").inner_text() == f"{page_db.counts['layers']} layers"
     table.get_by_role("searchbox").fill("model 7 CONV2")
-    assert (column(1), column(2), column(8)) == (["model 7"], ["conv2"], ["collapsed"])
+    assert (column(1), column(2), column(9)) == (["model 7"], ["conv2"], ["collapsed"])
     assert table.locator("output").inner_text() == "1 of 48 layers"
     table.get_by_role("searchbox").fill("")
     table.get_by_role("button", name="dead").click()
-    assert (column(1), column(2), column(8)) == (["model 4"], ["conv1"], ["dead sparse collapsed"])
+    assert (column(1), column(2), column(9)) == (["model 4"], ["conv1"], ["dead sparse collapsed"])
     table.get_by_role("button", name="dead").click()
     heading = table.locator("button[title='3×3 filters']")
     heading.click()
