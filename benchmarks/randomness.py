@@ -122,7 +122,7 @@ def judge(draw: Draw, size: int, layers: int, rng: np.random.Generator) -> np.nd
 
 def layers_of(size: int, draws: int) -> int:
     """Return how many layers of a size are drawn: fewer of the large ones."""
-    return int(np.clip(draws * 256 // size, 8, draws))
+    return int(np.clip(draws * 2_048 // size, 8, draws))
 
 
 def false_rejections(draws: int, rng: np.random.Generator) -> None:
@@ -157,7 +157,7 @@ def power(draws: int, rng: np.random.Generator) -> None:
                 more = 3 * np.sqrt(share) * rng.standard_normal((*shape[:2], 1)) * direction
                 return np.sqrt(1 - share) * rng.standard_normal(shape) + more
 
-            p = judge(draw, size, max(20, layers_of(size, draws) // 10), rng)[0]
+            p = judge(draw, size, max(20, layers_of(size, draws) // 20), rng)[0]
             cells.append(f"{(p < LEVEL).mean():.0%}")
         print(f"| {share:.1%} | " + " | ".join(cells) + " |", flush=True)
 
@@ -178,7 +178,7 @@ def constants(filters: int, rng: np.random.Generator) -> None:
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--draws", type=int, default=4_000, help="layers of up to 256 filters in a cell")
+    parser.add_argument("--draws", type=int, default=4_000, help="layers of up to 2,048 filters in a cell")
     parser.add_argument("--constants", action="store_true", help="print variances of max-scaled weights instead")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
