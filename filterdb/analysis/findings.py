@@ -222,17 +222,17 @@ def _with_percentile(
     percentile, peers = layer["percentile"].item(), layer["percentile_peers"].item()
     if rule not in RULES_OF_ENTROPY or peers < FEWEST_PEERS or math.isnan(percentile):
         return message, numbers
-    place = f"{_ordinal(percentile)} percentile of {peers:,} layers of this shape and depth"
+    place = f"{_place(percentile)} {peers:,} layers of this shape and depth"
     return f"{message}; {place}", {**numbers, "percentile": percentile, "percentile_peers": peers}
 
 
-def _ordinal(percentile: float) -> str:
-    """Return "3rd"; at the ends "below the 1st" and "above the 99th"."""
-    number = round(percentile)
-    if not 1 <= number <= 99:
-        return "below the 1st" if number < 1 else "above the 99th"
+def _place(percentile: float) -> str:
+    """Return "3rd percentile of"; at the ends "entropy below all" and "entropy above all"."""
+    if percentile in {0, 100}:
+        return f"entropy {'above' if percentile else 'below'} all"
+    number = min(max(round(percentile), 1), 99)
     suffix = "th" if number in {11, 12, 13} else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
-    return f"{number}{suffix}"
+    return f"{number}{suffix} percentile of"
 
 
 def _resemblance(layer: xr.Dataset) -> str:

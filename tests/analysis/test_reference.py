@@ -14,7 +14,7 @@ from scipy.stats import percentileofscore
 
 import filterdb as fdb
 from filterdb.analysis import reference as module
-from filterdb.analysis.findings import _ordinal, findings
+from filterdb.analysis.findings import _place, findings
 from filterdb.analysis.reference import read_reference, reference_of
 from filterdb.commands.check import to_answer
 from filterdb.errors import InputError, UsageError
@@ -130,10 +130,11 @@ def test_messages_state_the_percentile(folder: Path, tmp_path: Path) -> None:
     path = chain(tmp_path / "m.onnx", line.astype(np.float32), trained(16, 16, 99))
     result = fdb.check(path, reference=folder / "reference.json")
     (finding,) = [finding for finding in findings(result) if finding.rule == "collapsed"]
-    assert "below the 1st percentile of 6 layers of this shape and depth" in finding.message
+    assert "entropy below all 6 layers of this shape and depth" in finding.message
     assert finding.numbers["percentile"] == 0 and finding.numbers["percentile_peers"] == 6
-    texts = [_ordinal(value) for value in (0.4, 1, 2, 3.4, 11, 12, 13, 22, 99, 99.6)]
-    assert texts == ["below the 1st", "1st", "2nd", "3rd", "11th", "12th", "13th", "22nd", "99th", "above the 99th"]
+    texts = [_place(value).removesuffix(" percentile of") for value in (0.4, 1, 2, 3.4, 11, 12, 13, 22, 99.6)]
+    assert texts == ["1st", "1st", "2nd", "3rd", "11th", "12th", "13th", "22nd", "99th"]
+    assert (_place(0), _place(100)) == ("entropy below all", "entropy above all")
 
 
 def damage(folder: Path, change: Any) -> bytes:

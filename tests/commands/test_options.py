@@ -16,6 +16,7 @@ EXCEPTIONS = {
     ("--components", "phenotypes"): "several pairs; all neighbours by default",
     ("--draws", "randomness-threshold"): "layers of a size; drift draws permutations",
     ("--output", "report"): "a folder of files; drift writes a Zarr group",
+    ("--output", "reference"): "a JSON file; drift writes a Zarr group",
     ("--snapshot", "restore"): "the snapshot to go back to; DB is opened at its newest",
 }
 """Options that mean something else in one command than in the others, and what."""
