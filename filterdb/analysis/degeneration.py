@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from filterdb.analysis.degeneration_groups import summarise
-from filterdb.analysis.grouping import Key, chosen, group, provenance
+from filterdb.analysis.degeneration_groups import group_layers, summarise
+from filterdb.analysis.grouping import Key, chosen, provenance
 from filterdb.analysis.rules import LAYER_MEASURES, VERDICTS, Rules, judge
 from filterdb.analysis.threshold import sigmoid
 from filterdb.analysis.untrained import untrained as untrained_models
@@ -96,7 +96,7 @@ def degeneration(
         - layer_count (group), int64: the number of layers. All other summaries leave out those of unknown scale.
         - mean_entropy and mean_sparsity (group): the unweighted means of H and S over layers.
         - share_dense and share_sparse (group): the shares of layers with S < 0.01, and with S above `rules.sparse`.
-        - verdict_share (group, rule): the share of layers with the verdict.
+        - verdict_share (group, rule), share_degenerated (group): the shares of layers with the verdict, and with any.
         - entropy_box and sparsity_box (group, statistic): quartiles, Tukey's whiskers low and high, and mean.
         - Coordinates along layer: layer_model, layer_name, conv_depth, conv_depth_norm, layer_group.
 
@@ -139,7 +139,7 @@ def degeneration(
     layers = db.layers
     in_view = np.isin(db.whole.models["model"].values[models].astype(str), layers["model"].values.astype(str))
     layer = ("layer",)
-    grouping = group(db, by, mode)
+    grouping = group_layers(db, by, mode)
     of_layers = xr.Dataset(
         {
             **{name: (layer, judged[name], {"long_name": doc}) for name, doc in MEASURES.items()},

@@ -114,7 +114,7 @@ def _show_groups(answer: Answer) -> None:
 
 
 def _show_layers(answer: Answer) -> None:
-    """Print a row for each layer, then what P1 says of all layers."""
+    """Print a row for each layer, then their means and shares, as P1 has them."""
     print_rows(
         answer,
         [
@@ -131,11 +131,12 @@ def _show_layers(answer: Answer) -> None:
             "direction",
         ],
     )
-    (whole,) = answer["groups"]
-    say(
-        f"mean H {_text(whole['mean_entropy'], '.2f')}, mean S {_text(whole['mean_sparsity'], '.2f')}; S below 0.01 in "
-        f"{_text(whole['share_dense'], '.1%')} of the layers, sparse {_text(whole['share_sparse'], '.1%')}"
-    )
+    for whole in answer["groups"]:  # none without layers
+        say(
+            f"mean H {_text(whole['mean_entropy'], '.2f')}, mean S {_text(whole['mean_sparsity'], '.2f')}; "
+            f"S below 0.01 in {_text(whole['share_dense'], '.1%')} of the layers, "
+            f"sparse {_text(whole['share_sparse'], '.1%')}"
+        )
 
 
 def _text(value: float, form: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 
 import dask
 import numpy as np
@@ -16,7 +17,7 @@ from filterdb.numerics import kde
 from filterdb.numerics.box import STATISTICS, box, summary
 from filterdb.numerics.modes import PAPER_OF_COMPARED
 from tests.filters import network
-from tests.models import chain
+from tests.models import chain, conv, model, save, tensor
 
 
 @pytest.fixture(scope="module")
@@ -85,9 +86,19 @@ def test_degeneration_by_group_is_pandas(db: fdb.Database, by: str | None) -> No
         np.testing.assert_allclose(boxes["sparsity_box"], groups["S"].quantile(share))
     verdicts = pd.DataFrame(result["verdict"].values, columns=result["rule"].values).groupby(table["group"]).mean()
     np.testing.assert_allclose(result["verdict_share"], verdicts[result["rule"].values])
+    flagged = pd.Series(result["verdict"].values.any(axis=1)).groupby(table["group"]).mean()
+    np.testing.assert_allclose(result["share_degenerated"], flagged)
     assert result["verdict_share"].values.any()
     labels = result["group"].values[pd.factorize(table["group"], sort=True)[0]]
     assert result["layer_group"].values.tolist() == labels.tolist()
+
+
+def test_degeneration_without_layers(tmp_path: Path) -> None:
+    nodes = [conv("x", "w", "y", "pointwise")]
+    save(tmp_path / "m.onnx", model(nodes, [tensor("w", np.ones((3, 3, 1, 1), np.float32))]))
+    empty = fdb.ingest(tmp_path / "db", tmp_path / "m.onnx").database
+    result = fdb.degeneration(empty)
+    assert result.sizes["layer"] == result.sizes["group"] == 0
 
 
 def test_a_box_is_matplotlibs() -> None:
@@ -187,7 +198,7 @@ def test_correlation_with_drift_is_scipys(db: fdb.Database) -> None:
     result = fdb.degeneration_drift(db)
     drift, layers = fdb.drift(db, "model", noise=False), fdb.degeneration(db, by="model")
     x = drift["row_mean"].values
-    for name in ("mean_entropy", "mean_sparsity", "share_sparse"):
+    for name in ("mean_entropy", "mean_sparsity", "share_sparse", "share_degenerated"):
         y = layers[name].sel(group=drift["group"].values).values
         np.testing.assert_array_equal(result[name], y)
         own = result.sel(measure=name)
@@ -215,11 +226,11 @@ def test_the_range_of_compared_groups(db: fdb.Database, models: tuple[str, ...],
     assert not result["outside"].values.any()
     edges, weights = np.linspace(low, high, 71), result["weights"].values
     density = {}
-    for model in models:
-        counts = [np.histogram(part, edges)[0] for part in values.sel(model=model).values.T]
+    for name in models:
+        counts = [np.histogram(part, edges)[0] for part in values.sel(model=name).values.T]
         heights = np.array(counts) / np.sum(counts, axis=1, keepdims=True) / np.diff(edges)
         heights[heights == 0] = 1.1920929e-07
-        density[model] = heights / heights.sum(axis=1, keepdims=True)
+        density[name] = heights / heights.sum(axis=1, keepdims=True)
     for a, b in itertools.combinations(density, 2):
         divergence = stats.entropy(density[a], density[b], axis=1) + stats.entropy(density[b], density[a], axis=1)
         assert result["drift"].sel(group=a, other=b).item() == pytest.approx(weights @ divergence, rel=0.02)
