@@ -20,9 +20,9 @@ import numpy as np
 from scipy.special import ndtr
 from scipy.stats import ks_2samp
 
-from filterdb.analysis.noise import TIE
 from filterdb.numerics import noise
 from filterdb.numerics.histogram import bin_edges, sound_probabilities
+from filterdb.numerics.noise import TIE
 from filterdb.numerics.resampling import SymmetricKL
 from filterdb.numerics.sampling import SamplingFloor
 
@@ -154,7 +154,7 @@ def trial(case: Case, shift: float, whole: np.ndarray, filters: SamplingFloor, r
     sums = np.stack([one.sum(axis=0), other.sum(axis=0)])
     drift = between(*sound_probabilities(sums, whole))
     statistic = SymmetricKL(counts, whole, WEIGHTS)
-    floor, _ = noise.model_floor(statistic, group, model, 2, case.draws)
+    floor, *_ = noise.model_floor(statistic, group, model, 2, case.draws)
     interval = noise.intervals(np.array([[0.0, drift], [drift, 0.0]]), statistic, group, model, case.draws)
     return Trial(
         bool(drift > filters.between(sums[0], sums[1:]).q95[0]),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +13,7 @@ import xarray as xr
 
 from filterdb.analysis import noise as noises
 from filterdb.analysis.drift_metrics import METRICS as METRICS  # noqa: PLC0414 - also imported from here
-from filterdb.analysis.drift_metrics import AnyMetric, Metric, as_metric
+from filterdb.analysis.drift_metrics import AnyMetric, Metric, MomentMetric, as_metric
 from filterdb.analysis.grouping import Key, group
 from filterdb.analysis.question import Question
 from filterdb.analysis.strata import align, strata
@@ -50,6 +51,7 @@ def drift(
     out: str | os.PathLike[str] | None = None,
     noise: noises.Noise = None,
     unit: str | None = None,
+    equal_models: bool = False,
 ) -> xr.Dataset:
     """Compute the drift between all pairs of groups of the view's layers, in heatmap order.
 
@@ -82,6 +84,9 @@ def drift(
     unit : str, optional
         A column of the catalog. Models with one value of it are one unit of replication, as are checkpoints of one
         training, copies, and models that share a layer. Default: only the latter.
+    equal_models : bool
+        Whether each model of a group weighs the same, whatever its number of filters, so that large models do not
+        decide. Not in `paper` mode, not for `frechet`. Default: False, each filter weighs the same.
 
     Returns
     -------
@@ -157,8 +162,9 @@ def drift(
     if within is not None:
         if out is not None:
             raise UsageError("drift: expected `within` or `out`, got both; select one stratum and write that")
-        results = drift_strata(db, by, within, mode=mode, metric=metric, scaled=scaled, noise=noise, unit=unit)
-        whole = drift(db, by, mode=mode, metric=metric, scaled=scaled, noise=False, unit=unit)
+        asked: dict[str, Any] = {"mode": mode, "metric": metric, "scaled": scaled, "equal_models": equal_models}
+        results = drift_strata(db, by, within, **asked, noise=noise, unit=unit)
+        whole = drift(db, by, **asked, noise=False, unit=unit)
         aligned = align(results, whole["group"].values)
         aligned.attrs = {**whole.attrs, "within": group(db, within, mode).by}
         return aligned
@@ -166,7 +172,12 @@ def drift(
         if noise:
             raise UsageError("drift: expected `noise` or `out`, got both; a matrix in blocks has no noise")
         Files.at(out).check_writable()
-    matrix = _Matrix(Question.in_basis(db, by, mode, scaled=scaled), metric, unit)
+    if equal_models and (not mode.has_noise or isinstance(metric, MomentMetric)):
+        raise UsageError(
+            f"equal_models: expected mode sound and a metric of histograms, got {mode.name}, {metric.name}"
+        )
+    question = Question.in_basis(db, by, mode, scaled=scaled, equal_models=equal_models)
+    matrix = _Matrix(question, metric, unit)
     if out is not None:
         return matrix.write(out)
     groups = matrix.question.groups
@@ -189,11 +200,14 @@ def drift_strata(
     scaled: bool = True,
     noise: noises.Noise = None,
     unit: str | None = None,
+    equal_models: bool = False,
 ) -> dict[str, xr.Dataset]:
     """Return a `drift` result for each group of `within`, each with its own groups, noise and heatmap order."""
     views = strata(db, within, mode)
     return {
-        label: drift(view, by, mode=mode, metric=metric, scaled=scaled, noise=noise, unit=unit)
+        label: drift(
+            view, by, mode=mode, metric=metric, scaled=scaled, noise=noise, unit=unit, equal_models=equal_models
+        )
         for label, view in views.items()
     }
 
@@ -265,6 +279,7 @@ class _Matrix:
         histograms = question.snapshot_histograms
         outside = question.grouping.sums(question.of_view(histograms["underflow"] + histograms["overflow"]))
         on_edge = question.grouping.sums(question.of_view(histograms["on_edge"]))
+        counts = question.grouping.sums(question.of_view(histograms["counts"]))
         number, replication = question.filters[order], self.replication
         few = number < FEW if replication is None else replication.few[order]
         coords = question.coords(order)
@@ -276,7 +291,7 @@ class _Matrix:
                 **({} if replication is None else noises.group_variables(replication, order)),
                 "outside": (("group", "component"), outside[order]),
                 "on_edge": (("group", "component"), on_edge[order], {"long_name": _ON_EDGE}),
-                "counts": (("group", "component", "bin"), question.counts[order]),
+                "counts": (("group", "component", "bin"), counts[order]),
             },
             coords={
                 "group": coords.pop("group"),
@@ -285,5 +300,7 @@ class _Matrix:
                 "weights": ("component", question.weights),
                 "bin_edges": ("edge", question.edges),
             },
-            attrs=question.provenance(metric=self.metric.name, formula=self.metric.formula),
+            attrs=question.provenance(
+                metric=self.metric.name, formula=self.metric.formula, equal_models=int(question.equal_models)
+            ),
         )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,10 +51,6 @@ class Metric(ABC):
         """Return a function that computes any block of the matrix of the question's groups."""
 
     @abstractmethod
-    def filters(self, question: Question) -> NDArray[np.int64]:
-        """Return the number of filters of each group in the statistics, (groups,) int64."""
-
-    @abstractmethod
     def cell_statistic(self, question: Question, cell_of_layer: NDArray[np.int64], cells: int) -> Statistic:
         """Return the drift as a function of sums over cells; a cell has the layers of one model in one group.
 
@@ -91,7 +87,7 @@ class HistogramMetric(Metric):
         """Return the block of probabilities (groups, components, bins), summed over components with `weights`."""
         return divergence.by_rows(self.prepare(probabilities), weights, self._distance(question))
 
-    def statistic(self, question: Question, counts: NDArray[np.int64]) -> Statistic:
+    def statistic(self, question: Question, counts: NDArray[Any]) -> Statistic:
         """Return the drift as a function of sums of counts (cells, 9, 70)."""
         distance = self._distance(question)
         return HistogramDivergence(
@@ -105,13 +101,9 @@ class HistogramMetric(Metric):
     def block(self, question: Question) -> Block:
         return self.weighted(question, question.probabilities, question.weights)
 
-    def filters(self, question: Question) -> NDArray[np.int64]:
-        number: NDArray[np.int64] = question.counts[:, 0].sum(axis=-1)
-        return number
-
     def cell_statistic(self, question: Question, cell_of_layer: NDArray[np.int64], cells: int) -> Statistic:
         layers = question.layer_counts
-        counts = np.zeros((cells, *layers.shape[1:]), np.int64)
+        counts = np.zeros((cells, *layers.shape[1:]), layers.dtype)
         np.add.at(counts, cell_of_layer, layers)
         return self.statistic(question, counts)
 
@@ -140,9 +132,6 @@ class MomentMetric(Metric):
 
     def block(self, question: Question) -> Block:
         return self.between(question.moments)
-
-    def filters(self, question: Question) -> NDArray[np.int64]:
-        return question.moments.count
 
     def cell_statistic(self, question: Question, cell_of_layer: NDArray[np.int64], cells: int) -> Statistic:
         return self.statistic(pool(question.layer_moments, cell_of_layer, cells))
@@ -195,7 +184,7 @@ class SymmetricKLMetric(HistogramMetric):
         """Return the block, computed by matrix products, which are faster than a loop over pairs."""
         return divergence.kl(probabilities, weights)
 
-    def statistic(self, question: Question, counts: NDArray[np.int64]) -> Statistic:
+    def statistic(self, question: Question, counts: NDArray[Any]) -> Statistic:
         return SymmetricKL(counts, question.snapshot_counts, question.weights)
 
     def sampling_floor(self, question: Question) -> Floor:

@@ -71,7 +71,15 @@ class Question:
         return cls(view, group(view, by, mode), mode, scaled)
 
     @classmethod
-    def in_basis(cls, db: AnyDatabase, by: Key | None = None, mode: AnyMode = "sound", *, scaled: bool = True) -> Self:
+    def in_basis(
+        cls,
+        db: AnyDatabase,
+        by: Key | None = None,
+        mode: AnyMode = "sound",
+        *,
+        scaled: bool = True,
+        equal_models: bool = False,
+    ) -> Self:
         """Ask about the coefficients of a view's filters, at the snapshot that has the basis; raises as `of` does.
 
         In `sound` mode the first question about a database fits its basis and commits it, as documented in `drift`.
@@ -82,7 +90,7 @@ class Question:
         grouping = group(view, by, mode)
         if mode.has_range_of_view:
             fitted = with_range_of(view, fitted)
-        return cls(view, grouping, mode, scaled, fitted)
+        return cls(view, grouping, mode, scaled, fitted, equal_models)
 
     @property
     def projection(self) -> Projection:
@@ -133,13 +141,28 @@ class Question:
         return layer_histograms(self.db, self.projection)
 
     @property
-    def layer_counts(self) -> npt.NDArray[np.int64]:
-        """Return the number of filters of each of the view's layers in each bin, (layers, 9, 70) int64."""
-        return self.of_view(self.snapshot_histograms["counts"])
+    def layer_counts(self) -> npt.NDArray[Any]:
+        """Return the number of filters of each of the view's layers in each bin, (layers, 9, 70).
+
+        They are int64, with `equal_models` float64: the filters of a model in a group are then weighted so that each
+        model weighs the same. The weight of a model is the harmonic mean of the models' numbers of filters, because
+        averages over models vary as those of so many filters do.
+        """
+        counts = self.of_view(self.snapshot_histograms["counts"])
+        return counts * self._model_weights[:, None, None] if self.equal_models else counts
 
     @cached_property
-    def counts(self) -> npt.NDArray[np.int64]:
-        """Return the number of filters of each group in each bin, (groups, 9, 70) int64."""
+    def _model_weights(self) -> npt.NDArray[np.float64]:
+        """Return what a filter of each layer counts if the models of a group weigh the same, (layers,) float64."""
+        pairs = np.stack([self.grouping.index, self.db.layers["model_index"].values])
+        _, cell = np.unique(pairs, axis=1, return_inverse=True)
+        filters = np.bincount(cell.reshape(-1), self.db.layers["row_size"].values)
+        weights: npt.NDArray[np.float64] = (len(filters) / (1 / filters).sum() / filters)[cell.reshape(-1)]
+        return weights
+
+    @cached_property
+    def counts(self) -> npt.NDArray[Any]:
+        """Return the number of filters of each group in each bin, (groups, 9, 70), weighted as `layer_counts`."""
         return self.grouping.sums(self.layer_counts)
 
     @cached_property

@@ -49,6 +49,7 @@ class _Comparison:
     scaled: bool
     noise: Noise
     unit: str | None
+    equal_models: bool
 
     def drift(self, db: Database, *, within: str | None = None, out: str | None = None) -> xr.Dataset:
         """Compute the drift between all pairs of groups."""
@@ -62,6 +63,7 @@ class _Comparison:
             out=out,
             noise=self.noise,
             unit=self.unit,
+            equal_models=self.equal_models,
         )
 
     def strata(self, db: Database, within: str) -> dict[str, xr.Dataset]:
@@ -75,6 +77,7 @@ class _Comparison:
             scaled=self.scaled,
             noise=self.noise,
             unit=self.unit,
+            equal_models=self.equal_models,
         )
 
 
@@ -92,6 +95,7 @@ def _comparison(command: Command) -> Command:
         noise: bool | None,
         draws: int | None,
         unit: str | None,
+        equal_models: bool,
         **kwargs: Any,
     ) -> Any:
         if draws is not None and noise is False:
@@ -99,7 +103,7 @@ def _comparison(command: Command) -> Command:
         if range_of == "compared" and mode != PAPER.name:
             raise UsageError("--range compared: expected with --mode paper, got sound, whose bins the basis fixes")
         chosen = PAPER_OF_COMPARED if range_of == "compared" else MODES[mode]
-        comparison = _Comparison(by, chosen, metric, not raw, noise if draws is None else draws, unit)
+        comparison = _Comparison(by, chosen, metric, not raw, noise if draws is None else draws, unit, equal_models)
         return command(*args, comparison=comparison, **kwargs)
 
     return wrapped
@@ -136,6 +140,7 @@ def _comparison(command: Command) -> Command:
     help=f"Permutations of a pair, and draws of models: {DRAWS:,} unless said otherwise.",
 )
 @unit_option
+@click.option("--equal-models", is_flag=True, help="Each model of a group weighs the same, not each filter.")
 @click.option(
     "--draw",
     "shows",
@@ -227,6 +232,7 @@ def _matrix(result: xr.Dataset, *, matrix: bool = True) -> Answer:
         **{name: _box(result[name]) if name in result else None for name in ("drift_box", "component_box")},
         "drift": result["drift"].values if matrix else None,
         "scaled": bool(attrs["scaled"]),
+        "equal_models": bool(attrs["equal_models"]),
         "per_component": result["per_component"].values if "per_component" in result else None,
         "per_component_metric": attrs.get("per_component_metric"),
         "outside": result["outside"].values,

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.stats import entropy
 
 import filterdb as fdb
 from filterdb.analysis.trainings import training_columns, training_keys
@@ -124,6 +125,33 @@ def test_a_copy_is_related(db: fdb.Database) -> None:
     assert result["verdict"].sel(group="b-9", other="copy").item() == "related"
     assert result["verdict"].sel(group="b-9", other="a-9").item() == "different_by_filters"
     assert (result["verdict"].values == "related").sum() == 2
+
+
+def test_equal_models_average_over_models(db: fdb.Database) -> None:
+    """D of the means of the models' distributions, by scipy; one model has two layers and the others have one."""
+    first = db.keep((db.layers["conv_depth"].values == 0) | (db.column("model") == "tuned"), "unequal")
+    result = fdb.drift(first, "task", equal_models=True)
+    counts = fdb.drift(first, "model")["counts"]
+    sizes = counts.isel(component=0).sum("bin")
+    harmonic = 1 / np.mean(1 / sizes.values)
+    shares = counts / sizes
+    task = dict(zip(db.models["model"].values.tolist(), db.models["task"].values.tolist(), strict=True))
+    of_group = np.array([task[name] for name in shares["group"].values.tolist()])
+    whole = fdb.drift(db, "model")["counts"].sum("group").values
+    prior = (whole + 0.5) / (whole.sum(axis=1, keepdims=True) + 35)
+    probabilities = []
+    for label in ("one", "two"):
+        total = harmonic * shares.values[of_group == label].sum(axis=0)
+        probabilities.append((total + 35 * prior) / (total.sum(axis=1, keepdims=True) + 35))
+    p, q = probabilities
+    expected = result["weights"].values @ (entropy(p, q, axis=1) + entropy(q, p, axis=1))
+    assert float(result["drift"].sel(group="one", other="two")) == pytest.approx(expected, rel=1e-9)
+    assert result["counts"].dtype == np.int64 and result.attrs["equal_models"] == 1
+    assert float(result["effective_units"].sel(group="one")) == pytest.approx(25 / 13)  # 2 and 3 models
+    assert abs(expected - float(fdb.drift(first, "task")["drift"].sel(group="one", other="two"))) > 1e-4
+    for wrong in ({"mode": "paper"}, {"metric": "frechet"}):
+        with pytest.raises(UsageError, match="equal_models: expected mode sound and a metric of histograms"):
+            fdb.drift(first, "task", equal_models=True, **wrong)  # type: ignore[arg-type]
 
 
 def test_effective_number() -> None:
