@@ -264,7 +264,9 @@ def _parents(
         parent = next((other for other in possible if not _descends(links, other, model)), -1)
         if parent >= 0:
             relation, evidence = relations[model, parent]
-            links[model] = _Link(parent, evidence if relation == EARLIER else "")
+            # Where the likeliest one is a descendant already, another one is an ancestor at best, not the parent.
+            is_parent = relation == EARLIER and (parent == possible[0] or evidence in (_BY_EPOCH, _BY_PRETRAINING))
+            links[model] = _Link(parent, evidence if is_parent else "")
     return links
 
 
