@@ -83,7 +83,8 @@ def drift(
         million permutations, such as 6,000 pairs of groups of seven models).
     unit : str, optional
         A column of the catalog. Models with one value of it are one unit of replication, as are checkpoints of one
-        training, copies, and models that share a layer. Default: only the latter.
+        training, copies, and models that share a layer. "related" joins those that `lineage` finds related, which takes
+        a pass over all filters once. Default: only checkpoints, copies and models that share a layer.
     equal_models : bool
         Whether each model of a group weighs the same, whatever its number of filters, so that large models do not
         decide. Not in `paper` mode, not for `frechet`. Default: False, each filter weighs the same.

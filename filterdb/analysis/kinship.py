@@ -28,7 +28,7 @@ RELATED = 6.0
 
 _CHANNELS = 2.0
 """The cosine of two unrelated layers of n filters has a variance of at most this by n: filters of one channel are not
-independent. Measured on docs/explanation/lineage.md's networks."""
+independent. A chosen bound."""
 
 _FULL_RANK = 1e-12
 """Share of the largest eigenvalue below which the smallest is zero: a layer of few distinct, such as fixed, filters."""

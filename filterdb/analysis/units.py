@@ -6,18 +6,22 @@ guard for few filters therefore count units instead of models.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
+from filterdb.analysis.lineage import relatives
 from filterdb.analysis.trainings import EPOCH, TRAINING, Key, column, models_with_layers, training_keys
 from filterdb.schema import UNKNOWN
 from filterdb.store.database import Database
 
 Ints = npt.NDArray[np.int64]
+
+RELATED = "related"
+"""The unit that joins models which `lineage` finds related."""
 
 SHARED_LAYER_FILTERS = 64
 """Fewest filters of a layer that two models can share only if one is made from the other, or both from a third."""
@@ -39,7 +43,8 @@ def find_units(db: Database, unit: str | None = None, related: Iterable[tuple[st
     db : Database
         The view.
     unit : str, optional
-        A column of models or layers. Default: none.
+        A column of models or layers; or "related", for the models that `lineage` finds related by their weights, which
+        takes a pass over all filters once. Default: none.
     related : iterable of pairs of str
         Ids of models that were found to be related in another way. Default: none.
 
@@ -56,13 +61,22 @@ def find_units(db: Database, unit: str | None = None, related: Iterable[tuple[st
     originals = models["duplicate_of"].values.astype(str).tolist()
     joined.share([original or name for name, original in zip(names, originals, strict=True)])
     joined.share_rows(of_layer, _layer_hashes(db))
-    if unit is not None:
+    if unit == RELATED:
+        related = [*related, *_relatives(db)]
+    elif unit is not None:
         joined.share_rows(of_layer, _known(db.column(unit)))
     place = {name: i for i, name in enumerate(names)}
     for left, right in related:
         if left in place and right in place:
             joined.join(place[left], place[right])
     return joined.roots()[of_layer.reshape(-1)]
+
+
+def _relatives(db: Database) -> Iterator[tuple[str, str]]:
+    """Yield pairs of ids that connect the models of each family."""
+    names = db.models["model"].values.astype(str).tolist()
+    for family in relatives(db):
+        yield from pairwise(names[position] for position in sorted(family))
 
 
 def effective_number(weights: npt.NDArray[np.float64]) -> float:

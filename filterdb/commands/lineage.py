@@ -10,7 +10,7 @@ import xarray as xr
 import filterdb as fdb
 from filterdb.commands.answer import Answer, head_of_result, print_answer, rows_along
 from filterdb.commands.group import commands
-from filterdb.commands.options import database, selection
+from filterdb.commands.options import database, selection, training_option
 from filterdb.commands.table import counts_line, print_table, printable, say
 from filterdb.errors import UsageError
 from filterdb.store.database import Database
@@ -19,11 +19,7 @@ from filterdb.store.database import Database
 @commands.command()
 @database
 @selection
-@click.option(
-    "--training",
-    metavar="COLUMNS",
-    help="Columns in which checkpoints of one training agree. Default: all but epoch and numbers other than seed.",
-)
+@training_option
 @click.option("--dot", metavar="FILE", help="Write the tree to this file for Graphviz.")
 def lineage(db: Database, training: str | None, dot: str | None, as_json: bool) -> None:
     """Show the likeliest parent of each model.

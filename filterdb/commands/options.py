@@ -25,7 +25,13 @@ raw_option: Decorator = click.option("--raw", is_flag=True, help="Raw filters in
 unit_option: Decorator = click.option(
     "--unit",
     metavar="COLUMN",
-    help="Models with one value of this column are not independent, as checkpoints and copies are not.",
+    help="Models with one value of this column are not independent, as checkpoints and copies are not; `related` joins "
+    "those that `filterdb lineage` finds related.",
+)
+training_option: Decorator = click.option(
+    "--training",
+    metavar="COLUMNS",
+    help="Columns that identify a training, joined with commas; else all labels but `epoch`.",
 )
 chunk_rows_option: Decorator = click.option(
     "--chunk-rows",

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import click
 import xarray as xr
 
 import filterdb as fdb
 from filterdb.commands.answer import Answer, basis_of_result, head_of_result, print_answer, rows_along
 from filterdb.commands.figure import Draw, figure_option
 from filterdb.commands.group import commands
-from filterdb.commands.options import database, mode_option, selection
+from filterdb.commands.options import database, mode_option, selection, training_option
 from filterdb.commands.table import counts_line, print_basis_warning, print_table, say
 from filterdb.numerics.modes import ModeName
 from filterdb.store.database import Database
@@ -21,11 +20,7 @@ from filterdb.store.database import Database
 @database
 @selection
 @mode_option
-@click.option(
-    "--training",
-    metavar="COLUMNS",
-    help="Columns that identify a training, joined with commas; else all labels but `epoch`.",
-)
+@training_option
 @figure_option
 def series(db: Database, mode: ModeName, training: str | None, draw: Draw, as_json: bool) -> None:
     """Show drift along checkpoints and between seeds.

@@ -150,7 +150,8 @@ def test_filters_that_are_nearly_equal_are_collapsed(tmp_path: Path) -> None:
     spread = np.sqrt(filters.var(axis=0).sum()) / np.linalg.norm(filters.mean(axis=0))
     assert result["relative_spread"][0] == pytest.approx(spread, rel=1e-9)
     assert findings(result)[0].message == (
-        f"its 256 filters are nearly equal: they differ by {spread:.1%} of their mean (at least 10% expected)"
+        f"its 256 filters are nearly equal: they differ by {spread:.1%} of their mean (at least 10% expected); "
+        "entropy above all 5 layers of this shape and depth"
     )
 
 

@@ -13,7 +13,7 @@ from scipy.stats import entropy
 
 import filterdb as fdb
 from filterdb.analysis.trainings import training_columns, training_keys
-from filterdb.analysis.units import effective_number, find_units
+from filterdb.analysis.units import RELATED, effective_number, find_units
 from filterdb.errors import UsageError
 from tests.filters import trained
 from tests.models import chain
@@ -72,6 +72,20 @@ def test_a_column_and_related_pairs_join_units(db: fdb.Database) -> None:
     assert frozenset({"a-1", "a-9", "last", "other"}) in joined and frozenset({"alone"}) in joined
     with pytest.raises(UsageError, match="labb: expected a label"):
         find_units(db, "labb")
+
+
+def test_models_that_lineage_relates_join_where_asked(tmp_path: Path) -> None:
+    """A fine-tuned copy shares no layer with its parent, so that only its weights tell."""
+    rng = np.random.default_rng(0)
+    parent = [trained(40, 40, 1), trained(40, 40, 2)]
+    tuned = [layer + 0.1 * layer.std() * rng.standard_normal(layer.shape).astype(np.float32) for layer in parent]
+    nets = {"parent": parent, "tuned": tuned, "stranger": [trained(40, 40, 3), trained(40, 40, 4)]}
+    for name, layers in nets.items():
+        chain(tmp_path / f"{name}.onnx", *layers)
+    db = fdb.ingest(tmp_path / "db", [tmp_path / f"{name}.onnx" for name in nets]).database
+    assert len(sets(db, find_units(db))) == 3
+    assert sorted(map(len, sets(db, find_units(db, RELATED)))) == [1, 2]
+    assert fdb.drift(db, "model", unit=RELATED, noise=False)["units"].values.tolist() == [1, 1, 1]
 
 
 def test_fixed_filters_are_no_sign_of_kinship(tmp_path: Path) -> None:
