@@ -66,7 +66,8 @@ def population(case: Case, number: int, rng: np.random.Generator, shift: float =
     # Two kinds of models, and two modes inside each model.
     kind = np.where(rng.random((number, 1)) < 0.5, -0.6, 0.6) * SPREAD
     modes = [Models(drawn.mean + kind + side * SPREAD, 0.5 * drawn.spread).probabilities for side in (-0.8, 0.8)]
-    return 0.5 * (modes[0] + modes[1])
+    mixed: np.ndarray = 0.5 * (modes[0] + modes[1])
+    return mixed
 
 
 def zoo(case: Case, rng: np.random.Generator, shift: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

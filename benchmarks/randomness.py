@@ -34,6 +34,11 @@ def generalised(shape: float) -> Draw:
     return lambda rng, size: rng.gamma(1 / shape, 1, size) ** (1 / shape) * rng.choice([-1, 1], size)
 
 
+def student(degrees: float) -> Draw:
+    """Return draws of Student's t."""
+    return lambda rng, size: rng.standard_t(degrees, size)
+
+
 def truncated(limit: float) -> Draw:
     """Return draws of a normal distribution within ± limit."""
     low, high = ndtr(-limit), ndtr(limit)
@@ -90,10 +95,7 @@ OTHERS: dict[str, Draw] = {
     "uniform": uniform,
     **{f"exp(−|w|^{shape})": generalised(shape) for shape in (8, 4, 3, 2, 1.5, 1, 0.7)},
     **{f"normal within ± {limit}": truncated(limit) for limit in (1, 2, 3)},
-    **{
-        f"Student t, {degrees}": lambda rng, size, degrees=degrees: rng.standard_t(degrees, size)
-        for degrees in (10, 5, 3, 2, 1.5, 1)
-    },
+    **{f"Student t, {degrees}": student(degrees) for degrees in (10, 5, 3, 2, 1.5, 1)},
 }
 """Distributions whose variances are printed."""
 
@@ -155,7 +157,8 @@ def power(draws: int, rng: np.random.Generator) -> None:
 
             def draw(rng: np.random.Generator, shape: tuple[int, ...], share: float = share) -> np.ndarray:
                 more = 3 * np.sqrt(share) * rng.standard_normal((*shape[:2], 1)) * direction
-                return np.sqrt(1 - share) * rng.standard_normal(shape) + more
+                drawn: np.ndarray = np.sqrt(1 - share) * rng.standard_normal(shape) + more
+                return drawn
 
             p = judge(draw, size, max(20, layers_of(size, draws) // 20), rng)[0]
             cells.append(f"{(p < LEVEL).mean():.0%}")
