@@ -61,7 +61,7 @@ LIMITS = ["-v 4000000 -n 64 -t 60", "-v 1500000 -n 20 -s 1024", "-d 2000000 -f 0
 def test_a_healthy_model_is_read_below_a_hard_limit(limit: str, place: Path) -> None:
     set_limits = "; ".join(f"ulimit -{option}" for option in limit.removeprefix("-").split(" -"))
     done = shell(f"{set_limits}; f check model.onnx --json", place)
-    assert done.returncode == 1, done.stderr  # its weights are random
+    assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)
     assert answer["filters"] == 256 and answer["files"][0]["reason"] is None
 
@@ -73,7 +73,7 @@ def test_too_few_files_for_workers_are_told_in_one_line(place: Path) -> None:
 
 def test_too_little_memory_is_told_in_one_line(place: Path) -> None:
     """One limit is enough, one far too low. In between, libraries in C may crash when their threads get no memory."""
-    for limit, code in ((600_000, 1), (280_000, 75)):  # 1: its weights are random
+    for limit, code in ((600_000, 0), (280_000, 75)):
         done = shell(f"ulimit -v {limit}; f check model.onnx", place)
         assert done.returncode == code, (limit, done.stderr)
     assert is_told(done) and "ulimit -v" in done.stderr
