@@ -9,7 +9,7 @@ export PYTHONHASHSEED := 0
 .PHONY: help demo test quick faults deploy-tests multihost exporters exporters-extra lint format lock docs bench bench-full clean
 help:
 	@echo "make demo    the whole path on real models, in filterdb-demo/"
-	@echo "make test    every check: lint, types, floors, tests (about 25 minutes on 2 cores)"
+	@echo "make test    every check: lint, types, floors, tests (about 30 minutes on 2 cores)"
 	@echo "make faults  the long enumerations: kills, damage, histories (about 20 minutes)"
 	@echo "make deploy-tests  the tests of deploy/ alone, a part of make test (about 6 minutes)"
 	@echo "make multihost  several hosts on this one: network namespaces (root, iproute2)"

@@ -97,6 +97,8 @@ def test_a_path_and_a_database_do_the_same(name: str, folder: Path) -> None:
     function = public()[name]
     parameter = database_of(function)
     others = others_of(function) | ({"sources": "one.onnx"} if name == "ingest" else {})
+    if name == "degeneration_drift":  # two models are too few to correlate
+        others["by"] = "layer"
     shown = set()
     for place in ("db", Path("db"), fdb.open("db"), fdb.open(folder / "db").select(task=["a", "b"])):
         result = function(**{**others, parameter: place})

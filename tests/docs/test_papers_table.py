@@ -42,11 +42,11 @@ def papers_db(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 "path": f"{number}.onnx",
                 "name": name,
                 "task": ("classification", "segmentation")[family],
-                "visual_category": ("natural", "medical")[number % 2],
+                "visual_category": ("natural", "medical")[number == 4],
                 "training_dataset": ("ImageNet", "scans")[family],
                 "architecture": ("net", f"unet {number}")[family],
                 "family": ("ResNet", "UNet")[family],
-                "kind": ("regular", "robust", "overparameterised")[number % 3],
+                "kind": ("regular", "robust", "overparameterised")[max(number - 3, 0)],
                 "epoch": epoch,
                 "seed": seed,
             }
