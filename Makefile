@@ -47,8 +47,8 @@ $(VENV)/.programs: $(STAMP)
 	fi
 	@touch $@
 
-# Which of the long enumerations: all of tests/faults, unless said otherwise.
-FAULTS ?= tests/faults
+# Which of the long enumerations and runs, unless said otherwise.
+FAULTS ?= tests/faults tests/deploy tests/docs tests/end_to_end
 
 # More processes than cores: a fourth of the time goes into waiting for others to start, answer and die. Files go out in the
 # order of tests/conftest.py, longest first: by default xdist starts last the files with few tests, which are long ones here.

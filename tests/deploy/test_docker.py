@@ -128,6 +128,7 @@ def files_of(folder: Path) -> dict[str, int]:
     return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.soak
 @pytest.mark.timeout(600)
 def test_the_cache_of_the_build_serves_a_cluster_and_is_not_added_to(tmp_path: Path) -> None:
     """The build's own step fills it; through the image's entry point workers then compile nothing."""

@@ -322,7 +322,7 @@ class Chain:
     done: dict[str, Done]
 
 
-@pytest.fixture(scope="module", params=RUN)
+@pytest.fixture(scope="module", params=["s3-endpoint", pytest.param("kind", marks=pytest.mark.soak)])
 def jobs(request: pytest.FixtureRequest, s3_server: str, tls: Path, tmp_path_factory: pytest.TempPathFactory) -> Chain:
     """One after the other, each with a cluster of its own, as the operator starts them."""
     overlay, (folder, names) = request.param, RUN[request.param]

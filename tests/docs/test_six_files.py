@@ -62,7 +62,7 @@ def test_the_command_and_the_section_work(tree: Path, database: Path) -> None:
     )
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.timeout(900)
 def test_what_is_enumerated_holds_with_them(tree: Path, demo_catalog: Path) -> None:
     """Its own test, and those that enumerate public names, options and commands."""
