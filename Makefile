@@ -10,7 +10,7 @@ export PYTHONHASHSEED := 0
 help:
 	@echo "make demo    the whole path on real models, in filterdb-demo/"
 	@echo "make test    every check: lint, types, floors, tests (about 30 minutes on 2 cores)"
-	@echo "make faults  the long enumerations: kills, damage, histories (about 20 minutes)"
+	@echo "make faults  the long enumerations: kills, damage, histories, and the longest runs"
 	@echo "make deploy-tests  the tests of deploy/ alone, a part of make test (about 6 minutes)"
 	@echo "make multihost  several hosts on this one: network namespaces (root, iproute2)"
 	@echo "make exporters  what PyTorch and onnxruntime write, read and compared (Python 3.11 too, about 25 minutes)"

@@ -185,7 +185,7 @@ def check(
 
     Notes
     -----
-    Source: method §5 (docs/explanation/method.md).
+    Source: docs/explanation/method.md.
 
     Examples
     --------

@@ -95,7 +95,7 @@ def nearest(
     The mode is `sound`. The file's filters are projected on the snapshot's basis and added to the counts behind π; the
     models' counts are summaries, so no filter of the database is read. Similar filters do not promise accuracy after
     transfer. A long fine-tuning leaves no drift below the floor; `lineage` recognises relatives for longer. Source:
-    method §0, §4 and §7.
+    docs/explanation/method.md.
 
     Examples
     --------

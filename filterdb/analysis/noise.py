@@ -1,4 +1,4 @@
-"""Compute the noise of drift in `sound` mode: floors, verdict and interval of every pair of groups (method §4)."""
+"""Compute the noise of drift in `sound` mode: floors, verdict and interval of every pair of groups."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Define the thresholds of verdicts, and which verdicts fail a check (method §5).
+"""Define the thresholds of verdicts, and which verdicts fail a check.
 
 Imports nothing slow, because a check starts with this module.
 """
@@ -198,7 +198,7 @@ def judge(
 
     Notes
     -----
-    Source: method §5 and §7.
+    Source: docs/explanation/method.md, docs/explanation/randomness.md.
     """
     filters, entropy = layers["filters"], layers["variance_entropy"]
     collapsed = 10**entropy < rules.collapsed

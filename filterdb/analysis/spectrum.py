@@ -88,7 +88,7 @@ def spectrum(db: AnyDatabase, by: Key | None = None, *, scaled: bool = False) ->
     The energy of term d is dᵀ(Σ + μμᵀ)d with Σ = m2 / n, from stored moments; no filter is read. `aliasing` is exact:
     the energy of a filter's Fourier transform outside |ω| ≤ π/stride, along either axis, dilation included. For inputs
     with equal energy at all frequencies this share of the layer's output is folded onto lower frequencies. Layers whose
-    stride the database does not know (published data sets) are left out of it. Source: method §7, arXiv 2204.00491.
+    stride the database does not know (published data sets) are left out of it. Source: arXiv 2204.00491.
 
     Examples
     --------

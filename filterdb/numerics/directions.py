@@ -1,4 +1,4 @@
-"""Name the direction that the filters of a collapsed layer share (method §7)."""
+"""Name the direction that the filters of a collapsed layer share."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from filterdb.numerics.spectrum import DCT_TERMS, second_moments
 from filterdb.schema import KERNEL, WEIGHTS
 
 ENOUGH = 0.9
-"""Share of the first component's energy above which a layer is called a 1×1 convolution or a box blur (method §7)."""
+"""Share of the first component's energy above which a layer is called a 1×1 convolution or a box blur."""
 
 AS_1X1 = "acts as a 1×1 convolution"
 BOX_BLUR = "a box blur"

@@ -1,4 +1,4 @@
-"""Bins and probabilities of coefficient histograms (method §3, §4)."""
+"""Bins and probabilities of coefficient histograms."""
 
 from __future__ import annotations
 

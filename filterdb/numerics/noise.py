@@ -1,4 +1,4 @@
-"""Noise of drift due to models: permute them between two groups, or resample them (method §4).
+"""Noise of drift due to models: permute them between two groups, or resample them.
 
 The filters of one model are not independent, so with a floor from filters alone nearly every pair would be different.
 Random numbers depend only on SEED and on the groups that are drawn, so a pair has the same results alone and among

@@ -39,7 +39,7 @@ class Statistic(Protocol):
 
 
 class SymmetricKL:
-    """Σᵢ âᵢ KL_sym of shrunk probabilities (method §4), on the bins in which any cell has filters.
+    """Σᵢ âᵢ KL_sym of shrunk probabilities, on the bins in which any cell has filters.
 
     In all other bins p = απ/(n + α). Together they are one term, which depends on the numbers of filters alone.
     """

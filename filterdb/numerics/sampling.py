@@ -1,4 +1,4 @@
-"""The sampling floor: the drift of two samples of one distribution that their numbers of filters explain (method §4).
+"""The sampling floor: the drift of two samples of one distribution that their numbers of filters explain.
 
 Both groups' histograms are taken as multinomial draws, each of its own size, from the pair's pooled histogram. The
 symmetric KL needs no random draws: D is a sum over bins of (P−Q)(log P − log Q), and its mean follows from the
@@ -45,7 +45,7 @@ class Floor(NamedTuple):
         """Return another quantile of the gamma distribution that has this mean and 95 % quantile.
 
         `z` is the quantile of the standard normal distribution. In a floor of independent draws few pairs drift less
-        than a low quantile; filters that were copied, or moved a little, do (method §7).
+        than a low quantile; filters that were copied, or moved a little, do.
         """
         with np.errstate(divide="ignore", invalid="ignore"):
             root = np.cbrt(self.q95 / self.mean)

@@ -22,7 +22,7 @@ def _dct_terms() -> NDArray[np.float64]:
 
 
 DCT_TERMS = _dct_terms()
-"""Row 3u + v has the term with vertical frequency u and horizontal frequency v (method §7)."""
+"""Row 3u + v has the term with vertical frequency u and horizontal frequency v."""
 
 
 def second_moments(states: Moments) -> NDArray[np.float64]:

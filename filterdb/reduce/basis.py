@@ -1,4 +1,4 @@
-"""Fit and commit the basis of coefficients and histograms, with its weights and range (method §0).
+"""Fit and commit the basis of coefficients and histograms, with its weights and range.
 
 In `sound` mode the first reduce fits a basis on the whole snapshot and commits it. Later snapshots inherit it, and its
 range ±(3 + ‖mean‖₂) holds for all later filters, because the norm of a max-scaled filter is at most 3. In `paper` mode

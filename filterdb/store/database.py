@@ -395,7 +395,8 @@ class Database:
         if name not in self.layers.variables:
             known = sorted({*map(str, self.layers.variables), "depth_decile"})
             near = difflib.get_close_matches(name, known, 1)
-            hint = f"; did you mean {near[0]}?" if near else f", such as {', '.join(known[:12])}"
+            usual = ", ".join([*schema.LABELS[:3], "family", "depth_decile"])
+            hint = f"; did you mean {near[0]}?" if near else f", such as {usual}"
             raise UsageError(f"{name}: expected a label of layers or models{hint}")
         return np.asarray(self.layers[name].values)
 

@@ -1,4 +1,4 @@
-"""List the layers of a model and what is not stored of it (method §1)."""
+"""List the layers of a model and what is not stored of it."""
 
 from __future__ import annotations
 

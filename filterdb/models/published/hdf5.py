@@ -1,4 +1,4 @@
-"""Read the published data set (method §6) from HDF5: the filters, and their metadata as a pandas frame or CSV.
+"""Read the published data set from HDF5: the filters, and their metadata as a pandas frame or CSV.
 
 Nothing in a file is executed, and no link out of the file is followed. External storage, and sizes that the file
 cannot contain, are rejected. The metadata is held in memory; filters are read by rows.

@@ -1,4 +1,4 @@
-"""Read the metadata of the published data set (method §6): models and layers, from a table with a row per layer.
+"""Read the metadata of the published data set: models and layers, from a table with a row per layer.
 
 The table comes from the HDF5 file (hdf5.py) or from the CSV files of the authors' extraction. Contradictory metadata
 is rejected.
