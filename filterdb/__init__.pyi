@@ -4,6 +4,7 @@
 from filterdb import errors as errors
 from filterdb.analysis.check import check as check
 from filterdb.analysis.coefficients import coefficients as coefficients
+from filterdb.analysis.counting import CountingOptions as CountingOptions
 from filterdb.analysis.degeneration import degeneration as degeneration
 from filterdb.analysis.degeneration import exclude_verdict as exclude_verdict
 from filterdb.analysis.degeneration_drift import degeneration_drift as degeneration_drift
@@ -59,6 +60,7 @@ __all__ = [
     "AnyDatabase",
     "Bounds",
     "Client",
+    "CountingOptions",
     "Database",
     "Garbage",
     "Ingested",

@@ -75,8 +75,8 @@ def formerly_positional(*names: str) -> Callable[[Callable[P, R]], Callable[P, R
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
-        parameters = inspect.signature(function).parameters.values()
-        number = sum(parameter.kind is not inspect.Parameter.KEYWORD_ONLY for parameter in parameters)
+        by_name = {inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.VAR_KEYWORD}
+        number = sum(parameter.kind not in by_name for parameter in inspect.signature(function).parameters.values())
         called = function.__name__
 
         @functools.wraps(function)

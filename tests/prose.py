@@ -1,4 +1,8 @@
-"""Check that the docstrings of functions start with a verb: `python -m tests.prose`, a part of `make lint`."""
+"""Check docstrings and sizes: `python -m tests.prose`, a part of `make lint`.
+
+The docstrings of functions start with a verb; no module has over 500 lines, no function over 60 without its docstring.
+Ruff checks that no function has over eight parameters.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 PACKAGE = Path(__file__).parent.parent / "filterdb"
+
+MODULE_LINES = 500
+FUNCTION_LINES = 60
 
 _VERBS = """
     Add Allow Announce Answer Append Ask Assign Bring Build Call Check Choose Clear Close Collect Commit Compare Compute
@@ -31,6 +38,16 @@ def other_docstrings(path: Path) -> Iterator[tuple[int, str]]:
                 yield node.lineno, docstring.splitlines()[0]
 
 
+def long_functions(path: Path) -> Iterator[tuple[int, str, int]]:
+    """Yield the line, name and number of lines of each function that is too long."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            start = node.body[0].end_lineno if ast.get_docstring(node) else node.lineno - 1
+            lines = (node.end_lineno or 0) - (start or 0)
+            if lines > FUNCTION_LINES:
+                yield node.lineno, node.name, lines
+
+
 def _is_property(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
     return any("property" in ast.unparse(decorator) for decorator in node.decorator_list)
 
@@ -40,10 +57,16 @@ def main() -> int:
     wrong = 0
     for path in sorted(PACKAGE.rglob("*.py")):
         name = str(path.relative_to(PACKAGE))
-        others = list(other_docstrings(path))
-        for line, text in others:
+        for line, text in other_docstrings(path):
             wrong += 1
             print(f"filterdb/{name}:{line}: expected a verb first, got: {text}")
+        for line, function, lines in long_functions(path):
+            wrong += 1
+            print(f"filterdb/{name}:{line}: {function}: expected at most {FUNCTION_LINES} lines, got {lines}")
+        lines = len(path.read_text(encoding="utf-8").splitlines())
+        if lines > MODULE_LINES:
+            wrong += 1
+            print(f"filterdb/{name}: expected at most {MODULE_LINES} lines, got {lines}")
     return int(wrong > 0)
 
 

@@ -50,7 +50,8 @@ FORMERLY = {
 def positional(function: Callable[..., Any]) -> list[inspect.Parameter]:
     """Return the parameters that a function takes by position."""
     parameters = inspect.signature(function).parameters.values()
-    return [parameter for parameter in parameters if parameter.kind is not inspect.Parameter.KEYWORD_ONLY]
+    by_name = {inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.VAR_KEYWORD}
+    return [parameter for parameter in parameters if parameter.kind not in by_name]
 
 
 def test_options_of_all_public_functions_are_keyword_only() -> None:
@@ -114,6 +115,12 @@ def test_wrong_calls_are_errors_without_a_warning() -> None:
             OLD("db", mood="sound")
 
 
+def test_an_unknown_option_is_an_error_before_anything_is_opened() -> None:
+    call: Any = fdb.drift
+    with pytest.raises(TypeError, match=r"drift\(\) got an unexpected keyword argument 'equal_model'"):
+        call("nowhere", "task", equal_model=True)
+
+
 def test_the_signature_is_the_new_one() -> None:
     parameters = inspect.signature(drift).parameters
     assert parameters["mode"].kind is parameters["metric"].kind is inspect.Parameter.KEYWORD_ONLY
@@ -139,6 +146,9 @@ def test_a_type_checker_refuses_the_old_order_and_wrong_names(tmp_path: Path) ->
         "fdb.drift('db', 'task', mood='paper')\n"
         "fdb.drift('db', 'task', metric='hellinger distance')\n"
         "fdb.ingest('db', 'model.onnx', chunkrows=9)\n"
+        "fdb.drift('db', 'task', unit='family', equal_models=True, noise=200)\n"
+        "fdb.drift('db', 'task', equal_model=True)\n"
+        "fdb.drift('db', 'task', unit=7)\n"
     )
     done = subprocess.run(
         [sys.executable, "-m", "mypy", str(script)],
@@ -148,4 +158,4 @@ def test_a_type_checker_refuses_the_old_order_and_wrong_names(tmp_path: Path) ->
         cwd=Path(__file__).parent.parent,
     )
     lines = [line.split(":")[1] for line in done.stdout.splitlines() if ": error:" in line]
-    assert lines == ["4", "5", "6", "7"], done.stdout
+    assert lines == ["4", "5", "6", "7", "9", "10"], done.stdout

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Unpack
 
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
 from filterdb.analysis import noise as noises
+from filterdb.analysis.counting import Counting, CountingOptions
 from filterdb.analysis.drift_metrics import METRICS as METRICS  # noqa: PLC0414 - also imported from here
 from filterdb.analysis.drift_metrics import AnyMetric, Metric, MomentMetric, as_metric
 from filterdb.analysis.grouping import Key, group
@@ -49,9 +50,7 @@ def drift(
     scaled: bool = True,
     within: Key | None = None,
     out: str | os.PathLike[str] | None = None,
-    noise: noises.Noise = None,
-    unit: str | None = None,
-    equal_models: bool = False,
+    **options: Unpack[CountingOptions],
 ) -> xr.Dataset:
     """Compute the drift between all pairs of groups of the view's layers, in heatmap order.
 
@@ -159,26 +158,27 @@ def drift(
     >>> pair["verdict"].item(), pair["judged_by"].item()
     ('different_by_filters', 'sampling')
     """
+    counting = Counting.of("drift", options)
     mode, metric, db = as_mode(mode), as_metric(metric), as_database(db)
     if within is not None:
         if out is not None:
             raise UsageError("drift: expected `within` or `out`, got both; select one stratum and write that")
-        asked: dict[str, Any] = {"mode": mode, "metric": metric, "scaled": scaled, "equal_models": equal_models}
-        results = drift_strata(db, by, within, **asked, noise=noise, unit=unit)
-        whole = drift(db, by, **asked, noise=False, unit=unit)
+        results = drift_strata(db, by, within, mode=mode, metric=metric, scaled=scaled, **options)
+        without_noise: CountingOptions = {**options, "noise": False}
+        whole = drift(db, by, mode=mode, metric=metric, scaled=scaled, **without_noise)
         aligned = align(results, whole["group"].values)
         aligned.attrs = {**whole.attrs, "within": group(db, within, mode).by}
         return aligned
     if out is not None:
-        if noise:
+        if counting.noise:
             raise UsageError("drift: expected `noise` or `out`, got both; a matrix in blocks has no noise")
         Files.at(out).check_writable()
-    if equal_models and (not mode.has_noise or isinstance(metric, MomentMetric)):
+    if counting.equal_models and (not mode.has_noise or isinstance(metric, MomentMetric)):
         raise UsageError(
             f"equal_models: expected mode sound and a metric of histograms, got {mode.name}, {metric.name}"
         )
-    question = Question.in_basis(db, by, mode, scaled=scaled, equal_models=equal_models)
-    matrix = _Matrix(question, metric, unit)
+    question = Question.in_basis(db, by, mode, scaled=scaled, equal_models=counting.equal_models)
+    matrix = _Matrix(question, metric, counting.unit)
     if out is not None:
         return matrix.write(out)
     groups = matrix.question.groups
@@ -187,7 +187,7 @@ def drift(
             f"drift: expected at most {IN_MEMORY_LIMIT:,} groups for a matrix in memory, got {groups:,}; "
             "say where to write it (`out`, on the command line -o)"
         )
-    return matrix.in_memory(noise)
+    return matrix.in_memory(counting.noise)
 
 
 @formerly_positional("mode", "metric")
@@ -199,18 +199,11 @@ def drift_strata(
     mode: AnyMode = "sound",
     metric: AnyMetric = "kl",
     scaled: bool = True,
-    noise: noises.Noise = None,
-    unit: str | None = None,
-    equal_models: bool = False,
+    **options: Unpack[CountingOptions],
 ) -> dict[str, xr.Dataset]:
     """Return a `drift` result for each group of `within`, each with its own groups, noise and heatmap order."""
     views = strata(db, within, mode)
-    return {
-        label: drift(
-            view, by, mode=mode, metric=metric, scaled=scaled, noise=noise, unit=unit, equal_models=equal_models
-        )
-        for label, view in views.items()
-    }
+    return {label: drift(view, by, mode=mode, metric=metric, scaled=scaled, **options) for label, view in views.items()}
 
 
 @dataclass(frozen=True, eq=False)

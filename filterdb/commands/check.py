@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 import json
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 import xarray as xr
@@ -34,12 +33,15 @@ from filterdb.analysis.rules import FILE_RULES
 from filterdb.commands.answer import Answer, print_answer, rows
 from filterdb.commands.group import commands
 from filterdb.commands.junit import junit
-from filterdb.commands.options import Command, limits_option, place, snapshot_option
+from filterdb.commands.options import gathered, limits_option, place, snapshot_option
 from filterdb.commands.sarif import sarif
 from filterdb.commands.table import console, print_table, printable, say
 from filterdb.errors import InputError, UsageError
 from filterdb.ledger import is_unread
 from filterdb.models.sandbox import Limits
+
+if TYPE_CHECKING:
+    from filterdb.store.database import Database
 
 MARKS = {ERROR: ("✗", "bold red"), WARNING: ("!", "yellow")}
 STYLES = {PASSED: "bold green", NOTHING_CHECKED: "bold yellow", FAILED: "bold red", INCOMPLETE: "bold red"}
@@ -71,17 +73,24 @@ class _FindingFiles:
                 _write(path, text(result))
 
 
-def _finding_files(command: Command) -> Command:
-    """Add --sarif and --junit, and pass a _FindingFiles to the command."""
+@dataclass(frozen=True)
+class _ComparedWith:
+    """Hold the options that choose what layers are compared with."""
 
-    @functools.wraps(command)
-    def wrapped(*args: Any, sarif_file: Path | None, junit_file: Path | None, **kwargs: Any) -> Any:
-        return command(*args, files=_FindingFiles(sarif_file, junit_file), **kwargs)
+    db: str | None
+    snapshot: str | None
+    reference: str | None
 
-    sarif_option = click.option("--sarif", "sarif_file", type=_FILE, help="Write the findings here, SARIF 2.1.0.")
-    junit_option = click.option("--junit", "junit_file", type=_FILE, help="Write the findings here, JUnit XML.")
-    decorated: Command = sarif_option(junit_option(wrapped))
-    return decorated
+    def __post_init__(self) -> None:
+        """Raise UsageError for options that exclude each other."""
+        if self.snapshot is not None and self.db is None:
+            raise UsageError("--snapshot: expected together with --db, got no --db")
+        if self.reference is not None and self.db is not None:
+            raise UsageError("--reference: expected without --db, got both")
+
+    def database(self) -> Database | None:
+        """Return the open database, if one was chosen."""
+        return fdb.open(self.db, self.snapshot) if self.db is not None else None
 
 
 @commands.command()
@@ -90,16 +99,17 @@ def _finding_files(command: Command) -> Command:
 @snapshot_option()
 @click.option("--reference", metavar="FILE", help="Compare with this file of `filterdb reference` instead.")
 @click.option("--rules", type=_FILE, help="Thresholds, what fails and what is ignored: TOML or YAML.")
-@_finding_files
+@click.option("--sarif", type=_FILE, help="Write the findings here, SARIF 2.1.0.")
+@click.option("--junit", type=_FILE, help="Write the findings here, JUnit XML.")
 @limits_option
 @place
+@gathered("files", _FindingFiles)
+@gathered("compared_with", _ComparedWith)
 @click.pass_context
 def check(
     context: click.Context,
     models: tuple[str, ...],
-    db: str | None,
-    snapshot: str | None,
-    reference: str | None,
+    compared_with: _ComparedWith,
     rules: Path | None,
     files: _FindingFiles,
     limits: Limits,
@@ -112,12 +122,8 @@ def check(
     not be checked. Needs no database. The exit code is 1 if a rule fails or something could not be checked, and
     65 if no file can be read.
     """
-    if snapshot is not None and db is None:
-        raise UsageError("--snapshot: expected together with --db, got no --db")
     files.check_writable()
-    if reference is not None and db is not None:
-        raise UsageError("--reference: expected without --db, got both")
-    opened = fdb.open(db, snapshot) if db is not None else None
+    opened, reference = compared_with.database(), compared_with.reference
     result = fdb.check(models, db=opened, reference=reference, rules=rules, limits=limits)
     files.write(result)
     answer = to_answer(result)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,15 +13,15 @@ from rich.text import Text
 import filterdb as fdb
 from filterdb.analysis.drift import PER_COMPONENT_LIMIT, drift_strata
 from filterdb.analysis.drift_metrics import METRICS, MetricName
-from filterdb.analysis.noise import BY_FEW_MODELS, BY_SAMPLING, INDISTINGUISHABLE, RELATED, TOO_FEW, Noise
+from filterdb.analysis.noise import BY_FEW_MODELS, BY_SAMPLING, INDISTINGUISHABLE, RELATED, TOO_FEW
 from filterdb.analysis.strata import align
 from filterdb.commands.answer import Answer, basis_of_result, head_of_result, noise_of_matrix, print_answer
 from filterdb.commands.figure import Draw, figure_option
 from filterdb.commands.group import commands
-from filterdb.commands.options import Command, by_option, database, mode_option, raw_option, selection, unit_option
+from filterdb.commands.options import by_option, database, gathered, mode_option, raw_option, selection, unit_option
 from filterdb.commands.table import counts_line, print_basis_warning, print_table, say
 from filterdb.errors import UsageError
-from filterdb.numerics.modes import MODES, PAPER, PAPER_OF_COMPARED, Mode, ModeName
+from filterdb.numerics.modes import MODES, PAPER, PAPER_OF_COMPARED, ModeName
 from filterdb.numerics.noise import DRAWS, ENOUGH_PERMUTATIONS, MOST_DRAWS
 from filterdb.page.results import family_of_models
 from filterdb.store.database import Database
@@ -44,69 +43,41 @@ class _Comparison:
     """Hold the options that define the drift of two groups."""
 
     by: str
-    mode: Mode
+    mode: ModeName
     metric: MetricName
-    scaled: bool
-    noise: Noise
+    raw: bool
+    range_of: str
+    noise: bool | None
+    draws: int | None
     unit: str | None
     equal_models: bool
 
+    def __post_init__(self) -> None:
+        """Raise UsageError for options that exclude each other."""
+        if self.draws is not None and self.noise is False:
+            raise UsageError("--draws: expected without --no-noise, got both")
+        if self.range_of == "compared" and self.mode != PAPER.name:
+            raise UsageError("--range compared: expected with --mode paper, got sound, whose bins the basis fixes")
+
+    @property
+    def _options(self) -> dict[str, Any]:
+        """Return the options as `drift` takes them."""
+        return {
+            "mode": PAPER_OF_COMPARED if self.range_of == "compared" else MODES[self.mode],
+            "metric": self.metric,
+            "scaled": not self.raw,
+            "noise": self.noise if self.draws is None else self.draws,
+            "unit": self.unit,
+            "equal_models": self.equal_models,
+        }
+
     def drift(self, db: Database, *, within: str | None = None, out: str | None = None) -> xr.Dataset:
         """Compute the drift between all pairs of groups."""
-        return fdb.drift(
-            db,
-            self.by,
-            mode=self.mode,
-            metric=self.metric,
-            scaled=self.scaled,
-            within=within,
-            out=out,
-            noise=self.noise,
-            unit=self.unit,
-            equal_models=self.equal_models,
-        )
+        return fdb.drift(db, self.by, within=within, out=out, **self._options)
 
     def strata(self, db: Database, within: str) -> dict[str, xr.Dataset]:
         """Compute the drift within each group of `within`."""
-        return drift_strata(
-            db,
-            self.by,
-            within,
-            mode=self.mode,
-            metric=self.metric,
-            scaled=self.scaled,
-            noise=self.noise,
-            unit=self.unit,
-            equal_models=self.equal_models,
-        )
-
-
-def _comparison(command: Command) -> Command:
-    """Collect the options that define the drift, and pass a _Comparison to the command."""
-
-    @functools.wraps(command)
-    def wrapped(
-        *args: Any,
-        by: str,
-        mode: ModeName,
-        metric: MetricName,
-        raw: bool,
-        range_of: str,
-        noise: bool | None,
-        draws: int | None,
-        unit: str | None,
-        equal_models: bool,
-        **kwargs: Any,
-    ) -> Any:
-        if draws is not None and noise is False:
-            raise UsageError("--draws: expected without --no-noise, got both")
-        if range_of == "compared" and mode != PAPER.name:
-            raise UsageError("--range compared: expected with --mode paper, got sound, whose bins the basis fixes")
-        chosen = PAPER_OF_COMPARED if range_of == "compared" else MODES[mode]
-        comparison = _Comparison(by, chosen, metric, not raw, noise if draws is None else draws, unit, equal_models)
-        return command(*args, comparison=comparison, **kwargs)
-
-    return wrapped
+        return drift_strata(db, self.by, within, **self._options)
 
 
 @commands.command()
@@ -150,7 +121,7 @@ def _comparison(command: Command) -> Command:
     help="What --figure shows; with --within it is a box plot for each of those groups.",
 )
 @figure_option
-@_comparison
+@gathered("comparison", _Comparison)
 def drift(
     db: Database,
     comparison: _Comparison,

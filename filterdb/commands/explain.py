@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import click
 
 import filterdb as fdb
 from filterdb.commands.answer import Answer, basis_of_result, head_of_result, noise_of_pair, print_answer
 from filterdb.commands.group import commands
-from filterdb.commands.options import by_option, database, mode_option, raw_option, selection, unit_option
+from filterdb.commands.options import by_option, database, gathered, mode_option, raw_option, selection, unit_option
 from filterdb.commands.table import counts_line, print_basis_warning, print_table, say
 from filterdb.numerics.modes import ModeName
 from filterdb.store.database import Database
@@ -19,6 +20,24 @@ if TYPE_CHECKING:
 
 ROWS_SHOWN = 10
 """Models and layers shown in the terminal."""
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """Hold the options that define the drift of one pair of groups."""
+
+    a: str
+    b: str
+    by: str
+    mode: ModeName
+    raw: bool
+    match: str
+    unit: str | None
+
+    def explain(self, db: Database) -> xr.Dataset:
+        """Split the drift of the pair."""
+        options: dict[str, Any] = {"mode": self.mode, "scaled": not self.raw, "match": self.match, "unit": self.unit}
+        return fdb.explain(db, self.by, self.a, self.b, **options)
 
 
 @commands.command()
@@ -31,15 +50,13 @@ ROWS_SHOWN = 10
 @raw_option
 @click.option("--match", metavar="COLUMN", default="family", show_default=True, help="Label whose strata are matched.")
 @unit_option
-def explain(
-    db: Database, a: str, b: str, by: str, mode: ModeName, raw: bool, match: str, unit: str | None, as_json: bool
-) -> None:
+@gathered("pair", _Pair)
+def explain(db: Database, pair: _Pair, as_json: bool) -> None:
     """Show what causes the drift between two groups.
 
     Splits the drift of groups A and B of KEY by component, bin, model and layer.
     """
-    result = fdb.explain(db, by, a, b, mode=mode, scaled=not raw, match=match, unit=unit)
-    print_answer(to_answer(result), as_json, show)
+    print_answer(to_answer(pair.explain(db)), as_json, show)
 
 
 def to_answer(result: xr.Dataset) -> Answer:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -42,6 +44,21 @@ chunk_rows_option: Decorator = click.option(
 )
 
 
+def gathered(name: str, kind: type[Any]) -> Decorator:
+    """Return a decorator that passes the options which are fields of the dataclass `kind` as one object, as `name`."""
+    names = [field.name for field in dataclasses.fields(kind)]
+
+    def decorate(command: Command) -> Command:
+        @functools.wraps(command)
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            values = {field: kwargs.pop(field) for field in names}
+            return command(*args, **{name: kind(**values)}, **kwargs)
+
+        return wrapped
+
+    return decorate
+
+
 def debug_option(*, expose_value: bool = True) -> Decorator:
     """Return --debug. `main` reads it from the arguments; only a command that computes on a cluster needs its value."""
     return click.option("--debug", is_flag=True, expose_value=expose_value, help="Show the traceback of an error.")
@@ -74,6 +91,34 @@ def catalog_option(*, required: bool = False) -> Decorator:
     )
 
 
+@dataclasses.dataclass(frozen=True)
+class _Place:
+    """Hold the options that choose where a command computes."""
+
+    threads: int | None
+    workers: int | None
+    scheduler: str | None
+    tls_ca: str | None
+    tls_cert: str | None
+    tls_key: str | None
+    debug: bool
+
+    def __post_init__(self) -> None:
+        """Raise UsageError for options that exclude each other."""
+        if self.threads is not None and (self.workers is not None or self.scheduler is not None):
+            raise UsageError("--threads: expected without --workers and --scheduler, got both")
+
+    def session(self) -> AbstractContextManager[object]:
+        """Return the context in which the command computes there."""
+        from distributed.security import Security
+
+        from filterdb import cluster
+
+        tls = {"tls_ca_file": self.tls_ca, "tls_client_cert": self.tls_cert, "tls_client_key": self.tls_key}
+        security = Security(require_encryption=True, **tls) if any(tls.values()) else None
+        return cluster.session(cluster.Session(self.threads, self.workers, self.scheduler, security, debug=self.debug))
+
+
 def place(command: Command) -> Command:
     """Add --json, --debug and the options that choose where the command computes."""
     options: list[Decorator] = [
@@ -96,31 +141,13 @@ def place(command: Command) -> Command:
     ]
 
     @functools.wraps(command)
-    def wrapped(
-        *args: Any,
-        threads: int | None,
-        workers: int | None,
-        scheduler: str | None,
-        tls_ca: str | None,
-        tls_cert: str | None,
-        tls_key: str | None,
-        debug: bool,
-        **kwargs: Any,
-    ) -> Any:
-        if threads is not None and (workers is not None or scheduler is not None):
-            raise UsageError("--threads: expected without --workers and --scheduler, got both")
+    def wrapped(*args: Any, place: _Place, **kwargs: Any) -> Any:
         if "db" in kwargs and kwargs["db"] is None:  # without a database there are no passes to distribute
             return command(*args, **kwargs)
-        from distributed.security import Security
-
-        from filterdb import cluster
-
-        tls = {"tls_ca_file": tls_ca, "tls_client_cert": tls_cert, "tls_client_key": tls_key}
-        security = Security(require_encryption=True, **tls) if any(tls.values()) else None
-        with cluster.session(cluster.Session(threads, workers, scheduler, security, debug=debug)):
+        with place.session():
             return command(*args, **kwargs)
 
-    decorated: Command = wrapped
+    decorated = gathered("place", _Place)(wrapped)
     for option in reversed(options):
         decorated = option(decorated)
     return decorated
