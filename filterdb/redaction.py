@@ -147,3 +147,8 @@ def _secrets(url: str) -> set[str]:
         encoded |= {re.sub("%[0-9A-F]{2}", lambda code: code[0].lower(), text) for text in encoded}
         spelled |= {value, *encoded, repr(value)[1:-1], json.dumps(value)[1:-1], html.escape(value)}
     return {value for value in spelled if len(value) >= _SHORTEST}
+
+
+def printable(text: object) -> str:
+    """Return the text with control characters replaced."""
+    return "".join(c if c.isprintable() else "�" for c in str(text))

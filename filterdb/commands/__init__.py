@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import resource
 import sys
 import traceback
@@ -13,9 +14,8 @@ import click
 
 from filterdb import logs
 from filterdb.commands import stopping, streams
-from filterdb.commands.table import printable
 from filterdb.errors import FilterDBError, InterruptedRunError, StaleBasisWarning
-from filterdb.redaction import redact
+from filterdb.redaction import printable, redact
 
 INTERNAL = 70
 
@@ -58,11 +58,18 @@ def run(arguments: Sequence[str], prepare: Callable[[], None] | None = None) -> 
         return _report(error, error.exit_code, arguments)
     except Exception as error:  # noqa: BLE001 - whatever it is, the user gets one line
         scarce = _scarce(error)
-        return _report(scarce or error, INTERNAL if scarce is None else scarce.exit_code, arguments)
+        code = _report(scarce or error, INTERNAL if scarce is None else scarce.exit_code, arguments)
+        if scarce is not None and prepare is not None:
+            stopping.leave(code)  # without memory, libraries in C may crash while Python ends
+        return code
 
 
 def _prepare_process() -> None:
-    """Make this process a command's own: its streams, signals and log."""
+    """Make this process a command's own: its streams, signals, log and, before NumPy is imported, BLAS."""
+    if resource.getrlimit(resource.RLIMIT_AS)[0] != _UNLIMITED:
+        # These libraries reserve memory for each thread when they are imported, and end the process if they get none.
+        for library in ("OPENBLAS", "NUMEXPR"):
+            os.environ.setdefault(f"{library}_NUM_THREADS", "1")
     warnings.simplefilter("ignore", StaleBasisWarning)  # tables and JSON contain it
     streams.prepare()  # first: what opens a file before it may get a closed handle's number
     stopping.install()

@@ -35,10 +35,11 @@ from filterdb.commands.group import commands
 from filterdb.commands.junit import junit
 from filterdb.commands.options import gathered, limits_option, place, snapshot_option
 from filterdb.commands.sarif import sarif
-from filterdb.commands.table import console, print_table, printable, say
+from filterdb.commands.table import console, print_table, say
 from filterdb.errors import InputError, UsageError
 from filterdb.ledger import is_unread
 from filterdb.models.sandbox import Limits
+from filterdb.redaction import printable
 
 if TYPE_CHECKING:
     from filterdb.store.database import Database

@@ -10,8 +10,9 @@ import filterdb as fdb
 from filterdb.commands.answer import Answer, head_of_database, print_answer
 from filterdb.commands.group import commands
 from filterdb.commands.options import catalog_option, chunk_rows_option, limits_option, place
-from filterdb.commands.table import counts_line, printable, say
+from filterdb.commands.table import counts_line, say
 from filterdb.models.sandbox import Limits
+from filterdb.redaction import printable
 
 if TYPE_CHECKING:
     from filterdb.ingestion.run import Ingested

@@ -11,8 +11,9 @@ import filterdb as fdb
 from filterdb.commands.answer import Answer, head_of_result, print_answer, rows_along
 from filterdb.commands.group import commands
 from filterdb.commands.options import database, selection, training_option
-from filterdb.commands.table import counts_line, print_table, printable, say
+from filterdb.commands.table import counts_line, print_table, say
 from filterdb.errors import UsageError
+from filterdb.redaction import printable
 from filterdb.store.database import Database
 
 

@@ -79,8 +79,11 @@ def message() -> str:
     return "stopped"
 
 
-def leave() -> NoReturn:
-    """Remove temporary files and processes, then end this process without waiting for its threads."""
+def leave(code: int | None = None) -> NoReturn:
+    """Remove temporary files and processes, then end this process without waiting for its threads.
+
+    Without a code, that of the signal that stopped it is its exit code.
+    """
     sys.unraisablehook = lambda _: None  # objects that were only half started would print errors
     atexit._run_exitfuncs()
-    os._exit(exit_code())
+    os._exit(exit_code() if code is None else code)

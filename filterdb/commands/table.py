@@ -15,13 +15,9 @@ from rich.table import Table
 from rich.text import Text
 
 from filterdb.commands.answer import Answer
+from filterdb.redaction import printable
 
 _PIPE_WIDTH = 240
-
-
-def printable(text: object) -> str:
-    """Return the text with control characters replaced."""
-    return "".join(c if c.isprintable() else "�" for c in str(text))
 
 
 def console() -> Console:
