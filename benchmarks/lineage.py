@@ -101,6 +101,7 @@ def train(folder: Path, parents: int, epochs: int) -> None:
         model, base = network(WIDTHS[kind]), f"p{seed}"
         labels = (kind, "gratings", "", seed)
         keep(model.eval(), f"{base}-init", *labels, 0, "")
+        twin = copy.deepcopy(model)
         fit(model, "gratings", 1, 0.05)
         keep(model, f"{base}-early", *labels, 1, f"{base}-init")
         accuracies.append(fit(model, "gratings", epochs, 0.05))
@@ -112,6 +113,8 @@ def train(folder: Path, parents: int, epochs: int) -> None:
             keep(child, f"{base}-{name}", *tuned, "", base)
         fit(child, "gratings", 2, 0.01)
         keep(child, f"{base}-grandchild", kind, "gratings again", "blobs", seed, "", f"{base}-tuned-hard")
+        fit(twin, "blobs", epochs, 0.05)
+        keep(twin, f"{base}-twin", kind, "blobs", "", seed, epochs, f"{base}-init")
         with (folder / "truth.csv").open("w", newline="") as file:
             csv.writer(file).writerows([COLUMNS, *rows])
         print(f"{base} {kind}: accuracies {', '.join(f'{value:.2f}' for value in accuracies[-4:])}", flush=True)

@@ -117,14 +117,16 @@ def drift(
           explain.
         - model_floor and model_floor_q95 (group, other): the same after permuting units of models between the groups;
           NaN if fewer than 20 permutations exist. permutations (group, other): their number.
+        - layer_floor and layer_floor_q95 (group, other): the same after swapping corresponding layers of two models of
+          one architecture with at least six layers; NaN for other pairs.
         - p_value (group, other): the probability of at least this drift by chance, for this pair alone; q_value (group,
           other): the same corrected for all pairs of the matrix (Benjamini and Yekutieli).
         - verdict (group, other), str: "different" (q ≤ 0.05 by permutation of units), "different_by_filters" (q ≤ 0.05
-          by numbers of filters, where the units are too few to permute), "related" (nearer than independent filters
-          can be), "indistinguishable", "few" (fewer than 1,000 filters in a group), or "" on the diagonal and without
-          a floor.
-        - judged_by (group, other), str: the floor behind the verdict: "model", "few models" (the units can be permuted,
-          but are too few for any drift to be "different", so numbers of filters judge), "sampling" or "".
+          by numbers of filters and, where layers correspond, p ≤ 0.05 by swapping layers, where the units are too few
+          to permute), "related" (nearer than independent filters can be), "indistinguishable", "few" (fewer than 1,000
+          filters in a group), or "" on the diagonal and without a floor.
+        - judged_by (group, other), str: the floor behind the verdict: "model", "layers", "few models" (the units can be
+          permuted, but are too few for any drift to be "different", so numbers of filters judge), "sampling" or "".
         - detectable (group, other): beside "indistinguishable", the smallest drift that would be called different in
           about 80 % of the cases; NaN if there is none.
         - p_value_max (group, other): the probability that chance makes any pair of the matrix drift as much, relative

@@ -12,7 +12,17 @@ import xarray as xr
 
 from filterdb.analysis.drift import drift
 from filterdb.analysis.grouping import Grouping, Key, group
-from filterdb.analysis.noise import BY_FEW_MODELS, BY_MODELS, FEW, RELATED, REPLICATION, TOO_FEW
+from filterdb.analysis.noise import (
+    BY_FEW_MODELS,
+    BY_LAYERS,
+    BY_MODELS,
+    BY_SAMPLING,
+    FEW,
+    FLOOR_BEHIND,
+    RELATED,
+    REPLICATION,
+    TOO_FEW,
+)
 from filterdb.analysis.question import Question
 from filterdb.arguments import formerly_positional
 from filterdb.errors import UsageError
@@ -23,6 +33,13 @@ from filterdb.store.database import AnyDatabase
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
+
+_NOISE = {
+    BY_MODELS: "noise of models",
+    BY_LAYERS: "swapping layers of the two models",
+    BY_SAMPLING: "the models are too few to judge by, noise of filters alone",
+}
+"""The noise behind a verdict, by `judged_by`."""
 
 _BATCH = 1_000
 """Models or layers that are left out in one batch: 10 MB of histograms."""
@@ -270,7 +287,6 @@ def _verdict(result: xr.Dataset) -> str:
         return f" (related: independent filters would drift by {float(result['floor']):.3g})"
     if result["judged_by"].item() == BY_FEW_MODELS:
         return " (the models are too few to tell it from chance)"
-    by_models = result["judged_by"].item() == BY_MODELS
-    floor = float(result["model_floor_q95" if by_models else "floor_q95"])
-    what = "noise of models" if by_models else "the models are too few to judge by, noise of filters alone"
-    return f" ({verdict.replace('_', ' ')}: {what} reaches {floor:.3g})"
+    judged_by = str(result["judged_by"].item())
+    floor = float(result[FLOOR_BEHIND[judged_by]])
+    return f" ({verdict.replace('_', ' ')}: {_NOISE[judged_by]} reaches {floor:.3g})"

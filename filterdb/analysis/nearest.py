@@ -10,7 +10,8 @@ import numpy.typing as npt
 import xarray as xr
 
 from filterdb.analysis.drift_metrics import METRICS
-from filterdb.analysis.noise import FEW, INDISTINGUISHABLE, TOO_FEW
+from filterdb.analysis.layer_swaps import places, swap_p_value
+from filterdb.analysis.noise import BY_LAYERS, BY_SAMPLING, FEW, INDISTINGUISHABLE, TOO_FEW
 from filterdb.analysis.question import Question
 from filterdb.arguments import formerly_positional
 from filterdb.errors import UsageError
@@ -19,7 +20,9 @@ from filterdb.models.sources import as_source, on_disk
 from filterdb.numerics.depth import DECILES, depth_decile
 from filterdb.numerics.divergence import symmetric_kl
 from filterdb.numerics.histogram import sound_probabilities
+from filterdb.numerics.resampling import SymmetricKL
 from filterdb.numerics.sampling import Z_RELATED, Floor, SamplingFloor
+from filterdb.numerics.significance import LEVEL
 from filterdb.reduce.model_summary import Query, reduce_model
 from filterdb.store.database import AnyDatabase, as_database
 
@@ -69,8 +72,11 @@ def nearest(
           these numbers of filters.
         - related_below (model): the 0.1 % quantile of the same. Independent models are hardly ever this near.
         - verdict (model), str: "related" (drift < related_below: one was made from the other, or both from a third),
-          "indistinguishable" (drift ≤ floor_q95), "different_by_filters", or "few" (fewer than 1,000 filters in the
-          model or the file).
+          "indistinguishable" (drift ≤ floor_q95 or swap_p_value > 0.05), "different_by_filters", or "few" (fewer than
+          1,000 filters in the model or the file).
+        - swap_p_value (model): if the model's layers correspond to the file's (equal depths and shapes, at least six),
+          the share of swaps of layers with at least this drift; else NaN. judged_by (model), str: "layers" where there
+          is such a share, else "sampling".
         - closer_than_noise (model), bool: drift ≤ floor_q95, which is true of related models too.
         - count (model), int64: filters. few (model), bool: whether there are fewer than 1,000.
         - rank (model), int64: from 1; 0 for models with few filters, which come last.
@@ -125,7 +131,9 @@ def _ranked(question: Question, query: Query, n: int) -> xr.Dataset:
     floors = SamplingFloor(whole, weights).between(file_counts, counts)
     order = np.lexsort((drift, drift - floors.mean, few))[:n]
     floor = Floor(floors.mean[order], floors.q95[order])
-    verdict = _verdicts(drift[order], floor, few[order] | (file_counts[0].sum() < FEW))
+    no_verdict = few[order] | (file_counts[0].sum() < FEW)
+    by_swaps = np.where(no_verdict, np.nan, _swap_p_values(question, query, whole, order))
+    verdict = _verdicts(drift[order], floor, by_swaps, no_verdict)
     by_decile = _decile_variables(question, query, whole, order)
     query_decile = depth_decile(query.column("conv_depth_norm"))
     query_filters = np.bincount(query_decile, query.column("row_size"), len(DECILES))
@@ -142,6 +150,8 @@ def _ranked(question: Question, query: Query, n: int) -> xr.Dataset:
             "floor_q95": (model, floor.q95, {"long_name": "95 % quantile of the same"}),
             "related_below": (model, floor.quantile(Z_RELATED), {"long_name": "0.1 % quantile of the same"}),
             "verdict": (model, verdict),
+            "judged_by": (model, np.where(np.isnan(by_swaps), BY_SAMPLING, BY_LAYERS).astype(object)),
+            "swap_p_value": (model, by_swaps, {"long_name": "share of swaps of layers with at least this drift"}),
             "closer_than_noise": (model, drift[order] <= floor.q95),
             "count": (model, number[order], {"long_name": "number of filters"}),
             "few": (model, few[order]),
@@ -170,12 +180,27 @@ def _ranked(question: Question, query: Query, n: int) -> xr.Dataset:
     )
 
 
-def _verdicts(drift: Floats, floor: Floor, few: npt.NDArray[np.bool_]) -> npt.NDArray[np.object_]:
-    """Return the verdict of each model, (models,)."""
-    verdict = np.where(drift <= floor.q95, INDISTINGUISHABLE, DIFFERENT_BY_FILTERS)
+def _verdicts(drift: Floats, floor: Floor, by_swaps: Floats, few: npt.NDArray[np.bool_]) -> npt.NDArray[np.object_]:
+    """Return the verdict of each model, (models,); `by_swaps` is the p-value of swapping layers, NaN for none."""
+    verdict = np.where((drift <= floor.q95) | (by_swaps > LEVEL), INDISTINGUISHABLE, DIFFERENT_BY_FILTERS)
     verdict[drift < floor.quantile(Z_RELATED)] = RELATED
     verdict[few] = TOO_FEW
     return verdict.astype(object)
+
+
+def _swap_p_values(question: Question, query: Query, whole: Ints, order: Ints) -> Floats:
+    """Return the p-value of swapping the file's layers with those of each model in `order`, (models,); else NaN."""
+    file_places = places(query.column)
+    layers, layer_counts = question.db.layers, question.layer_counts
+    model_places = places(lambda name: layers[name].values)
+    p_values = np.full(len(order), np.nan)
+    for i, model in enumerate(order):
+        rows = np.flatnonzero(question.grouping.index == model)
+        if len(rows) == len(file_places):
+            counts = np.concatenate([query.arrays["counts"], layer_counts[rows]])
+            statistic = SymmetricKL(counts, whole, question.weights)
+            p_values[i] = swap_p_value(statistic, file_places, [model_places[row] for row in rows])
+    return p_values
 
 
 def _decile_variables(question: Question, query: Query, whole: Ints, order: Ints) -> dict[str, Floats]:

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from filterdb.analysis.drift_metrics import Metric
+from filterdb.analysis.layer_swaps import swap_layers
 from filterdb.analysis.question import Question
 from filterdb.analysis.units import effective_number
 from filterdb.errors import UsageError
@@ -39,7 +40,10 @@ MAX_GROUPS = 3_000
 DIFFERENT, INDISTINGUISHABLE, TOO_FEW = "different", "indistinguishable", "few"
 RELATED, BY_FILTERS = "related", "different_by_filters"
 
-BY_MODELS, BY_FEW_MODELS, BY_SAMPLING = "model", "few models", "sampling"
+BY_MODELS, BY_LAYERS, BY_FEW_MODELS, BY_SAMPLING = "model", "layers", "few models", "sampling"
+
+FLOOR_BEHIND = {BY_MODELS: "model_floor_q95", BY_LAYERS: "layer_floor_q95", BY_SAMPLING: "floor_q95"}
+"""The variable of the 95 % quantile that a verdict compares with, by `judged_by`."""
 
 Noise = bool | int | None
 """None: if affordable. True: always. False: never. A number: with so many permutations and draws."""
@@ -90,6 +94,7 @@ class Judged(NamedTuple):
 
     floor: Floor
     permuted: noise.Permuted
+    swapped: noise.Permuted
     interval: Array
     interval_reason: Array
     verdicts: Verdicts
@@ -186,15 +191,28 @@ def judge(
     # units the largest of them decides (docs/explanation/noise.md).
     interval[reason != ""] = np.nan
     largest = largest_p_values(statistic, cells.group, cells.unit, len(drift), np.flatnonzero(~replication.few))
-    return Judged(floor, permuted, interval, reason, decide(drift, floor, permuted, replication.few), largest)
+    swapped = swap_layers(question, metric, np.isfinite(floor.q95) & ~_either(replication.few), draws)
+    verdicts = decide(drift, floor, permuted, replication.few, swapped)
+    return Judged(floor, permuted, swapped, interval, reason, verdicts, largest)
 
 
 def decide(
-    drift: npt.NDArray[np.float64], floor: Floor, permuted: noise.Permuted, few: npt.NDArray[np.bool_]
+    drift: npt.NDArray[np.float64],
+    floor: Floor,
+    permuted: noise.Permuted,
+    few: npt.NDArray[np.bool_],
+    swapped: noise.Permuted | None = None,
 ) -> Verdicts:
-    """Return the verdicts of a drift (groups, groups) from its two floors; `few` (groups,) groups have none."""
+    """Return the verdicts of a drift (groups, groups) from its two floors; `few` (groups,) groups have none.
+
+    Pairs in `swapped` differ only if both the numbers of filters and swapping layers say so. The p-values of swaps are
+    not corrected for many pairs, because those of few layers cannot be small enough.
+    """
     by_models = np.isfinite(permuted.floor.q95) & (permuted.reach <= LEVEL)
     by_filters = np.isfinite(floor.q95) & ~by_models
+    swapped = noise.Permuted.none(len(drift)) if swapped is None else swapped
+    by_layers = by_filters & (swapped.reach <= LEVEL)
+    by_swaps = np.where(by_layers, swapped.p_value, 0.0)
     too_few = _either(few)
     p_value = np.where(by_models, permuted.p_value, p_above(drift, floor))
     q_value, detected = np.full((2, *drift.shape), np.nan)
@@ -205,17 +223,21 @@ def decide(
     ):
         left, right = np.nonzero(np.triu(judged, 1))
         q_value[left, right] = q_value[right, left] = benjamini_yekutieli(p_value[left, right])
+        q_value = np.maximum(q_value, by_swaps)
         differ = judged & (q_value <= LEVEL)
         verdict[differ] = word
         level = _level(len(left), int(np.triu(differ, 1).sum()))
         smallest = np.where(judged & ~differ & (reach <= level), detectable(limit, level), np.nan)
         detected = np.where(np.isfinite(smallest), smallest, detected)
+    p_value = np.maximum(p_value, by_swaps)
+    detected = np.fmax(detected, np.where(np.isfinite(detected) & by_layers, detectable(swapped.floor, LEVEL), np.nan))
     pairs = max(int(np.triu(np.isfinite(floor.mean) & ~too_few, 1).sum()), 1)
     verdict[(p_below(drift, floor) <= LEVEL / pairs) & np.isfinite(floor.mean)] = RELATED
     detected[verdict != INDISTINGUISHABLE] = np.nan
     verdict[too_few] = TOO_FEW
     too_few_units = ~by_models & np.isfinite(permuted.floor.q95)
-    judged_by = np.select([by_models, too_few_units, by_filters], [BY_MODELS, BY_FEW_MODELS, BY_SAMPLING], "")
+    conditions = [by_models, by_layers, too_few_units, by_filters]
+    judged_by = np.select(conditions, [BY_MODELS, BY_LAYERS, BY_FEW_MODELS, BY_SAMPLING], "")
     for matrix, nothing in ((verdict, ""), (judged_by, ""), (p_value, np.nan), (detected, np.nan)):
         np.fill_diagonal(matrix, nothing)
     return Verdicts(verdict.astype(str), judged_by, p_value, q_value, detected)
@@ -242,6 +264,8 @@ def variables(judged: Judged, order: Ints) -> dict[str, tuple[tuple[str, ...], A
         "floor_q95": (judged.floor.q95, "95 % quantile of that"),
         "model_floor": (permuted.floor.mean, "mean drift after permuting units between the groups"),
         "model_floor_q95": (permuted.floor.q95, "95 % quantile of that"),
+        "layer_floor": (judged.swapped.floor.mean, "mean drift after swapping corresponding layers of the models"),
+        "layer_floor_q95": (judged.swapped.floor.q95, "95 % quantile of that"),
         "permutations": (permuted.ways, "in how many ways the units can be permuted"),
         "verdict": (verdicts.verdict, "whether the groups differ by more than chance"),
         "judged_by": (verdicts.judged_by, "which floor the verdict is by"),

@@ -23,7 +23,7 @@ Answer = dict[str, Any]
 
 _CONTROL = re.compile("[\x7f-\x9f\u2028\u2029]")
 
-_NUMBERS = ("floor", "floor_q95", "model_floor", "model_floor_q95", "permutations",
+_NUMBERS = ("floor", "floor_q95", "model_floor", "model_floor_q95", "layer_floor", "layer_floor_q95", "permutations",
             "p_value", "q_value", "p_value_max", "detectable")  # fmt: skip
 _WORDS = ("verdict", "judged_by", "interval_reason")
 

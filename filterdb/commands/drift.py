@@ -13,7 +13,7 @@ from rich.text import Text
 import filterdb as fdb
 from filterdb.analysis.drift import PER_COMPONENT_LIMIT, drift_strata
 from filterdb.analysis.drift_metrics import METRICS, MetricName
-from filterdb.analysis.noise import BY_FEW_MODELS, BY_SAMPLING, INDISTINGUISHABLE, RELATED, TOO_FEW
+from filterdb.analysis.noise import BY_FEW_MODELS, BY_FILTERS, BY_SAMPLING, INDISTINGUISHABLE, RELATED, TOO_FEW
 from filterdb.analysis.strata import align
 from filterdb.commands.answer import Answer, basis_of_result, head_of_result, noise_of_matrix, print_answer
 from filterdb.commands.figure import Draw, figure_option
@@ -294,5 +294,5 @@ def _marked(answer: Answer, i: int, j: int) -> Any:
     verdict = answer["verdict"][i][j]
     mark = {INDISTINGUISHABLE: "≈", RELATED: "=", TOO_FEW: "?"}.get(verdict, "")
     by_filters = answer["judged_by"][i][j] in {BY_SAMPLING, BY_FEW_MODELS}
-    few_models = "°" if by_filters and verdict not in {TOO_FEW, RELATED} else ""
+    few_models = "°" if verdict == BY_FILTERS or (by_filters and verdict not in {TOO_FEW, RELATED}) else ""
     return Text(f"{value:.4g}{mark}{few_models}")

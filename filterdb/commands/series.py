@@ -70,7 +70,7 @@ def show(answer: Answer) -> None:
             shown = [column.removeprefix("pair_") for column in columns]
             print_table(shown, ([_cell(row, column) for column in columns] for row in answer[name]), title)
     if any(row["verdict"] for row in answer["checkpoints"]) or any(row["pair_verdict"] for row in answer["pairs"]):
-        say("° one model against one: judged by numbers of filters only, by which nearly any two trainings differ")
+        say("° judged by numbers of filters only, by which nearly any two trainings differ; else by swapping layers")
     say(f"mode {answer['mode']} · {counts_line(answer)}")
     print_basis_warning(answer)
 

@@ -11,9 +11,9 @@ import itertools
 import math
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,6 +88,12 @@ class Permuted(NamedTuple):
     p_value: Array
     reach: Array
 
+    @classmethod
+    def none(cls, groups: int) -> Self:
+        """Return arrays for so many groups of which no pair is permuted."""
+        mean, q95, p_value = np.full((3, groups, groups), np.nan)
+        return cls(Floor(mean, q95), np.zeros((groups, groups)), p_value, np.ones((groups, groups)))
+
 
 def model_floor(statistic: Statistic, group: Indices, model: Indices, groups: int, draws: int = DRAWS) -> Permuted:
     """Return the drift of all pairs of groups after permuting models, or other units, between them.
@@ -99,22 +105,21 @@ def model_floor(statistic: Statistic, group: Indices, model: Indices, groups: in
     ones; if these are too few for pairs with the smallest p-value to be told apart among all pairs, these have more.
     Floors and p-values are NaN on the diagonal and for fewer than 20 permutations.
     """
-    mean, q95, p_value = np.full((3, groups, groups), np.nan)
-    ways, reach = np.zeros((groups, groups)), np.ones((groups, groups))
     permuting = _Permuting(statistic, group, model, groups)
-    for i, j in itertools.combinations(range(groups), 2):
-        shape = permuting.shape(i, j)
-        ways[i, j] = ways[j, i] = number = float(min(permutations(*shape), 1 << 1000))
-        # D does not change when the groups swap places. If the swap is a permutation too, each value occurs twice.
-        reach[i, j] = reach[j, i] = (2 if shape[0] == shape[1] else 1) / number
-        if number < ENOUGH_PERMUTATIONS:
-            continue
-        drift = permuting.drifts(i, j, draws)
-        mean[i, j] = mean[j, i] = drift.mean(dtype=np.float64)
-        q95[i, j] = q95[j, i] = np.quantile(drift, QUANTILE, method="inverted_cdf")
-        p_value[i, j] = p_value[j, i] = _share_as_large(drift)
-    _refine(p_value, ways, permuting, draws)
-    return Permuted(Floor(mean, q95), ways, p_value, reach)
+    permuted = permuting.permuted(itertools.combinations(range(groups), 2), draws)
+    _refine(permuted.p_value, permuted.ways, permuting, draws)
+    return permuted
+
+
+def swap_floor(
+    statistic: Statistic, group: Indices, place: Indices, pairs: Iterable[tuple[int, int]], groups: int, draws: int
+) -> Permuted:
+    """Return the drift of `pairs` of groups after swapping any of their cells with the other's cell at the same place.
+
+    `group` and `place` (cells,) int say which group and place a cell belongs to, such as a model and one of its layers.
+    Both groups of a pair have the same places. Other pairs have no floor; the rest is as in `model_floor`.
+    """
+    return _Permuting(statistic, group, place, groups).permuted(pairs, draws)
 
 
 def _share_as_large(drift: NDArray[np.float32]) -> float:
@@ -152,6 +157,23 @@ class _Permuting:
         self.states = statistic.states.astype(np.float32)
         self.cells = [np.flatnonzero(group == label) for label in range(groups)]
         self.models = [set(model[rows].tolist()) for rows in self.cells]
+
+    def permuted(self, pairs: Iterable[tuple[int, int]], draws: int) -> Permuted:
+        """Return the drift of the permutations of these pairs of groups; NaN for others and under 20 permutations."""
+        permuted = Permuted.none(len(self.cells))
+        (mean, q95), ways, p_value, reach = permuted
+        for i, j in pairs:
+            shape = self.shape(i, j)
+            ways[i, j] = ways[j, i] = number = float(min(permutations(*shape), 1 << 1000))
+            # D does not change when the groups swap places. If the swap is a permutation too, each value occurs twice.
+            reach[i, j] = reach[j, i] = (2 if shape[0] == shape[1] else 1) / number
+            if number < ENOUGH_PERMUTATIONS:
+                continue
+            drift = self.drifts(i, j, draws)
+            mean[i, j] = mean[j, i] = drift.mean(dtype=np.float64)
+            q95[i, j] = q95[j, i] = np.quantile(drift, QUANTILE, method="inverted_cdf")
+            p_value[i, j] = p_value[j, i] = _share_as_large(drift)
+        return permuted
 
     def shape(self, i: int, j: int) -> tuple[int, int, int]:
         """Return how many models are only in group i, only in group j, and in both."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
-from filterdb.analysis.noise import BY_FILTERS, BY_MODELS, DIFFERENT, TOO_FEW
+from filterdb.analysis.noise import BY_FILTERS, BY_MODELS, DIFFERENT, FLOOR_BEHIND, TOO_FEW
 from filterdb.numerics.depth import depth_decile
 from filterdb.numerics.significance import LEVEL
 from filterdb.page.boxes import pairs
@@ -101,7 +101,8 @@ def _farthest(by: str, result: xr.Dataset) -> Highlight | None:
         return Highlight(lead, f"{text}.", "drift", by)
     if _judged(result)[pair]:
         return Highlight(lead, f"{text}; chance alone explains up to {floor:.2g}.", "drift", by)
-    more = f"sampling of filters alone explains up to {floor:.2g}, and there are too few models to say more"
+    what = "sampling of filters" if _floor_name(result, *pair) == "floor_q95" else "swapping layers of the two"
+    more = f"{what} alone explains up to {floor:.2g}, and there are too few models to say more"
     return Highlight(lead, f"{text}; {more}.", "drift", by)
 
 
@@ -113,10 +114,16 @@ def _judged(result: xr.Dataset) -> np.ndarray:
 
 
 def _floor(result: xr.Dataset, i: int, j: int) -> float | None:
-    by_model = "judged_by" in result and str(result["judged_by"].values[i, j]) == BY_MODELS
-    name = "model_floor_q95" if by_model else "floor_q95"
+    """Return the drift that chance alone explains in 95 % of the cases; None without noise."""
+    name = _floor_name(result, i, j)
     value = float(result[name].values[i, j]) if name in result else np.nan
     return value if np.isfinite(value) else None
+
+
+def _floor_name(result: xr.Dataset, i: int, j: int) -> str:
+    """Return the variable of the floor behind a pair's verdict."""
+    judged_by = str(result["judged_by"].values[i, j]) if "judged_by" in result else ""
+    return FLOOR_BEHIND.get(judged_by, "floor_q95")
 
 
 def _different(drifts: dict[str, xr.Dataset]) -> Highlight | None:

@@ -24,8 +24,8 @@ WIDE = 200
 MANY, DIGITS = 1_000, {"wide": "%.4g", "many": "%.9g"}
 """In tables with more rows, the numbers of CSV have nine digits."""
 
-PAIR_FACTS = ("drift", "floor", "floor_q95", "model_floor", "model_floor_q95", "p_value", "q_value", "detectable",
-              "verdict", "judged_by")  # fmt: skip
+PAIR_FACTS = ("drift", "floor", "floor_q95", "model_floor", "model_floor_q95", "layer_floor",
+              "layer_floor_q95", "p_value", "q_value", "detectable", "verdict", "judged_by")  # fmt: skip
 MODEL_FACTS = (
     "model", "task", "visual_category", "training_dataset", "family", "filters", "layers", "total_filters",
     "share_3x3", "opset", "producer", "operators", "filter_shapes",

@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 
 from filterdb.analysis.drift import drift
-from filterdb.analysis.noise import BY_FEW_MODELS, BY_MODELS
+from filterdb.analysis.noise import BY_FEW_MODELS, BY_LAYERS, BY_MODELS
 from filterdb.page import boxes, figures, tables
 from filterdb.page.drawing import visible_all
 from filterdb.page.highlights import farthest
@@ -125,7 +125,7 @@ def _drift_data(results: Results, result: xr.Dataset, without: LeaveOneOut) -> d
         "components": boxes.as_json(boxes.by_component(result)) if "per_component" in result else [],
         "farthest": farthest(result),
     }
-    for name in ("drift", "floor_q95", "model_floor_q95", "q_value", "detectable"):
+    for name in ("drift", "floor_q95", "model_floor_q95", "layer_floor_q95", "q_value", "detectable"):
         if name in result and np.isfinite(result[name].values).any():
             data[name] = pack(boxes.pairs(result[name].values))
     if "verdict" in result:
@@ -134,7 +134,8 @@ def _drift_data(results: Results, result: xr.Dataset, without: LeaveOneOut) -> d
         data["verdict"] = pack(codes.astype(np.uint8))
     if "judged_by" in result:
         judged = boxes.pairs(result["judged_by"].values.astype(str))
-        data["judged"] = pack(np.select([judged == BY_MODELS, judged == BY_FEW_MODELS], [1, 2], 0).astype(np.uint8))
+        known = [judged == word for word in (BY_MODELS, BY_FEW_MODELS, BY_LAYERS)]
+        data["judged"] = pack(np.select(known, [1, 2, 3], 0).astype(np.uint8))
     if "units" in result:
         data["units"] = pack(result["units"].values)
     data["bounded"] = "interval" in result

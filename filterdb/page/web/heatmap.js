@@ -9,9 +9,17 @@ const VERDICT_TEXTS = {
   different_by_filters: "these filters differ; too few models to say more",
 };
 
+// The floor behind a verdict, by the code of `judged_by`.
+const FLOORS = {
+  0: ["floor_q95", "filters resampled"],
+  1: ["model_floor_q95", "models permuted"],
+  2: ["floor_q95", "filters resampled"],
+  3: ["layer_floor_q95", "layers of the two models swapped"],
+};
+
 function decoded(data) {
   if (data.matrix) return data;
-  const names = ["drift", "floor_q95", "model_floor_q95", "low", "high", "q_value", "detectable", "units", "verdict", "judged", "probabilities", "counts", "few", "models"];
+  const names = ["drift", "floor_q95", "model_floor_q95", "layer_floor_q95", "low", "high", "q_value", "detectable", "units", "verdict", "judged", "probabilities", "counts", "few", "models"];
   for (const name of names) data[name] = unpack(data[name]);
   data.n = data.groups.length;
   data.matrix = (name, i, j) => (i === j || !data[name] ? NaN : data[name][triangle(i, j, data.n)]);
@@ -26,9 +34,9 @@ function decoded(data) {
 function facts(data, i, j) {
   if (i === j) return [data.groups[i], `${count(data.counts[i])} filters`];
   const lines = [`${data.groups[i]} × ${data.groups[j]}`, `drift ${digits(data.matrix("drift", i, j))}`];
-  const byModel = data.judged?.[triangle(i, j, data.n)] === 1;
-  const floor = data.matrix(byModel ? "model_floor_q95" : "floor_q95", i, j);
-  if (Number.isFinite(floor)) lines.push(`by chance up to ${digits(floor)} (${byModel ? "models permuted" : "filters resampled"})`);
+  const [floorName, how] = FLOORS[data.judged?.[triangle(i, j, data.n)]] ?? FLOORS[0];
+  const floor = data.matrix(floorName, i, j);
+  if (Number.isFinite(floor)) lines.push(`by chance up to ${digits(floor)} (${how})`);
   const low = data.matrix("low", i, j), high = data.matrix("high", i, j);
   if (Number.isFinite(low)) lines.push(`95 % interval ${digits(low)} … ${digits(high)}, noise subtracted`);
   else if (data.bounded && data.by !== "model") lines.push("no interval: too few effective units");
