@@ -62,17 +62,18 @@ def _number_of_swaps(layers: int, draws: int) -> int:
     return 1 << layers - 1 if 1 << layers <= draws else draws
 
 
-def swap_p_value(statistic: Statistic, left: list[Place], right: list[Place]) -> float:
-    """Return the share of swaps with at least the observed drift of two models; NaN if their layers do not correspond.
+def swap_pair(statistic: Statistic, left: list[Place], right: list[Place]) -> tuple[float, float]:
+    """Return the 95 % quantile of the drift of two models after swaps, and the share with at least the observed drift.
 
-    `statistic` has a cell for each layer of the left model, then for each of the right one.
+    Both are NaN if their layers do not correspond. `statistic` has a cell for each layer of the left model, then for
+    each of the right one.
     """
     if sorted(left) != sorted(right) or not _are_enough(left):
-        return math.nan
+        return math.nan, math.nan
     numbers = {place: number for number, place in enumerate(sorted(left))}
     group = np.repeat([0, 1], len(left))
     swapped = noise.swap_floor(statistic, group, np.array([numbers[p] for p in left + right]), [(0, 1)], 2, noise.DRAWS)
-    return float(swapped.p_value[0, 1])
+    return float(swapped.floor.q95[0, 1]), float(swapped.p_value[0, 1])
 
 
 def places(column: Callable[[str], npt.NDArray[Any]]) -> list[Place]:

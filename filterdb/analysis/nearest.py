@@ -10,7 +10,7 @@ import numpy.typing as npt
 import xarray as xr
 
 from filterdb.analysis.drift_metrics import METRICS
-from filterdb.analysis.layer_swaps import places, swap_p_value
+from filterdb.analysis.layer_swaps import places, swap_pair
 from filterdb.analysis.noise import BY_LAYERS, BY_SAMPLING, FEW, INDISTINGUISHABLE, TOO_FEW
 from filterdb.analysis.question import Question
 from filterdb.arguments import formerly_positional
@@ -74,8 +74,9 @@ def nearest(
         - verdict (model), str: "related" (drift < related_below: one was made from the other, or both from a third),
           "indistinguishable" (drift ≤ floor_q95 or swap_p_value > 0.05), "different_by_filters", or "few" (fewer than
           1,000 filters in the model or the file).
-        - swap_p_value (model): if the model's layers correspond to the file's (equal depths and shapes, at least six),
-          the share of swaps of layers with at least this drift; else NaN. judged_by (model), str: "layers" where there
+        - layer_floor_q95 and swap_p_value (model): if the model's layers correspond to the file's (equal depths and
+          shapes, at least six), the 95 % quantile of the drift after swapping some of them, and the share of swaps with
+          at least this drift; else NaN. judged_by (model), str: "layers" where there
           is such a share, else "sampling".
         - closer_than_noise (model), bool: drift ≤ floor_q95, which is true of related models too.
         - count (model), int64: filters. few (model), bool: whether there are fewer than 1,000.
@@ -132,7 +133,7 @@ def _ranked(question: Question, query: Query, n: int) -> xr.Dataset:
     order = np.lexsort((drift, drift - floors.mean, few))[:n]
     floor = Floor(floors.mean[order], floors.q95[order])
     no_verdict = few[order] | (file_counts[0].sum() < FEW)
-    by_swaps = np.where(no_verdict, np.nan, _swap_p_values(question, query, whole, order))
+    swap_q95, by_swaps = np.where(no_verdict, np.nan, _swaps(question, query, whole, order))
     verdict = _verdicts(drift[order], floor, by_swaps, no_verdict)
     by_decile = _decile_variables(question, query, whole, order)
     query_decile = depth_decile(query.column("conv_depth_norm"))
@@ -151,6 +152,7 @@ def _ranked(question: Question, query: Query, n: int) -> xr.Dataset:
             "related_below": (model, floor.quantile(Z_RELATED), {"long_name": "0.1 % quantile of the same"}),
             "verdict": (model, verdict),
             "judged_by": (model, np.where(np.isnan(by_swaps), BY_SAMPLING, BY_LAYERS).astype(object)),
+            "layer_floor_q95": (model, swap_q95, {"long_name": "95 % quantile of the drift after swapping layers"}),
             "swap_p_value": (model, by_swaps, {"long_name": "share of swaps of layers with at least this drift"}),
             "closer_than_noise": (model, drift[order] <= floor.q95),
             "count": (model, number[order], {"long_name": "number of filters"}),
@@ -188,19 +190,19 @@ def _verdicts(drift: Floats, floor: Floor, by_swaps: Floats, few: npt.NDArray[np
     return verdict.astype(object)
 
 
-def _swap_p_values(question: Question, query: Query, whole: Ints, order: Ints) -> Floats:
-    """Return the p-value of swapping the file's layers with those of each model in `order`, (models,); else NaN."""
+def _swaps(question: Question, query: Query, whole: Ints, order: Ints) -> Floats:
+    """Return floor and p-value of swapping the file's layers with each model's in `order`, (2, models), or NaN."""
     file_places = places(query.column)
     layers, layer_counts = question.db.layers, question.layer_counts
     model_places = places(lambda name: layers[name].values)
-    p_values = np.full(len(order), np.nan)
+    swaps = np.full((2, len(order)), np.nan)
     for i, model in enumerate(order):
         rows = np.flatnonzero(question.grouping.index == model)
         if len(rows) == len(file_places):
             counts = np.concatenate([query.arrays["counts"], layer_counts[rows]])
             statistic = SymmetricKL(counts, whole, question.weights)
-            p_values[i] = swap_p_value(statistic, file_places, [model_places[row] for row in rows])
-    return p_values
+            swaps[:, i] = swap_pair(statistic, file_places, [model_places[row] for row in rows])
+    return swaps
 
 
 def _decile_variables(question: Question, query: Query, whole: Ints, order: Ints) -> dict[str, Floats]:

@@ -191,7 +191,9 @@ def judge(
     # units the largest of them decides (docs/explanation/noise.md).
     interval[reason != ""] = np.nan
     largest = largest_p_values(statistic, cells.group, cells.unit, len(drift), np.flatnonzero(~replication.few))
-    swapped = swap_layers(question, metric, np.isfinite(floor.q95) & ~_either(replication.few), draws)
+    # A model and its copy or checkpoint drift less than independent filters do, so the sampling floor is enough.
+    asked = np.isfinite(floor.q95) & ~_either(replication.few) & ~_share_unit(cells, len(drift))
+    swapped = swap_layers(question, metric, asked, draws)
     verdicts = decide(drift, floor, permuted, replication.few, swapped)
     return Judged(floor, permuted, swapped, interval, reason, verdicts, largest)
 
@@ -241,6 +243,14 @@ def decide(
     for matrix, nothing in ((verdict, ""), (judged_by, ""), (p_value, np.nan), (detected, np.nan)):
         np.fill_diagonal(matrix, nothing)
     return Verdicts(verdict.astype(str), judged_by, p_value, q_value, detected)
+
+
+def _share_unit(cells: Cells, groups: int) -> npt.NDArray[np.bool_]:
+    """Return the pairs of groups whose first units are the same, (groups, groups)."""
+    first = np.full(groups, -1)
+    first[cells.group[::-1]] = cells.unit[::-1]
+    same: npt.NDArray[np.bool_] = first[:, None] == first
+    return same
 
 
 def _either(groups: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:

@@ -116,8 +116,9 @@ def series(
 
     Notes
     -----
-    Floors and verdicts are those of `drift`, NaN and "" in `paper` mode. A comparison of two single models is judged by
-    their numbers of filters alone. No filter is read again. Source: P1 fig. 7.
+    Floors and verdicts are those of `drift`, NaN and "" in `paper` mode. Checkpoints are judged by their numbers of
+    filters alone, two seeds by swapping layers too, if there are six of equal depths and shapes. No filter is read
+    again. Source: P1 fig. 7.
 
     Examples
     --------

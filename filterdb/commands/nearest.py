@@ -108,7 +108,8 @@ def show_deciles(answer: Answer) -> None:
 def _cells(row: Answer, *labels: str) -> list[Any]:
     """Return the cells of a model."""
     remark = "the same file" if row["same_content"] else _REMARKS.get(row["verdict"], "")
-    numbers = [row["drift"], row["excess"], row["floor_q95"]]
+    noise = np.fmax(row["floor_q95"], row["layer_floor_q95"])
+    numbers = [row["drift"], row["excess"], noise]
     return [row["model"], *numbers, remark, row["count"], *(row[label] for label in labels)]
 
 
@@ -127,7 +128,10 @@ def _footer(answer: Answer) -> None:
         say(f"without layer {layer}: {reason}")
     if query["filters"] < FEW:
         say(f"it has fewer than {FEW:,} filters: chance decides much of this order")
-    say(f"noise: drift below it is what two samples of one distribution show (95 %); few: under {FEW:,}, not ranked")
+    say(
+        "noise: drift below it is what two samples of one distribution show (95 %), or the two models after swapping "
+        f"layers; few: under {FEW:,}, not ranked"
+    )
     say("excess: drift minus its mean under chance; models are in this order")
     if any(row["verdict"] == "related" for row in answer["rows"]):
         say("related: drift so far below the noise that one was made from the other, or both from a third")

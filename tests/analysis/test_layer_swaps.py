@@ -125,6 +125,17 @@ def test_groups_of_several_models_are_not_swapped(db: fdb.Database) -> None:
     assert np.isnan(layers_of_one["layer_floor"]).all()
 
 
+def test_models_of_one_unit_are_not_swapped(tmp_path: Path) -> None:
+    rows = ["path,name,architecture,training_dataset,epoch\n"]
+    for epoch in (1, 2):
+        chain(tmp_path / f"{epoch}.onnx", *layers(epoch, 0, CHANNELS))
+        rows.append(f"{epoch}.onnx,e{epoch},net,digits,{epoch}\n")
+    (tmp_path / "models.csv").write_text("".join(rows), "utf-8")
+    db = fdb.ingest(tmp_path / "db", catalog=tmp_path / "models.csv").database
+    result = fdb.drift(db, "model")
+    assert result["judged_by"].values[0, 1] == "sampling" and np.isnan(result["layer_floor"]).all()
+
+
 def test_too_many_swaps_are_left_out(db: fdb.Database, by_model: xr.Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     pairs = 10  # of five models of one architecture
     assert np.isfinite(by_model["layer_floor"].values).sum() == 2 * pairs
@@ -150,6 +161,8 @@ def test_explain_and_nearest_say_the_same(db: fdb.Database, by_model: xr.Dataset
         assert float(entries[name]["swap_p_value"]) <= 0.05
     for name in ("short", "wide"):
         assert entries[name]["judged_by"] == "sampling" and np.isnan(float(entries[name]["swap_p_value"]))
+    floor = entries["seed0"]["layer_floor_q95"]
+    assert float(entries["seed0"]["swap_p_value"]) > 0.05 and entries["seed0"]["drift"] <= floor
 
 
 def test_the_answer_has_the_floors(by_model: xr.Dataset) -> None:
