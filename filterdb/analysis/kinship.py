@@ -9,10 +9,13 @@ import numpy as np
 import numpy.typing as npt
 
 from filterdb.analysis.grouping import chosen
+from filterdb.engine.moments import MomentsReduction, raw_state
+from filterdb.engine.run import summaries
+from filterdb.engine.sketches import SketchReduction
 from filterdb.errors import UsageError
+from filterdb.numerics.moments import Moments
 from filterdb.numerics.quality import variance_entropy
-from filterdb.numerics.sketch import BUCKETS
-from filterdb.reduce.sketches import centred_sketches
+from filterdb.numerics.sketch import BUCKETS, of_repeated
 from filterdb.schema import WEIGHTS
 from filterdb.store.database import Database
 
@@ -80,7 +83,7 @@ def kinship(db: Database) -> Kinship:
     models = db.models.sizes["model"]
     if models > MODEL_LIMIT:
         raise UsageError(f"lineage: expected at most {MODEL_LIMIT:,} models, got {models:,}; choose some with --where")
-    sketches, raw = centred_sketches(db)
+    sketches, raw = _centred_sketches(db)
     view = chosen(db)
     sketches, raw = sketches[view], raw.pick(view)
     spectrum = np.clip(np.linalg.eigvalsh(raw.covariance), 0, None)
@@ -96,6 +99,16 @@ def kinship(db: Database) -> Kinship:
     deviation[precision == 0] = np.nan
     initial = _initial(spectrum, owner, sizes, models)
     return Kinship(similarity, deviation, distance, compared, equal, shares_layer, initial)
+
+
+def _centred_sketches(db: Database) -> tuple[Floats, Moments]:
+    """Return the sketches of all layers of the snapshot without their mean filters, (layers, 128), and raw moments.
+
+    Without the mean, layers whose filters have the same average shape are not taken for relatives.
+    """
+    arrays, moments = summaries(db, SketchReduction(), MomentsReduction())
+    raw = raw_state(moments)
+    return arrays["sketch"] - of_repeated(raw.mean, arrays["count"]), raw
 
 
 def _places(db: Database) -> npt.NDArray[np.str_]:

@@ -129,7 +129,7 @@ BuildSnapshot = Callable[[Snapshot | None, Entry], Snapshot | None]
 
 
 def _write(segment: Segment, tables: Tables, filler: FillRows) -> list[Part]:
-    """Write every chunk, with one task per partition, and return the segment's moments."""
+    """Write every chunk, with one task per partition, and return what is TAKEN of the segment."""
     resume = bool(segment.files.list(f"{segment.name}/{schema.FILTERS.name}/c"))
     token = uuid.uuid4().hex[:8]
     tasks = [

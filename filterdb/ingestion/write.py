@@ -1,4 +1,4 @@
-"""Write the chunks of a partition on a worker: fill a buffer from models, write it, and compute moments."""
+"""Write the chunks of a partition on a worker: fill a buffer from models, write it, compute moments and sketches."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from filterdb.engine.moments import MomentsReduction
 from filterdb.engine.partition import Partition
 from filterdb.engine.parts import Part, count, fold, reduce_partition
 from filterdb.engine.reduction import Reduction
+from filterdb.engine.sketches import SketchReduction
 from filterdb.errors import InputError, ModelError, StoreMissingError
 from filterdb.models.catalog import ModelSource
 from filterdb.models.inputs import local_copy
@@ -19,7 +20,7 @@ from filterdb.models.scan import reading
 from filterdb.schema import WEIGHTS
 from filterdb.store.remote import store_errors
 
-TAKEN: tuple[Reduction, ...] = (MomentsReduction(),)
+TAKEN: tuple[Reduction, ...] = (MomentsReduction(), SketchReduction())
 """The reductions that are computed while the rows are written."""
 
 
@@ -39,9 +40,9 @@ Fill = Callable[[np.ndarray, int], None]
 
 
 def write_partition(partition: Partition, fill: Fill, *, resume: bool) -> list[Part]:
-    """Write the chunks of a partition, and return the moments of its rows.
+    """Write the chunks of a partition, and return the moments and sketches of its rows.
 
-    The moments are computed while the rows are in memory, so that a new database needs no first pass. With `resume`,
+    They are computed while the rows are in memory, so that a new database needs no first pass. With `resume`,
     intact chunks are kept. Memory: the rows of the partition, a chunk, and what `fill` takes.
     """
     segment, chunks = partition.segment, partition.chunks

@@ -1,4 +1,4 @@
-"""Compiled loops over filters. Keep them all here: Numba's cache does not notice a change in another module.
+"""Compiled loops over filters. Keep helpers here: Numba's cache does not notice a change in another module.
 
 A block has its columns first, (9, n) float32, as chunks store them. `starts` and `stops` (runs,) int64 cut it into
 runs, one for each layer; the states of the runs are updated in place. Every sum is float64. Sums may be reassociated,

@@ -5,7 +5,9 @@ to one of 128 sums with a sign; both come from a hash of the position. A sketch 
 layer add up, and ‖S − S′‖² is an unbiased estimate of ‖W − W′‖² with a relative standard deviation of √(2/128), 12.5 %
 (6 % of the distance itself). The cosine of two unrelated layers has a standard deviation of about √(1/128), 0.09.
 
-Sums are NumPy's, in the order of the filters, so that all kinds of CPU compute the same bytes.
+Sums are in float64, in the order of the filters, and may not be reassociated, so that all kinds of CPU compute the same
+bytes. The compiled functions here call none of `compiled.py`, since Numba's cache does not notice a change in another
+module.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from filterdb.numerics.compilation import njit
 from filterdb.schema import WEIGHTS
 
 Floats = NDArray[np.float64]
@@ -28,18 +31,60 @@ _BITS = 7
 """Bits of a bucket's number; nine of them fit into one hash of 64 bits."""
 
 _FILTERS = 65_536
-"""Filters that are hashed at a time."""
+"""Filters that are summed before they are added to the sketch. Another number changes the last digits of sketches."""
 
 
-def add(sketch: Floats, columns: NDArray[np.float32], first: int) -> None:
-    """Add filters to the sketch (128,) of their layer, in place.
+@njit(nogil=True, error_model="numpy", forceinline=True)
+def _hash(number: np.uint64) -> np.uint64:
+    """Return SplitMix64 of a number (Steele, Lea, Flood 2014)."""
+    mixed = (number + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(SEED)
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return mixed ^ (mixed >> np.uint64(31))
 
-    `columns` (9, n) are consecutive filters; the first of them is number `first` of its layer.
+
+@njit(nogil=True, error_model="numpy", forceinline=True)
+def _tally(columns: NDArray[np.float32], start: int, stop: int, first: int, sums: Floats) -> None:
+    """Store in `sums` (9, 256) the sums of the filters from start to stop; the first is number `first` of its layer.
+
+    Row j has the sums of weight j: in the first half those of added weights, in the second those of subtracted ones.
     """
-    for start in range(0, columns.shape[1], _FILTERS):
-        part = columns[:, start : start + _FILTERS]
-        for weights, codes in zip(part, _codes(first + start, part.shape[1]), strict=True):
-            sketch += _signed(np.bincount(codes, weights, 2 * BUCKETS))
+    one, bits, mask = np.uint64(1), np.uint64(_BITS), np.uint64(BUCKETS - 1)
+    sums[:] = 0
+    for i in range(start, stop):
+        number = np.uint64(2 * (first + i - start))
+        buckets, signs = _hash(number), _hash(number + one)
+        for j in range(WEIGHTS):
+            sums[j, (buckets & mask) | ((signs & one) << bits)] += columns[j, i]
+            buckets >>= bits
+            signs >>= one
+
+
+@njit(nogil=True, error_model="numpy")
+def add(sketches: Floats, columns: NDArray[np.float32], starts: Ints, stops: Ints, firsts: Ints) -> None:
+    """Add each run of filters to the sketch of its layer, in place.
+
+    `sketches` (runs, 128) float64; `columns` (9, n) float32 are filters, cut into runs by `starts` and `stops` (runs,)
+    int64; `firsts` (runs,) int64 is the number, in its layer, of a run's first filter.
+    """
+    sums = np.empty((WEIGHTS, 2 * BUCKETS))
+    for r in range(starts.size):
+        for start in range(starts[r], stops[r], _FILTERS):
+            stop = min(start + _FILTERS, stops[r])
+            _tally(columns, start, stop, firsts[r] + start - starts[r], sums)
+            for j in range(WEIGHTS):
+                for b in range(BUCKETS):
+                    sketches[r, b] += sums[j, b] - sums[j, BUCKETS + b]
+
+
+@njit(nogil=True, error_model="numpy")
+def _add_signs(signs: Floats, columns: NDArray[np.float32], first: int) -> None:
+    """Add to `signs` (9, 128) the sums for filters whose weights, `columns` (9, n), are all 1."""
+    sums = np.empty((WEIGHTS, 2 * BUCKETS))
+    _tally(columns, 0, columns.shape[1], first, sums)
+    for j in range(WEIGHTS):
+        for b in range(BUCKETS):
+            signs[j, b] += sums[j, b] - sums[j, BUCKETS + b]
 
 
 def of_repeated(filters: Floats, sizes: Ints) -> Floats:
@@ -48,37 +93,11 @@ def of_repeated(filters: Floats, sizes: Ints) -> Floats:
     `filters` (layers, 9) is the filter of each layer, `sizes` (layers,) is how often the layer has it.
     """
     sketches = np.zeros((len(sizes), BUCKETS))
-    ones, done = np.zeros((WEIGHTS, BUCKETS), np.int64), 0  # of weight j being 1 and all others 0
+    signs, done = np.zeros((WEIGHTS, BUCKETS)), 0  # row j is the sketch of weight j being 1 and all others 0
+    ones = np.ones((WEIGHTS, min(_FILTERS, sizes.max(initial=1))), np.float32)
     for size in np.unique(sizes).tolist():
         for start in range(done, size, _FILTERS):
-            for j, codes in enumerate(_codes(start, min(_FILTERS, size - start))):
-                ones[j] += _signed(np.bincount(codes, minlength=2 * BUCKETS))
+            _add_signs(signs, ones[:, : min(_FILTERS, size - start)], start)
         done, of_size = size, sizes == size
-        sketches[of_size] = filters[of_size] @ ones
+        sketches[of_size] = filters[of_size] @ signs
     return sketches
-
-
-def _codes(first: int, count: int) -> list[Ints]:
-    """Return the code of each weight of consecutive filters, nine arrays (count,): its bucket, + 128 if subtracted."""
-    number = np.arange(first, first + count, dtype=np.uint64)
-    buckets, signs = _hash(2 * number), _hash(2 * number + np.uint64(1))
-    mask = np.uint64(BUCKETS - 1)
-    return [
-        (
-            ((buckets >> np.uint64(_BITS * j)) & mask) | (((signs >> np.uint64(j)) & np.uint64(1)) << np.uint64(_BITS))
-        ).astype(np.int64)
-        for j in range(WEIGHTS)
-    ]
-
-
-def _hash(number: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Return SplitMix64 of each number (Steele, Lea, Flood 2014)."""
-    mixed = (number + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(SEED)
-    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return mixed ^ (mixed >> np.uint64(31))
-
-
-def _signed[T: (np.int64, np.float64)](sums: NDArray[T]) -> NDArray[T]:
-    """Return the sums of added weights minus those of subtracted weights, (128,)."""
-    return sums[:BUCKETS] - sums[BUCKETS:]

@@ -28,10 +28,36 @@ def naive(filters: np.ndarray, first: int = 0) -> np.ndarray:
     return sums
 
 
-def sketched(filters: np.ndarray, first: int = 0) -> np.ndarray:
+def as_first_written(filters: np.ndarray, first: int = 0) -> np.ndarray:
+    """The sketch by NumPy in the order of the first version, whose bytes stored sketches have."""
     sums = np.zeros(128)
-    sketch.add(sums, np.ascontiguousarray(filters.T), first)
+    with np.errstate(over="ignore"):
+        for start in range(0, len(filters), 65_536):
+            part = filters[start : start + 65_536]
+            number = np.arange(first + start, first + start + len(part), dtype=np.uint64)
+            buckets, signs = hashed(2 * number), hashed(2 * number + np.uint64(1))
+            for j in range(9):
+                code = ((buckets >> np.uint64(7 * j)) % 128 + 128 * ((signs >> np.uint64(j)) & np.uint64(1))).astype(
+                    int
+                )
+                counted = np.bincount(code, part[:, j], 256)
+                sums += counted[:128] - counted[128:]
     return sums
+
+
+def hashed(number: np.ndarray) -> np.ndarray:
+    """SplitMix64 of each number, in NumPy's integers."""
+    state = (number + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(sketch.SEED)
+    state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    mixed: np.ndarray = state ^ (state >> np.uint64(31))
+    return mixed
+
+
+def sketched(filters: np.ndarray, first: int = 0) -> np.ndarray:
+    sums, ends = np.zeros((1, 128)), np.array([[0], [len(filters)], [first]])
+    sketch.add(sums, np.ascontiguousarray(filters.T), *ends)
+    return sums[0]
 
 
 @pytest.mark.parametrize("first", [0, 7, 3_000_000_000])
@@ -40,20 +66,29 @@ def test_sums_are_those_of_plain_python(first: int) -> None:
     np.testing.assert_allclose(sketched(filters, first), naive(filters, first), rtol=0, atol=1e-12)
 
 
-def test_parts_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("size", "first"), [(1, 0), (65_536, 3), (70_001, 0), (140_000, 5_000_000_000)])
+def test_sums_have_the_bytes_of_the_first_version(size: int, first: int) -> None:
+    filters = np.random.default_rng(size).standard_normal((size, 9)).astype(np.float32)
+    np.testing.assert_array_equal(sketched(filters, first), as_first_written(filters, first))
+
+
+def test_runs_are_sketched_apart() -> None:
     filters = np.random.default_rng(1).standard_normal((500, 9)).astype(np.float32)
     parts = sketched(filters[:123]) + sketched(filters[123:], 123)
     np.testing.assert_allclose(parts, sketched(filters), rtol=0, atol=1e-12)
-    monkeypatch.setattr(sketch, "_FILTERS", 64)
-    np.testing.assert_allclose(sketched(filters), naive(filters), rtol=0, atol=1e-12)
+    sums = np.ones((3, 128))
+    starts, stops, firsts = np.array([10, 200, 200]), np.array([200, 200, 480]), np.array([40, 5, 0])
+    sketch.add(sums, np.ascontiguousarray(filters.T), starts, stops, firsts)
+    for row, start, stop, first in zip(sums, starts, stops, firsts, strict=True):
+        np.testing.assert_allclose(row - 1, sketched(filters[start:stop], int(first)), rtol=0, atol=1e-12)
 
 
-def test_repeated_filters(monkeypatch: pytest.MonkeyPatch) -> None:
-    filters = np.random.default_rng(2).standard_normal((4, 9))
-    sizes = np.array([70, 3, 70, 200])
-    monkeypatch.setattr(sketch, "_FILTERS", 64)
-    expected = [naive(np.tile(row, (size, 1))) for row, size in zip(filters, sizes.tolist(), strict=True)]
-    np.testing.assert_allclose(sketch.of_repeated(filters, sizes), expected, rtol=0, atol=1e-11)
+def test_repeated_filters() -> None:
+    filters = np.random.default_rng(2).standard_normal((5, 9)).astype(np.float32)
+    sizes = np.array([70, 3, 70, 200, 70_000])
+    expected = [as_first_written(np.tile(row, (size, 1))) for row, size in zip(filters, sizes.tolist(), strict=True)]
+    np.testing.assert_allclose(sketch.of_repeated(filters.astype(float), sizes), expected, rtol=0, atol=1e-9)
+    assert sketch.of_repeated(np.empty((0, 9)), np.empty(0, np.int64)).shape == (0, 128)
 
 
 def test_distances_and_cosines() -> None:

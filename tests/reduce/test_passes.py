@@ -18,10 +18,10 @@ from filterdb.engine.moments import MomentsReduction
 from filterdb.engine.partition import Partition, partitions
 from filterdb.engine.parts import Part, fold, join, reduce_partition
 from filterdb.engine.reduction import LayerReduction
+from filterdb.engine.sketches import SketchReduction
 from filterdb.plan import offsets, runs
 from filterdb.reduce import basis
 from filterdb.reduce.reductions import Axes, ExtremesReduction, HistogramsReduction
-from filterdb.reduce.sketches import SketchReduction
 from filterdb.store.database import Database
 from filterdb.store.files import Files
 from filterdb.store.segment import Segment
