@@ -18,7 +18,7 @@ from filterdb.analysis.drift_metrics import AnyMetric, Metric, MomentMetric, as_
 from filterdb.analysis.grouping import Key, group
 from filterdb.analysis.question import Question
 from filterdb.analysis.strata import align, strata
-from filterdb.analysis.units import find_units
+from filterdb.analysis.units import Units, find_units
 from filterdb.arguments import formerly_positional
 from filterdb.errors import UsageError
 from filterdb.numerics import divergence
@@ -82,8 +82,9 @@ def drift(
         million permutations, such as 6,000 pairs of groups of seven models).
     unit : str, optional
         A column of the catalog. Models with one value of it are one unit of replication, as are checkpoints of one
-        training, copies, and models that share a layer. "related" joins those that `lineage` finds related, which takes
-        a pass over all filters once. Default: only checkpoints, copies and models that share a layer.
+        training, copies, and models that share a layer or trained weights. Databases of earlier versions have no
+        sketches of the weights; "related" makes them in a pass over all filters once. Default: no column; the attribute
+        `units_by` of the result lists what joined models, "relatives" only where all layers have sketches.
     equal_models : bool
         Whether each model of a group weighs the same, whatever its number of filters, so that large models do not
         decide. Not in `paper` mode, not for `frechet`. Default: False, each filter weighs the same.
@@ -217,15 +218,24 @@ class _Matrix:
     unit: str | None
 
     @cached_property
+    def units(self) -> Units:
+        """Return the units of replication."""
+        return find_units(self.question.db, self.unit)
+
+    @cached_property
     def cells(self) -> noises.Cells:
         """Return the cells of units and groups."""
-        question = self.question
-        return noises.cells(question.grouping.index, find_units(question.db, self.unit))
+        return noises.cells(self.question.grouping.index, self.units.of_layer)
 
     @cached_property
     def replication(self) -> noises.Replication | None:
         """Return how often the groups are replicated; None in a mode without noise."""
         return noises.replication(self.question, self.cells) if self.question.mode.has_noise else None
+
+    @property
+    def units_by(self) -> str | None:
+        """Return the evidence by which units were joined, as text; None in a mode without noise."""
+        return ", ".join(self.units.evidence) if self.question.mode.has_noise else None
 
     def judge(self, drift: npt.NDArray[np.float64], asked: noises.Noise) -> noises.Judged | None:
         """Return floors, verdicts and intervals of the matrix `drift`; None without noise."""
@@ -297,6 +307,9 @@ class _Matrix:
                 "bin_edges": ("edge", question.edges),
             },
             attrs=question.provenance(
-                metric=self.metric.name, formula=self.metric.formula, equal_models=int(question.equal_models)
+                metric=self.metric.name,
+                formula=self.metric.formula,
+                equal_models=int(question.equal_models),
+                units_by=self.units_by,
             ),
         )

@@ -10,14 +10,16 @@ import numpy.typing as npt
 
 from filterdb.analysis.grouping import chosen
 from filterdb.engine.moments import MomentsReduction, raw_state
-from filterdb.engine.run import summaries
+from filterdb.engine.run import stored, summaries
 from filterdb.engine.sketches import SketchReduction
 from filterdb.errors import UsageError
 from filterdb.numerics.moments import Moments
 from filterdb.numerics.quality import variance_entropy
 from filterdb.numerics.sketch import BUCKETS, of_repeated
 from filterdb.schema import WEIGHTS
+from filterdb.store.canonical import canonical
 from filterdb.store.database import Database
+from filterdb.store.summary import Arrays, Key
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -43,6 +45,9 @@ _LARGE = 64
 """Filters from which a layer tells whether a model is an initialisation, and whether models share a layer: networks
 that were initialised with one seed have small first layers in common."""
 
+_MARGIN = 3.0
+"""Standard deviations by which a similarity must exceed what a common initialisation explains."""
+
 _FREEDOM = WEIGHTS * (WEIGHTS + 1) // 2 - 1
 
 
@@ -53,6 +58,8 @@ class Kinship(NamedTuple):
     """Weighted mean of the cosines of the aligned layers; NaN without any."""
     deviation: Floats
     """Standard deviation of the similarity of strangers."""
+    explained: Floats
+    """Largest similarity that one initialisation in common explains; NaN without aligned layers."""
     distance: Floats
     """‖W − W′‖ of the aligned layers divided by the larger of ‖W‖ and ‖W′‖."""
     compared: Ints
@@ -72,6 +79,17 @@ class Kinship(NamedTuple):
         np.fill_diagonal(related, val=False)
         return related
 
+    @property
+    def descend(self) -> Bools:
+        """Return which pairs are so similar that they share trained weights, not just an initialisation."""
+        similarity = np.nan_to_num(self.similarity)
+        deviation = np.nan_to_num(self.deviation, nan=np.inf)
+        with np.errstate(invalid="ignore"):  # inf · 0 where no layers align
+            beyond = similarity - self.explained > _MARGIN * deviation * (1 - similarity**2)
+        descend: Bools = beyond & (similarity >= RELATED * deviation)
+        np.fill_diagonal(descend, val=False)
+        return descend
+
 
 def kinship(db: Database) -> Kinship:
     """Compare all pairs of the view's models.
@@ -80,35 +98,98 @@ def kinship(db: Database) -> Kinship:
     cosine is that of the weights without each layer's mean filter. Layers with fewer than ten distinct filters are left
     out. Raises UsageError for more than MODEL_LIMIT models.
     """
+    _check_number(db)
+    (arrays,) = summaries(db, SketchReduction())
+    return _compare(db, arrays)
+
+
+def _check_number(db: Database) -> None:
+    """Raise UsageError for more than MODEL_LIMIT models."""
     models = db.models.sizes["model"]
     if models > MODEL_LIMIT:
         raise UsageError(f"lineage: expected at most {MODEL_LIMIT:,} models, got {models:,}; choose some with --where")
-    sketches, raw = _centred_sketches(db)
-    view = chosen(db)
-    sketches, raw = sketches[view], raw.pick(view)
-    spectrum = np.clip(np.linalg.eigvalsh(raw.covariance), 0, None)
+
+
+def descendants(db: Database, *, sketch: bool) -> Bools | None:
+    """Return which pairs of the view's models share trained weights, (models, models), by all layers that these have.
+
+    With `sketch`, layers without a sketch are sketched, which takes a pass over the filters; UsageError for more than
+    MODEL_LIMIT models. Otherwise None if a layer has no sketch, or for more than MODEL_LIMIT models.
+    """
+    view = _with_all_layers(db)
+    if sketch:
+        _check_number(view)
+        summaries(db, SketchReduction())
+    elif view.models.sizes["model"] > MODEL_LIMIT:
+        return None
+    layers = np.flatnonzero(db.present)[chosen(view)]
+    content = {"segments": [entry.id for entry in db.state.segments], "layers": layers.tolist()}
+    place = "", Key("descendants", 1, canonical(content).decode())
+    if place not in db.kept:
+        arrays, is_stored = stored(db, SketchReduction())
+        if not is_stored[chosen(view)].all():
+            return None
+        db.kept[place] = {"descend": _compare(view, arrays).descend}
+    return db.kept[place]["descend"]
+
+
+def initialisations(db: Database) -> Bools:
+    """Return which of the view's models look like an initialisation in all of their layers, (models,)."""
+    view = _with_all_layers(db)
+    (moments,) = summaries(db, MomentsReduction())
+    spectrum = _spectrum(raw_state(moments).pick(chosen(view)))
+    return _initial(
+        spectrum, view.layers["model_index"].values, view.layers["row_size"].values, view.models.sizes["model"]
+    )
+
+
+def _with_all_layers(db: Database) -> Database:
+    """Return the view of all layers of the view's models."""
+    model = db.all_layers["model_index"].values
+    return db.whole.keep(np.isin(model, model[chosen(db)]), "all layers of the models")
+
+
+def _compare(db: Database, arrays: Arrays) -> Kinship:
+    """Compare all pairs of the view's models by the sketches of all layers of the snapshot."""
+    models, view = db.models.sizes["model"], chosen(db)
+    (moments,) = summaries(db, MomentsReduction())
+    raw = raw_state(moments).pick(view)
+    # Without the mean, layers whose filters have the same average shape are not taken for relatives.
+    sketches = arrays["sketch"][view] - of_repeated(raw.mean, arrays["count"][view])
+    spectrum = _spectrum(raw)
     is_full = spectrum[:, 0] > _FULL_RANK * spectrum[:, -1]
     owner, sizes = db.layers["model_index"].values, db.layers["row_size"].values
-    similarity, precision, distance = _similarity(sketches, _aligned(db, is_full), owner, sizes, models)
+    totals = _totals(sketches, _isotropic_share(spectrum, sizes), _aligned(db, is_full), owner, sizes, models)
     compared = _shared(owner, _places(db), is_full, models)
     hashes = db.layers["hash"].values.astype(str)
     equal = _shared(owner, hashes, is_full, models)
     shares_layer = _shared(owner, hashes, is_full & (sizes >= _LARGE), models) > 0
     with np.errstate(divide="ignore", invalid="ignore"):
-        deviation = 1 / np.sqrt(precision)
-    deviation[precision == 0] = np.nan
+        similarity, explained = np.clip(totals.cosine / totals.weight, -1, 1), totals.isotropic / totals.weight
+        distance = np.sqrt(totals.squares / np.maximum(totals.norms, totals.norms.T))
+        deviation = 1 / np.sqrt(totals.weight)
+    deviation[totals.weight == 0] = np.nan
     initial = _initial(spectrum, owner, sizes, models)
-    return Kinship(similarity, deviation, distance, compared, equal, shares_layer, initial)
+    return Kinship(similarity, deviation, explained, distance, compared, equal, shares_layer, initial)
 
 
-def _centred_sketches(db: Database) -> tuple[Floats, Moments]:
-    """Return the sketches of all layers of the snapshot without their mean filters, (layers, 128), and raw moments.
+def _spectrum(raw: Moments) -> Floats:
+    """Return the eigenvalues of the covariance of each layer, ascending, (layers, 9)."""
+    spectrum: Floats = np.clip(np.linalg.eigvalsh(raw.covariance), 0, None)
+    return spectrum
 
-    Without the mean, layers whose filters have the same average shape are not taken for relatives.
+
+def _isotropic_share(spectrum: Floats, sizes: Ints) -> Floats:
+    """Return the largest share of each layer's variance that an initialisation can be, (layers,).
+
+    An initialisation varies equally in all nine directions, so by at most the smallest eigenvalue in each. That of the
+    covariance of n isotropic filters is too small by (1 − √(9/n))² (Marchenko and Pastur 1967).
     """
-    arrays, moments = summaries(db, SketchReduction(), MomentsReduction())
-    raw = raw_state(moments)
-    return arrays["sketch"] - of_repeated(raw.mean, arrays["count"]), raw
+    mean = spectrum.mean(axis=1)
+    edge = np.maximum(1 - np.sqrt(WEIGHTS / sizes), 0) ** 2
+    with np.errstate(divide="ignore", invalid="ignore"):
+        share: Floats = np.nan_to_num(np.minimum(spectrum[:, 0] / mean / edge, 1), nan=1.0)
+    return share
 
 
 def _places(db: Database) -> npt.NDArray[np.str_]:
@@ -134,25 +215,35 @@ def _aligned(db: Database, usable: Bools) -> list[Ints]:
     return [np.array(layers) for layers in by_place.values() if len(layers) > 1]
 
 
-def _similarity(
-    sketches: Floats, aligned: list[Ints], owner: Ints, sizes: Ints, models: int
-) -> tuple[Floats, Floats, Floats]:
-    """Return similarity, its precision for strangers, and distance of all pairs of models."""
-    total, precision, squares, norms = np.zeros((4, models, models))
+class _Totals(NamedTuple):
+    """Hold sums over the aligned layers of all pairs of models, (models, models) each."""
+
+    cosine: Floats
+    isotropic: Floats
+    """Of the similarities that a common initialisation explains."""
+    weight: Floats
+    """Of the two sums above; the precision of the similarity of strangers."""
+    squares: Floats
+    """‖W − W′‖²."""
+    norms: Floats
+    """‖W‖²."""
+
+
+def _totals(sketches: Floats, isotropic: Floats, aligned: list[Ints], owner: Ints, sizes: Ints, models: int) -> _Totals:
+    """Return the sums of all pairs of models; `isotropic` (layers,) is from `_isotropic_share`."""
+    totals = _Totals(*np.zeros((5, models, models)))
     for layers in aligned:
         place = np.ix_(owner[layers], owner[layers])
         products = sketches[layers] @ sketches[layers].T
         square = np.diag(products)
         length = np.sqrt(square)
         weight = 1 / (1 / BUCKETS + _CHANNELS / sizes[layers[0]])
-        total[place] += weight * products / np.outer(length, length)
-        precision[place] += weight
-        squares[place] += np.maximum(square[:, None] + square - 2 * products, 0)
-        norms[place] += square[:, None]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        similarity = np.clip(total / precision, -1, 1)
-        distance = np.sqrt(squares / np.maximum(norms, norms.T))
-    return similarity, precision, distance
+        totals.cosine[place] += weight * products / np.outer(length, length)
+        totals.isotropic[place] += weight * np.sqrt(np.outer(isotropic[layers], isotropic[layers]))
+        totals.weight[place] += weight
+        totals.squares[place] += np.maximum(square[:, None] + square - 2 * products, 0)
+        totals.norms[place] += square[:, None]
+    return totals
 
 
 def _shared(owner: Ints, names: npt.NDArray[np.str_], usable: Bools, models: int) -> Ints:

@@ -9,27 +9,25 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
+from filterdb.analysis.components import Components
 from filterdb.analysis.grouping import provenance
 from filterdb.analysis.kinship import Kinship, kinship
-from filterdb.arguments import as_names
-from filterdb.errors import UsageError
-from filterdb.schema import LABELS, UNKNOWN
+from filterdb.analysis.trainings import (
+    EPOCH,
+    SCRATCH,
+    Key,
+    begin_at_initialisation,
+    column,
+    epoch_number,
+    training_keys,
+)
 from filterdb.store.database import AnyDatabase, Database, as_database
 
 EARLIER, EITHER, SIBLING, LATER = "earlier", "either", "sibling", "later"
 """Whether a related model precedes another one: yes; not known; not, because both were trained from scratch; no."""
 
-_SCRATCH = ("", "none", "scratch", UNKNOWN)
-"""Values of `pretraining_dataset` of models without pretraining."""
-
 _TIE = 3.0
 """Standard deviations by which similarities must differ before one of them counts as larger."""
-
-_NOT_LABELS = {
-    *("model", "file_hash", "duplicate_of", "paper", "url", "extra", "producer", "operators", "filter_shapes"),
-    *("epoch", "segment"),
-}
-"""Text columns of a model that do not tell trainings apart."""
 
 _BY_EPOCH, _BY_PRETRAINING = "epoch", "pretraining_dataset"
 
@@ -42,8 +40,8 @@ def lineage(db: AnyDatabase, *, training: str | list[str] | None = None) -> xr.D
     db : Database, str or path
         The database or a view of it.
     training : str or list of str, optional
-        The columns in which checkpoints of one training agree. Default: every column of the catalog but `epoch`, `url`
-        and columns of numbers other than `seed`, which are taken for results.
+        The columns in which checkpoints of one training agree. Default: the column `training` where it is known, else
+        every label but `epoch`, places and measurements, as in `series`.
 
     Returns
     -------
@@ -67,10 +65,10 @@ def lineage(db: AnyDatabase, *, training: str | list[str] | None = None) -> xr.D
 
     Notes
     -----
-    A pass sketches the raw weights of each layer by 128 sums once and stores them. The k-th layer of a shape is
-    compared with the other model's k-th of that shape, without the layers' mean filters. Two models are related if
-    their similarity is at least 6 standard deviations of that of strangers, or if a layer of at least 64 filters is
-    equal. Copies with permuted, pruned or rescaled channels are not recognised (docs/explanation/lineage.md).
+    The raw weights of each layer are sketched by 128 sums, at ingest, or in a pass if they are missing. The k-th layer
+    of a shape is compared with the other model's k-th of that shape, without the layers' mean filters. Two models are
+    related if their similarity is at least 6 standard deviations of that of strangers, or if a layer of at least 64
+    filters is equal. Copies with permuted, pruned or rescaled channels are not recognised: docs/explanation/lineage.md.
 
     Examples
     --------
@@ -86,9 +84,6 @@ def lineage(db: AnyDatabase, *, training: str | list[str] | None = None) -> xr.D
     relations = _relations(related, pairs, labels)
     parents = _parents(related, pairs, labels, relations)
     names = db.models["model"].values.astype(str)
-    family = np.zeros(len(names), np.int64)
-    for number, members in enumerate(_families(related), 1):
-        family[sorted(members)] = number
     child, parent = np.arange(len(names)), np.array([link.parent for link in parents], np.int64)
     none, model = parent < 0, ("model",)
 
@@ -104,7 +99,7 @@ def lineage(db: AnyDatabase, *, training: str | list[str] | None = None) -> xr.D
             "distance": (model, of_parent(pairs.distance, np.nan)),
             "equal_layers": (model, of_parent(pairs.equal, 0)),
             "compared_layers": (model, of_parent(pairs.compared, 0)),
-            "family": (model, family),
+            "family": (model, _families(related)),
             "is_initialisation": (model, pairs.initial),
         },
         coords={"model": names.astype(object)},
@@ -112,78 +107,38 @@ def lineage(db: AnyDatabase, *, training: str | list[str] | None = None) -> xr.D
     )
 
 
-def relatives(db: AnyDatabase) -> list[set[int]]:
-    """Return the families of related models: sets of at least two positions in `db.models`, by smallest position."""
-    return _families(kinship(as_database(db)).related)
-
-
-def _families(related: npt.NDArray[np.bool_]) -> list[set[int]]:
-    """Return the connected components of at least two models."""
-    unseen, families = set(range(len(related))), []
-    while unseen:
-        start = min(unseen)
-        members, todo = {start}, [start]
-        while todo:
-            new = set(np.flatnonzero(related[todo.pop()]).tolist()) - members
-            members |= new
-            todo.extend(new)
-        unseen -= members
-        if len(members) > 1:
-            families.append(members)
-    return families
+def _families(related: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+    """Return the number of each model's family, from 1 by first model; 0 for a model without relatives."""
+    joined = Components(len(related))
+    joined.join_pairs(related)
+    roots, has_relatives = joined.roots(), related.any(axis=1)
+    family = np.zeros(len(related), np.int64)
+    family[has_relatives] = np.unique(roots[has_relatives], return_inverse=True)[1].reshape(-1) + 1
+    return family
 
 
 @dataclass(frozen=True)
 class _Labels:
     """Hold what the catalog says of each model; an unknown epoch is NaN."""
 
-    training: list[tuple[str, ...]]
+    training: list[Key | None]
     dataset: list[str]
     pretraining: list[str]
     epoch: list[float]
-
-    def is_from_scratch(self, model: int) -> bool:
-        """Return whether the catalog knows the model's training, which began at an initialisation."""
-        return math.isfinite(self.epoch[model]) and self.pretraining[model].lower() in _SCRATCH
+    is_from_scratch: list[bool]
+    """Whether the catalog knows the model's training, which began at an initialisation."""
 
 
 def _labels(db: Database, training: str | list[str] | None) -> _Labels:
     """Return the labels of the view's models."""
     models = db.models
-
-    def column(name: str) -> list[str]:
-        values = models[name].values if name in models else [UNKNOWN] * models.sizes["model"]
-        return [str(value).strip() or UNKNOWN for value in values]
-
-    catalog = [*(name for name in LABELS if name not in _NOT_LABELS), "seed"]
-    extra = [str(name) for name in models if models[name].dtype == object and str(name) not in _NOT_LABELS]
-    if training is None:
-        own = [name for name in extra if name not in catalog and not _is_number(column(name))]
-        columns = [*catalog, *own]
-    else:
-        columns = training.split(",") if isinstance(training, str) else as_names(training, "training")
-        columns = [name.strip() for name in columns]
-        unknown = [name for name in columns if name not in models]
-        if unknown:
-            raise UsageError(f"training: expected columns of the catalog, got {unknown[0]!r}")
     return _Labels(
-        list(zip(*map(column, columns), strict=True)) or [()] * models.sizes["model"],
-        column("training_dataset"),
-        column("pretraining_dataset"),
-        [_number(text) for text in column("epoch")],
+        training_keys(db, training, models=models),
+        column(models, "training_dataset"),
+        column(models, "pretraining_dataset"),
+        [number if math.isfinite(number) else math.nan for number in map(epoch_number, column(models, EPOCH))],
+        begin_at_initialisation(models),
     )
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return math.nan
-
-
-def _is_number(texts: list[str]) -> bool:
-    """Return whether all known values of a column are numbers."""
-    return all(text == UNKNOWN or math.isfinite(_number(text)) for text in texts)
 
 
 def _relations(
@@ -201,14 +156,14 @@ def _relation(
 ) -> tuple[str, str]:
     """Return whether `other` precedes `model`, and the evidence."""
     epochs = labels.epoch[model], labels.epoch[other]
-    if labels.training[model] == labels.training[other] and all(map(math.isfinite, epochs)):
+    if _is_one_training(model, other, labels) and all(map(math.isfinite, epochs)):
         return (EITHER, "") if epochs[0] == epochs[1] else (EARLIER if epochs[1] < epochs[0] else LATER, _BY_EPOCH)
     forward, backward = _is_pretrained_on(labels, model, other), _is_pretrained_on(labels, other, model)
     if forward != backward:
         return EARLIER if forward else LATER, _BY_PRETRAINING
     if pairs.initial[model] != pairs.initial[other]:
         return EARLIER if pairs.initial[other] else LATER, "initialisation"
-    if labels.is_from_scratch(model) and not pairs.initial[other]:
+    if labels.is_from_scratch[model] and not pairs.initial[other]:
         return SIBLING, ""
     nearer = _nearer_initialisation(model, other, related, pairs)
     if nearer:
@@ -216,10 +171,15 @@ def _relation(
     return EITHER, ""
 
 
+def _is_one_training(model: int, other: int, labels: _Labels) -> bool:
+    """Return whether two models are checkpoints of one known training."""
+    return labels.training[model] is not None and labels.training[model] == labels.training[other]
+
+
 def _is_pretrained_on(labels: _Labels, model: int, other: int) -> bool:
     """Return whether the model was pretrained on the data set on which the other was trained."""
     pretraining = labels.pretraining[model]
-    return pretraining.lower() not in _SCRATCH and pretraining == labels.dataset[other] != labels.dataset[model]
+    return pretraining.lower() not in SCRATCH and pretraining == labels.dataset[other] != labels.dataset[model]
 
 
 def _nearer_initialisation(model: int, other: int, related: npt.NDArray[np.bool_], pairs: Kinship) -> int:
@@ -304,7 +264,7 @@ def _preferred(
             other
             for other in possible
             if key(other)[0] == key(first)[0]
-            and labels.training[other] == labels.training[first]
+            and _is_one_training(other, first, labels)
             and labels.epoch[other] > labels.epoch[first]
             and key(other)[2] <= key(first)[2] + _margin(pairs, first, other)
         ]

@@ -20,6 +20,9 @@ from filterdb.store.database import Database
 
 EPOCH, SEED, TRAINING = "epoch", "seed", "training"
 
+SCRATCH = ("", "none", "scratch", UNKNOWN)
+"""Values of `pretraining_dataset`, in lower case, of models without pretraining."""
+
 NEEDED = ("architecture", "training_dataset")
 """Labels without which the training of a model is unknown, unless columns are given."""
 
@@ -51,8 +54,10 @@ def models_with_layers(db: Database) -> xr.Dataset:
     return models.isel(model=models["layers"].values > 0)
 
 
-def training_keys(db: Database, columns: str | Sequence[str] | None = None) -> list[Key | None]:
-    """Return the values that identify the training of each model that has layers; None where it is unknown.
+def training_keys(
+    db: Database, columns: str | Sequence[str] | None = None, *, models: xr.Dataset | None = None
+) -> list[Key | None]:
+    """Return the values that identify the training of each model; None where it is unknown.
 
     Parameters
     ----------
@@ -61,18 +66,20 @@ def training_keys(db: Database, columns: str | Sequence[str] | None = None) -> l
     columns : str or list of str, optional
         The columns that identify a training, joined with commas or as a list; a model of which none is known has no
         training. Default: the column `training` where it is known, else all that `training_columns` returns.
+    models : xarray.Dataset, optional
+        The table of the models. Default: `models_with_layers`.
 
     Returns
     -------
     list of tuple of str, or None
-        In the order of `models_with_layers`.
+        In the order of the models.
 
     Raises
     ------
     UsageError
         For a column that the catalog does not have.
     """
-    models = models_with_layers(db)
+    models = models_with_layers(db) if models is None else models
     if columns is not None:
         rows = list(zip(*(column(models, name) for name in given_columns(models, columns)), strict=True))
         return [row if set(row) != {UNKNOWN} else None for row in rows]
@@ -95,6 +102,15 @@ def given_columns(models: xr.Dataset, columns: str | Sequence[str]) -> list[str]
         if name == EPOCH:
             raise UsageError("training: expected columns that all epochs of a training share, got 'epoch'")
     return names
+
+
+def begin_at_initialisation(models: xr.Dataset) -> list[bool]:
+    """Return which models the catalog knows to come from a training without pretraining: they have an epoch."""
+    pretraining = column(models, "pretraining_dataset")
+    return [
+        math.isfinite(epoch_number(epoch)) and dataset.lower() in SCRATCH
+        for epoch, dataset in zip(column(models, EPOCH), pretraining, strict=True)
+    ]
 
 
 def epoch_number(text: str) -> float:

@@ -6,22 +6,38 @@ guard for few filters therefore count units instead of models.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from filterdb.analysis.lineage import relatives
-from filterdb.analysis.trainings import EPOCH, TRAINING, Key, column, models_with_layers, training_keys
+from filterdb.analysis.components import Components
+from filterdb.analysis.kinship import descendants, initialisations
+from filterdb.analysis.trainings import (
+    EPOCH,
+    SEED,
+    TRAINING,
+    Key,
+    begin_at_initialisation,
+    column,
+    models_with_layers,
+    training_keys,
+)
 from filterdb.schema import UNKNOWN
 from filterdb.store.database import Database
 
 Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
 
 RELATED = "related"
-"""The unit that joins models which `lineage` finds related."""
+"""The unit that sketches the layers that have no sketch, so that all relatives can be joined."""
+
+RELATIVES = "relatives"
+"""The evidence that lacks where layers have no sketch."""
+
+CHEAP = ("labels", "copies", "layers")
+"""The evidence that every database has."""
 
 SHARED_LAYER_FILTERS = 64
 """Fewest filters of a layer that two models can share only if one is made from the other, or both from a third."""
@@ -31,22 +47,28 @@ _PARALLEL = 1e-6
 """
 
 
-def find_units(db: Database, unit: str | None = None, related: Iterable[tuple[str, str]] = ()) -> Ints:
-    """Return the unit of the model of each of a view's layers, (layers,) int.
+class Units(NamedTuple):
+    """Hold the unit of each of a view's layers, (layers,), and the evidence by which models were joined."""
+
+    of_layer: Ints
+    evidence: tuple[str, ...]
+
+
+def find_units(db: Database, unit: str | None = None) -> Units:
+    """Return the units of a view's models.
 
     Two models are in one unit if they are checkpoints of one training, have equal content or an equal layer of at least
-    64 filters, have the same known value in the column `unit`, or are a pair of `related`; and if a chain of such pairs
-    connects them.
+    64 filters, share trained weights, or have the same known value in the column `unit`; and if a chain of such pairs
+    connects them. An initialisation belongs to no unit but its training's, and trainings that began at one
+    initialisation are different units.
 
     Parameters
     ----------
     db : Database
         The view.
     unit : str, optional
-        A column of models or layers; or "related", for the models that `lineage` finds related by their weights, which
-        takes a pass over all filters once. Default: none.
-    related : iterable of pairs of str
-        Ids of models that were found to be related in another way. Default: none.
+        A column of models or layers; or "related", which sketches the layers that have no sketch yet, in a pass over
+        all filters. Default: none; models that share trained weights are joined if all of their layers have sketches.
 
     Raises
     ------
@@ -55,72 +77,31 @@ def find_units(db: Database, unit: str | None = None, related: Iterable[tuple[st
     """
     models = models_with_layers(db)
     positions, of_layer = np.unique(db.layers["model_index"].values, return_inverse=True)
-    names = models["model"].values.astype(str).tolist()
-    joined = _Joined(len(positions))
-    joined.share(_trainings(db, models))
-    originals = models["duplicate_of"].values.astype(str).tolist()
-    joined.share([original or name for name, original in zip(names, originals, strict=True)])
-    joined.share_rows(of_layer, _layer_hashes(db))
-    if unit == RELATED:
-        related = [*related, *_relatives(db)]
-    elif unit is not None:
-        joined.share_rows(of_layer, _known(db.column(unit)))
-    place = {name: i for i, name in enumerate(names)}
-    for left, right in related:
-        if left in place and right in place:
-            joined.join(place[left], place[right])
-    return joined.roots()[of_layer.reshape(-1)]
-
-
-def _relatives(db: Database) -> Iterator[tuple[str, str]]:
-    """Yield pairs of ids that connect the models of each family."""
-    names = db.models["model"].values.astype(str).tolist()
-    for family in relatives(db):
-        yield from pairwise(names[position] for position in sorted(family))
+    of_layer = of_layer.reshape(-1)
+    trainings = _trainings(db, models)
+    # Trainings with one seed share their initialisation, which says nothing about what they learned.
+    is_start = initialisations(db) & np.array([key is not None for key in trainings], bool)
+    joined = Components(len(positions))
+    joined.share(trainings)
+    names, originals = (models[name].values.astype(str).tolist() for name in ("model", "duplicate_of"))
+    contents = zip(names, originals, is_start.tolist(), strict=True)
+    joined.share([None if start else original or name for name, original, start in contents])
+    joined.share_rows(of_layer, np.where(is_start[of_layer], "", _layer_hashes(db)))
+    evidence: tuple[str, ...] = CHEAP
+    pairs = descendants(db, sketch=unit == RELATED)
+    if pairs is not None:
+        joined.join_pairs(pairs & ~(is_start | is_start[:, None]) & ~_same_start(models, trainings))
+        evidence = (*evidence, RELATIVES)
+    if unit not in {None, RELATED}:
+        joined.share_rows(of_layer, _known(db.column(str(unit))))
+        evidence = (*evidence, str(unit))
+    return Units(joined.roots()[of_layer], evidence)
 
 
 def effective_number(weights: npt.NDArray[np.float64]) -> float:
     """Return (Σw)²/Σw²: how many units of equal weight average as well as units of these weights (units,)."""
     total = float((weights**2).sum())
     return float(weights.sum()) ** 2 / total if total else 0.0
-
-
-class _Joined:
-    """Join positions into sets (union-find); the root of a set is its smallest position."""
-
-    def __init__(self, number: int) -> None:
-        self.parent = list(range(number))
-
-    def root(self, position: int) -> int:
-        """Return the smallest position of the set, and shorten the way to it."""
-        while self.parent[position] != position:
-            self.parent[position] = self.parent[self.parent[position]]
-            position = self.parent[position]
-        return position
-
-    def join(self, left: int, right: int) -> None:
-        """Join the sets of two positions."""
-        low, high = sorted((self.root(left), self.root(right)))
-        self.parent[high] = low
-
-    def share(self, values: Iterable[object]) -> None:
-        """Join the positions that have the same value; None equals nothing."""
-        first: dict[object, int] = {}
-        for position, value in enumerate(values):
-            if value is not None:
-                self.join(first.setdefault(value, position), position)
-
-    def share_rows(self, position: Ints, values: npt.NDArray[np.str_]) -> None:
-        """Join positions (rows,) whose rows have the same text in `values` (rows,); an empty text equals nothing."""
-        chosen = np.flatnonzero(values != "")
-        order = chosen[np.lexsort((position[chosen], values[chosen]))]
-        for before, after in pairwise(order.tolist()):
-            if values[before] == values[after]:
-                self.join(int(position[before]), int(position[after]))
-
-    def roots(self) -> Ints:
-        """Return the root of each position."""
-        return np.array([self.root(position) for position in range(len(self.parent))], np.int64)
 
 
 def _trainings(db: Database, models: xr.Dataset) -> list[Key | None]:
@@ -130,6 +111,17 @@ def _trainings(db: Database, models: xr.Dataset) -> list[Key | None]:
         for epoch, training in zip(column(models, EPOCH), column(models, TRAINING), strict=True)
     ]
     return [key if known else None for key, known in zip(training_keys(db), is_checkpoint, strict=True)]
+
+
+def _same_start(models: xr.Dataset, trainings: list[Key | None]) -> Bools:
+    """Return which pairs of models the catalog knows to be of two trainings from one seed, (models, models)."""
+    _, seed = np.unique(column(models, SEED), return_inverse=True)
+    codes: dict[Key | None, int] = {}
+    training = np.array([codes.setdefault(key, len(codes)) for key in trainings], np.int64)
+    known = np.array(begin_at_initialisation(models), bool) & (np.array(column(models, SEED)) != UNKNOWN)
+    known &= np.array([key is not None for key in trainings], bool)
+    same: Bools = known & known[:, None] & (seed == seed[:, None]) & (training != training[:, None])
+    return same
 
 
 def _layer_hashes(db: Database) -> npt.NDArray[np.str_]:

@@ -19,7 +19,7 @@ from filterdb.commands.answer import Answer, basis_of_result, head_of_result, no
 from filterdb.commands.figure import Draw, figure_option
 from filterdb.commands.group import commands
 from filterdb.commands.options import by_option, database, gathered, mode_option, raw_option, selection, unit_option
-from filterdb.commands.table import counts_line, print_basis_warning, print_table, say
+from filterdb.commands.table import counts_line, print_basis_warning, print_table, say, say_units
 from filterdb.errors import UsageError
 from filterdb.numerics.modes import MODES, PAPER, PAPER_OF_COMPARED, ModeName
 from filterdb.numerics.noise import DRAWS, ENOUGH_PERMUTATIONS, MOST_DRAWS
@@ -199,6 +199,7 @@ def _matrix(result: xr.Dataset, *, matrix: bool = True) -> Answer:
         "counts": result["count"].values,
         "few": result["few"].values,
         "group_models": result["models"].values,
+        "units_by": attrs.get("units_by"),
         "row_mean": result["row_mean"].values if matrix else None,
         **{name: _box(result[name]) if name in result else None for name in ("drift_box", "component_box")},
         "drift": result["drift"].values if matrix else None,
@@ -231,6 +232,7 @@ def show(answer: Answer) -> None:
             "≈ within noise · = related, nearer than chance · ? under 1,000 filters: no verdict · "
             "° too few models: by filters only"
         )
+        say_units(answer)
     if answer["component_box"] and len(answer["groups"]) > 1:
         means = " ".join(f"c{i} {box['mean']:.3g}" for i, box in enumerate(answer["component_box"]))
         say(f"mean over pairs: D {answer['drift_box']['mean']:.3g}; by component, unweighted: {means}")

@@ -11,7 +11,7 @@ import filterdb as fdb
 from filterdb.commands.answer import Answer, basis_of_result, head_of_result, noise_of_pair, print_answer
 from filterdb.commands.group import commands
 from filterdb.commands.options import by_option, database, gathered, mode_option, raw_option, selection, unit_option
-from filterdb.commands.table import counts_line, print_basis_warning, print_table, say
+from filterdb.commands.table import counts_line, print_basis_warning, print_table, say, say_units
 from filterdb.numerics.modes import ModeName
 from filterdb.store.database import Database
 
@@ -101,6 +101,7 @@ def to_answer(result: xr.Dataset) -> Answer:
         "drift": drift,
         **basis_of_result(result),
         **noise_of_pair(result),
+        "units_by": result.attrs.get("units_by"),
         "summary": result.attrs["summary"],
         "by_component": components,
         "bin_edges": result["bin_edges"].values,
@@ -139,6 +140,7 @@ def show(answer: Answer) -> None:
         say(f"in the same mix of these: {answer['within_matched']:.4g}; what the mix makes: {answer['left']:.4g}")
     else:
         say(f"no {answer['match']} is in both groups")
+    say_units(answer)
     say(f"kl drift by {answer['by']}, mode {answer['mode']} · {counts_line(answer)}")
     print_basis_warning(answer)
 

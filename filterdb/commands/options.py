@@ -27,8 +27,8 @@ raw_option: Decorator = click.option("--raw", is_flag=True, help="Raw filters in
 unit_option: Decorator = click.option(
     "--unit",
     metavar="COLUMN",
-    help="Models with one value of this column are not independent, as checkpoints and copies are not; `related` joins "
-    "those that `filterdb lineage` finds related.",
+    help="Models with one value of this column are not independent, as checkpoints and copies are not; `related` also "
+    "finds fine-tuned copies in a database of an earlier version, by a pass over all filters once.",
 )
 training_option: Decorator = click.option(
     "--training",

@@ -78,6 +78,14 @@ def counts_line(answer: Answer) -> str:
     return f"{numbers}{where} · snapshot {answer['snapshot']}"
 
 
+def say_units(answer: Answer) -> None:
+    """Print that fine-tuned copies count as independent, if the database has no sketches by which to know them."""
+    from filterdb.analysis.units import RELATIVES  # heavy
+
+    if answer["units_by"] and RELATIVES not in answer["units_by"].split(", "):
+        say("layers without sketches: fine-tuned copies count as independent; `--unit related` sketches all filters")
+
+
 def print_basis_warning(answer: Answer) -> None:
     """Print the warning that the basis is stale, if it is."""
     if answer.get("basis_warning"):

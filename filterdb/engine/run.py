@@ -43,6 +43,22 @@ def summaries(db: Database, *reductions: LayerReduction) -> list[Arrays]:
     ]
 
 
+def stored(db: Database, reduction: LayerReduction) -> tuple[Arrays, np.ndarray]:
+    """Return the arrays of a reduction for every layer of the whole snapshot, and which layers have them, (layers,).
+
+    Nothing is computed: the arrays of segments without a stored summary are those of layers without filters.
+    """
+    db = db.whole
+    parts, has = [], []
+    for segment, tables in zip(db.segments, db.tables, strict=True):
+        layers = len(tables["row_size"])
+        arrays = _find(db, segment, tables, reduction, reduction.key)
+        parts.append(reduction.empty(layers) if arrays is None else arrays)
+        has.append(np.full(layers, arrays is not None))
+    joined = _present(db, {"": np.concatenate([*has, np.empty(0, bool)])})[""]
+    return _present(db, _concatenate(reduction, parts)), joined
+
+
 def _present(db: Database, arrays: Arrays) -> Arrays:
     """Drop the layers of removed models: summaries cover whole segments, answers only the snapshot."""
     return {name: array[db.present] for name, array in arrays.items()} if db.state.without else arrays

@@ -94,7 +94,7 @@ def of_repeated(filters: Floats, sizes: Ints) -> Floats:
     """
     sketches = np.zeros((len(sizes), BUCKETS))
     signs, done = np.zeros((WEIGHTS, BUCKETS)), 0  # row j is the sketch of weight j being 1 and all others 0
-    ones = np.ones((WEIGHTS, min(_FILTERS, sizes.max(initial=1))), np.float32)
+    ones = np.ones((WEIGHTS, min(_FILTERS, int(sizes.max(initial=1)))), np.float32)
     for size in np.unique(sizes).tolist():
         for start in range(done, size, _FILTERS):
             _add_signs(signs, ones[:, : min(_FILTERS, size - start)], start)

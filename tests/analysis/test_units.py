@@ -12,6 +12,7 @@ import pytest
 from scipy.stats import entropy
 
 import filterdb as fdb
+from filterdb.analysis.kinship import kinship
 from filterdb.analysis.trainings import training_columns, training_keys
 from filterdb.analysis.units import RELATED, effective_number, find_units
 from filterdb.errors import UsageError
@@ -49,9 +50,9 @@ def db(tmp_path_factory: pytest.TempPathFactory) -> fdb.Database:
     return fdb.ingest(folder / "db", catalog=folder / "models.csv").database
 
 
-def sets(db: fdb.Database, units: np.ndarray) -> set[frozenset[str]]:
+def sets(db: fdb.Database, unit: str | None = None) -> set[frozenset[str]]:
     """Return the names of the models of each unit."""
-    names = db.layers["model"].values.astype(str)
+    names, units = db.layers["model"].values.astype(str), find_units(db, unit).of_layer
     return {frozenset(names[units == unit].tolist()) for unit in np.unique(units)}
 
 
@@ -60,32 +61,124 @@ ALONE = {frozenset({name}) for name in ("alone", "other", "last")}
 
 def test_copies_shared_layers_and_checkpoints_are_one_unit(db: fdb.Database) -> None:
     expected = {frozenset({"a-1", "a-9"}), frozenset({"b-1", "b-9", "copy", "tuned"})} | ALONE
-    assert sets(db, find_units(db)) == expected
+    assert sets(db) == expected
     without = db.select(model=["a-1", "b-9", "copy", "alone"])
-    assert sets(without, find_units(without)) == {frozenset({"a-1"}), frozenset({"b-9", "copy"}), frozenset({"alone"})}
+    assert sets(without) == {frozenset({"a-1"}), frozenset({"b-9", "copy"}), frozenset({"alone"})}
 
 
-def test_a_column_and_related_pairs_join_units(db: fdb.Database) -> None:
-    by_lab = sets(db, find_units(db, "lab"))
+def test_a_column_joins_units(db: fdb.Database) -> None:
+    by_lab = sets(db, "lab")
     assert frozenset({"alone", "other"}) in by_lab and frozenset({"last"}) in by_lab
-    joined = sets(db, find_units(db, related=[("last", "a-1"), ("last", "missing"), ("other", "last")]))
-    assert frozenset({"a-1", "a-9", "last", "other"}) in joined and frozenset({"alone"}) in joined
     with pytest.raises(UsageError, match="labb: expected a label"):
         find_units(db, "labb")
 
 
-def test_models_that_lineage_relates_join_where_asked(tmp_path: Path) -> None:
-    """A fine-tuned copy shares no layer with its parent, so that only its weights tell."""
-    rng = np.random.default_rng(0)
-    parent = [trained(40, 40, 1), trained(40, 40, 2)]
-    tuned = [layer + 0.1 * layer.std() * rng.standard_normal(layer.shape).astype(np.float32) for layer in parent]
-    nets = {"parent": parent, "tuned": tuned, "stranger": [trained(40, 40, 3), trained(40, 40, 4)]}
+def noisy(layers: list[np.ndarray], share: float, seed: int) -> list[np.ndarray]:
+    """Layers of which every weight moved, as if fine-tuned, so that no layer is shared."""
+    rng = np.random.default_rng(seed)
+    moved = [layer + share * layer.std() * rng.standard_normal(layer.shape) for layer in layers]
+    return [layer.astype(np.float32) for layer in moved]
+
+
+def ingested(folder: Path, nets: dict[str, list[np.ndarray]], rows: dict[str, dict[str, str]]) -> fdb.Database:
     for name, layers in nets.items():
-        chain(tmp_path / f"{name}.onnx", *layers)
-    db = fdb.ingest(tmp_path / "db", [tmp_path / f"{name}.onnx" for name in nets]).database
-    assert len(sets(db, find_units(db))) == 3
-    assert sorted(map(len, sets(db, find_units(db, RELATED)))) == [1, 2]
-    assert fdb.drift(db, "model", unit=RELATED, noise=False)["units"].values.tolist() == [1, 1, 1]
+        chain(folder / f"{name}.onnx", *layers)
+    columns = ["path", "name", *dict.fromkeys(key for row in rows.values() for key in row)]
+    with (folder / "models.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, columns, restval="")
+        writer.writeheader()
+        writer.writerows({"path": f"{name}.onnx", "name": name, **rows.get(name, {})} for name in nets)
+    return fdb.ingest(folder / "db", catalog=folder / "models.csv").database
+
+
+def test_models_that_share_trained_weights_join(tmp_path: Path) -> None:
+    """A fine-tuned copy shares no layer with its parent, so that only its weights tell."""
+    parent = [trained(40, 40, 1), trained(40, 40, 2)]
+    nets = {"parent": parent, "tuned": noisy(parent, 0.1, 0), "stranger": [trained(40, 40, 3), trained(40, 40, 4)]}
+    db = ingested(tmp_path, nets, {})
+    joined = {frozenset({"parent", "tuned"}), frozenset({"stranger"})}
+    assert sets(db) == joined
+    result = fdb.drift(db, "model", noise=False)
+    assert result["units"].values.tolist() == [1, 1, 1]
+    assert result.attrs["units_by"] == "labels, copies, layers, relatives"
+    for sketch in Path(db.url).glob("summaries/*/sketch-*"):
+        sketch.unlink()
+    earlier = fdb.open(db.url)
+    assert len(sets(earlier)) == 3
+    assert fdb.drift(earlier, "model", noise=False).attrs["units_by"] == "labels, copies, layers"
+    assert not list(Path(db.url).glob("summaries/*/sketch-*"))  # nothing is read for a default
+    assert sets(earlier, RELATED) == joined
+    assert sets(fdb.open(db.url)) == joined
+
+
+def test_unknown_copies_are_no_independent_models(tmp_path: Path) -> None:
+    """Two groups of one population: five backbones each, with three fine-tuned copies that no catalog knows.
+
+    Copies that count as independent make chance look like a difference.
+    """
+    nets, rows = {}, {}
+    for number in range(10):
+        original = [trained(24, 30, 2 * number), trained(30, 24, 2 * number + 1)]
+        for copy in range(4):
+            name = f"{number}-{copy}"
+            nets[name] = noisy(original, 0.04, 10 * number + copy) if copy else original
+            rows[name] = {"task": "one" if number % 2 else "two"}
+    db = ingested(tmp_path, nets, rows)
+    assert sets(db) == {frozenset(f"{number}-{copy}" for copy in range(4)) for number in range(10)}
+    known = fdb.drift(db, "task", noise=200)
+    assert known["units"].values.tolist() == [5, 5]
+    assert known["judged_by"].values[0, 1] == "model" and known["verdict"].values[0, 1] == "indistinguishable"
+    for sketch in Path(db.url).glob("summaries/*/sketch-*"):
+        sketch.unlink()
+    unknown = fdb.drift(fdb.open(db.url), "task", noise=200)
+    assert unknown["units"].values.tolist() == [20, 20]
+    assert unknown["verdict"].values[0, 1] == "different"
+
+
+def test_a_model_without_sketch_keeps_only_its_views_from_joining(tmp_path: Path) -> None:
+    """As after an update by an earlier version: the segments that have sketches are used."""
+    parent = [trained(40, 40, 1), trained(40, 40, 2)]
+    db = ingested(tmp_path, {"parent": parent, "tuned": noisy(parent, 0.1, 0)}, {})
+    chain(tmp_path / "later.onnx", trained(40, 40, 5))
+    grown = fdb.ingest(db.url, [tmp_path / "later.onnx"]).database
+    (Path(db.url) / "summaries" / grown.segments[1].id).joinpath(*_sketches(grown)).unlink()
+    whole = fdb.open(db.url)
+    assert find_units(whole).evidence == ("labels", "copies", "layers")
+    view = whole.select(model=["parent", "tuned"])
+    assert find_units(view).evidence == ("labels", "copies", "layers", "relatives")
+    assert sets(view) == {frozenset({"parent", "tuned"})}
+    assert sets(view.select(conv_depth=0)) == {frozenset({"parent", "tuned"})}
+
+
+def _sketches(db: fdb.Database) -> list[str]:
+    return [path.name for path in Path(db.url).glob(f"summaries/{db.segments[1].id}/sketch-*")]
+
+
+def test_one_initialisation_is_no_kinship(tmp_path: Path) -> None:
+    """Two trainings of one seed keep most of their initialisation, in different directions from it."""
+    rng = np.random.default_rng(5)
+    start = [rng.normal(0, 0.05, (40, 40, 3, 3)).astype(np.float32) for _ in range(3)]
+    nets: dict[str, list[np.ndarray]] = {"start": start, "again": start}
+    for name, first in (("digits", 10), ("letters", 20)):
+        nets[name] = [layer + np.float32(0.8) * trained(40, 40, first + i) for i, layer in enumerate(start)]
+    nets["tuned"] = noisy(nets["digits"], 0.05, 1)
+    unlabelled = ingested(tmp_path, nets, {})
+    pairs = kinship(unlabelled)
+    assert pairs.related[:4, :4].sum() == 12 and pairs.similarity[2, 3] > 0.5
+    assert sets(unlabelled) == {frozenset(unit) for unit in (["start", "again"], ["digits", "tuned"], ["letters"])}
+    (tmp_path / "labelled").mkdir()
+    base = {"architecture": "net", "seed": "0"}
+    rows = {
+        "start": {**base, "training_dataset": "digits", "epoch": "0"},
+        "again": {**base, "training_dataset": "letters", "epoch": "0"},
+        "digits": {**base, "training_dataset": "digits", "epoch": "9"},
+        "letters": {**base, "training_dataset": "letters", "epoch": "9"},
+        "tuned": {**base, "training_dataset": "birds", "pretraining_dataset": "digits", "epoch": "9"},
+        "recipe": {**base, "training_dataset": "digits", "epoch": "9", "decay": "0.1 later"},
+    }
+    labelled = ingested(tmp_path / "labelled", {**nets, "recipe": noisy(nets["letters"], 0.03, 2)}, rows)
+    expected = (["start", "digits", "tuned"], ["again", "letters"], ["recipe"])
+    assert sets(labelled) == {frozenset(unit) for unit in expected}
 
 
 def test_fixed_filters_are_no_sign_of_kinship(tmp_path: Path) -> None:
@@ -95,7 +188,7 @@ def test_fixed_filters_are_no_sign_of_kinship(tmp_path: Path) -> None:
     for i, name in enumerate(("p", "q")):
         chain(tmp_path / f"{name}.onnx", trained(1, 80, i), np.ascontiguousarray(blur), trained(20, 80, 50 + i), small)
     db = fdb.ingest(tmp_path / "db", [tmp_path / "p.onnx", tmp_path / "q.onnx"]).database
-    assert len(sets(db, find_units(db))) == 2
+    assert len(sets(db)) == 2
 
 
 def test_a_measurement_is_no_label_of_a_training(db: fdb.Database) -> None:

@@ -57,7 +57,8 @@ def hashed(number: np.ndarray) -> np.ndarray:
 def sketched(filters: np.ndarray, first: int = 0) -> np.ndarray:
     sums, ends = np.zeros((1, 128)), np.array([[0], [len(filters)], [first]])
     sketch.add(sums, np.ascontiguousarray(filters.T), *ends)
-    return sums[0]
+    row: np.ndarray = sums[0]
+    return row
 
 
 @pytest.mark.parametrize("first", [0, 7, 3_000_000_000])
