@@ -10,10 +10,8 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-import dask.array as da
 import numpy as np
 import xarray as xr
-from dask.base import tokenize
 
 from filterdb import schema
 from filterdb.arguments import as_path, unexpected
@@ -306,6 +304,9 @@ class Database:
         >>> db.dataset.sel(task="segmentation", conv_depth=[0, 1])  # doctest: +SKIP
         >>> db.dataset.groupby("task").mean()  # doctest: +SKIP
         """
+        import dask.array as da  # takes 0.7 s, which commands and workers save
+        from dask.base import tokenize
+
         parts = [
             da.map_blocks(
                 _read_block,

@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from botocore.exceptions import ParamValidationError
-
 from filterdb.errors import FilterDBError, InputError, StoreMissingError, UsageError
 from filterdb.redaction import redact, redact_url, redacted_error
 from filterdb.store import remote
@@ -71,6 +69,8 @@ def _attempt[T](action: str, url: str, attempt: Callable[[], T]) -> T:
 
 
 def _input_error(action: str, url: str, error: Exception) -> FilterDBError:
+    from botocore.exceptions import ParamValidationError
+
     shown = redact_url(url)
     if isinstance(error, FileNotFoundError | NotADirectoryError):
         return StoreMissingError(f"{action} {shown}: expected an object there, found none")

@@ -20,7 +20,7 @@ from filterdb.errors import DamageError, InputError, StoreError, StoreMissingErr
 from filterdb.redaction import has_credentials, redact_url
 from filterdb.store import local, remote
 from filterdb.store.local import ObjectInfo
-from filterdb.store.remote import LOST, is_remote, retried, store_errors
+from filterdb.store.remote import is_remote, lost, retried, store_errors
 
 if TYPE_CHECKING:
     from zarr.abc.store import Store
@@ -159,7 +159,7 @@ class Files:
                 seconds = remote.writing_seconds(len(data))
                 remote.call(url, "pipe_file", url, data, mode="create", seconds=seconds)
                 return True
-            except LOST as error:
+            except lost() as error:
                 try:
                     return self.read(name) == data
                 except StoreMissingError:

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import dask.array as da
 import numpy as np
 import xarray as xr
 import zarr
@@ -44,6 +43,8 @@ def create(url: str | os.PathLike[str], result: xr.Dataset, name: str, dims: tup
     files = Files.at(url)
     if files.list(""):
         raise UsageError(f"{files.root}: expected nothing there, found objects; choose another place or remove them")
+    import dask.array as da  # takes 0.7 s
+
     shape = tuple(result.sizes[dim] for dim in dims)
     template = result.assign({name: (dims, da.full(shape, np.nan, chunks=min(block, max(shape))))})
     with store_errors("writing", files.root), _quiet():

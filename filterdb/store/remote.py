@@ -13,18 +13,10 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 import fsspec
-from aiohttp import ClientError as HttpError
-from botocore.exceptions import (
-    BotoCoreError,
-    ClientError,
-    CredentialRetrievalError,
-    FlexibleChecksumError,
-    NoCredentialsError,
-)
 from fsspec.asyn import sync
 
 from filterdb import metrics
@@ -49,20 +41,30 @@ RETRY_SECONDS = 60.0
 PAUSE = 0.3
 """Longest pause before the second attempt, in seconds. It doubles before the third."""
 
-LOST = (OSError, BotoCoreError, ClientError, HttpError, TimeoutError, NotImplementedError)
-"""What the clients raise if a store refuses a request, breaks off, cannot be reached, or is read-only."""
 
-_FINAL = (
-    FileNotFoundError,
-    PermissionError,
-    FileExistsError,
-    IsADirectoryError,
-    NotADirectoryError,
-    NoCredentialsError,
-    CredentialRetrievalError,
-    NotImplementedError,
-)
-"""Errors that another attempt would not change."""
+# The clients' libraries take 0.2 s to import, which is not spent where no request fails.
+@cache
+def lost() -> tuple[type[Exception], ...]:
+    """Return what the clients raise if a store refuses a request, breaks off, cannot be reached, or is read-only."""
+    from aiohttp import ClientError as HttpError
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    return OSError, BotoCoreError, ClientError, HttpError, TimeoutError, NotImplementedError
+
+
+@cache
+def _refused() -> tuple[type[Exception], ...]:
+    """Return what the clients raise if credentials are missing or not accepted."""
+    from botocore.exceptions import CredentialRetrievalError, NoCredentialsError
+
+    return PermissionError, NoCredentialsError, CredentialRetrievalError
+
+
+@cache
+def _final() -> tuple[type[Exception], ...]:
+    """Return the errors that another attempt would not change."""
+    paths = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError)
+    return *paths, *_refused(), NotImplementedError
 
 
 def is_remote(url: str) -> bool:
@@ -120,9 +122,9 @@ def retried[T](attempt: Callable[[], T]) -> T:
     for number in range(1, TRIES):
         try:
             return attempt()
-        except _FINAL:
-            raise
-        except LOST:
+        except Exception as error:
+            if isinstance(error, _final()) or not isinstance(error, lost()):
+                raise
             if time.monotonic() - began > RETRY_SECONDS:
                 raise
             metrics.count(metrics.RETRIES)
@@ -152,18 +154,21 @@ def store_errors(action: str, url: str) -> Iterator[None]:
             what = f"expected a folder or bucket to write to, found none ({redact(str(error), url)})"
             raise StoreError(f"writing {shown}: {what}") from cause
         raise StoreMissingError(f"{action} {shown}: expected an object there, found none") from cause
-    except LOST as error:
+    except Exception as error:
+        if not isinstance(error, lost()):
+            raise
         raise store_error(action, url, error) from redacted_error(error, url)
 
 
 def store_error(action: str, url: str, error: BaseException) -> StoreError:
     """Return an error with a message of one line that names the object, the store's reason and a remedy."""
+    from botocore.exceptions import FlexibleChecksumError
+
     reason = " ".join(redact(str(error), url).split())[:200] or type(error).__name__
     url = redact_url(url)
     if isinstance(error, FlexibleChecksumError):
         return DamageError(
             f"{action} {url}: expected the bytes that were put, got others ({reason}); restore it from a copy"
         )
-    refused = isinstance(error, PermissionError | NoCredentialsError | CredentialRetrievalError)
-    remedy = "check the credentials and rights" if refused else "check the store, run again"
+    remedy = "check the credentials and rights" if isinstance(error, _refused()) else "check the store, run again"
     return StoreError(f"{action} {url}: the store refused or failed ({reason}); {remedy}")
