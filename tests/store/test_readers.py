@@ -50,9 +50,15 @@ class Quiet(SimpleHTTPRequestHandler):
         pass
 
 
+class Server(ThreadingHTTPServer):
+    """As many connections may wait as a reader opens at once: the kernel answers those beyond after seconds."""
+
+    request_queue_size = 128
+
+
 @pytest.fixture
 def web(db: fdb.Database) -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=db.url))
+    server = Server(("127.0.0.1", 0), partial(Quiet, directory=db.url))
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     yield f"http://127.0.0.1:{server.server_port}"
