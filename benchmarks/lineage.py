@@ -121,7 +121,7 @@ def train(folder: Path, parents: int, epochs: int) -> None:
 
 
 def measure(folder: Path) -> None:
-    """Ingest the networks with labels and without, and print how many parents are right."""
+    """Ingest the networks with labels, without, and without initialisations, and print how many parents are right."""
     import filterdb as fdb
     from tests.models import chain
 
@@ -129,30 +129,45 @@ def measure(folder: Path) -> None:
     for row in truth:
         with np.load(folder / f"{row['name']}.npz") as weights:
             chain(folder / row["path"], *(weights[name] for name in weights.files))
-    parent = {row["name"]: row["parent"] for row in truth}
-    family = {row["name"]: row["seed"] for row in truth}
-    for title, columns in (("with labels", COLUMNS[:-1]), ("without labels", ("path", "name"))):
+    # Equal models are told apart by their order at best, so the order must not be that of the trainings.
+    shuffled = [truth[i] for i in np.random.default_rng(0).permutation(len(truth))]
+    trained = [row for row in shuffled if row["parent"]]
+    for title, columns, rows in (
+        ("with labels", COLUMNS[:-1], shuffled),
+        ("without labels", ("path", "name"), shuffled),
+        ("without labels and initialisations", ("path", "name"), trained),
+    ):
         with (folder / "list.csv").open("w", newline="") as file:
-            csv.writer(file).writerows([columns, *([row[name] for name in columns] for row in truth)])
-        db = fdb.ingest(folder / title.replace(" ", "-"), catalog=folder / "list.csv").database
-        result = fdb.lineage(db)
-        counts: dict[str, list[int]] = {}
-        strangers = 0
-        for name, found, direction in zip(
-            *(result[key].values for key in ("model", "parent", "direction")), strict=True
-        ):
-            kind = name.partition("-")[2] or "trained"
-            tally = counts.setdefault(kind, [0, 0, 0, 0, 0])
-            tally[0] += 1
-            tally[1] += found == parent[name] and bool(direction or not found)
-            tally[2] += found == parent[name] and not direction and bool(found)
-            tally[3] += bool(direction) and found != parent[name]
-            tally[4] += parent.get(str(found)) == name
-            strangers += bool(found) and family[found] != family[name]
-        print(f"\n{title}: {len(parent)} networks, {strangers} with a parent of another family")
-        print(f"{'kind':12} {'networks':>8} {'right':>6} {'relative':>9} {'false':>6} {'child named':>12}")
-        for kind, numbers in counts.items():
-            print(f"{kind:12} {numbers[0]:8} {numbers[1]:6} {numbers[2]:9} {numbers[3]:6} {numbers[4]:12}")
+            csv.writer(file).writerows([columns, *([row[name] for name in columns] for row in rows)])
+        show(
+            title, fdb.lineage(fdb.ingest(folder / title.replace(" ", "-"), catalog=folder / "list.csv").database), rows
+        )
+
+
+def show(title: str, result: Any, rows: list[dict[str, str]]) -> None:
+    """Print, by kind of network, how many parents are right."""
+    present = {row["name"] for row in rows}
+    parent = {row["name"]: row["parent"] if row["parent"] in present else "" for row in rows}
+    family = {row["name"]: row["seed"] for row in rows}
+    counts: dict[str, np.ndarray] = {}
+    strangers = 0
+    for name, named, direction in zip(*(result[key].values for key in ("model", "parent", "direction")), strict=True):
+        is_right = named == parent[name]
+        tally = counts.setdefault(name.partition("-")[2] or "trained", np.zeros(6, int))
+        tally += [
+            1,
+            is_right and bool(direction or not named),
+            is_right and bool(named) and not direction,
+            not is_right and bool(direction),
+            not is_right and bool(named) and not direction,
+            not is_right and not named,
+        ]
+        strangers += bool(named) and family[named] != family[name]
+    print(f"\n{title}: {len(parent)} networks, {strangers} with a parent of another family")
+    columns = ("networks", "right", "right, as a relative", "false", "another relative", "none")
+    print(f"| kind | {' | '.join(columns)} |\n|{'---|' * (len(columns) + 1)}")
+    for kind, numbers in [*counts.items(), ("all", sum(counts.values()))]:
+        print(f"| {kind} | {' | '.join(map(str, np.asarray(numbers)))} |")
 
 
 def main() -> None:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
+from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from filterdb.analysis.grouping import chosen
-from filterdb.engine.moments import MomentsReduction, raw_state
+from filterdb.engine.moments import SCALED, MomentsReduction, raw_state, state
 from filterdb.engine.run import stored, summaries
 from filterdb.engine.sketches import SketchReduction
 from filterdb.errors import UsageError
+from filterdb.numerics import sphericity
 from filterdb.numerics.moments import Moments
-from filterdb.numerics.quality import variance_entropy
 from filterdb.numerics.sketch import BUCKETS, of_repeated
 from filterdb.schema import WEIGHTS
 from filterdb.store.canonical import canonical
@@ -28,8 +30,11 @@ Bools = npt.NDArray[np.bool_]
 MODEL_LIMIT = 5_000
 """Largest number of models that are compared: the matrices of all pairs would take gigabytes."""
 
-RELATED = 6.0
-"""Standard deviations of the similarity of strangers from which two models are related."""
+FALSE_FAMILIES = 0.01
+"""Probability that strangers are related, for any of all pairs of models together."""
+
+LEAST_DEVIATIONS = 4.0
+"""Fewest standard deviations from which models are related, however few they are."""
 
 _CHANNELS = 2.0
 """The cosine of two unrelated layers of n filters has a variance of at most this by n: filters of one channel are not
@@ -38,8 +43,11 @@ independent. A chosen bound."""
 _FULL_RANK = 1e-12
 """Share of the largest eigenvalue below which the smallest is zero: a layer of few distinct, such as fixed, filters."""
 
-_ISOTROPIC = 6.0
-"""Standard deviations of the statistic of sphericity up to which a layer can be as initialised."""
+_MOVED = 0.01
+"""Share of initialisations that are not recognised. Networks that were trained for a few steps can be taken for one."""
+
+_SMALLEST_P = 1e-300
+"""Smaller p-values count as this, because 0 has no logarithm."""
 
 _LARGE = 64
 """Filters from which a layer tells whether a model is an initialisation, and whether models share a layer: networks
@@ -47,8 +55,6 @@ that were initialised with one seed have small first layers in common."""
 
 _MARGIN = 3.0
 """Standard deviations by which a similarity must exceed what a common initialisation explains."""
-
-_FREEDOM = WEIGHTS * (WEIGHTS + 1) // 2 - 1
 
 
 class Kinship(NamedTuple):
@@ -72,9 +78,19 @@ class Kinship(NamedTuple):
     """Whether all layers of a model are as isotropic as noise, (models,)."""
 
     @property
+    def threshold(self) -> float:
+        """Return the number of standard deviations of strangers' similarity from which two models are related.
+
+        The more pairs are compared, the more similar are the most similar strangers: 4.1 for 30 models, 6 for 5,000.
+        """
+        models = len(self.initial)
+        pairs = max(models * (models - 1) // 2, 1)
+        return max(LEAST_DEVIATIONS, NormalDist().inv_cdf(1 - FALSE_FAMILIES / pairs))
+
+    @property
     def related(self) -> Bools:
         """Return which pairs share an ancestor, (models, models)."""
-        beyond = np.nan_to_num(self.similarity) >= RELATED * np.nan_to_num(self.deviation, nan=np.inf)
+        beyond = np.nan_to_num(self.similarity) >= self.threshold * np.nan_to_num(self.deviation, nan=np.inf)
         related: Bools = beyond | self.shares_layer
         np.fill_diagonal(related, val=False)
         return related
@@ -86,7 +102,7 @@ class Kinship(NamedTuple):
         deviation = np.nan_to_num(self.deviation, nan=np.inf)
         with np.errstate(invalid="ignore"):  # inf · 0 where no layers align
             beyond = similarity - self.explained > _MARGIN * deviation * (1 - similarity**2)
-        descend: Bools = beyond & (similarity >= RELATED * deviation)
+        descend: Bools = beyond & (similarity >= self.threshold * deviation)
         np.fill_diagonal(descend, val=False)
         return descend
 
@@ -137,9 +153,9 @@ def initialisations(db: Database) -> Bools:
     """Return which of the view's models look like an initialisation in all of their layers, (models,)."""
     view = _with_all_layers(db)
     (moments,) = summaries(db, MomentsReduction())
-    spectrum = _spectrum(raw_state(moments).pick(chosen(view)))
+    p_value = sphericity.p_value(state(moments, SCALED).pick(chosen(view)))
     return _initial(
-        spectrum, view.layers["model_index"].values, view.layers["row_size"].values, view.models.sizes["model"]
+        p_value, view.layers["model_index"].values, view.layers["row_size"].values, view.models.sizes["model"]
     )
 
 
@@ -169,7 +185,7 @@ def _compare(db: Database, arrays: Arrays) -> Kinship:
         distance = np.sqrt(totals.squares / np.maximum(totals.norms, totals.norms.T))
         deviation = 1 / np.sqrt(totals.weight)
     deviation[totals.weight == 0] = np.nan
-    initial = _initial(spectrum, owner, sizes, models)
+    initial = _initial(sphericity.p_value(state(moments, SCALED).pick(view)), owner, sizes, models)
     return Kinship(similarity, deviation, explained, distance, compared, equal, shares_layer, initial)
 
 
@@ -261,18 +277,22 @@ def _shared(owner: Ints, names: npt.NDArray[np.str_], usable: Bools, models: int
     return shared
 
 
-def _initial(spectrum: Floats, owner: Ints, sizes: Ints, models: int) -> Bools:
-    """Return whether no layer of at least 64 filters rejects sphericity, (models,), and there is such a layer.
+def _initial(p_value: Floats, owner: Ints, sizes: Ints, models: int) -> Bools:
+    """Return whether the layers of at least 64 filters together cannot be told from isotropic noise, (models,).
 
-    `spectrum` (layers, 9) are the eigenvalues of the raw covariance. 9 n (ln 9 − H ln 10) is asymptotically χ² with 44
-    degrees of freedom for isotropic noise (docs/explanation/method.md).
+    `p_value` (layers,) is that of the test of sphericity; Fisher's method joins those of a model's layers. Models
+    without such a layer are not initial.
     """
-    total = spectrum.sum(axis=1, keepdims=True)
-    entropy = variance_entropy(spectrum / np.where(total > 0, total, 1)) * np.log(10)
-    statistic = WEIGHTS * sizes * (np.log(WEIGHTS) - entropy)
-    large = sizes >= _LARGE
-    rejects = large & (statistic > _FREEDOM + _ISOTROPIC * np.sqrt(2 * _FREEDOM))
-    has_large, is_rejected = np.zeros((2, models), bool)
-    has_large[owner[large]] = True
-    is_rejected[owner[rejects]] = True
-    return has_large & ~is_rejected
+    tested = (sizes >= _LARGE) & np.isfinite(p_value)
+    number = np.bincount(owner[tested], minlength=models)
+    # Half of Fisher's statistic, whose tail at 2L degrees of freedom is that of a Poisson variable below L.
+    half = np.bincount(owner[tested], -np.log(np.maximum(p_value[tested], _SMALLEST_P)), models)
+    tails = [_poisson_below(layers, mean) for layers, mean in zip(number.tolist(), half.tolist(), strict=True)]
+    return (number > 0) & (np.array(tails) > _MOVED)
+
+
+def _poisson_below(number: int, mean: float) -> float:
+    """Return the probability that a Poisson variable is smaller than a number."""
+    if mean <= 0:
+        return 1.0
+    return math.fsum(math.exp(k * math.log(mean) - math.lgamma(k + 1) - mean) for k in range(number))

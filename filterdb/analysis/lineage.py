@@ -10,6 +10,7 @@ import numpy.typing as npt
 import xarray as xr
 
 from filterdb.analysis.components import Components
+from filterdb.analysis.family_tree import toward_root
 from filterdb.analysis.grouping import provenance
 from filterdb.analysis.kinship import Kinship, kinship
 from filterdb.analysis.trainings import (
@@ -29,7 +30,12 @@ EARLIER, EITHER, SIBLING, LATER = "earlier", "either", "sibling", "later"
 _TIE = 3.0
 """Standard deviations by which similarities must differ before one of them counts as larger."""
 
-_BY_EPOCH, _BY_PRETRAINING = "epoch", "pretraining_dataset"
+_BY_EPOCH, _BY_PRETRAINING, _BY_INITIALISATION = "epoch", "pretraining_dataset", "initialisation"
+_BY_NEARNESS = "nearer the initialisation"
+
+_SURE = (_BY_EPOCH, _BY_PRETRAINING, _BY_INITIALISATION)
+"""Evidence that one model precedes the other. A model nearer the initialisation can also be a sibling: of two copies
+fine-tuned on the same data, the one that moved less lies on the way to the other."""
 
 
 def lineage(db: AnyDatabase, *, training: str | list[str] | None = None) -> xr.Dataset:
@@ -50,8 +56,8 @@ def lineage(db: AnyDatabase, *, training: str | list[str] | None = None) -> xr.D
 
         - parent, str: the likeliest parent, or "" if the model is related to none that could be.
         - direction, str: "parent" if the evidence says that it precedes the model; "" if only that both are relatives.
-        - evidence, str: what the direction is known by: "epoch", "pretraining_dataset", "initialisation", "nearer the
-          initialisation" or "".
+        - evidence, str: what the direction is known by: "epoch", "pretraining_dataset" or "initialisation"; "nearer the
+          initialisation" if the parent may be a sibling that moved less, so that direction is ""; else "".
         - similarity, float64: mean cosine of the aligned layers; NaN without a parent, or where no layers align.
         - distance, float64: ‖W − W′‖ of these layers, relative to the larger norm, to about ±8 %.
         - equal_layers, compared_layers, int64: layers with equal weights, at any position; layers that were aligned.
@@ -67,7 +73,7 @@ def lineage(db: AnyDatabase, *, training: str | list[str] | None = None) -> xr.D
     -----
     The raw weights of each layer are sketched by 128 sums, at ingest, or in a pass if they are missing. The k-th layer
     of a shape is compared with the other model's k-th of that shape, without the layers' mean filters. Two models are
-    related if their similarity is at least 6 standard deviations of that of strangers, or if a layer of at least 64
+    related if strangers are so similar in at most 1 % of the databases of this size, or if a layer of at least 64
     filters is equal. Copies with permuted, pruned or rescaled channels are not recognised: docs/explanation/lineage.md.
 
     Examples
@@ -80,9 +86,15 @@ def lineage(db: AnyDatabase, *, training: str | list[str] | None = None) -> xr.D
     db = as_database(db)
     labels = _labels(db, training)
     pairs = kinship(db)
-    related = pairs.related
+    related, epoch = pairs.related, np.array(labels.epoch)
+    family = _families(related)
+    families = [set(np.flatnonzero(family == number).tolist()) for number in range(1, family.max(initial=0) + 1)]
+    could_be_initial = pairs.initial & ~(epoch > 0)
+    tree = toward_root(pairs.similarity, related, could_be_initial, families)
+    # After an epoch a network can still be as isotropic as noise. Without epochs only the root is an initialisation.
+    is_initialisation, pairs = pairs.initial, pairs._replace(initial=could_be_initial & ((tree < 0) | (epoch == 0)))
     relations = _relations(related, pairs, labels)
-    parents = _parents(related, pairs, labels, relations)
+    parents = _parents(related, pairs, labels, relations, tree)
     names = db.models["model"].values.astype(str)
     child, parent = np.arange(len(names)), np.array([link.parent for link in parents], np.int64)
     none, model = parent < 0, ("model",)
@@ -93,14 +105,14 @@ def lineage(db: AnyDatabase, *, training: str | list[str] | None = None) -> xr.D
     return xr.Dataset(
         {
             "parent": (model, np.array(["" if p < 0 else names[p] for p in parent], object)),
-            "direction": (model, np.array(["parent" if link.evidence else "" for link in parents], object)),
+            "direction": (model, np.array(["parent" if link.evidence in _SURE else "" for link in parents], object)),
             "evidence": (model, np.array([link.evidence for link in parents], object)),
             "similarity": (model, of_parent(pairs.similarity, np.nan)),
             "distance": (model, of_parent(pairs.distance, np.nan)),
             "equal_layers": (model, of_parent(pairs.equal, 0)),
             "compared_layers": (model, of_parent(pairs.compared, 0)),
-            "family": (model, _families(related)),
-            "is_initialisation": (model, pairs.initial),
+            "family": (model, family),
+            "is_initialisation": (model, is_initialisation),
         },
         coords={"model": names.astype(object)},
         attrs=provenance(db, formula="mean cosine of aligned layers, from sketches of 128 sums"),
@@ -162,12 +174,12 @@ def _relation(
     if forward != backward:
         return EARLIER if forward else LATER, _BY_PRETRAINING
     if pairs.initial[model] != pairs.initial[other]:
-        return EARLIER if pairs.initial[other] else LATER, "initialisation"
+        return EARLIER if pairs.initial[other] else LATER, _BY_INITIALISATION
     if labels.is_from_scratch[model] and not pairs.initial[other]:
         return SIBLING, ""
     nearer = _nearer_initialisation(model, other, related, pairs)
     if nearer:
-        return EARLIER if nearer > 0 else LATER, "nearer the initialisation"
+        return EARLIER if nearer > 0 else LATER, _BY_NEARNESS
     return EITHER, ""
 
 
@@ -202,19 +214,28 @@ def _margin(pairs: Kinship, first: int, second: int) -> float:
 
 @dataclass(frozen=True)
 class _Link:
-    """Hold the position of a model's parent, −1 for none, and the evidence for the direction, "" for none."""
+    """Hold the position of a model's parent, −1 for none, and the evidence for the order, "" for none."""
 
     parent: int = -1
     evidence: str = ""
 
 
 def _parents(
-    related: npt.NDArray[np.bool_], pairs: Kinship, labels: _Labels, relations: dict[tuple[int, int], tuple[str, str]]
+    related: npt.NDArray[np.bool_],
+    pairs: Kinship,
+    labels: _Labels,
+    relations: dict[tuple[int, int], tuple[str, str]],
+    tree: npt.NDArray[np.int64],
 ) -> list[_Link]:
-    """Return the parent of each model. The links have no cycles; the surest and nearest are set first."""
+    """Return the parent of each model. The links have no cycles; the surest and nearest are set first.
+
+    `tree` (models,) is the next model on the way to the root of a tree of similarities.
+    """
     ordered = []
     for model in range(len(related)):
-        possible = _preferred(model, np.flatnonzero(related[model]).tolist(), pairs, labels, relations)
+        possible = _preferred(
+            model, np.flatnonzero(related[model]).tolist(), pairs, labels, relations, int(tree[model])
+        )
         if possible:
             rank = _rank(*relations[model, possible[0]])
             ordered.append((rank, -_similarity(pairs, model, possible[0]), -model, possible))
@@ -245,17 +266,19 @@ def _preferred(
     pairs: Kinship,
     labels: _Labels,
     relations: dict[tuple[int, int], tuple[str, str]],
+    next_to_root: int,
 ) -> list[int]:
     """Return the possible parents of a model, the likeliest first.
 
-    These are the last earlier checkpoint of its training, else the most similar model. Among several checkpoints of
-    another training that are equally near, the last is the likeliest.
+    These are the last earlier checkpoint of its training; else the data set's most similar model, if the model was
+    pretrained; else the next one toward the root of the tree. Among several checkpoints of another training that are
+    equally near, the last is the likeliest.
     """
 
     def key(other: int) -> tuple[float, float, float, int]:
         rank = _rank(*relations[model, other])
-        last = -labels.epoch[other] if rank == 0 else 0
-        return rank, last, -_similarity(pairs, model, other), other
+        first = -labels.epoch[other] if rank == 0 else -float(rank > 1 and other == next_to_root)
+        return rank, first, -_similarity(pairs, model, other), other
 
     possible = sorted((other for other in others if relations[model, other][0] != LATER), key=key)
     if possible and _rank(*relations[model, possible[0]]):

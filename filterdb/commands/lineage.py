@@ -84,7 +84,7 @@ def show(answer: Answer) -> None:
     alone = len(answer["rows"]) - len(rows)
     say(f"{len(answer['families']):,} families; {alone:,} models without relatives")
     if any(row["parent"] and not row["direction"] for row in rows):
-        say("~ relatives: which of the two came first is not known")
+        say("~ relatives: which of the two came first, or whether they are siblings, is not known")
     say("copies with permuted, pruned or rescaled channels are not recognised")
     say(counts_line(answer))
 

@@ -131,6 +131,7 @@ def test_without_labels_distance_to_the_initialisation_tells(tmp_path: Path) -> 
         chain(tmp_path / f"{name}.onnx", *((1 - share) * a + share * b for a, b in zip(layers, structure, strict=True)))
     db = ingested(tmp_path, ["name,family", "b,x", "c,x", "a,x"])
     assert parents(db) == {"a": ("", ""), "c": ("a", "initialisation"), "b": ("c", "nearer the initialisation")}
+    assert fdb.lineage(db)["direction"].values.tolist() == ["", "parent", ""]  # c may be a sibling of b
 
 
 def test_shared_layers_of_different_networks(tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ class Lineage(Section):
         return {"families": self.has_families, "no_families": self.why_missing}
 
     def core(self) -> Any:
-        """Return the models of all families: name, position of the parent (null for a root), direction, similarity."""
+        """Return the models of all families: name, position of the parent (null for a root), evidence, similarity."""
         if self.lineage is None:
             return None
         models = self.lineage["model"].values.tolist()
@@ -64,6 +64,7 @@ class Lineage(Section):
             "models": visible_all(models),
             "parents": [position.get(parent) for parent in self.lineage["parent"].values.tolist()],
             "evidence": self.lineage["evidence"].values.tolist(),
+            "directed": [bool(direction) for direction in self.lineage["direction"].values.tolist()],
             "similarity": [None if math.isnan(value) else value for value in similarity],
         }
 
