@@ -25,8 +25,11 @@ Place = tuple[int, ...]
 ENOUGH_LAYERS = 6
 """Fewest corresponding layers with which a drift can be a 5 % event: each of the 2^L swaps has a mirror image."""
 
-SWAP_LIMIT = 10_000_000
-"""Total number of swaps up to which layers judge: half a minute."""
+SWAPS = 256
+"""Most swaps of a pair. p-values of swaps are not corrected for many pairs, so more are not needed."""
+
+SWAP_LIMIT = 2_000_000
+"""Total number of swaps up to which layers judge: about twelve seconds."""
 
 _PLACE = ("conv_depth", "out_channels", "in_channels", "groups")
 """Layers of two models correspond if they have the same depth and shape."""
@@ -36,10 +39,10 @@ def swap_layers(question: Question, metric: Metric, asked: npt.NDArray[np.bool_]
     """Return the drift of corresponding models after swapping any of their layers, and the observed drift's p-value.
 
     Groups correspond if each is one model and their layers have the same depths and shapes, at least six of them. Pairs
-    that do not correspond or are not in `asked` (groups, groups) have no floor, nor have any if there are more than 10
-    million swaps.
+    that do not correspond or are not in `asked` (groups, groups) have no floor, nor have any if there are more than 2
+    million swaps. A pair has at most `draws` swaps, and at most 256.
     """
-    groups, layers = question.groups, question.db.layers
+    groups, layers, draws = question.groups, question.db.layers, min(draws, SWAPS)
     rows = places(lambda name: layers[name].values)
     classes = _corresponding(question, rows)
     pairs = [(i, j) for members in classes for i, j in itertools.combinations(members, 2) if asked[i, j]]
@@ -72,7 +75,7 @@ def swap_pair(statistic: Statistic, left: list[Place], right: list[Place]) -> tu
         return math.nan, math.nan
     numbers = {place: number for number, place in enumerate(sorted(left))}
     group = np.repeat([0, 1], len(left))
-    swapped = noise.swap_floor(statistic, group, np.array([numbers[p] for p in left + right]), [(0, 1)], 2, noise.DRAWS)
+    swapped = noise.swap_floor(statistic, group, np.array([numbers[p] for p in left + right]), [(0, 1)], 2, SWAPS)
     return float(swapped.floor.q95[0, 1]), float(swapped.p_value[0, 1])
 
 
