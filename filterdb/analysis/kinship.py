@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections import defaultdict
 from statistics import NormalDist
@@ -114,14 +115,13 @@ def kinship(db: Database) -> Kinship:
     cosine is that of the weights without each layer's mean filter. Layers with fewer than ten distinct filters are left
     out. Raises UsageError for more than MODEL_LIMIT models.
     """
-    _check_number(db)
+    _check_number(db.models.sizes["model"])
     (arrays,) = summaries(db, SketchReduction())
     return _compare(db, arrays)
 
 
-def _check_number(db: Database) -> None:
+def _check_number(models: int) -> None:
     """Raise UsageError for more than MODEL_LIMIT models."""
-    models = db.models.sizes["model"]
     if models > MODEL_LIMIT:
         raise UsageError(f"lineage: expected at most {MODEL_LIMIT:,} models, got {models:,}; choose some with --where")
 
@@ -132,37 +132,61 @@ def descendants(db: Database, *, sketch: bool) -> Bools | None:
     With `sketch`, layers without a sketch are sketched, which takes a pass over the filters; UsageError for more than
     MODEL_LIMIT models. Otherwise None if a layer has no sketch, or for more than MODEL_LIMIT models.
     """
-    view = _with_all_layers(db)
+    mask = _layers_of_models(db)
+    models = len(np.unique(db.all_layers["model_index"].values[mask]))
     if sketch:
-        _check_number(view)
-        summaries(db, SketchReduction())
-    elif view.models.sizes["model"] > MODEL_LIMIT:
+        _check_number(models)
+        sketch_layers(db)
+    elif models > MODEL_LIMIT:
         return None
-    layers = np.flatnonzero(db.present)[chosen(view)]
-    content = {"segments": [entry.id for entry in db.state.segments], "layers": layers.tolist()}
-    place = "", Key("descendants", 1, canonical(content).decode())
-    if place not in db.kept:
+    place = _place(db, "descendants", mask)
+    kept = db.kept.get(place)
+    if kept is None:
         arrays, is_stored = stored(db, SketchReduction())
-        if not is_stored[chosen(view)].all():
+        if not is_stored[mask].all():
             return None
-        db.kept[place] = {"descend": _compare(view, arrays).descend}
-    return db.kept[place]["descend"]
+        kept = {"descend": _compare(db.whole.keep(mask, "all layers of the models"), arrays).descend}
+        db.kept[place] = kept
+    return kept["descend"]
 
 
 def initialisations(db: Database) -> Bools:
     """Return which of the view's models look like an initialisation in all of their layers, (models,)."""
-    view = _with_all_layers(db)
-    (moments,) = summaries(db, MomentsReduction())
-    p_value = sphericity.p_value(state(moments, SCALED).pick(chosen(view)))
-    return _initial(
-        p_value, view.layers["model_index"].values, view.layers["row_size"].values, view.models.sizes["model"]
-    )
+    mask = _layers_of_models(db)
+    place = _place(db, "initialisations", mask)
+    kept = db.kept.get(place)
+    if kept is None:
+        (moments,) = summaries(db, MomentsReduction())
+        models, owner = np.unique(db.all_layers["model_index"].values[mask], return_inverse=True)
+        p_value, sizes = sphericity.p_value(state(moments, SCALED).pick(mask)), db.all_layers["row_size"].values[mask]
+        kept = {"initial": _initial(p_value, owner.reshape(-1), sizes, len(models))}
+        db.kept[place] = kept
+    return kept["initial"]
 
 
-def _with_all_layers(db: Database) -> Database:
-    """Return the view of all layers of the view's models."""
+def has_sketches(db: Database) -> bool:
+    """Return whether all layers of the snapshot have a stored sketch."""
+    return bool(stored(db, SketchReduction())[1].all())
+
+
+def sketch_layers(db: Database) -> None:
+    """Compute and store the missing sketches of the snapshot's layers, in a pass over the filters of their segments."""
+    summaries(db, SketchReduction())
+
+
+def _layers_of_models(db: Database) -> Bools:
+    """Return which of the snapshot's layers belong to the view's models, (layers,)."""
     model = db.all_layers["model_index"].values
-    return db.whole.keep(np.isin(model, model[chosen(db)]), "all layers of the models")
+    return np.isin(model, model[chosen(db)])
+
+
+def _place(db: Database, kind: str, mask: Bools) -> tuple[str, Key]:
+    """Return the place in memory of a result about all layers of some models; it depends on nothing else."""
+    content = {
+        "segments": [entry.id for entry in db.state.segments],
+        "layers": hashlib.sha256(np.flatnonzero(db.present)[mask].tobytes()).hexdigest(),
+    }
+    return "", Key(kind, 1, canonical(content).decode())
 
 
 def _compare(db: Database, arrays: Arrays) -> Kinship:

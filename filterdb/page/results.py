@@ -13,6 +13,7 @@ import xarray as xr
 from filterdb.analysis.degeneration import degeneration
 from filterdb.analysis.drift import drift
 from filterdb.analysis.grouping import group
+from filterdb.analysis.kinship import has_sketches, sketch_layers
 from filterdb.analysis.pca import pca
 from filterdb.numerics.modes import ModeName, as_mode
 from filterdb.reduce.basis import projection
@@ -31,6 +32,9 @@ LABELS = ("task", "visual_category", "training_dataset", "family")
 
 GROUP_LIMIT = 1_000
 """Largest number of groups of a grouping that the page shows."""
+
+SKETCH_LIMIT = 10_000_000
+"""Most filters of a database without sketches that the page sketches by itself: the pass takes about a second."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,8 @@ class Results:
 
 def gather(db: Database, mode: ModeName, densities: bool | None = None) -> Results:
     """Compute the shared results of a view's layers."""
+    if not has_sketches(db) and db.whole.counts["filters"] <= SKETCH_LIMIT:
+        sketch_layers(db)
     db, _ = projection(db, mode)  # find the snapshot with the basis once, not in each analysis
     notes = {}
     drifts = {}

@@ -12,6 +12,8 @@ import pytest
 from playwright.sync_api import Browser
 
 import filterdb as fdb
+from filterdb.page import results
+from filterdb.page.sections.lineage import Lineage
 from tests.filters import moved, network
 from tests.page.conftest import HOSTILE, Opened
 
@@ -36,6 +38,22 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with dask.config.set(scheduler="threads"):
         db = fdb.ingest(folder / "db", catalog=folder / "catalog.csv").database
         return Path(fdb.report(db, folder / "page", densities=False))
+
+
+def test_only_a_small_database_is_sketched_for_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of an earlier version has no sketches, and a page does not read all filters of a large one unasked."""
+    network(tmp_path / "base.onnx", 0)
+    moved(tmp_path / "base.onnx", tmp_path / "tuned.onnx", share=0.1)
+    url = fdb.ingest(tmp_path / "db", [tmp_path / "base.onnx", tmp_path / "tuned.onnx"]).database.url
+    (sketch,) = Path(url).glob("summaries/*/sketch-*")
+    sketch.unlink()
+    monkeypatch.setattr(results, "SKETCH_LIMIT", 1_000)
+    section = Lineage(results.gather(fdb.open(url), "sound", densities=False))
+    assert not section.has_families and "Run `filterdb lineage DB` once" in section.context()["no_families"]
+    assert section.core() is None and not sketch.exists()
+    monkeypatch.undo()
+    assert Lineage(results.gather(fdb.open(url), "sound", densities=False)).has_families
+    assert sketch.exists()
 
 
 def test_core_and_table(page: Path) -> None:

@@ -8,13 +8,18 @@ from typing import Any
 
 import xarray as xr
 
-from filterdb.analysis.kinship import MODEL_LIMIT
+from filterdb.analysis.kinship import MODEL_LIMIT, has_sketches
 from filterdb.analysis.lineage import lineage
 from filterdb.page.drawing import visible_all
 from filterdb.page.results import Results
 from filterdb.page.section import Section, Table
 
 NO_FAMILIES = "No two models share an ancestor, as far as their weights show."
+NO_SKETCHES = (
+    "This database was made by an earlier version and has no sketches of its weights, so its relatives are not known, "
+    "and fine-tuned copies count as independent models. Run `filterdb lineage DB` once, which reads all filters, and "
+    "make this page again."
+)
 TOO_MANY = f"More than {MODEL_LIMIT:,} models are too many to compare all pairs; choose some with --where."
 
 
@@ -39,7 +44,9 @@ class Lineage(Section):
         super().__init__(results)
         self.lineage: xr.Dataset | None = None
         self.why_missing = TOO_MANY
-        if results.db.models.sizes["model"] <= MODEL_LIMIT:
+        if not has_sketches(results.db):
+            self.why_missing = NO_SKETCHES
+        elif results.db.models.sizes["model"] <= MODEL_LIMIT:
             result = lineage(results.db)
             self.lineage = result.isel(model=result["family"].values > 0)
             self.why_missing = NO_FAMILIES
