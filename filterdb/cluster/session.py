@@ -13,7 +13,7 @@ import dask
 from distributed import Client
 from distributed.security import Security
 
-from filterdb.cluster import places
+from filterdb.cluster import fork_server, places
 
 
 @dataclass(slots=True)
@@ -47,6 +47,8 @@ class Session:
         if self.threads is not None:
             self._stack.enter_context(dask.config.set(scheduler="threads", num_workers=self.threads))
             return
+        if self.scheduler is None:
+            fork_server.use()
         client = places.connect(
             self.scheduler, workers=self.workers, security=self.security, silence_logs=self.log_level
         )

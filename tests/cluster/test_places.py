@@ -21,6 +21,7 @@ import yaml
 from distributed import Client, Scheduler, Worker
 
 import filterdb as fdb
+from filterdb import cluster
 from filterdb.cluster import places, settings, versions
 from filterdb.errors import InputError, MissingExtraError, StoreError, UsageError
 
@@ -67,6 +68,29 @@ def test_local_has_our_settings_and_a_private_dashboard() -> None:
         assert client.run_on_scheduler(_allowed_failures) == 5
         cluster = client.cluster
     assert cluster.status.name == "closed"
+
+
+def test_a_command_forks_its_workers() -> None:
+    place = cluster.Session(workers=2)
+    with cluster.session(place):
+        place.start()
+        client = Client.current()
+        parents = set(client.run(os.getppid).values())
+        assert set(client.run(os.getenv, "MALLOC_ARENA_MAX").values()) == {"2"}
+    assert len(parents) == 1
+    assert os.getpid() not in parents
+
+
+@pytest.mark.parametrize("own", ["", "spawn"])
+def test_how_workers_start_is_the_users_choice(own: str) -> None:
+    code = (
+        "import dask; from filterdb import cluster; from filterdb.cluster import fork_server, places\n"
+        "def connect(*_, **__): raise SystemExit(dask.config.get(fork_server.SETTING))\n"
+        "places.connect = connect; cluster.Session(workers=1).start()"
+    )
+    environment = {**os.environ, **({"DASK_DISTRIBUTED__WORKER__MULTIPROCESSING_METHOD": own} if own else {})}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert done.stderr.strip() == (own or "forkserver")
 
 
 def _allowed_failures(dask_scheduler: Scheduler) -> int:
