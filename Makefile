@@ -57,7 +57,12 @@ PROCESSES := -n 3 --dist loadfile --no-loadscope-reorder
 demo: $(STAMP)
 	$(BIN)/filterdb demo
 
-test: $(STAMP) $(VENV)/.programs lint
+# Numba's loops, compiled before the tests: else each of their processes compiles all of them, 30 s of CPU time each.
+$(VENV)/.compiled: $(STAMP) filterdb/numerics/compiled.py filterdb/numerics/compilation.py deploy/docker/warm_up.py
+	@$(BIN)/python deploy/docker/warm_up.py >/dev/null
+	@touch $@
+
+test: $(STAMP) $(VENV)/.programs $(VENV)/.compiled lint
 	$(BIN)/python -m pytest -m "not soak" $(PROCESSES)
 
 faults: $(STAMP)

@@ -1,4 +1,4 @@
-"""Fills Numba's cache (NUMBA_CACHE_DIR) by an ingest and its passes over two small models.
+"""Fills Numba's cache (NUMBA_CACHE_DIR, or beside the module) by an ingest and its passes over two small models.
 
 The installed command runs, from a folder without sources: the cache is found again by the path of the module. Workers
 compile for the same types (a test looks whether they add to it).
@@ -32,7 +32,9 @@ def main() -> None:
             model(Path(folder) / f"{seed}.onnx", seed)
         for command in (["ingest", "db", folder], ["reduce", "db", "--raw"]):  # of raw filters: every pass
             subprocess.run([filterdb, *command, "--threads", "1"], cwd=folder, check=True)
-    print(sum(len(files) for *_, files in os.walk(os.environ["NUMBA_CACHE_DIR"])), "files of compiled loops")  # noqa: T201
+    if "NUMBA_CACHE_DIR" in os.environ:
+        files = sum(len(names) for *_, names in os.walk(os.environ["NUMBA_CACHE_DIR"]))
+        print(files, "files of compiled loops")  # noqa: T201
 
 
 main()
