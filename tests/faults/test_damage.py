@@ -55,6 +55,7 @@ def numbers(db: Path) -> dict[str, np.ndarray]:
         "paper": fdb.drift(opened, by="layer", mode="paper")["drift"].values,
         "pca": fdb.pca(opened, by="task")["covariance"].values,
         "degeneration": fdb.degeneration(opened)["variance_entropy"].values,
+        "lineage": fdb.lineage(opened)["similarity"].values,
     }
 
 
