@@ -2,7 +2,7 @@
 
 A model is a random effect: each of its nine coefficient distributions has a mean and a spread of its own, drawn from
 the population; its filters are drawn from that. Two groups of models from one population must come out as different in
-5 % of the cases at most; the interval must hold the drift of the populations in 95 %; a shifted population must be
+5 % of the cases at most; the interval must hold the drift of the populations in 90 %; a shifted population must be
 found. One row a number of models and filters, in Markdown.
 """
 
@@ -20,8 +20,11 @@ import numpy as np
 from scipy.special import ndtr
 from scipy.stats import ks_2samp
 
+from filterdb.analysis.noise import ENOUGH_UNITS, FEW
+from filterdb.analysis.units import effective_number
 from filterdb.numerics import noise
 from filterdb.numerics.histogram import bin_edges, sound_probabilities
+from filterdb.numerics.intervals import intervals
 from filterdb.numerics.noise import TIE
 from filterdb.numerics.resampling import SymmetricKL
 from filterdb.numerics.sampling import SamplingFloor
@@ -154,14 +157,24 @@ def trial(case: Case, shift: float, whole: np.ndarray, filters: SamplingFloor, r
     sums = np.stack([one.sum(axis=0), other.sum(axis=0)])
     drift = between(*sound_probabilities(sums, whole))
     statistic = SymmetricKL(counts, whole, WEIGHTS)
-    floor, *_ = noise.model_floor(statistic, group, model, 2, case.draws)
-    interval = noise.intervals(np.array([[0.0, drift], [drift, 0.0]]), statistic, group, model, case.draws)
+    permuted = noise.model_floor(statistic, group, model, 2, case.draws)
+    floor = permuted.floor
+    interval = intervals(np.array([[0.0, drift], [drift, 0.0]]), statistic, group, model, permuted, case.draws)
+    effective = min(effective_number(cells[:, 0].sum(axis=-1).astype(np.float64)) for cells in (one, other))
+    if effective < ENOUGH_UNITS or sums[:, 0].sum(axis=-1).min() < FEW:
+        interval[:] = np.nan
     return Trial(
         bool(drift > filters.between(sums[0], sums[1:]).q95[0]),
         bool(drift > floor.q95[0, 1] * (1 + TIE)),
         floor.q95[0, 1],
         interval[0, 1],
     )
+
+
+def _share(held: list[float]) -> float:
+    """Return the share of the intervals that hold the truth; NaN if fewer than a tenth of the trials have one."""
+    there = np.array(held)[np.isfinite(held)]
+    return float(there.mean()) if len(there) >= 0.1 * len(held) else np.nan
 
 
 def row(case: Case, shifts: list[float], trials: int) -> list[str]:
@@ -175,11 +188,11 @@ def row(case: Case, shifts: list[float], trials: int) -> list[str]:
     found = [
         np.mean([one.by_filters for one in null]),
         np.mean([one.by_models for one in null]),
-        np.mean([one.holds(0.0) for one in null]),
+        _share([one.holds(0.0) for one in null]),
     ]
     for shift, some in zip(shifts, far, strict=True):
         truth = between(*(sound_probabilities(np.round(mixture(at) * 1e12), whole) for at in (0.0, shift)))
-        found += [np.mean([one.by_models for one in some]), np.mean([one.holds(truth) for one in some])]
+        found += [np.mean([one.by_models for one in some]), _share([one.holds(truth) for one in some])]
     floor = np.median([one.floor for one in null])
     return [f"{floor:.2g}", *("–" if np.isnan(value) else f"{value:.1%}" for value in found)]
 

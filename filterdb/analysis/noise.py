@@ -14,6 +14,7 @@ from filterdb.analysis.question import Question
 from filterdb.analysis.units import effective_number
 from filterdb.errors import UsageError
 from filterdb.numerics import noise
+from filterdb.numerics.intervals import COVERAGE, ENOUGH_MODELS, intervals
 from filterdb.numerics.largest import largest_p_values
 from filterdb.numerics.modes import Mode
 from filterdb.numerics.sampling import Floor
@@ -55,7 +56,7 @@ REPLICATION = ("models", "units", "effective_units")
 FEW_FILTERS, FEW_UNITS = "fewer than 1,000 filters", "fewer than 5 effective units"
 """Reasons why a pair has no interval."""
 
-ENOUGH_UNITS = float(noise.ENOUGH_MODELS)
+ENOUGH_UNITS = float(ENOUGH_MODELS)
 """Groups of fewer effective units have no interval."""
 
 
@@ -183,7 +184,7 @@ def judge(
     statistic = metric.cell_statistic(question, cells.of_layer, len(cells.group))
     floor = metric.sampling_floor(question)
     permuted = noise.model_floor(statistic, cells.group, cells.unit, len(drift), draws)
-    interval = noise.intervals(drift, statistic, cells.group, cells.unit, draws)
+    interval = intervals(drift, statistic, cells.group, cells.unit, permuted, draws)
     few_units = replication.effective_units < ENOUGH_UNITS
     reason = np.where(_either(replication.few), FEW_FILTERS, np.where(_either(few_units), FEW_UNITS, ""))
     np.fill_diagonal(reason, "")
@@ -264,7 +265,7 @@ def _level(tests: int, rejected: int) -> float:
     return LEVEL * min(rejected + 1, tests) / (tests * harmonic(tests)) if tests else LEVEL
 
 
-def variables(judged: Judged, order: Ints) -> dict[str, tuple[tuple[str, ...], Array, dict[str, str]]]:
+def variables(judged: Judged, order: Ints) -> dict[str, tuple[tuple[str, ...], Array, dict[str, Any]]]:
     """Return the variables of noise, with groups in `order`."""
     pairs = ("group", "other")
     place = np.ix_(order, order)
@@ -288,8 +289,13 @@ def variables(judged: Judged, order: Ints) -> dict[str, tuple[tuple[str, ...], A
         ),
         "interval_reason": (judged.interval_reason, "why there is no interval"),
     }
-    named = {name: (pairs, values[place], {"long_name": doc}) for name, (values, doc) in matrices.items()}
-    doc = {"long_name": "95 % interval of the drift, units drawn anew"}
+    named: dict[str, Any] = {
+        name: (pairs, values[place], {"long_name": doc}) for name, (values, doc) in matrices.items()
+    }
+    doc: dict[str, Any] = {
+        "long_name": f"{100 * COVERAGE:.0f} % interval of the drift, units drawn anew",
+        "level": COVERAGE,
+    }
     return {**named, "interval": ((*pairs, "bound"), judged.interval[place], doc)}
 
 

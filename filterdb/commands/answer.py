@@ -112,6 +112,7 @@ def noise_of_pair(result: xr.Dataset) -> Answer:
         **{name: result[name].item() for name in _NUMBERS},
         **words,
         "interval": None if math.isnan(low) else [low, high],
+        "interval_level": result["interval"].attrs["level"],
     }
 
 
@@ -124,8 +125,9 @@ def noise_of_matrix(result: xr.Dataset) -> Answer:
         [None if math.isnan(low) else [low, high] for low, high in row] for row in result["interval"].values.tolist()
     ]
     words = {name: [[word or None for word in row] for row in result[name].values.tolist()] for name in _WORDS}
-    return {**groups, **{name: result[name].values for name in _NUMBERS}, **words, "interval": intervals}
+    level = {"interval_level": result["interval"].attrs["level"]}
+    return {**groups, **{name: result[name].values for name in _NUMBERS}, **words, "interval": intervals, **level}
 
 
 def _without_noise() -> Answer:
-    return dict.fromkeys((*_NUMBERS, *_WORDS, "interval"))
+    return dict.fromkeys((*_NUMBERS, *_WORDS, "interval", "interval_level"))
