@@ -40,7 +40,7 @@ class Row(NamedTuple):
 ROWS = (
     Row("2 | 8 | 1 | threefold | normal", 2, 8, 1, 400, 100),
     Row("2 | 8 | 5 | threefold | normal", 2, 8, 5, 400, 100),
-    Row("16 | 8 | 1 | threefold | normal", 16, 8, 1, 20, 5),
+    Row("16 | 8 | 1 | threefold | normal", 16, 8, 1, 40, 10),
 )
 
 
@@ -80,7 +80,8 @@ def draw_unit(row: Row, shift: float, sizes: np.ndarray, rng: np.random.Generato
 def drift(left: np.ndarray, right: np.ndarray, pi: np.ndarray) -> np.ndarray:
     """Return D of histograms (rows, 630): (c + 35π)/(n + 35), both directions of KL, weighted by â."""
     p, q = ((c + 35 * pi) / (c[:, :70].sum(axis=1, keepdims=True) + 35) for c in (left, right))
-    return ((p - q) * np.log(p / q)) @ np.repeat(A_HAT, 70)
+    distance: np.ndarray = ((p - q) * np.log(p / q)) @ np.repeat(A_HAT, 70)
+    return distance
 
 
 def p_value(units: np.ndarray, in_first: np.ndarray, pi: np.ndarray, draws: int, rng: np.random.Generator) -> float:
