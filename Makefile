@@ -58,7 +58,7 @@ demo: $(STAMP)
 	$(BIN)/filterdb demo
 
 # Numba's loops, compiled before the tests: else each of their processes compiles all of them, 30 s of CPU time each.
-$(VENV)/.compiled: $(STAMP) filterdb/numerics/compiled.py filterdb/numerics/compilation.py deploy/docker/warm_up.py
+$(VENV)/.compiled: $(STAMP) $(wildcard filterdb/numerics/*.py) deploy/docker/warm_up.py
 	@$(BIN)/python deploy/docker/warm_up.py >/dev/null
 	@touch $@
 
