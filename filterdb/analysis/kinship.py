@@ -54,6 +54,10 @@ _LARGE = 64
 """Filters from which a layer tells whether a model is an initialisation, and whether models share a layer: networks
 that were initialised with one seed have small first layers in common."""
 
+_DESCENT = 6.0
+"""Standard deviations of the similarity of strangers from which models can share trained weights. It is fixed, so that
+units do not depend on how many models are compared."""
+
 _MARGIN = 3.0
 """Standard deviations by which a similarity must exceed what a common initialisation explains."""
 
@@ -103,7 +107,7 @@ class Kinship(NamedTuple):
         deviation = np.nan_to_num(self.deviation, nan=np.inf)
         with np.errstate(invalid="ignore"):  # inf · 0 where no layers align
             beyond = similarity - self.explained > _MARGIN * deviation * (1 - similarity**2)
-        descend: Bools = beyond & (similarity >= self.threshold * deviation)
+        descend: Bools = beyond & (similarity >= _DESCENT * deviation)
         np.fill_diagonal(descend, val=False)
         return descend
 
