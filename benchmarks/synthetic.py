@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -111,7 +112,14 @@ def tables(found: list[Layer], models: int, peaks: list[float]) -> dict[str, np.
         "family": [f"family{i % 25}" for i in range(models)],
         "share_3x3": np.ones(models),
     }
-    sizes = {"layer": number, "model": models, "skipped": 0}
+    return complete_tables(values, text, number, models)
+
+
+def complete_tables(
+    values: Mapping[str, object], text: Mapping[str, str], layers: int, models: int
+) -> dict[str, np.ndarray]:
+    """Return the tables of a segment: `values`, and for other variables `text`, 0, or `unknown`."""
+    sizes = {"layer": layers, "model": models, "skipped": 0}
     complete = {}
     for variable in schema.TABLES:
         default = text.get(variable.name, schema.UNKNOWN) if variable.dtype == "str" else 0

@@ -19,6 +19,7 @@ os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
 import dask
 import numpy as np
+import synthetic
 
 import filterdb as fdb
 from filterdb import schema
@@ -94,12 +95,7 @@ def tables(layers: list[np.ndarray], groups: list[str]) -> dict[str, np.ndarray]
         "task": groups,
     }
     text = dict.fromkeys(("operators", "filter_shapes", "extra"), "{}") | {"duplicate_of": ""}
-    sizes = {"layer": number, "model": models, "skipped": 0}
-    complete = {}
-    for variable in schema.TABLES:
-        default = text.get(variable.name, schema.UNKNOWN) if variable.dtype == "str" else 0
-        complete[variable.name] = variable.array(values.get(variable.name, [default] * sizes[variable.dims[0]]))
-    return complete
+    return synthetic.complete_tables(values, text, number, models)
 
 
 def judged(db: Database, draws: int) -> tuple[bool, int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import uuid
 from collections.abc import Callable, Iterator
@@ -19,7 +18,7 @@ import filterdb as fdb
 from filterdb import demo, plan
 from filterdb.cluster import fork_server
 from filterdb.store import remote
-from tests import seaweed
+from tests import loggers, seaweed
 
 hypothesis.settings.register_profile("filterdb", deadline=None)  # no test asserts a time
 hypothesis.settings.load_profile("filterdb")
@@ -50,13 +49,8 @@ def many_tasks() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def own_log() -> Iterator[None]:
     """Restore the loggers that commands and schedulers in the tests' process set up as their own."""
-    names = ("filterdb", "asyncio", "distributed", "distributed.client", "distributed.comm", "tornado")
-    loggers = [logging.getLogger(name) for name in (*names, "distributed.worker", "tornado.application")]
-    before = [(log, log.handlers[:], log.propagate, log.level) for log in loggers]
-    yield
-    for log, handlers, propagate, level in before:
-        log.handlers, log.propagate = handlers, propagate
-        log.setLevel(level)
+    with loggers.restored():
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)

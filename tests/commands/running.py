@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ from click.testing import CliRunner
 
 from filterdb import commands
 from filterdb.commands.group import commands as group
+from tests import loggers
 
 PLACES = ("--threads", "--workers", "--scheduler")
 
@@ -25,7 +24,7 @@ def run(*args: object, code: int = 0, cwd: Path | None = None) -> subprocess.Com
     words = list(map(str, args))
     if _takes_threads(words) and not set(PLACES) & set(words):
         words += ["--threads", "2"]
-    with _levels_of_loggers(), contextlib.chdir(cwd or Path.cwd()), CliRunner().isolation() as (out, err, _):
+    with loggers.restored(), contextlib.chdir(cwd or Path.cwd()), CliRunner().isolation() as (out, err, _):
         returned = commands.run(words)
     done = subprocess.CompletedProcess(words, returned, out.getvalue().decode(), err.getvalue().decode())
     return _checked(done, code)
@@ -55,16 +54,3 @@ def _takes_threads(words: list[str]) -> bool:
         return False
     command = group.get_command(click.Context(group), words[0])
     return command is not None and any("--threads" in option.opts for option in command.params)
-
-
-@contextlib.contextmanager
-def _levels_of_loggers() -> Iterator[None]:
-    """Restore the levels that a command sets for the loggers of its cluster."""
-    names = ("distributed", "distributed.client", "distributed.comm", "tornado", "asyncio")
-    loggers = [logging.getLogger(name) for name in names]
-    levels = [logger.level for logger in loggers]
-    try:
-        yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
