@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from distributed.security import Security
 from filterdb.cluster import settings
 from filterdb.cluster.closed import ClosedCluster, RunCertificates, has_certificates
 from filterdb.cluster.versions import check_scheduler
-from filterdb.errors import InputError, MissingExtraError, StoreError, UsageError
+from filterdb.errors import InputError, InterruptedRunError, MissingExtraError, StoreError, UsageError
 
 QUEUES = {
     "slurm": "SLURMCluster",
@@ -83,22 +85,39 @@ def connect(
         If the extra `kubernetes` or `jobqueue` is not installed.
     StoreError
         If no scheduler answers, or a cluster does not start.
+    InterruptedRunError
+        If the machine is too busy to start Dask.
 
     Examples
     --------
     >>> with fdb.connect(workers=4):  # doctest: +SKIP
-    ...     fdb.ingest("models", "filters.db")
+    ...     fdb.ingest("filters.db", "models")
     """
     settings.apply()
-    if where is None or where == "local":
-        return _own(ClosedCluster(workers, silence_logs))
-    client = _connect(where, workers, security)
+    with _starting_loop():
+        if where is None or where == "local":
+            return _own(ClosedCluster(workers, silence_logs))
+        client = _connect(where, workers, security)
     try:
         check_scheduler(client, where)
     except BaseException:
         client.close()
         raise
     return client
+
+
+@contextmanager
+def _starting_loop() -> Iterator[None]:
+    """Raise InterruptedRunError if Dask's event loop did not start in time, for which Dask only has an assertion."""
+    try:
+        yield
+    except AssertionError as error:
+        if traceback.extract_tb(error.__traceback__)[-1].name != "_start_unlocked":
+            raise
+        raise InterruptedRunError(
+            "Dask: expected its event loop to start within 10 s, got none; this machine is too busy: use fewer workers "
+            "or run again later"
+        ) from error
 
 
 def _connect(where: str, workers: int | None, security: Security | None) -> Client:

@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import sysconfig
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,7 +24,7 @@ from distributed import Client, Scheduler, Worker
 import filterdb as fdb
 from filterdb import cluster
 from filterdb.cluster import places, settings, versions
-from filterdb.errors import InputError, MissingExtraError, StoreError, UsageError
+from filterdb.errors import InputError, InterruptedRunError, MissingExtraError, StoreError, UsageError
 
 pytestmark = pytest.mark.slow
 
@@ -331,3 +332,21 @@ def test_death_timeout_is_ours() -> None:
     assert settings.seconds("filterdb.death-timeout") == 300
     with dask.config.set({"filterdb.death-timeout": "10 s"}):
         assert settings.seconds("filterdb.death-timeout") == 10
+
+
+@pytest.mark.parametrize("where", ["tcp://127.0.0.1:9", None])
+def test_a_machine_too_busy_for_dask_is_told(where: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loop's thread never runs; Dask waits for it for a tenth of a second instead of ten."""
+
+    class Impatient(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            return super().wait(0.1 if timeout == 10 else timeout)
+
+    class Idle(threading.Thread):
+        def start(self) -> None:
+            pass
+
+    monkeypatch.setattr("distributed.utils._CollectErrorThread", Idle)
+    monkeypatch.setattr("distributed.utils.threading.Event", Impatient)
+    with pytest.raises(InterruptedRunError, match="too busy: use fewer workers"):
+        fdb.connect(where, **({} if where else {"workers": 1}))
