@@ -1,1 +1,5 @@
-"""Answers from summaries, as xarray with provenance: grouping, PCA, drift, degeneration. No Dask, no filters."""
+"""Answers from summaries, as xarray with provenance, a file each: PCA, drift, degeneration, nearest, lineage, …
+
+Shared: `question` and `grouping`; for verdicts `noise`, `units`, `trainings`, `kinship` and `layer_swaps`. This package
+knows neither Dask nor filters.
+"""

@@ -76,8 +76,8 @@ def nearest(
           1,000 filters in the model or the file).
         - layer_floor_q95 and swap_p_value (model): if the model's layers correspond to the file's (equal depths and
           shapes, at least six), the 95 % quantile of the drift after swapping some of them, and the share of swaps with
-          at least this drift; else NaN. judged_by (model), str: "layers" where there
-          is such a share, else "sampling".
+          at least this drift; else NaN.
+        - judged_by (model), str: "layers" where there is such a share, else "sampling".
         - closer_than_noise (model), bool: drift ≤ floor_q95, which is true of related models too.
         - count (model), int64: filters. few (model), bool: whether there are fewer than 1,000.
         - rank (model), int64: from 1; 0 for models with few filters, which come last.

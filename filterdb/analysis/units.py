@@ -34,7 +34,7 @@ RELATED = "related"
 """The unit that sketches the layers that have no sketch, so that all relatives can be joined."""
 
 RELATIVES = "relatives"
-"""The evidence that lacks where layers have no sketch."""
+"""The evidence that is missing where layers have no sketch."""
 
 CHEAP = ("labels", "copies", "layers")
 """The evidence that every database has."""

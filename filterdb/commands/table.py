@@ -83,7 +83,7 @@ def say_units(answer: Answer) -> None:
     from filterdb.analysis.units import RELATIVES  # heavy
 
     if answer["units_by"] and RELATIVES not in answer["units_by"].split(", "):
-        say("layers without sketches: fine-tuned copies count as independent; `--unit related` sketches all filters")
+        say("layers without sketches: fine-tuned copies count as independent; `--unit related` makes the sketches")
 
 
 def print_basis_warning(answer: Answer) -> None:

@@ -140,6 +140,7 @@ def _drift_data(results: Results, result: xr.Dataset, without: LeaveOneOut) -> d
         data["units"] = pack(result["units"].values)
     data["bounded"] = "interval" in result
     if "interval" in result and np.isfinite(result["interval"].values).any():
+        data["level"] = result["interval"].attrs["level"]
         data["low"], data["high"] = (pack(boxes.pairs(result["interval"].values[..., bound])) for bound in (0, 1))
     position = {str(label): i for i, label in enumerate(result["group"].values)}
     data["without"] = {

@@ -38,7 +38,7 @@ function facts(data, i, j) {
   const floor = data.matrix(floorName, i, j);
   if (Number.isFinite(floor)) lines.push(`by chance up to ${digits(floor)} (${how})`);
   const low = data.matrix("low", i, j), high = data.matrix("high", i, j);
-  if (Number.isFinite(low)) lines.push(`90 % interval ${digits(low)} … ${digits(high)}, noise subtracted`);
+  if (Number.isFinite(low)) lines.push(`${Math.round(100 * data.level)} % interval ${digits(low)} … ${digits(high)}, noise subtracted`);
   else if (data.bounded && data.by !== "model") lines.push("no interval: too few effective units");
   const q = data.matrix("q_value", i, j), smallest = data.matrix("detectable", i, j);
   if (Number.isFinite(q)) lines.push(`q = ${digits(q)} over all pairs`);
