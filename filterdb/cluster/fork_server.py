@@ -9,7 +9,9 @@ that only commands use it.
 from __future__ import annotations
 
 import multiprocessing
+import os
 import sys
+import tempfile
 
 import dask
 from distributed.utils import get_mp_context
@@ -27,12 +29,19 @@ SETTING = "distributed.worker.multiprocessing-method"
 """Dask's setting of how a local worker starts."""
 
 
+LONGEST_FOLDER = 107 - len("/pymp-12345678/listener-12345678")
+"""Most bytes in the name of the folder for temporary files, where the server listens: a socket's name has 107."""
+
+
 def use() -> None:
     """Start local workers of this process as forks, unless Dask's configuration says how they start.
 
-    Only on Linux: elsewhere system libraries may not be used after a fork.
+    Only on Linux, since elsewhere system libraries may not be used after a fork, and only where the name of its socket
+    is short enough.
     """
-    if sys.platform != "linux" or dask.config.get(SETTING, config=dask.config.collect(), default=None) is not None:
+    if sys.platform != "linux" or len(os.fsencode(tempfile.gettempdir())) > LONGEST_FOLDER:
+        return
+    if dask.config.get(SETTING, config=dask.config.collect(), default=None) is not None:
         return
     dask.config.set({SETTING: "forkserver"})
     get_mp_context()  # sets Dask's own list of modules, once in a process

@@ -23,7 +23,7 @@ from distributed import Client, Scheduler, Worker
 
 import filterdb as fdb
 from filterdb import cluster
-from filterdb.cluster import places, settings, versions
+from filterdb.cluster import fork_server, places, settings, versions
 from filterdb.errors import InputError, InterruptedRunError, MissingExtraError, StoreError, UsageError
 
 pytestmark = pytest.mark.slow
@@ -92,6 +92,29 @@ def test_how_workers_start_is_the_users_choice(own: str) -> None:
     environment = {**os.environ, **({"DASK_DISTRIBUTED__WORKER__MULTIPROCESSING_METHOD": own} if own else {})}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
     assert done.stderr.strip() == (own or "forkserver")
+
+
+@pytest.mark.parametrize("longer", [0, 1])
+def test_workers_start_whatever_the_folder_for_temporary_files_is_called(longer: int, tmp_path: Path) -> None:
+    """At the longest name of a socket, forks listen there; with a byte more, workers are spawned."""
+    bare = tmp_path / "t"
+    folder = tmp_path / ("t" * (fork_server.LONGEST_FOLDER + longer - len(str(bare)) + 1))
+    folder.mkdir()
+    code = (
+        "import dask, filterdb as fdb; from filterdb.cluster import fork_server; fork_server.use()\n"
+        "if __name__ == '__main__':\n"
+        "    with fdb.connect(workers=1) as client: print(client.submit(max, 3, 7).result())\n"
+        "    print(dask.config.get(fork_server.SETTING))\n"
+    )
+    (tmp_path / "script.py").write_text(code)
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "script.py")],
+        env={**os.environ, "TMPDIR": str(folder), "PYTHONPATH": str(Path(__file__).parents[2])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.split() == ["7", "spawn" if longer else "forkserver"], done.stderr
 
 
 def _allowed_failures(dask_scheduler: Scheduler) -> int:
