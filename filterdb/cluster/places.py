@@ -115,8 +115,8 @@ def _starting_loop() -> Iterator[None]:
         if traceback.extract_tb(error.__traceback__)[-1].name != "_start_unlocked":
             raise
         raise InterruptedRunError(
-            "Dask: expected its event loop to start within 10 s, got none; this machine is too busy: use fewer workers "
-            "or run again later"
+            "Dask: expected its event loop to start within 10 s, got none; this machine is too busy, or a lost Dask "
+            "client blocks it: use fewer workers, or run again later in a new process"
         ) from error
 
 
@@ -131,12 +131,25 @@ def _connect(where: str, workers: int | None, security: Security | None) -> Clie
 
 
 class Client(distributed.Client):
-    """A `distributed.Client` that also ends the cluster that `connect` started for it."""
+    """A `distributed.Client` that also ends the cluster that `connect` started for it, and itself if it cannot start.
+
+    What Dask's garbage collection has to close can wait for ever: closing needs a lock that every client holds while it
+    starts. So a client that reaches no scheduler is closed at once, and one that is closed does nothing.
+    """
+
+    def start(self, **kwargs: Any) -> Any:
+        """Start the client; close it if no scheduler answers."""
+        try:
+            return super().start(**kwargs)
+        except BaseException:
+            self.close()
+            self._loop_runner.stop()
+            raise
 
     def close(self, *args: Any, **kwargs: Any) -> Any:
         """Close the client; end the cluster and remove the certificates that were made for it."""
         result = super().close(*args, **kwargs)
-        if self.cluster is not None:
+        if self.cluster is not None and self.cluster.status is not distributed.Status.closed:
             self.cluster.close()
             certificates = getattr(self.cluster, "certificates", None)
             if certificates is not None:

@@ -7,6 +7,7 @@ import gc
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 import sysconfig
@@ -20,11 +21,12 @@ import dask
 import pytest
 import yaml
 from distributed import Client, Scheduler, Worker
+from distributed.utils import LoopRunner
 
 import filterdb as fdb
 from filterdb import cluster
 from filterdb.cluster import fork_server, places, settings, versions
-from filterdb.errors import InputError, InterruptedRunError, MissingExtraError, StoreError, UsageError
+from filterdb.errors import FilterDBError, InputError, InterruptedRunError, MissingExtraError, StoreError, UsageError
 
 pytestmark = pytest.mark.slow
 
@@ -69,6 +71,16 @@ def test_local_has_our_settings_and_a_private_dashboard() -> None:
         assert client.run_on_scheduler(_allowed_failures) == 5
         cluster = client.cluster
     assert cluster.status.name == "closed"
+    assert _closes_while_another_starts(client)
+
+
+def _closes_while_another_starts(client: Client) -> bool:
+    """Whether a client can be closed, as the garbage collector does, while Dask holds the lock of a start."""
+    with LoopRunner._lock:
+        thread = threading.Thread(target=client.close)
+        thread.start()
+        thread.join(timeout=5)
+        return not thread.is_alive()
 
 
 def test_a_command_forks_its_workers() -> None:
@@ -268,8 +280,26 @@ def test_a_queue_without_certificates_gets_its_own(tmp_path: Path, monkeypatch: 
         assert str(folder) in (tmp_path / "job.sh").read_text()
         assert not list(Path.cwd().glob(".dask-jobqueue*"))
         with pytest.raises(OSError, match=r"imed out|TLS|closed"):
-            Client(information["address"].replace("tls", "tcp"), timeout=2, set_as_default=False)
+            places.Client(information["address"].replace("tls", "tcp"), timeout=2, set_as_default=False)
     assert not folder.exists()
+    assert _closes_while_another_starts(client)
+
+
+@pytest.mark.parametrize("where", ["tcp://127.0.0.1:9", "tls://127.0.0.1:9", "tcp://127.0.0.1", "tcp://a b:9"])
+def test_a_client_that_cannot_start_is_closed(where: str) -> None:
+    """Dask's garbage collection of an open one can wait for ever, while the next client starts."""
+    before = _open_clients(), _loops()
+    with pytest.raises(FilterDBError, match=re.escape(where)):
+        fdb.connect(where)
+    assert (_open_clients(), _loops()) == before
+
+
+def _open_clients() -> list[int]:
+    return [id(kept) for kept in gc.get_objects() if isinstance(kept, Client) and kept.status != "closed"]
+
+
+def _loops() -> set[int | None]:
+    return {thread.ident for thread in threading.enumerate() if thread.name == "IO loop"}
 
 
 def test_a_queue_takes_the_certificates_of_the_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -371,5 +401,5 @@ def test_a_machine_too_busy_for_dask_is_told(where: str | None, monkeypatch: pyt
 
     monkeypatch.setattr("distributed.utils._CollectErrorThread", Idle)
     monkeypatch.setattr("distributed.utils.threading.Event", Impatient)
-    with pytest.raises(InterruptedRunError, match="too busy: use fewer workers"):
+    with pytest.raises(InterruptedRunError, match="too busy, or a lost Dask client"):
         fdb.connect(where, **({} if where else {"workers": 1}))

@@ -24,6 +24,8 @@ from distributed import Client
 from distributed.deploy.local import LocalCluster
 from distributed.security import Security
 
+from filterdb.cluster import places
+
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parent.parent.parent
@@ -287,11 +289,11 @@ def test_dask_takes_the_certificates_and_nobody_else(tls: Path, tmp_path: Path) 
         with Client(address, security=security(tls), set_as_default=False) as client:
             assert client.submit(sum, [1, 2]).result(timeout=30) == 3
         host, port = address.removeprefix("tls://").split(":")
-        with pytest.raises(OSError), Client(f"tcp://{host}:{port}", timeout="3s", set_as_default=False):
+        with pytest.raises(OSError), places.Client(f"tcp://{host}:{port}", timeout="3s", set_as_default=False):
             pass
         with (
             pytest.raises(OSError),
-            Client(address, security=security(tmp_path / "stranger"), timeout="3s", set_as_default=False),
+            places.Client(address, security=security(tmp_path / "stranger"), timeout="3s", set_as_default=False),
         ):
             pass
         with socket.create_connection((host, int(port)), timeout=5) as plain:  # not a word before the handshake
