@@ -21,6 +21,9 @@ INTERNAL = 70
 
 _UNLIMITED = resource.RLIM_INFINITY
 
+LEAST_MEMORY = 600_000
+"""KiB of address space (`ulimit -v`) below which libraries in C end the process, or crash, instead of saying so."""
+
 
 def main() -> None:
     """Run the command that this process was started with, and exit with its code."""
@@ -66,7 +69,13 @@ def run(arguments: Sequence[str], prepare: Callable[[], None] | None = None) -> 
 
 def _prepare_process() -> None:
     """Make this process a command's own: its streams, signals, log and, before NumPy is imported, BLAS."""
-    if resource.getrlimit(resource.RLIMIT_AS)[0] != _UNLIMITED:
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if limit != _UNLIMITED:
+        if limit < LEAST_MEMORY * 1024:
+            raise InterruptedRunError(
+                f"out of memory: expected at least {LEAST_MEMORY} KiB of address space, got {limit // 1024}; raise the "
+                "limit (ulimit -v) and run again"
+            )
         # These libraries reserve memory for each thread when they are imported, and end the process if they get none.
         for library in ("OPENBLAS", "NUMEXPR"):
             os.environ.setdefault(f"{library}_NUM_THREADS", "1")
