@@ -5,12 +5,15 @@ from __future__ import annotations
 import atexit
 import os
 import resource
+import select
 import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
+from functools import partial
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 STOPPED = 130
 """Exit code after Ctrl-C."""
@@ -28,18 +31,29 @@ GRACE_SECONDS = 20.0
 _XCPU_SECONDS = 2
 """CPU seconds before the hard limit at which a command is stopped, because the kernel kills it at the limit."""
 
+_AGAIN_SECONDS = 0.2
+"""How long after an interrupt that went unnoticed the next one comes."""
+
 _received: int | None = None
+_again = False
+"""Whether the next signal is the first one once more."""
+
 _watchdog: int | None = None
-"""The write end of the pipe that the watchdog reads; a byte starts its timer."""
+"""The write end of the pipe that the watchdog reads; the first byte starts its timer, others repeat the interrupt."""
 
 
 def install() -> None:
-    """Make signals stop this process as Ctrl-C does, except signals that are already ignored (nohup)."""
+    """Make signals stop this process as Ctrl-C does, except signals that are already ignored (nohup).
+
+    An interrupt may come while Python calls a function whose exceptions it drops, such as `__del__` or what the garbage
+    collector calls. Then it is repeated.
+    """
     global _watchdog
     listening, _watchdog = os.pipe()
     # Start the thread here, not in the handler: a signal may interrupt the start of another thread, and the handler
     # would wait for its lock.
-    threading.Thread(target=_end_after_grace, args=(listening,), name="filterdb-watchdog", daemon=True).start()
+    threading.Thread(target=_watch, args=(listening,), name="filterdb-watchdog", daemon=True).start()
+    sys.unraisablehook = partial(_notice, sys.unraisablehook)
     for number in _CODES:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _stop)
@@ -50,8 +64,11 @@ def install() -> None:
 
 def _stop(number: int, frame: FrameType | None) -> None:
     """Interrupt the main thread. A second signal ends the process at once."""
-    global _received  # noqa: PLW0603 - a signal is the process's
+    global _received, _again  # noqa: PLW0603 - a signal is the process's
     del frame
+    if _again:
+        _again = False
+        raise KeyboardInterrupt
     if _received is not None:
         os._exit(exit_code())
     _received = number
@@ -60,10 +77,25 @@ def _stop(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _end_after_grace(listening: int) -> None:
-    """End the process GRACE_SECONDS after a signal, whatever other threads do."""
+def _notice(report: Callable[[sys.UnraisableHookArgs], Any], dropped: sys.UnraisableHookArgs, /) -> None:
+    """Start the interrupt again if it is the exception that Python drops; `report` all others."""
+    if dropped.exc_type is KeyboardInterrupt and _received is not None and _watchdog is not None:
+        os.write(_watchdog, b"?")
+    else:
+        report(dropped)
+
+
+def _watch(listening: int) -> None:
+    """End the process GRACE_SECONDS after a signal, whatever other threads do; until then repeat dropped interrupts."""
+    global _again  # noqa: PLW0603 - a signal is the process's
     os.read(listening, 1)
-    time.sleep(GRACE_SECONDS)
+    end = time.monotonic() + GRACE_SECONDS
+    main = threading.main_thread().ident or 0
+    while select.select([listening], [], [], max(0.0, end - time.monotonic()))[0]:
+        os.read(listening, 1)
+        time.sleep(_AGAIN_SECONDS)
+        _again = True
+        signal.pthread_kill(main, _received or signal.SIGINT)
     os._exit(exit_code())
 
 

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from filterdb.commands import stopping
+
 pytestmark = pytest.mark.slow
 
 WATCHDOG = 150.0
@@ -141,3 +143,31 @@ def test_a_signal_that_is_ignored_stays_so(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "goes on\n"
+
+
+DROPS = {
+    "__del__": "class Slow:\n    def __del__(self): interrupted()\nSlow()",
+    "weak reference": "import weakref\nclass Slow: pass\ns = Slow(); w = weakref.ref(s, interrupted); del s",
+    "garbage collector": "import gc\ngc.callbacks.append(interrupted); gc.collect()",
+}
+
+
+@pytest.mark.parametrize("drops", DROPS)
+@pytest.mark.parametrize("number", [INT, TERM, HUP])
+def test_an_interrupt_that_python_drops_comes_again(drops: str, number: signal.Signals) -> None:
+    """Until it does, the command would go on, to be ended without cleaning up."""
+    code = (
+        "import os, signal, time\nfrom filterdb.commands import stopping\n"
+        f"signal.signal({int(number)}, signal.SIG_DFL); stopping.install(); sent = []\n"
+        "def interrupted(*_):\n"
+        f"    if not sent: sent.append(1); os.kill(os.getpid(), {int(number)})\n"
+        "    time.sleep(0.1)\n"
+        f"try:\n{_indented(DROPS[drops])}    time.sleep({stopping.GRACE_SECONDS - 5})\n"
+        "except KeyboardInterrupt:\n    print('cleaned up'); stopping.leave()\n"
+    )
+    done = subprocess.run([sys.executable, "-uc", code], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr, done.returncode) == ("cleaned up\n", "", 130 if number == INT else 128 + number)
+
+
+def _indented(code: str) -> str:
+    return "".join(f"    {line}\n" for line in code.splitlines())
