@@ -133,8 +133,8 @@ def _connect(where: str, workers: int | None, security: Security | None) -> Clie
 class Client(distributed.Client):
     """A `distributed.Client` that also ends the cluster that `connect` started for it, and itself if it cannot start.
 
-    What Dask's garbage collection has to close can wait for ever: closing needs a lock that every client holds while it
-    starts. So a client that reaches no scheduler is closed at once, and one that is closed does nothing.
+    Closing needs a lock that every client holds while it starts. If Python's garbage collector closes one meanwhile,
+    both wait for ever. So a client that reaches no scheduler is closed at once, and closing a closed one does nothing.
     """
 
     def start(self, **kwargs: Any) -> Any:

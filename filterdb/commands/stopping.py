@@ -32,11 +32,11 @@ _XCPU_SECONDS = 2
 """CPU seconds before the hard limit at which a command is stopped, because the kernel kills it at the limit."""
 
 _AGAIN_SECONDS = 0.2
-"""How long after an interrupt that went unnoticed the next one comes."""
+"""Seconds after which an interrupt that Python dropped is repeated."""
 
 _received: int | None = None
 _again = False
-"""Whether the next signal is the first one once more."""
+"""Whether the next signal repeats an interrupt that Python dropped."""
 
 _watchdog: int | None = None
 """The write end of the pipe that the watchdog reads; the first byte starts its timer, others repeat the interrupt."""
@@ -78,7 +78,7 @@ def _stop(number: int, frame: FrameType | None) -> None:
 
 
 def _notice(report: Callable[[sys.UnraisableHookArgs], Any], dropped: sys.UnraisableHookArgs, /) -> None:
-    """Start the interrupt again if it is the exception that Python drops; `report` all others."""
+    """Tell the watchdog to repeat an interrupt that Python drops; `report` every other exception."""
     if dropped.exc_type is KeyboardInterrupt and _received is not None and _watchdog is not None:
         os.write(_watchdog, b"?")
     else:

@@ -287,15 +287,15 @@ def test_a_queue_without_certificates_gets_its_own(tmp_path: Path, monkeypatch: 
 
 @pytest.mark.parametrize("where", ["tcp://127.0.0.1:9", "tls://127.0.0.1:9", "tcp://127.0.0.1", "tcp://a b:9"])
 def test_a_client_that_cannot_start_is_closed(where: str) -> None:
-    """Dask's garbage collection of an open one can wait for ever, while the next client starts."""
-    before = _open_clients(), _loops()
+    """If the garbage collector closes an open one while the next client starts, both wait for ever."""
+    clients, loops = _open_clients(), _loops()
     with pytest.raises(FilterDBError, match=re.escape(where)):
         fdb.connect(where)
-    assert (_open_clients(), _loops()) == before
+    assert _open_clients() <= clients and _loops() <= loops
 
 
-def _open_clients() -> list[int]:
-    return [id(kept) for kept in gc.get_objects() if isinstance(kept, Client) and kept.status != "closed"]
+def _open_clients() -> set[int]:
+    return {id(kept) for kept in gc.get_objects() if isinstance(kept, Client) and kept.status != "closed"}
 
 
 def _loops() -> set[int | None]:
