@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 
-FORMAT = 3
+FORMAT = 4
 """Version of the store's layout that this code writes.
 
 2 added removed models, labels, tags, manifests and marks. 3 added collected segments, and moved manifests beside the
-Zarr groups.
+Zarr groups. 4 added the variables `batch_norm`, `source_format` and `depth_source`.
 """
 
-READABLE = (1, 2, 3)
+READABLE = (1, 2, 3, 4)
 """Versions that this code reads; any other is rejected."""
 
 KERNEL = (3, 3)
@@ -60,6 +60,10 @@ class Variable:
     doc: str
     units: str | None = None
     attributes: dict[str, Any] = field(default_factory=dict)
+    since: int = 1
+    """The first format whose segments have it."""
+    missing: Any = None
+    """Its value for every row of an earlier segment."""
 
     @property
     def attrs(self) -> dict[str, Any]:
@@ -76,54 +80,77 @@ def _variables(dims: tuple[str, ...], *rows: tuple[Any, ...]) -> tuple[Variable,
     return tuple(Variable(row[0], dims, row[1], row[2], *row[3:]) for row in rows)
 
 
+def _added(dims: tuple[str, ...], since: int, name: str, doc: str, missing: str) -> Variable:
+    """Return a variable of text that format `since` added."""
+    return Variable(name, dims, "str", doc, since=since, missing=missing)
+
+
+BATCH_NORM = ("folded", "unfolded", "none", "unknown")
+"""Where the batch normalisation after a convolution is: in its weight, apart, nowhere, or the file does not say."""
+
+DEPTH_SOURCE = ("graph", "order", "none")
+"""What gave the depths of a model: its graph, the order of its weights, or nothing."""
+
 FILTERS = Variable(
     "filters", ("filter", "weight"), "float32", "3×3 filters of the layers in order, flattened row-major"
 )
 
-LAYER_VARIABLES = _variables(
-    ("layer",),
-    ("row_size", "int64", "number of filters of the layer", "1", {"sample_dimension": "filter"}),
-    (
-        "model_index",
-        "int64",
-        "position of the layer's model along `model`",
-        None,
-        {"instance_dimension": "model"},
+LAYER_VARIABLES = (
+    *_variables(
+        ("layer",),
+        ("row_size", "int64", "number of filters of the layer", "1", {"sample_dimension": "filter"}),
+        (
+            "model_index",
+            "int64",
+            "position of the layer's model along `model`",
+            None,
+            {"instance_dimension": "model"},
+        ),
+        ("layer_name", "str", "name of the convolution node, else of its first output; unique within the model"),
+        (
+            "conv_depth",
+            "int64",
+            "rank of the node's longest path among those of the model's convolutions; −1 unknown",
+            "1",
+        ),
+        ("conv_depth_norm", "float64", "conv_depth divided by the largest conv_depth of the model; NaN unknown", "1"),
+        ("graph_depth", "int64", "nodes on the longest path from a graph input to this node; −1 unknown", "1"),
+        ("in_channels", "int64", "input channels per group", "1"),
+        ("out_channels", "int64", "output channels", "1"),
+        ("groups", "int64", "groups of the convolution; 0 if the file does not say", "1"),
+        ("depthwise", "bool", "one input channel per group, more than one group"),
+        ("operator", "str", "the file's name of the operator, such as Conv; empty if the file has no graph"),
+        ("strides", "str", "strides as JSON"),
+        ("dilations", "str", "dilations as JSON"),
+        ("source_dtype", "str", "dtype of the weight where it is stored in the model"),
+        ("weight_source", "str", "how the weight was reached, from its constant to the convolution"),
+        ("bn_folded", "bool", "no BatchNormalization consumes the convolution"),
+        ("scale_known", "bool", "false where an integer weight's scale could not be found"),
+        ("hash", "str", "SHA-256 of the layer's float32 filters"),
+        ("peak", "float64", "largest absolute weight of the layer"),
+        ("orthogonality", "float64", "1 − mean |cosine| between output channels; NaN for a single channel", "1"),
     ),
-    ("layer_name", "str", "name of the convolution node, else of its first output; unique within the model"),
-    ("conv_depth", "int64", "rank of the node's longest path among those of the model's convolutions", "1"),
-    ("conv_depth_norm", "float64", "conv_depth divided by the largest conv_depth of the model", "1"),
-    ("graph_depth", "int64", "nodes on the longest path from a graph input to this node", "1"),
-    ("in_channels", "int64", "input channels per group", "1"),
-    ("out_channels", "int64", "output channels", "1"),
-    ("groups", "int64", "groups of the convolution", "1"),
-    ("depthwise", "bool", "one input channel per group, more than one group"),
-    ("operator", "str", "ONNX operator: Conv, QLinearConv or ConvInteger"),
-    ("strides", "str", "strides as JSON"),
-    ("dilations", "str", "dilations as JSON"),
-    ("source_dtype", "str", "dtype of the weight where it is stored in the model"),
-    ("weight_source", "str", "how the weight was reached, from its constant to the convolution"),
-    ("bn_folded", "bool", "no BatchNormalization consumes the convolution"),
-    ("scale_known", "bool", "false where an integer weight's scale could not be found"),
-    ("hash", "str", "SHA-256 of the layer's float32 filters"),
-    ("peak", "float64", "largest absolute weight of the layer"),
-    ("orthogonality", "float64", "1 − mean |cosine| between output channels; NaN for a single channel", "1"),
+    _added(("layer",), 4, "batch_norm", f"batch normalisation: {', '.join(BATCH_NORM)}", "unknown"),
 )
 
-MODEL_VARIABLES = _variables(
-    ("model",),
-    ("model", "str", "id of the model: the catalog's name, else its path"),
-    ("file_hash", "str", "SHA-256 of the model file and the files of its external data"),
-    ("duplicate_of", "str", "id of an earlier model with the same content, or empty"),
-    *((name, "str", f"the catalog's {name.replace('_', ' ')}") for name in LABELS),
-    ("extra", "str", "further catalog columns as JSON"),
-    ("producer", "str", "producer name and version"),
-    ("opset", "int64", "version of the default operator set", "1"),
-    ("model_depth", "int64", "distinct longest-path lengths over all nodes", "1"),
-    ("operators", "str", "operator counts as JSON"),
-    ("filter_shapes", "str", "filters by kernel shape as JSON"),
-    ("total_filters", "int64", "filters of every kernel shape but 1×1", "1"),
-    ("share_3x3", "float64", "share of the 3×3 filters among total_filters; NaN where there is none", "1"),
+MODEL_VARIABLES = (
+    *_variables(
+        ("model",),
+        ("model", "str", "id of the model: the catalog's name, else its path"),
+        ("file_hash", "str", "SHA-256 of the model file and the files of its external data"),
+        ("duplicate_of", "str", "id of an earlier model with the same content, or empty"),
+        *((name, "str", f"the catalog's {name.replace('_', ' ')}") for name in LABELS),
+        ("extra", "str", "further catalog columns as JSON"),
+        ("producer", "str", "producer name and version"),
+        ("opset", "int64", "version of the default operator set", "1"),
+        ("model_depth", "int64", "distinct longest-path lengths over all nodes", "1"),
+        ("operators", "str", "operator counts as JSON"),
+        ("filter_shapes", "str", "filters by kernel shape as JSON"),
+        ("total_filters", "int64", "filters of every kernel shape but 1×1", "1"),
+        ("share_3x3", "float64", "share of the 3×3 filters among total_filters; NaN where there is none", "1"),
+    ),
+    _added(("model",), 4, "source_format", "format of the model file", ""),
+    _added(("model",), 4, "depth_source", f"what gave the depths: {', '.join(DEPTH_SOURCE)}", "graph"),
 )
 
 SKIPPED_VARIABLES = _variables(

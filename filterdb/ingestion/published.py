@@ -204,6 +204,7 @@ def _layer_row(layer: PublishedLayer, scan: LayerScan) -> dict[str, Any]:
         "source_dtype": "float32",
         "weight_source": "published",
         "bn_folded": False,
+        "batch_norm": "unknown",
         "scale_known": True,
         "hash": scan.hash,
         "peak": scan.peak,

@@ -40,6 +40,10 @@ class ModelSource:
     has_row: bool = False
     alias: str = ""
     """Name to show instead of the URL. Set for a model from memory, whose file is temporary."""
+    key: str = ""
+    """Which of several networks in the file to read, if the user chose one."""
+    order: tuple[str, ...] = ()
+    """Names of the layers in the order of execution, if the user gave them."""
 
     @property
     def shown(self) -> str:

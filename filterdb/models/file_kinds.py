@@ -21,17 +21,19 @@ TAIL_BYTES = 65_536
 class FileKind:
     """A kind of file: its name with an article, what the user can do with it, and how it is recognised.
 
-    `head` must match at the start of the file, and `tail` (for zip files) among the member names at the end.
+    `head` must match at the start of the file, and `tail` (for zip files) among the member names at the end. `format`
+    names the `formats.Format` that reads the kind; empty if none does.
     """
 
     name: str
     remedy: str
     head: re.Pattern[bytes]
     tail: re.Pattern[bytes] | None = None
+    format: str = ""
 
 
-def _kind(name: str, remedy: str, head: bytes, tail: bytes | None = None) -> FileKind:
-    return FileKind(name, remedy, re.compile(head, re.DOTALL), None if tail is None else re.compile(tail))
+def _kind(name: str, remedy: str, head: bytes, tail: bytes | None = None, *, read_as: str = "") -> FileKind:
+    return FileKind(name, remedy, re.compile(head, re.DOTALL), None if tail is None else re.compile(tail), read_as)
 
 
 _ZIP = rb"PK(\x03\x04|\x05\x06)"

@@ -1,18 +1,15 @@
 """The formats of model files: how to recognise a file, and which module reads it in the child process.
 
 To add a format, write a package or module with a class that implements `model.ModelFile` and a function
-`serve(channel)` that calls `reading.serve` with it, and add a `Format` to `FORMATS`.
+`serve(channel)` that calls `reading.serve` with it, add a `Format` to `FORMATS`, and name it in `file_kinds.KINDS`.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-HEAD_BYTES = 4096
-"""Bytes that are read from the start of a file to recognise its format."""
+from filterdb.models.file_kinds import FileKind, recognise
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,37 +17,46 @@ class Format:
     """A format of model files."""
 
     name: str
-    suffix: str
-    """File name suffix, used to search folders."""
+    suffixes: tuple[str, ...]
+    """File name suffixes, used to search folders."""
     reader: str
     """Module whose `serve(channel)` reads a file in a child process. The parent process never imports it."""
-    head: re.Pattern[bytes] | None = None
-    """Pattern of the first bytes; None for a format without magic bytes, which is tried last."""
+    shared_suffixes: tuple[str, ...] = ()
+    """Suffixes that other kinds of files have too. In a folder, such a file is a model only if its bytes say so."""
     max_bytes: int | None = None
     """Largest file size that the format allows."""
+    extra: str = ""
+    """The extra that installs what reading the format needs; empty if filterdb's own requirements suffice."""
+    modules: tuple[str, ...] = ()
+    """The modules that the extra installs."""
 
 
-ONNX = Format("ONNX", ".onnx", "filterdb.models.onnx.reading", max_bytes=2**31 - 1)
+ONNX = Format("ONNX", (".onnx",), "filterdb.models.onnx.reading", max_bytes=2**31 - 1)
 """ONNX files are protobufs: no magic bytes, and at most 2 GiB. Larger models keep their weights as external data."""
 
-_HDF5 = re.compile(rb"\x89HDF\r\n\x1a\n")
-
-PUBLISHED = Format("the published data set", ".h5", "filterdb.models.published.reading", _HDF5)
+PUBLISHED = Format("the published data set", (".h5",), "filterdb.models.published.reading")
 """One HDF5 file with hundreds of models. Its reader has its own requests (see `published.file`)."""
 
 FORMATS: tuple[Format, ...] = (ONNX,)
-"""The formats of files with one model each, in the order in which they are tried."""
+"""The formats of files with one model each."""
+
+SUFFIXES = tuple(suffix for known in FORMATS for suffix in known.suffixes)
+"""The suffixes by which folders are searched."""
+
+SHARED_SUFFIXES = tuple(suffix for known in FORMATS for suffix in known.shared_suffixes)
+"""Suffixes of files in a folder that are models only if their bytes say so."""
 
 
-def format_of(path: Path, formats: Iterable[Format] | None = None) -> Format:
-    """Return the format that matches the first bytes of a file, or else the format without magic bytes.
+def format_of(path: Path) -> Format:
+    """Return the format that a file's bytes match, or else ONNX, whose reader says what was expected.
 
     Raises OSError if the file cannot be read.
     """
-    formats = FORMATS if formats is None else tuple(formats)
     with path.open("rb") as file:
-        head = file.read(HEAD_BYTES)
-    for candidate in formats:
-        if candidate.head is not None and candidate.head.match(head):
-            return candidate
-    return next(candidate for candidate in formats if candidate.head is None)
+        return format_of_kind(recognise(file))
+
+
+def format_of_kind(kind: FileKind | None) -> Format:
+    """Return the format of a kind of file; ONNX for one that no format reads."""
+    named = "" if kind is None else kind.format
+    return next((known for known in FORMATS if known.name == named), ONNX)

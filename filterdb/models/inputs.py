@@ -8,7 +8,7 @@ import hashlib
 import os
 import re
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 from filterdb.errors import FilterDBError, InputError, ModelError, StoreMissingError
 from filterdb.models.data_files import ALLOWED, open_inside
 from filterdb.models.file_kinds import recognise
+from filterdb.models.formats import SHARED_SUFFIXES, SUFFIXES, format_of
 from filterdb.redaction import redact_url
 from filterdb.store import download
 from filterdb.store.files import local_path
@@ -39,33 +40,36 @@ _ACTIVE = frozenset("%?#\\*[]")
 """Characters with a meaning in URLs, or for servers and libraries that read URLs."""
 
 
-def expand(source: str, suffix: str = ".onnx") -> list[str]:
-    """Return the files that a source names, sorted: the file itself, the files below a folder, or those of a glob.
+def expand(source: str) -> list[str]:
+    """Return the files that a source names, sorted: the file itself, the models below a folder, or those of a glob.
 
     The result includes paths that cannot be read (a pipe, a broken link, a folder without permission): reading them
     fails later, with a reason. Raises InputError if the source names no file, or is a URL that cannot be used.
     """
     source = local_path(source)
     if is_remote(source):
-        names = download.list_files(source, suffix)
+        names = download.list_files(source, SUFFIXES)
     elif any(c in source for c in _GLOB) and is_absent(source):
-        names = [name for name in glob.glob(source, recursive=True) if _is_candidate(name, suffix)]  # noqa: PTH207
+        names = [name for name in glob.glob(source, recursive=True) if _is_candidate(name)]  # noqa: PTH207
     elif os.path.isdir(source):  # noqa: PTH112 - Path.is_dir raises PermissionError (Python 3.12)
-        names = _below(source, suffix) or ([source] if source.rstrip("/").endswith(suffix) else [])
+        names = _below(source) or ([source] if source.rstrip("/").endswith(SUFFIXES) else [])
     else:
         names = [] if is_absent(source) else [source]
     if not names:
-        raise InputError(_names_none(source, suffix))
+        raise InputError(_names_none(source))
     return sorted(names)
 
 
-def _names_none(source: str, suffix: str) -> str:
+def _names_none(source: str) -> str:
     """Return the message for a source that names no file."""
+    suffixes = ", ".join(dict.fromkeys((*SUFFIXES, *SHARED_SUFFIXES)))
     if is_remote(source):
-        return f"{redact_url(source)}: expected a file, or {suffix} files below it, found none"
+        return f"{redact_url(source)}: expected a file, or models ({suffixes}) below it, found none"
     if any(c in source for c in _GLOB):
         return f"{source}: expected files that match, found none"
-    return f"no {suffix} file in {source}" if os.path.isdir(source) else f"{source}: expected a file, found none"  # noqa: PTH112
+    if os.path.isdir(source):  # noqa: PTH112
+        return f"{source}: expected models ({suffixes}) in the folder, found none"
+    return f"{source}: expected a file, found none"
 
 
 def is_absent(path: str) -> bool:
@@ -79,25 +83,33 @@ def is_absent(path: str) -> bool:
     return False
 
 
-def _is_candidate(name: str, suffix: str) -> bool:
+def _is_candidate(name: str) -> bool:
     """Return whether a listed name is read as a model.
 
     A folder is read only if it has the suffix of a model and no model inside, so that it is rejected with a reason.
     """
     is_folder = os.path.isdir(name)  # noqa: PTH112 - as above
-    return not is_folder or (name.endswith(suffix) and not _below(name, suffix))
+    return not is_folder or (name.endswith(SUFFIXES) and not _below(name))
 
 
-def _below(folder: str, suffix: str) -> list[str]:
+def _below(folder: str) -> list[str]:
     """Return the candidates below a folder, and the folders there that cannot be listed."""
     unlisted: list[str] = []
     names = [
         str(Path(place) / name)
         for place, folders, files in os.walk(folder, onerror=lambda error: unlisted.append(str(error.filename)))
         for name in (*folders, *files)
-        if name.endswith(suffix)
+        if name.endswith(SUFFIXES) or (name.endswith(SHARED_SUFFIXES) and _is_model(Path(place) / name))
     ]
-    return [name for name in names if _is_candidate(name, suffix)] + [str(Path(name)) for name in unlisted]
+    return [name for name in names if _is_candidate(name)] + [str(Path(name)) for name in unlisted]
+
+
+def _is_model(path: Path) -> bool:
+    """Return whether a file whose suffix others share is of a format that has this suffix. A folder is not."""
+    try:
+        return path.is_file() and path.name.endswith(format_of(path).shared_suffixes or ("\0",))
+    except OSError:
+        return True  # so that it is rejected with a reason
 
 
 def read_input(url: str) -> bytes:
@@ -212,10 +224,11 @@ class LocalInput:
     def _refused(self, companion: str, why: str) -> ModelError:
         return ModelError(f"{self.shown}: its external data {_name(companion)} cannot be read: {why}")
 
-    def digest(self, companions: Iterable[str]) -> str:
-        """Compute the SHA-256 of the file or, if it has companions, of the digests of all files.
+    def digest(self, companions: Iterable[str], key: str = "", order: Sequence[str] = ()) -> str:
+        """Compute the SHA-256 of the file or, if more determines what is read, of the digests of all that does.
 
-        Raises ModelError if a companion cannot be read.
+        This is its companions, the `key` of the network in the file, and the `order` of its layers. Raises ModelError
+        if a companion cannot be read.
         """
         digests = [file_digest(self.path)]
         for name in companions:
@@ -224,6 +237,7 @@ class LocalInput:
                     digests.append(hashlib.file_digest(file, "sha256").hexdigest())
             except (OSError, ValueError) as error:
                 raise self._refused(name, getattr(error, "strerror", None) or str(error)) from error
+        digests += [hashlib.sha256(text.encode()).hexdigest() for text in (key, "\0".join(order)) if text]
         return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
 
 

@@ -76,6 +76,18 @@ class Model:
     shapes: Counter[tuple[int, ...]]
 
 
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a reader is asked to read of a file."""
+
+    memory: int
+    """Bytes of memory that it may take."""
+    key: str = ""
+    """Which of several networks in the file, if the user chose one."""
+    order: tuple[str, ...] = ()
+    """Names of the layers in the order of execution, for a file without one."""
+
+
 class ModelFile(Protocol):
     """A parsed model file. Its weights may be in other files beside it."""
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from filterdb.errors import ModelError
-from filterdb.models.model import Layer, Model, ModelFile, Weight, filters_checksum, shape_facts, weight_row
+from filterdb.models.model import Layer, Model, ModelFile, Request, Weight, filters_checksum, shape_facts, weight_row
 from filterdb.models.parse_errors import PARSE_ERRORS, NotStoredError, one_line
 from filterdb.models.sandbox import Channel, allow_cpu
 from filterdb.numerics import layer as whole
@@ -26,16 +26,16 @@ from filterdb.numerics.sphericity import p_value, relative_spread
 from filterdb.schema import KERNEL, WEIGHTS
 
 
-def serve(channel: Channel, open_file: Callable[[Path, int], ModelFile]) -> None:
+def serve(channel: Channel, open_file: Callable[[Path, Request], ModelFile]) -> None:
     """Answer one request about one file.
 
-    The request is {"do": a name in _ANSWERS, "path", "named": the file's name in messages, "memory": bytes, …}.
-    `open_file(path, memory)` parses a file, and raises ModelError if it is not a readable model.
+    The request is {"do": a name in _ANSWERS, "path", "named": the file's name in messages, "memory": bytes, "key",
+    "order", …}. `open_file(path, request)` parses a file, and raises ModelError if it is not a readable model.
     """
     request = channel.receive()
     path = Path(request["path"])
     try:
-        file = open_file(path, request["memory"])
+        file = open_file(path, Request(request["memory"], request.get("key", ""), tuple(request.get("order", ()))))
         channel.send({"external": file.external_files()})
         allow_cpu(channel.receive()["cpu"])
         answer = channel.receive()

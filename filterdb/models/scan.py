@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import os
 import stat
@@ -12,10 +13,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from filterdb import metrics, schema
-from filterdb.errors import InputError, ModelError, StoreError, StoreMissingError
+from filterdb.errors import InputError, MissingExtraError, ModelError, StoreError, StoreMissingError
 from filterdb.models.catalog import ModelSource
 from filterdb.models.file_kinds import recognise
-from filterdb.models.formats import ONNX, format_of
+from filterdb.models.formats import Format, format_of, format_of_kind
 from filterdb.models.inputs import LocalInput, local_copy
 from filterdb.models.model import MAX_FILTERS, Skip
 from filterdb.models.parse_errors import MAX_NAME, PARSE_ERRORS, one_line, shortened
@@ -83,17 +84,16 @@ def _refused(path: Path, shown: str) -> str | None:
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
-            return f"{shown}: not an ONNX model: expected a regular file, got {_kind(path, status)}"
+            return f"{shown}: not a model: expected a regular file, got {_kind(path, status)}"
         with path.open("rb") as file:
-            file.read(1)
-            if ONNX.max_bytes is None or status.st_size <= ONNX.max_bytes:
-                return None
-            file.seek(0)
             kind = recognise(file)
+        most = format_of_kind(kind).max_bytes
+        if most is None or status.st_size <= most:
+            return None
         got = f"{status.st_size:,}; larger models keep their weights as external data"
         if kind is not None:
             got = f"{status.st_size:,}, {kind.name}; {kind.remedy}"
-        return f"{shown}: not an ONNX model: expected at most {ONNX.max_bytes:,} bytes (a protobuf), got {got}"
+        return f"{shown}: not an ONNX model: expected at most {most:,} bytes (a protobuf), got {got}"
     except (FileNotFoundError, NotADirectoryError):
         return f"{shown}: expected a file, got a link that leads nowhere" if path.is_symlink() else None
     except OSError as error:
@@ -117,7 +117,7 @@ def _unreadable(shown: str, error: BaseException | None) -> str:
 def _scan(source: ModelSource, local: LocalInput, known_hash: str | None, limits: Limits) -> Scan:
     request = {"do": "scan"}
     with reading(source, local, limits, request) as (channel, companions):
-        digest = local.digest(companions)
+        digest = local.digest(companions, source.key, source.order)
         channel.send({"go": digest != known_hash})
         if digest == known_hash:
             return Scan(source, digest, known=True)
@@ -197,13 +197,25 @@ def reading(
     readable model, or if external data is missing, too short or not allowed.
     """
     size = local.path.stat().st_size
-    with sandbox(format_of(local.path).reader).reading(source.shown, size, limits) as channel:
+    chosen = format_of(local.path)
+    _require_extra(chosen, source.shown)
+    request = {**request, "key": source.key, "order": source.order}
+    with sandbox(chosen.reader).reading(source.shown, size, limits) as channel:
         # Absolute, because the fork server keeps the working directory in which it was started.
         path = str(local.path.absolute())
         channel.send({**request, "path": path, "named": source.shown, "memory": limits.memory})
         companions = local.companions(_needed(_answer(channel)["external"]))
         channel.allow(limits.cpu(size + sum(companions.values())))
         yield channel, list(companions)
+
+
+def _require_extra(chosen: Format, shown: str) -> None:
+    """Raise MissingExtraError if a module that the format needs is not installed."""
+    for module in chosen.modules:
+        if importlib.util.find_spec(module) is None:
+            raise MissingExtraError(
+                f"{shown}: reading {chosen.name} needs the extra: pip install 'filterdb[{chosen.extra}]'"
+            )
 
 
 def _needed(answer: Any) -> dict[str, int]:

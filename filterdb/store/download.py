@@ -19,12 +19,12 @@ FETCH_SECONDS = 1800.0
 _GLOB = "*?["
 
 
-def list_files(url: str, suffix: str) -> list[str]:
-    """Return the files that a URL names: the file itself, the files with `suffix` below it, or those of a glob.
+def list_files(url: str, suffixes: tuple[str, ...]) -> list[str]:
+    """Return the files that a URL names: the file itself, those with one of `suffixes` below it, or those of a glob.
 
     Raises InputError if the URL cannot be used, StoreMissingError or StoreError if listing fails.
     """
-    return _attempt("looking for models", url, lambda: _list_files(url, suffix))
+    return _attempt("looking for models", url, lambda: _list_files(url, suffixes))
 
 
 def read(url: str) -> bytes:
@@ -37,7 +37,7 @@ def fetch(url: str, target: Path) -> None:
     _attempt("fetching", url, lambda: remote.call(url, "get_file", url, str(target), seconds=FETCH_SECONDS))
 
 
-def _list_files(url: str, suffix: str) -> list[str]:
+def _list_files(url: str, suffixes: tuple[str, ...]) -> list[str]:
     files = remote.filesystem(url)
     scheme = url.split("://", 1)[0]
     if scheme in {"http", "https"}:
@@ -46,7 +46,7 @@ def _list_files(url: str, suffix: str) -> list[str]:
         return [f"{scheme}://{name}" for name in files.glob(url)]
     if files.isfile(url):
         return [url]
-    return [f"{scheme}://{name}" for name in files.find(url) if name.endswith(suffix)]
+    return [f"{scheme}://{name}" for name in files.find(url) if name.endswith(suffixes)]
 
 
 def _attempt[T](action: str, url: str, attempt: Callable[[], T]) -> T:

@@ -289,10 +289,10 @@ def _write_table(group: zarr.Group, variable: schema.Variable, values: np.ndarra
         array[:] = values
 
 
-def tables_digest(tables: Tables) -> str:
-    """Compute the SHA-256 of all table variables in the schema's order: names, shapes and values."""
+def tables_digest(tables: Tables, written_as: int = schema.FORMAT) -> str:
+    """Compute the SHA-256 of the table variables of a format in the schema's order: names, shapes and values."""
     sha256 = hashlib.sha256()
-    for variable in schema.TABLES:
+    for variable in _variables_of(written_as):
         values = variable.array(tables[variable.name])
         sha256.update(f"{variable.name}{values.shape}".encode())
         if variable.dtype == "str":
@@ -300,6 +300,11 @@ def tables_digest(tables: Tables) -> str:
         else:
             sha256.update(np.ascontiguousarray(values).astype(values.dtype.newbyteorder("<")).tobytes())
     return sha256.hexdigest()
+
+
+def _variables_of(written_as: int) -> list[schema.Variable]:
+    """Return the table variables of a format."""
+    return [variable for variable in schema.TABLES if variable.since <= written_as]
 
 
 def read_tables(segment: Segment, digests: Mapping[str, str]) -> dict[str, np.ndarray]:
@@ -321,19 +326,31 @@ def _read_tables(segment: Segment, digests: Mapping[str, str]) -> dict[str, np.n
         prototype = default_buffer_prototype()
         store = MemoryStore({name: prototype.buffer.from_bytes(data) for name, data in objects.items()}, read_only=True)
         group = zarr.open_group(store, mode="r", use_consolidated=True)
-    for variable in schema.TABLES:
+    stated = group.attrs.get("filterdb_format")
+    written_as = stated if isinstance(stated, int) else 1
+    for variable in _variables_of(written_as):
         with segment.damage(variable.name):
             array = group[variable.name]
             if not isinstance(array, zarr.Array):
                 raise TypeError("expected an array, got a group")
             tables[variable.name] = variable.array(array.with_config(_CONFIG)[:])
-    if tables_digest(tables) != digests["tables"]:
+    if tables_digest(tables, written_as) != digests["tables"]:
         # The checksum of each object was correct, so whole objects must have been exchanged.
         raise DamageError(
             f"{segment.files.url(segment.name)}: expected tables with SHA-256 {digests['tables'][:16]}…, got "
-            f"{tables_digest(tables)[:16]}…; `filterdb verify` names the objects; {RESTORE}"
+            f"{tables_digest(tables, written_as)[:16]}…; `filterdb verify` names the objects; {RESTORE}"
         )
-    return tables
+    return _completed(tables)
+
+
+def _completed(tables: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Add the variables that the format of an earlier segment did not have."""
+    rows = {"layer": len(tables["row_size"]), "model": len(tables["model"])}
+    return tables | {
+        variable.name: variable.array([variable.missing] * rows[variable.dims[0]])
+        for variable in schema.TABLES
+        if variable.name not in tables
+    }
 
 
 def _differs(url: str, expected: str, data: bytes) -> str:

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
+from filterdb.models.convolutions import as_filters
 from filterdb.models.model import Weight
 from filterdb.models.onnx.constants import Constant, Constants, dequantize
 from filterdb.models.onnx.graph import Node, Value
 from filterdb.models.parse_errors import NotStoredError
-from filterdb.schema import KERNEL, WEIGHTS
+from filterdb.schema import KERNEL
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,23 +157,7 @@ def read_weight(node: Node, constants: Constants) -> Weight:
         values = values.transpose(0, 3, 1, 2)
     if values.ndim != 4 or values.shape[2:] != KERNEL:
         raise NotStoredError("unreadable", f"the weight's tensor has shape {values.shape}")
-    return Weight(_filters(values), constant.source_dtype, constant.path, scale_known)
-
-
-def _filters(values: np.ndarray) -> np.ndarray:
-    """Convert a weight to filters (n, 9) float32. Raises NotStoredError for numbers that float32 cannot represent."""
-    with np.errstate(over="ignore", under="ignore"):
-        filters = np.ascontiguousarray(values, dtype=np.float32).reshape(-1, WEIGHTS)
-    if not np.isfinite(filters).all():
-        bad = int(np.count_nonzero(~np.isfinite(filters)))
-        raise NotStoredError("nonfinite", f"{bad} of {filters.size} weights are NaN or infinite in float32")
-    if values.dtype == np.float64:
-        peaks = np.abs(values).reshape(-1, WEIGHTS).max(axis=1)
-        lost = int(np.count_nonzero((peaks > 0) & (peaks < np.finfo(np.float32).tiny)))
-        if lost:
-            reason = f"{lost} of {len(filters)} filters are too small for float32 (all |w| below 1.2e-38)"
-            raise NotStoredError("underflow", reason)
-    return filters
+    return Weight(as_filters(values), constant.source_dtype, constant.path, scale_known)
 
 
 def _zero_point(node: Node, form: Form, constants: Constants) -> np.ndarray | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ from filterdb.models.model import MAX_FILTERS, Model, Skip, Weight, shape_facts
 from filterdb.models.onnx.constants import Constants
 from filterdb.models.onnx.convolution import (
     check_form,
+    form_of,
     has_rank_4,
     is_batch_normalised,
     is_convolution,
@@ -75,6 +77,7 @@ def read_model(path: Path, proto: onnx.ModelProto | None = None) -> Model:
     convolutions = [node for node in graph.nodes if is_convolution(node)]
     # A layer is named after its node or, if that has no name, its first output.
     names = distinct([node.name or next(iter(node.output_names), node.op_type) for node in convolutions])
+    normalised = [is_batch_normalised(node, constants) for node in convolutions]
     ranks = _depth_ranks(convolutions, constants)
     deepest = max(ranks.values(), default=0)
     shapes: Counter[tuple[int, ...]] = Counter()
@@ -97,7 +100,8 @@ def read_model(path: Path, proto: onnx.ModelProto | None = None) -> Model:
         row |= {
             "conv_depth": rank,
             "conv_depth_norm": rank / deepest if deepest else 0.0,
-            "bn_folded": not is_batch_normalised(node, constants),
+            "bn_folded": not normalised[position],
+            "batch_norm": "unfolded" if normalised[position] else _elsewhere(node, has_norms=any(normalised)),
         }
         ranked.append((rank, position, OnnxLayer(name, row, node, constants)))
     facts = {
@@ -105,9 +109,28 @@ def read_model(path: Path, proto: onnx.ModelProto | None = None) -> Model:
         "opset": graph.opset,
         "model_depth": graph.depth,
         "operators": json.dumps(graph.operators),
+        "source_format": "ONNX",
+        "depth_source": "graph",
         **shape_facts(shapes),
     }
     return Model(facts, [layer for _, _, layer in sorted(ranked, key=lambda item: item[:2])], skipped, shapes)
+
+
+_FOLDED = re.compile(r"onnx::\w*Conv_\d+")
+"""The names that PyTorch's exporter gives to weights into which it folded a batch normalisation."""
+
+
+def _elsewhere(node: Node, *, has_norms: bool) -> str:
+    """Return where the batch normalisation is of a convolution that none follows (a value of `schema.BATCH_NORM`).
+
+    It may have been folded only into a weight with a bias, in a file that has no batch normalisation left.
+    """
+    value = weight_value(node)
+    if value is not None and _FOLDED.fullmatch(str(getattr(value.tensor, "name", ""))):
+        return "folded"
+    form = form_of(node)
+    bias = node.input(2) if form is None or form.weight == 1 else node.input(8)
+    return "none" if has_norms or bias is None else "unknown"
 
 
 def _row(node: Node, name: str, shape: tuple[int, ...]) -> dict[str, Any]:

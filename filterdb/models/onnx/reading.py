@@ -9,7 +9,7 @@ import onnx
 import onnx.reference  # imported here by the fork server, so that children that evaluate expressions need not
 
 from filterdb.models import reading
-from filterdb.models.model import Model
+from filterdb.models.model import Model, Request
 from filterdb.models.onnx.external import external_files
 from filterdb.models.onnx.graph import parse
 from filterdb.models.onnx.layers import read_model
@@ -24,9 +24,9 @@ class OnnxFile:
     proto: onnx.ModelProto
 
     @classmethod
-    def parse(cls, path: Path, memory: int) -> OnnxFile:
-        """Parse the file within `memory` bytes. Raises ModelError if it is not a readable model."""
-        return cls(path, parse(path, memory))
+    def parse(cls, path: Path, request: Request) -> OnnxFile:
+        """Parse the file within the request's memory. Raises ModelError if it is not a readable model."""
+        return cls(path, parse(path, request.memory))
 
     def external_files(self) -> dict[str, int]:
         """Return its external data files, and the bytes that each must have."""
