@@ -20,6 +20,7 @@ CODES = {
     "kernel": Code(False, "the kernel is not 3×3"),
     "rank": Code(False, "the convolution is not two-dimensional"),
     "transposed": Code(False, "a ConvTranspose"),
+    "transposed?": Code(False, "a convolution or a transposed one; the file does not tell"),
     "deformable": Code(False, "a DeformConv, which samples its input at positions of its own"),
     "generated": Code(False, "the weight is filled by ConstantOfShape"),
     "computed": Code(False, "the weight depends on an input of the model or on a random operator"),

@@ -12,6 +12,7 @@ import errno
 import os
 import stat
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO
 
 ALLOWED = "allowed are plain files below the model's folder, and links to such"
 """The end of messages about external data that is not allowed."""
@@ -125,3 +126,17 @@ def _is_own_link(folder: os.stat_result) -> bool:
     except OSError:
         pass
     return folder.st_uid in {0, os.geteuid()} and not folder.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+
+
+def read_exactly(file: BinaryIO, offset: int, length: int) -> bytes:
+    """Return `length` bytes of an open file from `offset` on. Raises ValueError if the file has fewer.
+
+    Readers of formats that can be fetched in parts read only through this function.
+    """
+    if offset < 0 or length < 0:
+        raise ValueError(f"{length} bytes at {offset}")
+    file.seek(offset)
+    data = file.read(length)
+    if len(data) != length:
+        raise ValueError(f"expected {length:,} bytes at {offset:,}, got {len(data):,}")
+    return data

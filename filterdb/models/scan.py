@@ -291,6 +291,6 @@ def _checked(value: Any, dtype: str) -> Any:
 
 def _skipped(entry: Any) -> tuple[str, str, str]:
     layer, code, reason = (_checked(value, "str") for value in entry)
-    if not code.isalpha() or len(code) > 20 or code == schema.REJECTED:
+    if not code.removesuffix("?").isalpha() or len(code) > 20 or code == schema.REJECTED:
         raise ValueError(f"a code {code[:20]!r}")
     return layer, code, shortened(reason, MAX_REASON)
