@@ -20,21 +20,25 @@ _COPY = re.compile(r"ema|teacher|momentum|target|averag|shadow|swa|copy|student|
 """Names of networks that have a twin in the same file."""
 
 
-def choose(tensors: Sequence[Tensor], key: str) -> list[Tensor]:
+def choose(tensors: Sequence[Tensor], key: str, where: str) -> list[Tensor]:
     """Return the tensors of the network that `key` names, or of the only one.
 
-    Raises ModelError if there are several and `key` is empty, or if it names none; the message lists them.
+    Raises ModelError if there are several and `key` is empty, or if it names none; the message lists
+    them. `where` names the file in messages.
     """
     weights = [tensor for tensor in tensors if not _OPTIMIZER.search(tensor.container)]
     found = _candidates(weights)
     if key:
         chosen = [tensor for tensor in tensors if tensor.path.startswith(f"{key}.") or tensor.container == key]
         if not any(len(tensor.shape) == 4 for tensor in chosen):
-            raise ModelError(f"--key {shortened(key, 100)!r}: expected one of {_listed(found)}, got another name")
+            raise ModelError(
+                f"{where}: --key {shortened(key, 100)!r}: expected one of {_listed(found)}, got another name"
+            )
         return chosen
     if len(found) > 1:
+        first = shortened(next(iter(found)), 60)
         raise ModelError(
-            f"expected one network, got {len(found)}: {_listed(found)}; choose one with --key {next(iter(found))}"
+            f"{where}: expected one network, got {len(found)}: {_listed(found)}; choose one, as with --key {first}"
         )
     return next(iter(found.values())) if found else list(weights)
 

@@ -64,7 +64,7 @@ KINDS: tuple[FileKind, ...] = (
     _kind("a 7z archive", _UNPACK, rb"7z\xbc\xaf\x27\x1c"),
     _kind("a RAR archive", _UNPACK, rb"Rar!\x1a\x07"),
     _kind("a tar archive", _UNPACK, rb".{257}ustar"),
-    _kind("a safetensors file", f"{_EXPORT}: it has weights without a graph", rb".{6}\0\0\{\s*[\"}]"),
+    _kind("a safetensors file", "download or save it again", rb".{6}\0\0\{\s*[\"}]", read_as="safetensors"),
     _kind("an HDF5 or Keras file", f"{_EXPORT} (tf2onnx)", rb"\x89HDF\r\n\x1a\n"),
     _kind("a TensorFlow Lite model", f"{_EXPORT} (tf2onnx --tflite)", rb".{4}TFL3"),
     _kind("an ONNX Runtime (.ort) model", "give the .onnx file that it was made from", rb".{4}ORTM"),

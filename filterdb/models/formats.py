@@ -37,7 +37,9 @@ ONNX = Format("ONNX", (".onnx",), "filterdb.models.onnx.reading", max_bytes=2**3
 PUBLISHED = Format("the published data set", (".h5",), "filterdb.models.published.reading")
 """One HDF5 file with hundreds of models. Its reader has its own requests (see `published.file`)."""
 
-FORMATS: tuple[Format, ...] = (ONNX,)
+SAFETENSORS = Format("safetensors", (".safetensors",), "filterdb.models.safetensors.reading")
+
+FORMATS: tuple[Format, ...] = (ONNX, SAFETENSORS)
 """The formats of files with one model each."""
 
 SUFFIXES = tuple(suffix for known in FORMATS for suffix in known.suffixes)

@@ -43,8 +43,8 @@ def read_tensors(
     tensors have no convolution, and if they are several networks of which the request names none.
     """
     if len(tensors) > MAX_TENSORS:
-        raise ModelError(f"expected at most {MAX_TENSORS:,} tensors, got {len(tensors):,}")
-    chosen = choose(tensors, request.key)
+        raise ModelError(f"{request.named}: expected at most {MAX_TENSORS:,} tensors, got {len(tensors):,}")
+    chosen = choose(tensors, request.key, request.named)
     positions, depth_source = _positions(chosen, request.order, ordered=ordered)
     has_norms = any(tensor.key.endswith("running_mean") for tensor in chosen)
     lengths = _lengths(chosen)
@@ -69,8 +69,8 @@ def read_tensors(
         )
     if not convolutions:
         raise ModelError(
-            f"no convolution found: expected a weight of rank 4 and a floating type among {len(chosen):,} tensors, got "
-            "none; give the file with the weights of a convolutional network"
+            f"{request.named}: no convolution found: expected a weight of rank 4, got {len(chosen):,} tensors of other "
+            "ranks; give the weights of a convolutional network"
         )
     return make_model(convolutions, source_format=source_format, depth_source=depth_source, producer=producer)
 

@@ -80,6 +80,8 @@ class Model:
 class Request:
     """What a reader is asked to read of a file."""
 
+    named: str
+    """The file's name in messages."""
     memory: int
     """Bytes of memory that it may take."""
     key: str = ""

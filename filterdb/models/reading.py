@@ -35,7 +35,9 @@ def serve(channel: Channel, open_file: Callable[[Path, Request], ModelFile]) -> 
     request = channel.receive()
     path = Path(request["path"])
     try:
-        file = open_file(path, Request(request["memory"], request.get("key", ""), tuple(request.get("order", ()))))
+        file = open_file(
+            path, Request(request["named"], request["memory"], request.get("key", ""), tuple(request.get("order", ())))
+        )
         channel.send({"external": file.external_files()})
         allow_cpu(channel.receive()["cpu"])
         answer = channel.receive()

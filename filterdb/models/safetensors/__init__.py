@@ -1,0 +1,1 @@
+"""Read safetensors files: a JSON header and the tensors behind it."""

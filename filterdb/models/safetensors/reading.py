@@ -1,0 +1,42 @@
+"""Read safetensors files in the child process."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from filterdb.models import reading
+from filterdb.models.graphless import read_tensors
+from filterdb.models.model import Model, Request
+from filterdb.models.safetensors.header import list_tensors
+from filterdb.models.sandbox import Channel
+from filterdb.models.tensors import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class SafetensorsFile:
+    """A safetensors file whose header has been read (`model.ModelFile`)."""
+
+    path: Path
+    tensors: list[Tensor]
+    request: Request
+
+    @classmethod
+    def parse(cls, path: Path, request: Request) -> SafetensorsFile:
+        """Read the header. Raises ModelError if it is damaged."""
+        return cls(path, list_tensors(partial(open, path, "rb"), path.stat().st_size, str(path)), request)
+
+    def external_files(self) -> dict[str, int]:
+        """Return no files: the tensors are in the file itself."""
+        return {}
+
+    def model(self) -> Model:
+        """List its convolutions. Raises ModelError if it has none, or several networks."""
+        # Libraries write the keys sorted by type and name, so their order says nothing of the execution.
+        return read_tensors(self.tensors, self.request, source_format="safetensors", ordered=False)
+
+
+def serve(channel: Channel) -> None:
+    """Answer one request about one safetensors file."""
+    reading.serve(channel, SafetensorsFile.parse)
