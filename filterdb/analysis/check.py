@@ -1,10 +1,11 @@
-"""Check ONNX files without a database: find degenerated layers, and report what could not be checked."""
+"""Check model files without a database: find degenerated layers, and report what could not be checked."""
 
 from __future__ import annotations
 
 import json
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -40,7 +41,7 @@ from filterdb.schema import WEIGHTS, Variable, distinct
 from filterdb.version import __version__
 
 if TYPE_CHECKING:
-    from filterdb.models.sources import Sources
+    from filterdb.models.sources import Order, Sources
     from filterdb.store.database import AnyDatabase
 
 Path = str | os.PathLike[str]
@@ -122,8 +123,10 @@ def check(
     reference: Path | None = None,
     rules: Rules | Mapping[str, Any] | Path | None = None,
     limits: Limits = Limits(),  # noqa: B008 - frozen
+    key: str = "",
+    order: Order | None = None,
 ) -> xr.Dataset:
-    """Judge the 3×3 layers of ONNX files, without a database.
+    """Judge the 3×3 layers of model files, without a database.
 
     Files are read in a child process with `limits`, one layer in memory at a time. A layer that should have been read
     but was not stays in the result without numbers: its file was not checked completely.
@@ -142,6 +145,10 @@ def check(
         Thresholds, what fails and what is ignored; a path is a TOML or YAML file. Default: `Rules()`.
     limits : Limits
         Time and memory for reading one file. Default: `Limits()`.
+    key : str
+        Which network to read of a checkpoint with several, such as "ema".
+    order : str, path or list of str, optional
+        The names of the weights in the order of execution, or a JSON file with them, for a file without a graph.
 
     Returns
     -------
@@ -206,7 +213,7 @@ def check(
         db = as_database(db)
     compared = read_reference(reference) if db is None else None
     seen: set[str] = set()
-    with on_disk(as_sources(paths, "paths")) as named:
+    with on_disk(as_sources(paths, "paths"), key, order) as named:
         files = [file for source in named for file in _files(source, limits, seen)]
     result = _judge_files(files, rules)
     if db is not None:
@@ -222,7 +229,7 @@ def check(
 def _files(source: NamedFile, limits: Limits, seen: set[str]) -> Iterator[_File]:
     """Read the files of a source that are not in `seen`; a source without files counts as one unreadable file."""
     try:
-        listed = [source] if source.alias else [NamedFile(name) for name in expand(source.path)]
+        listed = [source] if source.alias else [replace(source, path=name) for name in expand(source.path)]
     except InputError as error:
         shown = ModelSource(source.path, source.path).shown
         if source.path not in seen:
@@ -243,7 +250,7 @@ def _identity(name: str) -> str:
 
 def _read(file: NamedFile, limits: Limits) -> _File:
     """Read a file in a child process; one that cannot be read has a reason instead of layers."""
-    source = ModelSource(file.path, file.path, alias=file.alias)
+    source = file.source()
     try:
         return _File.of(source.shown, *examine(source, limits))
     except InputError as error:

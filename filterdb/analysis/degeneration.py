@@ -10,7 +10,7 @@ import numpy.typing as npt
 import xarray as xr
 
 from filterdb.analysis.degeneration_groups import group_layers, summarise
-from filterdb.analysis.grouping import Key, chosen, provenance
+from filterdb.analysis.grouping import Key, check_raw, chosen, provenance, with_depth
 from filterdb.analysis.rules import LAYER_MEASURES, VERDICTS, Rules, judge
 from filterdb.analysis.threshold import sigmoid
 from filterdb.analysis.untrained import untrained as untrained_models
@@ -129,6 +129,9 @@ def degeneration(
            [0.68, 0.69, 0.69]])
     """
     db = as_database(db)
+    if by is not None:
+        check_raw(db)
+        db = with_depth(db, by)
     mode = as_mode(mode)
     rules = rules or Rules()
     (arrays,) = summaries(db, MomentsReduction())

@@ -12,10 +12,10 @@ import numpy.typing as npt
 
 from filterdb.arguments import as_names
 from filterdb.errors import InputError, UsageError
-from filterdb.numerics.depth import DECILES, depth_decile
+from filterdb.numerics.depth import DECILES, NO_DECILE, depth_decile
 from filterdb.numerics.modes import AnyMode, Mode, as_mode
 from filterdb.reduce.basis import has_scale
-from filterdb.schema import distinct
+from filterdb.schema import UNKNOWN, distinct
 from filterdb.store.database import Database
 from filterdb.version import __version__
 
@@ -77,7 +77,7 @@ def group(db: Database, by: Key | None, mode: AnyMode = "sound") -> Grouping:
         raise InputError(f"{db.url}: expected at least one layer with 3×3 filters, got none")
     if by is None:
         return Grouping(WHOLE, [WHOLE], np.zeros(layers, np.int64), ordered=True)
-    keys = [key.strip() for key in by.split(",")] if isinstance(by, str) else as_names(by, "by")
+    keys = _names(by)
     if not keys or not all(keys):
         raise UsageError(f"by: expected labels joined with commas, got {by!r}")
     parts = [_single(db, key, mode) for key in keys]
@@ -97,8 +97,8 @@ def _single(db: Database, key: str, mode: Mode) -> Grouping:
     """Group a view's layers by one key."""
     if key == "depth_decile":
         codes = depth_decile(db.layers["conv_depth_norm"].values)
-        present, index = np.unique(codes, return_inverse=True)
-        return Grouping(key, [DECILES[code] for code in present], index, ordered=True)
+        present, index = np.unique(np.where(codes == NO_DECILE, len(DECILES), codes), return_inverse=True)
+        return Grouping(key, [(*DECILES, UNKNOWN)[code] for code in present], index, ordered=True)
     if key == "layer":
         return Grouping(key, db.layers["layer"].values.tolist(), np.arange(db.layers.sizes["layer"]), ordered=False)
     column = mode.labels(key, db.column(key))
@@ -121,6 +121,48 @@ def with_scale(db: Database, *, scaled: bool) -> Database:
     """Return the view, for raw filters without the layers whose scale is unknown."""
     known = has_scale(db, scaled=scaled)
     return db if known.all() else db.keep(known, "scale known")
+
+
+DEPTHS = {"depth_decile", "conv_depth", "conv_depth_norm", "graph_depth"}
+"""The keys that need to know the depth of a layer."""
+
+
+def with_depth(db: Database, *keys: Key | None) -> Database:
+    """Return the view, without the layers of unknown depth if one of the keys is a depth. The condition counts them.
+
+    Raises InputError if no layer is left.
+    """
+    names = {name for key in keys if key is not None for name in _names(key)}
+    known = np.isfinite(db.layers["conv_depth_norm"].values)
+    if not names & DEPTHS or known.all():
+        return db
+    if not known.any():
+        raise InputError(
+            f"{db.url}: expected layers whose depth is known, got none: their files have no graph and no order; ingest "
+            "them with --order, or group by another label"
+        )
+    return db.keep(known, f"depth known ({np.count_nonzero(~known):,} layers left out)")
+
+
+def _names(key: Key) -> list[str]:
+    """Return the labels of a key."""
+    return [name.strip() for name in key.split(",")] if isinstance(key, str) else as_names(key, "by")
+
+
+def check_raw(db: Database) -> None:
+    """Raise InputError if raw filters of the view cannot be compared, because only some have a norm's scale in them.
+
+    A layer without batch normalisation can be compared with any other.
+    """
+    values = db.layers["batch_norm"].values.astype(str)
+    apart, inside = values == "unfolded", np.isin(values, ["folded", "unknown"])
+    if apart.any() and inside.any():
+        kinds = " or ".join(sorted(set(values[inside].tolist())))
+        raise InputError(
+            f"{db.url}: raw filters: expected one kind of batch normalisation, got {np.count_nonzero(apart):,} layers "
+            f"whose scale is apart (unfolded) and {np.count_nonzero(inside):,} in whose weights it is or may be "
+            f"({kinds}); choose with --where batch_norm=unfolded or --where batch_norm!=unfolded"
+        )
 
 
 def chosen(db: Database) -> slice | npt.NDArray[np.int64]:

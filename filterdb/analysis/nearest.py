@@ -17,7 +17,7 @@ from filterdb.arguments import formerly_positional
 from filterdb.errors import UsageError
 from filterdb.models.sandbox import Limits
 from filterdb.models.sources import as_source, on_disk
-from filterdb.numerics.depth import DECILES, depth_decile
+from filterdb.numerics.depth import DECILES, NO_DECILE, depth_decile
 from filterdb.numerics.divergence import symmetric_kl
 from filterdb.numerics.histogram import sound_probabilities
 from filterdb.numerics.resampling import SymmetricKL
@@ -27,7 +27,7 @@ from filterdb.reduce.model_summary import Query, reduce_model
 from filterdb.store.database import AnyDatabase, as_database
 
 if TYPE_CHECKING:
-    from filterdb.models.sources import Source
+    from filterdb.models.sources import Order, Source
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -45,8 +45,10 @@ def nearest(
     *,
     n: int = 10,
     limits: Limits = Limits(),  # noqa: B008 - frozen
+    key: str = "",
+    order: Order | None = None,
 ) -> xr.Dataset:
-    """Rank the models of a view by how little their filters differ from those of an ONNX file, beyond chance.
+    """Rank the models of a view by how little their filters differ from those of a model file, beyond chance.
 
     Parameters
     ----------
@@ -58,6 +60,10 @@ def nearest(
         Number of models in the result, at least 1. Default: 10.
     limits : Limits
         Time and memory for reading the file. Default: `Limits()`.
+    key : str
+        Which network to read of a checkpoint with several, such as "ema".
+    order : str, path or list of str, optional
+        The names of the weights in the order of execution, or a JSON file with them, for a file without a graph.
 
     Returns
     -------
@@ -116,8 +122,8 @@ def nearest(
         raise UsageError(f"n: expected at least 1, got {n}")
     db, source = as_database(db), as_source(path, "path")
     question = Question.in_basis(db, "model")
-    with on_disk([source]) as (file,):
-        query = reduce_model(file.path, question.projection.histograms, limits, file.alias)
+    with on_disk([source], key, order) as (file,):
+        query = reduce_model(file, question.projection.histograms, limits)
     return _ranked(question, query, n)
 
 
@@ -137,7 +143,8 @@ def _ranked(question: Question, query: Query, n: int) -> xr.Dataset:
     verdict = _verdicts(drift[order], floor, by_swaps, no_verdict)
     by_decile = _decile_variables(question, query, whole, order)
     query_decile = depth_decile(query.column("conv_depth_norm"))
-    query_filters = np.bincount(query_decile, query.column("row_size"), len(DECILES))
+    placed = query_decile != NO_DECILE
+    query_filters = np.bincount(query_decile[placed], query.column("row_size")[placed], len(DECILES))
     names = db.models["model"].values.astype(str)
     position = [int(np.flatnonzero(names == models.labels[model])[0]) for model in order]
     table = db.models.isel(model=position)
@@ -212,7 +219,7 @@ def _decile_variables(question: Question, query: Query, whole: Ints, order: Ints
     query_decile = depth_decile(query.column("conv_depth_norm"))
     decile = depth_decile(question.db.layers["conv_depth_norm"].values)
     variables = np.full((4, len(order), len(DECILES)), np.nan)
-    for i in np.unique(query_decile):
+    for i in np.unique(query_decile[query_decile != NO_DECILE]):
         rows = [(decile == i) & (question.grouping.index == model) for model in order]
         counts = np.stack([layer_counts[chosen].sum(axis=0) for chosen in rows])
         has_filters = counts[:, 0].sum(axis=-1) > 0

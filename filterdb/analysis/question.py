@@ -9,7 +9,16 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from filterdb.analysis.grouping import Grouping, Key, chosen, group, provenance, with_scale
+from filterdb.analysis.grouping import (
+    Grouping,
+    Key,
+    check_raw,
+    chosen,
+    group,
+    provenance,
+    with_depth,
+    with_scale,
+)
 from filterdb.numerics.modes import AnyMode, Mode, as_mode
 from filterdb.numerics.moments import Moments, pool
 from filterdb.reduce.basis import (
@@ -25,6 +34,13 @@ from filterdb.store.database import AnyDatabase, Database, as_database
 from filterdb.store.summary import Arrays
 
 
+def _usable(db: Database, by: Key | None, *, scaled: bool) -> Database:
+    """Return the layers of a view that such a question can be about. Raises InputError for raw filters that differ."""
+    if not scaled:
+        check_raw(db)
+    return with_depth(with_scale(db, scaled=scaled), by)
+
+
 @dataclass(frozen=True, eq=False)
 class Question:
     """Hold the layers that an analysis is about, their grouping, and the mode.
@@ -35,7 +51,8 @@ class Question:
     Attributes
     ----------
     db : Database
-        The view, for raw filters without layers whose scale is unknown.
+        The view, for raw filters without layers whose scale is unknown, and for groups by depth without layers whose
+        depth is unknown.
     grouping : Grouping
         The groups of the view's layers.
     mode : Mode
@@ -67,7 +84,7 @@ class Question:
             If the view has no layers.
         """
         mode = as_mode(mode)
-        view = with_scale(as_database(db), scaled=scaled)
+        view = _usable(as_database(db), by, scaled=scaled)
         return cls(view, group(view, by, mode), mode, scaled)
 
     @classmethod
@@ -86,7 +103,7 @@ class Question:
         """
         mode = as_mode(mode)
         db, fitted = projection(as_database(db), mode, scaled=scaled)
-        view = with_scale(db, scaled=scaled)
+        view = _usable(db, by, scaled=scaled)
         grouping = group(view, by, mode)
         if mode.has_range_of_view:
             fitted = with_range_of(view, fitted)

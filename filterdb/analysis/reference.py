@@ -142,11 +142,13 @@ def write_reference(db: AnyDatabase, output: str | os.PathLike[str], *, licence:
     array([100., 100., 100.])
     """
     from filterdb.analysis.degeneration import degeneration
+    from filterdb.analysis.grouping import with_depth
     from filterdb.store.database import as_database
 
     db = as_database(db)
     if not db.layers.sizes["layer"]:
         raise InputError(f"{db.url}: expected at least one layer with 3×3 filters, got none")
+    db = with_depth(db, "depth_decile")
     reference = reference_of(degeneration(db), db.url)
     sources = _sources(db.models)
     facts: dict[str, Any] = {

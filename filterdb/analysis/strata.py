@@ -9,14 +9,14 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from filterdb.analysis.grouping import Key, group
+from filterdb.analysis.grouping import Key, group, with_depth
 from filterdb.numerics.modes import AnyMode
 from filterdb.store.database import AnyDatabase, Database, as_database
 
 
 def strata(db: AnyDatabase, within: Key, mode: AnyMode = "sound") -> dict[str, Database]:
     """Return the view of each group of `within`, by label. Raises UsageError for an unknown label."""
-    db = as_database(db)
+    db = with_depth(as_database(db), within)
     groups = group(db, within, mode)
     return {label: db.keep(groups.index == i, f"{groups.by} = {label}") for i, label in enumerate(groups.labels)}
 

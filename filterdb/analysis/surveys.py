@@ -8,12 +8,12 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from filterdb.analysis.grouping import Key, chosen, group, provenance
+from filterdb.analysis.grouping import Key, check_raw, chosen, group, provenance, with_depth
 from filterdb.arguments import as_names
 from filterdb.engine.moments import MomentsReduction
 from filterdb.engine.run import summaries
 from filterdb.errors import UsageError
-from filterdb.numerics.depth import DECILES, depth_decile
+from filterdb.numerics.depth import DECILES, NO_DECILE, depth_decile
 from filterdb.reduce.basis import has_scale
 from filterdb.store.database import AnyDatabase, as_database
 
@@ -46,8 +46,8 @@ def filter_scale(db: AnyDatabase, by: Key | None = "model") -> xr.Dataset:
 
     Notes
     -----
-    Layers whose scale is unknown are left out; a group that has only such layers stays in the result. No filter is
-    read again: the moments have these sums. Source: P2 fig. 6.
+    Layers whose scale is unknown are left out, and those of unknown depth have no decile; a group that has only such
+    layers stays in the result. No filter is read again: the moments have these sums. Source: P2 fig. 6.
 
     Examples
     --------
@@ -56,21 +56,25 @@ def filter_scale(db: AnyDatabase, by: Key | None = "model") -> xr.Dataset:
     (array(['classification', 'detection'], dtype='<U14'), array([0.031, 0.038]))
     """
     db = as_database(db)
+    check_raw(db)
+    db = with_depth(db, by)
     grouping = group(db, by)
     (arrays,) = summaries(db, MomentsReduction())
     used = has_scale(db, scaled=False)
     span = np.where(used, arrays["span"][chosen(db)], 0.0)
     number = np.where(used, db.layers["row_size"].values, 0)
     decile = depth_decile(db.layers["conv_depth_norm"].values)
-    cell = np.ravel_multi_index((grouping.index, decile), (len(grouping.labels), len(DECILES)))
-    shape = (len(grouping.labels), len(DECILES))
-    total = np.bincount(cell, span, shape[0] * shape[1]).reshape(shape)
-    count = np.zeros(shape, np.int64)
-    np.add.at(count.reshape(-1), cell, number)
+    # The last column has the layers of unknown depth, which count in the means of groups only.
+    shape = (len(grouping.labels), len(DECILES) + 1)
+    cell = np.ravel_multi_index((grouping.index, np.where(decile == NO_DECILE, len(DECILES), decile)), shape)
+    totals = np.bincount(cell, span, shape[0] * shape[1]).reshape(shape)
+    counts = np.zeros(shape, np.int64)
+    np.add.at(counts.reshape(-1), cell, number)
+    total, count = totals[:, :-1], counts[:, :-1]
     return xr.Dataset(
         {
-            "scale": ("group", _mean(total.sum(axis=1), count.sum(axis=1)), {"long_name": "mean of max w - min w"}),
-            "count": ("group", count.sum(axis=1), {"long_name": "filters"}),
+            "scale": ("group", _mean(totals.sum(axis=1), counts.sum(axis=1)), {"long_name": "mean of max w - min w"}),
+            "count": ("group", counts.sum(axis=1), {"long_name": "filters"}),
             "decile_scale": (("group", "decile"), _mean(total, count), {"long_name": "mean of max w - min w"}),
             "decile_count": (("group", "decile"), count, {"long_name": "filters"}),
         },

@@ -12,6 +12,7 @@ import click
 import numpy as np
 
 from filterdb.commands import streams
+from filterdb.numerics.depth import NO_DEPTH
 from filterdb.numerics.modes import MODES
 
 if TYPE_CHECKING:
@@ -81,8 +82,10 @@ def basis_of_result(result: xr.Dataset) -> Answer:
 
 
 def rows(table: xr.Dataset, names: dict[str, str]) -> list[Answer]:
-    """Return the rows of a table: `names` maps the key of a column to its variable."""
+    """Return the rows of a table: `names` maps the key of a column to its variable. An unknown depth is None."""
     columns = {name: table[variable].values.tolist() for name, variable in names.items()}
+    for name in columns.keys() & {"conv_depth", "graph_depth"}:
+        columns[name] = [None if depth == NO_DEPTH else depth for depth in columns[name]]
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 

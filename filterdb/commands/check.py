@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 import xarray as xr
@@ -33,12 +33,11 @@ from filterdb.analysis.rules import FILE_RULES
 from filterdb.commands.answer import Answer, print_answer, rows
 from filterdb.commands.group import commands
 from filterdb.commands.junit import junit
-from filterdb.commands.options import gathered, limits_option, place, snapshot_option
+from filterdb.commands.options import gathered, limits_option, network_options, place, snapshot_option
 from filterdb.commands.sarif import sarif
 from filterdb.commands.table import console, print_table, say
 from filterdb.errors import InputError, UsageError
 from filterdb.ledger import is_unread
-from filterdb.models.sandbox import Limits
 from filterdb.redaction import printable
 
 if TYPE_CHECKING:
@@ -103,29 +102,31 @@ class _ComparedWith:
 @click.option("--sarif", type=_FILE, help="Write the findings here, SARIF 2.1.0.")
 @click.option("--junit", type=_FILE, help="Write the findings here, JUnit XML.")
 @limits_option
+@network_options
 @place
 @gathered("files", _FindingFiles)
 @gathered("compared_with", _ComparedWith)
 @click.pass_context
 def check(
     context: click.Context,
+    /,
     models: tuple[str, ...],
     compared_with: _ComparedWith,
     rules: Path | None,
     files: _FindingFiles,
-    limits: Limits,
     as_json: bool,
+    **reading: Any,
 ) -> None:
     """Judge the 3×3 layers of model files.
 
-    MODELS are ONNX files, folders, globs or URLs. Reports layers that are dead, sparse, collapsed, random,
-    non-finite or duplicates, or that have outliers or dead channels, models that are untrained, and what could
-    not be checked. Needs no database. The exit code is 1 if a rule fails or something could not be checked, and
+    MODELS are files (ONNX, safetensors), folders, globs or URLs. Reports layers that are dead, sparse, collapsed,
+    random, non-finite or duplicates, or that have outliers or dead channels, models that are untrained, and what
+    could not be checked. Needs no database. The exit code is 1 if a rule fails or something could not be checked, and
     65 if no file can be read.
     """
     files.check_writable()
     opened, reference = compared_with.database(), compared_with.reference
-    result = fdb.check(models, db=opened, reference=reference, rules=rules, limits=limits)
+    result = fdb.check(models, db=opened, reference=reference, rules=rules, **reading)
     files.write(result)
     answer = to_answer(result)
     if answer["models"] or as_json or len(answer["files"]) > 1:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 import filterdb as fdb
 from filterdb.commands.answer import Answer, head_of_database, print_answer
 from filterdb.commands.group import commands
-from filterdb.commands.options import catalog_option, chunk_rows_option, limits_option, place
+from filterdb.commands.options import catalog_option, chunk_rows_option, limits_option, network_options, place
 from filterdb.commands.table import counts_line, say
-from filterdb.models.sandbox import Limits
 from filterdb.redaction import printable
 
 if TYPE_CHECKING:
@@ -24,15 +23,14 @@ if TYPE_CHECKING:
 @catalog_option()
 @chunk_rows_option
 @limits_option
+@network_options
 @place
-def ingest(
-    db: str, sources: tuple[str, ...], catalog: str | None, chunk_rows: int, limits: Limits, as_json: bool
-) -> None:
+def ingest(db: str, sources: tuple[str, ...], catalog: str | None, as_json: bool, **reading: Any) -> None:
     """Add the filters of models to a database.
 
-    Reads ONNX files, folders, globs or URLs, or every row of a catalog.
+    Reads model files (ONNX, safetensors), folders, globs or URLs, or every row of a catalog.
     """
-    done = fdb.ingest(db, sources, catalog=catalog, chunk_rows=chunk_rows, limits=limits)
+    done = fdb.ingest(db, sources, catalog=catalog, **reading)
     for reason in done.rejected.values():
         click.echo(f"filterdb: rejected {printable(reason)}", err=True)
     _report_unread(done.unread)

@@ -13,9 +13,8 @@ import filterdb as fdb
 from filterdb.analysis.drift import FEW
 from filterdb.commands.answer import Answer, basis_of_result, head_of_result, print_answer, rows
 from filterdb.commands.group import commands
-from filterdb.commands.options import database, limits_option, selection
+from filterdb.commands.options import database, limits_option, network_options, selection
 from filterdb.commands.table import counts_line, print_basis_warning, print_table, say
-from filterdb.models.sandbox import Limits
 from filterdb.store.database import Database
 
 _REMARKS = {"few": "few", "related": "related", "indistinguishable": "within noise"}
@@ -25,20 +24,21 @@ _NO_ACCURACY = "near means similar 3×3 filters; it says nothing of the accuracy
 
 @commands.command()
 @limits_option
+@network_options
 @database
 @selection
 @click.argument("model")
 @click.option("-n", "number", type=click.IntRange(1), default=10, show_default=True, help="How many models.")
 @click.option("--by-decile", is_flag=True, help="Drift of each depth decile as well.")
-def nearest(db: Database, model: str, number: int, by_decile: bool, limits: Limits, as_json: bool) -> None:
+def nearest(db: Database, model: str, number: int, by_decile: bool, as_json: bool, **reading: Any) -> None:
     """Find the stored models most similar to a model.
 
-    MODEL is an ONNX file or a URL. Models are ranked by how much more their 3×3 filters drift than chance explains at
+    MODEL is a file or a URL. Models are ranked by how much more their 3×3 filters drift than chance explains at
     their sizes. Related models, such as fine-tuned copies, are marked.
     Limit the models compared with --where 'task=…' or 'training_dataset=…'. Similar filters do not promise
     accuracy after transfer.
     """
-    result = fdb.nearest(db, model, n=number, limits=limits)
+    result = fdb.nearest(db, model, n=number, **reading)
     print_answer(to_answer(result), as_json, show_deciles if by_decile else show)
 
 

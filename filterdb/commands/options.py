@@ -247,6 +247,18 @@ def limits_option(command: Command) -> Command:
     )(wrapped)
 
 
+def network_options(command: Command) -> Command:
+    """Add --key and --order, which say what to read of files without a graph."""
+    command = click.option(
+        "--order",
+        metavar="FILE",
+        help="JSON list of the names of the weights in the order of execution, for files without a graph.",
+    )(command)
+    return click.option(
+        "--key", default="", metavar="NAME", help="Which network to read of a checkpoint with several, such as ema."
+    )(command)
+
+
 def parse_pair(text: str) -> tuple[int, int]:
     """Parse two components, written as "0,1"."""
     try:

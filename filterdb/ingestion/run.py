@@ -24,7 +24,7 @@ from filterdb.models.catalog import ModelSource, check_unique, parse_catalog
 from filterdb.models.inputs import expand, is_absent, read_input
 from filterdb.models.sandbox import Limits
 from filterdb.models.scan import Scan, scan
-from filterdb.models.sources import NamedFile, as_id, as_sources, on_disk
+from filterdb.models.sources import NamedFile, as_id, as_order, as_sources, on_disk
 from filterdb.redaction import redact_url
 from filterdb.store import snapshot as snapshots
 from filterdb.store.database import AnyDatabase, Database, as_url
@@ -34,7 +34,7 @@ from filterdb.store.segment import Segment
 from filterdb.store.snapshot import Entry, Snapshot
 
 if TYPE_CHECKING:
-    from filterdb.models.sources import Sources
+    from filterdb.models.sources import Order, Sources
 
 log = logging.getLogger(__name__)
 
@@ -80,8 +80,10 @@ def ingest(
     catalog: str | os.PathLike[str] | None = None,
     chunk_rows: int = schema.CHUNK_ROWS,
     limits: Limits = Limits(),  # noqa: B008 - frozen
+    key: str = "",
+    order: Order | None = None,
 ) -> Ingested:
-    """Read ONNX models into a database, on Dask. All new models become one segment in one commit.
+    """Read models into a database, on Dask. All new models become one segment in one commit.
 
     A model is skipped if the newest snapshot has it with the same content and catalog row. A file is rejected, with a
     reason, if it is not a readable model or exceeds `limits`; the other files are ingested nevertheless.
@@ -91,7 +93,7 @@ def ingest(
     url
         Path or URL of the database, which is created if necessary, or a Database.
     sources
-        ONNX files, folders, globs or URLs: one or a list. Default: every row of the catalog. An onnx.ModelProto is
+        Model files, folders, globs or URLs: one or a list. Default: every row of the catalog. An onnx.ModelProto is
         accepted too. Its id is its graph's name, and it is read from a temporary file, which workers on other
         machines do not see.
     catalog
@@ -100,6 +102,10 @@ def ingest(
         Filters in a chunk of the new segment.
     limits
         What reading one model may take.
+    key
+        Which network to read of a checkpoint with several, such as "ema".
+    order
+        The names of the weights in the order of execution, or a JSON file with them, for files without a graph.
 
     Returns
     -------
@@ -121,11 +127,12 @@ def ingest(
     """
     place, table = as_url(url), None if catalog is None else as_path(catalog, "catalog")
     with on_disk(as_sources(sources)) as named:
-        return _ingest(Files.at(place), named, table, chunk_rows, limits)
+        names = as_order(order)
+        models = [replace(model, key=key, order=names) for model in find_sources(named, table)]
+        return _ingest(Files.at(place), models, chunk_rows, limits)
 
 
-def _ingest(files: Files, sources: list[NamedFile], catalog: str | None, chunk_rows: int, limits: Limits) -> Ingested:
-    models = find_sources(sources, catalog)
+def _ingest(files: Files, models: list[ModelSource], chunk_rows: int, limits: Limits) -> Ingested:
     base = snapshots.latest(files)
     if base is None:
         files.probe()  # before any work is spent on reading models

@@ -17,13 +17,11 @@ import numpy as np
 
 from filterdb.models.model import MAX_FILTERS, Model, Skip, Weight, shape_facts
 from filterdb.models.parse_errors import NotStoredError, shortened
+from filterdb.numerics.depth import NO_DEPTH
 from filterdb.schema import KERNEL, WEIGHTS, distinct
 
 UNKNOWN_GROUPS = 0
 """The groups of a convolution whose file does not state them."""
-
-NO_DEPTH = -1
-"""The depth of a convolution whose file has no graph and no order."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,8 @@ class Format:
     """Suffixes that other kinds of files have too. In a folder, such a file is a model only if its bytes say so."""
     max_bytes: int | None = None
     """Largest file size that the format allows."""
+    has_networks: bool = False
+    """Whether a file may hold several networks, of which `--key` chooses one."""
     extra: str = ""
     """The extra that installs what reading the format needs; empty if filterdb's own requirements suffice."""
     modules: tuple[str, ...] = ()
@@ -37,7 +39,7 @@ ONNX = Format("ONNX", (".onnx",), "filterdb.models.onnx.reading", max_bytes=2**3
 PUBLISHED = Format("the published data set", (".h5",), "filterdb.models.published.reading")
 """One HDF5 file with hundreds of models. Its reader has its own requests (see `published.file`)."""
 
-SAFETENSORS = Format("safetensors", (".safetensors",), "filterdb.models.safetensors.reading")
+SAFETENSORS = Format("safetensors", (".safetensors",), "filterdb.models.safetensors.reading", has_networks=True)
 
 FORMATS: tuple[Format, ...] = (ONNX, SAFETENSORS)
 """The formats of files with one model each."""

@@ -199,6 +199,8 @@ def reading(
     size = local.path.stat().st_size
     chosen = format_of(local.path)
     _require_extra(chosen, source.shown)
+    if source.key and not chosen.has_networks:
+        raise ModelError(f"{source.shown}: expected no --key: a file of {chosen.name} has one network; leave it out")
     request = {**request, "key": source.key, "order": source.order}
     with sandbox(chosen.reader).reading(source.shown, size, limits) as channel:
         # Absolute, because the fork server keeps the working directory in which it was started.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import tempfile
@@ -12,15 +13,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from filterdb.arguments import as_list, as_path
-from filterdb.errors import InputError, UsageError
+from filterdb.errors import FilterDBError, InputError, UsageError
+from filterdb.models.catalog import ModelSource
+from filterdb.models.inputs import read_input
+from filterdb.redaction import redact_url
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     import onnx
 
     type Source = str | os.PathLike[str] | onnx.ModelProto
     type Sources = Source | Iterable[Source]
+    type Order = str | os.PathLike[str] | Sequence[str]
 
 EXPECTED = "a path, a URL, an onnx.ModelProto or a list of these"
 
@@ -30,10 +35,20 @@ UNNAMED = "model in memory"
 
 @dataclass(frozen=True, slots=True)
 class NamedFile:
-    """A file to read. `alias` is the graph's name if the file holds a model from memory, otherwise empty."""
+    """A file to read. `alias` is the graph's name if the file holds a model from memory, otherwise empty.
+
+    `key` names the network to read if the file has several. `order` names its layers in the order of execution, if the
+    user gave it.
+    """
 
     path: str
     alias: str = ""
+    key: str = ""
+    order: tuple[str, ...] = ()
+
+    def source(self, name: str = "") -> ModelSource:
+        """Return the model to read, with the id `name`, or else its path."""
+        return ModelSource(name or self.path, self.path, alias=self.alias, key=self.key, order=self.order)
 
 
 def as_sources(sources: Any, parameter: str = "sources") -> list[Any]:
@@ -53,16 +68,44 @@ def as_source(source: Any, parameter: str) -> Any:
 
 
 @contextmanager
-def on_disk(sources: list[Any]) -> Iterator[list[NamedFile]]:
-    """Write models in memory to temporary files, so that processes on this machine can read them. Paths are kept."""
+def on_disk(sources: list[Any], key: str = "", order: Order | None = None) -> Iterator[list[NamedFile]]:
+    """Write models in memory to temporary files, so that processes on this machine can read them. Paths are kept.
+
+    `key` and `order` apply to all of them. Raises UsageError or InputError for an order that cannot be used.
+    """
+    names = as_order(order)
     if not any(map(_is_model, sources)):
-        yield [NamedFile(source) for source in sources]
+        yield [NamedFile(source, key=key, order=names) for source in sources]
         return
     with tempfile.TemporaryDirectory(prefix="filterdb-") as folder:
         yield [
-            _written(source, Path(folder) / str(position)) if _is_model(source) else NamedFile(source)
+            _written(source, Path(folder) / str(position))
+            if _is_model(source)
+            else NamedFile(source, key=key, order=names)
             for position, source in enumerate(sources)
         ]
+
+
+def as_order(order: Order | None) -> tuple[str, ...]:
+    """Return the names of layers in an order: a list, or the path or URL of a JSON file with a list."""
+    if order is None:
+        return ()
+    where, names = "order", order
+    if isinstance(order, str | os.PathLike):
+        where = os.fspath(order)
+        try:
+            names = json.loads(read_input(where))
+        except (ValueError, RecursionError) as error:
+            if isinstance(error, FilterDBError):
+                raise
+            raise InputError(f"{redact_url(where)}: expected JSON, a list of names, got something else") from error
+    if not isinstance(names, list | tuple) or not names or not all(isinstance(name, str) and name for name in names):
+        expected = "expected a list of the names of weights in the order of execution"
+        raise InputError(f"{redact_url(where)}: {expected}, got something else")
+    if len(set(names)) < len(names):
+        repeated = next(name for name in names if names.count(name) > 1)
+        raise InputError(f"{redact_url(where)}: expected each name once, got {repeated!r} more than once")
+    return tuple(names)
 
 
 def _is_model(source: object) -> bool:

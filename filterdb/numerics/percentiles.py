@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from filterdb.numerics.depth import DECILES, depth_decile
+from filterdb.numerics.depth import DECILES, NO_DECILE, depth_decile
 
 Floats = NDArray[np.float64]
 
@@ -18,6 +18,10 @@ SIZES = 16
 """Number of size classes; the last holds 16¹⁵ filters and more."""
 
 
+ANY_DEPTH = len(DECILES)
+"""Stands for the decile of layers whose depth is unknown."""
+
+
 def percentiles(values: Floats, among: Floats) -> Floats:
     """Return the percentage of `among` (m,) below each value; ties count half. NaN for NaN values, or if m = 0."""
     ordered = np.sort(among)
@@ -26,9 +30,13 @@ def percentiles(values: Floats, among: Floats) -> Floats:
 
 
 def layer_classes(filters: NDArray[np.int64], conv_depth_norm: Floats) -> NDArray[np.int64]:
-    """Return the class of each layer, 16 · depth decile + size class ⌊log₁₆ n⌋, (layers,) int64."""
+    """Return the class of each layer, 16 · depth decile + size class ⌊log₁₆ n⌋, (layers,) int64.
+
+    A layer of unknown depth has ANY_DEPTH as its decile.
+    """
     size = (np.log2(np.maximum(filters, 1)) // 4).astype(np.int64)
-    return SIZES * depth_decile(conv_depth_norm) + np.minimum(size, SIZES - 1)
+    decile = depth_decile(conv_depth_norm)
+    return SIZES * np.where(decile == NO_DECILE, ANY_DEPTH, decile) + np.minimum(size, SIZES - 1)
 
 
 def counts(classes: NDArray[np.int64]) -> dict[int, int]:
@@ -49,14 +57,16 @@ def nearby_percentiles(
     """Return the percentile of each value among layers of its size and similar depth, and the number of these layers.
 
     They are those of its own decile of the depth or, while these are fewer than FEWEST_PEERS, of one decile more on
-    either side. `among` has the sorted values of each class, or quantiles of them, `layers` the number of its layers.
+    either side. A layer of unknown depth is ranked among the layers of all depths. `among` has the sorted values of
+    each class, or quantiles of them, `layers` the number of its layers.
     """
     placed, peers = np.full(len(values), np.nan), np.zeros(len(values), np.int64)
     for kind in np.unique(classes[classes >= 0]).tolist():
         decile, size = divmod(kind, SIZES)
         like = [other for other in layers if other % SIZES == size]
-        for width in range(len(DECILES)):
-            chosen = [other for other in like if abs(other // SIZES - decile) <= width]
+        near = like if decile == ANY_DEPTH else [other for other in like if other // SIZES != ANY_DEPTH]
+        for width in range(len(DECILES) + 1):
+            chosen = [other for other in near if decile == ANY_DEPTH or abs(other // SIZES - decile) <= width]
             if sum(layers[other] for other in chosen) >= FEWEST_PEERS:
                 break
         here, chosen = classes == kind, [other for other in chosen if len(among[other])]

@@ -15,7 +15,7 @@ import pandas as pd
 import xarray as xr
 
 from filterdb.numerics.box import box
-from filterdb.numerics.depth import depth_decile
+from filterdb.numerics.depth import NO_DECILE, depth_decile
 from filterdb.page import boxes
 from filterdb.page.box_plot import box_plot, draw_boxes
 from filterdb.page.drawing import COLOURS, LINES, canvas, drawn, short
@@ -199,7 +199,8 @@ def entropy_and_sparsity(result: xr.Dataset, groups: np.ndarray | None = None) -
                 color="#8a939c" if marker == "o" else "#b2182b", label=label, rasterized=True,
             )  # fmt: skip
         for i, group in enumerate(largest):
-            mean = pd.Series(values[names == group]).groupby(decile[names == group]).mean()
+            here = (names == group) & (decile != NO_DECILE)
+            mean = pd.Series(values[here]).groupby(decile[here]).mean()
             axes.plot(
                 (mean.index + 0.5) / 10, mean, color=COLOURS[i], linestyle=LINES[i % len(LINES)], label=short(group, 24)
             )

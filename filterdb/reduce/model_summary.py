@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -10,10 +10,10 @@ import numpy as np
 from filterdb.engine.reduction import Block, Reduction
 from filterdb.errors import InputError
 from filterdb.ledger import is_unread
-from filterdb.models.catalog import ModelSource
 from filterdb.models.inputs import local_copy
 from filterdb.models.sandbox import Limits
 from filterdb.models.scan import examine, reading
+from filterdb.models.sources import NamedFile
 from filterdb.schema import WEIGHTS
 from filterdb.store.files import local_path
 from filterdb.store.remote import store_errors
@@ -42,13 +42,12 @@ class Query:
         return np.array([row[name] for row in self.rows])
 
 
-def reduce_model(path: str, reduction: Reduction, limits: Limits, alias: str = "") -> Query:
-    """Reduce the 3×3 layers of an ONNX file or URL as a pass reduces those of a segment. Messages call it `alias`.
+def reduce_model(file: NamedFile, reduction: Reduction, limits: Limits) -> Query:
+    """Reduce the 3×3 layers of a model file or URL as a pass reduces those of a segment.
 
     Raises InputError if there is no file, no model, or no layer with finite 3×3 filters.
     """
-    url = local_path(path)
-    source = ModelSource(url, url, alias=alias)
+    source = replace(file, path=local_path(file.path)).source()
     layers, skipped, _ = examine(source, limits)
     rows = [row for row in layers if not row["nonfinite"]]
     left_out = {row["layer_name"]: row["nonfinite"] for row in layers if row["nonfinite"]}
@@ -60,11 +59,11 @@ def reduce_model(path: str, reduction: Reduction, limits: Limits, alias: str = "
     wanted = [(row["layer_name"], 0, row["row_size"]) for row in rows]
     request = {"do": "filters", "wanted": wanted}
     with (
-        local_copy(url) as local,
+        local_copy(source.url) as local,
         store_errors("reading", source.shown),
         reading(source, local, limits, request) as (channel, companions),
     ):
-        digest = local.digest(companions)
+        digest = local.digest(companions, source.key, source.order)
         channel.send({"go": True})
         for i, (name, _, size) in enumerate(wanted):
             if channel.receive().get("rows") != size:

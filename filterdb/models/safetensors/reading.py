@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from filterdb.models import reading
@@ -25,7 +24,7 @@ class SafetensorsFile:
     @classmethod
     def parse(cls, path: Path, request: Request) -> SafetensorsFile:
         """Read the header. Raises ModelError if it is damaged."""
-        return cls(path, list_tensors(partial(open, path, "rb"), path.stat().st_size, str(path)), request)
+        return cls(path, list_tensors(lambda: path.open("rb"), path.stat().st_size, str(path)), request)
 
     def external_files(self) -> dict[str, int]:
         """Return no files: the tensors are in the file itself."""
