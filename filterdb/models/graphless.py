@@ -45,14 +45,14 @@ def read_tensors(
     if len(tensors) > MAX_TENSORS:
         raise ModelError(f"{request.named}: expected at most {MAX_TENSORS:,} tensors, got {len(tensors):,}")
     chosen = choose(tensors, request.key, request.named)
-    positions, depth_source = _positions(chosen, request.order, ordered=ordered)
+    positions, depth_source = _positions(chosen, request.order, request.named, ordered=ordered)
     has_norms = any(tensor.key.endswith("running_mean") for tensor in chosen)
     lengths = _lengths(chosen)
     convolutions = []
     for position, tensor in enumerate(chosen):
         if len(tensor.shape) not in {4, 5} or _BUFFER.search(tensor.key):
             continue
-        evidence = _following(chosen, position)
+        norm = _following(chosen, position) if ordered else None
         biased = _prefix(tensor.key) + "bias" in lengths
         convolutions.append(
             Convolution(
@@ -64,7 +64,7 @@ def read_tensors(
                 path=(tensor.path,),
                 batch_norm="unfolded" if has_norms else "unknown" if biased else "none",
                 length=positions.get(tensor.key),
-                refused=_refused(tensor, lengths.get(_prefix(tensor.key) + "bias"), evidence),
+                refused=_refused(tensor, lengths.get(_prefix(tensor.key) + "bias"), norm),
             )
         )
     if not convolutions:
@@ -86,13 +86,17 @@ def _lengths(tensors: Sequence[Tensor]) -> dict[str, int]:
 
 
 def _following(tensors: Sequence[Tensor], position: int) -> int | None:
-    """Return the length of the norm that follows a weight in the file's order; None if something else follows."""
+    """Return the length of the norm that follows a weight in the same block; None if something else follows.
+
+    In the next block may be the norm of a layer that takes more than this convolution's result, as in a DenseNet.
+    """
     own = _prefix(tensors[position].key)
     for tensor in tensors[position + 1 : position + 4]:
-        if _prefix(tensor.key) == own:
+        module = _prefix(tensor.key)
+        if module == own:
             continue
         is_norm = len(tensor.shape) == 1 and tensor.key.endswith(("weight", "gamma", "running_mean", "scale"))
-        return tensor.shape[0] if is_norm else None
+        return tensor.shape[0] if is_norm and _prefix(module[:-1]) == _prefix(own[:-1]) else None
     return None
 
 
@@ -117,11 +121,18 @@ def _refused(tensor: Tensor, bias: int | None, norm: int | None) -> NotStoredErr
     return None
 
 
-def _positions(tensors: Sequence[Tensor], order: Sequence[str], *, ordered: bool) -> tuple[dict[str, int], str]:
+def _positions(
+    tensors: Sequence[Tensor], order: Sequence[str], where: str, *, ordered: bool
+) -> tuple[dict[str, int], str]:
     """Return the position of each key in the order of execution, and where the order comes from."""
     if order:
         places = {name: place for place, name in enumerate(order)}
         known = {tensor.key: _place(tensor.key, places) for tensor in tensors}
+        if all(known[tensor.key] is None for tensor in tensors if len(tensor.shape) == 4):
+            example = next((tensor.key for tensor in tensors if len(tensor.shape) == 4), "")
+            raise ModelError(
+                f"{where}: --order: expected names of its weights such as {shortened(example, 100)!r}, got none of them"
+            )
         return {key: place for key, place in known.items() if place is not None}, "order"
     if ordered:
         return {tensor.key: position for position, tensor in enumerate(tensors)}, "order"
