@@ -149,7 +149,7 @@ MODEL_VARIABLES = (
         ("total_filters", "int64", "filters of every kernel shape but 1×1", "1"),
         ("share_3x3", "float64", "share of the 3×3 filters among total_filters; NaN where there is none", "1"),
     ),
-    _added(("model",), 4, "source_format", "format of the model file", ""),
+    _added(("model",), 4, "source_format", "format of the model file", "ONNX"),
     _added(("model",), 4, "depth_source", f"what gave the depths: {', '.join(DEPTH_SOURCE)}", "graph"),
 )
 

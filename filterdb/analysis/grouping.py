@@ -152,17 +152,21 @@ def _names(key: Key) -> list[str]:
 def check_raw(db: Database) -> None:
     """Raise InputError if raw filters of the view cannot be compared, because only some have a norm's scale in them.
 
-    A layer without batch normalisation can be compared with any other.
+    A layer without batch normalisation can be compared with any other. What is unknown in files of one format was
+    written by one kind of exporter; beside another format's weights whose norm is apart, it counts as folded.
     """
-    values = db.layers["batch_norm"].values.astype(str)
-    apart, inside = values == "unfolded", np.isin(values, ["folded", "unknown"])
-    if apart.any() and inside.any():
-        kinds = " or ".join(sorted(set(values[inside].tolist())))
-        raise InputError(
-            f"{db.url}: raw filters: expected one kind of batch normalisation, got {np.count_nonzero(apart):,} layers "
-            f"whose scale is apart (unfolded) and {np.count_nonzero(inside):,} in whose weights it is or may be "
-            f"({kinds}); choose with --where batch_norm=unfolded or --where batch_norm!=unfolded"
-        )
+    where, formats = db.layers["batch_norm"].values.astype(str), db.layers["source_format"].values.astype(str)
+    apart = where == "unfolded"
+    others = {known for known in np.unique(formats).tolist() if (apart & (formats != known)).any()}
+    inside = (where == "folded") | ((where == "unknown") & np.isin(formats, sorted(others)))
+    if not (apart.any() and inside.any()):
+        return
+    kinds = " or ".join(sorted(set(where[inside].tolist())))
+    raise InputError(
+        f"{db.url}: raw filters: expected one kind of batch normalisation, got {np.count_nonzero(apart):,} layers "
+        f"whose scale is apart (unfolded) and {np.count_nonzero(inside):,} in whose weights it is or may be "
+        f"({kinds}); choose with --where batch_norm=unfolded or --where batch_norm!=unfolded"
+    )
 
 
 def chosen(db: Database) -> slice | npt.NDArray[np.int64]:

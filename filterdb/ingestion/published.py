@@ -225,6 +225,8 @@ def _model_row(model: PublishedModel, digest: str) -> dict[str, Any]:
         "filter_shapes": json.dumps(dict(sorted(model.filter_shapes.items()))),
         "total_filters": model.total_filters,
         "share_3x3": model.share_3x3,
+        "source_format": "published",
+        "depth_source": "graph",
     }
 
 

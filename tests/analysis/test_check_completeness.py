@@ -161,19 +161,19 @@ def _made(folder: Path) -> Path:
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("empty", "no .onnx file in "),
-        ("other", "no .onnx file in "),
+        ("empty", "empty: expected models (.onnx, "),
+        ("other", "in the folder, found none"),
         ("empty/*.onnx", "empty/*.onnx: expected files that match, found none"),
         ("absent.onnx", "absent.onnx: expected a file, found none"),
         ("absent", "absent: expected a file, found none"),
-        ("pipe.onnx", "pipe.onnx: not an ONNX model: expected a regular file, got a pipe"),
+        ("pipe.onnx", "pipe.onnx: not a model: expected a regular file, got a pipe"),
     ],
 )
 def test_a_path_that_stands_for_no_model(name: str, says: str, tmp_path: Path) -> None:
     import os
 
     (tmp_path / "empty").mkdir()
-    (_made(tmp_path / "other") / "weights.pt").write_bytes(b"")
+    (_made(tmp_path / "other") / "weights.npz").write_bytes(b"")
     os.mkfifo(tmp_path / "pipe.onnx")
     result = fdb.check([tmp_path / name, tmp_path / name])
     assert result.sizes["file"] == 1 and says in str(result["reason"].values[0])

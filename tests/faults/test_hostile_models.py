@@ -50,7 +50,13 @@ UNREAD = 1024 * MIB
 REASON = 2_000
 """Characters that a reason may have, besides the path and the layer's name."""
 
-BATCHES = (("external",), ("file", "graph"), ("tensor", "dtype", "fold", "constant"), ("attribute", "name"))
+BATCHES = (
+    ("external",),
+    ("file", "graph"),
+    ("tensor", "dtype", "fold", "constant"),
+    ("attribute", "name"),
+    ("safetensors",),
+)
 """Families of cases that are ingested together: a start of the command takes longer than most of them."""
 
 HEAVY = (
@@ -423,11 +429,12 @@ LAYER = {
     **{"row_size": 1, "layer_name": "a", "conv_depth": 0, "conv_depth_norm": 0.0, "graph_depth": 1, "in_channels": 1},
     **{"out_channels": 1, "groups": 1, "depthwise": False, "operator": "Conv", "strides": "", "dilations": ""},
     **{"source_dtype": "", "weight_source": "", "bn_folded": True, "scale_known": True, "hash": "", "peak": 1.0},
+    "batch_norm": "none",
     "orthogonality": math.nan,
 }
 FACTS = {
     **{"producer": "", "opset": 1, "model_depth": 1, "operators": "{}", "filter_shapes": "{}", "total_filters": 1},
-    "share_3x3": 1,
+    **{"share_3x3": 1, "source_format": "ONNX", "depth_source": "graph"},
 }
 
 

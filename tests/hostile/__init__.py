@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.hostile import bombs, external, files, graphs, tensors
+from tests.hostile import bombs, external, files, graphs, safetensors_files, tensors
 from tests.hostile.bombs import BOMBS
 from tests.hostile.case import CANARY, CANARY_FLOATS, MIB, Case, Family, W, Writer
 from tests.models import chain, weights
@@ -23,6 +23,7 @@ _FAMILIES: tuple[Family, ...] = (
     *tensors.FAMILIES,
     *graphs.FAMILIES,
     *bombs.FAMILIES,
+    *safetensors_files.FAMILIES,
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ def tensors(shapes: Shapes, dtype: str = "float32") -> list[Tensor]:
     listed = []
     for place, (name, shape) in enumerate(shapes.items()):
         container, _, key = name.rpartition(":")
-        listed.append(Tensor(key, shape, dtype, lambda shape=shape: np.ones(shape, np.float32), place, container))
+        listed.append(Tensor(key, shape, dtype, partial(np.ones, shape, np.float32), place, container))
     return listed
 
 
