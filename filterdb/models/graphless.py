@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from filterdb.errors import ModelError
 from filterdb.models.candidates import choose
-from filterdb.models.convolutions import Convolution, make_model
+from filterdb.models.convolutions import UNKNOWN_GROUPS, Convolution, make_model
 from filterdb.models.model import Model, Request
 from filterdb.models.parse_errors import NotStoredError, shortened
 from filterdb.models.tensors import Tensor
@@ -21,7 +21,9 @@ from filterdb.schema import KERNEL
 MAX_TENSORS = 1_000_000
 """Most tensors of a file."""
 
-FLOATING = frozenset({"float16", "bfloat16", "float32", "float64", "float8_e4m3fn", "float8_e5m2"})
+FLOATING = frozenset(
+    {"float16", "bfloat16", "float32", "float64", "float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float8_e5m2fnuz"}
+)
 """The types of weights, as NumPy and ml_dtypes name them."""
 
 _COMPUTED = re.compile(r"(^|[._])(weight_[vg]|weight_orig|parametrizations\..*|original[01]?|weight_[uv])$")
@@ -54,6 +56,7 @@ def read_tensors(
             continue
         norm = _following(chosen, position) if ordered else None
         biased = _prefix(tensor.key) + "bias" in lengths
+        stated = tensor.stated
         convolutions.append(
             Convolution(
                 tensor.key,
@@ -64,6 +67,10 @@ def read_tensors(
                 path=(tensor.path,),
                 batch_norm="unfolded" if has_norms else "unknown" if biased else "none",
                 length=positions.get(tensor.key),
+                groups=UNKNOWN_GROUPS if stated is None else stated.groups,
+                operator="" if stated is None else stated.operator,
+                strides=None if stated is None else stated.strides,
+                dilations=None if stated is None else stated.dilations,
                 refused=_refused(tensor, lengths.get(_prefix(tensor.key) + "bias"), norm),
             )
         )
@@ -109,7 +116,9 @@ def _refused(tensor: Tensor, bias: int | None, norm: int | None) -> NotStoredErr
     if _COMPUTED.search(tensor.key):
         reason = "the weight is computed from it (weight norm or another parametrisation); fuse it and save again"
         return NotStoredError("unsupported", shortened(f"{tensor.key}: {reason}"))
-    if len(tensor.shape) != 4:
+    if tensor.stated is not None and tensor.stated.is_transposed:
+        return NotStoredError("transposed", f"a {tensor.stated.operator}")
+    if len(tensor.shape) != 4 or tensor.stated is not None:
         return None
     out, per_group = tensor.shape[:2]
     known = bias if bias is not None else norm

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Sequence
 from functools import partial
 from itertools import pairwise
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
@@ -20,10 +19,7 @@ import numpy as np
 from filterdb.errors import ModelError
 from filterdb.models.data_files import read_exactly
 from filterdb.models.parse_errors import MAX_NAME, NotStoredError, shortened
-from filterdb.models.tensors import Tensor
-
-Open = Callable[[], AbstractContextManager[BinaryIO]]
-"""Opens a file anew for each read, since a model has more tensors than a process may have open files."""
+from filterdb.models.tensors import Open, Tensor
 
 MAX_HEADER = 100_000_000
 """Most bytes of a header, as in the safetensors library."""
