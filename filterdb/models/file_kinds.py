@@ -41,10 +41,14 @@ _TEXT = rb"(?i:(\xef\xbb\xbf)?\s*"
 _ONNX_TEXT = _TEXT + rb"(ir_version|producer_name|graph|opset_import)\s*[:{])"
 # Before PyTorch 1.6 a checkpoint was several pickles, of which the first is a magic number.
 _TORCH_BEFORE_1_6 = rb"\x80[\x02-\x05](\x95.{8})?\x8a\x0al\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"
+# Before 0.2 it was a tar archive.
+_TORCH_BEFORE_0_2 = rb"(\./)?(sys_info|pickle|storages|tensors)\0.{242,250}ustar"
 # A pickle of protocol 2 or later.
 _PICKLE = rb"\x80[\x02-\x05](\x95.{8}|[(\]}cXKqlU\x8a-\x8e])"
 _GRAPH_DEF = rb"\x0a[\x80-\xff]*[\0-\x7f]\x0a.[\x20-\x7e]+\x12.[A-Z][A-Za-z0-9]+"
 _EXPORT = "export the model to ONNX"
+_AGAIN = "download it, or save it with torch.save, again"
+_STATE = "save the module's weights instead: torch.save(module.state_dict(), …)"
 _UNPACK = "unpack it and give the .onnx file inside"
 _FETCH = "download the file itself (check its URL and your rights)"
 
@@ -52,7 +56,8 @@ KINDS: tuple[FileKind, ...] = (
     _kind("an empty file", "download or export it again", rb"\Z"),
     _kind("a Git LFS pointer", "run `git lfs pull` to get the file", rb"version https://(git-lfs|hawser)\.github\.com/spec/"),
     _kind("a git-annex pointer", "run `git annex get`", rb"/annex/objects/"),
-    _kind("a PyTorch checkpoint", f"{_EXPORT} (torch.onnx.export)", _ZIP, rb"/data\.pkl|/constants\.pkl"),
+    _kind("an exported PyTorch program (.pt2)", _STATE, _ZIP, rb"serialized_exported_program\.json|/archive_format"),
+    _kind("a PyTorch checkpoint", _AGAIN, _ZIP, rb"data\.pkl|/constants\.pkl", read_as="PyTorch"),
     _kind("a Keras model", f"{_EXPORT} (tf2onnx)", _ZIP, rb"model\.weights\.h5|saved_model\.pb|keras_metadata"),
     _kind("a NumPy archive", _EXPORT, _ZIP, rb"\.npyPK"),
     _kind("a zip archive", _UNPACK, _ZIP),
@@ -63,15 +68,17 @@ KINDS: tuple[FileKind, ...] = (
     _kind("an LZ4 archive", _UNPACK, rb"\x04\x22\x4d\x18"),
     _kind("a 7z archive", _UNPACK, rb"7z\xbc\xaf\x27\x1c"),
     _kind("a RAR archive", _UNPACK, rb"Rar!\x1a\x07"),
+    _kind("a PyTorch checkpoint before 0.2 (tar)", "load it in PyTorch and save it again", _TORCH_BEFORE_0_2),
     _kind("a tar archive", _UNPACK, rb".{257}ustar"),
     _kind("a safetensors file", "download or save it again", rb".{6}\0\0\{\s*[\"}]", read_as="safetensors"),
     _kind("an HDF5 or Keras file", f"{_EXPORT} (tf2onnx)", rb"\x89HDF\r\n\x1a\n"),
     _kind("a TensorFlow Lite model", f"{_EXPORT} (tf2onnx --tflite)", rb".{4}TFL3"),
     _kind("an ONNX Runtime (.ort) model", "give the .onnx file that it was made from", rb".{4}ORTM"),
+    _kind("an ExecuTorch program (.pte)", "give the checkpoint that it was made from", rb".{4}ET\d\d"),
     _kind("a TensorRT engine", "give the .onnx file that it was made from", rb"(ftrt|ptrt)"),
     _kind("a GGUF file", _EXPORT, rb"GGUF"),
     _kind("a NumPy array", _EXPORT, rb"\x93NUMPY"),
-    _kind("a PyTorch checkpoint", f"{_EXPORT} (torch.onnx.export)", _TORCH_BEFORE_1_6),
+    _kind("a PyTorch checkpoint", _AGAIN, _TORCH_BEFORE_1_6, read_as="PyTorch"),
     _kind("a pickle", f"{_EXPORT}: a pickle may run code and is not opened", _PICKLE),
     _kind("a TensorFlow SavedModel", f"{_EXPORT} (tf2onnx --saved-model)", rb"\x08\x01\x12[\x80-\xff]*[\0-\x7f]\x0a"),
     _kind("a TensorFlow graph", f"{_EXPORT} (tf2onnx --graphdef)", _GRAPH_DEF),

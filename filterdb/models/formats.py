@@ -41,7 +41,12 @@ PUBLISHED = Format("the published data set", (".h5",), "filterdb.models.publishe
 
 SAFETENSORS = Format("safetensors", (".safetensors",), "filterdb.models.safetensors.reading", has_networks=True)
 
-FORMATS: tuple[Format, ...] = (ONNX, SAFETENSORS)
+PYTORCH = Format(
+    "PyTorch", (".pt", ".pth", ".ckpt", ".pth.tar"), "filterdb.models.checkpoint.reading", shared_suffixes=(".bin",)
+)
+"""Checkpoints of torch.save. Hugging Face calls them .bin, which other files are called too."""
+
+FORMATS: tuple[Format, ...] = (ONNX, SAFETENSORS, PYTORCH)
 """The formats of files with one model each."""
 
 SUFFIXES = tuple(suffix for known in FORMATS for suffix in known.suffixes)
