@@ -86,6 +86,7 @@ KINDS: tuple[FileKind, ...] = (
     _kind("an HTML page", _FETCH, _TEXT + rb"(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)?<(!doctype\s+html|html|head|body)\b)"),
     _kind("an XML page", _FETCH, _TEXT + rb"<(\?xml\b|error>))"),
     _kind("an ONNX model as text", "save it as protobuf (onnx.save)", _ONNX_TEXT),
+    _kind("an index of shards", "download it again", _TEXT + rb"\{).*\"weight_map\"\s*:", read_as="shards"),
     _kind("JSON", f"{_FETCH} or {_EXPORT}", _TEXT + rb"[{\[]\s*([\"{}\[\]]|\d|true|false|null))"),
     _kind("text", _FETCH, rb"[\t\n\r\x20-\x7e]+\Z"),
 )  # fmt: skip

@@ -46,7 +46,10 @@ PYTORCH = Format(
 )
 """Checkpoints of torch.save. Hugging Face calls them .bin, which other files are called too."""
 
-FORMATS: tuple[Format, ...] = (ONNX, SAFETENSORS, PYTORCH)
+SHARDS = Format("shards", (".index.json",), "filterdb.models.shards")
+"""Indexes of models in several files. A model that is read this way is stored under the format of its shards."""
+
+FORMATS: tuple[Format, ...] = (ONNX, SAFETENSORS, PYTORCH, SHARDS)
 """The formats of files with one model each."""
 
 SUFFIXES = tuple(suffix for known in FORMATS for suffix in known.suffixes)

@@ -8,7 +8,7 @@ import hashlib
 import os
 import re
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -35,6 +35,9 @@ MAX_SHOWN = 60
 """Most characters of an external data file's name in a message."""
 
 _GLOB = "*?["
+
+_SHARD = re.compile(r"(.+)-\d{5}-of-\d{5}(\.\w+)", re.DOTALL)
+"""Names of shards, as Hugging Face's libraries write them."""
 
 _ACTIVE = frozenset("%?#\\*[]")
 """Characters with a meaning in URLs, or for servers and libraries that read URLs."""
@@ -99,9 +102,16 @@ def _below(folder: str) -> list[str]:
         str(Path(place) / name)
         for place, folders, files in os.walk(folder, onerror=lambda error: unlisted.append(str(error.filename)))
         for name in (*folders, *files)
-        if name.endswith(SUFFIXES) or (name.endswith(SHARED_SUFFIXES) and _is_model(Path(place) / name))
+        if (name.endswith(SUFFIXES) or (name.endswith(SHARED_SUFFIXES) and _is_model(Path(place) / name)))
+        and not _is_shard(name, files)
     ]
     return [name for name in names if _is_candidate(name)] + [str(Path(name)) for name in unlisted]
+
+
+def _is_shard(name: str, files: Collection[str]) -> bool:
+    """Return whether a file is a part of a model whose index is among the files of its folder."""
+    match = _SHARD.fullmatch(name)
+    return match is not None and f"{match[1]}{match[2]}.index.json" in files
 
 
 def _is_model(path: Path) -> bool:

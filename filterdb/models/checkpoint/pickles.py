@@ -87,7 +87,7 @@ class _Machine:
         self.room = MAX_OPERATIONS
 
     def run(self, stream: IO[bytes]) -> Any:
-        """Interpret the operations up to STOP."""
+        """Take the operations one by one, up to STOP, and return the object that is left."""
         for number, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
             if number >= MAX_OPERATIONS:
                 raise ValueError(f"a pickle of more than {MAX_OPERATIONS:,} operations")
@@ -103,7 +103,7 @@ class _Machine:
         return self.stack.pop()
 
     def mark(self, _: Any) -> None:
-        """Begin a new stack."""
+        """Put a mark on the stack: start a new one above it."""
         self.below.append(self.stack)
         self.stack = []
 
@@ -165,18 +165,18 @@ class _Machine:
         self.set_items(values)
 
     def name(self, module: Any, name: Any) -> None:
-        """Push a class or function by its name."""
+        """Put a class or function on the stack, by its name."""
         if type(module) is not str or type(name) is not str:
             raise TypeError("a class whose name is no text")
         self.stack.append(Name(f"{_RENAMED.get(module, module)}.{name}"))
 
     def named(self, argument: str) -> None:
-        """Push a class or function that the operation names as `module name`."""
+        """Put a class or function on the stack that the operation names as `module name`."""
         module, _, name = argument.partition(" ")
         self.name(module, name)
 
     def call(self, function: Any, args: Any) -> None:
-        """Push what stands for a call: the result of our own function if there is one, or else an instance."""
+        """Put on the stack what stands for a call: what our own function returns, or else an instance."""
         if isinstance(function, Name) and isinstance(args, tuple):
             own = self.functions.get(function.name)
             if own is not None:

@@ -136,7 +136,7 @@ def _dims(values: Any) -> tuple[int, ...]:
 
 
 def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> StoredTensor:
-    """Stand for torch._utils._rebuild_tensor and its second version."""
+    """Return the tensor of torch._utils._rebuild_tensor and of its second version."""
     if not isinstance(storage, Storage):
         raise TypeError("a tensor without a storage")
     return _view(storage, storage.dtype, offset, size, stride)
@@ -153,7 +153,7 @@ def _view(storage: Storage | None, dtype: str, offset: Any, size: Any, stride: A
 def _typed_tensor(
     storage: Any, offset: Any, size: Any, stride: Any, _: Any, __: Any, dtype: Any, *___: Any
 ) -> StoredTensor:
-    """Stand for torch._utils._rebuild_tensor_v3, whose storage has no type."""
+    """Return the tensor of torch._utils._rebuild_tensor_v3, whose storage has no type."""
     if not isinstance(storage, Storage):
         raise TypeError("a tensor without a storage")
     return _view(storage, _dtype_name(dtype), offset, size, stride)
@@ -166,22 +166,22 @@ def _dtype_name(dtype: Any) -> str:
 
 
 def _quantised(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> StoredTensor:
-    """Stand for torch._utils._rebuild_qtensor. Its scale is not read, so its type stays that of its storage."""
+    """Return the tensor of torch._utils._rebuild_qtensor. Its scale is not read, so its type is that of its storage."""
     return _tensor(storage, offset, size, stride)
 
 
 def _meta_tensor(dtype: Any, size: Any, stride: Any, *_: Any) -> StoredTensor:
-    """Stand for torch._utils._rebuild_meta_tensor_no_storage."""
+    """Return the tensor of torch._utils._rebuild_meta_tensor_no_storage, which has no values."""
     return _view(None, _dtype_name(dtype), 0, size, stride)
 
 
 def _first(value: Any, *_: Any) -> Any:
-    """Stand for a function that returns its first argument with attributes that are not needed."""
+    """Return the first argument. The others are attributes that are not needed."""
     return value
 
 
 def _of_type(function: Any, _: Any, args: Any, *__: Any) -> Any:
-    """Stand for torch._tensor._rebuild_from_type_v2: a tensor of a class of its own, made by another function."""
+    """Return the tensor of torch._tensor._rebuild_from_type_v2: one of a class of its own, that `function` makes."""
     own = FUNCTIONS.get(function.name) if isinstance(function, Name) else None
     if own is None or own is _of_type or type(args) is not tuple:
         return Instance("torch._tensor._rebuild_from_type_v2", args)
