@@ -32,10 +32,10 @@ def zipped(**members: bytes) -> bytes:
     return buffer.getvalue()
 
 
-def tarred() -> bytes:
+def tarred(name: str = "m.onnx") -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as file:
-        info = tarfile.TarInfo("m.onnx")
+        info = tarfile.TarInfo(name)
         info.size = 3
         file.addfile(info, io.BytesIO(b"abc"))
     return buffer.getvalue()
@@ -86,18 +86,30 @@ FILES: dict[str, tuple[bytes, str, str]] = {
     "empty": (b"", "an empty file", "download"),
     "lfs": (LFS, "a Git LFS pointer", "git lfs pull"),
     "annex": (b"/annex/objects/SHA256E-s1--a.onnx\n", "a git-annex pointer", "git annex get"),
-    "torch": (zipped(archive__data_DOT_pkl=b"\x80\x02}q\0.", archive__version=b"3\n"), "a PyTorch checkpoint", "ONNX"),
-    "torchscript": (zipped(m__code=b"x" * 9_000, m__constants_DOT_pkl=b"\x80\x02)."), "a PyTorch checkpoint", "ONNX"),
+    "torch": (zipped(archive__data_DOT_pkl=b"\x80\x02}q\0.", archive__version=b"3\n"), "a PyTorch checkpoint", "torch.save"),
+    "torchscript": (zipped(m__code=b"x" * 9_000, m__constants_DOT_pkl=b"\x80\x02)."), "a PyTorch checkpoint", "torch.save"),
     "torch, many storages": (
         zipped(**{f"archive__data__{i}": bytes(8) for i in range(99)}, archive__data_DOT_pkl=b"\x80\x02}q\0."),
         "a PyTorch checkpoint",
-        "torch.onnx.export",
+        "torch.save",
     ),
     "torch before 1.6": (
         b"".join(pickle.dumps(part, 2) for part in (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True})),
         "a PyTorch checkpoint",
-        "torch.onnx.export",
+        "torch.save",
     ),
+    "torch before 0.2": (tarred("sys_info"), "a PyTorch checkpoint before 0.2 (tar)", "save it again"),
+    "exported program": (
+        zipped(m__archive_format=b"pt2", m__models__model_DOT_json=b"{}"),
+        "an exported PyTorch program (.pt2)",
+        "state_dict",
+    ),
+    "exported program of torch 2.1": (
+        zipped(serialized_exported_program_DOT_json=b"{}", version=b"1"),
+        "an exported PyTorch program (.pt2)",
+        "state_dict",
+    ),
+    "executorch": (b"\x30\0\0\0ET12" + bytes(100), "an ExecuTorch program (.pte)", "made from"),
     "pickle": (pickle.dumps({"w": [1.0]}), "a pickle", "run code"),
     "old pickle": (pickle.dumps({"w": [1.0]}, 2), "a pickle", "run code"),
     "keras 3": (zipped(metadata_DOT_json=b"{}", model_DOT_weights_DOT_h5=hdf5()), "a Keras model", "ONNX"),
@@ -129,6 +141,7 @@ FILES: dict[str, tuple[bytes, str, str]] = {
     "html in capitals": (b"\n  <HTML>\n<HEAD>", "an HTML page", "download"),
     "html after a comment": (b"\xef\xbb\xbf<!-- a -->\n<html lang=en>", "an HTML page", "download"),
     "s3 error": (b'<?xml version="1.0"?>\n<Error><Code>NoSuchKey</Code></Error>', "an XML page", "download"),
+    "shards": (b'{"metadata": {"total_size": 1}, "weight_map": {"w": "a.bin"}}', "an index of shards", "download"),
     "json": (b'{"error": "Repository not found"}', "JSON", "download"),
     "json, pretty": (b'[\n  {"a": 1}\n]', "JSON", "download"),
     "textproto": (b'ir_version: 8\ngraph { node { op_type: "Conv" } }\n', "an ONNX model as text", "onnx.save"),

@@ -185,6 +185,9 @@ class _Machine:
             if function.name in _PAIRS:
                 self.stack.append(self.mapping(args[1:] if function.name.endswith("defaultdict") else args))
                 return
+            if function.name in _SETS and args and isinstance(args[0], list):
+                self.stack.append(args[0])
+                return
             if function.name in _MAKERS and args and isinstance(args[0], Name):
                 self.stack.append(Instance(args[0].name, args[1:]))
                 return
@@ -283,6 +286,9 @@ _VALUES = frozenset(_VALUE_NAMES.split())
 
 _PAIRS = frozenset({"collections.OrderedDict", "collections.defaultdict", "collections.Counter", "builtins.dict"})
 """Classes that stand for a plain dictionary."""
+
+_SETS = frozenset({"builtins.set", "builtins.frozenset"})
+"""Classes that the list of their elements stands for: its objects need no hash."""
 
 _MAKERS = frozenset({"copyreg._reconstructor", "copyreg.__newobj__", "copyreg.__newobj_ex__"})
 """Functions that make an instance of the class that is their first argument."""
