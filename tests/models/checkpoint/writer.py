@@ -53,7 +53,7 @@ class Tensor:
     dtype: str = ""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        args = (self.storage, self.offset, self.shape, self.strides, False, OrderedDict())
+        args: tuple[Any, ...] = (self.storage, self.offset, self.shape, self.strides, False, OrderedDict())
         if self.dtype:
             return Ref("torch._utils", "_rebuild_tensor_v3"), (*args, Ref("torch", self.dtype), {})
         return Ref("torch._utils", "_rebuild_tensor_v2"), args
@@ -107,10 +107,10 @@ def conv2d(weight: np.ndarray, kind: str = "torch.nn.modules.conv.Conv2d", **att
     return module(kind, {"weight": weight}, **stated)
 
 
-PythonPickler: Any = pickle._Pickler  # type: ignore[attr-defined] # only the one in Python can be extended
+PythonPickler: Any = pickle._Pickler  # only the one in Python can be extended
 
 
-class _Pickler(PythonPickler):  # type: ignore[misc]
+class _Pickler(PythonPickler):
     """Python's own pickler, with the stand-ins as what they stand for."""
 
     dispatch: ClassVar = dict(PythonPickler.dispatch)
