@@ -56,6 +56,7 @@ BATCHES = (
     ("tensor", "dtype", "fold", "constant"),
     ("attribute", "name"),
     ("safetensors",),
+    ("checkpoint",),
 )
 """Families of cases that are ingested together: a start of the command takes longer than most of them."""
 

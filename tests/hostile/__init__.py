@@ -10,12 +10,14 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.hostile import bombs, external, files, graphs, safetensors_files, tensors
-from tests.hostile.bombs import BOMBS
+from tests.hostile import bombs, checkpoints, external, files, graphs, safetensors_files, tensors
 from tests.hostile.case import CANARY, CANARY_FLOATS, MIB, Case, Family, W, Writer
 from tests.models import chain, weights
 
 __all__ = ["BOMBS", "CANARY", "CANARY_FLOATS", "MIB", "Case", "W", "healthy", "write_corpus"]
+
+BOMBS = (*bombs.BOMBS, *safetensors_files.BOMBS, *checkpoints.BOMBS)
+"""The cases that are to be run alone."""
 
 _FAMILIES: tuple[Family, ...] = (
     *external.FAMILIES,
@@ -24,6 +26,7 @@ _FAMILIES: tuple[Family, ...] = (
     *graphs.FAMILIES,
     *bombs.FAMILIES,
     *safetensors_files.FAMILIES,
+    *checkpoints.FAMILIES,
 )
 
 

@@ -82,3 +82,6 @@ def _bombs(writer: Writer) -> None:
 
 
 FAMILIES: tuple[Family, ...] = (_lies, _bombs)
+
+BOMBS = ("bomb/1.4 million empty tensors", "bomb/90 MB of spaces", "bomb/3 GB in one tensor")
+"""The cases that are to be run alone."""

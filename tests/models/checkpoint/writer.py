@@ -34,12 +34,21 @@ class Ref:
 
 
 @dataclass(eq=False)
+class Raw:
+    """Operations of a pickle that are written as they are. They must leave one object on the stack."""
+
+    operations: bytes
+
+
+@dataclass(eq=False)
 class Storage:
     """The numbers that tensors view. `kind` is the class that the pickle states."""
 
     numbers: np.ndarray
     kind: str = ""
     key: str = ""
+    count: int | None = None
+    """The numbers that the pickle states, if these are others."""
 
 
 @dataclass(eq=False)
@@ -128,13 +137,18 @@ class _Pickler(PythonPickler):
             self.storages.append(obj)
         kind = Ref("torch", obj.kind or CLASSES.get(obj.numbers.dtype.name, "UntypedStorage"))
         count = obj.numbers.nbytes if "Untyped" in kind.name else obj.numbers.size
+        count = count if obj.count is None else obj.count
         return ("storage", kind, obj.key, "cpu", count, *((None,) if self.is_legacy else ()))
 
     def save_name(self, obj: Ref) -> None:
         self.write(pickle.GLOBAL + f"{obj.module}\n{obj.name}\n".encode())
         self.memoize(obj)
 
+    def save_raw(self, obj: Raw) -> None:
+        self.write(obj.operations)
+
     dispatch[Ref] = save_name
+    dispatch[Raw] = save_raw
 
 
 def _pickled(content: Any, protocol: int, *, is_legacy: bool) -> tuple[bytes, list[Storage]]:
