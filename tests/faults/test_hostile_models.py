@@ -66,6 +66,7 @@ HEAVY = (
     "bomb/9 MB shared by 2,000 convolutions",
     "bomb/25 bodies that capture 200,000 names",
     "bomb/300,000 empty bodies",
+    "bomb/checkpoint, a view over 3 GB",
 )
 """Bombs that end by the limit of time, or with gigabytes to hash, like others that are tried oftener."""
 

@@ -113,6 +113,6 @@ class _Pickles(io.RawIOBase):
         """Read on from the position, in large steps."""
         length = min(max(size, _STEP), self._most - self._position)
         if size < 0 or size > self._most - self._position:
-            raise ValueError(f"pickles that take more than {self._most:,} bytes")
+            raise ValueError(f"pickles that do not end within {self._most:,} bytes")
         self._buffer = read_exactly(self._file, self._position, length)
         self._start = self._position

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -145,6 +146,8 @@ def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> Store
 def _view(storage: Storage | None, dtype: str, offset: Any, size: Any, stride: Any) -> StoredTensor:
     shape, strides = _dims(size), _dims(stride)
     _require_counts((offset,))
+    if math.prod(shape) >= 2**60:
+        raise ValueError("a tensor of more than 2**60 numbers")
     if len(shape) != len(strides):
         raise ValueError(f"a tensor of {len(shape)} sizes and {len(strides)} strides")
     return StoredTensor(storage, dtype, offset, shape, strides)

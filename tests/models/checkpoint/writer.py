@@ -127,14 +127,14 @@ class _Pickler(PythonPickler):
     def __init__(self, file: io.BytesIO, protocol: int, *, is_legacy: bool) -> None:
         super().__init__(file, protocol)
         self.is_legacy = is_legacy
-        self.storages: list[Storage] = []
+        self.storages: dict[int, Storage] = {}
 
     def persistent_id(self, obj: Any) -> Any:
         if not isinstance(obj, Storage):
             return None
-        if obj not in self.storages:
+        if id(obj) not in self.storages:
             obj.key = obj.key or str(len(self.storages))
-            self.storages.append(obj)
+            self.storages[id(obj)] = obj
         kind = Ref("torch", obj.kind or CLASSES.get(obj.numbers.dtype.name, "UntypedStorage"))
         count = obj.numbers.nbytes if "Untyped" in kind.name else obj.numbers.size
         count = count if obj.count is None else obj.count
@@ -155,7 +155,7 @@ def _pickled(content: Any, protocol: int, *, is_legacy: bool) -> tuple[bytes, li
     buffer = io.BytesIO()
     pickler = _Pickler(buffer, protocol, is_legacy=is_legacy)
     pickler.dump(content)
-    return buffer.getvalue(), pickler.storages
+    return buffer.getvalue(), list(pickler.storages.values())
 
 
 def archive(members: Mapping[str, bytes], folder: str = "archive", method: int = zipfile.ZIP_STORED) -> bytes:
