@@ -45,6 +45,8 @@ _TORCH_BEFORE_1_6 = rb"\x80[\x02-\x05](\x95.{8})?\x8a\x0al\xfc\x9c\x46\xf9\x20\x
 _TORCH_BEFORE_0_2 = rb"(\./)?(sys_info|pickle|storages|tensors)\0.{242,250}ustar"
 # A pickle of protocol 2 or later.
 _PICKLE = rb"\x80[\x02-\x05](\x95.{8}|[(\]}cXKqlU\x8a-\x8e])"
+# Networks of roads (SUMO) are called net too.
+_OPENVINO = _TEXT + rb"(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)?<net\b[^>]*>\s*(<!--.*?-->\s*)?<layers\b)"
 _GRAPH_DEF = rb"\x0a[\x80-\xff]*[\0-\x7f]\x0a.[\x20-\x7e]+\x12.[A-Z][A-Za-z0-9]+"
 _EXPORT = "export the model to ONNX"
 _AGAIN = "download it, or save it with torch.save, again"
@@ -82,7 +84,7 @@ KINDS: tuple[FileKind, ...] = (
     _kind("a pickle", f"{_EXPORT}: a pickle may run code and is not opened", _PICKLE),
     _kind("a TensorFlow SavedModel", f"{_EXPORT} (tf2onnx --saved-model)", rb"\x08\x01\x12[\x80-\xff]*[\0-\x7f]\x0a"),
     _kind("a TensorFlow graph", f"{_EXPORT} (tf2onnx --graphdef)", _GRAPH_DEF),
-    _kind("an OpenVINO model", "give the .onnx file that it was made from", _TEXT + rb"(<\?xml[^>]*>\s*)?<net\b)"),
+    _kind("an OpenVINO model", "give the .onnx file that it was made from", _OPENVINO, read_as="OpenVINO"),
     _kind("an HTML page", _FETCH, _TEXT + rb"(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)?<(!doctype\s+html|html|head|body)\b)"),
     _kind("an XML page", _FETCH, _TEXT + rb"<(\?xml\b|error>))"),
     _kind("an ONNX model as text", "save it as protobuf (onnx.save)", _ONNX_TEXT),

@@ -49,7 +49,10 @@ PYTORCH = Format(
 SHARDS = Format("shards", (".index.json",), "filterdb.models.shards")
 """Indexes of models in several files. A model that is read this way is stored under the format of its shards."""
 
-FORMATS: tuple[Format, ...] = (ONNX, SAFETENSORS, PYTORCH, SHARDS)
+OPENVINO = Format("OpenVINO", (), "filterdb.models.openvino.reading", shared_suffixes=(".xml",))
+"""A graph as XML, which is small, and beside it a .bin file of constants."""
+
+FORMATS: tuple[Format, ...] = (ONNX, PYTORCH, SAFETENSORS, SHARDS, OPENVINO)
 """The formats of files with one model each."""
 
 SUFFIXES = tuple(suffix for known in FORMATS for suffix in known.suffixes)
