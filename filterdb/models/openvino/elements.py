@@ -41,7 +41,8 @@ def _packed(name: str, bits: int, values: np.ndarray, *, highest_first: bool = F
     def decode(data: np.ndarray, count: int) -> np.ndarray:
         # One lookup of a byte gives all of its numbers.
         codes = (np.arange(256, dtype=np.uint8)[:, None] >> shifts) & (2**bits - 1)
-        return values[codes][data].reshape(-1)[:count]
+        unpacked: np.ndarray = values[codes][data]
+        return unpacked.reshape(-1)[:count]
 
     return Element(name, bits, decode)
 
