@@ -183,7 +183,7 @@ class Constants:
             return self._read(node.layer)
         if node.alias is not None:
             return self.fold(node.alias)
-        if node.length is not None or node.type == "Parameter":
+        if node.is_computed:
             raise NotStoredError("computed", f"the weight depends on an input of the model ({node.type})")
         if not node.inputs:
             raise NotStoredError("unsupported", f"the weight is made by {node.type}, which filterdb does not evaluate")

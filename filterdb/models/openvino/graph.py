@@ -44,6 +44,11 @@ class Node:
         """The layer's type, such as Convolution."""
         return self.layer.type
 
+    @property
+    def is_computed(self) -> bool:
+        """Whether its value depends on an input of the model."""
+        return self.length is not None or (self.type == "Parameter" and self.alias is None)
+
     def input(self, position: int) -> Source | None:
         """Return what is connected to an input port; None if nothing is."""
         return self.inputs[position] if position < len(self.inputs) else None
@@ -77,7 +82,7 @@ class Graph:
 
 
 def build_graph(document: Document, path: Path) -> Graph:
-    """Connect the layers of a model. Raises ModelError for an edge from or to nowhere, and for a cycle."""
+    """Build the graph of a parsed model. Raises ModelError for an edge from or to nowhere, and for a cycle."""
     nodes: list[Node] = []
     _add(document.network, None, nodes, path)
     reached = _reached(nodes, path)

@@ -188,10 +188,11 @@ _CHANNELWISE = {"Convert", "FakeQuantize", "Pad"}
 def _is_per_channel(consumer: Node, value: Node, channels: int, constants: Constants) -> bool:
     """Return whether the other operand of an arithmetic layer is a constant with a number for each channel."""
     others = [source for source in consumer.inputs if source is None or source[0] is not value]
-    if len(others) != 1:
+    if len(others) != 1 or others[0] is None:
         return False
     try:
         shape = constants.shape(others[0])
     except NotStoredError:
-        return False
+        # A model that was saved unoptimised computes the shape of a bias by layers that are not evaluated.
+        return not others[0][0].is_computed
     return math.prod(shape) == channels and channels in shape

@@ -100,19 +100,20 @@ def _same_floats(layer: Layer, inputs: Sequence[np.ndarray]) -> Sequence[np.ndar
 
 
 def _fake_quantize(layer: Layer, inputs: Sequence[np.ndarray]) -> np.ndarray:
-    """Round to `levels` steps between two limits, and map these to two other limits (OpenVINO's FakeQuantize)."""
-    values, low, high, out_low, out_high = _same_floats(layer, inputs[:5])
-    shape = result_shape(layer, [array.shape for array in inputs[:5]])
+    """Compute FakeQuantize: round to `levels` steps between two limits, and map these to two other limits."""
+    operands = _same_floats(layer, inputs[:5])
+    shape = result_shape(layer, [array.shape for array in operands])
     levels = integer(layer.data.get("levels"))
     if levels < 2:
         raise NotStoredError("unreadable", f"the weight's FakeQuantize has {levels} levels")
-    if values.dtype != np.float32:
-        raise NotStoredError("unsupported", f"the weight's FakeQuantize computes with {values.dtype}")
-    steps = np.float32(levels - 1)
+    # The reference implementation computes with at least float32.
+    dtype = np.promote_types(operands[0].dtype, np.float32)
+    values, low, high, out_low, out_high = (array.astype(dtype) for array in operands)
+    steps = dtype.type(levels - 1)
     rounded = np.rint((values - low) / (high - low) * steps) / steps * (out_high - out_low) + out_low
     rounded = np.where(values <= np.minimum(low, high), out_low, rounded)
     rounded = np.where(values > np.maximum(low, high), out_high, rounded)
-    return np.broadcast_to(rounded, shape)
+    return np.broadcast_to(rounded.astype(operands[0].dtype), shape)
 
 
 def _reshape(layer: Layer, inputs: Sequence[np.ndarray]) -> np.ndarray:
