@@ -74,7 +74,7 @@ KINDS: tuple[FileKind, ...] = (
     _kind("a tar archive", _UNPACK, rb".{257}ustar"),
     _kind("a safetensors file", "download or save it again", rb".{6}\0\0\{\s*[\"}]", read_as="safetensors"),
     _kind("an HDF5 or Keras file", f"{_EXPORT} (tf2onnx)", rb"\x89HDF\r\n\x1a\n"),
-    _kind("a TensorFlow Lite model", f"{_EXPORT} (tf2onnx --tflite)", rb".{4}TFL3"),
+    _kind("a TensorFlow Lite model", f"{_EXPORT} (tf2onnx --tflite)", rb".{4}TFL3", read_as="TensorFlow Lite"),
     _kind("an ONNX Runtime (.ort) model", "give the .onnx file that it was made from", rb".{4}ORTM"),
     _kind("an ExecuTorch program (.pte)", "give the checkpoint that it was made from", rb".{4}ET\d\d"),
     _kind("a TensorRT engine", "give the .onnx file that it was made from", rb"(ftrt|ptrt)"),

@@ -36,6 +36,11 @@ class Format:
 ONNX = Format("ONNX", (".onnx",), "filterdb.models.onnx.reading", max_bytes=2**31 - 1)
 """ONNX files are protobufs: no magic bytes, and at most 2 GiB. Larger models keep their weights as external data."""
 
+TFLITE = Format(
+    "TensorFlow Lite", (".tflite",), "filterdb.models.tflite.reading", extra="tflite", modules=("flatbuffers",)
+)
+"""TensorFlow Lite (LiteRT) files are FlatBuffers with the whole graph."""
+
 PUBLISHED = Format("the published data set", (".h5",), "filterdb.models.published.reading")
 """One HDF5 file with hundreds of models. Its reader has its own requests (see `published.file`)."""
 
@@ -52,7 +57,7 @@ SHARDS = Format("shards", (".index.json",), "filterdb.models.shards")
 OPENVINO = Format("OpenVINO", (), "filterdb.models.openvino.reading", shared_suffixes=(".xml",))
 """A graph as XML, which is small, and beside it a .bin file of constants."""
 
-FORMATS: tuple[Format, ...] = (ONNX, PYTORCH, SAFETENSORS, SHARDS, OPENVINO)
+FORMATS: tuple[Format, ...] = (ONNX, PYTORCH, SAFETENSORS, SHARDS, OPENVINO, TFLITE)
 """The formats of files with one model each."""
 
 SUFFIXES = tuple(suffix for known in FORMATS for suffix in known.suffixes)

@@ -1,0 +1,1 @@
+"""Read TensorFlow Lite (LiteRT) models: FlatBuffers with the whole graph, channels last, often quantised."""

@@ -1,0 +1,169 @@
+"""The few fields and numbers of TensorFlow Lite's schema (schema.fbs, versions 3 to 3d) that a reader of weights needs.
+
+A field's number is its position in the schema's table; a union takes two, its type and its value.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+VERSION = 3
+"""The schema's version, which every file since 2018 has. What was added later has kept it."""
+
+
+class Model(IntEnum):
+    """Fields of the root table."""
+
+    VERSION = 0
+    OPERATOR_CODES = 1
+    SUBGRAPHS = 2
+    DESCRIPTION = 3
+    BUFFERS = 4
+    METADATA = 6
+
+
+class Subgraph(IntEnum):
+    """Fields of a graph."""
+
+    TENSORS = 0
+    INPUTS = 1
+    OUTPUTS = 2
+    OPERATORS = 3
+
+
+class Operator(IntEnum):
+    """Fields of an operator."""
+
+    OPCODE_INDEX = 0
+    INPUTS = 1
+    OUTPUTS = 2
+    OPTIONS_TYPE = 3
+    OPTIONS = 4
+
+
+class OperatorCode(IntEnum):
+    """Fields of a kind of operator. Its number is the larger of the two: the first, a byte, has become too small."""
+
+    DEPRECATED_BUILTIN_CODE = 0
+    CUSTOM_CODE = 1
+    BUILTIN_CODE = 3
+
+
+class Tensor(IntEnum):
+    """Fields of a tensor."""
+
+    SHAPE = 0
+    TYPE = 1
+    BUFFER = 2
+    NAME = 3
+    QUANTIZATION = 4
+    IS_VARIABLE = 5
+    SPARSITY = 6
+    EXTERNAL_BUFFER = 10
+
+
+class Buffer(IntEnum):
+    """Fields of a buffer: its bytes or, in a file above 2 GB, where in the file they are."""
+
+    DATA = 0
+    OFFSET = 1
+    SIZE = 2
+
+
+class Metadata(IntEnum):
+    """Fields of an entry of the metadata."""
+
+    NAME = 0
+    BUFFER = 1
+
+
+class Quantization(IntEnum):
+    """Fields of QuantizationParameters."""
+
+    SCALE = 2
+    ZERO_POINT = 3
+    DETAILS_TYPE = 4
+    DIMENSION = 6
+
+
+class Sparsity(IntEnum):
+    """Fields of SparsityParameters."""
+
+    TRAVERSAL_ORDER = 0
+    BLOCK_MAP = 1
+    DIMENSIONS = 2
+
+
+class SparseDimension(IntEnum):
+    """Fields of DimensionMetadata."""
+
+    FORMAT = 0
+    DENSE_SIZE = 1
+    SEGMENTS_TYPE = 2
+    SEGMENTS = 3
+    INDICES_TYPE = 4
+    INDICES = 5
+
+
+class ConvolutionOptions(IntEnum):
+    """Fields of Conv2DOptions. In DepthwiseConv2DOptions, those from ACTIVATION on come one later."""
+
+    STRIDE_W = 1
+    STRIDE_H = 2
+    ACTIVATION = 3
+    DILATION_W = 4
+    DILATION_H = 5
+
+
+DEPTH_MULTIPLIER = 3
+"""Field of DepthwiseConv2DOptions."""
+
+OPTIONS = {"CONV_2D": 1, "DEPTHWISE_CONV_2D": 2}
+"""The type of an operator's options."""
+
+INDEX_TYPES = {1: "<i4", 2: "<u2", 3: "u1"}
+"""The dtypes of the indices of a sparse tensor, by the type of the union that holds them."""
+
+DTYPES = {
+    0: "float32", 1: "float16", 2: "int32", 3: "uint8", 4: "int64", 5: "string", 6: "bool", 7: "int16", 8: "complex64",
+    9: "int8", 10: "float64", 11: "complex128", 12: "uint64", 13: "resource", 14: "variant", 15: "uint32",
+    16: "uint16", 17: "int4", 18: "bfloat16", 19: "int2", 20: "uint4", 21: "float8_e4m3fn", 22: "float8_e5m2",
+}  # fmt: skip
+"""Names of the types of tensors."""
+
+BITS = {"int4": 4, "uint4": 4, "int2": 2}
+"""Bits of a number of the types of which a byte has several."""
+
+CUSTOM = 32
+"""The builtin code of operators that have a name of their own."""
+
+_OPERATORS = """
+    ADD AVERAGE_POOL_2D CONCATENATION CONV_2D DEPTHWISE_CONV_2D DEPTH_TO_SPACE DEQUANTIZE EMBEDDING_LOOKUP FLOOR
+    FULLY_CONNECTED HASHTABLE_LOOKUP L2_NORMALIZATION L2_POOL_2D LOCAL_RESPONSE_NORMALIZATION LOGISTIC
+    LSH_PROJECTION LSTM MAX_POOL_2D MUL RELU RELU_N1_TO_1 RELU6 RESHAPE RESIZE_BILINEAR RNN SOFTMAX SPACE_TO_DEPTH
+    SVDF TANH CONCAT_EMBEDDINGS SKIP_GRAM CALL CUSTOM EMBEDDING_LOOKUP_SPARSE PAD UNIDIRECTIONAL_SEQUENCE_RNN GATHER
+    BATCH_TO_SPACE_ND SPACE_TO_BATCH_ND TRANSPOSE MEAN SUB DIV SQUEEZE UNIDIRECTIONAL_SEQUENCE_LSTM STRIDED_SLICE
+    BIDIRECTIONAL_SEQUENCE_RNN EXP TOPK_V2 SPLIT LOG_SOFTMAX DELEGATE BIDIRECTIONAL_SEQUENCE_LSTM CAST PRELU MAXIMUM
+    ARG_MAX MINIMUM LESS NEG PADV2 GREATER GREATER_EQUAL LESS_EQUAL SELECT SLICE SIN TRANSPOSE_CONV SPARSE_TO_DENSE
+    TILE EXPAND_DIMS EQUAL NOT_EQUAL LOG SUM SQRT RSQRT SHAPE POW ARG_MIN FAKE_QUANT REDUCE_PROD REDUCE_MAX PACK
+    LOGICAL_OR ONE_HOT LOGICAL_AND LOGICAL_NOT UNPACK REDUCE_MIN FLOOR_DIV REDUCE_ANY SQUARE ZEROS_LIKE FILL
+    FLOOR_MOD RANGE RESIZE_NEAREST_NEIGHBOR LEAKY_RELU SQUARED_DIFFERENCE MIRROR_PAD ABS SPLIT_V UNIQUE CEIL
+    REVERSE_V2 ADD_N GATHER_ND COS WHERE RANK ELU REVERSE_SEQUENCE MATRIX_DIAG QUANTIZE MATRIX_SET_DIAG ROUND
+    HARD_SWISH IF WHILE NON_MAX_SUPPRESSION_V4 NON_MAX_SUPPRESSION_V5 SCATTER_ND SELECT_V2 DENSIFY SEGMENT_SUM
+    BATCH_MATMUL PLACEHOLDER_FOR_GREATER_OP_CODES CUMSUM CALL_ONCE BROADCAST_TO RFFT2D CONV_3D IMAG REAL COMPLEX_ABS
+    HASHTABLE HASHTABLE_FIND HASHTABLE_IMPORT HASHTABLE_SIZE REDUCE_ALL CONV_3D_TRANSPOSE VAR_HANDLE READ_VARIABLE
+    ASSIGN_VARIABLE BROADCAST_ARGS RANDOM_STANDARD_NORMAL BUCKETIZE RANDOM_UNIFORM MULTINOMIAL GELU
+    DYNAMIC_UPDATE_SLICE RELU_0_TO_1 UNSORTED_SEGMENT_PROD UNSORTED_SEGMENT_MAX UNSORTED_SEGMENT_SUM ATAN2
+    UNSORTED_SEGMENT_MIN SIGN BITCAST BITWISE_XOR RIGHT_SHIFT STABLEHLO_LOGISTIC STABLEHLO_ADD STABLEHLO_DIVIDE
+    STABLEHLO_MULTIPLY STABLEHLO_MAXIMUM STABLEHLO_RESHAPE STABLEHLO_CLAMP STABLEHLO_CONCATENATE
+    STABLEHLO_BROADCAST_IN_DIM STABLEHLO_CONVOLUTION STABLEHLO_SLICE STABLEHLO_CUSTOM_CALL STABLEHLO_REDUCE
+    STABLEHLO_ABS STABLEHLO_AND STABLEHLO_COSINE STABLEHLO_EXPONENTIAL STABLEHLO_FLOOR STABLEHLO_LOG
+    STABLEHLO_MINIMUM STABLEHLO_NEGATE STABLEHLO_OR STABLEHLO_POWER STABLEHLO_REMAINDER STABLEHLO_RSQRT
+    STABLEHLO_SELECT STABLEHLO_SUBTRACT STABLEHLO_TANH STABLEHLO_SCATTER STABLEHLO_COMPARE STABLEHLO_CONVERT
+    STABLEHLO_DYNAMIC_SLICE STABLEHLO_DYNAMIC_UPDATE_SLICE STABLEHLO_PAD STABLEHLO_IOTA STABLEHLO_DOT_GENERAL
+    STABLEHLO_REDUCE_WINDOW STABLEHLO_SORT STABLEHLO_WHILE STABLEHLO_GATHER STABLEHLO_TRANSPOSE DILATE
+    STABLEHLO_RNG_BIT_GENERATOR REDUCE_WINDOW STABLEHLO_COMPOSITE STABLEHLO_SHIFT_LEFT STABLEHLO_CBRT STABLEHLO_CASE
+"""
+
+OPERATORS = tuple(_OPERATORS.split())
+"""Names of the builtin operators, by their codes."""
