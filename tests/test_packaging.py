@@ -119,7 +119,7 @@ def test_no_dependency_is_both_required_and_optional() -> None:
 @pytest.mark.parametrize("lock", ["image.txt", "dev.txt"])
 def test_locks_pin_every_dependency(lock: str) -> None:
     pinned = set(re.findall(r"^([a-z0-9-]+)==", (ROOT / "requirements" / lock).read_text(), re.MULTILINE))
-    in_image = EXTRAS["report"] | EXTRAS["parquet"] | EXTRAS["hdf5"] | EXTRAS["metrics"]
+    in_image = EXTRAS["report"] | EXTRAS["parquet"] | EXTRAS["hdf5"] | EXTRAS["tflite"] | EXTRAS["metrics"]
     expected = DEPENDENCIES | (in_image if lock == "image.txt" else OPTIONAL | DEV)
     assert expected - pinned == set()
 

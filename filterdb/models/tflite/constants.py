@@ -148,7 +148,7 @@ def _decoded(tensor: Tensor, count: int | None, file: BinaryIO) -> np.ndarray:
 
 
 def _unpacked(packed: np.ndarray, bits: int, is_signed: bool) -> np.ndarray:
-    """Unpack integers of a few bits, of which the first is in the lowest bits of a byte."""
+    """Return integers of a few bits each, of which the first is in the lowest bits of a byte."""
     shifts = np.arange(0, 8, bits, dtype=np.uint8)
     numbers: np.ndarray = (packed[:, None] >> shifts & (2**bits - 1)).astype(np.int8).reshape(-1)
     return np.where(numbers >= 2 ** (bits - 1), numbers - 2**bits, numbers).astype(np.int8) if is_signed else numbers

@@ -61,7 +61,7 @@ class TfliteFile:
 
 
 def _mapped(file: BinaryIO, size: int) -> mmap.mmap:
-    """Map the first bytes of a file. Raises MemoryError if the limit of memory does not allow it."""
+    """Return the first bytes of a file, mapped. Raises MemoryError if the limit of memory does not allow it."""
     try:
         return mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ)
     except OSError as error:
