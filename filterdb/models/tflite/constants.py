@@ -56,7 +56,7 @@ class Constant:
         values = stored_values(self.stored, file)
         for name, tensor, order in self.steps:
             if name in _RESHAPING:
-                values = values.reshape(tensor.shape)
+                values = values.reshape(tensor.shape) if values.size == math.prod(tensor.shape) else values
             elif name == "TRANSPOSE":
                 values = values.transpose(order)
             else:
@@ -155,7 +155,10 @@ def _unpacked(packed: np.ndarray, bits: int, is_signed: bool) -> np.ndarray:
 
 
 def _dequantized(values: np.ndarray, quantization: Quantization) -> np.ndarray:
-    """Return scale · (integer − zero point) in float32, as TensorFlow Lite computes it."""
+    """Return scale · (integer − zero point) in float32, bit for bit as TensorFlow Lite's reference kernel does.
+
+    With a zero point that is not 0, which only uint8 models have, its fast kernels on x86 round once more.
+    """
     if not quantization.is_supported:
         raise NotStoredError("unsupported", "the weight is quantised in blocks, which is not read")
     scale, zero_point = quantization.scale, quantization.zero_point

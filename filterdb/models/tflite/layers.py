@@ -103,7 +103,9 @@ def _described(graph: Graph, position: int, file: BinaryIO) -> Convolution:
     length = graph.lengths[position]
     refused, constant, failure = None, None, None
     if length is None:
-        refused = NotStoredError("unreachable", "no input of the model reaches the convolution")
+        refused = NotStoredError(
+            "unreachable", "no input of the model reaches the convolution in the order of execution"
+        )
     try:
         constant = trace(graph, index)
     except NotStoredError as error:
