@@ -114,7 +114,7 @@ def _order(graph: Graph, index: int) -> tuple[int, ...]:
 def stored_values(tensor: Tensor, file: BinaryIO) -> np.ndarray:
     """Return the values of a stored tensor as real numbers. Raises NotStoredError, or what parsers raise."""
     if tensor.dtype not in _FLOATING and tensor.dtype not in _INTEGERS:
-        raise NotStoredError("dtype", f"the weight has type {tensor.dtype}, which no convolution uses")
+        raise NotStoredError("dtype", f"the weight's type is {tensor.dtype}, which no convolution uses")
     count = math.prod(tensor.shape)
     if tensor.sparsity is not None:
         values = densify(tensor.sparsity, tensor.shape, _decoded(tensor, None, file))

@@ -96,6 +96,13 @@ class Graph:
             self._tensors[index] = self.model.tensor(self.table.tables(schema.Subgraph.TENSORS)[index])
         return self._tensors[index]
 
+    def tensor_name(self, index: int) -> str:
+        """Return the name of a tensor; empty if there is none, or if it cannot be read."""
+        try:
+            return self.table.tables(schema.Subgraph.TENSORS)[index].text(schema.Tensor.NAME)
+        except FlatBufferError:
+            return ""
+
     @cached_property
     def inputs(self) -> set[int]:
         """The tensors that are inputs of the graph."""
@@ -177,7 +184,10 @@ class ModelTables:
 
     def graphs(self) -> list[Graph]:
         """Return the graphs. Raises ModelError if they name operators or tensors that the file does not have."""
-        return [self._graph(index, table) for index, table in enumerate(self.root.tables(schema.Model.SUBGRAPHS))]
+        tables = self.root.tables(schema.Model.SUBGRAPHS)
+        if not len(tables):
+            raise ModelError(f"{self.path}: not a readable model: expected a graph, got none")
+        return [self._graph(index, table) for index, table in enumerate(tables)]
 
     def _graph(self, index: int, table: Table) -> Graph:
         tensors = len(table.tables(schema.Subgraph.TENSORS))
@@ -208,7 +218,7 @@ class ModelTables:
         return Tensor(
             table.text(schema.Tensor.NAME),
             tuple(table.integers(schema.Tensor.SHAPE)),
-            schema.DTYPES.get(kind, f"type {kind}"),
+            schema.DTYPES.get(kind, f"unknown ({kind})"),
             self.data(table.number(schema.Tensor.BUFFER, UINT32)),
             None if quantization is None else _quantization(quantization),
             table.table(schema.Tensor.SPARSITY),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
-from contextlib import suppress
 from typing import BinaryIO
 
 import numpy as np
@@ -14,7 +13,7 @@ from filterdb.errors import ModelError
 from filterdb.models.convolutions import UNKNOWN_GROUPS, Convolution
 from filterdb.models.parse_errors import NotStoredError
 from filterdb.models.tflite.constants import Constant, trace
-from filterdb.models.tflite.flatbuffer import INT8, INT32, FlatBufferError
+from filterdb.models.tflite.flatbuffer import INT8, INT32
 from filterdb.models.tflite.graph import MAX_RANK, NO_TENSOR, Graph, Operator, Tensor
 from filterdb.models.tflite.schema import DEPTH_MULTIPLIER, ConvolutionOptions
 
@@ -24,6 +23,9 @@ _CUSTOM = re.compile(r"conv(?!ert)", re.IGNORECASE)
 _CUSTOM_TRANSPOSED = re.compile(r"transpose|deconv|backprop", re.IGNORECASE)
 _COMPILED = {"ethos-u", "edgetpu-custom-op"}
 """Operators that are whole networks, compiled for an accelerator."""
+
+MAX_PER_BYTE = 4
+"""Most numbers of a weight that a byte can hold."""
 
 MAX_STEPS = 8
 """Most operators between a convolution and the batch normalisation that follows it."""
@@ -72,8 +74,7 @@ def _convolution(graph: Graph, position: int, file: BinaryIO) -> Convolution:
         refused = NotStoredError("unreadable", f"the convolution's tables cannot be read: {error}")
     index = operator.input(1)
     if operator.name not in _COMPILED and index != NO_TENSOR:
-        with suppress(FlatBufferError):
-            name = graph.tensor(index).name or name
+        name = graph.tensor_name(index) or name
     return Convolution(name, (), _unread, "", None, operator=operator.name, refused=refused)
 
 
@@ -113,6 +114,8 @@ def _described(graph: Graph, position: int, file: BinaryIO) -> Convolution:
         if error.code == "computed":
             refused = error
     stored = weight if constant is None else constant.stored
+    if stored.sparsity is None and math.prod(shape) > MAX_PER_BYTE * graph.model.file_size:
+        refused = NotStoredError("unreadable", f"the weight has shape {shape}, more numbers than the file has room for")
     strides, dilations = _steps(operator)
     return Convolution(
         stored.name or weight.name or f"{operator.name}_{graph.index}_{position}",

@@ -337,7 +337,7 @@ X, Y = T("x", (1, 8, 8, 4)), T("y", (1, 8, 8, 6))
 
 def behind(source: T, step: str, times: int = 1, **kwargs: Any) -> G:
     """A graph whose weight `w` is what an operator makes of `source`, written so many times."""
-    inputs: list[str | bytes | None] = [source.name] * (2 if step == "MUL" else 1)
+    inputs: list[str | bytes | int | None] = [source.name] * (2 if step == "MUL" else 1)
     return weighted(source, T("w", SHAPE, **kwargs), ops=(Op(step, inputs, ["w"]),) * times)
 
 

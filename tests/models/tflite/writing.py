@@ -69,10 +69,10 @@ class S:
 
 @dataclass
 class Op:
-    """An operator by name, with the names of its tensors (or None), and the fields of its options by number."""
+    """An operator by name, with the names of its tensors (or their numbers, or None), and its options by field."""
 
     name: str
-    inputs: list[str | bytes | None]
+    inputs: list[str | bytes | int | None]
     outputs: list[str | bytes]
     options: dict[int, tuple[str, int]] = field(default_factory=dict)
     options_type: int = 0
@@ -117,6 +117,7 @@ class Writer:
         self.builder = flatbuffers.Builder(1 << 16)
         self.buffers: list[bytes] = [b""]
         self.codes: list[str] = []
+        self.indices: dict[bytes, int] = {}
 
     def finish(self) -> bytes:
         """Return the file."""
@@ -161,8 +162,8 @@ class Writer:
             options = self._table(op.options) if op.options_type else 0
             fields = {
                 0: ("Uint32", self.codes.index(op.name) if op.code is None else op.code),
-                1: ("o", self._numbers([-1 if name is None else index[name] for name in op.inputs], "<i4")),
-                2: ("o", self._numbers([index[name] for name in op.outputs], "<i4")),
+                1: ("o", self._shared([_number(name, index) for name in op.inputs])),
+                2: ("o", self._shared([index[name] for name in op.outputs])),
             }
             if op.options_type:
                 fields |= {3: ("Uint8", op.options_type), 4: ("o", options)}
@@ -254,8 +255,20 @@ class Writer:
             return int(self.builder.EndVector())
         return int(self.builder.CreateNumpyVector(array))
 
+    def _shared(self, indices: list[int]) -> int:
+        """A vector of indices, which is written once however often it is used."""
+        key = np.array(indices, np.int32).tobytes()
+        if key not in self.indices:
+            self.indices[key] = self._numbers(indices, "<i4")
+        return self.indices[key]
+
     def _text(self, text: str | bytes) -> int:
         return int(self.builder.CreateString(text))
+
+
+def _number(name: str | bytes | int | None, index: dict[str | bytes, int]) -> int:
+    """The number of a tensor that an operator names."""
+    return -1 if name is None else name if isinstance(name, int) else index[name]
 
 
 def write(path: Path, *graphs: G, **facts: Any) -> Path:
