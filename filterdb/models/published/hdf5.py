@@ -20,6 +20,17 @@ from typing import Any
 import numpy as np
 
 from filterdb.errors import InputError, MissingExtraError
+from filterdb.models.hdf5_parts import (
+    DEFLATE,
+    FLETCHER32,
+    MAX_CHUNK,
+    SHUFFLE,
+    RefusedPartError,
+    check_inside,
+    check_stored,
+    child,
+    nbytes,
+)
 from filterdb.models.published.columns import AGAIN, Table, as_text, csv_table, refusal, refusing
 from filterdb.models.published.metadata import MAX_LAYERS, Published, from_table
 from filterdb.models.published.unpickle import unpickle
@@ -31,15 +42,8 @@ MAX_FILTERS = 2**40
 MAX_METADATA = 512 * 2**20
 """Most decoded bytes of everything in a file except its filters."""
 
-MAX_CHUNK = 512 * 2**20
-"""Most decoded bytes of one chunk, which HDF5 always decodes as a whole."""
-
 _MAX_REFERENCE = 2**24
 """Most bytes of a chunk that holds a single reference."""
-
-_DEFLATE, _SHUFFLE, _FLETCHER32, _LZF = 1, 2, 3, 32000
-_MAX_RATIO = 1032
-"""Highest compression ratio of Deflate; LZF's is lower."""
 
 _INDEX = ("model_id", "conv_depth", "conv_depth_norm", "layer_id")
 
@@ -158,41 +162,26 @@ class _File:
         """Follow hard links to an item; None if there is no such link. Raises InputError for any other kind of link."""
         item = self.root
         for part in name.split("/"):
-            if not item.id.links.exists(part.encode()):
+            try:
+                item = child(self.h5, item, part.encode())
+            except RefusedPartError as error:
+                raise self.refusal(name, error.expected, error.got) from error
+            if item is None:
                 return None
-            kind = item.id.links.get_info(part.encode()).type
-            if kind != self.h5.h5l.TYPE_HARD:
-                got = {self.h5.h5l.TYPE_SOFT: "a soft link", self.h5.h5l.TYPE_EXTERNAL: "an external link"}
-                raise self.refusal(name, "data in the file itself", got.get(kind, "an odd link"))
-            item = item[part]
         return item
 
     def dataset(self, name: str, expected: str = "a dataset") -> Any:
         """Return a dataset after checking that the file itself can hold its values, and that h5py can decode them."""
         item = self.item(name)
-        if not isinstance(item, self.h5.Dataset) or item.shape is None:
-            raise self.refusal(name, expected, "nothing of that name" if item is None else "a group, a type or nothing")
-        plan = item.id.get_create_plist()
-        layout = plan.get_layout()
-        if layout == self.h5.h5d.VIRTUAL or plan.get_external_count():
-            got = "a virtual dataset" if layout == self.h5.h5d.VIRTUAL else "external storage"
-            raise self.refusal(name, "data in the file itself", got)
-        filters = [plan.get_filter(index)[0] for index in range(plan.get_nfilters())]
-        odd = set(filters) - {_DEFLATE, _SHUFFLE, _FLETCHER32, _LZF}
-        if odd or len(set(filters)) < len(filters) or {_DEFLATE, _LZF} <= set(filters):
-            known = "gzip or lzf, shuffle and fletcher32, each once"
-            raise self.refusal(name, known, f"HDF5 filters {filters}", "write it anew with h5repack -f NONE")
-        stored = item.id.get_storage_size()
-        most = stored * _MAX_RATIO if {_DEFLATE, _LZF} & set(filters) else stored
-        if layout == self.h5.h5d.CONTIGUOUS:
-            offset = item.id.get_offset()
-            most = 0 if offset is None else min(most, self.size - offset)
-        if _nbytes(item, item.shape) > (0 if stored > self.size else most) and item.dtype.kind != "O":
-            declared = f"{_nbytes(item, item.shape):,} bytes as declared"
-            raise self.refusal(name, declared, f"a file that stores {stored:,} of it")
-        if layout == self.h5.h5d.CHUNKED and _nbytes(item, item.chunks) > MAX_CHUNK:
-            limit = f"chunks of at most {MAX_CHUNK:,} bytes"
-            raise self.refusal(name, limit, f"chunks of {item.chunks}", "write it anew with h5repack")
+        try:
+            if isinstance(item, self.h5.Dataset):
+                check_inside(self.h5, item)
+            if not isinstance(item, self.h5.Dataset) or item.shape is None:
+                got = "nothing of that name" if item is None else "a group, a type or nothing"
+                raise self.refusal(name, expected, got)
+            check_stored(self.h5, item, self.size, MAX_CHUNK)
+        except RefusedPartError as error:
+            raise self.refusal(name, error.expected, error.got, error.remedy or AGAIN) from error
         return item
 
     def values(self, name: str) -> np.ndarray:
@@ -205,7 +194,7 @@ class _File:
                 return unpickle(data)
         if dataset.dtype.kind not in "iufbS":
             raise self.refusal(name, "numbers or texts", str(dataset.dtype))
-        self._spend(_nbytes(dataset, dataset.shape), name)
+        self._spend(nbytes(dataset, dataset.shape), name)
         values: np.ndarray = dataset[...]
         if values.dtype.kind != "S":
             return values
@@ -223,7 +212,7 @@ class _File:
             return self._referred(dataset, name)
         if dataset.ndim > 1 or dtype.fields or not (dtype.kind in "SV" or dtype.str[1:] in {"i1", "u1"}):
             raise self.refusal(name, "a pandas frame or CSV bytes", f"{dtype} of rank {dataset.ndim}")
-        self._spend(_nbytes(dataset, dataset.shape), name)
+        self._spend(nbytes(dataset, dataset.shape), name)
         return bytes(dataset[...].tobytes().rstrip(b"\0"))
 
     def level_name(self, name: str) -> str:
@@ -261,24 +250,20 @@ class _File:
             with self.path.open("rb") as file:
                 file.seek(dataset.id.get_offset())
                 return file.read(4)
-        limit = _nbytes(dataset, dataset.chunks)
+        limit = nbytes(dataset, dataset.chunks)
         if dataset.id.get_num_chunks() != 1 or max(limit, dataset.id.get_chunk_info(0).size) > _MAX_REFERENCE:
             raise self.refusal(name, f"one chunk of at most {_MAX_REFERENCE:,} bytes", "another storage")
         skipped, data = dataset.id.read_direct_chunk((0,) * dataset.ndim)
         plan = dataset.id.get_create_plist()
         for index in reversed(range(plan.get_nfilters())):
             code, _, parameters, *_ = plan.get_filter(index)
-            if skipped >> index & 1 or code == _FLETCHER32:
+            if skipped >> index & 1 or code == FLETCHER32:
                 continue
-            if code == _DEFLATE:
+            if code == DEFLATE:
                 data = zlib.decompressobj().decompress(data, limit)
-            elif code == _SHUFFLE:
+            elif code == SHUFFLE:
                 count = len(data) // parameters[0]
                 data = np.frombuffer(data, np.uint8, parameters[0] * count).reshape(-1, count).T.tobytes()
             else:
                 raise self.refusal(name, "a reference in plain or gzip", f"HDF5 filter {code}", "write it anew")
         return bytes(data)
-
-
-def _nbytes(dataset: Any, shape: tuple[int, ...]) -> int:
-    return math.prod(shape) * int(dataset.id.get_type().get_size())
