@@ -14,15 +14,15 @@ HEAD_BYTES = 4096
 """Bytes that are read from the start of a file."""
 
 TAIL_BYTES = 65_536
-"""Bytes that are read from the end of a zip file, which is where it lists its members."""
+"""Bytes that are read from the end of a zip file, where it lists its members, or further on in an HDF5 file."""
 
 
 @dataclass(frozen=True, slots=True)
 class FileKind:
     """A kind of file: its name with an article, what the user can do with it, and how it is recognised.
 
-    `head` must match at the start of the file, and `tail` (for zip files) among the member names at the end. `format`
-    names the `formats.Format` that reads the kind; empty if none does.
+    `head` must match at the start of the file, and `tail` among the member names at the end of a zip file, or further
+    on in an HDF5 file. `format` names the `formats.Format` that reads the kind; empty if none does.
     """
 
     name: str
@@ -37,6 +37,10 @@ def _kind(name: str, remedy: str, head: bytes, tail: bytes | None = None, *, rea
 
 
 _ZIP = rb"PK(\x03\x04|\x05\x06)"
+_HDF5 = rb"\x89HDF\r\n\x1a\n"
+# Names of what Keras 2 and 3 write first: attributes of the root, or its groups.
+_KERAS = rb"keras_version|layer_names|model_weights|_layer_checkpoint_dependencies|layers\0|vars\0"
+_PUBLISHED = rb"(?s:meta\0.{0,40}filters?\0|filters?\0.{0,40}meta\0)"
 _TEXT = rb"(?i:(\xef\xbb\xbf)?\s*"
 _ONNX_TEXT = _TEXT + rb"(ir_version|producer_name|graph|opset_import)\s*[:{])"
 # Before PyTorch 1.6 a checkpoint was several pickles, of which the first is a magic number.
@@ -60,7 +64,8 @@ KINDS: tuple[FileKind, ...] = (
     _kind("a git-annex pointer", "run `git annex get`", rb"/annex/objects/"),
     _kind("an exported PyTorch program (.pt2)", _STATE, _ZIP, rb"serialized_exported_program\.json|/archive_format"),
     _kind("a PyTorch checkpoint", _AGAIN, _ZIP, rb"data\.pkl|/constants\.pkl", read_as="PyTorch"),
-    _kind("a Keras model", f"{_EXPORT} (tf2onnx)", _ZIP, rb"model\.weights\.h5|saved_model\.pb|keras_metadata"),
+    _kind("a Keras model", "download or save it again", _ZIP, rb"model\.weights\.(h5|npz)", read_as="Keras"),
+    _kind("a TensorFlow SavedModel", f"unpack it and {_EXPORT} (tf2onnx --saved-model)", _ZIP, rb"saved_model\.pb"),
     _kind("a NumPy archive", _EXPORT, _ZIP, rb"\.npyPK"),
     _kind("a zip archive", _UNPACK, _ZIP),
     _kind("a gzip archive", _UNPACK, rb"\x1f\x8b"),
@@ -73,8 +78,10 @@ KINDS: tuple[FileKind, ...] = (
     _kind("a PyTorch checkpoint before 0.2 (tar)", "load it in PyTorch and save it again", _TORCH_BEFORE_0_2),
     _kind("a tar archive", _UNPACK, rb".{257}ustar"),
     _kind("a safetensors file", "download or save it again", rb".{6}\0\0\{\s*[\"}]", read_as="safetensors"),
-    _kind("an HDF5 or Keras file", f"{_EXPORT} (tf2onnx)", rb"\x89HDF\r\n\x1a\n"),
     _kind("a TensorFlow Lite model", f"{_EXPORT} (tf2onnx --tflite)", rb".{4}TFL3", read_as="TensorFlow Lite"),
+    _kind("a Keras model", "download or save it again", _HDF5, _KERAS, read_as="Keras"),
+    _kind("the published data set", "use `filterdb import-hdf5`", _HDF5, _PUBLISHED),
+    _kind("an HDF5 file", "give a model that Keras saved; for the published data set: `filterdb import-hdf5`", _HDF5),
     _kind("an ONNX Runtime (.ort) model", "give the .onnx file that it was made from", rb".{4}ORTM"),
     _kind("an ExecuTorch program (.pte)", "give the checkpoint that it was made from", rb".{4}ET\d\d"),
     _kind("a TensorRT engine", "give the .onnx file that it was made from", rb"(ftrt|ptrt)"),
@@ -101,6 +108,8 @@ def recognise(file: BinaryIO) -> FileKind | None:
     file.seek(0)
     head = file.read(HEAD_BYTES)
     tail = b""
+    if head.startswith(b"\x89HDF"):
+        tail = head + file.read(TAIL_BYTES)
     if head.startswith(b"PK"):
         file.seek(max(0, size - TAIL_BYTES))
         tail = head + file.read(TAIL_BYTES)

@@ -57,7 +57,16 @@ SHARDS = Format("shards", (".index.json",), "filterdb.models.shards")
 OPENVINO = Format("OpenVINO", (), "filterdb.models.openvino.reading", shared_suffixes=(".xml",))
 """A graph as XML, which is small, and beside it a .bin file of constants."""
 
-FORMATS: tuple[Format, ...] = (ONNX, PYTORCH, SAFETENSORS, SHARDS, OPENVINO, TFLITE)
+KERAS = Format(
+    "Keras",
+    (".keras",),
+    "filterdb.models.keras.reading",
+    shared_suffixes=(".h5", ".hdf5"),
+    extra="hdf5",
+    modules=("h5py",),
+)
+
+FORMATS: tuple[Format, ...] = (ONNX, PYTORCH, SAFETENSORS, SHARDS, KERAS, OPENVINO, TFLITE)
 """The formats of files with one model each."""
 
 SUFFIXES = tuple(suffix for known in FORMATS for suffix in known.suffixes)
