@@ -24,6 +24,9 @@ _CLASSES = {
 _TRANSPOSED_NAME = re.compile(r"deconv|trans|up_?conv|conv_?up|up_?sampl|(^|_)up(_|\d|$)|unpool", re.IGNORECASE)
 """Names that people give to transposed convolutions, and to others."""
 
+_DEPTHWISE_NAME = re.compile(r"depth_?wise|dw_?conv|conv_?dw|(^|_)dw(_|\d|$)", re.IGNORECASE)
+"""Names that people give to depthwise convolutions."""
+
 _ROLES = {"kernel": Kernel("kernel", 4), "depthwise_kernel": KERNELS["DepthwiseConv2D"][0]}
 _ROLES["pointwise_kernel"] = KERNELS["SeparableConv2D"][1]
 
@@ -94,7 +97,7 @@ Decision = tuple[str, Kernel, NotStoredError | None]
 
 
 def _by_role(unit: Unit, matrices: dict[str, StoredTensor], channels: int | None) -> list[Decision]:
-    """Decide by the names of the weights."""
+    """Return what each kernel is by the names of the weights."""
     decisions: list[Decision] = []
     for name, tensor in matrices.items():
         if "recurrent_kernel" in unit.tensors:
@@ -102,6 +105,8 @@ def _by_role(unit: Unit, matrices: dict[str, StoredTensor], channels: int | None
         elif name in {"depthwise_kernel", "pointwise_kernel"}:
             is_separable = "pointwise_kernel" in unit.tensors
             decisions.append(("SeparableConv2D" if is_separable else "DepthwiseConv2D", _ROLES[name], None))
+        elif name == "kernel" and _is_depthwise(unit, tensor, channels):
+            decisions.append(("DepthwiseConv2D", _ROLES["depthwise_kernel"], None))
         elif name == "kernel":
             refused = _transposed(unit, tensor, channels)
             decisions.append(("Conv2DTranspose" if refused == TRANSPOSED else "Conv2D", _ROLES[name], refused))
@@ -119,6 +124,17 @@ def _class(unit: Unit) -> str | None:
     return None
 
 
+def _is_depthwise(unit: Unit, tensor: StoredTensor, channels: int | None) -> bool:
+    """Return whether a `kernel` is a depthwise one, as Keras 3 calls it."""
+    named = _class(unit)
+    if named is not None:
+        return named == "DepthwiseConv2D"
+    first, second = tensor.shape[2:]
+    return channels in {None, first * second} and (
+        any(map(_DEPTHWISE_NAME.search, unit.labels)) or (channels == first * second and first > 1 and second > 1)
+    )
+
+
 def _transposed(unit: Unit, tensor: StoredTensor, channels: int | None) -> NotStoredError | None:
     """Return why a `kernel` is not that of a convolution, or may be another's; None if it is one."""
     named = _class(unit)
@@ -131,7 +147,7 @@ def _transposed(unit: Unit, tensor: StoredTensor, channels: int | None) -> NotSt
 
 
 def _by_number(unit: Unit, matrices: dict[str, StoredTensor], channels: int | None) -> list[Decision]:
-    """Decide by the class that names say or, if they say none, by the shapes of the weights."""
+    """Return what each kernel is by the class that names say or, if they say none, by the shapes of the weights."""
     named = _class(unit)
     if named is not None and len(matrices) == len(KERNELS[named]):
         refused = TRANSPOSED if named.endswith("Transpose") else RECURRENT if named == "ConvLSTM2D" else None

@@ -111,12 +111,12 @@ class LayeredFile:
         parts: dict[str, dict[str, StoredTensor]] = {}
         for weight, tensor in self._weights(name).items():
             parts.setdefault(weight.rpartition("/")[0], {}).setdefault(role(weight), tensor)
-        if len(parts) < 2:
-            return [Unit((name,), (name, *prefix.split("/")[-1:]), tensors) for prefix, tensors in parts.items()]
-        return [
-            Unit((name, *prefix.split("/")), tuple(prefix.split("/")[-1:]), tensors)
-            for prefix, tensors in parts.items()
-        ]
+        units = []
+        for prefix, tensors in parts.items():
+            inner = prefix.split("/")
+            own = (name,) if len(parts) == 1 else (name, *inner[inner[:1] == [name] :])
+            units.append(Unit(own, tuple(dict.fromkeys((own[-1], inner[-1]))), tensors))
+        return units
 
     def _nested(self, top: Layer) -> dict[int, list[StoredTensor]]:
         """Return the kernels of the convolutions inside a nested model, by layer.
@@ -148,11 +148,13 @@ def _by_name(leaves: Sequence[Layer], weights: dict[str, StoredTensor]) -> dict[
     for weight, tensor in weights.items():
         parts.setdefault("/".join(weight.split("/")[-2:-1]), []).append((role(weight), tensor))
     found: dict[int, list[StoredTensor]] = {}
+    ends = {leaf.path[-1] for leaf in leaves}
     for leaf in leaves:
         wanted = [kernel.role for kernel in KERNELS[leaf.class_name]]
-        names = {leaf.path[-1], leaf.name}
+        wanted += ["kernel"] if wanted == ["depthwise_kernel"] else []  # as Keras 3 calls it
+        names = dict.fromkeys((leaf.path[-1], leaf.name))
         tensors = [tensor for name in names for own, tensor in parts.get(name, []) if own in wanted]
-        if len(tensors) != len(wanted) or len({other.path[-1] for other in leaves}) < len(leaves):
+        if len(tensors) != len(KERNELS[leaf.class_name]) or len(ends) < len(leaves):
             return None
         found[id(leaf)] = tensors
     return found
@@ -229,7 +231,8 @@ class TreeFile:
         units = []
         for place, item in own.items():
             parts = place.split("/") if place else []
-            if {"optimizer", "_optimizer"} & set(parts):
+            # A wrapper such as SpectralNormalization may store its layer's kernel again.
+            if {"optimizer", "_optimizer"} & set(parts) or "/".join((*parts, "layer")) in own:
                 continue
             ends = [number for number, part in enumerate(parts, start=1) if part not in _LISTS]
             # Newer versions of Keras write the layer's name beside its weights.
