@@ -84,6 +84,8 @@ class Archive:
 
     def _start(self, info: zipfile.ZipInfo) -> int:
         """Return where a member's data begins, after checking that the archive holds all of it."""
+        if not 0 <= info.header_offset <= self.size - _LOCAL_HEADER.size:
+            raise self._error(info.filename, "a member inside the archive", f"one at {info.header_offset:,}; {_AGAIN}")
         header = _LOCAL_HEADER.unpack(read_exactly(self.file, info.header_offset, _LOCAL_HEADER.size))
         if header[0] != b"PK\3\4" or header[2] & _ENCRYPTED or header[3] != info.compress_type:
             raise self._error(info.filename, "a member as the archive lists it", f"another; {_AGAIN}")

@@ -65,7 +65,7 @@ CHANNELWISE = frozenset({
 })  # fmt: skip
 """Layers that keep each channel's values, as a batch normalisation behind them needs to belong to a convolution."""
 
-NO_CONVOLUTIONS = frozenset({"EinsumDense", "GroupQueryAttention", "LocallyConnected2D", "MultiHeadAttention"})
+NO_CONVOLUTIONS = frozenset({"Dense", "EinsumDense", "GroupQueryAttention", "LocallyConnected2D", "MultiHeadAttention"})
 """Layers whose weights may have the rank of a kernel."""
 
 TRANSPOSED = NotStoredError("transposed", "a transposed convolution")

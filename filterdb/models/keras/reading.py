@@ -46,7 +46,7 @@ class KerasFile:
     def _of_archive(cls, path: Path, request: Request) -> KerasFile:
         archive = Archive(path, request.named)
         config = archive.read("config.json", MAX_CONFIG)
-        weights = archive.open(_WEIGHTS, request.memory // 2)
+        weights = archive.open(_WEIGHTS, request.memory // 4)
         if config is None or weights is None:
             absent = _WEIGHTS if weights is None else "config.json"
             raise ModelError(f"{request.named}: expected a Keras archive with {absent}, got none; save it with Keras 3")
@@ -68,7 +68,7 @@ class KerasFile:
             _check_tree(file, path)
             return cls(request, graph, TreeFile(file, file.root), producer)
         tops = {} if graph is None else {layer.name: layer for layer in graph.layers}
-        return cls(request, graph, LayeredFile(file, group, names, tops), producer)
+        return cls(request, graph, LayeredFile(file, group, list(dict.fromkeys(names)), tops), producer)
 
     def external_files(self) -> dict[str, int]:
         """Return no files: the weights are in the file itself."""

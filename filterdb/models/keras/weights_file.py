@@ -22,6 +22,9 @@ from filterdb.models.parse_errors import NotStoredError, shortened
 MAX_NAMES = 200_000
 """Most names of layers or weights in an attribute, and most groups of a file."""
 
+MAX_DEPTH = 200
+"""Most groups inside each other."""
+
 MAX_CHUNKS = 1_000
 """Most attributes into which Keras splits a list of names."""
 
@@ -145,9 +148,11 @@ class WeightsFile:
             return None
         names: list[str] = []
         for number in range(MAX_CHUNKS):
-            if not self.has(group, f"{name}{number}") or len(names) > MAX_NAMES:
+            if not self.has(group, f"{name}{number}"):
                 break
             names += self._list(group, f"{name}{number}")
+            if len(names) > MAX_NAMES:
+                raise ModelError(f"{self.named}: {name}: expected at most {MAX_NAMES:,} names, got more")
         return names
 
     def _list(self, group: Any, name: str) -> list[str]:
@@ -177,8 +182,9 @@ class WeightsFile:
                 if info.type == h5py.h5g.GROUP and (address := _address(item, name)) not in seen:
                     seen.add(address)
                     below.append((f"{place}/{name}".lstrip("/"), item[encoded(name)]))
-            if len(seen) > MAX_NAMES:
-                raise ModelError(f"{self.named}: expected at most {MAX_NAMES:,} groups, got more")
+            if len(seen) > MAX_NAMES or place.count("/") > MAX_DEPTH:
+                got = "more, or deeper ones"
+                raise ModelError(f"{self.named}: expected at most {MAX_NAMES:,} groups, {MAX_DEPTH} deep, got {got}")
             pending += reversed(below)
 
 
@@ -192,7 +198,10 @@ def _is_text(dtype: Any) -> bool:
 
 def encoded(name: str) -> bytes:
     """Return a name as HDF5 has it."""
-    return name.encode("utf-8", "surrogateescape")
+    try:
+        return name.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return name.encode("utf-8", "replace")  # a lone surrogate, which no file has
 
 
 def decoded(name: str | bytes) -> str:
