@@ -15,7 +15,7 @@ FORMAT = 4
 """Version of the store's layout that this code writes.
 
 2 added removed models, labels, tags, manifests and marks. 3 added collected segments, and moved manifests beside the
-Zarr groups. 4 added the variables `batch_norm`, `source_format` and `depth_source`.
+Zarr groups. 4 added the variables `batch_norm`, `fingerprint`, `source_format` and `depth_source`.
 """
 
 READABLE = (1, 2, 3, 4)
@@ -131,6 +131,7 @@ LAYER_VARIABLES = (
         ("orthogonality", "float64", "1 − mean |cosine| between output channels; NaN for a single channel", "1"),
     ),
     _added(("layer",), 4, "batch_norm", f"batch normalisation: {', '.join(BATCH_NORM)}", "unknown"),
+    _added(("layer",), 4, "fingerprint", "the filters apart from each output channel's scale; empty: too few", ""),
 )
 
 MODEL_VARIABLES = (
@@ -138,7 +139,7 @@ MODEL_VARIABLES = (
         ("model",),
         ("model", "str", "id of the model: the catalog's name, else its path"),
         ("file_hash", "str", "SHA-256 of the model file and the files of its external data"),
-        ("duplicate_of", "str", "id of an earlier model with the same content, or empty"),
+        ("duplicate_of", "str", "id of an earlier model with the same file, or with the same filters apart from scales, or empty"),
         *((name, "str", f"the catalog's {name.replace('_', ' ')}") for name in LABELS),
         ("extra", "str", "further catalog columns as JSON"),
         ("producer", "str", "producer name and version"),

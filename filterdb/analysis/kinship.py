@@ -76,7 +76,7 @@ class Kinship(NamedTuple):
     compared: Ints
     """Number of aligned layers."""
     equal: Ints
-    """Number of layers with equal hashes, at any position."""
+    """Number of layers with equal filters apart from the scales of output channels, at any position."""
     shares_layer: Bools
     """Whether one of these has at least 64 filters, (models, models)."""
     initial: Bools
@@ -205,9 +205,9 @@ def _compare(db: Database, arrays: Arrays) -> Kinship:
     owner, sizes = db.layers["model_index"].values, db.layers["row_size"].values
     totals = _totals(sketches, _isotropic_share(spectrum, sizes), _aligned(db, is_full), owner, sizes, models)
     compared = _shared(owner, _places(db), is_full, models)
-    hashes = db.layers["hash"].values.astype(str)
-    equal = _shared(owner, hashes, is_full, models)
-    shares_layer = _shared(owner, hashes, is_full & (sizes >= _LARGE), models) > 0
+    contents = db.same_filters[view]
+    equal = _shared(owner, contents, is_full, models)
+    shares_layer = _shared(owner, contents, is_full & (sizes >= _LARGE), models) > 0
     with np.errstate(divide="ignore", invalid="ignore"):
         similarity, explained = np.clip(totals.cosine / totals.weight, -1, 1), totals.isotropic / totals.weight
         distance = np.sqrt(totals.squares / np.maximum(totals.norms, totals.norms.T))
@@ -290,10 +290,10 @@ def _totals(sketches: Floats, isotropic: Floats, aligned: list[Ints], owner: Int
     return totals
 
 
-def _shared(owner: Ints, names: npt.NDArray[np.str_], usable: Bools, models: int) -> Ints:
+def _shared(owner: Ints, names: npt.NDArray[np.str_] | Ints, usable: Bools, models: int) -> Ints:
     """Return how many names of layers each pair of models has in common, (models, models)."""
     shared = np.zeros((models, models), np.int64)
-    owners: dict[str, set[int]] = defaultdict(set)
+    owners: dict[str | int, set[int]] = defaultdict(set)
     for name, model, is_usable in zip(names.tolist(), owner.tolist(), usable.tolist(), strict=True):
         if is_usable:
             owners[name].add(model)

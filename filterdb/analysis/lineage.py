@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from filterdb.analysis.components import Components
+from filterdb.numerics.components import Components
 from filterdb.analysis.family_tree import toward_root
 from filterdb.analysis.grouping import provenance
 from filterdb.analysis.kinship import Kinship, kinship

@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from filterdb.analysis.components import Components
+from filterdb.numerics.components import Components
+from filterdb.analysis.grouping import chosen
 from filterdb.analysis.kinship import descendants, initialisations
 from filterdb.analysis.trainings import (
     EPOCH,
@@ -58,7 +59,7 @@ def find_units(db: Database, unit: str | None = None) -> Units:
     """Return the units of a view's models.
 
     Two models are in one unit if they are checkpoints of one training, have equal content or an equal layer of at least
-    64 filters, share trained weights, or have the same known value in the column `unit`; and if a chain of such pairs
+    64 filters (apart from the scales of its output channels), share trained weights, or have the same known value in the column `unit`; and if a chain of such pairs
     connects them. An initialisation belongs to no unit but its training's, and trainings that began at one
     initialisation are different units.
 
@@ -125,11 +126,11 @@ def _same_start(models: xr.Dataset, trainings: list[Key | None]) -> Bools:
 
 
 def _layer_hashes(db: Database) -> npt.NDArray[np.str_]:
-    """Return the hash of each layer that only kin can share, else an empty text, (layers,)."""
+    """Return a text for each layer that only kin can share, equal for equal filters, else an empty text, (layers,)."""
     layers = db.layers
     is_telling = (layers["row_size"].values >= SHARED_LAYER_FILTERS) & (layers["peak"].values > 0)
     is_telling &= ~(layers["orthogonality"].values < _PARALLEL)
-    return np.where(is_telling, layers["hash"].values.astype(str), "")
+    return np.where(is_telling, db.same_filters[chosen(db)].astype(str), "")
 
 
 def _known(values: npt.NDArray[np.generic]) -> npt.NDArray[np.str_]:

@@ -20,7 +20,8 @@ from filterdb.arguments import as_path
 from filterdb.cluster import Memory
 from filterdb.engine.partition import Partition
 from filterdb.errors import InputError, MissingExtraError
-from filterdb.ingestion.run import Ingested, commit_models, duplicates, known_models
+from filterdb.ingestion.duplicates import duplicates
+from filterdb.ingestion.run import Ingested, commit_models, known_models
 from filterdb.ingestion.segment_writer import FillRows, new_segment, stack
 from filterdb.models.parse_errors import PARSE_ERRORS
 from filterdb.models.published.file import LayerScan, PublishedFile, scan_layers
@@ -111,7 +112,7 @@ def _import(
         if old is None:
             raise InputError(f"{source.path}: expected at least one model, got none")
         return Ingested(old, None, [], present)
-    arrays, kept = _tables(source, new, layers, scans, hashes, known)
+    arrays, kept = _tables(source, new, layers, scans, hashes, old)
     segment = new_segment(files, arrays, {"published": 1}, chunk_rows, base)
     return replace(commit_models(segment, arrays, _filler(source, arrays, kept), base), present=present)
 
@@ -155,7 +156,7 @@ def _tables(
     layers: list[PublishedLayer],
     scans: list[LayerScan],
     hashes: dict[str, str],
-    known: dict[str, dict[str, Any]],
+    old: Database | None,
 ) -> tuple[dict[str, np.ndarray], list[PublishedLayer]]:
     """Return the segment's tables and the layers that are stored."""
     index = {model.id: position for position, model in enumerate(models)}
@@ -169,13 +170,15 @@ def _tables(
             continue
         kept.append(layer)
         rows.append(_layer_row(layer, scan) | {"model_index": index[layer.model]})
-    twins = duplicates(known, [(model.id, hashes[model.id]) for model in models])
-    model_rows = [
-        _model_row(model, hashes[model.id]) | {"duplicate_of": twin} for model, twin in zip(models, twins, strict=True)
-    ]
     try:
+        layer_table = stack(rows, schema.LAYER_VARIABLES)
+        twins = duplicates(old, [(model.id, hashes[model.id]) for model in models], layer_table)
+        model_rows = [
+            _model_row(model, hashes[model.id]) | {"duplicate_of": twin}
+            for model, twin in zip(models, twins, strict=True)
+        ]
         return {
-            **stack(rows, schema.LAYER_VARIABLES),
+            **layer_table,
             **stack(model_rows, schema.MODEL_VARIABLES),
             **stack(ledger, schema.SKIPPED_VARIABLES),
         }, kept
@@ -207,6 +210,7 @@ def _layer_row(layer: PublishedLayer, scan: LayerScan) -> dict[str, Any]:
         "batch_norm": "unknown",
         "scale_known": True,
         "hash": scan.hash,
+        "fingerprint": scan.fingerprint,
         "peak": scan.peak,
         "orthogonality": scan.orthogonality,
     }

@@ -18,6 +18,7 @@ from filterdb import cluster, logs, plan, schema
 from filterdb.arguments import as_path
 from filterdb.engine.partition import Partition
 from filterdb.errors import ConflictError, InputError, UsageError
+from filterdb.ingestion.duplicates import duplicates
 from filterdb.ingestion.segment_writer import FillRows, commit_segment, new_segment, stack
 from filterdb.ingestion.write import FromModels, Piece
 from filterdb.models.catalog import ModelSource, check_unique, parse_catalog
@@ -159,7 +160,7 @@ def _ingest(files: Files, models: list[ModelSource], chunk_rows: int, limits: Li
             raise InputError(next(iter(rejected.values())))
         snapshots.mark(files, old.snapshot)
         return Ingested(old, None, [], present, rejected)
-    tables, made_from = build_tables(new, unlisted, known)
+    tables, made_from = build_tables(new, unlisted, old)
     segment = new_segment(files, tables, made_from, chunk_rows, base)
     committed = commit_models(segment, tables, from_models(tables, new, limits), base)
     return replace(committed, present=present, rejected=rejected)
@@ -245,7 +246,7 @@ def _is_present(result: Scan, known: dict[str, dict[str, Any]]) -> bool:
 
 
 def build_tables(
-    new: list[Scan], rejected: dict[str, str], known: dict[str, dict[str, Any]]
+    new: list[Scan], rejected: dict[str, str], old: Database | None
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Return the tables of the new models, and everything else that determines the id of their segment."""
     rows = [row | {"model_index": index} for index, result in enumerate(new) for row in result.rows]
@@ -254,7 +255,8 @@ def build_tables(
         "models": [[r.source.id, r.file_hash, dict(r.source.labels), dict(r.source.extra)] for r in new],
         "rejected": rejected,
     }
-    twins = duplicates(known, [(result.source.id, result.file_hash) for result in new])
+    layers = stack(rows, schema.LAYER_VARIABLES)
+    twins = duplicates(old, [(result.source.id, result.file_hash) for result in new], layers)
     models = [
         {
             "model": result.source.id,
@@ -270,7 +272,7 @@ def build_tables(
     ledger += [(model, "", schema.REJECTED, reason) for model, reason in rejected.items()]
     skipped = [dict(zip((v.name for v in schema.SKIPPED_VARIABLES), entry, strict=True)) for entry in ledger]
     tables = {
-        **stack(rows, schema.LAYER_VARIABLES),
+        **layers,
         **stack(models, schema.MODEL_VARIABLES),
         **stack(skipped, schema.SKIPPED_VARIABLES),
     }
@@ -306,13 +308,6 @@ def commit_models(segment: Segment, tables: dict[str, np.ndarray], filler: FillR
     files, added = segment.files, [str(model) for model in tables["model"]]
     state = commit_segment(segment, tables, filler, base, lambda head, entry: _with_models(files, head, entry, added))
     return Ingested(Database(files, state), segment.id, added)
-
-
-def duplicates(known: dict[str, dict[str, Any]], new: Sequence[tuple[str, str]]) -> list[str]:
-    """Return, for each new (model, file hash), the id of an earlier model with the same content, or an empty text."""
-    first_with = {row["file_hash"]: model for model, row in reversed(known.items())}
-    first = [first_with.setdefault(digest, model) for model, digest in new]
-    return ["" if other == model else other for other, (model, _) in zip(first, new, strict=True)]
 
 
 def _with_models(files: Files, head: Snapshot | None, entry: Entry, added: list[str]) -> Snapshot | None:

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import crc32c
 import numpy as np
 
+from filterdb.numerics.fingerprint import fingerprint
 from filterdb.schema import KERNEL
 
 MAX_FILTERS = 2**28
@@ -100,7 +101,7 @@ class ModelFile(Protocol):
         """List the model's layers, without reading a weight. Raises ModelError if the file is not a readable model."""
 
 
-def weight_row(weight: Weight) -> dict[str, Any]:
+def weight_row(weight: Weight, out_channels: int) -> dict[str, Any]:
     """Return the values of a layer's row that describe its weight, such as its hash and peak."""
     return {
         "row_size": len(weight.filters),
@@ -108,6 +109,7 @@ def weight_row(weight: Weight) -> dict[str, Any]:
         "weight_source": " → ".join(weight.path),
         "scale_known": weight.scale_known,
         "hash": filters_hash(weight.filters),
+        "fingerprint": fingerprint(weight.filters, out_channels, weight.source_dtype),
         "peak": float(np.abs(weight.filters).max(initial=0.0)),
     }
 

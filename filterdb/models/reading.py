@@ -88,7 +88,7 @@ def _row(layer: Layer, weight: Weight) -> dict[str, Any]:
     """Return a layer's complete row, with the values that need the whole layer in memory."""
     return {
         **layer.row,
-        **weight_row(weight),
+        **weight_row(weight, layer.row["out_channels"]),
         "orthogonality": orthogonality(weight.filters, layer.row["out_channels"]),
     }
 
@@ -124,19 +124,19 @@ _UNMEASURED = {
     **dict.fromkeys(
         ("peak", "variance_entropy", "p_value", "relative_spread", "outlier_ratio", "direction_share"), math.nan
     ),
-    **{"scale_known": True, "hash": ""},
+    **{"scale_known": True, "hash": "", "fingerprint": ""},
 }
 
 
 def _measured(weight: Weight, out_channels: int) -> dict[str, Any]:
     """Return what a check needs of a weight. Sparse filters are not counted as duplicates."""
-    facts = weight_row(weight)
+    facts = weight_row(weight, out_channels)
     peaks = whole.filter_peaks(weight.filters)
     sparse = whole.sparse_filters(peaks, facts["peak"])
     raw = whole.moments(weight.filters)
     direction = directions(raw)
     return {
-        **{name: facts[name] for name in ("row_size", "scale_known", "hash", "peak")},
+        **{name: facts[name] for name in ("row_size", "scale_known", "hash", "fingerprint", "peak")},
         **whole.channels(peaks, out_channels)._asdict(),
         "sparse_filters": int(sparse.sum()),
         "duplicate_filters": int((whole.repeated_filters(weight.filters) & ~sparse).sum()),

@@ -134,7 +134,7 @@ def _scan(source: ModelSource, local: LocalInput, known_hash: str | None, limits
 EXAMINED = (
     *(v for v in schema.LAYER_VARIABLES if v.name in {
         "layer_name", "row_size", "conv_depth", "conv_depth_norm", "in_channels", "out_channels", "groups",
-        "depthwise", "operator", "scale_known", "hash", "peak",
+        "depthwise", "operator", "scale_known", "hash", "fingerprint", "peak",
     }),
     schema.Variable("variance_entropy", ("layer",), "float64", "H of the layer's own raw PCA (P1 eq. 7)"),
     schema.Variable("direction", ("layer",), "int64", "code of the direction that the filters share"),

@@ -17,6 +17,7 @@ from filterdb import schema
 from filterdb.arguments import as_path, unexpected
 from filterdb.errors import ConflictError, DamageError, InputError, StoreMissingError, UsageError, portable
 from filterdb.ledger import is_unread
+from filterdb.numerics.fingerprint import same_filters
 from filterdb.plan import offsets
 from filterdb.store import html
 from filterdb.store import snapshot as snapshots
@@ -217,6 +218,14 @@ class Database:
         layers = self.all_layers.isel(layer=self.chosen)
         index = np.unique(layers["model_index"].values, return_inverse=True)[1].astype(np.int64)
         return layers.assign(model_index=("layer", index, layers["model_index"].attrs))
+
+    @cached_property
+    def same_filters(self) -> np.ndarray:
+        """For each of `all_layers`, the first layer that has its filters apart from scales, (layers,) int64."""
+        if self.parent is not None:
+            return self.parent.same_filters
+        layers = self.all_layers
+        return same_filters(layers["hash"].values, layers["fingerprint"].values, layers["row_size"].values)
 
     @cached_property
     def _stored_models(self) -> tuple[xr.Dataset, np.ndarray]:

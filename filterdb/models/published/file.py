@@ -16,6 +16,7 @@ from filterdb.models.model import filters_hash
 from filterdb.models.parse_errors import PARSE_ERRORS
 from filterdb.models.published.metadata import PublishedLayer, PublishedModel, Runs
 from filterdb.models.sandbox import Channel, Limits, sandbox
+from filterdb.numerics.fingerprint import fingerprint
 from filterdb.numerics.quality import orthogonality
 from filterdb.schema import WEIGHTS
 
@@ -81,13 +82,14 @@ class LayerScan:
     """The result of scanning a layer. `finite`: none of its weights is NaN or infinite."""
 
     hash: str
+    fingerprint: str
     peak: float
     orthogonality: float
     finite: bool
 
 
 def scan_layers(file: PublishedFile, layers: list[PublishedLayer]) -> list[LayerScan]:
-    """Compute hash, peak and orthogonality of layers. One whole layer is in memory at a time."""
+    """Compute hash, fingerprint, peak and orthogonality of layers. One whole layer is in memory at a time."""
     scans = []
     for layer in layers:
         filters = file.read(layer.runs)
@@ -96,6 +98,7 @@ def scan_layers(file: PublishedFile, layers: list[PublishedLayer]) -> list[Layer
         scans.append(
             LayerScan(
                 filters_hash(filters),
+                fingerprint(filters, layer.out_channels) if whole else "",
                 float(np.abs(filters).max(initial=0.0)) if finite else math.nan,
                 orthogonality(filters, layer.out_channels) if whole else math.nan,
                 finite,
