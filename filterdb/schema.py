@@ -106,7 +106,11 @@ LAYER_VARIABLES = (
             None,
             {"instance_dimension": "model"},
         ),
-        ("layer_name", "str", "name of the convolution node, else of its first output; unique within the model"),
+        (
+            "layer_name",
+            "str",
+            "name of the convolution node, else of its weight or first output; unique within the model",
+        ),
         (
             "conv_depth",
             "int64",
@@ -139,7 +143,11 @@ MODEL_VARIABLES = (
         ("model",),
         ("model", "str", "id of the model: the catalog's name, else its path"),
         ("file_hash", "str", "SHA-256 of the model file and the files of its external data"),
-        ("duplicate_of", "str", "id of an earlier model with the same file, or with the same filters apart from scales, or empty"),
+        (
+            "duplicate_of",
+            "str",
+            "id of an earlier model with the same file, or with the same filters apart from scales, or empty",
+        ),
         *((name, "str", f"the catalog's {name.replace('_', ' ')}") for name in LABELS),
         ("extra", "str", "further catalog columns as JSON"),
         ("producer", "str", "producer name and version"),

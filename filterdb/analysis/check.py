@@ -23,6 +23,7 @@ from filterdb.analysis.rules import (
     is_ignored,
     judge,
 )
+from filterdb.analysis.shared_filters import FileLayers, find_shared
 from filterdb.analysis.untrained import untrained
 from filterdb.arguments import formerly_positional
 from filterdb.errors import InputError, UsageError
@@ -42,7 +43,7 @@ from filterdb.version import __version__
 
 if TYPE_CHECKING:
     from filterdb.models.sources import Order, Sources
-    from filterdb.store.database import AnyDatabase
+    from filterdb.store.database import AnyDatabase, Database
 
 Path = str | os.PathLike[str]
 
@@ -172,8 +173,9 @@ def check(
         - skipped (file), str: JSON of ledger code → number of convolutions without numbers.
         - Coordinates along layer: layer_file, layer_name, duplicate_of (the first layer with the same content, or
           empty), direction and direction_share (as in `degeneration`), unread_code, unread_reason, shared_with,
-          hash, nonfinite, str; conv_depth, conv_depth_norm,
-          in_channels, out_channels, groups, depthwise.
+          hash, fingerprint, nonfinite, str; stored_in (the first layer of `db` with the same filters apart from the
+          scales of output channels, as MODEL/LAYER, or empty), str; conv_depth, conv_depth_norm, in_channels,
+          out_channels, groups, depthwise.
 
         - percentile (layer), float64, and percentile_peers (layer), int64: the place of H among the compared layers,
           as in `degeneration`, and their number.
@@ -220,6 +222,7 @@ def check(
         from filterdb.analysis.degeneration import degeneration
 
         compared = reference_of(degeneration(db), db.url)
+        _add_stored(result, db)
         result.attrs |= {"snapshot": db.snapshot, "database": db.url, "corpus": " and ".join(db.conditions) or "all"}
     if compared is not None:
         _add_peers(result, compared)
@@ -270,7 +273,7 @@ def _judge_files(files: list[_File], rules: Rules) -> xr.Dataset:
         is_ignored(names[i], str(name), rules.ignore) for i, name in zip(owner, table["layer_name"], strict=True)
     ]
     layer = ("layer",)
-    texts = ("shared_with", "hash", "unread_code", "unread_reason")
+    texts = ("shared_with", "hash", "fingerprint", "unread_code", "unread_reason")
     unread = table["unread_code"] != ""
     return xr.Dataset(
         {
@@ -290,6 +293,7 @@ def _judge_files(files: list[_File], rules: Rules) -> xr.Dataset:
             "layer_file": (layer, names[owner]),
             "layer_name": (layer, table["layer_name"].astype(object)),
             "duplicate_of": (layer, duplicate_of),
+            "stored_in": (layer, np.full(len(owner), "", object)),
             "direction": (layer, direction_names(table["direction"], verdicts["collapsed"])),
             "direction_share": (layer, np.where(verdicts["collapsed"], table["direction_share"], np.nan)),
             **{name: (layer, table[name].astype(object)) for name in texts},
@@ -397,6 +401,14 @@ def _skipped_counts(skipped: list[Skip]) -> str:
     for skip in skipped:
         counts[skip.code] = counts.get(skip.code, 0) + 1
     return json.dumps(counts, sort_keys=True)
+
+
+def _add_stored(result: xr.Dataset, db: Database) -> None:
+    """Set `stored_in`: the first layer of the database with the same filters."""
+    hashes, fingerprints = (result[name].values.astype(str).tolist() for name in ("hash", "fingerprint"))
+    stored = find_shared(db, FileLayers(hashes, fingerprints, result["filters"].values)).stored
+    labels = db.layers["layer"].values
+    result["stored_in"] = ("layer", np.array([str(labels[i]) if i >= 0 else "" for i in stored.tolist()], object))
 
 
 def _add_peers(result: xr.Dataset, reference: Reference) -> None:

@@ -9,9 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from filterdb.numerics.components import Components
 from filterdb.analysis.family_tree import toward_root
-from filterdb.analysis.grouping import provenance
+from filterdb.analysis.grouping import chosen, provenance
 from filterdb.analysis.kinship import Kinship, kinship
 from filterdb.analysis.trainings import (
     EPOCH,
@@ -22,6 +21,8 @@ from filterdb.analysis.trainings import (
     epoch_number,
     training_keys,
 )
+from filterdb.numerics.components import Components
+from filterdb.numerics.fingerprint import models_by_filters
 from filterdb.store.database import AnyDatabase, Database, as_database
 
 EARLIER, EITHER, SIBLING, LATER = "earlier", "either", "sibling", "later"
@@ -60,7 +61,9 @@ def lineage(db: AnyDatabase, *, training: str | list[str] | None = None) -> xr.D
           initialisation" if the parent may be a sibling that moved less, so that direction is ""; else "".
         - similarity, float64: mean cosine of the aligned layers; NaN without a parent, or where no layers align.
         - distance, float64: ‖W − W′‖ of these layers, relative to the larger norm, to about ±8 %.
-        - equal_layers, compared_layers, int64: layers with equal weights, at any position; layers that were aligned.
+        - equal_layers, compared_layers, int64: layers with equal weights apart from the scales of output channels, at
+          any position; layers that were aligned.
+        - same_filters, bool: whether it has all filters of its parent apart from these scales, and no others.
         - family, int64: the number of the family of related models, from 1; 0 for a model without relatives.
         - is_initialisation, bool: whether all layers are as isotropic as noise.
 
@@ -74,7 +77,8 @@ def lineage(db: AnyDatabase, *, training: str | list[str] | None = None) -> xr.D
     The raw weights of each layer are sketched by 128 sums, at ingest, or in a pass if they are missing. The k-th layer
     of a shape is compared with the other model's k-th of that shape, without the layers' mean filters. Two models are
     related if strangers are so similar in at most 1 % of the databases of this size, or if a layer of at least 64
-    filters is equal. Copies with permuted, pruned or rescaled channels are not recognised: docs/explanation/lineage.md.
+    filters is equal apart from the scales of its output channels, which a folded batch normalisation changes. Copies
+    with permuted or pruned channels are not recognised: docs/explanation/lineage.md.
 
     Examples
     --------
@@ -111,12 +115,22 @@ def lineage(db: AnyDatabase, *, training: str | list[str] | None = None) -> xr.D
             "distance": (model, of_parent(pairs.distance, np.nan)),
             "equal_layers": (model, of_parent(pairs.equal, 0)),
             "compared_layers": (model, of_parent(pairs.compared, 0)),
+            "same_filters": (model, _has_filters_of(db, parent)),
             "family": (model, family),
             "is_initialisation": (model, is_initialisation),
         },
         coords={"model": names.astype(object)},
         attrs=provenance(db, formula="mean cosine of aligned layers, from sketches of 128 sums"),
     )
+
+
+def _has_filters_of(db: Database, parent: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    """Return whether each model has the filters of its parent, a position or −1 for none, (models,)."""
+    layers = db.layers
+    fingerprints, sizes, owner = (layers[name].values for name in ("fingerprint", "row_size", "model_index"))
+    keys = models_by_filters(db.same_filters[chosen(db)], fingerprints, sizes, owner, len(parent))
+    is_same = [p >= 0 and key is not None and keys[p] == key for key, p in zip(keys, parent.tolist(), strict=True)]
+    return np.array(is_same, bool)
 
 
 def _families(related: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:

@@ -13,6 +13,7 @@ from filterdb.analysis.drift_metrics import METRICS
 from filterdb.analysis.layer_swaps import places, swap_pair
 from filterdb.analysis.noise import BY_LAYERS, BY_SAMPLING, FEW, INDISTINGUISHABLE, TOO_FEW
 from filterdb.analysis.question import Question
+from filterdb.analysis.shared_filters import FileLayers, Shared, find_shared
 from filterdb.arguments import formerly_positional
 from filterdb.errors import UsageError
 from filterdb.models.sandbox import Limits
@@ -24,7 +25,7 @@ from filterdb.numerics.resampling import SymmetricKL
 from filterdb.numerics.sampling import Z_RELATED, Floor, SamplingFloor
 from filterdb.numerics.significance import LEVEL
 from filterdb.reduce.model_summary import Query, reduce_model
-from filterdb.store.database import AnyDatabase, as_database
+from filterdb.store.database import AnyDatabase, Database, as_database
 
 if TYPE_CHECKING:
     from filterdb.models.sources import Order, Source
@@ -88,13 +89,16 @@ def nearest(
         - count (model), int64: filters. few (model), bool: whether there are fewer than 1,000.
         - rank (model), int64: from 1; 0 for models with few filters, which come last.
         - same_content (model), bool: whether the model is the same file.
+        - same_filters (model), bool: whether it has the same filters apart from the scales of output channels, such as
+          the same network in another format, with its batch normalisations folded or not.
+        - equal_layers (model), int64: layers of the file whose filters the model has, apart from these scales.
         - decile_drift, decile_floor, decile_floor_q95, decile_count (model, decile): the same for a tenth of the
           depth; NaN if either model has no filters there.
         - Coordinates along model: task, visual_category, training_dataset, pretraining_dataset, family, architecture,
           str; weights (component); query_count (decile), int64: the file's filters.
 
         The attribute query_left_out is JSON of the layers of the file that are not finite or cannot be read, with the
-        reasons.
+        reasons; query_stored_as is JSON of all models of the view that are the same file or have the same filters.
 
     Raises
     ------
@@ -147,7 +151,7 @@ def _ranked(question: Question, query: Query, n: int) -> xr.Dataset:
     query_filters = np.bincount(query_decile[placed], query.column("row_size")[placed], len(DECILES))
     names = db.models["model"].values.astype(str)
     position = [int(np.flatnonzero(names == models.labels[model])[0]) for model in order]
-    table = db.models.isel(model=position)
+    same_file, shared = _same_models(db, query)
     model = ("model",)
     return xr.Dataset(
         {
@@ -165,13 +169,15 @@ def _ranked(question: Question, query: Query, n: int) -> xr.Dataset:
             "count": (model, number[order], {"long_name": "number of filters"}),
             "few": (model, few[order]),
             "rank": (model, np.where(few[order], 0, np.arange(1, len(order) + 1))),
-            "same_content": (model, table["file_hash"].values.astype(str) == query.file_hash),
+            "same_content": (model, same_file[position]),
+            "same_filters": (model, (same_file | shared.same_filters)[position]),
+            "equal_layers": (model, shared.equal_layers[position], {"long_name": "layers with the same filters"}),
             **{f"decile_{name}": (("model", "decile"), values) for name, values in by_decile.items()},
         },
         coords={
             "model": names[position].astype(object),
             "decile": DECILES,
-            **{name: (model, table[name].values.astype(object)) for name in _MODEL_LABELS},
+            **{name: (model, db.models[name].values[position].astype(object)) for name in _MODEL_LABELS},
             "weights": ("component", weights),
             "query_count": ("decile", query_filters.astype(np.int64)),
         },
@@ -184,9 +190,17 @@ def _ranked(question: Question, query: Query, n: int) -> xr.Dataset:
             query_hash=query.file_hash,
             query_filters=int(file_counts[0].sum()),
             query_layers=len(query.rows),
+            query_stored_as=json.dumps(names[same_file | shared.same_filters].tolist(), ensure_ascii=False),
             query_left_out=json.dumps(query.left_out, ensure_ascii=False),
         ),
     )
+
+
+def _same_models(db: Database, query: Query) -> tuple[npt.NDArray[np.bool_], Shared]:
+    """Return which of the view's models are the same file, (models,), and what they share with it."""
+    is_same: npt.NDArray[np.bool_] = db.models["file_hash"].values.astype(str) == query.file_hash
+    hashes, fingerprints = (query.column(name).tolist() for name in ("hash", "fingerprint"))
+    return is_same, find_shared(db, FileLayers(hashes, fingerprints, query.column("row_size")))
 
 
 def _verdicts(drift: Floats, floor: Floor, by_swaps: Floats, few: npt.NDArray[np.bool_]) -> npt.NDArray[np.object_]:

@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from filterdb.numerics.components import Components
 from filterdb.analysis.grouping import chosen
 from filterdb.analysis.kinship import descendants, initialisations
 from filterdb.analysis.trainings import (
@@ -25,6 +24,7 @@ from filterdb.analysis.trainings import (
     models_with_layers,
     training_keys,
 )
+from filterdb.numerics.components import Components
 from filterdb.schema import UNKNOWN
 from filterdb.store.database import Database
 
@@ -59,9 +59,9 @@ def find_units(db: Database, unit: str | None = None) -> Units:
     """Return the units of a view's models.
 
     Two models are in one unit if they are checkpoints of one training, have equal content or an equal layer of at least
-    64 filters (apart from the scales of its output channels), share trained weights, or have the same known value in the column `unit`; and if a chain of such pairs
-    connects them. An initialisation belongs to no unit but its training's, and trainings that began at one
-    initialisation are different units.
+    64 filters (apart from the scales of its output channels), share trained weights, or have the same known value in
+    the column `unit`; and if a chain of such pairs connects them. An initialisation belongs to no unit but its
+    training's, and trainings that began at one initialisation are different units.
 
     Parameters
     ----------

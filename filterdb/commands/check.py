@@ -242,9 +242,19 @@ def show(answer: Answer) -> None:
         out.print()
     if answer["reference"]["place"] != PACKAGED:
         _show_percentiles(answer, names)
+        _show_stored(answer, names)
     _show_prunable(answer)
     _show_not_checked(answer)
     out.print(_last_line(answer))
+
+
+def _show_stored(answer: Answer, files: dict[str, str]) -> None:
+    """Print for each file how many of its layers the database has."""
+    layers = Counter(row["file"] for row in answer["rows"] if row["filters"] is not None)
+    stored = Counter(row["file"] for row in answer["rows"] if row["stored_in"])
+    for file, count in stored.items():
+        first = next(row["stored_in"] for row in answer["rows"] if row["file"] == file and row["stored_in"])
+        say(f"{files[file]}: the database has {count:,} of {_many(layers[file], 'layers')}, such as {printable(first)}")
 
 
 def _show_not_checked(answer: Answer) -> None:

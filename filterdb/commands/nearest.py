@@ -15,6 +15,7 @@ from filterdb.commands.answer import Answer, basis_of_result, head_of_result, pr
 from filterdb.commands.group import commands
 from filterdb.commands.options import database, limits_option, network_options, selection
 from filterdb.commands.table import counts_line, print_basis_warning, print_table, say
+from filterdb.redaction import printable
 from filterdb.store.database import Database
 
 _REMARKS = {"few": "few", "related": "related", "indistinguishable": "within noise"}
@@ -76,6 +77,7 @@ def to_answer(result: xr.Dataset) -> Answer:
             "hash": attrs["query_hash"],
             "filters": attrs["query_filters"],
             "layers": attrs["query_layers"],
+            "stored_as": json.loads(attrs["query_stored_as"]),
             "left_out": json.loads(attrs["query_left_out"]),
             "deciles": dict(zip(map(str, result["decile"].values), result["query_count"].values.tolist(), strict=True)),
         },
@@ -107,7 +109,8 @@ def show_deciles(answer: Answer) -> None:
 
 def _cells(row: Answer, *labels: str) -> list[Any]:
     """Return the cells of a model."""
-    remark = "the same file" if row["same_content"] else _REMARKS.get(row["verdict"], "")
+    remark = "the same file" if row["same_content"] else "the same filters" if row["same_filters"] else ""
+    remark = remark or _REMARKS.get(row["verdict"], "")
     noise = np.fmax(row["floor_q95"], row["layer_floor_q95"])
     numbers = [row["drift"], row["excess"], noise]
     return [row["model"], *numbers, remark, row["count"], *(row[label] for label in labels)]
@@ -124,6 +127,12 @@ def _footer(answer: Answer) -> None:
     """Print the counts, the layers left out, and how to read the table."""
     query = answer["query"]
     say(f"{query['file']}: {query['filters']:,} filters, {query['layers']:,} layers, against {counts_line(answer)}")
+    if query["stored_as"]:
+        say(f"it is stored already: {', '.join(map(printable, query['stored_as']))}")
+    if any(row["same_filters"] and not row["same_content"] for row in answer["rows"]):
+        say(
+            "the same filters: apart from the scale and sign of each output channel, as batch norms folded in change it"
+        )
     for layer, reason in query["left_out"].items():
         say(f"without layer {layer}: {reason}")
     if query["filters"] < FEW:

@@ -140,8 +140,8 @@ def models_by_filters(
 ) -> list[tuple[int, tuple[int, ...]] | None]:
     """Return, for each model, a key that is equal for models with the same filters; None without a fingerprint.
 
-    `labels` (layers,) are those of `same_filters`; `owner` (layers,) is the number of each layer's model. Two models are
-    the same if they have the same number of filters, and the same layers among those that can be told apart from
+    `labels` (layers,) are those of `same_filters`; `owner` (layers,) is the number of each layer's model. Two models
+    are the same if they have the same number of filters, and the same layers among those that can be told apart from
     others, in any order.
     """
     can_tell = np.zeros(labels.max(initial=-1) + 1, bool)

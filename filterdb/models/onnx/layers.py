@@ -24,8 +24,8 @@ from filterdb.models.onnx.convolution import (
     weight_shape,
     weight_value,
 )
-from filterdb.models.onnx.graph import Node, build_graph, parse
-from filterdb.models.parse_errors import NotStoredError
+from filterdb.models.onnx.graph import Node, Value, build_graph, parse, text
+from filterdb.models.parse_errors import MAX_NAME, NotStoredError, shortened
 from filterdb.schema import KERNEL, distinct
 
 MAX_SPATIAL = 64
@@ -55,9 +55,7 @@ class OnnxLayer:
 
         This is the tensor in the file, because a constant inside a local function is another value for each call.
         """
-        value = weight_value(self.node)
-        while value is not None and value.producer is not None and value.producer.op_type in _SAME_WEIGHT:
-            value = value.producer.input(0)
+        value = _stored_value(self.node)
         if value is not None and value.producer is not None and "value" in value.producer.attributes:
             return id(value.producer.attributes["value"])
         return id(value if value is None or value.tensor is None else value.tensor)
@@ -75,8 +73,7 @@ def read_model(path: Path, proto: onnx.ModelProto | None = None) -> Model:
     graph = build_graph(parse(path) if proto is None else proto, str(path))
     constants = Constants(path.parent)
     convolutions = [node for node in graph.nodes if is_convolution(node)]
-    # A layer is named after its node or, if that has no name, its first output.
-    names = distinct([node.name or next(iter(node.output_names), node.op_type) for node in convolutions])
+    names = distinct([_name(node) for node in convolutions])
     normalised = [is_batch_normalised(node, constants) for node in convolutions]
     ranks = _depth_ranks(convolutions, constants)
     deepest = max(ranks.values(), default=0)
@@ -114,6 +111,34 @@ def read_model(path: Path, proto: onnx.ModelProto | None = None) -> Model:
         **shape_facts(shapes),
     }
     return Model(facts, [layer for _, _, layer in sorted(ranked, key=lambda item: item[:2])], skipped, shapes)
+
+
+_NUMBERED = re.compile(r"node_\w*conv\w*", re.IGNORECASE)
+"""The names that PyTorch's dynamo exporter gives to convolutions, such as node_Conv_123 and node_conv2d_7."""
+
+_GENERATED = re.compile(r"onnx::.*|\w*\d|\.?weight|")
+"""Names of initializers that say no more than a number does, such as val_3 and onnx::Conv_12."""
+
+
+def _name(node: Node) -> str:
+    """Return the name of a node or, if it has none, of its first output.
+
+    A node that is only numbered has the name of its weight, without ".weight", if that is one of a module.
+    """
+    if _NUMBERED.fullmatch(node.name):
+        value = _stored_value(node)
+        weight = text(getattr(None if value is None else value.tensor, "name", ""))
+        if not _GENERATED.fullmatch(weight):
+            return shortened(weight.removesuffix(".weight"), MAX_NAME)
+    return node.name or next(iter(node.output_names), node.op_type)
+
+
+def _stored_value(node: Node) -> Value | None:
+    """Return the value of which a convolution's weight is made: the file's tensor, where there is one."""
+    value = weight_value(node)
+    while value is not None and value.producer is not None and value.producer.op_type in _SAME_WEIGHT:
+        value = value.producer.input(0)
+    return value
 
 
 _FOLDED = re.compile(r"onnx::\w*Conv_\d+")

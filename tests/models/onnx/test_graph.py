@@ -88,6 +88,29 @@ def test_names_are_unique(tmp_path: Path) -> None:
     assert [layer.name for layer in found.layers] == ["c", "c#3", "c#2", "c#4", "plain"]
 
 
+def test_numbered_nodes_are_named_after_their_weights(tmp_path: Path) -> None:
+    """As PyTorch 2.13 exports with dynamo=True: nodes have numbers, and initializers the names of the state dict."""
+    names = {
+        "node_Conv_12": ("layer1.0.conv1.weight", "layer1.0.conv1"),
+        "node_conv2d_3": ("head", "head"),
+        "node_conv2d": ("0.weight", "0"),
+        "node_Conv_13": ("val_4", "node_Conv_13"),  # a weight that the exporter computed
+        "node_Conv_14": ("onnx::Conv_7", "node_Conv_14"),
+        "node_Conv_15": ("weight", "node_Conv_15"),
+        "/layer2/conv/Conv": ("layer2.conv.weight", "/layer2/conv/Conv"),  # as exported with dynamo=False
+        "convolution": ("last.weight", "convolution"),
+    }
+    nodes = [conv("x", weight, f"y{i}", name) for i, (name, (weight, _)) in enumerate(names.items())]
+    # Shared by a second node, and behind a cast.
+    nodes += [conv("x", "head", "y8", "node_conv2d_9"), conv("x", "cast", "y9", "node_conv2d_10")]
+    nodes.append(helper.make_node("Cast", ["stem.conv.weight"], ["cast"], to=onnx.TensorProto.FLOAT))
+    inits = [tensor(weight, weights()) for weight, _ in names.values()]
+    inits.append(tensor("stem.conv.weight", weights().astype(np.float16)))
+    found = read_model(save(tmp_path / "m.onnx", model(nodes, inits)))
+    expected = [*(name for _, name in names.values()), "head#2", "stem.conv"]
+    assert sorted(layer.name for layer in found.layers) == sorted(expected)
+
+
 def test_batch_normalization_is_seen(tmp_path: Path) -> None:
     scale = [tensor(name, np.ones(3, np.float32)) for name in "sbmv"]
     nodes = [
