@@ -66,7 +66,7 @@ class Kinship(NamedTuple):
     """Hold what all pairs of models have in common, (models, models) each, and which models are initialisations."""
 
     similarity: Floats
-    """Weighted mean of the cosines of the aligned layers; NaN without any."""
+    """Weighted mean of the cosines of the aligned layers, 1 for the same filters; NaN without any."""
     deviation: Floats
     """Standard deviation of the similarity of strangers."""
     explained: Floats
@@ -203,9 +203,9 @@ def _compare(db: Database, arrays: Arrays) -> Kinship:
     spectrum = _spectrum(raw)
     is_full = spectrum[:, 0] > _FULL_RANK * spectrum[:, -1]
     owner, sizes = db.layers["model_index"].values, db.layers["row_size"].values
-    totals = _totals(sketches, _isotropic_share(spectrum, sizes), _aligned(db, is_full), owner, sizes, models)
+    contents, isotropic = db.same_filters[view], _isotropic_share(spectrum, sizes)
+    totals = _totals(sketches, isotropic, contents, _aligned(db, is_full), owner, sizes, models)
     compared = _shared(owner, _places(db), is_full, models)
-    contents = db.same_filters[view]
     equal = _shared(owner, contents, is_full, models)
     shares_layer = _shared(owner, contents, is_full & (sizes >= _LARGE), models) > 0
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -273,8 +273,19 @@ class _Totals(NamedTuple):
     """‖W‖²."""
 
 
-def _totals(sketches: Floats, isotropic: Floats, aligned: list[Ints], owner: Ints, sizes: Ints, models: int) -> _Totals:
-    """Return the sums of all pairs of models; `isotropic` (layers,) is from `_isotropic_share`."""
+def _totals(
+    sketches: Floats,
+    isotropic: Floats,
+    contents: Ints,
+    aligned: list[Ints],
+    owner: Ints,
+    sizes: Ints,
+    models: int,
+) -> _Totals:
+    """Return the sums of all pairs of models; `isotropic` (layers,) is from `_isotropic_share`.
+
+    Layers with equal `contents` (layers,) have the same filters apart from the scales of channels: their cosine is 1.
+    """
     totals = _Totals(*np.zeros((5, models, models)))
     for layers in aligned:
         place = np.ix_(owner[layers], owner[layers])
@@ -282,7 +293,8 @@ def _totals(sketches: Floats, isotropic: Floats, aligned: list[Ints], owner: Int
         square = np.diag(products)
         length = np.sqrt(square)
         weight = 1 / (1 / BUCKETS + _CHANNELS / sizes[layers[0]])
-        totals.cosine[place] += weight * products / np.outer(length, length)
+        is_same = contents[layers][:, None] == contents[layers]
+        totals.cosine[place] += weight * np.where(is_same, 1.0, products / np.outer(length, length))
         totals.isotropic[place] += weight * np.sqrt(np.outer(isotropic[layers], isotropic[layers]))
         totals.weight[place] += weight
         totals.squares[place] += np.maximum(square[:, None] + square - 2 * products, 0)

@@ -59,7 +59,8 @@ def lineage(db: AnyDatabase, *, training: str | list[str] | None = None) -> xr.D
         - direction, str: "parent" if the evidence says that it precedes the model; "" if only that both are relatives.
         - evidence, str: what the direction is known by: "epoch", "pretraining_dataset" or "initialisation"; "nearer the
           initialisation" if the parent may be a sibling that moved less, so that direction is ""; else "".
-        - similarity, float64: mean cosine of the aligned layers; NaN without a parent, or where no layers align.
+        - similarity, float64: mean cosine of the aligned layers, which is 1 for layers that differ in the scales of
+          output channels only; NaN without a parent, or where no layers align.
         - distance, float64: ‖W − W′‖ of these layers, relative to the larger norm, to about ±8 %.
         - equal_layers, compared_layers, int64: layers with equal weights apart from the scales of output channels, at
           any position; layers that were aligned.

@@ -120,6 +120,7 @@ def test_lineage_and_units(db: fdb.Database) -> None:
     result = fdb.lineage(db)
     rows = {str(model): result.sel(model=model) for model in result["model"].values}
     assert str(rows["folded"]["parent"].item()) == "net"
+    assert float(rows["folded"]["similarity"]) == 1
     assert bool(rows["folded"]["same_filters"]) and int(rows["folded"]["equal_layers"]) == 3
     assert not any(bool(rows[name]["same_filters"]) for name in NAMES if name != "folded")
     assert int(rows["stranger"]["family"]) == 0

@@ -36,17 +36,19 @@ def norm(out: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def divided(w: np.ndarray, gamma: np.ndarray, variance: np.ndarray) -> np.ndarray:
-    return np.multiply(w, (gamma / np.sqrt(variance + EPSILON))[:, None, None, None])
+    folded: np.ndarray = w * (gamma / np.sqrt(variance + EPSILON))[:, None, None, None]
+    return folded
 
 
 def divided_last(w: np.ndarray, gamma: np.ndarray, variance: np.ndarray) -> np.ndarray:
-    return np.divide(w * gamma[:, None, None, None], np.sqrt(variance + EPSILON)[:, None, None, None])
+    folded: np.ndarray = (w * gamma[:, None, None, None]) / np.sqrt(variance + EPSILON)[:, None, None, None]
+    return folded
 
 
 def by_reciprocal(w: np.ndarray, gamma: np.ndarray, variance: np.ndarray) -> np.ndarray:
-    return np.multiply(
-        w * (np.float32(1) / np.sqrt(variance + EPSILON))[:, None, None, None], gamma[:, None, None, None]
-    )
+    reciprocal = (np.float32(1) / np.sqrt(variance + EPSILON))[:, None, None, None]
+    folded: np.ndarray = w * reciprocal * gamma[:, None, None, None]
+    return folded
 
 
 def in_double(w: np.ndarray, gamma: np.ndarray, variance: np.ndarray) -> np.ndarray:
