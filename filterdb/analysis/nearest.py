@@ -146,9 +146,6 @@ def _ranked(question: Question, query: Query, n: int) -> xr.Dataset:
     swap_q95, by_swaps = np.where(no_verdict, np.nan, _swaps(question, query, whole, order))
     verdict = _verdicts(drift[order], floor, by_swaps, no_verdict)
     by_decile = _decile_variables(question, query, whole, order)
-    query_decile = depth_decile(query.column("conv_depth_norm"))
-    placed = query_decile != NO_DECILE
-    query_filters = np.bincount(query_decile[placed], query.column("row_size")[placed], len(DECILES))
     names = db.models["model"].values.astype(str)
     position = [int(np.flatnonzero(names == models.labels[model])[0]) for model in order]
     same_file, shared = _same_models(db, query)
@@ -179,7 +176,7 @@ def _ranked(question: Question, query: Query, n: int) -> xr.Dataset:
             "decile": DECILES,
             **{name: (model, db.models[name].values[position].astype(object)) for name in _MODEL_LABELS},
             "weights": ("component", weights),
-            "query_count": ("decile", query_filters.astype(np.int64)),
+            "query_count": ("decile", _decile_counts(query)),
         },
         attrs=question.provenance(
             scaled=None,
@@ -194,6 +191,13 @@ def _ranked(question: Question, query: Query, n: int) -> xr.Dataset:
             query_left_out=json.dumps(query.left_out, ensure_ascii=False),
         ),
     )
+
+
+def _decile_counts(query: Query) -> Ints:
+    """Return the number of the file's filters in each depth decile, (10,)."""
+    decile = depth_decile(query.column("conv_depth_norm"))
+    known = decile != NO_DECILE
+    return np.bincount(decile[known], query.column("row_size")[known], len(DECILES)).astype(np.int64)
 
 
 def _same_models(db: Database, query: Query) -> tuple[npt.NDArray[np.bool_], Shared]:

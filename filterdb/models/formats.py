@@ -51,7 +51,7 @@ PYTORCH = Format(
 )
 """Checkpoints of torch.save. Hugging Face calls them .bin, which other files are called too."""
 
-SHARDS = Format("shards", (".index.json",), "filterdb.models.shards")
+SHARDS = Format("shards", (".index.json",), "filterdb.models.shards", has_networks=True)
 """Indexes of models in several files. A model that is read this way is stored under the format of its shards."""
 
 OPENVINO = Format("OpenVINO", (), "filterdb.models.openvino.reading", shared_suffixes=(".xml",))

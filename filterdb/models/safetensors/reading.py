@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from filterdb.models import reading
 from filterdb.models.graphless import read_tensors
 from filterdb.models.model import Model, Request
 from filterdb.models.safetensors.header import list_tensors
+from filterdb.models.safetensors.order import order_beside
 from filterdb.models.sandbox import Channel
 from filterdb.models.tensors import Tensor
 
@@ -33,7 +34,11 @@ class SafetensorsFile:
     def model(self) -> Model:
         """List its convolutions. Raises ModelError if it has none, or several networks."""
         # Libraries write the keys sorted by type and name, so their order says nothing of the execution.
-        return read_tensors(self.tensors, self.request, source_format="safetensors", ordered=False)
+        request = self.request
+        if not request.order:
+            weights = [tensor.key for tensor in self.tensors if len(tensor.shape) == 4]
+            request = replace(request, order=order_beside(self.path, weights) if weights else ())
+        return read_tensors(self.tensors, request, source_format="safetensors", ordered=False)
 
 
 def serve(channel: Channel) -> None:

@@ -28,7 +28,7 @@ def f32(values: Any) -> np.ndarray:
 
 
 def read(path: Path) -> Model:
-    return TfliteFile.parse(path, Request(2**30)).model()
+    return TfliteFile.parse(path, Request(str(path), 2**30)).model()
 
 
 def of(path: Path, *graphs: G, **facts: Any) -> Model:
