@@ -52,6 +52,9 @@ PYTORCH = Format(
 """Checkpoints of torch.save. Hugging Face calls them .bin, which other files are called too."""
 
 SHARDS = Format("shards", (".index.json",), "filterdb.models.shards", has_networks=True)
+SHARDS = Format(
+    "shards", (".safetensors.index.json", ".bin.index.json"), "filterdb.models.shards", shared_suffixes=(".index.json",)
+)
 """Indexes of models in several files. A model that is read this way is stored under the format of its shards."""
 
 OPENVINO = Format("OpenVINO", (), "filterdb.models.openvino.reading", shared_suffixes=(".xml",))
