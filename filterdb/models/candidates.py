@@ -13,10 +13,16 @@ from filterdb.models.tensors import Tensor
 SHOWN = 6
 """Most candidates that a message lists."""
 
-_OPTIMIZER = re.compile(r"optim|exp_avg|momentum_buffer|lr_sched|grad_scaler|(^|\.)adam", re.IGNORECASE)
-"""Paths of an optimizer's state, whose tensors have the shapes of weights."""
+_OPTIMIZER = re.compile(
+    r"optim|exp_avg|momentum_buffer|lr_sched|grad_scaler|(^|\.)adam|(^|\.)opt(\.|$)|(^|\.)state\.\d+$", re.IGNORECASE
+)
+"""Paths of an optimizer's state, whose tensors have the shapes of weights. PyTorch numbers them: `state.0`."""
 
-_COPY = re.compile(r"ema|teacher|momentum|target|averag|shadow|swa|copy|student|online|backup|_[qk]$", re.IGNORECASE)
+_COPY = re.compile(
+    r"(?<![a-z])(ema|swa)(?![a-z])|ema_?(model|net)|(model|net)_?ema|teacher|momentum|target|averag|shadow|copy|student"
+    r"|online|backup|_[qk]$",
+    re.IGNORECASE,
+)
 """Names of networks that have a twin in the same file."""
 
 

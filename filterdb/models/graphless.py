@@ -32,8 +32,10 @@ _COMPUTED = re.compile(r"(^|[._])(weight_[vg]|weight_orig|parametrizations\..*|o
 _BUFFER = re.compile(r"(^|[._])(relative_position_\w+|pos_embed\w*|position_embedding\w*|rel_pos_\w+|anchor\w*|grid)$")
 """Names of tensors of rank 4 that no convolution uses."""
 
-_TRANSPOSED_NAME = re.compile(r"deconv|trans|up_?conv|conv_?up|up_?sampl|(^|[._])up([._]|$)|unpool", re.IGNORECASE)
-"""Names that people give to transposed convolutions, and to others."""
+_TRANSPOSED_NAME = re.compile(
+    r"deconv|transpos|trans_?conv|conv_?trans|up_?conv|conv_?up|up_?sampl|(^|[._])up([._]|$)|unpool", re.IGNORECASE
+)
+"""Names that people give to transposed convolutions, and to others; not the transitions of a DenseNet."""
 
 
 def read_tensors(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 from filterdb.errors import ModelError
 from filterdb.models.graphless import read_tensors
 from filterdb.models.model import Model, Request
-from filterdb.models.tensors import Tensor
+from filterdb.models.tensors import Stated, Tensor
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -97,6 +98,7 @@ TRANSPOSED: dict[str, tuple[Shapes, str]] = {
     "square, by its name": ({"up.0.deconv.weight": (64, 64, 3, 3), "n.weight": (64,)}, "transposed?"),
     "square, by no name": ({"layer.conv.weight": (64, 64, 3, 3), "n.weight": (64,)}, ""),
     "by its name, though the bias decides": ({"deconv.weight": (32, 64, 3, 3), "deconv.bias": (32,)}, ""),
+    "a transition of a DenseNet": ({"transition1.conv.weight": (32, 64, 3, 3)}, ""),
     "by its name, without a bias": ({"upsample.conv.weight": (32, 64, 3, 3)}, "transposed?"),
 }  # fmt: skip
 
@@ -165,6 +167,8 @@ ONE: dict[str, Shapes] = {
     "nested": below("state_dict:"),
     "beside an optimizer": {**below("model:"), **below("optimizer.state.0:")},
     "beside momentum buffers": {**below("model:"), "optim.state.1:momentum_buffer": (8, 8, 3, 3)},
+    "beside the state of an optimizer of fastai": {**below("model:"), **below("opt.state.0:"), **below("x.state.12:")},
+    "with two heads": {**below("semantic_head."), **below("instance_head.")},
     "with equal stages": {**below("layer1."), **below("layer2.")},
     "beside a classifier": {**below("model:"), "head:fc.weight": (10, 8)},
     "DataParallel": below("module."),
@@ -180,7 +184,7 @@ SEVERAL: dict[str, tuple[Shapes, list[str]]] = {
 
 @pytest.mark.parametrize("what", ONE)
 def test_one_network_needs_no_key(what: str) -> None:
-    assert len(read(ONE[what]).layers) == (4 if what == "with equal stages" else 2)
+    assert len(read(ONE[what]).layers) == (4 if what in {"with equal stages", "with two heads"} else 2)
 
 
 @pytest.mark.parametrize("what", SEVERAL)
@@ -205,3 +209,14 @@ def test_layers_that_share_bytes_are_known(tmp_path: Path) -> None:
     ]
     model = read_tensors(shared, REQUEST, source_format="PyTorch", ordered=True)
     assert model.layers[0].stored_weight == model.layers[1].stored_weight
+
+
+@pytest.mark.parametrize("is_transposed", [True, False])
+def test_a_layer_that_is_stated_needs_no_evidence(is_transposed: bool) -> None:
+    """Its name and the norm behind it would say otherwise."""
+    stated = Stated("ConvTranspose2d" if is_transposed else "Conv2d", 4, (2, 2), None, is_transposed)
+    weight, norm = tensors({"deconv.weight": (64, 32, 3, 3), "n.weight": (64 if is_transposed else 32,)})
+    model = read_tensors([replace(weight, stated=stated), norm], REQUEST, source_format="PyTorch", ordered=True)
+    assert skipped(model) == ({"deconv.weight": "transposed"} if is_transposed else {})
+    for layer in model.layers:
+        assert [layer.row[name] for name in ("operator", "groups", "strides")] == ["Conv2d", 4, "[2, 2]"]
