@@ -53,10 +53,11 @@ def npz() -> bytes:
     return buffer.getvalue()
 
 
-def hdf5() -> bytes:
+def hdf5(*names: str) -> bytes:
     buffer = io.BytesIO()
     with h5py.File(buffer, "w") as file:
-        file["weights"] = np.ones(3)
+        for name in names or ("weights",):
+            file[name] = np.ones(3)
     return buffer.getvalue()
 
 
@@ -112,7 +113,10 @@ FILES: dict[str, tuple[bytes, str, str]] = {
     "executorch": (b"\x30\0\0\0ET12" + bytes(100), "an ExecuTorch program (.pte)", "made from"),
     "pickle": (pickle.dumps({"w": [1.0]}), "a pickle", "run code"),
     "old pickle": (pickle.dumps({"w": [1.0]}, 2), "a pickle", "run code"),
-    "keras 3": (zipped(metadata_DOT_json=b"{}", model_DOT_weights_DOT_h5=hdf5()), "a Keras model", "ONNX"),
+    "keras 3": (zipped(metadata_DOT_json=b"{}", model_DOT_weights_DOT_h5=hdf5()), "a Keras model", "download"),
+    "keras 3, weights": (hdf5("layers/conv2d/vars/0"), "a Keras model", "download"),
+    "keras 2": (hdf5("model_weights/conv2d/conv2d/kernel:0"), "a Keras model", "download"),
+    "zipped saved model": (zipped(m__saved_model_DOT_pb=b""), "a TensorFlow SavedModel", "unpack"),
     "npz": (npz(), "a NumPy archive", "ONNX"),
     "npy": (numpy_array(), "a NumPy array", "ONNX"),
     "zip": (zipped(m_DOT_onnx=WHOLE), "a zip archive", "unpack"),
@@ -128,7 +132,8 @@ FILES: dict[str, tuple[bytes, str, str]] = {
     "rar": (b"Rar!\x1a\x07\1\0" + bytes(100), "a RAR archive", "unpack"),
     "safetensors": (safetensors(False), "a safetensors file", "download"),
     "safetensors with metadata": (safetensors(True), "a safetensors file", "download"),
-    "hdf5": (hdf5(), "an HDF5 or Keras file", "ONNX"),
+    "hdf5": (hdf5(), "an HDF5 file", "Keras"),
+    "published": (hdf5("meta", "filters"), "the published data set", "import-hdf5"),
     "tflite": (b"\x1c\0\0\0TFL3" + bytes(100), "a TensorFlow Lite model", "ONNX"),
     "ort": (b"\x1c\0\0\0ORTM" + bytes(100), "an ONNX Runtime (.ort) model", "made from"),
     "gguf": (b"GGUF\3\0\0\0" + bytes(100), "a GGUF file", "ONNX"),
