@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from filterdb.models.catalog import ModelSource
@@ -25,7 +26,8 @@ from tests.faults.test_hostile_models import (
     _slowness,
 )
 from tests.hostile.case import Case
-from tests.hostile.keras_files import BOMBS, write_keras_corpus
+from tests.hostile.keras_files import BOMBS, CONFIG, GOOD_KERNEL, ODD_KERNEL, TREE, write_keras_corpus
+from tests.models.keras.files import tree, write_h5, write_keras
 
 pytestmark = [
     pytest.mark.slow,
@@ -65,3 +67,29 @@ def test_bombs_are_read_within_bounds(corpus: dict[str, Case], name: str) -> Non
     assert end != case.end or all(re.search(case.reason, reason, re.IGNORECASE) for reason in reasons), told
     assert run.seconds <= SECONDS * max(slowness, _slowness()), told
     assert run.peak <= MEMORY + START_MEMORY, told
+
+
+@pytest.mark.parametrize("kind", ["h5", "keras", "weights"])
+def test_flipped_bytes_end_in_a_rejection_or_a_model(tmp_path: Path, kind: str) -> None:
+    """HDF5 is written in C: what it does with damage, it does in the child process."""
+    path = tmp_path / ("m.keras" if kind == "keras" else "m.h5")
+    if kind == "h5":
+        write_h5(path, CONFIG, {"good": {"good/kernel:0": GOOD_KERNEL}, "odd": {"odd/kernel:0": ODD_KERNEL}})
+    elif kind == "keras":
+        write_keras(path, CONFIG, tree(TREE))
+    else:
+        path.write_bytes(tree(TREE))
+    whole = path.read_bytes()
+    filled = np.flatnonzero(np.frombuffer(whole, np.uint8))
+    ends = {"rejected": 0, "skipped": 0, "stored": 0}
+    rng = np.random.default_rng(3)
+    for position in rng.choice(filled, 80, replace=False):
+        damaged = bytearray(whole)
+        damaged[position] ^= int(rng.integers(1, 256))
+        path.write_bytes(damaged)
+        found = scan(ModelSource("m", str(path)), None, Limits())
+        end = "rejected" if found.rejected is not None else "skipped" if found.skipped else "stored"
+        assert found.rejected is None or (found.rejected.strip() and len(found.rejected) < REASON)
+        ends[end] += 1
+    # An archive has a checksum, which notices all damage to the weights.
+    assert ends["rejected"] > (70 if kind == "keras" else 5), ends

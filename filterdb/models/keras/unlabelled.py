@@ -79,11 +79,11 @@ def _channels(unit: Unit, follower: Unit | None) -> int | None:
 
 def _of_unit(unit: Unit, matrices: dict[str, StoredTensor], channels: int | None) -> list[Found]:
     has_bias = any(_is_vector(tensor.shape) for tensor in unit.tensors.values())
-    by_role = set(unit.tensors) & {*_ROLES, "recurrent_kernel"}
+    is_numbered = all(map(str.isdecimal, unit.tensors))
     found = []
     for (name, tensor), (operator, kernel, refused) in zip(
         matrices.items(),
-        _by_role(unit, matrices, channels) if by_role else _by_number(unit, matrices, channels),
+        _by_number(unit, matrices, channels) if is_numbered else _by_role(unit, matrices, channels),
         strict=True,
     ):
         if refused is not None and refused.code == "operator" and tensor.shape[:2] != KERNEL:

@@ -52,7 +52,8 @@ class Layout(Protocol):
 
 def role(name: str) -> str:
     """Return what a weight is by its name, such as `kernel` for conv2d_1/kernel:0, or kernel_1:0 of TensorFlow 1."""
-    return re.sub(r"(_\d+)?(:\d+)?$", "", name.rpartition("/")[2])
+    found = re.sub(r"(_\d+)?(:\d+)?$", "", name.rpartition("/")[2])
+    return "kernel" if found.endswith("_W") else found  # of Keras 1
 
 
 def missing(layer: Layer, what: str) -> NotStoredError:

@@ -231,6 +231,14 @@ def test_names_in_several_attributes(tmp_path: Path) -> None:
     assert list(stored(read(path))) == ["c", "b", "a"]
 
 
+def test_weights_of_keras_1(tmp_path: Path) -> None:
+    """As the weights of VGG16 are called that everybody downloaded."""
+    weight = kernel(64, 3)
+    tensors = {"block1_conv1_W_1:0": weight, "block1_conv1_b_1:0": np.ones(64)}
+    model = read(write_h5(tmp_path / "vgg16_tf_kernels.h5", None, {"block1_conv1": tensors}))
+    np.testing.assert_array_equal(stored(model)["block1_conv1"], filters(weight))
+
+
 TREE = {
     "layers/conv2d": [kernel(8, 3, 1), np.ones(8)],
     "layers/conv2d_10": [kernel(8, 8, 2), np.ones(8)],
