@@ -57,6 +57,7 @@ BATCHES = (
     ("attribute", "name"),
     ("safetensors",),
     ("checkpoint",),
+    ("openvino",),
 )
 """Families of cases that are ingested together: a start of the command takes longer than most of them."""
 

@@ -270,6 +270,18 @@ BOMBS = (
     "bomb/60 sums by themselves",
     "bomb/a convolution of constants",
     "bomb/resized 2**20 times",
+    "bomb/20 MB of empty elements",
+    "bomb/100 MB of spaces",
+    "bomb/a million XML layers",
+    "bomb/2 million edges",
+    "bomb/100 MB in a name",
+    "bomb/5 million attributes",
+    "bomb/2 million ports",
+    "bomb/299,999 convolutions of XML",
+    "bomb/9 MB shared by 2,000 XML layers",
+    "bomb/doubling of 9 MB",
+    "bomb/600 MB constant as 1.2 GB",
+    "bomb/3 GB of XML",
 )
 """The cases that are to be run alone."""
 

@@ -199,9 +199,10 @@ class _Parser:
     def net(self, attributes: Attributes) -> None:
         version = self.number(attributes.get("version"))
         if version not in VERSIONS:
+            remedy = "with OpenVINO 2020.4 or later" if version < VERSIONS[0] else "as IR version 11"
             raise ModelError(
                 f"{self.file}: expected OpenVINO IR version 10 or 11, got {version}; convert the original model again "
-                "with OpenVINO 2020.4 or later"
+                f"{remedy}"
             )
         self.networks.append(self.root)
 
