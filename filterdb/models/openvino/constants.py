@@ -113,11 +113,6 @@ class Constants:
         node = _node(source)
         if node in self._cache:
             return self._cache[node]
-        if not self._depth:
-            self._steps = self._operations = 0
-        self._steps += 1
-        if self._steps > MAX_STEPS:
-            raise NotStoredError("unreadable", f"the weight takes more than {MAX_STEPS:,} steps to compute")
         self._descend()
         try:
             constant = self._folded(node)
@@ -161,6 +156,12 @@ class Constants:
         return Origin(stored(node.layer).element.name, tuple(path), (*path, *_leaves(_node(source))))
 
     def _descend(self) -> None:
+        """Count one more value, and one more level, of the weight that is computed. Raises NotStoredError."""
+        if not self._depth:
+            self._steps = self._operations = 0
+        self._steps += 1
+        if self._steps > MAX_STEPS:
+            raise NotStoredError("unreadable", f"the weight takes more than {MAX_STEPS:,} steps to compute")
         if self._depth > MAX_CHAIN:
             raise NotStoredError("unreadable", f"the weight lies behind more than {MAX_CHAIN} layers")
         self._depth += 1
@@ -170,11 +171,12 @@ class Constants:
             return stored(node.layer).shape
         if node.alias is not None:
             return self.shape(node.alias)
-        if node.type == "Convert" and node.inputs:
+        _check(node)
+        if node.type == "Convert":
             return self.shape(node.input(0))
         if node.type == "FakeQuantize" or node.type in ARITHMETIC:
             return operators.result_shape(node.layer, [self.shape(source) for source in node.inputs])
-        if node.type == "Reshape" and len(node.inputs) == 2:
+        if node.type == "Reshape":
             return operators.reshaped(node.layer, self.shape(node.input(0)), self._target(node))
         return tuple(self.fold((node, 0)).shape)
 
@@ -183,17 +185,11 @@ class Constants:
             return self._read(node.layer)
         if node.alias is not None:
             return self.fold(node.alias)
-        if node.is_computed:
-            raise NotStoredError("computed", f"the weight depends on an input of the model ({node.type})")
-        if not node.inputs:
-            raise NotStoredError("unsupported", f"the weight is made by {node.type}, which filterdb does not evaluate")
-        if node.type == "Reshape" and len(node.inputs) == 2:
+        _check(node)
+        if node.type == "Reshape":
             inputs = [self.fold(node.input(0)), self._target(node)]
         else:
             inputs = [self.fold(source) for source in node.inputs]
-        if not operators.is_evaluated(node.type):
-            reason = f"the weight is computed by {node.type}, which filterdb does not evaluate"
-            raise NotStoredError("unsupported", reason)
         self._spend(sum(constant.size for constant in inputs))
         try:
             constant = operators.apply(node.layer, inputs)
@@ -248,6 +244,14 @@ def _node(source: Source | None) -> Node:
     if source is None:
         raise NotStoredError("missing", "nothing is connected to the convolution's weight")
     return source[0]
+
+
+def _check(node: Node) -> None:
+    """Raise NotStoredError for a value that depends on an input of the model, or that cannot be evaluated."""
+    if node.is_computed:
+        kind = shortened(node.type, 60)
+        raise NotStoredError("computed", f"the weight depends on an input of the model ({kind})")
+    operators.check_inputs(node.layer)
 
 
 def _leaves(node: Node) -> list[Hashable]:

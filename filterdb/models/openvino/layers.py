@@ -89,6 +89,8 @@ def _convolution(node: Node, constants: Constants) -> Convolution:
 def _read(node: Node, constants: Constants) -> np.ndarray:
     """Read the weight of a convolution as (out, in per group, …). Raises NotStoredError."""
     values = constants.fold(node.input(1))
+    if values.dtype.kind in "biu":
+        raise NotStoredError("dtype", f"the weight is {values.dtype}, without a scale")
     return values.reshape(-1, *values.shape[_FORMS[node.type] + 1 :])
 
 

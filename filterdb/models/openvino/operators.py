@@ -51,16 +51,18 @@ def reshaped(layer: Layer, shape: tuple[int, ...], target: np.ndarray) -> tuple[
     return tuple(wanted)
 
 
-def is_evaluated(kind: str) -> bool:
-    """Return whether `apply` computes layers of this type."""
-    return kind in _OPERATORS
+def check_inputs(layer: Layer) -> None:
+    """Raise NotStoredError for a layer that is not evaluated, and for one that has too few inputs."""
+    if layer.type not in _OPERATORS:
+        reason = f"the weight is computed by {shortened(layer.type, 60)}, which filterdb does not evaluate"
+        raise NotStoredError("unsupported", reason)
+    needed, got = _INPUTS.get(layer.type, 1), len(layer.inputs)
+    if got < needed:
+        raise NotStoredError("unreadable", f"the weight's {layer.type} has {got} inputs, expected {needed}")
 
 
 def apply(layer: Layer, inputs: Sequence[np.ndarray]) -> np.ndarray:
-    """Compute a layer for which `is_evaluated` is true. Raises NotStoredError, and whatever NumPy raises."""
-    needed = _INPUTS.get(layer.type, 1)
-    if len(inputs) < needed:
-        raise NotStoredError("unreadable", f"the weight's {layer.type} has {len(inputs)} inputs, expected {needed}")
+    """Compute a layer that `check_inputs` accepts. Raises NotStoredError, and whatever NumPy raises."""
     with np.errstate(all="ignore"):
         return _OPERATORS[layer.type](layer, inputs)
 

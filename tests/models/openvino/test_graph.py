@@ -213,6 +213,29 @@ def test_reshapes_that_do_not_fit(tmp_path: Path, target: list[int]) -> None:
     assert code == "unreadable" and "which does not fit" in reason
 
 
+def test_each_weight_has_its_own_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "MAX_STEPS", 5)
+    net = Net()
+    source = net.input()
+    for _ in range(20):
+        net.conv(source, net.add("Reshape", [net.const(W), net.const(np.array(W.shape))]))
+    assert len(read(net, tmp_path).layers) == 20
+
+
+@pytest.mark.parametrize(("kind", "inputs"), [("Multiply", 0), ("Multiply", 1), ("Reshape", 1), ("FakeQuantize", 4)])
+def test_layers_with_too_few_inputs(tmp_path: Path, kind: str, inputs: int) -> None:
+    net = Net()
+    few = net.add(kind, [net.const(W)] * inputs)
+    net = with_weight(net, net.add("Multiply", [few, few]))
+    code, reason = reason_of(net, tmp_path)
+    assert code == "unreadable" and f"{kind} has {inputs} inputs, expected" in reason
+
+
+def test_integers_without_a_scale_are_not_stored(tmp_path: Path) -> None:
+    net = Net()
+    assert reason_of(with_weight(net, net.const(np.ones(W.shape, np.int8))), tmp_path)[0] == "dtype"
+
+
 def test_operands_of_different_types_do_not_fit(tmp_path: Path) -> None:
     net = Net()
     weight = net.add("Multiply", [net.const(W), net.const(np.array([2], np.float16))])
