@@ -17,8 +17,11 @@ from filterdb.errors import ModelError
 from filterdb.models.file_kinds import describe
 from filterdb.models.parse_errors import MAX_NAME, shortened
 
-MAX_BYTES = 256 * 2**20
-"""Most bytes of the XML. The constants are in another file."""
+MAX_BYTES = 128 * 2**20
+"""Most bytes of the XML. The constants are in another file; the XML of a large network takes some 20 MB.
+
+Before expat 2.6, the time for a long attribute grows with the square of its length.
+"""
 
 MAX_ELEMENTS = 4_000_000
 """Most elements of the XML. A layer takes about 20, and an edge 1."""
@@ -38,7 +41,7 @@ MAX_DIMS = 64
 VERSIONS = (10, 11)
 """Versions of the format that are read. Older ones keep weights inside their layers."""
 
-_INTEGER = re.compile(r"\s*([+-]?\d{1,20})\s*")
+_INTEGER = re.compile(r"\s*([+-]?[0-9]{1,20})\s*")
 _BODIES = {"body": "port_map", "then_body": "then_port_map", "else_body": "else_port_map"}
 _DATA = {
     "auto_broadcast", "destination_type", "dilations", "element_type", "levels", "offset", "shape", "size",
@@ -102,7 +105,6 @@ def parse(path: Path) -> Document:
         raise ModelError(f"{path}: XML is {size / 1e6:.1f} MB; the limit is {MAX_BYTES / 1e6:.1f} MB")
     parser = _Parser(path)
     try:
-        # All at once: expat scans a long token again with each further piece.
         parser.expat.Parse(path.read_bytes(), True)
     except expat.ExpatError as error:
         raise ModelError(f"{path}: not an OpenVINO model: expected well-formed XML, got {error}") from error
