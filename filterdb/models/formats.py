@@ -36,11 +36,6 @@ class Format:
 ONNX = Format("ONNX", (".onnx",), "filterdb.models.onnx.reading", max_bytes=2**31 - 1)
 """ONNX files are protobufs: no magic bytes, and at most 2 GiB. Larger models keep their weights as external data."""
 
-TFLITE = Format(
-    "TensorFlow Lite", (".tflite",), "filterdb.models.tflite.reading", extra="tflite", modules=("flatbuffers",)
-)
-"""TensorFlow Lite (LiteRT) files are FlatBuffers with the whole graph."""
-
 PUBLISHED = Format("the published data set", (".h5",), "filterdb.models.published.reading")
 """One HDF5 file with hundreds of models. Its reader has its own requests (see `published.file`)."""
 
@@ -68,6 +63,11 @@ KERAS = Format(
     extra="hdf5",
     modules=("h5py",),
 )
+
+TFLITE = Format(
+    "TensorFlow Lite", (".tflite",), "filterdb.models.tflite.reading", extra="tflite", modules=("flatbuffers",)
+)
+"""TensorFlow Lite (LiteRT) files are FlatBuffers with the whole graph."""
 
 FORMATS: tuple[Format, ...] = (ONNX, PYTORCH, SAFETENSORS, SHARDS, KERAS, OPENVINO, TFLITE)
 """The formats of files with one model each."""

@@ -266,7 +266,8 @@ def _operator_name(code: Table) -> str:
         code.number(schema.OperatorCode.BUILTIN_CODE, INT32),
     )
     if number == schema.CUSTOM:
-        return shortened(code.text(schema.OperatorCode.CUSTOM_CODE)) or "CUSTOM"
+        name = shortened(code.text(schema.OperatorCode.CUSTOM_CODE)) or "CUSTOM"
+        return f"custom {name}" if name in schema.OPERATORS else name
     return schema.OPERATORS[number] if 0 <= number < len(schema.OPERATORS) else f"builtin {number}"
 
 

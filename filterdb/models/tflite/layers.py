@@ -15,7 +15,7 @@ from filterdb.models.parse_errors import NotStoredError
 from filterdb.models.tflite.constants import Constant, trace
 from filterdb.models.tflite.flatbuffer import INT8, INT32
 from filterdb.models.tflite.graph import MAX_RANK, NO_TENSOR, Graph, Operator, Tensor
-from filterdb.models.tflite.schema import DEPTH_MULTIPLIER, ConvolutionOptions
+from filterdb.models.tflite.schema import DEPTH_MULTIPLIER, OPERATORS, ConvolutionOptions
 
 _TRANSPOSED = {"TRANSPOSE_CONV", "CONV_3D_TRANSPOSE"}
 _BUILTIN = {"CONV_2D", "DEPTHWISE_CONV_2D", "CONV_3D", "STABLEHLO_CONVOLUTION", *_TRANSPOSED}
@@ -54,9 +54,9 @@ def convolutions(graphs: list[Graph], file: BinaryIO) -> list[Convolution]:
 
 def _is_convolution(name: str) -> bool:
     """Return whether operators of this name are convolutions of any form, so that they are stored or in the ledger."""
-    if name in _BUILTIN or name in _COMPILED:
-        return True
-    return name.upper() != name and _CUSTOM.search(name) is not None  # builtin names are in capitals
+    if name in OPERATORS:
+        return name in _BUILTIN
+    return name in _COMPILED or _CUSTOM.search(name) is not None
 
 
 def _convolution(graph: Graph, position: int, file: BinaryIO) -> Convolution:

@@ -28,7 +28,7 @@ def f32(values: Any) -> np.ndarray:
 
 
 def read(path: Path) -> Model:
-    return TfliteFile.parse(path, Request(str(path), 2**30)).model()
+    return TfliteFile.parse(path, Request("m.tflite", 2**30)).model()
 
 
 def of(path: Path, *graphs: G, **facts: Any) -> Model:
@@ -309,6 +309,8 @@ OTHER = {
     "transposed": Op("TRANSPOSE_CONV", ["x", "w"], ["y"]),
     "custom, transposed": Op("Convolution2DTransposeBias", ["x", "w"], ["y"]),
     "custom": Op("FlexConv2D", ["x", "w"], ["y"]),
+    "custom, in capitals": Op("MY_CONVOLUTION", ["x", "w"], ["y"]),
+    "custom, called like a builtin one": Op("custom:CONV_2D", ["x", "w"], ["y"]),
     "compiled": Op("ethos-u", ["x", "w"], ["y"]),
     "stablehlo": Op("STABLEHLO_CONVOLUTION", ["x", "w"], ["y"]),
 }

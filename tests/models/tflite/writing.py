@@ -222,7 +222,7 @@ class Writer:
         number = CODES.get(name, CODES["CUSTOM"])
         fields = {0: ("Int8", min(number, 127)), 3: ("Int32", number)}
         if name not in CODES:
-            fields[1] = ("o", self._text(name))
+            fields[1] = ("o", self._text(name.removeprefix("custom:")))
         return self._table(fields)
 
     def _buffer(self, data: bytes, mark: int) -> int:
