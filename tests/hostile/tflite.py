@@ -167,6 +167,8 @@ def _weights() -> dict[str, Damaged]:
     length = bytes(damage.data).index(ODD_W.tobytes()) - 4
     behind = Writer([model()], behind=True).finish()
     place = behind.index(behind.index(ODD_W.tobytes()).to_bytes(8, "little"))
+    start = behind.index(GOOD_W.tobytes()) + 4
+    shifted = np.frombuffer(behind, "<f4", W.size, start).reshape(ODD_W.shape).transpose(0, 3, 1, 2)
     names = [
         T(b"caf\xe9\x00\x1b[2J", ODD_W.shape, ODD_W),
         T("n" * 100_000, ODD_W.shape, ODD_W),
@@ -179,6 +181,9 @@ def _weights() -> dict[str, Damaged]:
         "a buffer of 3 bytes": Damaged(damage.put(length, 3), "skipped"),
         "shape negative": Damaged(odd((-4, 3, 3, -3), ODD_W), "skipped"),
         "shape huge": Damaged(odd((2**31 - 1, 3, 3, 2**31 - 1), ODD_W), "skipped"),
+        "shape huge, sparse": Damaged(
+            odd((2**31 - 1, 3, 3, 2**31 - 1), ODD_W, sparsity=S([0, 1, 2, 3], [4, 3, 3, 3])), "skipped"
+        ),
         "shape of 10,000 sizes": Damaged(odd((1,) * 10_000, ODD_W), "skipped"),
         "shape empty": Damaged(odd((), ODD_W), "skipped"),
         "type of no number": Damaged(odd(ODD_W.shape, ODD_W, kind=99), "skipped"),
@@ -188,6 +193,9 @@ def _weights() -> dict[str, Damaged]:
         "scale NaN": Damaged(odd(ODD_W.shape, ODD_W.astype(np.int8), scale=[float("nan")]), "skipped"),
         "scales along dimension 2³¹ − 1": Damaged(
             odd(ODD_W.shape, ODD_W.astype(np.int8), scale=[1.0] * 4, axis=2**31 - 1), "skipped"
+        ),
+        "bytes that overlap another's": Damaged(
+            behind[:place] + start.to_bytes(8, "little") + behind[place + 8 :], "stored", odd=(shifted,)
         ),
         "bytes behind the file": Damaged(
             behind[:place] + (2**62).to_bytes(8, "little") + behind[place + 8 :], "skipped"

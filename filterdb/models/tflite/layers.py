@@ -11,6 +11,7 @@ import numpy as np
 
 from filterdb.errors import ModelError
 from filterdb.models.convolutions import UNKNOWN_GROUPS, Convolution
+from filterdb.models.model import MAX_FILTERS
 from filterdb.models.parse_errors import NotStoredError
 from filterdb.models.tflite.constants import Constant, trace
 from filterdb.models.tflite.flatbuffer import INT8, INT32
@@ -116,6 +117,8 @@ def _described(graph: Graph, position: int, file: BinaryIO) -> Convolution:
     stored = weight if constant is None else constant.stored
     if stored.sparsity is None and math.prod(shape) > MAX_PER_BYTE * graph.model.file_size:
         refused = NotStoredError("unreadable", f"the weight has shape {shape}, more numbers than the file has room for")
+    elif math.prod(shape[:2]) > MAX_FILTERS:
+        refused = NotStoredError("many", f"the weight has shape {shape}, more than {MAX_FILTERS:,} filters")
     strides, dilations = _steps(operator)
     return Convolution(
         stored.name or weight.name or f"{operator.name}_{graph.index}_{position}",
