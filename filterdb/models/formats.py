@@ -42,13 +42,20 @@ PUBLISHED = Format("the published data set", (".h5",), "filterdb.models.publishe
 SAFETENSORS = Format("safetensors", (".safetensors",), "filterdb.models.safetensors.reading", has_networks=True)
 
 PYTORCH = Format(
-    "PyTorch", (".pt", ".pth", ".ckpt", ".pth.tar"), "filterdb.models.checkpoint.reading", shared_suffixes=(".bin",)
+    "PyTorch",
+    (".pt", ".pth", ".ckpt", ".pth.tar"),
+    "filterdb.models.checkpoint.reading",
+    shared_suffixes=(".bin",),
+    has_networks=True,
 )
 """Checkpoints of torch.save. Hugging Face calls them .bin, which other files are called too."""
 
-SHARDS = Format("shards", (".index.json",), "filterdb.models.shards", has_networks=True)
 SHARDS = Format(
-    "shards", (".safetensors.index.json", ".bin.index.json"), "filterdb.models.shards", shared_suffixes=(".index.json",)
+    "shards",
+    (".safetensors.index.json", ".bin.index.json"),
+    "filterdb.models.shards",
+    shared_suffixes=(".index.json",),
+    has_networks=True,
 )
 """Indexes of models in several files. A model that is read this way is stored under the format of its shards."""
 

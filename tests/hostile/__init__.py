@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 
 from tests.hostile import bombs, checkpoints, external, files, graphs, openvino_files, safetensors_files, tensors
-from tests.hostile.bombs import BOMBS
 from tests.hostile.case import CANARY, CANARY_FLOATS, MIB, Case, Family, W, Writer
 from tests.models import chain, weights
 

@@ -134,7 +134,7 @@ FILES: dict[str, tuple[bytes, str, str]] = {
     "safetensors with metadata": (safetensors(True), "a safetensors file", "download"),
     "hdf5": (hdf5(), "an HDF5 file", "Keras"),
     "published": (hdf5("meta", "filters"), "the published data set", "import-hdf5"),
-    "tflite": (b"\x1c\0\0\0TFL3" + bytes(100), "a TensorFlow Lite model", "ONNX"),
+    "tflite": (b"\x1c\0\0\0TFL3" + bytes(100), "a TensorFlow Lite model", "convert it again"),
     "ort": (b"\x1c\0\0\0ORTM" + bytes(100), "an ONNX Runtime (.ort) model", "made from"),
     "gguf": (b"GGUF\3\0\0\0" + bytes(100), "a GGUF file", "ONNX"),
     "tensorrt": (b"ftrt" + bytes(100), "a TensorRT engine", "made from"),

@@ -115,9 +115,10 @@ def _described(graph: Graph, position: int, file: BinaryIO) -> Convolution:
         if error.code == "computed":
             refused = error
     stored = weight if constant is None else constant.stored
-    if stored.sparsity is None and math.prod(shape) > MAX_PER_BYTE * graph.model.file_size:
+    is_larger = stored.sparsity is None and math.prod(shape) > MAX_PER_BYTE * graph.model.file_size
+    if refused is None and is_larger:
         refused = NotStoredError("unreadable", f"the weight has shape {shape}, more numbers than the file has room for")
-    elif math.prod(shape[:2]) > MAX_FILTERS:
+    elif refused is None and math.prod(shape[:2]) > MAX_FILTERS:
         refused = NotStoredError("many", f"the weight has shape {shape}, more than {MAX_FILTERS:,} filters")
     strides, dilations = _steps(operator)
     return Convolution(
