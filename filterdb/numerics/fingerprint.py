@@ -6,12 +6,12 @@ The channels are dealt to 32 buckets; a bucket's number is Σ ε·tⱼ over its 
 divided by the root of the number of terms.
 
 No rounding is free of edges, so fingerprints are not compared as texts: two layers have the same filters if at least
-three quarters of their buckets agree within a tolerance. The squares are smooth, so a tie of two weights does not
+five eighths of their buckets agree within a tolerance. The squares are smooth, so a tie of two weights does not
 matter, as it would if channels were divided by their largest weight. Relative noise of r in all weights moves a number
 by about 2r. The tolerance, 6e-5, is far above the last digits of float32 (1e-7) and the noise of any exporter (1e-5);
 weights that training moved by 3e-4 are told apart. It is wider for layers that are stored in half precision. A bucket
 of strangers agrees by chance about once in ten thousand times. A channel that is zero in one of two files only, because
-its γ is, disturbs its own bucket alone.
+its γ is, disturbs its own bucket alone; up to twelve such channels do no harm.
 """
 
 from __future__ import annotations
@@ -51,11 +51,8 @@ _DISTINCT = 4 * _INPUTS
 _ROWS = 65_536
 """Filters that are converted to float64 at a time (5 MB)."""
 
-_DEAD = 1e-15
-"""Norm of a channel, relative to the largest, below which it counts as zero."""
-
 _SMALLEST = 1e-36
-"""Norm of a channel below which the digits of float32 are too few (subnormal numbers)."""
+"""Norm below which a channel counts as zero, because the digits of subnormal numbers of float32 are too few."""
 
 _HALF = 2.0
 """Size of a number that lies halfway from 0 to the end of the codes."""
@@ -177,9 +174,7 @@ def _squares(filters: NDArray[np.float32], out_channels: int) -> Floats:
             block = block.reshape(len(block), -1)
             products[start : start + step] += block @ _vectors(first % _DISTINCT)[: block.shape[1]]
             norms[start : start + step] += np.einsum("ij,ij->i", block, block)
-    lengths = np.sqrt(norms)
-    is_dead = lengths <= max(_DEAD * lengths.max(), _SMALLEST)
-    norms[is_dead] = np.nan
+    norms[norms <= _SMALLEST**2] = np.nan
     squares: Floats = products**2 / norms[:, None]
     return squares
 
@@ -223,8 +218,8 @@ def _similar(codes: NDArray[np.int32], tolerance: NDArray[np.int32], sizes: Ints
 
 
 def _agree(left: NDArray[np.int32], right: NDArray[np.int32], tolerance: NDArray[np.int32]) -> NDArray[np.bool_]:
-    """Return which pairs of layers agree in three quarters of the buckets that either has, and in at least 8."""
+    """Return which pairs of layers agree in five eighths of the buckets that either has, and in at least 8."""
     is_near = (np.abs(left - right) <= tolerance[:, None]) & (left > 0) & (right > 0)
     compared, agreeing = ((left > 0) | (right > 0)).sum(axis=1), is_near.sum(axis=1)
-    result: NDArray[np.bool_] = (4 * agreeing >= 3 * compared) & (agreeing >= _FEWEST_BUCKETS)
+    result: NDArray[np.bool_] = (8 * agreeing >= 5 * compared) & (agreeing >= _FEWEST_BUCKETS)
     return result
