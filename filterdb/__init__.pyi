@@ -30,9 +30,9 @@ from filterdb.analysis.threshold import randomness_threshold as randomness_thres
 from filterdb.cluster import connect as connect
 from filterdb.cluster.places import Client as Client
 from filterdb.ingestion.compact import compact as compact
+from filterdb.ingestion.ingested import Ingested as Ingested
 from filterdb.ingestion.published import import_hdf5 as import_hdf5
 from filterdb.ingestion.relabel import relabel as relabel
-from filterdb.ingestion.run import Ingested as Ingested
 from filterdb.ingestion.run import ingest as ingest
 from filterdb.models.sandbox import Limits as Limits
 from filterdb.numerics.modes import Mode as Mode

@@ -7,18 +7,21 @@ its cluster when there is work.
 
 from filterdb.cluster.memory import PROCESS_BYTES, Memory, peak_memory
 from filterdb.cluster.places import connect
+from filterdb.cluster.progress import Tally
 from filterdb.cluster.session import Session, current_client, session
-from filterdb.cluster.tasks import raise_resumable, run, task
+from filterdb.cluster.tasks import raise_resumable, run, tally, task
 
 __all__ = [
     "PROCESS_BYTES",
     "Memory",
     "Session",
+    "Tally",
     "connect",
     "current_client",
     "peak_memory",
     "raise_resumable",
     "run",
     "session",
+    "tally",
     "task",
 ]

@@ -2,26 +2,120 @@
 
 from __future__ import annotations
 
+import logging
+import sys
+import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
 from typing import Any
 
 from dask.callbacks import Callback
 from distributed.diagnostics.progressbar import TextProgressBar
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from filterdb import logs
+
+RECENT = 10
+"""Updates from which the rate of a tally is computed: files that are skipped take less time than those before."""
+
+LINE_SECONDS = 10.0
+"""Shortest time between two lines about a tally, where stderr is no terminal."""
+
+log = logging.getLogger(__name__)
+
+_outer: ContextVar[Progress | None] = ContextVar("filterdb_progress", default=None)
+"""The bars of the tally around the caller, to which those of its passes are added."""
 
 
-def _progress(label: str) -> Progress:
-    columns = (TextColumn(f"{label:12}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    return Progress(*columns, console=Console(stderr=True))
+@contextmanager
+def _progress(label: str) -> Iterator[tuple[Progress, TaskID]]:
+    """Show a bar inside the block: below that of a tally, if there is one."""
+    outer = _outer.get()
+    if outer is not None:
+        bar = outer.add_task(f"{label:12}", total=None, note="")
+        try:
+            yield outer, bar
+        finally:
+            outer.remove_task(bar)
+        return
+    with _bars() as progress:
+        yield progress, progress.add_task(f"{label:12}", total=None, note="")
+
+
+def _bars() -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    return Progress(*columns, TextColumn("{task.fields[note]}"), console=Console(stderr=True))
+
+
+@dataclass(slots=True)
+class Tally:
+    """How many of `total` things are done, how fast, and when all will be."""
+
+    label: str
+    total: int
+    lines: bool
+    """Print lines on stderr, because no bar is shown."""
+    bar: tuple[Progress, TaskID] | None = None
+    _recent: deque[tuple[float, int]] = field(default_factory=lambda: deque([(time.monotonic(), 0)], RECENT))
+    _printed: float = field(default_factory=time.monotonic)
+
+    def done(self, count: int) -> None:
+        """Show that `count` things are done."""
+        now = time.monotonic()
+        self._recent.append((now, count))
+        note = self.note()
+        if self.bar is not None:
+            progress, bar = self.bar
+            progress.update(bar, completed=count, note=note)
+        logs.event(log, "progress", label=self.label, done=count, total=self.total, rate=self.rate)
+        if self.lines and 0 < count < self.total and now - self._printed >= LINE_SECONDS:
+            self._printed = now
+            print(f"{self.label}: {count:,} of {self.total:,}, {note}", file=sys.stderr)  # noqa: T201
+
+    @property
+    def rate(self) -> float:
+        """Things per second, of late."""
+        (began, first), (now, count) = self._recent[0], self._recent[-1]
+        return (count - first) / max(now - began, 1e-6)
+
+    def note(self) -> str:
+        """Return the rate and the remaining time as text."""
+        rate, left = self.rate, self.total - self._recent[-1][1]
+        if not rate:
+            return ""
+        shown = f"{rate:.1f} per second" if rate >= 1 else f"{60 * rate:.1f} per minute"
+        return f"{shown}, {_duration(left / rate)} left" if left else shown
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}"
+
+
+@contextmanager
+def tally(label: str, total: int, *, bars: bool, lines: bool) -> Iterator[Tally]:
+    """Show how many things are done inside the block, as a bar or as lines. Bars of passes are shown below it."""
+    if not bars:
+        yield Tally(label, total, lines)
+        return
+    with _bars() as progress:
+        bar = progress.add_task(f"{label:12}", total=total, note="")
+        token = _outer.set(progress)
+        try:
+            yield Tally(label, total, lines=False, bar=(progress, bar))
+        finally:
+            _outer.reset(token)
 
 
 @contextmanager
 def thread_progress(label: str) -> Iterator[None]:
     """Show the progress of what Dask's threads compute inside the block."""
-    with _progress(label) as progress:
-        bar = progress.add_task(label, total=None)
+    with _progress(label) as (progress, bar):
 
         def begin(_: Any, state: Any) -> None:
             progress.update(bar, total=len(state["ready"]) + len(state["waiting"]))
@@ -37,8 +131,7 @@ class FutureProgress(TextProgressBar):
     """The progress of futures on a cluster and of all tasks that they depend on. Creating it blocks until the end."""
 
     def __init__(self, futures: list[Any], label: str) -> None:
-        with _progress(label) as self.progress:
-            self.task = self.progress.add_task(label, total=None)
+        with _progress(label) as (self.progress, self.task):
             super().__init__(futures)
 
     def _draw_bar(self, remaining: int, all: int, **kwargs: Any) -> None:

@@ -29,6 +29,8 @@ class Session:
     scheduler: str | None = None
     security: Security | None = None
     debug: bool = False
+    quiet: bool = False
+    """Print no lines about progress, because a program reads the output."""
     _stack: ExitStack = field(default_factory=ExitStack)
     _started: bool = False
 

@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import AbstractContextManager, ExitStack, suppress
 from functools import partial
 from typing import Any
 
@@ -15,9 +15,9 @@ import dask
 from distributed import Client, Future, span
 
 from filterdb import logs
-from filterdb.cluster import settings
+from filterdb.cluster import progress, settings
 from filterdb.cluster.memory import PROCESS_BYTES, Memory, check_memory
-from filterdb.cluster.progress import FutureProgress, thread_progress
+from filterdb.cluster.progress import FutureProgress, Tally, thread_progress
 from filterdb.cluster.session import current_client, current_session
 from filterdb.cluster.versions import check_workers
 from filterdb.errors import FilterDBError, InterruptedRunError, portable
@@ -70,6 +70,16 @@ def run(tasks: Sequence[Any], label: str, memory: Memory | None = None) -> list[
         results = _run_on(client, tasks, label, memory, show=show)
     logs.event(log, "computed", label=label, tasks=len(tasks), seconds=round(time.monotonic() - began, 3))
     return results
+
+
+def tally(label: str, total: int) -> AbstractContextManager[Tally]:
+    """Show how many of `total` things, done in several runs, are done, how fast, and when all will be.
+
+    In a session this is a bar above those of the runs or, where stderr is no terminal, a line now and then.
+    """
+    place, on_terminal = current_session(), sys.stderr.isatty()
+    lines = place is not None and not place.quiet and not on_terminal
+    return progress.tally(label, total, bars=place is not None and on_terminal, lines=lines)
 
 
 def _run_on(client: Client, tasks: Sequence[Any], label: str, memory: Memory | None, *, show: bool) -> list[Any]:

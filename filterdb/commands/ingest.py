@@ -9,12 +9,19 @@ import click
 import filterdb as fdb
 from filterdb.commands.answer import Answer, head_of_database, print_answer
 from filterdb.commands.group import commands
-from filterdb.commands.options import catalog_option, chunk_rows_option, limits_option, network_options, place
+from filterdb.commands.options import (
+    catalog_option,
+    chunk_rows_option,
+    commit_every_option,
+    limits_option,
+    network_options,
+    place,
+)
 from filterdb.commands.table import counts_line, say
 from filterdb.redaction import printable
 
 if TYPE_CHECKING:
-    from filterdb.ingestion.run import Ingested
+    from filterdb.ingestion.ingested import Ingested
 
 
 @commands.command()
@@ -22,15 +29,18 @@ if TYPE_CHECKING:
 @click.argument("sources", nargs=-1)
 @catalog_option()
 @chunk_rows_option
+@commit_every_option
 @limits_option
 @network_options
 @place
-def ingest(db: str, sources: tuple[str, ...], catalog: str | None, as_json: bool, **reading: Any) -> None:
+def ingest(db: str, sources: tuple[str, ...], catalog: str | None, as_json: bool, **options: Any) -> None:
     """Add the filters of models to a database.
 
-    Reads model files (ONNX, safetensors), folders, globs or URLs, or every row of a catalog.
+    Reads model files (ONNX, safetensors), folders, globs or URLs, or every row of a catalog. A file that cannot be
+    fetched or read is reported, and the rest is added. A run that stopped resumes when it is repeated: remote files
+    that are stored and have not changed are not fetched again.
     """
-    done = fdb.ingest(db, sources, catalog=catalog, **reading)
+    done = fdb.ingest(db, sources, catalog=catalog, **options)
     for reason in done.rejected.values():
         click.echo(f"filterdb: rejected {printable(reason)}", err=True)
     _report_unread(done.unread)
@@ -51,6 +61,7 @@ def to_answer(done: Ingested) -> Answer:
     return {
         **head_of_database(done.database),
         "segment": done.segment,
+        "segments": done.segments,
         "added": done.added,
         "present": done.present,
         "duplicates": done.duplicates,
@@ -63,6 +74,8 @@ def show(answer: Answer) -> None:
     """Print how many models were added, present and rejected."""
     added, present, rejected = (len(answer[name]) for name in ("added", "present", "rejected"))
     segment = "nothing new" if answer["segment"] is None else f"segment {answer['segment']}"
+    if len(answer["segments"]) > 1:
+        segment = f"{len(answer['segments']):,} segments"
     say(f"models: {added} added ({segment}), {present} were there, {rejected} rejected · now {counts_line(answer)}")
     copies = answer["duplicates"]
     if copies:

@@ -43,6 +43,14 @@ chunk_rows_option: Decorator = click.option(
     help="Filters in a chunk.",
 )
 
+commit_every_option: Decorator = click.option(
+    "--commit-every",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Commit after every N new models, so that a run that stops keeps them. Default: once, at the end; every 100 "
+    "if more than 100 files are remote.",
+)
+
 
 def gathered(name: str, kind: type[Any]) -> Decorator:
     """Return a decorator that passes the options which are fields of the dataclass `kind` as one object, as `name`."""
@@ -108,7 +116,7 @@ class _Place:
         if self.threads is not None and (self.workers is not None or self.scheduler is not None):
             raise UsageError("--threads: expected without --workers and --scheduler, got both")
 
-    def session(self) -> AbstractContextManager[object]:
+    def session(self, *, quiet: bool) -> AbstractContextManager[object]:
         """Return the context in which the command computes there."""
         from distributed.security import Security
 
@@ -116,7 +124,8 @@ class _Place:
 
         tls = {"tls_ca_file": self.tls_ca, "tls_client_cert": self.tls_cert, "tls_client_key": self.tls_key}
         security = Security(require_encryption=True, **tls) if any(tls.values()) else None
-        return cluster.session(cluster.Session(self.threads, self.workers, self.scheduler, security, debug=self.debug))
+        place = cluster.Session(self.threads, self.workers, self.scheduler, security, debug=self.debug, quiet=quiet)
+        return cluster.session(place)
 
 
 def place(command: Command) -> Command:
@@ -144,7 +153,7 @@ def place(command: Command) -> Command:
     def wrapped(*args: Any, place: _Place, **kwargs: Any) -> Any:
         if "db" in kwargs and kwargs["db"] is None:  # without a database there are no passes to distribute
             return command(*args, **kwargs)
-        with place.session():
+        with place.session(quiet=bool(kwargs.get("as_json"))):
             return command(*args, **kwargs)
 
     decorated = gathered("place", _Place)(wrapped)

@@ -3,39 +3,64 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from filterdb.numerics.fingerprint import models_by_filters, same_filters
 from filterdb.store.database import Database
 
-_COLUMNS = ("hash", "fingerprint", "row_size", "model_index")
+_DTYPES: dict[str, Any] = {"hash": object, "fingerprint": object, "row_size": np.int64, "model_index": np.int64}
+_COLUMNS = tuple(_DTYPES)
 
 
-def duplicates(old: Database | None, new: Sequence[tuple[str, str]], layers: Mapping[str, np.ndarray]) -> list[str]:
-    """Return, for each new (model, file hash), the id of an earlier model with the same content, or an empty text.
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """The models of a database, by what duplicates of them are recognised.
 
-    `layers` is the table of the new models' layers. A model with the same file comes before one that has the same
-    filters apart from the scales of output channels, such as another format of the same network.
+    `names` and `files` (models,) are ids and hashes of files, `columns` what is compared of the layers, (layers,) each.
     """
-    names, files = [model for model, _ in new], [digest for _, digest in new]
-    columns = {name: layers[name] for name in _COLUMNS}
-    if old is not None:
-        models = old.models
-        columns = {name: np.concatenate([old.all_layers[name].values, columns[name]]) for name in _COLUMNS}
-        columns["model_index"][old.all_layers.sizes["layer"] :] += models.sizes["model"]
-        names = [*models["model"].values.astype(str).tolist(), *names]
-        files = [*models["file_hash"].values.astype(str).tolist(), *files]
-    filters = _filter_keys(columns, len(names))
-    first_file: dict[str, str] = {}
-    first_filters: dict[object, str] = {}
-    originals = []
-    for name, file, key in zip(names, files, filters, strict=True):
-        same = first_filters.setdefault(key, name) if key is not None else name
-        same = first_file.get(file, same)
-        first_file.setdefault(file, name)
-        originals.append("" if same == name else same)
-    return originals[len(names) - len(new) :]
+
+    names: list[str]
+    files: list[str]
+    columns: dict[str, np.ndarray]
+
+    @classmethod
+    def of(cls, db: Database | None) -> Stored:
+        """Return the models of a database; none if there is no database yet."""
+        if db is None:
+            return cls([], [], {name: np.array([], _DTYPES[name]) for name in _COLUMNS})
+        models, layers = db.models, db.all_layers
+        columns = {name: layers[name].values for name in _COLUMNS}
+        names, files = (models[name].values.astype(str).tolist() for name in ("model", "file_hash"))
+        return cls(names, files, columns)
+
+    def with_models(self, new: Sequence[tuple[str, str]], layers: Mapping[str, np.ndarray]) -> Stored:
+        """Return these models and the new ones: their ids and hashes, and the table of their layers."""
+        columns = {name: np.concatenate([self.columns[name], layers[name]]) for name in _COLUMNS}
+        columns["model_index"][len(self.columns["model_index"]) :] += len(self.names)
+        return Stored(
+            [*self.names, *(model for model, _ in new)], [*self.files, *(digest for _, digest in new)], columns
+        )
+
+    def originals(self, new: Sequence[tuple[str, str]], layers: Mapping[str, np.ndarray]) -> list[str]:
+        """Return, for each new (model, file hash), the id of an earlier model with the same content, or an empty text.
+
+        `layers` is the table of the new models' layers. A model with the same file comes before one that has the same
+        filters apart from the scales of output channels, such as another format of the same network.
+        """
+        together = self.with_models(new, layers)
+        filters = _filter_keys(together.columns, len(together.names))
+        first_file: dict[str, str] = {}
+        first_filters: dict[object, str] = {}
+        originals = []
+        for name, file, key in zip(together.names, together.files, filters, strict=True):
+            same = first_filters.setdefault(key, name) if key is not None else name
+            same = first_file.get(file, same)
+            first_file.setdefault(file, name)
+            originals.append("" if same == name else same)
+        return originals[len(self.names) :]
 
 
 def _filter_keys(columns: Mapping[str, np.ndarray], models: int) -> list[tuple[int, tuple[int, ...]] | None]:

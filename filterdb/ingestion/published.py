@@ -20,8 +20,9 @@ from filterdb.arguments import as_path
 from filterdb.cluster import Memory
 from filterdb.engine.partition import Partition
 from filterdb.errors import InputError, MissingExtraError
-from filterdb.ingestion.duplicates import duplicates
-from filterdb.ingestion.run import Ingested, commit_models, known_models
+from filterdb.ingestion.duplicates import Stored
+from filterdb.ingestion.ingested import Ingested
+from filterdb.ingestion.run import commit_models, known_models
 from filterdb.ingestion.segment_writer import FillRows, new_segment, stack
 from filterdb.models.parse_errors import PARSE_ERRORS
 from filterdb.models.published.file import LayerScan, PublishedFile, scan_layers
@@ -114,7 +115,7 @@ def _import(
         return Ingested(old, None, [], present)
     arrays, kept = _tables(source, new, layers, scans, hashes, old)
     segment = new_segment(files, arrays, {"published": 1}, chunk_rows, base)
-    return replace(commit_models(segment, arrays, _filler(source, arrays, kept), base), present=present)
+    return replace(commit_models(segment, arrays, _filler(source, arrays, kept), base, known), present=present)
 
 
 def _scan(file: PublishedFile, layers: list[PublishedLayer]) -> list[LayerScan]:
@@ -172,7 +173,7 @@ def _tables(
         rows.append(_layer_row(layer, scan) | {"model_index": index[layer.model]})
     try:
         layer_table = stack(rows, schema.LAYER_VARIABLES)
-        twins = duplicates(old, [(model.id, hashes[model.id]) for model in models], layer_table)
+        twins = Stored.of(old).originals([(model.id, hashes[model.id]) for model in models], layer_table)
         model_rows = [
             _model_row(model, hashes[model.id]) | {"duplicate_of": twin}
             for model, twin in zip(models, twins, strict=True)

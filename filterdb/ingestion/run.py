@@ -1,11 +1,12 @@
-"""Ingest models: all new models become one segment in one commit."""
+"""Ingest models: all new models become one segment in one commit, or one per batch of a long list."""
 
 from __future__ import annotations
 
 import logging
 import os
 import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import groupby
@@ -15,12 +16,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from filterdb import cluster, logs, plan, schema
-from filterdb.arguments import as_path
+from filterdb.arguments import as_path, unexpected
 from filterdb.engine.partition import Partition
-from filterdb.errors import ConflictError, InputError, UsageError
-from filterdb.ingestion.duplicates import duplicates
+from filterdb.errors import ConflictError, FilterDBError, InputError, UsageError
+from filterdb.ingestion.duplicates import Stored
+from filterdb.ingestion.ingested import Ingested
 from filterdb.ingestion.segment_writer import FillRows, commit_segment, new_segment, stack
-from filterdb.ingestion.write import FromModels, Piece
+from filterdb.ingestion.source_records import SourceRecords
+from filterdb.ingestion.write import FromModels, LostModelError, Piece
 from filterdb.models.catalog import ModelSource, check_unique, parse_catalog
 from filterdb.models.inputs import expand, is_absent, read_input
 from filterdb.models.sandbox import Limits
@@ -42,36 +45,11 @@ log = logging.getLogger(__name__)
 EXTRACTION = 2
 """Version of what is read from a model. It is part of a segment's id, since another version makes other segments."""
 
+BATCH = 100
+"""Models of a commit, if more than this many are remote and the caller does not say."""
 
-@dataclass(frozen=True, slots=True)
-class Ingested:
-    """The result of an ingest.
-
-    `segment` is the id of the new segment, or None if nothing was new. `added` and `present` are ids of models;
-    `rejected` has the reason for each rejected file.
-    """
-
-    database: Database
-    segment: str | None
-    added: list[str] = field(default_factory=list)
-    present: list[str] = field(default_factory=list)
-    rejected: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def duplicates(self) -> list[str]:
-        """Added models whose content the database also has under another name."""
-        models = self.database.models
-        duplicate_of = dict(
-            zip(models["model"].values.astype(str), models["duplicate_of"].values.astype(str), strict=True)
-        )
-        return [model for model in self.added if duplicate_of.get(model)]
-
-    @property
-    def unread(self) -> list[tuple[str, str, str]]:
-        """Model, layer and reason of each convolution of these models that should have been read but could not be."""
-        ledger, models = self.database.unread, {*self.added, *self.present}
-        columns = (ledger[f"skipped_{name}"].values.astype(str).tolist() for name in ("model", "layer", "reason"))
-        return [row for row in zip(*columns, strict=True) if row[0] in models]
+READ_AHEAD = 32
+"""Models to read at once at least, so that small commits do not leave workers idle."""
 
 
 def ingest(
@@ -83,11 +61,13 @@ def ingest(
     limits: Limits = Limits(),  # noqa: B008 - frozen
     key: str = "",
     order: Order | None = None,
+    commit_every: int | None = None,
 ) -> Ingested:
-    """Read models into a database, on Dask. All new models become one segment in one commit.
+    """Read models into a database, on Dask. All new models become one segment in one commit, or one per batch.
 
-    A model is skipped if the newest snapshot has it with the same content and catalog row. A file is rejected, with a
-    reason, if it is not a readable model or exceeds `limits`; the other files are ingested nevertheless.
+    A model is skipped if the newest snapshot has it with the same content and catalog row. A remote file is not fetched
+    for this if its ETag, or size and time, are those of the last run. A file is rejected, with a reason, if it is not a
+    readable model, exceeds `limits` or cannot be fetched; the other files are ingested nevertheless.
 
     Parameters
     ----------
@@ -107,6 +87,9 @@ def ingest(
         Which network to read of a checkpoint with several, such as "ema".
     order
         The names of the weights in the order of execution, or a JSON file with them, for files without a graph.
+    commit_every
+        Commit after so many new models, each time as a segment of its own. A run that stops keeps what it has
+        committed, and a re-run resumes after it. Default: once, or every 100 models if more than 100 files are remote.
 
     Returns
     -------
@@ -128,42 +111,194 @@ def ingest(
     """
     place, table = as_url(url), None if catalog is None else as_path(catalog, "catalog")
     with on_disk(as_sources(sources)) as named:
-        names = as_order(order)
+        files, names = Files.at(place), as_order(order)
         models = [replace(model, key=key, order=names) for model in find_sources(named, table)]
-        return _ingest(Files.at(place), models, chunk_rows, limits)
+        every = _models_per_commit(models, commit_every)
+        return _Run(files, chunk_rows, limits, every, SourceRecords.of_run(files, models, limits)).ingest(models)
 
 
-def _ingest(files: Files, models: list[ModelSource], chunk_rows: int, limits: Limits) -> Ingested:
-    base = snapshots.latest(files)
-    if base is None:
-        files.probe()  # before any work is spent on reading models
-    old = None if base is None else Database(files, base)
-    known = {} if old is None else known_models(old)
-    # New task names, so that a cluster does not return the result of an earlier scan.
-    token = uuid.uuid4().hex[:8]
-    tasks = [
-        cluster.task(
-            f"scan-{token}-{position}", partial(scan, source, known.get(source.id, {}).get("file_hash"), limits)
-        )
-        for position, source in enumerate(models)
-    ]
-    scans: list[Scan] = cluster.run(tasks, "scan")
-    rejected = {result.source.id: result.rejected for result in scans if result.rejected is not None}
-    for model, reason in rejected.items():
+def _models_per_commit(models: Sequence[ModelSource], commit_every: Any) -> int | None:
+    """Return after how many models to commit; None: once, when all are read. Raises UsageError."""
+    if commit_every is None:
+        return BATCH if sum(is_remote(model.url) for model in models) > BATCH else None
+    if isinstance(commit_every, bool) or not isinstance(commit_every, int):
+        raise unexpected("commit_every", "a number of models", commit_every)
+    if commit_every < 1:
+        raise UsageError(f"commit_every: expected at least 1 model, got {commit_every}")
+    return commit_every
+
+
+@dataclass
+class _Run:
+    """An ingest in progress: what the store has, what is read and not yet committed, and what came of the others.
+
+    Only the tables of the models that wait for a commit are in memory. Models are read in groups by their position in
+    the list, and committed in their order, so that a run that resumes makes the same segments.
+    """
+
+    files: Files
+    chunk_rows: int
+    limits: Limits
+    every: int | None
+    records: SourceRecords
+    head: Snapshot | None = None
+    known: dict[str, dict[str, Any]] = field(default_factory=dict)
+    listed: set[tuple[str, str]] = field(default_factory=set)
+    """Id and reason of each rejected file in the store's ledger."""
+    unlisted: dict[str, str] = field(default_factory=dict)
+    """Rejections for the ledger of the next segment."""
+    waiting: list[Scan] = field(default_factory=list)
+    error: FilterDBError | None = None
+    """Why the first file was rejected."""
+    stored: Stored | None = None
+    """What duplicates are recognised by; None until the first commit needs it."""
+    segments: list[str] = field(default_factory=list)
+    added: list[str] = field(default_factory=list)
+    present: list[str] = field(default_factory=list)
+    rejected: dict[str, str] = field(default_factory=dict)
+
+    def ingest(self, models: Sequence[ModelSource]) -> Ingested:
+        """Read all models, and commit those that are new."""
+        head = snapshots.latest(self.files)
+        if head is None:
+            self.files.probe()  # before any work is spent on reading models
+        else:
+            self._build_on(head)
+        for model in models:
+            _check_row(model, self.known)
+        size = max(len(models), 1) if self.every is None else max(self.every, READ_AHEAD)
+        with cluster.tally("models", len(models)) if self.every else nullcontext() as tally:
+            for start in range(0, len(models), size):
+                if start:
+                    self._refresh()
+                self._scan(models[start : start + size])
+                self._show(tally)
+                while self.waiting and (len(self.waiting) >= (self.every or 1) or start + size >= len(models)):
+                    self._commit_next()
+                    self._show(tally)
+        return self._result()
+
+    def _show(self, tally: cluster.Tally | None) -> None:
+        if tally is not None:
+            tally.done(len(self.added) + len(self.present) + len(self.rejected))
+
+    def _build_on(self, head: Snapshot) -> None:
+        """Read what a snapshot has."""
+        self.head, db, self.stored = head, Database(self.files, head), None
+        self.known, self.listed = known_models(db), _rejections(db)
+
+    def _refresh(self) -> bool:
+        """Build on what other writers have committed meanwhile; return whether they have."""
+        head = snapshots.latest(self.files)
+        if head is None and self.head is None:
+            return False
+        head = snapshots.existing(self.files, head)
+        if self.head is not None and head.nonce == self.head.nonce:
+            return False
+        self._build_on(head)
+        waiting, self.waiting = self.waiting, []
+        for result in waiting:
+            self._add(result)
+        return True
+
+    def _scan(self, models: Sequence[ModelSource]) -> None:
+        # New task names, so that a cluster does not return the result of an earlier scan.
+        token = uuid.uuid4().hex[:8]
+        tasks = []
+        for position, source in enumerate(models):
+            known_hash = self.known.get(source.id, {}).get("file_hash")
+            work = partial(scan, source, known_hash, self.limits, self.records.of(source, known_hash))
+            tasks.append(cluster.task(f"scan-{token}-{position}", work))
+        for result in cluster.run(tasks, "scan"):
+            self.records.add(result)
+            self._add(result)
+        if self.head is not None:
+            self.records.write()
+
+    def _add(self, result: Scan) -> None:
+        """Add the result of a scan to the rejected, present or waiting models."""
+        model = result.source.id
+        if result.rejected is not None:
+            self._reject(model, result.rejected, result.error)
+            return
+        try:
+            is_present = _is_present(result, self.known)
+        except InputError as error:
+            if self.every is None:
+                raise
+            # Earlier models are committed already, and later ones need not wait until this row is changed.
+            self._reject(model, str(error), error)
+            self.unlisted.pop(model, None)  # the stored model is sound
+            return
+        if is_present:
+            self.present.append(model)
+        else:
+            self.waiting.append(result)
+
+    def _reject(self, model: str, reason: str, error: FilterDBError | None) -> None:
         logs.event(log, "rejected", model=model, reason=reason)
-    listed = set() if old is None else _rejections(old)
-    unlisted = {model: reason for model, reason in rejected.items() if (model, reason) not in listed}
-    present = [result.source.id for result in scans if not result.rejected and _is_present(result, known)]
-    new = [result for result in scans if not result.rejected and result.source.id not in present]
-    if not new:
-        if old is None or not present:
-            raise InputError(next(iter(rejected.values())))
-        snapshots.mark(files, old.snapshot)
-        return Ingested(old, None, [], present, rejected)
-    tables, made_from = build_tables(new, unlisted, old)
-    segment = new_segment(files, tables, made_from, chunk_rows, base)
-    committed = commit_models(segment, tables, from_models(tables, new, limits), base)
-    return replace(committed, present=present, rejected=rejected)
+        self.rejected[model] = reason
+        self.error = self.error or error or InputError(reason)
+        if (model, reason) not in self.listed:
+            self.unlisted[model] = reason
+
+    def _commit_next(self) -> None:
+        """Commit the next waiting models. A remote file that fails meanwhile is rejected, and the rest goes on."""
+        number = len(self.waiting) if self.every is None else self.every
+        new, self.waiting = self.waiting[:number], self.waiting[number:]
+        self.records.write()
+        while new:
+            tables, made_from = build_tables(new, self.unlisted, self._stored())
+            segment = new_segment(self.files, tables, made_from, self.chunk_rows, self.head)
+            try:
+                committed = commit_models(segment, tables, from_models(tables, new, self.limits), self.head, self.known)
+            except LostModelError as error:
+                lost = [result for result in new if result.source.id == error.model]
+                if not any(is_remote(result.source.url) for result in lost):
+                    raise
+                self._reject(error.model, str(error), error)
+                new = [result for result in new if result not in lost]
+            except ConflictError:
+                self.waiting = [*new, *self.waiting]
+                if self.every is None or not self._refresh():
+                    raise
+                return
+            else:
+                self._add_committed(committed, new, tables)
+                return
+
+    def _stored(self) -> Stored:
+        """Return what duplicates of the head's models are recognised by."""
+        if self.stored is None:
+            self.stored = Stored.of(None if self.head is None else Database(self.files, self.head))
+        return self.stored
+
+    def _add_committed(self, committed: Ingested, new: Sequence[Scan], tables: Mapping[str, np.ndarray]) -> None:
+        """Update what the store has after a commit, and read it again if other writers have committed too."""
+        before, after = self.head, committed.database.state
+        self.segments += committed.segments
+        self.added += committed.added
+        listed, self.unlisted = self.unlisted, {}
+        own = [entry.id for entry in after.segments[-1:]] == committed.segments
+        if before is None or not own or not replace(after, segments=after.segments[:-1]).has_content_of(before):
+            self._build_on(after)
+            return
+        self.head = after
+        self.listed |= set(listed.items())
+        self.stored = self._stored().with_models([(result.source.id, result.file_hash) for result in new], tables)
+        for result in new:
+            row = {**result.source.labels, "extra": result.source.extra_json}
+            self.known[result.source.id] = {"file_hash": result.file_hash, **row}
+
+    def _result(self) -> Ingested:
+        """Return what came of all models. Raises the error of the first rejected file if there is nothing else."""
+        if self.head is None or not (self.segments or self.present):
+            raise self.error or InputError("ingest: expected at least one model, got none")
+        db = Database(self.files, self.head)
+        if not self.segments:
+            snapshots.mark(self.files, db.snapshot)
+            return Ingested(db, None, [], self.present, self.rejected)
+        return Ingested(db, self.segments[-1], self.added, self.present, self.rejected, self.segments)
 
 
 def find_sources(sources: Sequence[NamedFile], catalog: str | None) -> list[ModelSource]:
@@ -234,19 +369,27 @@ def _is_present(result: Scan, known: dict[str, dict[str, Any]]) -> bool:
             f"model {source.id!r}: expected the content that is stored under this name ({stored['file_hash'][:12]}…), "
             f"got other content ({result.file_hash[:12]}…) from {source.shown}; give it another `name` in the catalog"
         )
+    _check_row(source, known)
+    return True
+
+
+def _check_row(source: ModelSource, known: dict[str, dict[str, Any]]) -> None:
+    """Raise InputError if the snapshot has a model with this id and another catalog row."""
+    stored = known.get(source.id)
+    if stored is None or not source.has_row:
+        return
     row = {**source.labels, "extra": source.extra_json}
     changed = [name for name, value in row.items() if stored[name] != value]
-    if source.has_row and changed:
+    if changed:
         name = changed[0]
         raise InputError(
             f"model {source.id!r}: expected its stored catalog row, got {name} = {row[name]!r} instead of "
             f"{stored[name]!r}; `filterdb relabel` changes the labels of stored models"
         )
-    return True
 
 
 def build_tables(
-    new: list[Scan], rejected: dict[str, str], old: Database | None
+    new: list[Scan], rejected: dict[str, str], stored: Stored
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Return the tables of the new models, and everything else that determines the id of their segment."""
     rows = [row | {"model_index": index} for index, result in enumerate(new) for row in result.rows]
@@ -256,7 +399,7 @@ def build_tables(
         "rejected": rejected,
     }
     layers = stack(rows, schema.LAYER_VARIABLES)
-    twins = duplicates(old, [(result.source.id, result.file_hash) for result in new], layers)
+    twins = stored.originals([(result.source.id, result.file_hash) for result in new], layers)
     models = [
         {
             "model": result.source.id,
@@ -303,23 +446,37 @@ def from_models(tables: dict[str, np.ndarray], new: list[Scan], limits: Limits) 
     return filler
 
 
-def commit_models(segment: Segment, tables: dict[str, np.ndarray], filler: FillRows, base: Snapshot | None) -> Ingested:
-    """Write and commit a segment of new models, on top of other writers' commits. Raises ConflictError."""
+def commit_models(
+    segment: Segment,
+    tables: dict[str, np.ndarray],
+    filler: FillRows,
+    base: Snapshot | None,
+    known: Collection[str],
+) -> Ingested:
+    """Write and commit a segment of new models, on top of other writers' commits. Raises ConflictError.
+
+    `known` are the models of `base`.
+    """
     files, added = segment.files, [str(model) for model in tables["model"]]
-    state = commit_segment(segment, tables, filler, base, lambda head, entry: _with_models(files, head, entry, added))
-    return Ingested(Database(files, state), segment.id, added)
+
+    def build(head: Snapshot | None, entry: Entry) -> Snapshot | None:
+        if head is None:
+            return snapshots.new("ingest", segments=(entry,))
+        if any(other.id == entry.id for other in head.segments):
+            return None
+        ids = known if head is base else map(str, Database(files, head).models["model"].values)
+        _check_disjoint(files, set(ids), added)
+        return head.next("ingest", segments=(*head.segments, entry))
+
+    state = commit_segment(segment, tables, filler, base, build)
+    return Ingested(Database(files, state), segment.id, added, segments=[segment.id])
 
 
-def _with_models(files: Files, head: Snapshot | None, entry: Entry, added: list[str]) -> Snapshot | None:
-    """Return the snapshot that adds the segment to `head`; None if `head` has it. Raises ConflictError."""
-    if head is None:
-        return snapshots.new("ingest", segments=(entry,))
-    if any(other.id == entry.id for other in head.segments):
-        return None
-    taken = set(map(str, Database(files, head).models["model"].values)) & set(added)
+def _check_disjoint(files: Files, ids: set[str], added: list[str]) -> None:
+    """Raise ConflictError if one of the models to add is among those of the snapshot to build on."""
+    taken = ids & set(added)
     if taken:
         raise ConflictError(
             f"{files.root}: expected to add {len(added)} models, but another ingest committed {sorted(taken)[0]!r} "
             "meanwhile; run again"
         )
-    return head.next("ingest", segments=(*head.segments, entry))

@@ -12,13 +12,13 @@ from filterdb.engine.partition import Partition
 from filterdb.engine.parts import Part, count, fold, reduce_partition
 from filterdb.engine.reduction import Reduction
 from filterdb.engine.sketches import SketchReduction
-from filterdb.errors import InputError, ModelError, StoreMissingError
+from filterdb.errors import InputError, ModelError, StoreError, StoreMissingError
 from filterdb.models.catalog import ModelSource
 from filterdb.models.inputs import local_copy
 from filterdb.models.sandbox import Limits
 from filterdb.models.scan import reading
 from filterdb.schema import WEIGHTS
-from filterdb.store.remote import store_errors
+from filterdb.store.remote import is_remote, store_errors
 
 TAKEN: tuple[Reduction, ...] = (MomentsReduction(), SketchReduction())
 """The reductions that are computed while the rows are written."""
@@ -33,6 +33,14 @@ class Piece:
     checksums: tuple[int, ...]
     sizes: tuple[int, ...]
     starts: tuple[int, ...]
+
+
+class LostModelError(InputError):
+    """The file of a model cannot be read as it was scanned. `model` is its id."""
+
+    def __init__(self, message: str, model: str = "") -> None:
+        super().__init__(message)
+        self.model = model
 
 
 Fill = Callable[[np.ndarray, int], None]
@@ -70,16 +78,21 @@ class FromModels:
     limits: Limits
 
     def __call__(self, buffer: np.ndarray, first: int) -> None:
-        """Fill the buffer. Raises InputError if a model has changed since the scan."""
+        """Fill the buffer. Raises LostModelError if a model has changed since the scan, or can no longer be fetched."""
         filled = 0
         for piece in self.pieces:
             try:
                 filled += _fill(buffer, first, piece, self.limits)
             except (StoreMissingError, ModelError) as error:
-                raise InputError(
+                raise LostModelError(
                     f"model {piece.source.id!r}: expected the file that the scan saw, {piece.source.shown} is gone or "
-                    "changed meanwhile; run again"
+                    "changed meanwhile; run again",
+                    piece.source.id,
                 ) from error
+            except StoreError as error:
+                if not is_remote(piece.source.url):
+                    raise
+                raise LostModelError(str(error), piece.source.id) from error
         if filled != len(buffer):  # the uninitialised rest of the buffer would be committed as filters
             raise InputError(
                 f"filters from row {first:,} on: expected {len(buffer):,} from the models of the plan, got {filled:,}; "
@@ -116,14 +129,18 @@ def _fill(buffer: np.ndarray, first: int, piece: Piece, limits: Limits) -> int:
         channel.send({"go": True})
         for (name, begin, end), (_, checksum, size, start) in zip(wanted, overlapping, strict=True):
             if channel.receive() != {"rows": size, "checksum": checksum}:
-                raise InputError(
+                raise LostModelError(
                     f"model {piece.source.id!r} layer {name!r}: expected the weights that the scan saw, got others; "
-                    f"{piece.source.shown} changed meanwhile, run again"
+                    f"{piece.source.shown} changed meanwhile, run again",
+                    piece.source.id,
                 )
             rows = np.empty((end - begin, WEIGHTS), np.float32)
             channel.receive_into(rows)
             if not np.isfinite(rows).all():  # a child that a hostile file controls may send anything
-                raise InputError(f"model {piece.source.id!r} layer {name!r}: expected numbers, got others; remove it")
+                raise LostModelError(
+                    f"model {piece.source.id!r} layer {name!r}: expected numbers, got others; remove it",
+                    piece.source.id,
+                )
             buffer[start + begin - first : start + end - first] = rows
             filled += len(rows)
     return filled

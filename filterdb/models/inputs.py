@@ -200,9 +200,7 @@ class LocalInput:
             target.parent.mkdir(parents=True, exist_ok=True)
         except (OSError, ValueError):
             return  # not a valid file name here
-        scheme, _, place = self.origin.partition("://")
-        folder = re.split("[?#]", place, maxsplit=1)[0].rpartition("/")[0]
-        download.fetch(f"{scheme}://{folder}/{companion}", target)
+        download.fetch(companion_url(self.origin, companion), target)
 
     def _status(self, companion: str, needed: int) -> os.stat_result:
         """Return the status of a companion. Raises ModelError if it cannot be read or has under `needed` bytes."""
@@ -249,6 +247,13 @@ class LocalInput:
                 raise self._refused(name, getattr(error, "strerror", None) or str(error)) from error
         digests += [hashlib.sha256(text.encode()).hexdigest() for text in (key, "\0".join(order)) if text]
         return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+
+
+def companion_url(origin: str, companion: str) -> str:
+    """Return the URL of a file of external data beside the model at `origin`."""
+    scheme, _, place = origin.partition("://")
+    folder = re.split("[?#]", place, maxsplit=1)[0].rpartition("/")[0]
+    return f"{scheme}://{folder}/{companion}"
 
 
 def _name(companion: str) -> str:

@@ -6,21 +6,32 @@ import importlib.util
 import math
 import os
 import stat
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from filterdb import metrics, schema
-from filterdb.errors import InputError, MissingExtraError, ModelError, StoreError, StoreMissingError
+from filterdb.errors import (
+    FilterDBError,
+    InputError,
+    InterruptedRunError,
+    MissingExtraError,
+    ModelError,
+    StoreError,
+    StoreMissingError,
+)
 from filterdb.models.catalog import ModelSource
 from filterdb.models.file_kinds import recognise
+from filterdb.models.fingerprint import SourceRecord, identify, is_unchanged
 from filterdb.models.formats import Format, format_of, format_of_kind
 from filterdb.models.inputs import LocalInput, local_copy
 from filterdb.models.model import MAX_FILTERS, Skip
 from filterdb.models.parse_errors import MAX_NAME, PARSE_ERRORS, one_line, shortened
 from filterdb.models.sandbox import Channel, Limits, NoAnswerError, sandbox
+from filterdb.store import download
+from filterdb.store.remote import is_remote
 
 MAX_REASON = 2 * MAX_NAME
 """Most characters of a reason, which may begin with a path."""
@@ -34,7 +45,8 @@ class Scan:
     """The result of a scan.
 
     `checksums` are those of the rows' filters; the write compares them. `rejected` is why the file is not a readable
-    model. `known` is true if the store has this content.
+    model, and `error` the error if the file was not read at all. `known` is true if the store has this content.
+    `identities` identify the content of a remote file and its companions (see `fingerprint`); {} if nothing does.
     """
 
     source: ModelSource
@@ -44,34 +56,65 @@ class Scan:
     checksums: list[int] = field(default_factory=list)
     skipped: list[Skip] = field(default_factory=list)
     rejected: str | None = None
+    error: FilterDBError | None = None
     known: bool = False
+    identities: Mapping[str, str] = field(default_factory=dict)
 
 
-def scan(source: ModelSource, known_hash: str | None, limits: Limits) -> Scan:
+class _CompanionError(ModelError):
+    """A model's external data cannot be used. It may be repaired while the model's own file stays the same."""
+
+
+def scan(source: ModelSource, known_hash: str | None, limits: Limits, records: Sequence[SourceRecord] = ()) -> Scan:
     """Read a model. If its hash is `known_hash`, the store has this content under this id, and no more is read.
 
-    Raises InputError if the file is missing.
+    A remote file is not even fetched if it has not changed since one of the `records`. If it cannot be fetched, it is
+    rejected, because the other models of a run may be elsewhere. Raises InputError if a local file is missing.
     """
+    if not is_remote(source.url):
+        return _scan_file(source, known_hash, limits)[0]
+    try:
+        identity = download.identity(source.url)
+        for record in records:
+            if is_unchanged(record, source.url, identity):
+                rejected = record.rejected or None
+                return Scan(source, record.file_hash, rejected=rejected, known=not rejected)
+        result, companions = _scan_file(source, known_hash, limits)
+        if identity and companions is not None:
+            result = replace(result, identities=identify(source.url, identity, companions))
+        return result
+    except InterruptedRunError:
+        raise
+    except FilterDBError as error:
+        return replace(_rejected(source, "", str(error)), error=error.with_traceback(None))
+
+
+def _scan_file(source: ModelSource, known_hash: str | None, limits: Limits) -> tuple[Scan, list[str] | None]:
+    """Read a model, and return the result and the companions on which it depends; None if they are not all known."""
     try:
         with local_copy(source.url) as local:
             refused = _refused(local.path, source.shown)
             if refused:
-                return _rejected(source, "", refused)
+                return _rejected(source, "", refused), []
             try:
                 return _scan_or_reject(source, local, known_hash, limits)
             except StoreError as error:
                 if local.origin is not None or isinstance(error, StoreMissingError):
                     raise
-                return _rejected(source, "", _unreadable(source.shown, error.__cause__))
+                return _rejected(source, "", _unreadable(source.shown, error.__cause__)), None
     except StoreMissingError as error:
         raise InputError(f"model {source.id!r}: expected a file at {source.shown}, found none") from error
 
 
-def _scan_or_reject(source: ModelSource, local: LocalInput, known_hash: str | None, limits: Limits) -> Scan:
+def _scan_or_reject(
+    source: ModelSource, local: LocalInput, known_hash: str | None, limits: Limits
+) -> tuple[Scan, list[str] | None]:
+    companions: list[str] = []
     try:
-        return _scan(source, local, known_hash, limits)
+        return _scan(source, local, known_hash, limits, companions), companions
     except ModelError as error:
-        return _rejected(source, local.digest([]), str(error).replace(str(local.path), source.shown))
+        result = _rejected(source, local.digest([]), str(error).replace(str(local.path), source.shown))
+        return result, None if isinstance(error, _CompanionError) else companions
 
 
 def _rejected(source: ModelSource, digest: str, reason: str) -> Scan:
@@ -114,9 +157,13 @@ def _unreadable(shown: str, error: BaseException | None) -> str:
     return f"{shown}: cannot be read ({reason}); check its permissions and its disk, or leave it out"
 
 
-def _scan(source: ModelSource, local: LocalInput, known_hash: str | None, limits: Limits) -> Scan:
+def _scan(
+    source: ModelSource, local: LocalInput, known_hash: str | None, limits: Limits, companions: list[str]
+) -> Scan:
+    """Scan a file on this machine, and add the names of its external data files to `companions`."""
     request = {"do": "scan"}
-    with reading(source, local, limits, request) as (channel, companions):
+    with reading(source, local, limits, request) as (channel, names):
+        companions += names
         digest = local.digest(companions, source.key, source.order)
         channel.send({"go": digest != known_hash})
         if digest == known_hash:
@@ -206,7 +253,11 @@ def reading(
         # Absolute, because the fork server keeps the working directory in which it was started.
         path = str(local.path.absolute())
         channel.send({**request, "path": path, "named": source.shown, "memory": limits.memory})
-        companions = local.companions(_needed(_answer(channel)["external"]))
+        needed = _needed(_answer(channel)["external"])
+        try:
+            companions = local.companions(needed)
+        except ModelError as error:
+            raise _CompanionError(str(error)) from error
         channel.allow(limits.cpu(size + sum(companions.values())))
         yield channel, list(companions)
 

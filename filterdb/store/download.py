@@ -5,10 +5,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import errno
+import hashlib
+import json
+import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
-from filterdb.errors import FilterDBError, InputError, StoreMissingError, UsageError
+from filterdb.errors import FilterDBError, InputError, InterruptedRunError, StoreMissingError, UsageError
 from filterdb.redaction import redact, redact_url, redacted_error
 from filterdb.store import remote
 from filterdb.store.remote import retried, store_error
@@ -16,7 +21,21 @@ from filterdb.store.remote import retried, store_error
 FETCH_SECONDS = 1800.0
 """Time limit for fetching one file."""
 
+IDENTITY_SECONDS = 30.0
+"""Time limit for asking what identifies the content of a file."""
+
 _GLOB = "*?["
+
+_COMMIT = re.compile(r"hf://[^@]+@[0-9a-f]{40}(/|$)")
+"""Matches a URL that names a commit, whose files never change."""
+
+_TAGS = ("ETag", "etag", "Content-MD5", "md5Hash", "content_hash", "generation", "blob_id")
+"""What servers and file systems call a value that changes with a file's content."""
+
+_TIMES = ("LastModified", "Last-Modified", "last_modified", "mtime", "modified", "updated")
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE}
+"""Errors of this machine while it fetches. No other file would fare better."""
 
 
 def list_files(url: str, suffixes: tuple[str, ...]) -> list[str]:
@@ -35,6 +54,31 @@ def read(url: str) -> bytes:
 def fetch(url: str, target: Path) -> None:
     """Download a file to `target`. Raises the errors of `list_files`."""
     _attempt("fetching", url, lambda: remote.call(url, "get_file", url, str(target), seconds=FETCH_SECONDS))
+
+
+def identity(url: str) -> str:
+    """Return a text that changes when the content of a file does, without fetching it. Empty if nothing tells.
+
+    It is a digest of a commit that the URL names, of an ETag or the like, or else of size and time.
+    """
+    if _COMMIT.match(url):
+        return _digest({"commit": url})
+    try:
+        info = retried(lambda: remote.call(url, "info", url, seconds=IDENTITY_SECONDS))
+    except Exception:  # noqa: BLE001 - fetching the file reports the same failure, or does without
+        return ""
+    tags = {name: info[name] for name in _TAGS if info.get(name)}
+    times = {name: info[name] for name in _TIMES if info.get(name)}
+    size = info.get("size")
+    is_strong = any(not str(tag).startswith("W/") for tag in tags.values())
+    if not is_strong and (size is None or not (tags or times)):
+        return ""
+    return _digest({"size": size, **tags, **times})
+
+
+def _digest(values: Mapping[str, Any]) -> str:
+    text = json.dumps({name: str(value) for name, value in values.items()}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def _list_files(url: str, suffixes: tuple[str, ...]) -> list[str]:
@@ -72,6 +116,11 @@ def _input_error(action: str, url: str, error: Exception) -> FilterDBError:
     from botocore.exceptions import ParamValidationError
 
     shown = redact_url(url)
+    if isinstance(error, OSError) and error.errno in _FULL:
+        return InterruptedRunError(
+            f"{action} {shown}: this machine cannot keep a copy ({error.strerror}); free space for temporary files, or "
+            "set TMPDIR to another disk, and run again: it resumes"
+        )
     if isinstance(error, FileNotFoundError | NotADirectoryError):
         return StoreMissingError(f"{action} {shown}: expected an object there, found none")
     if isinstance(error, ValueError | ParamValidationError):

@@ -36,7 +36,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def ingest(folder: Path, **kwargs: object) -> run.Ingested:
+def ingest(folder: Path, **kwargs: object) -> fdb.Ingested:
     return fdb.ingest(folder / "db", catalog=folder / "m/list.csv", chunk_rows=10, **kwargs)  # type: ignore[arg-type]
 
 
