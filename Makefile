@@ -155,7 +155,7 @@ $(BENCH): $(PEERS)/.installed
 	$(PEERS)/bin/python benchmarks/synthetic.py $(BENCH) --filters 20000000
 
 bench: $(BENCH)
-	for name in kernels passes scaling ingest s3 graph peers; do \
+	for name in kernels passes scaling ingest crawl s3 graph peers; do \
 	  echo; echo "## $$name"; echo; \
 	  case $$name in passes|peers) place=$(BENCH);; *) place=;; esac; \
 	  $(PEERS)/bin/python benchmarks/$$name.py $$place || exit 1; \

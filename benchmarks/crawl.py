@@ -22,7 +22,7 @@ from typing import Any
 
 import dask
 import numpy as np
-import psutil
+import psutil  # type: ignore[import-untyped]
 
 import filterdb as fdb
 from filterdb.store import download

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import signal
 import subprocess
 import sys
@@ -31,9 +30,12 @@ def committed(url: str) -> list[str]:
 
 
 def objects(url: str) -> dict[str, str]:
-    """Return the digest of every object but snapshots and leases, which have the time and a nonce."""
+    """Return the digest of every object of what is stored and of what was computed while it was written.
+
+    Snapshots and leases have the time and a nonce. `sources` has what each run has read.
+    """
     files = Files.at(url)
-    names = [name for folder in ("segments", "manifests", "summaries", "sources") for name in files.list(folder)]
+    names = [name for folder in ("segments", "manifests", "summaries") for name in files.list(folder)]
     return {name: hashlib.sha256(files.read(name)).hexdigest() for name in names}
 
 
@@ -69,9 +71,11 @@ def test_killed_again_and_again(where: str, tmp_path: Path, s3: Callable[[], str
             # Each model is fetched twice, to be read and to be written. The pause reaches into writing and committing.
             at, pause = int(rng.integers(1, 2 * (len(NAMES) - len(stored)) + 1)), float(rng.uniform(0, 0.5))
 
-            def strike(number: int, at: int = at, pause: float = pause, pid: int = process.pid) -> None:
+            def strike(
+                number: int, at: int = at, pause: float = pause, kill: Callable[[], None] = process.kill
+            ) -> None:
                 if number == at:
-                    threading.Timer(pause, os.kill, (pid, signal.SIGKILL)).start()
+                    threading.Timer(pause, kill).start()
 
             site.on_get = strike
             _, errors = process.communicate(timeout=300)
