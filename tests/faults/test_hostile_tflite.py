@@ -60,11 +60,11 @@ def test_bombs_are_read_within_bounds(corpus: dict[str, Case]) -> None:
             result = scan(ModelSource(name, str(case.path)), None, Limits())
         end = "rejected" if result.rejected is not None else "skipped" if result.skipped else "stored"
         reasons = [result.rejected or "", *(skip.reason for skip in result.skipped if skip.layer == case.layer)]
-        told = f"{name}: {end} ({reasons}) after {run.seconds:.1f} s with {run.peak // 2**20} MiB"
-        assert end == case.end and max(map(len, reasons)) <= REASON, told
-        assert end == "stored" or any(reasons), told
-        assert run.seconds <= SECONDS * max(slowness, _slowness()), told
-        assert run.peak <= MEMORY + START_MEMORY, told
+        summary = f"{name}: {end} ({reasons}) after {run.seconds:.1f} s with {run.peak // 2**20} MiB"
+        assert end == case.end and max(map(len, reasons)) <= REASON, summary
+        assert end == "stored" or any(reasons), summary
+        assert run.seconds <= SECONDS * max(slowness, _slowness()), summary
+        assert run.peak <= MEMORY + START_MEMORY, summary
 
 
 def _damaged(data: bytes) -> Iterator[bytes]:

@@ -86,7 +86,7 @@ def test_a_convolution(tmp_path: Path) -> None:
     assert json.loads(model.facts["filter_shapes"]) == {"(3, 3)": 24}
 
 
-def test_groups_are_told_by_the_channels_of_the_input(tmp_path: Path) -> None:
+def test_groups_follow_from_the_channels_of_the_input(tmp_path: Path) -> None:
     (layer,) = of(tmp_path, plain(W, channels=12)).layers
     assert layer.row["groups"] == 3 and layer.row["in_channels"] == 4
     (layer,) = of(tmp_path, plain(W, channels=11)).layers
@@ -267,7 +267,7 @@ def test_depth_is_the_longest_path(tmp_path: Path) -> None:
     assert {layer.name: layer.row["batch_norm"] for layer in model.layers} == dict.fromkeys("abc", "none")
 
 
-def test_every_graph_is_read_and_shared_weights_are_told(tmp_path: Path) -> None:
+def test_every_graph_is_read_and_shared_weights_are_known(tmp_path: Path) -> None:
     first, second = plain(W), plain(W)
     second.tensors[1] = T("w", ohwi(W).shape, buffer=1)
     model = of(tmp_path, first, second)
