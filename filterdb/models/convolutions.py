@@ -95,9 +95,9 @@ def make_model(convolutions: Sequence[Convolution], *, source_format: str, depth
     for position, (convolution, name) in enumerate(zip(convolutions, names, strict=True)):
         try:
             _check(convolution, shapes)
-            room -= convolution.shape[0] * convolution.shape[1]
-            if room < 0:
+            if convolution.shape[0] * convolution.shape[1] > room:
                 raise NotStoredError("many", f"with it the model would have more than {MAX_FILTERS:,} filters")
+            room -= convolution.shape[0] * convolution.shape[1]
         except NotStoredError as error:
             skipped.append(Skip(name, error.code, error.reason))
             continue

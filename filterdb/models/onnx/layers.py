@@ -85,9 +85,9 @@ def read_model(path: Path, proto: onnx.ModelProto | None = None) -> Model:
         try:
             shape = _stored_shape(node, constants, shapes)
             row = _row(node, name, shape)
-            room -= shape[0] * shape[1]
-            if room < 0:
+            if shape[0] * shape[1] > room:
                 raise NotStoredError("many", f"with it the model would have more than {MAX_FILTERS:,} filters")
+            room -= shape[0] * shape[1]
         except NotStoredError as error:
             skipped.append(Skip(name, error.code, error.reason))
             continue
