@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -16,8 +17,9 @@ from filterdb.errors import InputError, ModelError, StoreError, StoreMissingErro
 from filterdb.models.catalog import ModelSource
 from filterdb.models.inputs import local_copy
 from filterdb.models.sandbox import Limits
-from filterdb.models.scan import reading
+from filterdb.models.scan import reading, received
 from filterdb.schema import WEIGHTS
+from filterdb.store.ranged import again_if_changed
 from filterdb.store.remote import is_remote, store_errors
 
 TAKEN: tuple[Reduction, ...] = (MomentsReduction(), SketchReduction())
@@ -82,7 +84,7 @@ class FromModels:
         filled = 0
         for piece in self.pieces:
             try:
-                filled += _fill(buffer, first, piece, self.limits)
+                filled += again_if_changed(partial(_fill, buffer, first, piece, self.limits))
             except (StoreMissingError, ModelError) as error:
                 raise LostModelError(
                     f"model {piece.source.id!r}: expected the file that the scan saw, {piece.source.shown} is gone or "
@@ -128,7 +130,7 @@ def _fill(buffer: np.ndarray, first: int, piece: Piece, limits: Limits) -> int:
     ):
         channel.send({"go": True})
         for (name, begin, end), (_, checksum, size, start) in zip(wanted, overlapping, strict=True):
-            if channel.receive() != {"rows": size, "checksum": checksum}:
+            if received(channel, local) != {"rows": size, "checksum": checksum}:
                 raise LostModelError(
                     f"model {piece.source.id!r} layer {name!r}: expected the weights that the scan saw, got others; "
                     f"{piece.source.shown} changed meanwhile, run again",

@@ -14,6 +14,8 @@ import stat
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
+from filterdb.models import parts
+
 ALLOWED = "allowed are plain files below the model's folder, and links to such"
 """The end of messages about external data that is not allowed."""
 
@@ -135,6 +137,7 @@ def read_exactly(file: BinaryIO, offset: int, length: int) -> bytes:
     """
     if offset < 0 or length < 0:
         raise ValueError(f"{length} bytes at {offset}")
+    parts.require(file, offset, length)
     file.seek(offset)
     data = file.read(length)
     if len(data) != length:

@@ -31,6 +31,8 @@ class Format:
     """The extra that installs what reading the format needs; empty if filterdb's own requirements suffice."""
     modules: tuple[str, ...] = ()
     """The modules that the extra installs."""
+    in_parts: bool = False
+    """Whether a remote file is fetched in parts: its reader reads it, and its companions, with `read_exactly` only."""
 
 
 ONNX = Format("ONNX", (".onnx",), "filterdb.models.onnx.reading", max_bytes=2**31 - 1)
@@ -39,7 +41,9 @@ ONNX = Format("ONNX", (".onnx",), "filterdb.models.onnx.reading", max_bytes=2**3
 PUBLISHED = Format("the published data set", (".h5",), "filterdb.models.published.reading")
 """One HDF5 file with hundreds of models. Its reader has its own requests (see `published.file`)."""
 
-SAFETENSORS = Format("safetensors", (".safetensors",), "filterdb.models.safetensors.reading", has_networks=True)
+SAFETENSORS = Format(
+    "safetensors", (".safetensors",), "filterdb.models.safetensors.reading", has_networks=True, in_parts=True
+)
 
 PYTORCH = Format(
     "PyTorch",

@@ -17,9 +17,12 @@ from filterdb.errors import FilterDBError, InputError, ModelError, StoreMissingE
 from filterdb.models.data_files import ALLOWED, open_inside
 from filterdb.models.file_kinds import recognise
 from filterdb.models.formats import SHARED_SUFFIXES, SUFFIXES, format_of
+from filterdb.models.remote_input import bring_file
 from filterdb.redaction import redact_url
 from filterdb.store import download
 from filterdb.store.files import local_path
+from filterdb.store.partial import PartialFile
+from filterdb.store.ranged import version_digest
 from filterdb.store.remote import is_remote, store_errors
 
 MAX_COMPANIONS = 10_000
@@ -142,14 +145,18 @@ def read_input(url: str) -> bytes:
 
 @contextmanager
 def local_copy(url: str) -> Iterator[LocalInput]:
-    """Yield an input file on this machine: the file itself, or a copy that is removed afterwards."""
+    """Yield an input file on this machine: the file itself, or a copy that is removed afterwards.
+
+    Of a remote file whose format is read in parts, the copy has only its first part (see `LocalInput.fetch`).
+    """
     if not is_remote(url):
         yield LocalInput(Path(url), None)
         return
     with tempfile.TemporaryDirectory(prefix="filterdb-") as folder:
         path = Path(folder) / (Path(redact_url(url)).name or "model")
-        download.fetch(url, path)
-        yield LocalInput(path, url)
+        local = LocalInput(path, url)
+        local.bring_to(url, path.name)
+        yield local
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +170,8 @@ class LocalInput:
 
     path: Path
     origin: str | None = field(repr=False)
+    partial: dict[str, PartialFile] = field(default_factory=dict, repr=False)
+    """The file and its companions, as far as only parts of them are here, by name."""
 
     @property
     def shown(self) -> str:
@@ -186,6 +195,20 @@ class LocalInput:
             raise ModelError(f"{self.shown}: expected at most {most} GiB of external data, got more")
         return dict(files.values())
 
+    def bring_to(self, url: str, name: str) -> None:
+        """Fetch the file at a URL, or its first part, to `name` in the folder."""
+        partial = bring_file(url, self.path.parent / name)
+        if partial is not None:
+            self.partial[name] = partial
+
+    def fetch(self, wanted: Mapping[str, Sequence[tuple[int, int]]]) -> dict[str, list[tuple[int, int]]]:
+        """Fetch parts of files, and return the parts that are present now. Raises KeyError for another file."""
+        return {name: self.partial[name].fetch(ranges) for name, ranges in wanted.items()}
+
+    def present(self, names: Iterable[str]) -> dict[str, list[tuple[int, int]]]:
+        """Return the parts that are present of each of these files of which only parts are here."""
+        return {name: list(self.partial[name].present) for name in names if name in self.partial}
+
     def bring(self, companion: str) -> None:
         """Fetch a companion if the model is remote and it is not here yet. Raises StoreMissingError if it is missing.
 
@@ -200,7 +223,7 @@ class LocalInput:
             target.parent.mkdir(parents=True, exist_ok=True)
         except (OSError, ValueError):
             return  # not a valid file name here
-        download.fetch(companion_url(self.origin, companion), target)
+        self.bring_to(companion_url(self.origin, companion), companion)
 
     def _status(self, companion: str, needed: int) -> os.stat_result:
         """Return the status of a companion. Raises ModelError if it cannot be read or has under `needed` bytes."""
@@ -238,8 +261,14 @@ class LocalInput:
         This is its companions, the `key` of the network in the file, and the `order` of its layers. Raises ModelError
         if a companion cannot be read.
         """
-        digests = [file_digest(self.path)]
-        for name in companions:
+        digests = []
+        for name in (self.path.name, *companions):
+            if name in self.partial:
+                digests.append(version_digest(self.partial[name].source))
+                continue
+            if name == self.path.name:
+                digests.append(file_digest(self.path))
+                continue
             try:
                 with os.fdopen(open_inside(self.path.parent, name), "rb") as file:
                     digests.append(hashlib.file_digest(file, "sha256").hexdigest())

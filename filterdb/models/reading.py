@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from filterdb.errors import ModelError
+from filterdb.models import parts
 from filterdb.models.model import Layer, Model, ModelFile, Request, Weight, filters_checksum, shape_facts, weight_row
 from filterdb.models.parse_errors import PARSE_ERRORS, NotStoredError, one_line
 from filterdb.models.sandbox import Channel, allow_cpu
@@ -34,12 +35,15 @@ def serve(channel: Channel, open_file: Callable[[Path, Request], ModelFile]) -> 
     """
     request = channel.receive()
     path = Path(request["path"])
+    parts.begin(channel, path.parent, request.get("parts", {}))
     try:
         file = open_file(
             path, Request(request["named"], request["memory"], request.get("key", ""), tuple(request.get("order", ())))
         )
         channel.send({"external": file.external_files()})
-        allow_cpu(channel.receive()["cpu"])
+        allowed = channel.receive()
+        allow_cpu(allowed["cpu"])
+        parts.add(allowed.get("parts", {}))
         answer = channel.receive()
         if answer["go"]:
             _ANSWERS[request["do"]](channel, file.model(), request)
@@ -67,6 +71,7 @@ def _scan(channel: Channel, model: Model, request: dict[str, Any]) -> None:
     """Send the model's facts, layer rows, checksums of the layers' filters, and skipped layers; no filters."""
     folder = Path(request["path"]).parent
     rows, checksums, shapes = [], [], model.shapes
+    parts.fetch_weights(model.layers)
     skipped = [[skip.layer, skip.code, skip.reason] for skip in model.skipped]
     for layer in model.layers:
         try:
@@ -102,6 +107,7 @@ def _examine(channel: Channel, model: Model, request: dict[str, Any]) -> None:
     rows = []
     skipped = [[skip.layer, skip.code, skip.reason] for skip in model.skipped]
     stored: dict[int, str] = {}
+    parts.fetch_weights(model.layers)
     for layer in model.layers:
         facts = {**layer.row, "shared_with": stored.get(layer.stored_weight, "")}
         stored.setdefault(layer.stored_weight, layer.name)
@@ -152,6 +158,7 @@ def _measured(weight: Weight, out_channels: int) -> dict[str, Any]:
 def _filters(channel: Channel, model: Model, request: dict[str, Any]) -> None:
     """Send, for each [name, first, last] of the request, the layer's checksum and size, then rows [first, last)."""
     layers = {layer.name: layer for layer in model.layers}
+    parts.fetch_weights(layers[name] for name, _, _ in request["wanted"] if name in layers)
     for name, first, last in request["wanted"]:
         try:
             filters = layers[name].weight().filters

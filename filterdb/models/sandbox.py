@@ -21,7 +21,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -104,12 +104,15 @@ class Channel:
         self._left = None if cpu is None else 1.5 * cpu + WAITING
         self.cpu = cpu
 
-    def allow(self, cpu: int) -> None:
-        """Raise the child's CPU limit to `cpu` seconds, after it has reported the external data to read."""
+    def allow(self, cpu: int, parts: Mapping[str, Any]) -> None:
+        """Raise the child's CPU limit to `cpu` seconds, after it has reported the external data to read.
+
+        `parts`: the files of external data of which only parts are present, and which (see `parts`).
+        """
         if self.cpu is not None and self._left is not None and cpu > self.cpu:
             self._left += 1.5 * (cpu - self.cpu)
             self.cpu = cpu
-        self.send({"cpu": cpu})
+        self.send({"cpu": cpu, "parts": parts})
 
     def send(self, message: Any) -> None:
         """Send a message as JSON. Raises OverflowError if it is longer than the other end accepts."""

@@ -31,10 +31,14 @@ from filterdb.models.model import MAX_FILTERS, Skip
 from filterdb.models.parse_errors import MAX_NAME, PARSE_ERRORS, one_line, shortened
 from filterdb.models.sandbox import Channel, Limits, NoAnswerError, sandbox
 from filterdb.store import download
+from filterdb.store.ranged import again_if_changed
 from filterdb.store.remote import is_remote
 
 MAX_REASON = 2 * MAX_NAME
 """Most characters of a reason, which may begin with a path."""
+
+MAX_FETCHES = 10_000
+"""Most times that a child may ask for parts of a file before it answers."""
 
 MAX_TEXT = 2**22
 """Most characters of a text in a table. The longest are a model's operators and filter shapes."""
@@ -79,7 +83,7 @@ def scan(source: ModelSource, known_hash: str | None, limits: Limits, records: S
             if is_unchanged(record, source.url, identity):
                 rejected = record.rejected or None
                 return Scan(source, record.file_hash, rejected=rejected, known=not rejected)
-        result, companions = _scan_file(source, known_hash, limits)
+        result, companions = again_if_changed(lambda: _scan_file(source, known_hash, limits))
         if identity and companions is not None:
             result = replace(result, identities=identify(source.url, identity, companions))
         return result
@@ -168,7 +172,7 @@ def _scan(
         channel.send({"go": digest != known_hash})
         if digest == known_hash:
             return Scan(source, digest, known=True)
-        answer = _answer(channel)
+        answer = _answer(channel, local)
     try:
         facts, rows, checksums, skipped = checked(answer)
     except PARSE_ERRORS as error:
@@ -213,6 +217,17 @@ def examine(source: ModelSource, limits: Limits) -> Examination:
 
     Raises ModelError if the file is not a readable model or exceeds the limits, InputError if it is missing.
     """
+    answer = again_if_changed(lambda: _examine_once(source, limits))
+    try:
+        rows = [_row(row, EXAMINED, ()) for row in _list(answer["rows"])]
+        skipped = [Skip(*_skipped(entry)) for entry in _list(answer["skipped"])]
+        shapes: str = _checked(answer["filter_shapes"], "str")
+    except PARSE_ERRORS as error:
+        raise ModelError(f"{source.shown}: expected an answer of the process that reads it, got nonsense") from error
+    return Examination(rows, skipped, shapes)
+
+
+def _examine_once(source: ModelSource, limits: Limits) -> dict[str, Any]:
     try:
         with local_copy(source.url) as local:
             refused = _refused(local.path, source.shown)
@@ -222,16 +237,9 @@ def examine(source: ModelSource, limits: Limits) -> Examination:
                 raise InputError(f"{source.shown}: expected a file, found none")
             with reading(source, local, limits, {"do": "examine"}) as (channel, _):
                 channel.send({"go": True})
-                answer = _answer(channel)
+                return _answer(channel, local)
     except StoreMissingError as error:
         raise InputError(f"{source.shown}: expected a file, found none") from error
-    try:
-        rows = [_row(row, EXAMINED, ()) for row in _list(answer["rows"])]
-        skipped = [Skip(*_skipped(entry)) for entry in _list(answer["skipped"])]
-        shapes: str = _checked(answer["filter_shapes"], "str")
-    except PARSE_ERRORS as error:
-        raise ModelError(f"{source.shown}: expected an answer of the process that reads it, got nonsense") from error
-    return Examination(rows, skipped, shapes)
 
 
 @contextmanager
@@ -248,17 +256,18 @@ def reading(
     _require_extra(chosen, source.shown)
     if source.key and not chosen.has_networks:
         raise ModelError(f"{source.shown}: expected no --key: a file of {chosen.name} has one network; leave it out")
-    request = {**request, "key": source.key, "order": source.order}
+    # Absolute, because the fork server keeps the working directory in which it was started.
+    path = str(local.path.absolute())
+    about = {"key": source.key, "order": source.order, "path": path, "parts": local.present([local.path.name])}
+    request = {**request, **about, "named": source.shown, "memory": limits.memory}
     with sandbox(chosen.reader).reading(source.shown, size, limits) as channel:
-        # Absolute, because the fork server keeps the working directory in which it was started.
-        path = str(local.path.absolute())
-        channel.send({**request, "path": path, "named": source.shown, "memory": limits.memory})
-        needed = _needed(_answer(channel)["external"])
+        channel.send(request)
+        needed = _needed(_answer(channel, local)["external"])
         try:
             companions = local.companions(needed)
         except ModelError as error:
             raise _CompanionError(str(error)) from error
-        channel.allow(limits.cpu(size + sum(companions.values())))
+        channel.allow(limits.cpu(size + sum(companions.values())), local.present(companions))
         yield channel, list(companions)
 
 
@@ -278,9 +287,32 @@ def _needed(answer: Any) -> dict[str, int]:
     return answer
 
 
-def _answer(channel: Channel) -> dict[str, Any]:
+def received(channel: Channel, local: LocalInput) -> Any:
+    """Return the child's next message, after fetching the parts of the file that it asks for before that."""
+    for _ in range(MAX_FETCHES):
+        message = channel.receive()
+        if not isinstance(message, dict) or "missing" not in message:
+            return message
+        channel.send({"parts": local.fetch(_parts(message["missing"], local))})
+    raise NoAnswerError("too many requests for parts of the file")
+
+
+def _parts(wanted: Any, local: LocalInput) -> dict[str, list[tuple[int, int]]]:
+    """Return the parts of files that the child asks for, of which each must be inside its file."""
+    try:
+        ranges = {str(name): [(start, stop) for start, stop in _list(spans)] for name, spans in wanted.items()}
+    except (ValueError, AttributeError) as error:
+        raise NoAnswerError("parts that are no ranges") from error
+    for name, spans in ranges.items():
+        size = local.partial[name].size if name in local.partial else 0
+        if not all(type(start) is type(stop) is int and 0 <= start < stop <= size for start, stop in spans):
+            raise NoAnswerError("parts that are outside the file")
+    return ranges
+
+
+def _answer(channel: Channel, local: LocalInput) -> dict[str, Any]:
     """Return the child's answer. Raises ModelError with the child's reason if it rejects the file."""
-    answer = channel.receive()
+    answer = received(channel, local)
     if not isinstance(answer, dict):
         raise NoAnswerError("an answer that is no object")
     if "rejected" in answer:

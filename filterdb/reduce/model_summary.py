@@ -12,7 +12,7 @@ from filterdb.errors import InputError
 from filterdb.ledger import is_unread
 from filterdb.models.inputs import local_copy
 from filterdb.models.sandbox import Limits
-from filterdb.models.scan import examine, reading
+from filterdb.models.scan import examine, reading, received
 from filterdb.models.sources import NamedFile
 from filterdb.schema import WEIGHTS
 from filterdb.store.files import local_path
@@ -66,7 +66,7 @@ def reduce_model(file: NamedFile, reduction: Reduction, limits: Limits) -> Query
         digest = local.digest(companions, source.key, source.order)
         channel.send({"go": True})
         for i, (name, _, size) in enumerate(wanted):
-            if channel.receive().get("rows") != size:
+            if received(channel, local).get("rows") != size:
                 raise InputError(f"{source.shown} layer {name!r}: expected {size} filters, it changed; run again")
             layer_arrays = {key: array[i : i + 1] for key, array in arrays.items()}
             peak = np.array([rows[i]["peak"]])

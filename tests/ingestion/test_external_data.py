@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import numpy as np
@@ -219,9 +220,9 @@ def test_time_grows_with_the_external_data(tmp_path: Path, monkeypatch: pytest.M
     allowed: list[tuple[int, int]] = []
     plain_allow = Channel.allow
 
-    def allow(channel: Channel, cpu: int) -> None:
+    def allow(channel: Channel, cpu: int, parts: Mapping[str, Any]) -> None:
         before = channel.cpu
-        plain_allow(channel, cpu)
+        plain_allow(channel, cpu, parts)
         assert before is not None
         allowed.append((before, cpu))
 

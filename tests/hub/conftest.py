@@ -1,0 +1,23 @@
+"""A stand-in hub for each test, and no waiting between attempts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from filterdb.store import http, remote
+from tests.hub.server import Hub, serving
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """Serve an empty hub, without a token in the environment."""
+    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HTTP_PROXY", "http_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(http, "PAUSE", 0.01)
+    monkeypatch.setattr(remote, "PAUSE", 0.01)
+    http._resume_at.clear()
+    with serving() as served:
+        monkeypatch.setenv("HF_ENDPOINT", served.endpoint)
+        yield served
