@@ -21,6 +21,7 @@ from filterdb.models.remote_input import bring_file
 from filterdb.redaction import redact_url
 from filterdb.store import download
 from filterdb.store.files import local_path
+from filterdb.store.hub import is_hub
 from filterdb.store.partial import PartialFile
 from filterdb.store.ranged import version_digest
 from filterdb.store.remote import is_remote, store_errors
@@ -53,7 +54,9 @@ def expand(source: str) -> list[str]:
     fails later, with a reason. Raises InputError if the source names no file, or is a URL that cannot be used.
     """
     source = local_path(source)
-    if is_remote(source):
+    if is_hub(source):
+        names = [source]  # which of its files, is decided when it is read
+    elif is_remote(source):
         names = download.list_files(source, SUFFIXES)
     elif any(c in source for c in _GLOB) and is_absent(source):
         names = [name for name in glob.glob(source, recursive=True) if _is_candidate(name)]  # noqa: PTH207

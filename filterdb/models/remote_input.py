@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
+from filterdb.errors import DamageError
 from filterdb.models.file_kinds import TAIL_BYTES, recognise
 from filterdb.models.formats import format_of_kind
+from filterdb.redaction import redact_url
 from filterdb.store import download
 from filterdb.store.partial import PartialFile
 from filterdb.store.ranged import open_source
@@ -25,7 +28,7 @@ def bring_file(url: str, path: Path) -> PartialFile | None:
         return None
     partial = PartialFile.create(path, source)
     if partial.size <= SMALL:
-        partial.fetch([(0, partial.size)])
+        _whole(partial)
         return None
     if source.head.startswith(b"PK"):  # a zip file lists its members at the end
         partial.fetch([(partial.size - TAIL_BYTES, partial.size)])
@@ -34,5 +37,19 @@ def bring_file(url: str, path: Path) -> PartialFile | None:
     is_refused = chosen.max_bytes is not None and partial.size > chosen.max_bytes
     if chosen.in_parts or is_refused:
         return partial
-    partial.fetch([(0, partial.size)])
+    _whole(partial)
     return None
+
+
+def _whole(partial: PartialFile) -> None:
+    """Fetch all of a file. Raises DamageError if it is not what the store says that it is."""
+    partial.fetch([(0, partial.size)])
+    expected = partial.source.sha256
+    if expected:
+        with partial.path.open("rb") as file:
+            got = hashlib.file_digest(file, "sha256").hexdigest()
+        if got != expected:
+            raise DamageError(
+                f"fetching {redact_url(partial.source.url)}: expected content with SHA-256 {expected[:16]}…, got "
+                f"{got[:16]}…; run again"
+            )

@@ -26,6 +26,7 @@ from filterdb.models.catalog import ModelSource
 from filterdb.models.file_kinds import recognise
 from filterdb.models.fingerprint import SourceRecord, identify, is_unchanged
 from filterdb.models.formats import Format, format_of, format_of_kind
+from filterdb.models.hub_files import pinned
 from filterdb.models.inputs import LocalInput, local_copy
 from filterdb.models.model import MAX_FILTERS, Skip
 from filterdb.models.parse_errors import MAX_NAME, PARSE_ERRORS, one_line, shortened
@@ -96,6 +97,7 @@ def scan(source: ModelSource, known_hash: str | None, limits: Limits, records: S
 def _scan_file(source: ModelSource, known_hash: str | None, limits: Limits) -> tuple[Scan, list[str] | None]:
     """Read a model, and return the result and the companions on which it depends; None if they are not all known."""
     try:
+        source = pinned(source)
         with local_copy(source.url) as local:
             refused = _refused(local.path, source.shown)
             if refused:
@@ -229,6 +231,7 @@ def examine(source: ModelSource, limits: Limits) -> Examination:
 
 def _examine_once(source: ModelSource, limits: Limits) -> dict[str, Any]:
     try:
+        source = pinned(source)
         with local_copy(source.url) as local:
             refused = _refused(local.path, source.shown)
             if refused:

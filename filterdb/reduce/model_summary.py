@@ -10,6 +10,7 @@ import numpy as np
 from filterdb.engine.reduction import Block, Reduction
 from filterdb.errors import InputError
 from filterdb.ledger import is_unread
+from filterdb.models.hub_files import pinned
 from filterdb.models.inputs import local_copy
 from filterdb.models.sandbox import Limits
 from filterdb.models.scan import examine, reading, received
@@ -47,7 +48,7 @@ def reduce_model(file: NamedFile, reduction: Reduction, limits: Limits) -> Query
 
     Raises InputError if there is no file, no model, or no layer with finite 3×3 filters.
     """
-    source = replace(file, path=local_path(file.path)).source()
+    source = pinned(replace(file, path=local_path(file.path)).source())
     layers, skipped, _ = examine(source, limits)
     rows = [row for row in layers if not row["nonfinite"]]
     left_out = {row["layer_name"]: row["nonfinite"] for row in layers if row["nonfinite"]}

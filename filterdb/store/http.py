@@ -13,7 +13,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from functools import cache
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
@@ -151,17 +150,29 @@ async def _get_once(url: str, headers: Mapping[str, str], credentials: Headers, 
                     url = _redirected(url, target)
                     continue
                 _check(response.status, response.headers, url)
-                announced = response.content_length
-                too_long = method == "HEAD" or announced is None or announced > limit
-                body = b"" if too_long else await response.read()
-                if too_long:
-                    response.close()  # do not read what nobody asked for
+                body = await _body(response, limit) if method == "GET" else b""
                 return Reply(response.status, response.headers.copy(), body, url, tuple(passed))
         except (aiohttp.ClientError, TimeoutError, ConnectionError) as error:
             if isinstance(error, aiohttp.InvalidURL | aiohttp.ClientConnectorCertificateError):
                 raise
             raise _RetryError(error if str(error) else TimeoutError("no answer in time")) from error
     raise StoreError(f"{redact_url(url)}: expected an answer, got more than {MAX_REDIRECTS} redirects; check the URL")
+
+
+async def _body(response: Any, limit: int) -> bytes:
+    """Return the body of an answer; nothing if it is longer than `limit` bytes, without reading all of it."""
+    if response.content_length is not None and response.content_length <= limit:
+        return bytes(await response.read())
+    body = bytearray()
+    if response.content_length is None:
+        async for chunk in response.content.iter_any():
+            body += chunk
+            if len(body) > limit:
+                break
+        else:
+            return bytes(body)
+    response.close()
+    return b""
 
 
 def _url(url: str) -> Any:
@@ -216,16 +227,3 @@ def status_error(action: str, url: str, error: StatusError) -> StoreError:
     if error.status in {401, 403, 407}:
         remedy = "check the credentials and rights"
     return StoreError(f"{action} {shown}: the store refused or failed ({error}); {remedy}")
-
-
-@cache
-def client_errors() -> tuple[type[Exception], ...]:
-    """Return what requests through huggingface_hub raise besides OSError. Its versions use httpx or httpx2."""
-    kinds: list[type[Exception]] = []
-    for name in ("httpx", "httpx2"):
-        try:
-            module = __import__(name)
-        except ImportError:
-            continue
-        kinds += [module.HTTPError, module.InvalidURL, module.StreamError]
-    return tuple(kinds)

@@ -18,7 +18,7 @@ from fsspec.asyn import sync
 from filterdb.errors import StoreError
 from filterdb.ranges import Range, merged, pieces
 from filterdb.redaction import redact_url, redacted_error
-from filterdb.store import http, remote
+from filterdb.store import http, hub, remote
 from filterdb.store.http import Headers, Reply, StatusError, no_headers, status_error
 from filterdb.store.remote import store_errors
 
@@ -49,6 +49,12 @@ class Source(Protocol):
     """A remote file at one version."""
 
     url: str
+    """The URL that messages name."""
+
+    @property
+    def place(self) -> str:
+        """The URL that requests are made to."""
+
     size: int
     version: str
     """Identifies the content among all versions of this file."""
@@ -61,15 +67,16 @@ class Source(Protocol):
         """Return a part. Raises ChangedError if the file has another version now."""
 
 
-def open_source(url: str, credentials: Headers = no_headers) -> Source | None:
+def open_source(url: str) -> Source | None:
     """Return the file at a URL; None if it cannot be read in parts. Raises StoreError, StoreMissingError."""
-    scheme = url.split("://", 1)[0]
-    if scheme in {"http", "https"}:
-        opened: Source | None = _call(url, lambda: _open_http(url, credentials))
+    place = hub.file_address(url) if hub.is_hub(url) else url
+    if place.startswith(("http://", "https://")):
+        credentials = hub.credentials if hub.is_hub(url) else no_headers
+        opened: Source | None = _call(place, url, lambda: _open_http(url, place, credentials))
         return opened
-    if scheme == "s3":
+    if url.startswith("s3://"):
         with store_errors("fetching", url):
-            source: Source | None = remote.retried(lambda: _call(url, lambda: _open_s3(url)))
+            source: Source | None = remote.retried(lambda: _call(url, url, lambda: _open_s3(url)))
             return source
     return None
 
@@ -97,19 +104,20 @@ def read_parts(source: Source, ranges: Iterable[Range], write: Callable[[int, by
             await asyncio.gather(*tasks, return_exceptions=True)
 
     most = FETCH_SECONDS + sum(stop - start for start, stop in wanted) / remote.SLOWEST
-    _call(source.url, lambda: asyncio.wait_for(fetch(), most))
+    _call(source.place, source.url, lambda: asyncio.wait_for(fetch(), most))
     return wanted
 
 
-def _call[T](url: str, attempt: Callable[[], Awaitable[T]]) -> T:
-    """Run a coroutine in the thread of the file system, and turn its errors into ours."""
+def _call[T](place: str, url: str, attempt: Callable[[], Awaitable[T]]) -> T:
+    """Run a coroutine in the thread of the file system, and turn its errors into ours, which name `url`."""
     failure: Exception
     with store_errors("fetching", url):
         try:
-            result: T = sync(remote.filesystem(url).loop, attempt)
+            result: T = sync(remote.filesystem(place).loop, attempt)
             return result
         except StatusError as error:
-            failure, cause = status_error("fetching", url, error), redacted_error(error, url)
+            failure = (hub.hub_error if hub.is_hub(url) else status_error)("fetching", url, error)
+            cause = redacted_error(error, url)
     # Raised outside the except block, so that the original error does not become its context.
     raise failure from cause
 
@@ -119,6 +127,7 @@ class _HttpFile:
     """A file of an HTTP server that serves parts and names its versions."""
 
     url: str
+    place: str
     credentials: Headers
     size: int
     etag: str
@@ -130,11 +139,11 @@ class _HttpFile:
 
     async def part(self, start: int, stop: int) -> bytes:
         headers = {"Range": f"bytes={start}-{stop - 1}", "If-Range": self.etag}
-        for place in dict.fromkeys((self.location, self.url)):
+        for address in dict.fromkeys((self.location, self.place)):
             try:
-                reply = await http.get(place, headers, credentials=self.credentials, limit=stop - start)
+                reply = await http.get(address, headers, credentials=self.credentials, limit=stop - start)
             except StatusError as error:
-                if error.status not in {400, 401, 403, 404, 410} or place == self.url:
+                if error.status not in {400, 401, 403, 404, 410} or address == self.place:
                     raise  # else: the signature has expired
                 continue
             self.location = reply.url
@@ -154,11 +163,11 @@ class _HttpFile:
         return reply.body
 
 
-async def _open_http(url: str, credentials: Headers) -> _HttpFile | None:
+async def _open_http(url: str, place: str, credentials: Headers) -> _HttpFile | None:
     """Return a file whose first part was served as one; None if the server does not serve parts of a known version."""
     headers = {"Range": f"bytes=0-{HEAD_BYTES - 1}"}
     try:
-        reply = await http.get(url, headers, credentials=credentials, limit=HEAD_BYTES)
+        reply = await http.get(place, headers, credentials=credentials, limit=HEAD_BYTES)
     except StatusError as error:
         if error.status == 416:  # an empty file
             return None
@@ -173,7 +182,7 @@ async def _open_http(url: str, credentials: Headers) -> _HttpFile | None:
         return None
     linked = _SHA256.fullmatch(next((h["X-Linked-ETag"] for h in reply.redirects if "X-Linked-ETag" in h), ""))
     sha256 = linked[1] if linked else ""
-    return _HttpFile(url, credentials, size, etag, f"{sha256 or etag} {size}", sha256, reply.body, reply.url)
+    return _HttpFile(url, place, credentials, size, etag, f"{sha256 or etag} {size}", sha256, reply.body, reply.url)
 
 
 @dataclass
@@ -186,6 +195,10 @@ class _S3File:
     version: str
     head: bytes = field(repr=False)
     sha256: str = ""
+
+    @property
+    def place(self) -> str:
+        return self.url
 
     async def part(self, start: int, stop: int) -> bytes:
         for number in range(1, remote.TRIES + 1):

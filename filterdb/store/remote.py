@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -43,13 +44,26 @@ PAUSE = 0.3
 
 
 # The clients' libraries take 0.2 s to import, which is not spent where no request fails.
-@cache
 def lost() -> tuple[type[Exception], ...]:
     """Return what the clients raise if a store refuses a request, breaks off, cannot be reached, or is read-only."""
+    return *_lost(), *_hub_errors()
+
+
+@cache
+def _lost() -> tuple[type[Exception], ...]:
     from aiohttp import ClientError as HttpError
     from botocore.exceptions import BotoCoreError, ClientError
 
     return OSError, BotoCoreError, ClientError, HttpError, TimeoutError, NotImplementedError
+
+
+def _hub_errors() -> list[type[Exception]]:
+    """Return what huggingface_hub raises besides: the errors of httpx or, in its later versions, of httpx2.
+
+    A module that is not imported yet has raised nothing.
+    """
+    modules = [sys.modules[name] for name in ("httpx", "httpx2") if name in sys.modules]
+    return [getattr(module, name) for module in modules for name in ("HTTPError", "InvalidURL", "StreamError")]
 
 
 @cache
@@ -74,6 +88,9 @@ def is_remote(url: str) -> bool:
 
 def options(url: str) -> dict[str, Any]:
     """Return our options for a file system. They contain no secrets."""
+    if url.startswith("hf://"):
+        # False: take no token, not even what `hf auth login` has stored. None: take that of the environment.
+        return {"endpoint": os.environ.get("HF_ENDPOINT"), "token": None if os.environ.get("HF_TOKEN") else False}
     if not url.startswith("s3://"):
         return {}
     region = os.environ.get("AWS_REGION")  # botocore itself reads only AWS_DEFAULT_REGION

@@ -293,11 +293,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, body: bytes) -> _Answer:
         parts = urlsplit(self.path)
-        place = unquote(parts.path).lstrip("/")
+        place = parts.path.lstrip("/")
         if self.server.name == "web":
             if self.command not in {"GET", "HEAD"}:
                 return _Answer(405, {"Allow": "GET, HEAD"}, b"read-only")
-            content = self.server.hub.static.get(place)
+            content = self.server.hub.static.get(unquote(place))
             if content is None:
                 return _Answer(404, {}, b"<html>not found</html>")
             return _file(content)
@@ -309,9 +309,10 @@ class _Handler(BaseHTTPRequestHandler):
         match = re.fullmatch(r"api/models/([^/]+/[^/]+?)(/(revision|tree|paths-info)/([^/]+)(/.*)?)?", place)
         if match:
             # A branch with a slash arrives percent-encoded as one part.
-            return self._model(match[1], match[3] or "revision", match[4] or "main", (match[5] or "")[1:], body)
+            revision, path = unquote(match[4] or "main"), unquote(match[5] or "")[1:]
+            return self._model(match[1], match[3] or "revision", revision, path, body)
         match = re.fullmatch(r"([^/]+/[^/]+)/resolve/([^/]+)/(.+)", place)
-        return self._resolve(*match.groups()) if match else _Answer.error(404, "NotFound", "no such page")
+        return self._resolve(*map(unquote, match.groups())) if match else _Answer.error(404, "NotFound", "no such page")
 
     def _blob(self, digest: str, query: str) -> _Answer:
         if SIGNATURE not in query or self.headers.get("Authorization"):
