@@ -17,7 +17,7 @@ from distributed import Client, LocalCluster
 import filterdb as fdb
 from filterdb import demo, plan
 from filterdb.cluster import fork_server
-from filterdb.store import remote
+from filterdb.store import part_cache, remote
 from tests import loggers, seaweed
 
 hypothesis.settings.register_profile("filterdb", deadline=None)  # no test asserts a time
@@ -43,6 +43,14 @@ def many_tasks() -> Iterator[None]:
     """Every chunk is a task of its own, however small, so that small data cross the borders of tasks and merges."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(plan, "TASK_ROWS", 1)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep parts of remote models in a folder of the tests, also in processes that they start."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(part_cache.FOLDER, str(tmp_path_factory.mktemp("cache")))
         yield
 
 

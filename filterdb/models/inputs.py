@@ -7,17 +7,16 @@ import glob
 import hashlib
 import os
 import re
-import tempfile
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from filterdb.errors import FilterDBError, InputError, ModelError, StoreMissingError
+from filterdb.errors import FilterDBError, InputError, ModelError, StoreError, StoreMissingError
 from filterdb.models.data_files import ALLOWED, open_inside
 from filterdb.models.file_kinds import recognise
 from filterdb.models.formats import SHARED_SUFFIXES, SUFFIXES, format_of
-from filterdb.models.remote_input import bring_file
+from filterdb.models.remote_input import RemoteFolder, remote_folder
 from filterdb.redaction import redact_url
 from filterdb.store import download
 from filterdb.store.files import local_path
@@ -155,10 +154,9 @@ def local_copy(url: str) -> Iterator[LocalInput]:
     if not is_remote(url):
         yield LocalInput(Path(url), None)
         return
-    with tempfile.TemporaryDirectory(prefix="filterdb-") as folder:
-        path = Path(folder) / (Path(redact_url(url)).name or "model")
-        local = LocalInput(path, url)
-        local.bring_to(url, path.name)
+    with remote_folder(url) as folder:
+        local = LocalInput(folder.files / (Path(redact_url(url)).name or "model"), url, folder)
+        local.bring_to(url, local.path.name)
         yield local
 
 
@@ -173,8 +171,11 @@ class LocalInput:
 
     path: Path
     origin: str | None = field(repr=False)
+    folder: RemoteFolder | None = field(default=None, repr=False)
     partial: dict[str, PartialFile] = field(default_factory=dict, repr=False)
     """The file and its companions, as far as only parts of them are here, by name."""
+    brought: set[str] = field(default_factory=set, repr=False)
+    """The companions that have been fetched."""
 
     @property
     def shown(self) -> str:
@@ -200,7 +201,7 @@ class LocalInput:
 
     def bring_to(self, url: str, name: str) -> None:
         """Fetch the file at a URL, or its first part, to `name` in the folder."""
-        partial = bring_file(url, self.path.parent / name)
+        partial = None if self.folder is None else self.folder.bring(url, name)
         if partial is not None:
             self.partial[name] = partial
 
@@ -209,8 +210,15 @@ class LocalInput:
         return {name: self.partial[name].fetch(ranges) for name, ranges in wanted.items()}
 
     def present(self, names: Iterable[str]) -> dict[str, list[tuple[int, int]]]:
-        """Return the parts that are present of each of these files of which only parts are here."""
-        return {name: list(self.partial[name].present) for name in names if name in self.partial}
+        """Return the parts that are present of each of these files, if only parts of any file are here."""
+        if not self.partial:
+            return {}
+        return {
+            name: list(self.partial[name].present)
+            if name in self.partial
+            else [(0, (self.path.parent / name).stat().st_size)]
+            for name in names
+        }
 
     def bring(self, companion: str) -> None:
         """Fetch a companion if the model is remote and it is not here yet. Raises StoreMissingError if it is missing.
@@ -219,14 +227,15 @@ class LocalInput:
         """
         if self.origin is None or not _is_key(companion):
             return
-        target = self.path.parent / companion
+        if companion in self.brought:
+            return
         try:
-            if target.exists():
-                return
-            target.parent.mkdir(parents=True, exist_ok=True)
+            self.bring_to(companion_url(self.origin, companion), companion)
+        except (StoreError, InputError):
+            raise
         except (OSError, ValueError):
             return  # not a valid file name here
-        self.bring_to(companion_url(self.origin, companion), companion)
+        self.brought.add(companion)
 
     def _status(self, companion: str, needed: int) -> os.stat_result:
         """Return the status of a companion. Raises ModelError if it cannot be read or has under `needed` bytes."""

@@ -60,7 +60,7 @@ class Parts:
         status = os.fstat(handle)
         file = self.files.get((status.st_dev, status.st_ino))
         if file is None:
-            return
+            raise ValueError("the file was replaced while it was read")
         missing = file.present.missing(offset, min(offset + length, file.size))
         if self.wanted is not None:
             if missing:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -63,6 +63,10 @@ class Source(Protocol):
     head: bytes
     """The first bytes, which were read to learn the rest."""
 
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What identifies the file and its content, as JSON."""
+
     async def part(self, start: int, stop: int) -> bytes:
         """Return a part. Raises ChangedError if the file has another version now."""
 
@@ -79,6 +83,16 @@ def open_source(url: str) -> Source | None:
             source: Source | None = remote.retried(lambda: _call(url, url, lambda: _open_s3(url)))
             return source
     return None
+
+
+def restore(url: str, identity: Mapping[str, Any]) -> Source | None:
+    """Return a file of the hub at a commit from its identity, without a request; None if the identity is not known."""
+    size, texts = identity.get("size"), [identity.get(name) for name in ("etag", "version", "sha256")]
+    if type(size) is not int or not all(isinstance(text, str) for text in texts):
+        return None
+    etag, version, sha256 = map(str, texts)
+    place = hub.file_address(url)
+    return _HttpFile(url, place, hub.credentials, size, etag, version, sha256, b"", place)
 
 
 def read_parts(source: Source, ranges: Iterable[Range], write: Callable[[int, bytes], None]) -> list[Range]:
@@ -136,6 +150,10 @@ class _HttpFile:
     head: bytes = field(repr=False)
     location: str = field(repr=False)
     """Where the last redirect led, which may be a signed URL. Parts are fetched there until it refuses."""
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        return {"size": self.size, "etag": self.etag, "version": self.version, "sha256": self.sha256}
 
     async def part(self, start: int, stop: int) -> bytes:
         headers = {"Range": f"bytes={start}-{stop - 1}", "If-Range": self.etag}
@@ -199,6 +217,10 @@ class _S3File:
     @property
     def place(self) -> str:
         return self.url
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        return {"size": self.size, "etag": self.etag, "version": self.version}
 
     async def part(self, start: int, stop: int) -> bytes:
         for number in range(1, remote.TRIES + 1):

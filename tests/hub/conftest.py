@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -11,12 +12,13 @@ from tests.hub.server import Hub, serving
 
 
 @pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
     """Serve an empty hub, without a token in the environment."""
     for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HTTP_PROXY", "http_proxy"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(http, "PAUSE", 0.01)
     monkeypatch.setattr(remote, "PAUSE", 0.01)
+    monkeypatch.setenv("FILTERDB_CACHE", str(tmp_path / "cache"))
     http._resume_at.clear()
     with serving() as served:
         monkeypatch.setenv("HF_ENDPOINT", served.endpoint)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import traceback
 from pathlib import Path
 
 import huggingface_hub
@@ -29,7 +30,7 @@ def test_a_repository_is_read_in_parts(hub: Hub, tmp_path: Path) -> None:
     assert_stored(done.database, TENSORS)
     # The hub says what the SHA-256 of a large file is: that of the same file on a disk.
     assert list(done.database.models["file_hash"].values) == [hashlib.sha256(FILE).hexdigest()]
-    assert filter_bytes(DIVISOR) <= hub.sent("cdn") / 2 < 0.65 * len(FILE)
+    assert filter_bytes(DIVISOR) <= hub.sent("cdn") < 0.55 * len(FILE)
     again = fdb.ingest(tmp_path / "db", "hf://timm/net")
     assert again.present == ["hf://timm/net"]
 
@@ -119,10 +120,12 @@ def test_a_token_is_in_no_message(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> 
     hub.add(Repository("org/net", {"model.safetensors": FILE}))
     for fault in (Fault("", times=99, status=403), Fault("", times=99, status=500), Fault("cdn", times=99, status=403)):
         hub.faults = [fault]
-        done = run("check", "hf://org/net", "--debug", code=74)
-        assert len(done.stderr.strip().splitlines()[-1]) < 250
-        assert TOKEN not in done.stderr + done.stdout
-        assert "5ec7e7" not in done.stderr + done.stdout
+        done = run("check", "hf://org/net", code=74)
+        assert len(done.stderr.splitlines()) == 1
+        with pytest.raises(StoreError) as error:
+            fdb.check("hf://org/net")
+        texts = [done.stderr, done.stdout, "".join(traceback.format_exception(error.value))]
+        assert not any(secret in text for secret in (TOKEN, "5ec7e7") for text in texts)
 
 
 def test_a_signature_that_expires_is_asked_for_again(hub: Hub, tmp_path: Path) -> None:
