@@ -87,6 +87,10 @@ class StoreMissingError(StoreError, FileNotFoundError):
     """The store has no such object (exit code 74)."""
 
 
+class ReadOnlyStoreError(StoreError):
+    """The store can be read, but not written or listed, such as a web server (exit code 74)."""
+
+
 class DamageError(StoreError):
     """An object in the store differs from what was committed (exit code 74)."""
 

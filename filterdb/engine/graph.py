@@ -65,7 +65,8 @@ def build(segment: Segment, tables: Arrays, reductions: Sequence[Reduction]) -> 
     all_partitions = partitions(segment, tables)
     if len(all_partitions) < MIN_PARTITIONS_TO_CHECKPOINT:
         return merge_tree(_read_tasks(all_partitions, reductions, label), reductions, label)
-    stored = set(segment.files.list(summary.parts_name(segment.id)))
+    # A web server lists nothing, and no pass over its database has left checkpoints there.
+    stored = set() if segment.files.web else set(segment.files.list(summary.parts_name(segment.id)))
     tasks = []
     for batch in plan.batches(len(all_partitions), FAN_IN):
         group, name = all_partitions[batch[0] : batch[-1] + 1], f"{label}-1-{batch[0]}"

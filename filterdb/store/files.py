@@ -18,7 +18,7 @@ from uuid import uuid4
 
 from filterdb.errors import DamageError, InputError, StoreError, StoreMissingError, UsageError
 from filterdb.redaction import has_credentials, redact_url
-from filterdb.store import local, remote
+from filterdb.store import local, remote, web
 from filterdb.store.local import ObjectInfo
 from filterdb.store.remote import is_remote, lost, retried, store_errors
 
@@ -62,6 +62,11 @@ class Files:
         """Whether the root is a URL that is accessed through fsspec."""
         return is_remote(self.root)
 
+    @property
+    def web(self) -> bool:
+        """Whether the objects are served by a web server, which neither lists nor writes them."""
+        return web.is_web(self.root)
+
     def url(self, name: str) -> str:
         """Return the full path or URL of an object."""
         return f"{self.root}/{name}" if name else self.root
@@ -69,6 +74,11 @@ class Files:
     def read(self, name: str) -> bytes:
         """Return the bytes of an object. Raises StoreMissingError if it does not exist."""
         url = self.url(name)
+        if self.web:
+            (data,) = web.read_many([url])
+            if data is None:
+                raise StoreMissingError(f"reading {url}: expected an object there, found none")
+            return data
         with store_errors("reading", url):
             return retried(lambda: bytes(remote.call(url, "cat_file", url))) if self.remote else Path(url).read_bytes()
 
@@ -94,6 +104,9 @@ class Files:
                     contents[name] = self.read(name)
             return contents
         urls = {self.url(name): name for name in names}
+        if self.web:
+            pairs = zip(names, web.read_many(list(urls)), strict=True)
+            return {name: data for name, data in pairs if data is not None}
         with store_errors("reading", self.root):
             results = retried(lambda: remote.call(self.root, "cat", list(urls), on_error="return")) if urls else {}
         keys = {remote.filesystem(self.root)._strip_protocol(url): name for url, name in urls.items()}
@@ -121,10 +134,22 @@ class Files:
         return {name: entry.size for name, entry in self.entries(prefix).items()}
 
     def entries(self, prefix: str) -> dict[str, ObjectInfo]:
-        """List the objects below a prefix with size and time, sorted by name."""
+        """List the objects below a prefix with size and time, sorted by name.
+
+        Raises ReadOnlyStoreError for a web server, whose objects are looked up by name (`read_many`, `sizes`).
+        """
         url = self.url(prefix)
+        if self.web:
+            raise web.read_only("listing", url)
         with store_errors("listing", url):
             return dict(sorted(self._remote_entries(url) if self.remote else local.walk(Path(url), prefix)))
+
+    def sizes(self, names: Sequence[str], prefix: str) -> dict[str, int | None]:
+        """Return the sizes of those of these objects below a prefix that exist: by a listing if the store has any."""
+        if not self.web:
+            return self.list(prefix)
+        urls = {self.url(name): name for name in names}
+        return {urls[url]: size for url, size in web.sizes(list(urls)).items()}
 
     def unfinished(self) -> dict[str, ObjectInfo]:
         """List the temporary files of writers that were killed. Only local folders have such files."""
@@ -146,6 +171,8 @@ class Files:
         must identify their writer (by a nonce) or be the same for every writer (named by their content).
         """
         url = self.url(name)
+        if self.web:
+            raise web.read_only("writing", url)
         if not self.remote:
             with store_errors("writing", url):
                 try:
@@ -172,6 +199,8 @@ class Files:
         """Write objects, overwriting existing ones. Only for bytes that are the same for every writer."""
         if not objects:
             return
+        if self.web:
+            raise web.read_only("writing", self.url(next(iter(objects))))
         if not self.remote:
             with store_errors("writing", self.url(next(iter(objects)))):
                 local.replace({Path(self.url(name)): data for name, data in objects.items()})
@@ -185,6 +214,8 @@ class Files:
         """Remove objects. Objects that do not exist are ignored."""
         for name in names:
             url = self.url(name)
+            if self.web:
+                raise web.read_only("removing", url)
             with suppress(StoreMissingError), store_errors("removing", url):
                 if self.remote:
                     retried(lambda url=url: remote.call(url, "rm_file", url))  # type: ignore[misc]

@@ -104,7 +104,7 @@ class PartialFile:
             os.close(journal)
 
     def _resume(self) -> None:
-        """Note the parts that the journal names and whose bytes are what they were."""
+        """Read from the journal which parts are present, as far as their bytes are what they were."""
         lines = self.journal.read_text("utf-8", "replace").split("\n")[1:-1]
         with self.path.open("rb") as file:
             for line in lines:

@@ -13,7 +13,7 @@ import json
 import logging
 import re
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -30,6 +30,9 @@ from filterdb.store.segment import RESTORE, Segment
 _NAME = re.compile(r"snapshots/(\d{8})\.(json|committed)")
 
 log = logging.getLogger(__name__)
+
+_PROBES = 8
+"""Snapshots that are looked for at a time in a store that lists nothing."""
 
 COMMIT_TRIES = 20
 """Number of attempts to commit on top of other writers' snapshots."""
@@ -132,10 +135,39 @@ def mark_of(number: int) -> str:
 
 def numbers(files: Files) -> tuple[list[int], list[int]]:
     """Return the numbers of the snapshots that exist, and of those that are lost, in ascending order."""
+    if files.web:
+        return _probe(files)
     matches = [match for match in map(_NAME.fullmatch, files.list("snapshots")) if match]
     present = {int(match[1]) for match in matches if match[2] == "json"}
     end = max((int(match[1]) for match in matches), default=-1) + 1
     return sorted(present), sorted(set(range(end)) - present)
+
+
+def _probe(files: Files) -> tuple[list[int], list[int]]:
+    """Return what `numbers` does for a store that lists nothing, by looking for objects by name.
+
+    Snapshots are numbered without gaps and never removed, so the end is searched in steps that grow, then by
+    bisection. Of those before the newest, one that is lost is noticed when it is read.
+    """
+
+    lost: set[int] = set()
+
+    def exist(numbers: Sequence[int]) -> list[bool]:
+        contents = files.read_many([name for number in numbers for name in (name_of(number), mark_of(number))])
+        # Some servers answer every request with a page.
+        stored = {name for name, data in contents.items() if data.startswith((b"{", b"committed"))}
+        lost.update(n for n in numbers if mark_of(n) in stored and name_of(n) not in stored)
+        return [name_of(number) in stored or number in lost for number in numbers]
+
+    low, high, step = -1, None, 1  # `low` exists or is -1; `high` does not exist
+    while high is None or high - low > 1:
+        width = step if high is None else max(1, (high - low) // (_PROBES + 1))
+        probed = [n for n in range(low + width, low + width * _PROBES + 1, width) if high is None or n < high]
+        absent = [n for n, exists in zip(probed, exist(probed), strict=True) if not exists]
+        high = absent[0] if absent else high
+        low = max((n for n in probed if not absent or n < absent[0]), default=low)
+        step *= _PROBES
+    return sorted(set(range(low + 1)) - lost), sorted(n for n in lost if n <= low)
 
 
 def latest(files: Files) -> Snapshot | None:
@@ -196,7 +228,7 @@ def read(files: Files, number: int) -> Snapshot:
     try:
         return files.read_valid(name_of(number), lambda data: _decode(data, number, url))
     except StoreMissingError as error:
-        if mark_of(number) in files.list("snapshots"):
+        if mark_of(number) in files.sizes([mark_of(number)], "snapshots"):
             raise DamageError(_lost(files, number)) from error
         raise UsageError(f"{url}: expected a snapshot, found none; `filterdb snapshots` lists them") from error
 

@@ -63,7 +63,8 @@ def check_segment(entry: Entry, files: Files) -> tuple[list[Problem], dict[str, 
     except DamageError as error:
         if not damaged_objects:
             problems.append(Problem(entry.id, "tables", None, str(error)))
-    for name in files.list(f"summaries/{entry.id}"):
+    # Those on a web server, which lists nothing, are checked when they are read.
+    for name in [] if files.web else files.list(f"summaries/{entry.id}"):
         what = summary.problem(files, name)
         if what:
             problems.append(Problem(entry.id, name, None, what))
@@ -86,10 +87,14 @@ def check_created(segment: Segment, created: Created) -> list[Problem]:
 
 
 def check_presence(segment: Segment, listing: Mapping[str, int | None] | None = None) -> list[Problem]:
-    """Check with one listing that a segment's chunks exist and have the right size, if the store reports sizes."""
+    """Check that a segment's chunks exist and have the right size, if the store reports sizes.
+
+    Takes one listing, or a request for each chunk on a web server.
+    """
     size = segment.chunk_bytes
     if listing is None:
-        listing = segment.files.list(f"{segment.name}/{schema.FILTERS.name}/c")
+        names = [segment.chunk_name(chunk) for chunk in range(segment.chunks)]
+        listing = segment.files.sizes(names, f"{segment.name}/{schema.FILTERS.name}/c")
     problems = []
     for chunk in range(segment.chunks):
         name = segment.chunk_name(chunk)
