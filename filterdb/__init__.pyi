@@ -34,6 +34,7 @@ from filterdb.ingestion.ingested import Ingested as Ingested
 from filterdb.ingestion.published import import_hdf5 as import_hdf5
 from filterdb.ingestion.relabel import relabel as relabel
 from filterdb.ingestion.run import ingest as ingest
+from filterdb.models.hub_catalog import catalog as catalog
 from filterdb.models.sandbox import Limits as Limits
 from filterdb.numerics.modes import Mode as Mode
 from filterdb.numerics.shape import Bounds as Bounds
@@ -74,6 +75,7 @@ __all__ = [
     "Rules",
     "Verified",
     "__version__",
+    "catalog",
     "check",
     "coefficients",
     "compact",

@@ -16,7 +16,7 @@ GROUPS = {
     ],
     "Single models": ["check", "nearest", "write_reference"],
     "The page": ["report"],
-    "Write a database": ["ingest", "import_hdf5", "relabel", "remove", "compact", "refit"],
+    "Write a database": ["catalog", "ingest", "import_hdf5", "relabel", "remove", "compact", "refit"],
     "History and damage": ["tag", "restore", "verify", "gc"],
 }  # fmt: skip
 """Headings of the page and the names below each; public names that are missing here come last."""

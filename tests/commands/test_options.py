@@ -15,6 +15,7 @@ EXCEPTIONS = {
     ("--by", "statistics"): "columns to count by, each a table of its own: no grouping",
     ("--components", "phenotypes"): "several pairs; all neighbours by default",
     ("--draws", "randomness-threshold"): "layers of a size; drift draws permutations",
+    ("--output", "catalog"): "a CSV file; drift writes a Zarr group",
     ("--output", "report"): "a folder of files; drift writes a Zarr group",
     ("--output", "reference"): "a JSON file; drift writes a Zarr group",
     ("--snapshot", "restore"): "the snapshot to go back to; DB is opened at its newest",

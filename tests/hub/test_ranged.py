@@ -140,11 +140,12 @@ def test_a_file_that_changes_is_read_again_once(hub: Hub, tmp_path: Path) -> Non
     versions = cycle([safetensors(other), FILE])
     hub.static["net.safetensors"] = FILE
 
-    def change() -> None:
+    def change() -> None:  # before every answer
         hub.static["net.safetensors"] = next(versions)
 
     hub.faults.append(Fault("web", change=change, skip=1))
     assert_stored(fdb.ingest(tmp_path / "db", f"{hub.web}/net.safetensors").database, other)
+    versions = cycle([safetensors(resnet50(DIVISOR, seed)) for seed in (2, 3)])
     hub.faults.append(Fault("web", times=99, change=change))
     with pytest.raises(ChangedError, match="expected one version of the file, it changed on the server"):
         fdb.check(f"{hub.web}/net.safetensors")

@@ -86,7 +86,7 @@ def test_what_writes_is_refused(url: str, tmp_path: Path) -> None:
 def test_the_newest_snapshot_is_found_without_a_list(hub: Hub, count: int) -> None:
     hub.static = {f"db/{snapshots.name_of(number)}": b"{}" for number in range(count)}
     assert snapshots.numbers(Files.at(f"{hub.web}/db")) == (list(range(count)), [])
-    assert len(hub.asked) <= 100
+    assert len(hub.asked) <= 16 * 8
 
 
 def test_a_lost_snapshot_is_noticed(url: str, hub: Hub, database: Path) -> None:
