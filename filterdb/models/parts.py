@@ -21,6 +21,9 @@ from filterdb.ranges import Ranges
 SMALL = 4096
 """Bytes up to which a part is read while planning, because it may say where another part is."""
 
+READ_AHEAD = 65_536
+"""Fewest bytes that are fetched when a part is read that was not planned."""
+
 MAX_ROUNDS = 4
 """Most times that weights are planned. After that, parts are fetched one by one as they are read."""
 
@@ -68,7 +71,9 @@ class Parts:
             if missing or length > SMALL:
                 raise MissingPartError
         elif missing:
-            self.fetch({file.name: [[start, stop] for start, stop in missing]})
+            # What is behind it is often read next, as in a pickle.
+            until = min(missing[-1][0] + READ_AHEAD, file.size)
+            self.fetch({file.name: [*map(list, missing), [missing[-1][0], max(until, missing[-1][1])]]})
 
     def fetch(self, wanted: dict[str, list[list[int]]]) -> None:
         """Ask the parent process for parts, and wait until they are present."""
