@@ -199,9 +199,9 @@ class LocalInput:
             raise ModelError(f"{self.shown}: expected at most {most} GiB of external data, got more")
         return dict(files.values())
 
-    def bring_to(self, url: str, name: str) -> None:
+    def bring_to(self, url: str, name: str, *, whole: bool = False) -> None:
         """Fetch the file at a URL, or its first part, to `name` in the folder."""
-        partial = None if self.folder is None else self.folder.bring(url, name)
+        partial = None if self.folder is None else self.folder.bring(url, name, whole=whole)
         if partial is not None:
             self.partial[name] = partial
 
@@ -230,7 +230,8 @@ class LocalInput:
         if companion in self.brought:
             return
         try:
-            self.bring_to(companion_url(self.origin, companion), companion)
+            is_whole = not format_of(self.path).in_parts
+            self.bring_to(companion_url(self.origin, companion), companion, whole=is_whole)
         except (StoreError, InputError):
             raise
         except (OSError, ValueError):

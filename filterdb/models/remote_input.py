@@ -38,8 +38,10 @@ class RemoteFolder:
         """The folder of the model's file."""
         return self.folder / "files"
 
-    def bring(self, url: str, name: str) -> PartialFile | None:
+    def bring(self, url: str, name: str, *, whole: bool) -> PartialFile | None:
         """Fetch the file at a URL, as `name`. Return it if only a part was fetched, else None.
+
+        With `whole`, all of it is fetched, whatever its format: it is read by the reader of another file's format.
 
         Raises InputError if the URL cannot be used, StoreMissingError if there is no file, StoreError if it cannot be
         read.
@@ -57,7 +59,7 @@ class RemoteFolder:
             return None
         with part_cache.creating(self.folder):
             partial = PartialFile.open(path, journal, source, part_cache.make_room)
-        return _needed(partial)
+        return _needed(partial, whole=whole)
 
 
 @contextmanager
@@ -82,9 +84,9 @@ def _is_pinned(url: str) -> bool:
     return hub.is_hub(url) and hub.parse(url).is_pinned
 
 
-def _needed(partial: PartialFile) -> PartialFile | None:
+def _needed(partial: PartialFile, *, whole: bool) -> PartialFile | None:
     """Fetch all of a file and return None, unless its format is read in parts."""
-    if partial.size > SMALL:
+    if partial.size > SMALL and not whole:
         with partial.path.open("rb") as file:
             if file.read(2) == b"PK":  # a zip file lists its members at the end
                 partial.fetch([(partial.size - TAIL_BYTES, partial.size)])

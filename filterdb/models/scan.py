@@ -270,7 +270,7 @@ def reading(
             companions = local.companions(needed)
         except ModelError as error:
             raise _CompanionError(str(error)) from error
-        channel.allow(limits.cpu(size + sum(companions.values())), local.present(companions))
+        channel.allow(limits.cpu(size + sum(companions.values())), local.present([local.path.name, *companions]))
         yield channel, list(companions)
 
 

@@ -82,6 +82,25 @@ def test_onnx_and_its_external_data_are_fetched_whole(hub: Hub, tmp_path: Path) 
     assert list(done.database.models["file_hash"].values) == list(local.database.models["file_hash"].values)
 
 
+def test_external_data_that_looks_like_another_format_is_fetched_whole(hub: Hub, tmp_path: Path) -> None:
+    """The ONNX reader knows no parts: it would take what is missing for zeros."""
+    import onnx
+
+    filters = weights(640, 640)
+    path = chain(tmp_path / "a.onnx", filters)
+    onnx.save(onnx.load(path), path, save_as_external_data=True, location="a.data", size_threshold=0)
+    changed = onnx.load(path, load_external_data=False)
+    header = safetensors({"x": np.zeros((600, 600), np.float32)})[:128]
+    data = (header + bytes(4096))[:4096] + (tmp_path / "a.data").read_bytes()
+    for entry in changed.graph.initializer[0].external_data:
+        entry.value = "4096" if entry.key == "offset" else entry.value
+    if not any(entry.key == "offset" for entry in changed.graph.initializer[0].external_data):
+        changed.graph.initializer[0].external_data.add(key="offset", value="4096")
+    hub.static |= {"a.onnx": changed.SerializeToString(), "a.data": data}
+    db = fdb.ingest(tmp_path / "db", f"{hub.web}/a.onnx").database
+    np.testing.assert_array_equal(db.dataset["filters"].values, filters.reshape(-1, 9))
+
+
 @pytest.mark.parametrize("fault", ["whole", "no version", "weak"])
 def test_a_server_without_parts_is_read_whole(hub: Hub, tmp_path: Path, fault: str) -> None:
     hub.static["net.safetensors"] = FILE
