@@ -34,6 +34,9 @@ MAX_COMPANION_BYTES = 64 * 2**30
 MAX_KEY = 512
 """Most bytes in the name of a companion that is fetched. S3 allows 1,024 including the folder."""
 
+MAX_FILE_NAME = 60
+"""Most characters in the name of a copy of a remote file."""
+
 MAX_SHOWN = 60
 """Most characters of an external data file's name in a message."""
 
@@ -155,9 +158,15 @@ def local_copy(url: str) -> Iterator[LocalInput]:
         yield LocalInput(Path(url), None)
         return
     with remote_folder(url) as folder:
-        local = LocalInput(folder.files / (Path(redact_url(url)).name or "model"), url, folder)
+        local = LocalInput(folder.files / _file_name(url), url, folder)
         local.bring_to(url, local.path.name)
         yield local
+
+
+def _file_name(url: str) -> str:
+    """Return the name for a copy of the file at a URL, which may end in anything."""
+    name = PurePosixPath(redact_url(url)).name[-MAX_FILE_NAME:]
+    return name if name.strip(".") and "\0" not in name else "model"
 
 
 @dataclass(frozen=True, slots=True)

@@ -136,7 +136,8 @@ async def _get_once(url: str, headers: Mapping[str, str], credentials: Headers, 
     first, passed = origin(url), []
     own = {**files.kwargs}
     common = {"Accept-Encoding": "identity", **headers}
-    timeout = aiohttp.ClientTimeout(total=remote.READ_SECONDS, sock_connect=30, sock_read=60)
+    seconds = remote.READ_SECONDS + limit / remote.SLOWEST
+    timeout = aiohttp.ClientTimeout(total=seconds, sock_connect=30, sock_read=60)
     for _ in range(MAX_REDIRECTS + 1):
         is_first = origin(url) == first
         sent = {**(own.get("headers") or {} if is_first else {}), **common, **credentials(url)}
@@ -176,10 +177,10 @@ async def _body(response: Any, limit: int) -> bytes:
 
 
 def _url(url: str) -> Any:
-    """Return the URL for aiohttp as it is, without encoding it once more: a signature covers every letter of it."""
+    """Return the URL for aiohttp: as it is if it is encoded, because a signature may cover every letter of it."""
     from yarl import URL
 
-    return URL(url, encoded="%" in url)
+    return URL(url, encoded="%" in url and url.isascii() and url.isprintable() and " " not in url)
 
 
 def _redirected(url: str, target: str) -> str:

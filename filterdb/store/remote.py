@@ -21,7 +21,7 @@ import fsspec
 from fsspec.asyn import sync
 
 from filterdb import metrics
-from filterdb.errors import DamageError, StoreError, StoreMissingError, UsageError
+from filterdb.errors import DamageError, MissingExtraError, StoreError, StoreMissingError, UsageError
 from filterdb.redaction import redact, redact_url, redacted_error
 
 TRIES = 3
@@ -103,6 +103,8 @@ def _known_filesystem(protocol: str, region: str | None) -> Any:
     try:
         return fsspec.filesystem(protocol, **options(f"{protocol}://"))
     except Exception as error:  # file systems raise exceptions of their own
+        if protocol == "hf" and isinstance(error, ImportError):
+            raise MissingExtraError("hf://: this needs the extra: pip install 'filterdb[hub]'") from error
         reason = " ".join(str(error).split())[:100]
         raise UsageError(f"{protocol}://: expected a protocol that fsspec can open here, got {reason}") from error
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 import traceback
 from pathlib import Path
 
@@ -17,8 +18,9 @@ from filterdb.models.hub_files import choose, pinned
 from filterdb.store import hub as hub_store
 from tests.commands.running import run
 from tests.hub.nets import filter_bytes, resnet50, safetensors
-from tests.hub.server import Fault, Hub, Repository
+from tests.hub.server import SIGNATURE, Fault, Hub, Repository
 from tests.hub.test_ranged import DIVISOR, FILE, TENSORS, assert_stored
+from tests.models import chain, weights
 
 TOKEN = "hf_" + "aB3dE5gH7jK9" * 3
 
@@ -157,3 +159,24 @@ def test_errors_of_the_client_are_of_the_store(hub: Hub) -> None:
         fdb.open("hf://datasets/org/none/db")
     assert error.value.exit_code == 74
     assert "\n" not in str(error.value)
+
+
+def test_the_hub_may_ask_to_wait(hub: Hub) -> None:
+    hub.add(Repository("org/net", {"model.safetensors": FILE}))
+    hub.faults += [Fault("hub/api", status=429, headers={"Retry-After": "1"}), Fault("hub/org", status=503, times=2)]
+    began = time.monotonic()
+    fdb.check("hf://org/net")
+    assert time.monotonic() - began >= 1
+    assert not any(fault.times for fault in hub.faults)
+
+
+def test_a_file_is_what_the_hub_says_that_it_is(hub: Hub, tmp_path: Path) -> None:
+    path = chain(tmp_path / "a.onnx", weights(64, 64))
+    hub.add(Repository("org/net", {"model.onnx": path.read_bytes()}))
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    lie = {"X-Linked-ETag": f'"{"0" * 64}"', "Location": f"{hub.cdn}/{digest}?{SIGNATURE}"}
+    hub.faults.append(Fault("hub/org", status=302, headers=lie, times=9))
+    with pytest.raises(StoreError, match=r"expected content with SHA-256 0000"):
+        fdb.ingest(tmp_path / "db", "hf://org/net")
+    hub.faults.clear()
+    assert fdb.ingest(tmp_path / "db", "hf://org/net").added

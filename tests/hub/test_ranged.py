@@ -12,13 +12,14 @@ from pathlib import Path
 import fsspec
 import numpy as np
 import pytest
+from aiohttp import BasicAuth
 
 import filterdb as fdb
 from filterdb.errors import InputError, StoreError, StoreMissingError
 from filterdb.store import http, ranged
 from filterdb.store.ranged import ChangedError
 from tests.hub.nets import filter_bytes, kernels, resnet50, safetensors
-from tests.hub.server import Fault, Hub
+from tests.hub.server import Fault, Hub, Repository
 from tests.models import chain, weights
 
 DIVISOR = 4
@@ -207,3 +208,35 @@ def test_an_object_that_changes_on_s3(s3: Callable[[], str], monkeypatch: pytest
         ranged.read_parts(source, [(0, 100)], lambda start, data: None)
     with pytest.raises(StoreMissingError):
         ranged.open_source(f"{url}.none")
+
+
+def test_a_password_is_not_sent_to_another_host(hub: Hub, tmp_path: Path) -> None:
+    repository = hub.add(Repository("org/net", {"model.safetensors": FILE}))
+    hub.static["net.safetensors"] = FILE
+    url = hub.web.replace("://", "://me:secret@") + "/net.safetensors"
+    fdb.check(url)
+    assert {asked.authorization for asked in hub.asked} == {BasicAuth("me", "secret").encode()}
+    hub.asked.clear()
+    there = f"{hub.endpoint}/org/net/resolve/{repository.commit(repository.files)}/model.safetensors"
+    hub.faults.append(Fault("web/moved", status=302, headers={"Location": there}, times=99))
+    assert_stored(fdb.ingest(tmp_path / "db", url.replace("net.safe", "moved.safe")).database, TENSORS)
+    assert {asked.authorization for asked in hub.asked if asked.host != "web"} == {""}
+
+
+def test_redirects_stay_with_https_and_end(hub: Hub) -> None:
+    for target in ("http://host/x", "file:///etc/passwd", "ftp://host/x"):
+        with pytest.raises(StoreError, match="expected a redirect to https"):
+            http._redirected("https://host/a", target)
+    assert http._redirected("https://host/a/b?c", "/d?e") == "https://host/d?e"
+    hub.faults.append(Fault("web", status=302, headers={"Location": "/again"}, times=99))
+    with pytest.raises(StoreError, match="more than 10 redirects"):
+        fdb.check(f"{hub.web}/net.safetensors")
+
+
+@pytest.mark.parametrize("name", ["..", "...", "a" * 300 + ".safetensors", "ä b%20c.safetensors", ""])
+def test_any_name(hub: Hub, tmp_path: Path, name: str) -> None:
+    hub.static[f"x/{name.replace('%20', ' ')}"] = FILE
+    url = f"{hub.web}/x/{name}"
+    if not name.strip("."):  # a client takes dots away
+        hub.static |= {"x/": FILE, "": FILE, "x/...": FILE}
+    assert_stored(fdb.ingest(tmp_path / "db", url).database, TENSORS)
