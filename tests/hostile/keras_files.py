@@ -333,8 +333,15 @@ def _bombs(writer: KerasWriter) -> None:
     writer.h5(
         "one compressed kernel in 300 layers", "rejected", "longer|took more", links, config=sequential(good, *layers)
     )
-    calls = {"class_name": "Conv2D", **{k: v for k, v in good.items() if k != "class_name"}}
-    model: dict[str, Any] = sequential(calls)
+    writer.h5("calls of calls of calls", "rejected", "called more than", config=_exponential(good))
+    deep = '{"class_name": "Sequential", "config": ' + "[" * 100_000 + "]" * 100_000 + "}"
+    writer.h5("100,000 nested lists", "rejected", "Recursion", config=deep)
+    _archive_bombs(writer)
+
+
+def _exponential(convolution: dict[str, Any]) -> dict[str, Any]:
+    """A model that calls a nested model twice, which calls another twice, 40 levels deep."""
+    model = sequential(convolution)
     for level in range(40):
         inner = {
             "class_name": model["class_name"],
@@ -346,26 +353,20 @@ def _bombs(writer: KerasWriter) -> None:
         model = {"class_name": "Functional", "config": {"name": "m", "layers": [
             {**layer("InputLayer", "x"), "inbound_nodes": []}, inner],
             "input_layers": [["x", 0, 0]], "output_layers": [[f"n{level}", 1, 0]]}}  # fmt: skip
-    writer.h5("calls of calls of calls", "rejected", "called more than", config=model)
-    deep = '{"class_name": "Sequential", "config": ' + "[" * 100_000 + "]" * 100_000 + "}"
-    writer.h5("100,000 nested lists", "rejected", "Recursion", config=deep)
+    return model
+
+
+def _archive_bombs(writer: KerasWriter) -> None:
     spaces = json.dumps(CONFIG)[:-1] + " " * 200 * MIB + "}"
     writer.zip(
         "a config of 200 MB of spaces", "rejected", "at most", _archive(config=spaces, compression=zipfile.ZIP_DEFLATED)
     )
-    buffer = io.BytesIO(_archive())
-    with zipfile.ZipFile(buffer, "a") as file:
-        del file.NameToInfo[WEIGHTS]
-        file.filelist = [info for info in file.filelist if info.filename != WEIGHTS]
-        with file.open(zipfile.ZipInfo(WEIGHTS), "w", force_zip64=True) as member:
-            del member
-        info = zipfile.ZipInfo(WEIGHTS)
-        info.compress_type = zipfile.ZIP_DEFLATED
-        file.filelist = [i for i in file.filelist if i.filename != WEIGHTS]
-        with file.open(info, "w", force_zip64=True) as member:
-            block = bytes(16 * MIB)
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("config.json", json.dumps(CONFIG))
+        with file.open(WEIGHTS, "w", force_zip64=True) as member:
             for _ in range(64):
-                member.write(block)
+                member.write(bytes(16 * MIB))
     writer.zip("a 1 GB member of zeros", "rejected", "to decompress", buffer.getvalue())
     writer.zip("a million members", "stored", "", _many(_archive(), 300_000), or_else=("rejected",))
 

@@ -71,7 +71,7 @@ def _of_nodes(nodes: Nodes, layout: Layout) -> list[Convolution]:
             known[id(layer)] = _located(layer, layout)
         own_norm = position in normalised
         batch_norm = "unfolded" if own_norm else _elsewhere(_has_bias(node), has_norms=has_norms)
-        convolutions.append(_convolution(node, known[id(layer)], length, batch_norm))
+        convolutions.append(_convolution(layer, node.kernel, known[id(layer)], length, batch_norm))
     return convolutions
 
 
@@ -102,11 +102,9 @@ def _inside(layer: Layer, layout: Layout) -> list[Found]:
 
 
 def _convolution(
-    node: Node, tensors: list[StoredTensor] | NotStoredError, length: int | None, batch_norm: str
+    layer: Layer, kernel: Kernel, tensors: list[StoredTensor] | NotStoredError, length: int | None, batch_norm: str
 ) -> Convolution:
-    """Return the convolution of a node whose layer the config describes."""
-    layer, kernel = node.layer, node.kernel
-    assert kernel is not None  # noqa: S101 - the caller has checked
+    """Return the convolution of a kernel of a layer that the config describes."""
     settings = layer.settings
     kernels = KERNELS[layer.class_name]
     refused = refusal(layer.class_name, settings)

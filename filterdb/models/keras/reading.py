@@ -35,8 +35,6 @@ class KerasFile:
     @classmethod
     def parse(cls, path: Path, request: Request) -> KerasFile:
         """Read the config. Raises ModelError if the file is not Keras', or damaged."""
-        if request.key:
-            raise ModelError(f"{request.named}: a Keras file has one network, got --key {request.key[:60]!r}; omit it")
         with path.open("rb") as file:
             head = file.read(2)
         with damage_as_value_error():
