@@ -46,12 +46,17 @@ class Found:
 
 
 def is_norm(unit: Unit) -> bool:
-    """Return whether a unit is a batch normalisation, which keeps a mean and a variance."""
-    shapes = {tensor.shape for tensor in unit.tensors.values()}
-    if "moving_mean" in unit.tensors or "running_mean" in unit.tensors:
+    """Return whether a unit is a batch normalisation, which keeps a mean and a variance.
+
+    In a weights file of Keras 3 its weights have numbers: three or four vectors of one length.
+    """
+    if "moving_mean" in unit.tensors or any(label.startswith("batch_normalization") for label in unit.labels):
         return True
-    names = set(unit.tensors)
-    return names in ({"0", "1", "2"}, {"0", "1", "2", "3"}) and len(shapes) == 1 and _is_vector(next(iter(shapes)))
+    shapes = {tensor.shape for tensor in unit.tensors.values()}
+    return set(unit.tensors) in _NORM_NUMBERS and len(shapes) == 1 and all(map(_is_vector, shapes))
+
+
+_NORM_NUMBERS = ({"0", "1", "2"}, {"0", "1", "2", "3"})
 
 
 def _is_vector(shape: tuple[int, ...]) -> bool:

@@ -140,7 +140,7 @@ class LayeredFile:
 
 def _is_known(leaf: Layer) -> bool:
     """Return whether no weight of a layer could be taken for another's kernel."""
-    return leaf.class_name not in NO_CONVOLUTIONS and not leaf.class_name.startswith("ConvLSTM")
+    return leaf.class_name not in NO_CONVOLUTIONS - {"Dense"} and not leaf.class_name.startswith("ConvLSTM")
 
 
 def _by_name(leaves: Sequence[Layer], weights: dict[str, StoredTensor]) -> dict[int, list[StoredTensor]] | None:

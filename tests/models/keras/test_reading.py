@@ -132,10 +132,12 @@ def test_kernels_of_a_nested_model_whose_weights_are_frozen_in_part(tmp_path: Pa
         (conv("a", kernels[0], trainable=False), after("x")),
         (conv("b", kernels[1]), after("a")),
         (conv("c", kernels[2]), after("b")),
+        (layer("Dense", "d"), after("c")),
     )
     nested = {**inner, "config": {**inner["config"], "name": "base"}, "name": "base"}
     order = [(1, "b"), (2, "c"), (0, "a")]
     weights = {(f"{name}/kernel:0" if names == "names" else f"conv2d_{i}/kernel:0"): kernels[i] for i, name in order}
+    weights["dense/kernel:0"] = np.ones((4, 4))
     path = write_h5(tmp_path / "m.h5", functional((nested, after("x"))), {"base": weights})
     found = stored(read(path))
     assert list(found) == ["base/a", "base/b", "base/c"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from filterdb.errors import InputError
 from filterdb.models.published import columns, hdf5
 from filterdb.models.published.hdf5 import read_published, read_rows
+from tests.faults.test_hostile_models import watched
 from tests.models.published import published
 from tests.models.published.published import add_filters, frame, write_bytes, write_csv, write_frame
 
@@ -340,6 +342,26 @@ def test_a_virtual_dataset_is_refused(tmp_path: Path, path: Path, target: str) -
         file.create_virtual_dataset(target, layout)
     with pytest.raises(InputError, match=f"{target}: expected data in the file itself, got a virtual dataset"):
         read_published(path)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="inotify is Linux's")
+def test_the_file_behind_a_virtual_dataset_is_not_opened(tmp_path: Path, path: Path) -> None:
+    """HDF5 opens it as soon as anybody asks for the shape of a dataset that grows with it."""
+    write_csv(path, frame())
+    other = tmp_path / "other.h5"
+    with h5py.File(other, "w") as file:
+        file.create_dataset("filters", (24, 9), "f4", maxshape=(None, 9), chunks=(8, 9))
+    with h5py.File(path, "a") as file:
+        source = h5py.VirtualSource(str(other), "filters", (24, 9), maxshape=(None, 9))
+        layout = h5py.VirtualLayout((24, 9), "f4", maxshape=(None, 9))
+        layout[0 : h5py.h5s.UNLIMITED, :] = source[0 : h5py.h5s.UNLIMITED, :]
+        file.create_virtual_dataset("filters", layout)
+    with watched([other]) as touched, pytest.raises(InputError, match="a virtual dataset"):
+        read_published(path)
+    assert not touched
+    with watched([other]) as touched, h5py.File(path) as file:
+        assert file["filters"].shape == (24, 9)
+    assert touched  # so the watch works
 
 
 @pytest.mark.parametrize("target", ["filters", "meta"])
