@@ -60,8 +60,13 @@ class Tally:
     lines: bool
     """Print lines on stderr, because no bar is shown."""
     bar: tuple[Progress, TaskID] | None = None
-    _recent: deque[tuple[float, int]] = field(default_factory=lambda: deque([(time.monotonic(), 0)], RECENT))
-    _printed: float = field(default_factory=time.monotonic)
+    _recent: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=RECENT))
+    _printed: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Start the clock."""
+        self._printed = time.monotonic()
+        self._recent.append((self._printed, 0))
 
     def done(self, count: int) -> None:
         """Show that `count` things are done."""
