@@ -1,6 +1,7 @@
 """A crawl of many small models from a web server on this machine, against plain GETs of the same files.
 
-Each size is a process of its own: its peak memory is that of one crawl, with the processes that read the files. Every
+Each size is a process of its own, with the settings of filterdb's workers for malloc: without them, freed memory of
+threads stays with the process. Its peak memory is that of one crawl, with the processes that read the files. Every
 model is fetched twice (to be read, and to be written), and asked for its ETag; the GETs fetch it once, with the same
 client and as many threads. The ratio says what filterdb adds; `again` is a run in which everything is stored already.
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import os
 import statistics
 import subprocess
 import sys
@@ -131,7 +133,11 @@ def main() -> None:
         for count in options.models:
             command = [sys.executable, __file__, "--threads", str(options.threads), "--rounds", str(options.rounds)]
             done = subprocess.run(
-                [*command, "--measure", url, str(count)], stdout=subprocess.PIPE, text=True, check=True
+                [*command, "--measure", url, str(count)],
+                stdout=subprocess.PIPE,
+                text=True,
+                check=True,
+                env={**os.environ, "MALLOC_ARENA_MAX": "2", "MALLOC_TRIM_THRESHOLD_": "65536"},
             )
             row = json.loads(done.stdout.splitlines()[-1])
             print(

@@ -64,7 +64,8 @@ def identity(url: str) -> str:
     if _COMMIT.match(url):
         return _digest({"commit": url})
     try:
-        info = retried(lambda: remote.call(url, "info", url, seconds=IDENTITY_SECONDS))
+        seconds = min(IDENTITY_SECONDS, remote.READ_SECONDS)
+        info = retried(lambda: remote.call(url, "info", url, seconds=seconds))
     except Exception:  # noqa: BLE001 - fetching the file reports the same failure, or does without
         return ""
     tags = {name: info[name] for name in _TAGS if info.get(name)}
