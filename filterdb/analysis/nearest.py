@@ -13,7 +13,7 @@ from filterdb.analysis.drift_metrics import METRICS
 from filterdb.analysis.layer_swaps import places, swap_pair
 from filterdb.analysis.noise import BY_LAYERS, BY_SAMPLING, FEW, INDISTINGUISHABLE, TOO_FEW
 from filterdb.analysis.question import Question
-from filterdb.analysis.shared_filters import FileLayers, Shared, find_shared
+from filterdb.analysis.shared_filters import FileLayers, find_shared
 from filterdb.arguments import formerly_positional
 from filterdb.errors import UsageError
 from filterdb.models.sandbox import Limits
@@ -148,7 +148,7 @@ def _ranked(question: Question, query: Query, n: int) -> xr.Dataset:
     by_decile = _decile_variables(question, query, whole, order)
     names = db.models["model"].values.astype(str)
     position = [int(np.flatnonzero(names == models.labels[model])[0]) for model in order]
-    same_file, shared = _same_models(db, query)
+    same, stored_as = _same_models(db, query)
     model = ("model",)
     return xr.Dataset(
         {
@@ -166,9 +166,7 @@ def _ranked(question: Question, query: Query, n: int) -> xr.Dataset:
             "count": (model, number[order], {"long_name": "number of filters"}),
             "few": (model, few[order]),
             "rank": (model, np.where(few[order], 0, np.arange(1, len(order) + 1))),
-            "same_content": (model, same_file[position]),
-            "same_filters": (model, (same_file | shared.same_filters)[position]),
-            "equal_layers": (model, shared.equal_layers[position], {"long_name": "layers with the same filters"}),
+            **{name: (model, values[position]) for name, values in same.items()},
             **{f"decile_{name}": (("model", "decile"), values) for name, values in by_decile.items()},
         },
         coords={
@@ -187,7 +185,7 @@ def _ranked(question: Question, query: Query, n: int) -> xr.Dataset:
             query_hash=query.file_hash,
             query_filters=int(file_counts[0].sum()),
             query_layers=len(query.rows),
-            query_stored_as=json.dumps(names[same_file | shared.same_filters].tolist(), ensure_ascii=False),
+            query_stored_as=json.dumps(stored_as, ensure_ascii=False),
             query_left_out=json.dumps(query.left_out, ensure_ascii=False),
         ),
     )
@@ -200,11 +198,14 @@ def _decile_counts(query: Query) -> Ints:
     return np.bincount(decile[known], query.column("row_size")[known], len(DECILES)).astype(np.int64)
 
 
-def _same_models(db: Database, query: Query) -> tuple[npt.NDArray[np.bool_], Shared]:
-    """Return which of the view's models are the same file, (models,), and what they share with it."""
-    is_same: npt.NDArray[np.bool_] = db.models["file_hash"].values.astype(str) == query.file_hash
+def _same_models(db: Database, query: Query) -> tuple[dict[str, npt.NDArray[np.generic]], list[str]]:
+    """Return the variables that say what the view's models share with the file, (models,), and which are the same."""
+    same_file = db.models["file_hash"].values.astype(str) == query.file_hash
     hashes, fingerprints = (query.column(name).tolist() for name in ("hash", "fingerprint"))
-    return is_same, find_shared(db, FileLayers(hashes, fingerprints, query.column("row_size")))
+    shared = find_shared(db, FileLayers(hashes, fingerprints, query.column("row_size")))
+    same_filters = same_file | shared.same_filters
+    variables = {"same_content": same_file, "same_filters": same_filters, "equal_layers": shared.equal_layers}
+    return variables, db.models["model"].values[same_filters].astype(str).tolist()
 
 
 def _verdicts(drift: Floats, floor: Floor, by_swaps: Floats, few: npt.NDArray[np.bool_]) -> npt.NDArray[np.object_]:

@@ -76,6 +76,27 @@ def test_it_is_a_duplicate(db: fdb.Database, folder: Path, tmp_path: Path) -> No
     assert set(later.duplicates) == {str(tmp_path / "copy.onnx"), str(tmp_path / "again.onnx")}
 
 
+def test_a_checkpoint_is_a_duplicate_of_an_export(db: fdb.Database, folder: Path, tmp_path: Path) -> None:
+    """The weights as trained, in a safetensors file in another order, and folded in the stored ONNX files."""
+    layers = [numpy_helper.to_array(one) for one in onnx.load(folder / "net.onnx").graph.initializer]
+    names = ("stem.weight", "head.weight", "block.weight")  # in a file, head comes before stem
+    head, data = {}, b""
+    for name, values in sorted(zip(names, layers, strict=True)):
+        span = [len(data), len(data) + values.nbytes]
+        head[name] = {"dtype": "F32", "shape": list(values.shape), "data_offsets": span}
+        data += values.tobytes()
+    text = json.dumps(head).encode()
+    path = tmp_path / "net.safetensors"
+    path.write_bytes(len(text).to_bytes(8, "little") + text + data)
+    result = fdb.nearest(db, path)
+    assert json.loads(result.attrs["query_stored_as"]) == ["net", "folded"]
+    shutil.copytree(db.url, tmp_path / "db")
+    assert fdb.ingest(tmp_path / "db", path).duplicates == [str(path)]
+    fdb.ingest(tmp_path / "other", [path])
+    found = fdb.ingest(tmp_path / "other", [folder / "folded.onnx"]).database.models
+    assert found["duplicate_of"].values.tolist() == ["", str(path)]
+
+
 def test_with_another_layer_it_is_no_duplicate(db: fdb.Database, folder: Path, tmp_path: Path) -> None:
     """A backbone with a new head, and one without its last layer, are other networks."""
     layers = [numpy_helper.to_array(one) for one in onnx.load(folder / "folded.onnx").graph.initializer]
