@@ -178,7 +178,7 @@ def _meta_tensor(dtype: Any, size: Any, stride: Any, *_: Any) -> StoredTensor:
     return _view(None, _dtype_name(dtype), 0, size, stride)
 
 
-def _first(value: Any, *_: Any) -> Any:
+def _first(value: Any = None, *_: Any) -> Any:
     """Return the first argument. The others are attributes that are not needed."""
     return value
 
@@ -201,6 +201,8 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "torch._utils._rebuild_parameter_with_state": _first,
     "torch._tensor._rebuild_from_type": _of_type,
     "torch._tensor._rebuild_from_type_v2": _of_type,
+    "torch.nn.parameter.Parameter": _first,
+    "torch.autograd.variable.Variable": _first,
     "torch.storage.TypedStorage": _first,
     "torch.Size": _first,
 }

@@ -112,7 +112,10 @@ def _may_hold(value: Any) -> bool:
 
 
 def _text(key: Any) -> str:
-    return key if type(key) is str else shortened(str(key), MAX_NAME) if type(key) in (int, bool, float) else "?"
+    """Return a key as a text that UTF-8 can carry, which a pickle's texts need not be."""
+    if type(key) is str:
+        return key if key.isascii() else key.encode("utf-8", "backslashreplace").decode()
+    return shortened(str(key), MAX_NAME) if type(key) in (int, bool, float) else "?"
 
 
 def _is_module(instance: Instance) -> bool:
