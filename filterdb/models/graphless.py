@@ -29,7 +29,9 @@ FLOATING = frozenset(
 _COMPUTED = re.compile(r"(^|[._])(weight_[vg]|weight_orig|parametrizations\..*|original[01]?|weight_[uv])$")
 """Names of what PyTorch computes a weight from: weight and spectral normalisation, pruning, parametrisations."""
 
-_BUFFER = re.compile(r"(^|[._])(relative_position_\w+|pos_embed\w*|position_embedding\w*|rel_pos_\w+|anchor\w*|grid)$")
+_BUFFER = re.compile(
+    r"(^|[._])(relative_position_\w+|pos_embed\w*|position_embedding\w*|rel_pos_\w+|anchor\w*|grid|weight_mask)$"
+)
 """Names of tensors of rank 4 that no convolution uses."""
 
 _TRANSPOSED_NAME = re.compile(

@@ -129,7 +129,9 @@ def test_what_is_in_the_ledger(what: str) -> None:
     assert skipped(read(shapes, dtype=dtype)) == codes
 
 
-@pytest.mark.parametrize("name", ["pos_embed", "blocks.0.attn.rel_pos_h", "relative_position_bias_table"])
+@pytest.mark.parametrize(
+    "name", ["pos_embed", "blocks.0.attn.rel_pos_h", "relative_position_bias_table", "c.weight_mask"]
+)
 def test_other_tensors_of_rank_4_are_not_convolutions(name: str) -> None:
     model = read({name: (1, 8, 3, 3), "c.weight": (8, 4, 3, 3)})
     assert [layer.name for layer in model.layers] == ["c.weight"] and not model.skipped
