@@ -136,13 +136,17 @@ class Files:
     def entries(self, prefix: str) -> dict[str, ObjectInfo]:
         """List the objects below a prefix with size and time, sorted by name.
 
-        Raises ReadOnlyStoreError for a web server, whose objects are looked up by name (`read_many`, `sizes`).
+        Raises ReadOnlyStoreError for a web server that lists no folders. What only reads a database looks up objects by
+        name instead (`read_many`, `sizes`).
         """
         url = self.url(prefix)
-        if self.web:
-            raise web.read_only("listing", url)
         with store_errors("listing", url):
-            return dict(sorted(self._remote_entries(url) if self.remote else local.walk(Path(url), prefix)))
+            listing = dict(sorted(self._remote_entries(url) if self.remote else local.walk(Path(url), prefix)))
+        if self.web and not listing:
+            if prefix == "snapshots":  # of which every database has one
+                raise web.read_only("listing", url)
+            self.entries("snapshots")
+        return listing
 
     def sizes(self, names: Sequence[str], prefix: str) -> dict[str, int | None]:
         """Return the sizes of those of these objects below a prefix that exist: by a listing if the store has any."""
@@ -162,7 +166,7 @@ class Files:
         for key, info in listing.items():
             name = key.removeprefix(root).lstrip("/")
             if name:  # some stores list the folder itself after an object in it was removed
-                yield name, ObjectInfo(None if info["size"] is None else int(info["size"]), _modified(info))
+                yield name, ObjectInfo(None if info.get("size") is None else int(info["size"]), _modified(info))
 
     def create(self, name: str, data: bytes) -> bool:
         """Create an object, unless it exists. Return whether it now has these bytes; False if it already had others.

@@ -79,7 +79,7 @@ def test_a_plain_web_server(db: fdb.Database, web: str) -> None:
 
 
 def test_damage_and_writes_on_a_plain_web_server(db: fdb.Database, web: str, tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="refused"):
+    with pytest.raises(StoreError, match="got a web server, which can only be read"):
         fdb.ingest(web, [chain(tmp_path / "c.onnx", weights())])
     with pytest.raises(StoreMissingError):
         fdb.open(f"{web}/nowhere")
