@@ -51,6 +51,7 @@ PYTORCH = Format(
     "filterdb.models.checkpoint.reading",
     shared_suffixes=(".bin",),
     has_networks=True,
+    in_parts=True,
 )
 """Checkpoints of torch.save. Hugging Face calls them .bin, which other files are called too."""
 
@@ -60,6 +61,7 @@ SHARDS = Format(
     "filterdb.models.shards",
     shared_suffixes=(".index.json",),
     has_networks=True,
+    in_parts=True,
 )
 """Indexes of models in several files. A model that is read this way is stored under the format of its shards."""
 

@@ -53,7 +53,7 @@ def _lies(writer: Writer) -> None:
         "metadata only": file_of({"__metadata__": {"format": "pt"}}),
     }
     for kind, data in rejected.items():
-        writer.bytes(f"safetensors/{kind}", data, "rejected", reason="safetensors|convolution")
+        writer.bytes(f"safetensors/{kind}", data, "rejected", reason="safetensors|convolution|ONNX")
     nan = np.full_like(W, np.nan).tobytes()
     writer.bytes("safetensors/not finite", file_of(two(), GOOD.tobytes() + nan), "skipped", reason="NaN")
     unknown = two(entry(W.shape, SIZE, 2 * SIZE, "F99"))

@@ -49,7 +49,7 @@ def test_http_is_read_in_parts(hub: Hub, tmp_path: Path) -> None:
     assert_stored(done.database, TENSORS)
     # Once for the scan and the write, which find them in the cache.
     assert filter_bytes(DIVISOR) <= hub.sent("web") < 0.55 * len(FILE)
-    assert all(asked.status == 206 for asked in hub.asked)
+    assert all(asked.status == 206 for asked in hub.asked if asked.method != "HEAD")
 
 
 def test_a_check_reads_only_the_filters(hub: Hub) -> None:
