@@ -209,8 +209,8 @@ class _Run:
             known_hash = self.known.get(source.id, {}).get("file_hash")
             work = partial(scan, source, known_hash, self.limits, self.records.of(source, known_hash))
             tasks.append(cluster.task(f"scan-{token}-{position}", work))
-        for result in cluster.run(tasks, "scan"):
-            self.records.add(result)
+        for source, result in zip(models, cluster.run(tasks, "scan"), strict=True):
+            self.records.add(source, result)
             self._add(result)
         if self.head is not None:
             self.records.write()

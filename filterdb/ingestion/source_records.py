@@ -59,11 +59,11 @@ class SourceRecords:
             if (record.read_by == self.read_by if record.rejected else record.file_hash == known_hash)
         )
 
-    def add(self, result: Scan) -> None:
-        """Add a record of a scan, if the file can be recognised."""
+    def add(self, source: ModelSource, result: Scan) -> None:
+        """Add a record of the scan of a source, if the file can be recognised."""
         if result.identities:
             rejected = result.rejected or ""
-            self.new[source_key(result.source)] = SourceRecord(
+            self.new[source_key(source)] = SourceRecord(
                 result.identities, result.file_hash, rejected, self.read_by if rejected else ""
             )
 

@@ -73,12 +73,14 @@ class _CompanionError(ModelError):
 def scan(source: ModelSource, known_hash: str | None, limits: Limits, records: Sequence[SourceRecord] = ()) -> Scan:
     """Read a model. If its hash is `known_hash`, the store has this content under this id, and no more is read.
 
-    A remote file is not even fetched if it has not changed since one of the `records`. If it cannot be fetched, it is
-    rejected, because the other models of a run may be elsewhere. Raises InputError if a local file is missing.
+    The result has the source with a URL that names a commit, if it is one of the hub. A remote file is not even fetched
+    if it has not changed since one of the `records`. If it cannot be fetched, it is rejected, because the other models
+    of a run may be elsewhere. Raises InputError if a local file is missing.
     """
     if not is_remote(source.url):
         return _scan_file(source, known_hash, limits)[0]
     try:
+        source = pinned(source)
         identity = download.identity(source.url)
         for record in records:
             if is_unchanged(record, source.url, identity):
@@ -97,7 +99,6 @@ def scan(source: ModelSource, known_hash: str | None, limits: Limits, records: S
 def _scan_file(source: ModelSource, known_hash: str | None, limits: Limits) -> tuple[Scan, list[str] | None]:
     """Read a model, and return the result and the companions on which it depends; None if they are not all known."""
     try:
-        source = pinned(source)
         with local_copy(source.url) as local:
             refused = _refused(local.path, source.shown)
             if refused:
