@@ -17,7 +17,7 @@ its γ is, disturbs its own bucket alone; up to twelve such channels do no harm.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from functools import lru_cache
 
 import numpy as np
@@ -66,6 +66,9 @@ _PRECISION = {"float16": 11, "bfloat16": 8}
 
 _WIDE = {11: 8, 8: 64}
 """The same if one of the layers was rounded to so many bits: three times the median difference."""
+
+_NEIGHBOURS = 256
+"""Layers with the next larger codes of a bucket that are compared, so that a hostile file costs no hours."""
 
 _TEXT = re.compile(r"[0-9a-f]{130}")
 
@@ -127,8 +130,8 @@ def same_filters(hashes: Iterable[str], fingerprints: Iterable[str], sizes: Ints
         codes = content[:, 1:].copy().view(">u2").astype(np.int32)
         tolerance = np.array([_WIDE.get(bits, _NARROW) for bits in content[:, 0].tolist()], np.int32)
         positions = list(first.values())
-        for left, right in _similar(codes, tolerance, sizes[positions]):
-            joined.join(positions[left], positions[right])
+        for i, j in enumerate(_similar(codes, tolerance, sizes[positions]).tolist()):
+            joined.join(positions[j], positions[i])
     return joined.roots()
 
 
@@ -196,25 +199,27 @@ def _noise(first: int, rows: int, seed: int) -> Floats:
     return noise
 
 
-def _similar(codes: NDArray[np.int32], tolerance: NDArray[np.int32], sizes: Ints) -> Sequence[tuple[int, int]]:
-    """Return pairs of layers that agree; `codes` (layers, 32), `tolerance` and `sizes` (layers,).
+def _similar(codes: NDArray[np.int32], tolerance: NDArray[np.int32], sizes: Ints) -> Ints:
+    """Return the first layer that each layer agrees with, also through others; all (layers,), but `codes` (layers, 32).
 
     Pairs that agree in many buckets are found among those that agree in one: neighbours in the order of its codes.
     """
-    pairs: set[tuple[int, int]] = set()
+    joined = Components(len(sizes))
     for column in codes.T:
         order = np.lexsort((column, sizes))
         order = order[column[order] > 0]
-        for shift in range(1, len(order)):
+        root = joined.roots()
+        for shift in range(1, min(len(order), _NEIGHBOURS + 1)):
             left, right = order[:-shift], order[shift:]
-            near = column[right] - column[left] <= tolerance.max()
-            near &= sizes[right] == sizes[left]
+            near = (column[right] - column[left] <= tolerance.max()) & (sizes[right] == sizes[left])
             if not near.any():
                 break
-            low, high = np.minimum(left, right)[near], np.maximum(left, right)[near]
-            agree = _agree(codes[low], codes[high], np.maximum(tolerance[low], tolerance[high]))
-            pairs.update(zip(low[agree].tolist(), high[agree].tolist(), strict=True))
-    return sorted(pairs)
+            near &= root[left] != root[right]
+            left, right = left[near], right[near]
+            agree = _agree(codes[left], codes[right], np.maximum(tolerance[left], tolerance[right]))
+            for pair in zip(left[agree].tolist(), right[agree].tolist(), strict=True):
+                joined.join(*pair)
+    return joined.roots()
 
 
 def _agree(left: NDArray[np.int32], right: NDArray[np.int32], tolerance: NDArray[np.int32]) -> NDArray[np.bool_]:

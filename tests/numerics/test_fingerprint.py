@@ -7,6 +7,7 @@ the tests themselves multiply the channels.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 
 import ml_dtypes
@@ -166,6 +167,15 @@ def test_layers_that_say_nothing_have_none() -> None:
     assert printed(np.concatenate([layer(1, 32), np.zeros((31, 32, 3, 3))])) == ""  # one channel of 32 is left
     assert fingerprint(layer(8, 4).reshape(-1, 9), 7) == fingerprint(np.zeros((0, 9), np.float32), 0) == ""
     assert labels(few, few) == [0, 1]
+
+
+def test_a_hostile_file_cannot_take_hours() -> None:
+    """20,000 fingerprints that all agree, of different texts: all pairs of them would fill the memory."""
+    codes = 30_000 + np.random.default_rng(0).integers(0, 2, (20_000, 32))
+    texts = [f"18{row.astype('>u2').tobytes().hex()}" for row in codes]
+    started = time.monotonic()
+    assert not same_filters([""] * len(texts), texts, np.full(len(texts), 64)).any()
+    assert time.monotonic() - started < 30
 
 
 def test_hashes_join_where_a_fingerprint_is_missing() -> None:
