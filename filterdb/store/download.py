@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -117,10 +118,10 @@ def _input_error(action: str, url: str, error: Exception) -> FilterDBError:
     from botocore.exceptions import ParamValidationError
 
     shown = redact_url(url)
-    if isinstance(error, OSError) and error.errno in _FULL:
+    if isinstance(error, OSError) and error.errno is not None and error.errno in _FULL:
         return InterruptedRunError(
-            f"{action} {shown}: this machine cannot keep a copy ({error.strerror}); free space for temporary files, or "
-            "set TMPDIR to another disk, and run again: it resumes"
+            f"{action} {shown}: this machine cannot keep a copy ({os.strerror(error.errno)}); free space for temporary "
+            "files, or set TMPDIR to another disk, and run again: it resumes"
         )
     if isinstance(error, FileNotFoundError | NotADirectoryError):
         return StoreMissingError(f"{action} {shown}: expected an object there, found none")

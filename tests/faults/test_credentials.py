@@ -292,11 +292,26 @@ def test_the_command_tells_no_secret(
     assert not planted((tmp_path / "out.sarif").read_bytes(), (tmp_path / "out.xml").read_bytes())
 
 
-def test_task_keys_and_progress(host: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """What Dask shows of the work: keys, and the functions and arguments that a worker logs when a task fails."""
+def test_task_keys_and_progress(
+    host: str, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What Dask shows of the work: keys, and the functions and arguments that a worker logs when a task fails.
+
+    A file that cannot be fetched is rejected; a task fails where this machine has no room for any file.
+    """
+    import errno
+
     from distributed import Client, LocalCluster
 
-    url = URLS["everything"](host, "/403/m.onnx")
+    url = URLS["everything"](host, "/ok/m.onnx")
+    real = remote.call
+
+    def full(url: str, method: str, *args: Any, **kwargs: Any) -> Any:
+        if method == "get_file":
+            raise OSError(errno.ENOSPC, f"no space for {url}")
+        return real(url, method, *args, **kwargs)
+
+    monkeypatch.setattr(remote, "call", full)
     caplog.set_level(logging.INFO)
     with LocalCluster(n_workers=1, processes=False, dashboard_address=None) as cluster, Client(cluster) as client:
         with pytest.raises(FilterDBError) as caught:
