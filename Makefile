@@ -93,7 +93,12 @@ $(DATA)/.packages: $(EXPORTERS)/.installed requirements/exporters-models.txt $(W
 	$(EXPORTERS)/bin/python -m exporters.packages $(DATA)/packages 2>>$(DATA).log
 	@touch $@
 
-exporters: $(STAMP) $(DATA)/.files $(DATA)/.packages
+$(DATA)/.network: $(EXPORTERS)/.installed exporters/one_network.py
+	for tool in torch keras openvino tensorflow; do \
+	  $(EXPORTERS)/bin/python -m exporters.one_network $(DATA)/network $$tool 2>>$(DATA).log || exit 1; done
+	@touch $@
+
+exporters: $(STAMP) $(DATA)/.files $(DATA)/.packages $(DATA)/.network
 	$(BIN)/python -m pytest -q exporters
 
 # Brevitas, ModelOpt and NNCF need about 2 GB more and do not install everywhere.
