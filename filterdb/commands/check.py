@@ -121,8 +121,8 @@ def check(
 
     MODELS are files (ONNX, PyTorch, safetensors, Keras, OpenVINO, TensorFlow Lite), folders, globs or URLs. Reports
     layers that are dead, sparse, collapsed, random, non-finite or duplicates, or that have outliers or dead channels,
-    models that are untrained, and what could not be checked. Needs no database. The exit code is 1 if a rule fails or something could not be checked, and
-    65 if no file can be read.
+    models that are untrained, and what could not be checked. Needs no database. The exit code is 1 if a rule fails or
+    something could not be checked, and 65 if no file can be read.
     """
     files.check_writable()
     opened, reference = compared_with.database(), compared_with.reference

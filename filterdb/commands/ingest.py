@@ -37,9 +37,9 @@ def ingest(db: str, sources: tuple[str, ...], catalog: str | None, as_json: bool
     """Add the filters of models to a database.
 
     Reads model files (ONNX, PyTorch, safetensors, Keras, OpenVINO, TensorFlow Lite), folders, globs or URLs (also
-    hf://org/repo), or every row of a catalog. A file that cannot be
-    fetched or read is reported, and the rest is added. A run that stopped resumes when it is repeated: remote files
-    that are stored and have not changed are not fetched again.
+    hf://org/repo), or every row of a catalog. A file that cannot be fetched or read is reported, and the rest is
+    added. A run that stopped resumes when it is repeated: remote files that are stored and have not changed are not
+    fetched again.
     """
     done = fdb.ingest(db, sources, catalog=catalog, **options)
     for reason in done.rejected.values():
