@@ -24,7 +24,7 @@ def catalog(source: str, filters: tuple[str, ...], limit: int | None, output: st
     SOURCE is hf://ORGANISATION. The rows have what each model's card and config say; `ingest --catalog` reads them. The
     hub is HF_ENDPOINT and the token HF_TOKEN, from the environment.
     """
-    table = fdb.catalog(source, output, filters=filters, limit=limit)
+    table = fdb.catalog(source, output=output, filters=filters, limit=limit)
     rows = table.to_dict("records")
     counts = {"snapshot": None, "selection": "all", "filters": None, "layers": None, "models": len(rows)}
     print_answer({**counts, "output": output, "rows": rows}, as_json, show)

@@ -29,8 +29,8 @@ MAX_CELL = 300
 
 def catalog(
     source: str,
-    output: str | os.PathLike[str] | None = None,
     *,
+    output: str | os.PathLike[str] | None = None,
     filters: str | Iterable[str] = (),
     limit: int | None = None,
 ) -> pd.DataFrame:
@@ -65,8 +65,8 @@ def catalog(
 
     Examples
     --------
-    >>> rows = fdb.catalog("hf://timm", "catalog.csv", filters="image-classification")  # doctest: +SKIP
-    >>> fdb.ingest("db", catalog="catalog.csv")  # doctest: +SKIP
+    >>> rows = fdb.catalog("hf://timm", output="timm.csv", filters="resnet")  # doctest: +SKIP
+    >>> fdb.ingest("db", catalog="timm.csv")  # doctest: +SKIP
     """
     import pandas as pd
 

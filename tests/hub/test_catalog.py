@@ -32,7 +32,7 @@ def fill(hub: Hub) -> Repository:
 
 def test_columns_are_those_of_the_card(hub: Hub, tmp_path: Path) -> None:
     repository = fill(hub)
-    table = fdb.catalog("hf://timm", tmp_path / "catalog.csv", filters="image-classification")
+    table = fdb.catalog("hf://timm", output=tmp_path / "catalog.csv", filters="image-classification")
     expected = {
         "path": f"hf://timm/resnet50.a1_in1k@{repository.commit(repository.files)}",
         "name": "timm/resnet50.a1_in1k",
@@ -87,7 +87,7 @@ def test_cards_that_are_nonsense(hub: Hub, tmp_path: Path) -> None:
     monster["library_name"] = "a\nb\x1b[1m"
     files = {"model.safetensors": FILE}
     hub.add(Repository("org/net", files, "t" * 9999, (), monster, {"architectures": "no list", "model_type": [1]}))
-    (row,) = fdb.catalog("hf://org", tmp_path / "c.csv").to_dict("records")
+    (row,) = fdb.catalog("hf://org", output=tmp_path / "c.csv").to_dict("records")
     assert (row["licence"], row["training_dataset"], row["base_model"]) == ("", "", "a, 3")
     assert (row["library"], row["architecture"], len(row["task"])) == ("a b�[1m", "", 300)
     assert len((tmp_path / "c.csv").read_text().splitlines()) == 2
@@ -101,10 +101,10 @@ def test_errors(hub: Hub, tmp_path: Path) -> None:
         with pytest.raises(UsageError, match="expected an organisation of the hub, such as hf://timm"):
             fdb.catalog(source)
     with pytest.raises(UsageError, match=r"ends in \.csv"):
-        fdb.catalog("hf://timm", tmp_path / "catalog.parquet")
+        fdb.catalog("hf://timm", output=tmp_path / "catalog.parquet")
     with pytest.raises(StoreError, match="writing"):
         (tmp_path / "file").write_bytes(b"")
-        fdb.catalog("hf://timm", tmp_path / "file" / "catalog.csv")
+        fdb.catalog("hf://timm", output=tmp_path / "file" / "catalog.csv")
     hub.faults.append(Fault("hub", status=500, times=99))
     with pytest.raises(StoreError, match="HTTP 500") as error:
         fdb.catalog("hf://timm")
