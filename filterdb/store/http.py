@@ -24,7 +24,7 @@ from filterdb.store import remote
 MAX_REDIRECTS = 10
 """Most redirects of a request."""
 
-TRIES = 5
+TRIES = 3
 """Number of attempts for a request that fails in another way than by 429 or 503 with Retry-After."""
 
 MAX_WAIT = 300.0

@@ -48,7 +48,7 @@ def crawling(url: str, catalog: Path, *options: str) -> subprocess.Popen[str]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize("where", ["folder", "s3"])
+@pytest.mark.parametrize("where", ["folder", pytest.param("s3", marks=pytest.mark.soak)])
 def test_killed_again_and_again(where: str, tmp_path: Path, s3: Callable[[], str]) -> None:
     """Twelve models and one that is missing, junk and a twin among them; killed a moment after some GET of each run."""
     rng = np.random.default_rng(14)

@@ -192,6 +192,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(download, "FETCH_SECONDS", 1.0)
     monkeypatch.setattr(remote, "READ_SECONDS", 1.0)
     monkeypatch.setattr(remote, "TRIES", 1)
+    monkeypatch.setattr("filterdb.store.http.TRIES", 1)
 
 
 @pytest.mark.parametrize("failure", FAILURES)

@@ -432,7 +432,7 @@ LAYER = {
     **{"row_size": 1, "layer_name": "a", "conv_depth": 0, "conv_depth_norm": 0.0, "graph_depth": 1, "in_channels": 1},
     **{"out_channels": 1, "groups": 1, "depthwise": False, "operator": "Conv", "strides": "", "dilations": ""},
     **{"source_dtype": "", "weight_source": "", "bn_folded": True, "scale_known": True, "hash": "", "peak": 1.0},
-    "batch_norm": "none",
+    **{"batch_norm": "none", "fingerprint": ""},
     "orthogonality": math.nan,
 }
 FACTS = {
