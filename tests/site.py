@@ -27,7 +27,7 @@ class Site:
     with_etag: bool = True
     with_time: bool = False
     swapped: dict[str, bytes] = field(default_factory=dict)
-    """Files that change after they were first fetched."""
+    """Files that change after they were first fetched whole."""
     requests: list[tuple[str, str]] = field(default_factory=list)
     on_get: Callable[[int], object] | None = None
     """Called with the number of GETs so far, before one is answered."""
@@ -73,7 +73,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.close_connection = True
             return
         self.wfile.write(body)
-        if self.path in site.swapped:
+        if self.path in site.swapped and "Range" not in self.headers:
             site.files[self.path] = site.swapped.pop(self.path)
 
     def do_HEAD(self) -> None:

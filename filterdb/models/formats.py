@@ -103,5 +103,5 @@ def format_of(path: Path) -> Format:
 
 def format_of_kind(kind: FileKind | None) -> Format:
     """Return the format of a kind of file; ONNX for one that no format reads."""
-    named = "" if kind is None else kind.format
-    return next((known for known in FORMATS if known.name == named), ONNX)
+    by_name = {known.name: known for known in FORMATS}
+    return by_name.get("" if kind is None else kind.format, by_name[ONNX.name])

@@ -29,6 +29,10 @@ class RefusedPartError(ValueError):
         self.got = got
         self.remedy = remedy
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Return what it was made of, so that it comes whole from another process."""
+        return type(self), (self.expected, self.got, self.remedy), self.__dict__
+
 
 @contextmanager
 def damage_as_value_error() -> Iterator[None]:

@@ -80,7 +80,7 @@ def scan(source: ModelSource, known_hash: str | None, limits: Limits, records: S
     if not is_remote(source.url):
         return _scan_file(source, known_hash, limits)[0]
     try:
-        source = pinned(source)
+        source = _pinned(source)
         identity = download.identity(source.url)
         for record in records:
             if is_unchanged(record, source.url, identity):
@@ -94,6 +94,14 @@ def scan(source: ModelSource, known_hash: str | None, limits: Limits, records: S
         raise
     except FilterDBError as error:
         return replace(_rejected(source, "", str(error)), error=error.with_traceback(None))
+
+
+def _pinned(source: ModelSource) -> ModelSource:
+    """Return a source with a URL that names a commit, if it is one of the hub. Raises InputError if it is missing."""
+    try:
+        return pinned(source)
+    except StoreMissingError as error:
+        raise InputError(f"model {source.id!r}: expected a file at {source.shown}, found none") from error
 
 
 def _scan_file(source: ModelSource, known_hash: str | None, limits: Limits) -> tuple[Scan, list[str] | None]:

@@ -109,12 +109,12 @@ def _attempt[T](action: str, url: str, attempt: Callable[[], T]) -> T:
     except FilterDBError:
         raise
     except Exception as error:  # noqa: BLE001 - whatever a file system's client raises
-        failure, cause = _input_error(action, url, error), redacted_error(error, url)
+        failure, cause = input_error(action, url, error), redacted_error(error, url)
     # Raised outside the except block, so that the original error, with the URL, does not become its context.
     raise failure from cause
 
 
-def _input_error(action: str, url: str, error: Exception) -> FilterDBError:
+def input_error(action: str, url: str, error: Exception) -> FilterDBError:
     from botocore.exceptions import ParamValidationError
 
     shown = redact_url(url)

@@ -24,7 +24,7 @@ from filterdb.store import remote
 MAX_REDIRECTS = 10
 """Most redirects of a request."""
 
-TRIES = 3
+TRIES = 5
 """Number of attempts for a request that fails in another way than by 429 or 503 with Retry-After."""
 
 MAX_WAIT = 300.0
@@ -53,6 +53,11 @@ class StatusError(OSError):
         super().__init__(f"HTTP {status}{detail}")
         self.status = status
         self.url = url
+        self.detail = detail
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Return what it was made of, so that it comes whole from another process."""
+        return type(self), (self.status, self.url, self.detail), self.__dict__
 
 
 class _RetryError(Exception):

@@ -15,10 +15,11 @@ from typing import Any, Protocol
 
 from fsspec.asyn import sync
 
-from filterdb.errors import StoreError
+from filterdb.errors import FilterDBError, StoreError
 from filterdb.ranges import Range, merged, pieces
 from filterdb.redaction import redact_url, redacted_error
 from filterdb.store import http, hub, remote
+from filterdb.store.download import input_error
 from filterdb.store.http import Headers, Reply, StatusError, no_headers, status_error
 from filterdb.store.remote import store_errors
 
@@ -132,6 +133,10 @@ def _call[T](place: str, url: str, attempt: Callable[[], Awaitable[T]]) -> T:
         except StatusError as error:
             failure = (hub.hub_error if hub.is_hub(url) else status_error)("fetching", url, error)
             cause = redacted_error(error, url)
+        except FilterDBError:
+            raise
+        except ValueError as error:  # of a URL that no client understands
+            failure, cause = input_error("fetching", url, error), redacted_error(error, url)
     # Raised outside the except block, so that the original error does not become its context.
     raise failure from cause
 

@@ -8,6 +8,7 @@ import pkgutil
 import ssl
 from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Any
 
 import pytest
 from aiohttp import ClientConnectorError
@@ -17,8 +18,10 @@ from distributed import Client, LocalCluster
 import filterdb
 from filterdb import cluster, errors
 from filterdb.errors import FilterDBError
+from filterdb.models.hdf5_parts import RefusedPartError
 from filterdb.models.parse_errors import NotStoredError
 from filterdb.store.files import Files
+from filterdb.store.http import StatusError
 from filterdb.store.remote import store_errors
 from filterdb.store.segment import Segment
 
@@ -40,8 +43,16 @@ def our_exceptions() -> list[type[BaseException]]:
     return sorted(classes, key=lambda kind: kind.__name__)
 
 
+ARGUMENTS: dict[type[BaseException], tuple[Any, ...]] = {
+    NotStoredError: ("shape", "db/chunk 3: reason"),
+    RefusedPartError: ("an array", "a link"),
+    StatusError: (503, "https://host/m.onnx", " for db/chunk 3"),
+}
+"""What the exceptions are made of that take more than a text."""
+
+
 def example(kind: type[BaseException]) -> BaseException:
-    return kind("shape", "db/chunk 3: reason") if issubclass(kind, NotStoredError) else kind("db/chunk 3: reason")
+    return kind(*ARGUMENTS.get(kind, ("db/chunk 3: reason",)))
 
 
 def raise_with_cause(kind: type[BaseException], cause: Callable[[], BaseException]) -> None:

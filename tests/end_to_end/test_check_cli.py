@@ -95,7 +95,7 @@ def test_what_was_not_checked_does_not_pass(tmp_path: Path) -> None:
     [
         (["junk.onnx"], 65, "expected at least one file that is a readable model, got none"),
         (["absent.onnx"], 65, "absent.onnx: expected a file, found none"),
-        (["empty"], 65, "got none: no .onnx file in empty"),
+        (["empty"], 65, "got none: empty: expected models (.onnx, "),
         (["empty/*.onnx", "absent.onnx"], 65, "empty/*.onnx: expected files that match, found none (and 1 more)"),
         ([], 2, "Missing argument 'MODEL...'"),
         (["good.onnx", "--rules", "absent.toml"], 2, "absent.toml: expected rules in TOML"),

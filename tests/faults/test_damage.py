@@ -238,7 +238,7 @@ def test_a_database_of_an_unknown_format(tmp_path: Path) -> None:
     with zipfile.ZipFile(DATA / "format-1.zip") as archive:
         archive.extractall(tmp_path)
     for path in (tmp_path / "format-1/snapshots").iterdir():
-        content = json.loads(path.read_text()) | {"format": 4, "something": "new"}
+        content = json.loads(path.read_text()) | {"format": 5, "something": "new"}
         del content["sha256"]
         path.write_bytes(canonical({**content, "sha256": digest(canonical(content))}))
     done = subprocess.run(
@@ -249,7 +249,7 @@ def test_a_database_of_an_unknown_format(tmp_path: Path) -> None:
     )
     assert done.returncode == 2
     assert (
-        "expected store format 1 or 2 or 3, got 4; install a newer filterdb: pip install --upgrade filterdb"
+        "expected store format 1 or 2 or 3 or 4, got 5; install a newer filterdb: pip install --upgrade filterdb"
         in done.stderr
     )
     assert len(done.stderr.splitlines()) == 1
