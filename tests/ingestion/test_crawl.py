@@ -477,7 +477,7 @@ def test_on_s3(db: Path, contents: dict[str, bytes], s3: Callable[[], str]) -> N
 
 
 def test_on_two_workers(db: Path, site: Site, two_workers: object) -> None:
-    site.with_etag = False
+    site.with_etag, site.with_time = False, True
     site.faults["/m04.onnx"] = 500
     site.swapped["/m06.onnx"] = site.files["/m05.onnx"]
     with two_workers.as_current():  # type: ignore[attr-defined]
