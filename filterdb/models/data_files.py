@@ -12,7 +12,7 @@ import errno
 import os
 import stat
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from filterdb.models import parts
 
@@ -128,6 +128,11 @@ def _is_own_link(folder: os.stat_result) -> bool:
     except OSError:
         pass
     return folder.st_uid in {0, os.geteuid()} and not folder.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+
+
+def opened_inside(folder: Path, name: str) -> BinaryIO:
+    """Open the plain file that a model in `folder` names, as `open_inside` does, for reading."""
+    return cast("BinaryIO", os.fdopen(open_inside(folder, name), "rb"))
 
 
 def read_exactly(file: BinaryIO, offset: int, length: int) -> bytes:

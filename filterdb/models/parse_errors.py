@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 MAX_NAME = 4_096
 """Most characters of a name from a file; longer names are cut."""
@@ -31,3 +32,11 @@ def one_line(error: BaseException, folder: Path) -> str:
 def shortened(value: str, length: int = 300) -> str:
     """Return a text cut to `length` characters, so that a file cannot fill reasons and tables."""
     return value if len(value) <= length else f"{value[: length - 1]}…"
+
+
+def without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object. Raises ValueError for a repeated key, of which readers would choose different values."""
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        raise ValueError("a key that occurs twice")
+    return values

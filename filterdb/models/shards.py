@@ -8,20 +8,18 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO, cast
 
 from filterdb.errors import ModelError
 from filterdb.models import reading
 from filterdb.models.checkpoint.reading import list_tensors as list_pytorch
-from filterdb.models.data_files import open_inside, read_exactly
+from filterdb.models.data_files import opened_inside, read_exactly
 from filterdb.models.file_kinds import describe, recognise
 from filterdb.models.graphless import MAX_TENSORS, read_tensors
 from filterdb.models.model import Model, Request
-from filterdb.models.parse_errors import MAX_NAME, shortened
+from filterdb.models.parse_errors import MAX_NAME, shortened, without_repeats
 from filterdb.models.safetensors.header import list_tensors as list_safetensors
 from filterdb.models.sandbox import Channel
 from filterdb.models.tensors import Open, Tensor
@@ -53,7 +51,7 @@ class ShardedModel:
         with path.open("rb") as file:
             text = read_exactly(file, 0, size)
         try:
-            index = json.loads(text, object_pairs_hook=_without_repeats)
+            index = json.loads(text, object_pairs_hook=without_repeats)
         except (ValueError, RecursionError) as error:
             raise _damaged(path, "JSON", " ".join(str(error).split())) from error
         files = index.get("weight_map") if isinstance(index, dict) else None
@@ -89,7 +87,7 @@ class ShardedModel:
 
     def _shard(self, name: str) -> tuple[str, list[Tensor]]:
         """Return a shard's format and its tensors. Raises ModelError if it is not readable."""
-        opening = partial(_open, self.path.parent, name)
+        opening = partial(opened_inside, self.path.parent, name)
         with opening() as file:
             kind = recognise(file)
             size = os.fstat(file.fileno()).st_size
@@ -97,18 +95,6 @@ class ShardedModel:
             if kind is None or known is None:
                 raise _damaged(self.path, f"shards of {' or '.join(_SHARDS)}", f"{name!r}: {describe(file)}")
         return kind.format, known[0](opening, size, f"{self.path}: {shortened(name, 100)}")
-
-
-def _open(folder: Path, name: str) -> AbstractContextManager[BinaryIO]:
-    return cast("BinaryIO", os.fdopen(open_inside(folder, name), "rb"))
-
-
-def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return a JSON object. Raises ValueError for a repeated key, of which readers would choose different values."""
-    values = dict(pairs)
-    if len(values) < len(pairs):
-        raise ValueError("a key that occurs twice")
-    return values
 
 
 def _damaged(path: Path, expected: str, got: str) -> ModelError:

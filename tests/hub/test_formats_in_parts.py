@@ -12,12 +12,11 @@ import filterdb as fdb
 from tests.hub.nets import safetensors
 from tests.hub.server import Hub, Repository
 from tests.hub.test_ranged import TENSORS, assert_stored
+from tests.models.checkpoint import writer
 
 
 @pytest.mark.parametrize("form", ["zip_checkpoint", "legacy_checkpoint"])
 def test_a_checkpoint(hub: Hub, tmp_path: Path, form: str) -> None:
-    pytest.importorskip("filterdb.models.checkpoint")
-    writer = pytest.importorskip("tests.models.checkpoint.writer")
     content = OrderedDict((name, writer.tensor(values)) for name, values in TENSORS.items())
     data: bytes = getattr(writer, form)(content)
     hub.add(Repository("org/net", {"pytorch_model.bin": data}))
@@ -27,7 +26,6 @@ def test_a_checkpoint(hub: Hub, tmp_path: Path, form: str) -> None:
 
 
 def test_shards(hub: Hub, tmp_path: Path) -> None:
-    pytest.importorskip("filterdb.models.shards")
     names = list(TENSORS)
     files: dict[str, bytes] = {}
     places: dict[str, str] = {}

@@ -8,12 +8,11 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 
+import huggingface_hub
 import numpy as np
 import pytest
 
 from tests.hub.server import LARGE, Fault, Hub, Repository, serving
-
-huggingface_hub = pytest.importorskip("huggingface_hub")
 
 WEIGHTS = np.random.default_rng(0).bytes(3 * LARGE)
 

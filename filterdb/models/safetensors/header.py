@@ -18,7 +18,7 @@ import numpy as np
 
 from filterdb.errors import ModelError
 from filterdb.models.data_files import read_exactly
-from filterdb.models.parse_errors import MAX_NAME, NotStoredError, shortened
+from filterdb.models.parse_errors import MAX_NAME, NotStoredError, shortened, without_repeats
 from filterdb.models.tensors import Open, Tensor
 
 MAX_HEADER = 100_000_000
@@ -73,21 +73,13 @@ def list_tensors(opening: Open, size: int, where: str) -> list[Tensor]:
 
 def _entries(text: bytes, where: str) -> list[Entry]:
     try:
-        header = json.loads(text, object_pairs_hook=_without_repeats)
+        header = json.loads(text, object_pairs_hook=without_repeats)
     except (ValueError, RecursionError) as error:
         raise _damaged(where, "a JSON header", shortened(" ".join(str(error).split()), 100)) from error
     if not isinstance(header, dict):
         raise _damaged(where, "a JSON object as its header", type(header).__name__)
     header.pop(METADATA, None)
     return [_entry(name, value, where) for name, value in header.items()]
-
-
-def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return a JSON object. Raises ValueError for a repeated key, of which readers would choose different values."""
-    values = dict(pairs)
-    if len(values) < len(pairs):
-        raise ValueError("a key that occurs twice")
-    return values
 
 
 def _entry(name: str, value: Any, where: str) -> Entry:

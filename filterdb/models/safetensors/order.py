@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection
-from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO, cast
 
 from filterdb.errors import ModelError
 from filterdb.models.checkpoint.reading import list_tensors
-from filterdb.models.data_files import open_inside
+from filterdb.models.data_files import opened_inside
 from filterdb.models.parse_errors import PARSE_ERRORS
 
 CHECKPOINTS = (".pt", ".pth", ".ckpt", ".bin")
@@ -38,17 +36,13 @@ def order_beside(path: Path, names: Collection[str]) -> tuple[str, ...]:
 
 def _keys(folder: Path, name: str) -> tuple[str, ...]:
     """Return the keys of a checkpoint in its order; () if it is not there or not readable."""
-    opening = partial(_open, folder, name)
+    opening = partial(opened_inside, folder, name)
     try:
         with opening() as file:
             size = os.fstat(file.fileno()).st_size
         return tuple(dict.fromkeys(tensor.key for tensor in list_tensors(opening, size, name)))
     except (OSError, ModelError, *PARSE_ERRORS):
         return ()
-
-
-def _open(folder: Path, name: str) -> AbstractContextManager[BinaryIO]:
-    return cast("BinaryIO", os.fdopen(open_inside(folder, name), "rb"))
 
 
 def _initializers(path: Path) -> tuple[str, ...]:
