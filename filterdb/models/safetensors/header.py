@@ -105,6 +105,9 @@ def _are_counts(values: Any) -> bool:
 def _check_layout(entries: Sequence[Entry], size: int, where: str) -> None:
     """Raise ModelError unless the tensors fill the file without overlaps and gaps, as the format requires."""
     spans = sorted((entry.first, entry.last) for entry in entries)
+    end = max((last for _, last in spans), default=0)
+    if end > size:
+        raise _damaged(where, f"{end:,} bytes of tensors as its header says", f"{size:,}: it is cut off")
     for (_, end), (start, _) in pairwise([(0, 0), *spans, (size, size)]):
         if start != end:
             what = "tensors that overlap" if start < end else f"{start - end:,} bytes that no tensor has"

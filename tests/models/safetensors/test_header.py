@@ -98,6 +98,12 @@ def test_a_damaged_file_is_rejected_as_the_library_does(tmp_path: Path, what: st
             pass
 
 
+def test_a_file_that_is_cut_off_is_called_that(tmp_path: Path) -> None:
+    path = write(tmp_path / "m.safetensors", {"a": entry(0, 8), "b": entry(8, 16)}, bytes(15))
+    with pytest.raises(ModelError, match="expected 16 bytes of tensors as its header says, got 15: it is cut off"):
+        tensors_of(path)
+
+
 def test_a_header_has_a_bound(tmp_path: Path) -> None:
     path = tmp_path / "m.safetensors"
     with path.open("wb") as file:
