@@ -214,7 +214,7 @@ def test_a_foreign_summary_under_the_right_name(whole: Path, tmp_path: Path, cha
         assert (db / path.relative_to(whole)).read_bytes() == path.read_bytes()
 
 
-@pytest.mark.parametrize("format_", [1, 2, 3])
+@pytest.mark.parametrize("format_", [1, 2, 3, 4])
 def test_databases_of_every_format_open(format_: int, tmp_path: Path) -> None:
     """Written once, by the version of its time; it can be read, analysed, verified and added to."""
     with zipfile.ZipFile(DATA / f"format-{format_}.zip") as archive:
