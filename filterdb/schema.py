@@ -11,14 +11,15 @@ from typing import Any
 
 import numpy as np
 
-FORMAT = 4
+FORMAT = 5
 """Version of the store's layout that this code writes.
 
 2 added removed models, labels, tags, manifests and marks. 3 added collected segments, and moved manifests beside the
-Zarr groups. 4 added the variables `batch_norm`, `fingerprint`, `source_format` and `depth_source`.
+Zarr groups. 4 added the variables `batch_norm`, `fingerprint`, `source_format` and `depth_source`. 5 packs the tables
+of a segment into one object, and long lists of segments into pages.
 """
 
-READABLE = (1, 2, 3, 4)
+READABLE = (1, 2, 3, 4, 5)
 """Versions that this code reads; any other is rejected."""
 
 KERNEL = (3, 3)
@@ -172,6 +173,14 @@ SKIPPED_VARIABLES = _variables(
 
 TABLES = (*LAYER_VARIABLES, *MODEL_VARIABLES, *SKIPPED_VARIABLES)
 """All variables of a segment except its filters."""
+
+IN_GROUP = ("row_size", "model_index", "layer_name", "model", *LABELS)
+"""The table variables that are also in a segment's Zarr group, so that any reader of Zarr finds labels of filters."""
+
+
+def tables_of(written_as: int) -> tuple[Variable, ...]:
+    """Return the table variables of a format."""
+    return tuple(variable for variable in TABLES if variable.since <= written_as)
 
 
 def distinct(names: list[str]) -> list[str]:

@@ -13,6 +13,7 @@ from filterdb.commands.options import (
     catalog_option,
     chunk_rows_option,
     commit_every_option,
+    compact_option,
     limits_option,
     network_options,
     place,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 @catalog_option()
 @chunk_rows_option
 @commit_every_option
+@compact_option
 @limits_option
 @network_options
 @place

@@ -51,6 +51,14 @@ commit_every_option: Decorator = click.option(
     "if more than 100 files are remote.",
 )
 
+compact_option: Decorator = click.option(
+    "--no-compact",
+    "compact",
+    is_flag=True,
+    default=True,
+    help="Leave the newest segments as they are. Default: join them when there are many small ones.",
+)
+
 
 def gathered(name: str, kind: type[Any]) -> Decorator:
     """Return a decorator that passes the options which are fields of the dataclass `kind` as one object, as `name`."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
-from itertools import groupby
+from itertools import groupby, takewhile
 
 import numpy as np
 
@@ -15,8 +16,11 @@ from filterdb.models.model import filters_hash
 from filterdb.plan import chunk_count
 from filterdb.store import snapshot as snapshots
 from filterdb.store.database import AnyDatabase, Database, as_database
+from filterdb.store.pages import Entry
 from filterdb.store.segment import Segment
-from filterdb.store.snapshot import Entry, Snapshot
+from filterdb.store.snapshot import Snapshot
+
+log = logging.getLogger(__name__)
 
 
 def compact(db: AnyDatabase, *, chunk_rows: int = schema.CHUNK_ROWS) -> Database:
@@ -55,6 +59,38 @@ def compact(db: AnyDatabase, *, chunk_rows: int = schema.CHUNK_ROWS) -> Database
         newest = snapshots.existing(db.files, snapshots.latest(db.files))
         head = _join(Database(db.files, newest), ids, chunk_rows)
     return Database(db.files, head)
+
+
+COMPACT_FROM = 16
+"""Neighbouring small segments of a like size that an ingest joins."""
+
+
+def compact_after_ingest(db: Database, chunk_rows: int = schema.CHUNK_ROWS) -> Database:
+    """Join the last segments of the newest snapshot if many are small, so that their number grows like a logarithm.
+
+    Segments with up to COMPACT_FROM ** k models are joined when there are COMPACT_FROM of them in a row, so each filter
+    is copied once for each k. Segments of at least `chunk_rows` filters are left alone, so the copies are small. Return
+    the database at the newest snapshot, unchanged if there is nothing to do or if another writer was faster.
+    """
+    try:
+        while ids := _last_run(db.state, chunk_rows):
+            db = Database(db.files, _join(db, ids, chunk_rows))
+    except ConflictError as error:
+        log.info("not compacted: %s", error)
+    return db
+
+
+def _last_run(state: Snapshot, chunk_rows: int) -> list[str]:
+    """Return the ids of the last segments to join, or an empty list."""
+    most = max((entry.models for entry in state.segments), default=0)
+    limit = 1
+    while limit <= most * COMPACT_FROM:
+        small = takewhile(lambda e: e.filters < chunk_rows and e.models <= limit, reversed(state.segments))  # noqa: B023
+        ids = [entry.id for entry in small]
+        if len(ids) >= COMPACT_FROM:
+            return ids[::-1]
+        limit *= COMPACT_FROM
+    return []
 
 
 def _runs(state: Snapshot, chunk_rows: int) -> list[list[str]]:

@@ -115,7 +115,7 @@ def _import(
         return Ingested(old, None, [], present)
     arrays, kept = _tables(source, new, layers, scans, hashes, old)
     segment = new_segment(files, arrays, {"published": 1}, chunk_rows, base)
-    return replace(commit_models(segment, arrays, _filler(source, arrays, kept), base, known), present=present)
+    return replace(commit_models(segment, arrays, _filler(source, arrays, kept), old, known), present=present)
 
 
 def _scan(file: PublishedFile, layers: list[PublishedLayer]) -> list[LayerScan]:

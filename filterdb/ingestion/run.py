@@ -19,6 +19,7 @@ from filterdb import cluster, logs, plan, schema
 from filterdb.arguments import as_path, unexpected
 from filterdb.engine.partition import Partition
 from filterdb.errors import ConflictError, FilterDBError, InputError, UsageError
+from filterdb.ingestion.compact import compact_after_ingest
 from filterdb.ingestion.duplicates import Stored
 from filterdb.ingestion.ingested import Ingested
 from filterdb.ingestion.segment_writer import FillRows, commit_segment, new_segment, stack
@@ -33,9 +34,10 @@ from filterdb.redaction import redact_url
 from filterdb.store import snapshot as snapshots
 from filterdb.store.database import AnyDatabase, Database, as_url
 from filterdb.store.files import Files, local_path
+from filterdb.store.pages import Entry
 from filterdb.store.remote import is_remote
 from filterdb.store.segment import Segment
-from filterdb.store.snapshot import Entry, Snapshot
+from filterdb.store.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from filterdb.models.sources import Order, Sources
@@ -52,7 +54,7 @@ READ_AHEAD = 32
 """Models to read at once at least, so that small commits do not leave workers idle."""
 
 
-def ingest(
+def ingest(  # noqa: PLR0913 - the options of the command
     url: AnyDatabase,
     sources: Sources = (),
     *,
@@ -62,6 +64,7 @@ def ingest(
     key: str = "",
     order: Order | None = None,
     commit_every: int | None = None,
+    compact: bool = True,
 ) -> Ingested:
     """Read models into a database, on Dask. All new models become one segment in one commit, or one per batch.
 
@@ -90,6 +93,8 @@ def ingest(
     commit_every
         Commit after so many new models, each time as a segment of its own. A run that stops keeps what it has
         committed, and a re-run resumes after it. Default: once, or every 100 models if more than 100 files are remote.
+    compact
+        Join the newest segments into one, with a commit of its own, when there are many small ones.
 
     Returns
     -------
@@ -114,7 +119,17 @@ def ingest(
         files, names = Files.at(place), as_order(order)
         models = [replace(model, key=key, order=names) for model in find_sources(named, table)]
         every = _models_per_commit(models, commit_every)
-        return _Run(files, chunk_rows, limits, every, SourceRecords.of_run(files, models, limits)).ingest(models)
+        done = _Run(files, chunk_rows, limits, every, SourceRecords.of_run(files, models, limits)).ingest(models)
+    return _compacted(done, chunk_rows) if compact and done.segments else done
+
+
+def _compacted(done: Ingested, chunk_rows: int) -> Ingested:
+    """Compact the database after an ingest. A failure is a warning, because the models are committed."""
+    try:
+        return replace(done, database=compact_after_ingest(done.database, chunk_rows))
+    except FilterDBError as error:
+        log.warning("the models are committed, but their segments were not compacted: %s", error)
+        return done
 
 
 def _models_per_commit(models: Sequence[ModelSource], commit_every: Any) -> int | None:
@@ -141,7 +156,8 @@ class _Run:
     limits: Limits
     every: int | None
     records: SourceRecords
-    head: Snapshot | None = None
+    db: Database | None = None
+    """The newest snapshot that was read or committed; None: there is none yet."""
     known: dict[str, dict[str, Any]] = field(default_factory=dict)
     listed: set[tuple[str, str]] = field(default_factory=set)
     """Id and reason of each rejected file in the store's ledger."""
@@ -178,14 +194,19 @@ class _Run:
                     self._show(tally)
         return self._result()
 
+    @property
+    def head(self) -> Snapshot | None:
+        """The snapshot to build on."""
+        return None if self.db is None else self.db.state
+
     def _show(self, tally: cluster.Tally | None) -> None:
         if tally is not None:
             tally.done(len(self.added) + len(self.present) + len(self.rejected))
 
     def _build_on(self, head: Snapshot) -> None:
         """Read what a snapshot has."""
-        self.head, db, self.stored = head, Database(self.files, head), None
-        self.known, self.listed = known_models(db), _rejections(db)
+        self.db, self.stored = Database(self.files, head), None
+        self.known, self.listed = known_models(self.db), _rejections(self.db)
 
     def _refresh(self) -> bool:
         """Build on what other writers have committed meanwhile; return whether they have."""
@@ -251,7 +272,7 @@ class _Run:
             tables, made_from = build_tables(new, self.unlisted, self._stored())
             segment = new_segment(self.files, tables, made_from, self.chunk_rows, self.head)
             try:
-                committed = commit_models(segment, tables, from_models(tables, new, self.limits), self.head, self.known)
+                committed = commit_models(segment, tables, from_models(tables, new, self.limits), self.db, self.known)
             except LostModelError as error:
                 lost = [result for result in new if result.source.id == error.model]
                 if not any(is_remote(result.source.url) for result in lost):
@@ -270,7 +291,7 @@ class _Run:
     def _stored(self) -> Stored:
         """Return what duplicates of the head's models are recognised by."""
         if self.stored is None:
-            self.stored = Stored.of(None if self.head is None else Database(self.files, self.head))
+            self.stored = Stored.of(self.db)
         return self.stored
 
     def _add_committed(self, committed: Ingested, new: Sequence[Scan], tables: Mapping[str, np.ndarray]) -> None:
@@ -283,7 +304,7 @@ class _Run:
         if before is None or not own or not replace(after, segments=after.segments[:-1]).has_content_of(before):
             self._build_on(after)
             return
-        self.head = after
+        self.db = committed.database
         self.listed |= set(listed.items())
         self.stored = self._stored().with_models([(result.source.id, result.file_hash) for result in new], tables)
         for result in new:
@@ -292,9 +313,9 @@ class _Run:
 
     def _result(self) -> Ingested:
         """Return what came of all models. Raises the error of the first rejected file if there is nothing else."""
-        if self.head is None or not (self.segments or self.present):
+        db = self.db
+        if db is None or not (self.segments or self.present):
             raise self.error or InputError("ingest: expected at least one model, got none")
-        db = Database(self.files, self.head)
         if not self.segments:
             snapshots.mark(self.files, db.snapshot)
             return Ingested(db, None, [], self.present, self.rejected)
@@ -450,13 +471,14 @@ def commit_models(
     segment: Segment,
     tables: dict[str, np.ndarray],
     filler: FillRows,
-    base: Snapshot | None,
+    db: Database | None,
     known: Collection[str],
 ) -> Ingested:
     """Write and commit a segment of new models, on top of other writers' commits. Raises ConflictError.
 
-    `known` are the models of `base`.
+    `known` are the models of `db`, the database to add to.
     """
+    base = None if db is None else db.state
     files, added = segment.files, [str(model) for model in tables["model"]]
 
     def build(head: Snapshot | None, entry: Entry) -> Snapshot | None:
@@ -469,7 +491,8 @@ def commit_models(
         return head.next("ingest", segments=(*head.segments, entry))
 
     state = commit_segment(segment, tables, filler, base, build)
-    return Ingested(Database(files, state), segment.id, added, segments=[segment.id])
+    after = Database(files, state) if db is None else db.followed_by(state, tables)
+    return Ingested(after, segment.id, added, segments=[segment.id])
 
 
 def _check_disjoint(files: Files, ids: set[str], added: list[str]) -> None:

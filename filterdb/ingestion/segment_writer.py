@@ -24,12 +24,13 @@ from filterdb.engine.parts import Part
 from filterdb.errors import InterruptedRunError, StoreError
 from filterdb.ingestion.write import TAKEN, Fill, write_partition
 from filterdb.store import lease
-from filterdb.store import segment as segments
 from filterdb.store import snapshot as snapshots
-from filterdb.store.canonical import canonical
+from filterdb.store.canonical import canonical, digest
 from filterdb.store.files import Files
-from filterdb.store.segment import Created, Segment, Tables
-from filterdb.store.snapshot import Entry, Snapshot
+from filterdb.store.pages import Entry
+from filterdb.store.segment import Segment, Tables
+from filterdb.store.snapshot import Snapshot
+from filterdb.store.tables import Created, create, packed
 from filterdb.store.verify import check_created
 
 log = logging.getLogger(__name__)
@@ -50,7 +51,7 @@ def new_segment(
     """
     rows = int(tables["row_size"].sum())
     size = plan.chunk_rows(rows, chunk_rows)
-    content = {**made_from, "format": SEGMENT_FORMAT, "chunk_rows": size, "tables": segments.tables_digest(tables)}
+    content = {**made_from, "format": SEGMENT_FORMAT, "chunk_rows": size, "tables": digest(packed(tables))}
     collected = set() if base is None else set(base.collected)
     for generation in itertools.count():
         numbered = {**content, "generation": generation} if generation else content
@@ -60,8 +61,8 @@ def new_segment(
     raise AssertionError("unreachable")
 
 
-SEGMENT_FORMAT = 2
-"""Version of a segment's layout, which is part of its id. In version 2, the manifest is beside the Zarr group."""
+SEGMENT_FORMAT = 3
+"""Version of a segment's layout, which is part of its id. In version 3, the tables are packed."""
 
 
 def commit_segment(
@@ -82,7 +83,7 @@ def commit_segment(
 
     with lease.writing(files, segment.id) as claim:
         try:
-            created = segments.create(segment, tables)
+            created = create(segment, tables)
             for reduction, part in zip(TAKEN, _write(segment, tables, filler), strict=True):
                 checkpoint.store(segment, dict(tables), reduction, part)
         except (StoreError, InterruptedRunError):

@@ -8,7 +8,15 @@ from functools import partial
 
 from filterdb import cluster, plan
 from filterdb.store.database import AnyDatabase, as_database
-from filterdb.store.verify import Problem, check_history, check_layers, check_segment, layers_of
+from filterdb.store.verify import (
+    Listing,
+    Problem,
+    check_history,
+    check_layers,
+    check_pages,
+    check_segment,
+    layers_of,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,14 +51,17 @@ def verify(db: AnyDatabase, *, deep: bool = False) -> Verified:
     """
     db = as_database(db)
     db = db.whole
-    problems, layers = check_history(db), []
+    problems, layers, checked = check_history(db), [], []
+    listing = Listing(db.files)
     for entry in db.state.segments:
-        segment_problems, tables = check_segment(entry, db.files)
+        segment_problems, tables = check_segment(entry, db.files, listing)
         problems += segment_problems
+        checked.append(tables)
         # Without sound tables it is not known which hashes to expect.
         if deep and tables is not None:
             segment = entry.segment(db.files)
             layers += layers_of(segment, tables, max(plan.TASK_ROWS, segment.chunk_rows))
+    problems += check_pages(db, checked)
     seen = {(problem.segment, problem.chunk) for problem in problems}
     run = uuid.uuid4().hex[:8]
     tasks = [

@@ -32,7 +32,7 @@ GRACE = 3600.0
 
 _FOLDERS = ("segments", "manifests", "summaries")
 _OF_SEGMENT = re.compile(
-    r"segments/(?P<segment>[^/]+)\.zarr/|manifests/(?P<manifest>[^/]+)\.json$|summaries/(?P<summary>[^/]+)/"
+    r"segments/(?P<segment>[^/]+)\.(?:zarr/|safetensors$)|manifests/(?P<manifest>[^/]+)\.json$|summaries/(?P<summary>[^/]+)/"
 )
 
 

@@ -23,9 +23,11 @@ from filterdb.store import html
 from filterdb.store import snapshot as snapshots
 from filterdb.store.files import Files
 from filterdb.store.filter_index import FilterIndex
-from filterdb.store.segment import Segment, read_tables, to_dataset
+from filterdb.store.segment import Segment
 from filterdb.store.snapshot import Snapshot, StoredBasis
+from filterdb.store.stored_tables import StoredTables, read_all
 from filterdb.store.summary_cache import SummaryCache
+from filterdb.store.tables import read_tables, to_dataset
 
 
 def open_database(url: AnyDatabase, snapshot: int | str | None = None) -> Database:
@@ -151,16 +153,13 @@ class Database:
         if self.parent is not None:
             return self.parent.present
         is_present = self._stored_models[1]
-        index = np.concatenate([part["model_index"].values for part in self._parts(schema.LAYER_VARIABLES, "layer")])
-        of_layer: np.ndarray = is_present[index.astype(np.int64)]
+        of_layer: np.ndarray = is_present[self._stored(schema.LAYER_VARIABLES)["model_index"].values]
         return of_layer
 
     @cached_property
-    def tables(self) -> list[dict[str, np.ndarray]]:
+    def tables(self) -> StoredTables:
         """The tables of each segment, verified against the snapshot's digests."""
-        if self.parent is not None:
-            return self.parent.tables
-        return [read_tables(entry.segment(self.files), entry.digests) for entry in self.state.segments]
+        return self.parent.tables if self.parent is not None else read_all(self.files, self.state.segments)
 
     def damaged_tables(self) -> dict[str, str]:
         """Return what is wrong with the tables of each damaged segment, by the segment's id."""
@@ -186,12 +185,19 @@ class Database:
         whole.__dict__["tables"] = self.tables
         return whole if self.chosen is None else replace(self, state=state, parent=whole)
 
+    def followed_by(self, state: Snapshot, tables: dict[str, np.ndarray]) -> Database:
+        """Return the database at a snapshot, without reading tables if it only adds a segment with these `tables`."""
+        db = Database(self.files, state, kept=self.kept)
+        if state.segments[:-1] == self.state.segments:
+            db.__dict__["tables"] = self.tables.followed_by(tables, state.segments)
+        return db
+
     @cached_property
     def all_layers(self) -> xr.Dataset:
         """Every layer of the snapshot (layer): its variables, and the labels of its model."""
         if self.parent is not None:
             return self.parent.all_layers
-        layers = xr.concat(self._parts(schema.LAYER_VARIABLES, "layer"), dim="layer", combine_attrs="override")
+        layers = self._stored(schema.LAYER_VARIABLES)
         bounds = offsets(layers["row_size"].values)
         row_segment = np.repeat(np.arange(len(self.segments)), [entry.layers for entry in self.state.segments])
         layers = layers.assign(segment=("layer", row_segment), first_row=("layer", bounds[:-1]))
@@ -230,8 +236,7 @@ class Database:
     @cached_property
     def _stored_models(self) -> tuple[xr.Dataset, np.ndarray]:
         """Every model of the segments, and which of them belong to the snapshot, (stored models,) bool."""
-        parts = self._parts(schema.MODEL_VARIABLES, "model")
-        stored = xr.concat(parts, dim="model", combine_attrs="override")
+        stored = self._stored(schema.MODEL_VARIABLES)
         removed_keys = {(removed.segment, removed.model) for removed in self.state.without}
         ids = [entry.id for entry in self.state.segments for _ in range(entry.models)]
         names = map(str, stored["model"].values)
@@ -276,7 +281,7 @@ class Database:
     @cached_property
     def skipped(self) -> xr.Dataset:
         """The ledger (skipped) of the whole snapshot: every convolution that is not stored, and why."""
-        ledger = xr.concat(self._parts(schema.SKIPPED_VARIABLES, "skipped"), dim="skipped", combine_attrs="override")
+        ledger = self._stored(schema.SKIPPED_VARIABLES)
         names = ledger["skipped_model"].values.astype(str)
         # Drop the rejection of a file that was fixed and ingested later.
         is_model = np.isin(names, self._all_models["model"].values.astype(str))
@@ -290,17 +295,12 @@ class Database:
         codes = self.skipped["skipped_code"].values.astype(str)
         return self.skipped.isel(skipped=np.array([is_unread(code) for code in codes], bool))
 
-    def _parts(self, kinds: tuple[schema.Variable, ...], dim: str) -> list[xr.Dataset]:
-        """Return the table of each segment. The `model_index` of layers counts the models of all segments."""
-        parts = []
-        models = 0
-        for tables in self.tables:
-            part = to_dataset(tables, kinds)
-            if dim == "layer":
-                part["model_index"] = part["model_index"] + models
-            models += len(tables["model"])
-            parts.append(part)
-        return parts or [to_dataset({v.name: v.array([]) for v in kinds}, kinds)]
+    def _stored(self, kinds: tuple[schema.Variable, ...]) -> xr.Dataset:
+        """Return the tables of all segments. The `model_index` of layers counts the models of all segments."""
+        table = to_dataset(self.tables.columns, kinds)
+        if "model_index" in table:
+            table["model_index"] = table["model_index"] + self.tables.first_model
+        return table
 
     @cached_property
     def dataset(self) -> xr.Dataset:

@@ -12,8 +12,8 @@ from filterdb.errors import ConflictError, DamageError, InputError, UsageError
 from filterdb.store import snapshot as snapshots
 from filterdb.store.database import AnyDatabase, Database, as_database, as_url, open_database
 from filterdb.store.files import Files
-from filterdb.store.segment import read_tables
 from filterdb.store.snapshot import Removed, Rows, Snapshot
+from filterdb.store.tables import read_tables
 
 log = logging.getLogger(__name__)
 

@@ -25,7 +25,8 @@ from filterdb.errors import ConflictError, DamageError, StoreError, StoreMissing
 from filterdb.schema import WEIGHTS
 from filterdb.store.canonical import canonical, digest
 from filterdb.store.files import Files
-from filterdb.store.segment import RESTORE, Segment
+from filterdb.store.pages import Entry, Page, paginate, read_pages, write_pages
+from filterdb.store.segment import RESTORE
 
 _NAME = re.compile(r"snapshots/(\d{8})\.(json|committed)")
 
@@ -36,23 +37,6 @@ _PROBES = 8
 
 COMMIT_TRIES = 20
 """Number of attempts to commit on top of other writers' snapshots."""
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A segment in a snapshot."""
-
-    id: str
-    filters: int
-    layers: int
-    models: int
-    skipped: int
-    chunk_rows: int
-    digests: Mapping[str, str]
-
-    def segment(self, files: Files) -> Segment:
-        """Return the segment itself."""
-        return Segment(files, self.id, self.filters, self.chunk_rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,9 +96,19 @@ class Snapshot:
             "models": sum(e.models for e in self.segments) - len(self.without),
         }
 
+    @property
+    def pages(self) -> tuple[Page, ...]:
+        """The pages that its list of segments begins with."""
+        return paginate(self.segments)[0]
+
     def to_json(self) -> bytes:
         """Encode as canonical JSON, with the SHA-256 of all other fields."""
-        content = asdict(self)
+        pages, segments = paginate(self.segments)
+        content = {
+            **asdict(replace(self, segments=())),
+            "pages": [page.id for page in pages],
+            "segments": [entry.to_json() for entry in segments],
+        }
         return canonical({**content, "sha256": digest(canonical(content))})
 
 
@@ -197,9 +191,10 @@ def survey(files: Files) -> tuple[list[Snapshot], dict[int, str]]:
     """Return the snapshots that can be read, oldest first, and what is wrong with the others, by number."""
     present, lost = numbers(files)
     readable, damaged = [], {number: _lost(files, number) for number in lost}
+    contents = files.read_many([name_of(number) for number in present])
     for number in present:
         try:
-            readable.append(read(files, number))
+            readable.append(_read(files, number, contents.get(name_of(number))))
         except DamageError as error:
             damaged[number] = str(error)
     return readable, dict(sorted(damaged.items()))
@@ -226,16 +221,28 @@ def read(files: Files, number: int) -> Snapshot:
     """Read a snapshot. Raises UsageError if it does not exist, DamageError if it differs from what was committed."""
     url = files.url(name_of(number))
     try:
-        return files.read_valid(name_of(number), lambda data: _decode(data, number, url))
+        return _decoded(files, files.read_valid(name_of(number), lambda data: _checked(data, number, url)), url)
     except StoreMissingError as error:
         if mark_of(number) in files.sizes([mark_of(number)], "snapshots"):
             raise DamageError(_lost(files, number)) from error
         raise UsageError(f"{url}: expected a snapshot, found none; `filterdb snapshots` lists them") from error
 
 
-def _decode(data: bytes, number: int, url: str) -> Snapshot:
+def _read(files: Files, number: int, data: bytes | None) -> Snapshot:
+    """Decode a snapshot's object that was read with others, or read it by itself if it is damaged or missing."""
+    url = files.url(name_of(number))
     try:
-        content = json.loads(data)
+        if data is not None:
+            return _decoded(files, _checked(data, number, url), url)
+    except DamageError:
+        pass
+    return read(files, number)
+
+
+def _checked(data: bytes, number: int, url: str) -> dict[str, Any]:
+    """Return the content of a snapshot's object. Raises DamageError, or UsageError for an unknown format."""
+    try:
+        content: dict[str, Any] = json.loads(data)
         # Check the digest first, because an unknown format may be a flipped bit. All formats have the same digest.
         expected = content.pop("sha256")
         if digest(canonical(content)) != expected:
@@ -247,14 +254,28 @@ def _decode(data: bytes, number: int, url: str) -> Snapshot:
             )
         if content["number"] != number:
             raise DamageError(f"{url}: expected snapshot {number}, got {content['number']}; {RESTORE}")
-        entries = tuple(Entry(**entry) for entry in content.pop("segments"))
-        without = tuple(Removed(**removed) for removed in content.pop("without", ()))
-        collected = tuple(map(str, content.pop("collected", ())))
-        return Snapshot(segments=entries, without=without, collected=collected, **content)
+        return content
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         if isinstance(error, UsageError):
             raise
-        raise DamageError(f"{url}: expected a snapshot's JSON, got damage ({error}); {RESTORE}") from error
+        raise _not_json(url, error) from error
+
+
+def _decoded(files: Files, content: dict[str, Any], url: str) -> Snapshot:
+    """Return a snapshot from the content of its object, with the segments of its pages."""
+    try:
+        pages = read_pages(files, content.pop("pages", ()))
+        entries = tuple(Entry(**entry) for entry in content.pop("segments"))
+        without = tuple(Removed(**removed) for removed in content.pop("without", ()))
+        collected = tuple(map(str, content.pop("collected", ())))
+        segments = (*(entry for page in pages for entry in page.segments), *entries)
+        return Snapshot(segments=segments, without=without, collected=collected, **content)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _not_json(url, error) from error
+
+
+def _not_json(url: str, error: Exception) -> DamageError:
+    return DamageError(f"{url}: expected a snapshot's JSON, got damage ({error}); {RESTORE}")
 
 
 Build = Callable[[Snapshot | None], Snapshot | None]
@@ -276,6 +297,7 @@ def commit(files: Files, base: Snapshot | None, build: Build) -> Snapshot:
         if mark_of(number) in names and name_of(number) not in names:
             # Later snapshots may be based on the lost one, and would not contain this change.
             raise DamageError(_lost(files, number))
+        write_pages(files, following.pages, () if base is None else base.pages)
         if files.create(name_of(number), following.to_json()):
             mark(files, number)
             known = set() if base is None else {entry.id for entry in base.segments}

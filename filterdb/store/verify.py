@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,13 +12,15 @@ import numpy as np
 from filterdb import schema
 from filterdb.errors import DamageError, StoreMissingError, UsageError
 from filterdb.plan import offsets
+from filterdb.store import pages, summary
 from filterdb.store import snapshot as snapshots
-from filterdb.store import summary
 from filterdb.store.canonical import digest
 from filterdb.store.database import Database
 from filterdb.store.files import Files
-from filterdb.store.segment import Created, Segment, check_objects, manifest_name, read_tables
-from filterdb.store.snapshot import Entry
+from filterdb.store.pages import Entry, located
+from filterdb.store.segment import Segment, pack_name
+from filterdb.store.stored_tables import check_joined, joined_name
+from filterdb.store.tables import PACK, Created, check_objects, read_tables
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,21 +38,38 @@ class Problem:
 
 
 def check_history(db: Database) -> list[Problem]:
-    """Check every snapshot of the database, with its basis and labels."""
-    present, lost = snapshots.numbers(db.files)
-    problems = [Problem("", snapshots.name_of(number), None, "missing") for number in lost]
-    for number in present:
+    """Check every snapshot of the database, with its pages, basis and labels, and the joined tables of its pages."""
+    pages.forget()  # so that what is stored is read
+    readable, damaged = snapshots.survey(db.files)
+    problems = [Problem("", snapshots.name_of(number), None, what) for number, what in damaged.items()]
+    checked: set[tuple[str | None, str | None]] = set()
+    for state in readable:
+        refers = (state.basis, state.labels)
+        if refers in checked:
+            continue
+        checked.add(refers)
         try:
-            state = snapshots.read(db.files, number)
             if state.basis is not None:
                 snapshots.read_basis(db.files, state.basis)
             snapshots.read_labels(db.files, state.labels)
         except (DamageError, UsageError) as error:
-            problems.append(Problem("", snapshots.name_of(number), None, str(error)))
+            problems.append(Problem("", snapshots.name_of(state.number), None, str(error)))
     return problems
 
 
-def check_segment(entry: Entry, files: Files) -> tuple[list[Problem], dict[str, np.ndarray] | None]:
+class Listing:
+    """The objects of a database's segments and their summaries, listed once. A web server lists nothing."""
+
+    def __init__(self, files: Files) -> None:
+        self.sizes: dict[str, int | None] | None = None if files.web else files.list("segments")
+        """Sizes of the objects below segments/; None where they must be looked up by name."""
+        self.summaries: dict[str, list[str]] = defaultdict(list)
+        """Names of summaries by segment."""
+        for name in () if files.web else files.list("summaries"):
+            self.summaries[name.split("/")[1]].append(name)
+
+
+def check_segment(entry: Entry, files: Files, listing: Listing) -> tuple[list[Problem], dict[str, np.ndarray] | None]:
     """Check a segment's metadata, tables, summaries and the sizes of its chunks.
 
     Return the problems and the tables, which are None if damaged.
@@ -63,12 +83,23 @@ def check_segment(entry: Entry, files: Files) -> tuple[list[Problem], dict[str, 
     except DamageError as error:
         if not damaged_objects:
             problems.append(Problem(entry.id, "tables", None, str(error)))
-    # Those on a web server, which lists nothing, are checked when they are read.
-    for name in [] if files.web else files.list(f"summaries/{entry.id}"):
+    # Those on a web server are checked when they are read.
+    for name in listing.summaries.get(entry.id, ()):
         what = summary.problem(files, name)
         if what:
             problems.append(Problem(entry.id, name, None, what))
-    return problems + check_presence(segment), tables
+    return problems + check_presence(segment, listing.sizes), tables
+
+
+def check_pages(db: Database, tables: Sequence[dict[str, np.ndarray] | None]) -> list[Problem]:
+    """Check the joined tables of a snapshot's pages against the segments' own, where none of those is damaged."""
+    problems = []
+    for page, first in located(db.state.pages):
+        own = [one for one in tables[first : first + len(page.segments)] if one is not None]
+        what = check_joined(db.files, page, own) if len(own) == len(page.segments) else None
+        if what:
+            problems.append(Problem("", joined_name(page.id), None, what))
+    return problems
 
 
 def check_created(segment: Segment, created: Created) -> list[Problem]:
@@ -79,10 +110,10 @@ def check_created(segment: Segment, created: Created) -> list[Problem]:
         if listing.get(name) != size:
             what = f"expected {size} bytes, got {listing[name]}" if name in listing else "missing"
             problems.append(Problem(segment.id, name.removeprefix(f"{segment.name}/"), None, what))
-    name = manifest_name(segment.id)
-    manifest = segment.files.read_many([name]).get(name)
-    if manifest is None or digest(manifest) != created.digests["manifest"]:
-        problems.append(Problem(segment.id, name, None, "missing" if manifest is None else "changed"))
+    name = pack_name(segment.id)
+    pack = segment.files.read_many([name]).get(name)
+    if pack is None or digest(pack) != created.digests[PACK]:
+        problems.append(Problem(segment.id, name, None, "missing" if pack is None else "changed"))
     return problems + check_presence(segment, listing)
 
 

@@ -35,7 +35,7 @@ def objects(url: str) -> dict[str, str]:
     Snapshots and leases have the time and a nonce. `sources` has what each run has read.
     """
     files = Files.at(url)
-    names = [name for folder in ("segments", "manifests", "summaries") for name in files.list(folder)]
+    names = [name for folder in ("segments", "summaries") for name in files.list(folder)]
     return {name: hashlib.sha256(files.read(name)).hexdigest() for name in names}
 
 

@@ -21,7 +21,7 @@ from filterdb.errors import InterruptedRunError
 from filterdb.store import lease
 from filterdb.store import snapshot as snapshots
 from filterdb.store.files import Files
-from filterdb.store.segment import Segment
+from filterdb.store.segment import Segment, pack_name
 from tests.faults.suspended import POINTS
 from tests.models import chain, weights
 
@@ -180,9 +180,7 @@ def test_a_collector_that_was_suspended(tmp_path: Path, models: list[Path], monk
     check_whole(url)
 
 
-@pytest.mark.parametrize(
-    "name", ["row_size/c/0", "zarr.json", "filters/zarr.json", "manifest", "filters/c/1/0", "lease"]
-)
+@pytest.mark.parametrize("name", ["row_size/c/0", "zarr.json", "filters/zarr.json", "pack", "filters/c/1/0", "lease"])
 def test_whatever_is_gone_before_the_commit(
     name: str, tmp_path: Path, models: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -194,7 +192,7 @@ def test_whatever_is_gone_before_the_commit(
     def rob(segment: Segment, *args: object) -> object:
         result = store(segment, *args)  # type: ignore[arg-type]
         leases = list(segment.files.list("ingests"))
-        places = {"manifest": [f"manifests/{segment.id}.json"], "lease": leases}
+        places = {"pack": [pack_name(segment.id)], "lease": leases}
         segment.files.remove(places.get(name, [f"{segment.name}/{name}"]))
         return result
 

@@ -17,6 +17,8 @@ from filterdb.errors import LabelError, UsageError
 from filterdb.store import snapshot as snapshots
 from filterdb.store.database import Database
 from filterdb.store.files import Files
+from filterdb.store.pages import Entry
+from filterdb.store.stored_tables import StoredTables
 from tests.models import chain, weights
 
 
@@ -24,9 +26,9 @@ def huge(folder: Path) -> Database:
     """The published data set's size: 1,464,797,156 filters, 21,436 layers, 647 models; tables only, no filter."""
     filters, layers, models = 1_464_797_156, 21_436, 647
     tables = synthetic.tables(synthetic.layers(filters, layers), models, [1.0] * layers)
-    entry = snapshots.Entry("0" * 16, filters, layers, models, 0, 1_048_576, {})
+    entry = Entry("0" * 16, filters, layers, models, 0, 1_048_576, {})
     db = Database(Files.at(folder), snapshots.new("ingest", segments=(entry,)))
-    db.__dict__["tables"] = [tables]
+    db.__dict__["tables"] = StoredTables(tables, [entry])
     return db
 
 

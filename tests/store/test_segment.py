@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import warnings
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +13,19 @@ import numpy as np
 import pytest
 import xarray as xr
 import zarr
+from safetensors import safe_open
 from zarr.core.metadata import ArrayV3Metadata
 
 import filterdb as fdb
 from filterdb import schema
 from filterdb.errors import DamageError, UsageError
-from filterdb.store import files
+from filterdb.store import files, zarr_group
 from filterdb.store import segment as segments
 from filterdb.store.canonical import canonical, digest
 from filterdb.store.files import Files
 from tests.models import chain, weights
+
+DATA = Path(__file__).parents[1] / "data"
 
 LAYERS = [weights(5, 7, seed=1), weights(8, 5, seed=2), weights(9, 8, seed=3)]
 EXPECTED = np.concatenate([w.reshape(-1, 9) for w in LAYERS])
@@ -48,7 +52,12 @@ def zarr_filters(found: segments.Segment) -> zarr.Array[Any]:
 
 
 def segment(db: Path) -> Path:
-    (path,) = (db / "segments").iterdir()
+    (path,) = (db / "segments").glob("*.zarr")
+    return path
+
+
+def pack(db: Path) -> Path:
+    (path,) = (db / "segments").glob("*.safetensors")
     return path
 
 
@@ -58,7 +67,7 @@ def test_xarray_opens_a_segment_without_filterdb(made: Path) -> None:
         found = xr.open_zarr(segment(made))
     np.testing.assert_array_equal(found.filters.values, EXPECTED)
     assert found.filters.dtype == np.float32
-    assert found.sizes == {"filter": 147, "weight": 9, "layer": 3, "model": 1, "skipped": 0}
+    assert found.sizes == {"filter": 147, "weight": 9, "layer": 3, "model": 1}
     assert list(found.row_size.values) == [35, 40, 72]
     assert str(found.task.values[0]) == "detection" and str(found.model.values[0]) == "größe"
     assert {"row_size", "model", "task"} <= set(found.coords)
@@ -121,9 +130,9 @@ def test_chunks_are_written_as_zarr_writes_them(rows: int, tmp_path: Path) -> No
         shape=(rows, 9),
         chunks=(10, 9),
         dtype="f4",
-        filters=segments.CODECS[:1],
-        serializer=segments.CODECS[1],
-        compressors=segments.CODECS[2:],
+        filters=zarr_group.CODECS[:1],
+        serializer=zarr_group.CODECS[1],
+        compressors=zarr_group.CODECS[2:],
         fill_value=np.nan,
     )
     array[:] = filters
@@ -133,14 +142,43 @@ def test_chunks_are_written_as_zarr_writes_them(rows: int, tmp_path: Path) -> No
         assert (tmp_path / ours.chunk_name(chunk)).read_bytes() == expected
 
 
-def test_schema_names_are_all_there(made: Path) -> None:
+def test_the_group_has_what_labels_filters(made: Path) -> None:
     group = zarr.open_group(segment(made), mode="r")
-    assert set(group) == {v.name for v in (schema.FILTERS, *schema.TABLES)}
-    for variable in (schema.FILTERS, *schema.TABLES):
+    variables = [variable for variable in schema.TABLES if variable.name in schema.IN_GROUP]
+    assert set(group) == {v.name for v in (schema.FILTERS, *variables)}
+    for variable in (schema.FILTERS, *variables):
         array = group[variable.name]
         assert isinstance(array.metadata, ArrayV3Metadata)
         assert array.metadata.dimension_names == variable.dims
         assert array.attrs["long_name"] == variable.doc
+
+
+def test_a_segment_of_one_model_is_few_objects(made: Path) -> None:
+    """Labels of one model are fill values. With the pack, two summaries, the snapshot and its mark they are twelve."""
+    names = {str(path.relative_to(segment(made))) for path in segment(made).rglob("*") if path.is_file()}
+    assert {name for name in names if "filters/c/" not in name} == {
+        "zarr.json",
+        "filters/zarr.json",
+        "row_size/zarr.json",
+        "row_size/c/0",
+        "layer_name/zarr.json",
+        "layer_name/c/0",
+    }
+
+
+def test_safetensors_opens_the_pack(made: Path) -> None:
+    """The library that defines the format is the oracle."""
+    with safe_open(pack(made), "numpy") as opened:
+        assert opened.metadata()["segment"] == segment(made).stem
+        tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - no mapping
+    np.testing.assert_array_equal(tensors["row_size"], [35, 40, 72])
+    assert tensors["task/utf8"].tobytes().decode() == "detection"
+    assert tensors["model/utf8"].tobytes().decode() == "größe"
+    assert tensors["batch_norm/codes"].tolist() == [0, 0, 0]
+    tables = fdb.open(made).tables[0]
+    for variable in schema.TABLES:
+        if variable.dtype != "str":
+            np.testing.assert_array_equal(tensors[variable.name], tables[variable.name])
 
 
 def flip(path: Path, position: int, bit: int = 0) -> None:
@@ -183,24 +221,53 @@ def test_a_truncated_chunk(copy: Path, keep: int) -> None:
         use(copy)
 
 
+@pytest.mark.parametrize("position", [0, 9, 500, -1])
+def test_damage_to_the_pack(copy: Path, position: int) -> None:
+    flip(pack(copy), position)
+    with pytest.raises(DamageError, match=f"{pack(copy).name}: expected SHA-256"):
+        _ = fdb.open(copy).layers
+
+
+def test_a_missing_pack(copy: Path) -> None:
+    name = pack(copy).name
+    pack(copy).unlink()
+    with pytest.raises(DamageError, match=f"{name}: the object is missing"):
+        _ = fdb.open(copy).layers
+
+
+@pytest.fixture
+def old(tmp_path: Path) -> Path:
+    """A database of format 4, whose tables are arrays of the Zarr group."""
+    with zipfile.ZipFile(DATA / "format-4.zip") as archive:
+        archive.extractall(tmp_path)
+    return tmp_path / "format-4"
+
+
 @pytest.mark.parametrize("variable", [v.name for v in schema.TABLES if not v.name.startswith("skipped")])
-def test_damage_to_any_table(copy: Path, variable: str) -> None:
-    (path,) = (segment(copy) / variable / "c").rglob("0")
+def test_damage_to_any_table_of_format_4(old: Path, variable: str) -> None:
+    (path,) = (segment(old) / variable / "c").rglob("0")
     flip(path, path.stat().st_size // 2)
     with pytest.raises(DamageError, match=variable):
-        _ = fdb.open(copy).layers
+        _ = fdb.open(old).layers
     path.unlink()
     with pytest.raises(DamageError, match=variable):
-        _ = fdb.open(copy).layers
+        _ = fdb.open(old).layers
 
 
-def test_a_table_replaced_by_another_valid_one(copy: Path) -> None:
-    group = zarr.open_group(segment(copy), mode="r+")
+def test_a_table_of_format_4_replaced_by_another_valid_one(old: Path) -> None:
+    group = zarr.open_group(segment(old), mode="r+")
     peak = group["peak"]
     assert isinstance(peak, zarr.Array)
     peak[:] = np.asarray(peak[:]) * 2
     with pytest.raises(DamageError, match="expected tables with SHA-256"):
-        _ = fdb.open(copy).layers
+        _ = fdb.open(old).layers
+
+
+def test_edited_metadata_of_format_4(old: Path) -> None:
+    path = segment(old) / "zarr.json"
+    path.write_text(path.read_text().replace("float32", "float64"))
+    with pytest.raises(DamageError, match="expected SHA-256"):
+        _ = fdb.open(old).layers
 
 
 def test_filters_replaced_by_others(copy: Path) -> None:
@@ -212,10 +279,12 @@ def test_filters_replaced_by_others(copy: Path) -> None:
 
 
 def test_edited_metadata(copy: Path) -> None:
+    """Metadata by which others would read other numbers from the same bytes; our own reading needs none."""
     path = segment(copy) / "zarr.json"
     path.write_text(path.read_text().replace("float32", "float64"))
-    with pytest.raises(DamageError, match="expected SHA-256"):
-        _ = fdb.open(copy).layers
+    use(copy)
+    (problem,) = fdb.verify(fdb.open(copy)).problems
+    assert problem.variable == "zarr.json"
 
 
 @pytest.mark.parametrize("change", [('"order":[1,0]', '"order":[0,1]'), ('"little"', '"big"')], ids=["order", "endian"])
@@ -252,7 +321,7 @@ def test_a_snapshot_of_another_format(copy: Path) -> None:
     del content["sha256"]
     path.write_bytes(canonical({**content, "sha256": digest(canonical(content))}))
     with pytest.raises(
-        UsageError, match="expected store format 1 or 2 or 3 or 4, got 99; install a newer filterdb: pip install"
+        UsageError, match="expected store format 1 or 2 or 3 or 4 or 5, got 99; install a newer filterdb: pip install"
     ):
         fdb.open(copy)
 

@@ -11,7 +11,8 @@ import pytest
 from filterdb.errors import ConflictError
 from filterdb.store import snapshot as snapshots
 from filterdb.store.files import Files
-from filterdb.store.snapshot import Entry, Snapshot
+from filterdb.store.pages import Entry
+from filterdb.store.snapshot import Snapshot
 
 ENTRY = Entry("a", 1, 1, 1, 0, 1, {"metadata": "m", "tables": "t"})
 

@@ -1,0 +1,155 @@
+"""Pages: immutable objects that hold the beginning of a snapshot's list of segments, so that snapshots stay small.
+
+A snapshot with N segments names about log(N) pages and lists fewer than FAN segments itself. A page of level 1 holds
+FAN segments, a page of level k + 1 holds FAN pages of level k. Their names are digests of their content, so snapshots
+share them: adding a segment writes a page once in FAN times. Pages are never removed.
+
+The segments of a page have their tables in one more object, `tables/<page>.safetensors` (see `stored_tables`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import Any
+
+from filterdb.errors import DamageError
+from filterdb.store.canonical import canonical, digest
+from filterdb.store.files import Files
+from filterdb.store.segment import RESTORE, Segment
+
+FAN = 32
+"""Segments of a page of level 1, and pages of a page of a higher level."""
+
+CACHED_PAGES = 4096
+"""Number of pages that a process keeps in memory, so that the snapshots of a history share them."""
+
+_cache: dict[str, Page] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A segment in a snapshot."""
+
+    id: str
+    filters: int
+    layers: int
+    models: int
+    skipped: int
+    chunk_rows: int
+    digests: Mapping[str, str]
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return its fields."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+    def segment(self, files: Files) -> Segment:
+        """Return the segment itself."""
+        return Segment(files, self.id, self.filters, self.chunk_rows)
+
+
+@dataclass(frozen=True)
+class Page:
+    """A page: its segments (level 1) or its pages."""
+
+    level: int
+    entries: tuple[Entry, ...] = ()
+    pages: tuple[Page, ...] = ()
+
+    @cached_property
+    def content(self) -> bytes:
+        """The bytes of its object."""
+        if self.pages:
+            return canonical({"level": self.level, "pages": [page.id for page in self.pages]})
+        return canonical({"level": self.level, "segments": [entry.to_json() for entry in self.entries]})
+
+    @cached_property
+    def id(self) -> str:
+        """The hash of its content."""
+        return digest(self.content)[:20]
+
+    @cached_property
+    def segments(self) -> tuple[Entry, ...]:
+        """All segments below it, in order."""
+        return self.entries or tuple(entry for page in self.pages for entry in page.segments)
+
+
+def located(pages: Sequence[Page], first: int = 0) -> Iterator[tuple[Page, int]]:
+    """Yield pages and those below them, lower ones first, with the position of the first segment of each."""
+    for page in pages:
+        yield from located(page.pages, first)
+        yield page, first
+        first += len(page.segments)
+
+
+def page_name(page_id: str) -> str:
+    """Return the name of a page's object."""
+    return f"pages/{page_id}.json"
+
+
+@lru_cache(maxsize=4)
+def paginate(segments: tuple[Entry, ...]) -> tuple[tuple[Page, ...], tuple[Entry, ...]]:
+    """Return the pages that a list of segments begins with, the largest first, and the segments after them."""
+    full = len(segments) // FAN * FAN
+    levels: list[list[Page]] = [[Page(1, segments[i : i + FAN]) for i in range(0, full, FAN)]]
+    while len(levels[-1]) >= FAN:
+        lower = levels[-1]
+        whole = len(lower) // FAN * FAN
+        levels.append([Page(len(levels) + 1, pages=tuple(lower[i : i + FAN])) for i in range(0, whole, FAN)])
+        del lower[:whole]
+    return tuple(page for level in reversed(levels) for page in level), segments[full:]
+
+
+def write_pages(files: Files, pages: Sequence[Page], known: Sequence[Page]) -> None:
+    """Store the pages that a snapshot names, except those of an earlier snapshot, which are `known`."""
+    stored = {page.id for page, _ in located(known)}
+    for page, _ in located(pages):
+        if page.id not in stored and not files.create(page_name(page.id), page.content):
+            raise DamageError(f"{files.url(page_name(page.id))}: expected the page of this name, got other bytes")
+
+
+def read_pages(files: Files, ids: Sequence[str]) -> tuple[Page, ...]:
+    """Read pages with everything below them. Raises DamageError if one is missing or not as it was committed."""
+    pages = _load(files, ids)
+    return tuple(pages[page_id] for page_id in ids)
+
+
+def forget() -> None:
+    """Drop the pages in memory, so that they are read from the store again."""
+    _cache.clear()
+
+
+def _load(files: Files, ids: Sequence[str]) -> dict[str, Page]:
+    pages = {page_id: page for page_id in ids if (page := _cache.get(page_id)) is not None}
+    missing = [page_id for page_id in dict.fromkeys(ids) if page_id not in pages]
+    if not missing:
+        return pages
+    contents = files.retry_on_damage(lambda: _read_contents(files, missing))
+    below = _load(files, [child for content in contents.values() for child in content.get("pages", ())])
+    new = {}
+    for page_id, content in contents.items():
+        entries = tuple(Entry(**entry) for entry in content.get("segments", ()))
+        new[page_id] = Page(content["level"], entries, tuple(below[child] for child in content.get("pages", ())))
+    if len(_cache) + len(new) > CACHED_PAGES:
+        _cache.clear()
+    _cache.update(new)
+    return pages | new
+
+
+def _read_contents(files: Files, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Read the content of pages of one level."""
+    stored = files.read_many([page_name(page_id) for page_id in ids])
+    contents = {}
+    for page_id in ids:
+        data, url = stored.get(page_name(page_id)), files.url(page_name(page_id))
+        if data is None:
+            raise DamageError(f"{url}: the object is missing, although a snapshot names it; {RESTORE}")
+        if digest(data)[:20] != page_id:
+            raise DamageError(f"{url}: expected content with SHA-256 {page_id}…, got other bytes; {RESTORE}")
+        contents[page_id] = json.loads(data)
+    return contents
