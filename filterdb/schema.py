@@ -174,7 +174,7 @@ SKIPPED_VARIABLES = _variables(
 TABLES = (*LAYER_VARIABLES, *MODEL_VARIABLES, *SKIPPED_VARIABLES)
 """All variables of a segment except its filters."""
 
-IN_GROUP = ("row_size", "model_index", "layer_name", "model", *LABELS)
+IN_GROUP = ("row_size", "model_index", "model", *LABELS)
 """The table variables that are also in a segment's Zarr group, so that any reader of Zarr finds labels of filters."""
 
 

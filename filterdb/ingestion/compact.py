@@ -68,9 +68,10 @@ COMPACT_FROM = 16
 def compact_after_ingest(db: Database, chunk_rows: int = schema.CHUNK_ROWS) -> Database:
     """Join the last segments of the newest snapshot if many are small, so that their number grows like a logarithm.
 
-    Segments with up to COMPACT_FROM ** k models are joined when there are COMPACT_FROM of them in a row, so each filter
-    is copied once for each k. Segments of at least `chunk_rows` filters are left alone, so the copies are small. Return
-    the database at the newest snapshot, unchanged if there is nothing to do or if another writer was faster.
+    Segments with up to COMPACT_FROM ** k models are joined when there are COMPACT_FROM of them in a row, unless one has
+    more than half of their models, so a filter is copied about log(models) times. Segments of at least `chunk_rows`
+    filters are left alone, so the copies are small. Return the database at the newest snapshot, unchanged if there is
+    nothing to do or if another writer was faster.
     """
     try:
         while ids := _last_run(db.state, chunk_rows):
@@ -82,13 +83,13 @@ def compact_after_ingest(db: Database, chunk_rows: int = schema.CHUNK_ROWS) -> D
 
 def _last_run(state: Snapshot, chunk_rows: int) -> list[str]:
     """Return the ids of the last segments to join, or an empty list."""
-    most = max((entry.models for entry in state.segments), default=0)
+    small = list(takewhile(lambda entry: entry.filters < chunk_rows, reversed(state.segments)))
     limit = 1
-    while limit <= most * COMPACT_FROM:
-        small = takewhile(lambda e: e.filters < chunk_rows and e.models <= limit, reversed(state.segments))  # noqa: B023
-        ids = [entry.id for entry in small]
-        if len(ids) >= COMPACT_FROM:
-            return ids[::-1]
+    while limit <= COMPACT_FROM * max((entry.models for entry in small), default=0):
+        run = list(takewhile(lambda entry: entry.models <= limit, small))  # noqa: B023
+        sizes = [entry.models for entry in run]
+        if len(run) >= COMPACT_FROM and 2 * max(sizes) <= sum(sizes):
+            return [entry.id for entry in reversed(run)]
         limit *= COMPACT_FROM
     return []
 

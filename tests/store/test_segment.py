@@ -154,15 +154,13 @@ def test_the_group_has_what_labels_filters(made: Path) -> None:
 
 
 def test_a_segment_of_one_model_is_few_objects(made: Path) -> None:
-    """Labels of one model are fill values. With the pack, two summaries, the snapshot and its mark they are twelve."""
+    """Labels of one model are fill values. With the pack, two summaries, the snapshot and its mark they are ten."""
     names = {str(path.relative_to(segment(made))) for path in segment(made).rglob("*") if path.is_file()}
     assert {name for name in names if "filters/c/" not in name} == {
         "zarr.json",
         "filters/zarr.json",
         "row_size/zarr.json",
         "row_size/c/0",
-        "layer_name/zarr.json",
-        "layer_name/c/0",
     }
 
 
