@@ -69,10 +69,8 @@ def grow(url: str, folder: Path, catalog: Path, models: int, compact: bool) -> N
             history = sum(s or 0 for name, s in listing.items() if name.startswith(("snapshots/", "pages/")))
             median = statistics.median(seconds[-window:])
             new = (len(listing) - count) / window
-            print(
-                f"| {number + 1:,} | {median:.3f} | {new:.1f} | {len(listing):,} | {(history - size) / window / 1e3:.1f} |",
-                flush=True,
-            )
+            kilobytes = (history - size) / window / 1e3
+            print(f"| {number + 1:,} | {median:.3f} | {new:.1f} | {len(listing):,} | {kilobytes:.1f} |", flush=True)
             count, size = len(listing), history
 
 

@@ -32,6 +32,8 @@ from filterdb.cluster.places import Client as Client
 from filterdb.ingestion.compact import compact as compact
 from filterdb.ingestion.ingested import Ingested as Ingested
 from filterdb.ingestion.published import import_hdf5 as import_hdf5
+from filterdb.ingestion.purge import Purged as Purged
+from filterdb.ingestion.purge import purge as purge
 from filterdb.ingestion.relabel import relabel as relabel
 from filterdb.ingestion.run import ingest as ingest
 from filterdb.models.hub_catalog import catalog as catalog
@@ -49,6 +51,7 @@ from filterdb.store.collect import gc as gc
 from filterdb.store.database import AnyDatabase as AnyDatabase
 from filterdb.store.database import Database as Database
 from filterdb.store.database import open_database
+from filterdb.store.expiry import expire as expire
 from filterdb.store.history import remove as remove
 from filterdb.store.history import restore as restore
 from filterdb.store.history import tag as tag
@@ -72,6 +75,7 @@ __all__ = [
     "Noise",
     "Pair",
     "Problem",
+    "Purged",
     "Rules",
     "Verified",
     "__version__",
@@ -87,6 +91,7 @@ __all__ = [
     "drift",
     "errors",
     "exclude_verdict",
+    "expire",
     "explain",
     "filter_scale",
     "gc",
@@ -99,6 +104,7 @@ __all__ = [
     "phenotypes",
     "plot",
     "principal_angles",
+    "purge",
     "randomness_threshold",
     "refit",
     "relabel",

@@ -53,6 +53,10 @@ class UsageError(FilterDBError, ValueError):
     exit_code = 2
 
 
+class ExpiredSnapshotError(UsageError):
+    """The snapshot was dropped from the history, and `gc` may have removed what only it listed (exit code 2)."""
+
+
 class MissingExtraError(FilterDBError, ImportError):
     """An optional dependency is not installed; the message names the extra (exit code 2)."""
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from filterdb import plan, schema
 from filterdb.engine.partition import Partition
-from filterdb.errors import ConflictError, DamageError
+from filterdb.errors import ConflictError, DamageError, FilterDBError
 from filterdb.ingestion.segment_writer import commit_segment, new_segment
 from filterdb.models.model import filters_hash
 from filterdb.plan import chunk_count
@@ -57,7 +57,7 @@ def compact(db: AnyDatabase, *, chunk_rows: int = schema.CHUNK_ROWS) -> Database
     head = snapshots.existing(db.files, snapshots.latest(db.files))
     for ids in _runs(head, chunk_rows):
         newest = snapshots.existing(db.files, snapshots.latest(db.files))
-        head = _join(Database(db.files, newest), ids, chunk_rows)
+        head = join_segments(Database(db.files, newest), ids, chunk_rows)
     return Database(db.files, head)
 
 
@@ -65,19 +65,21 @@ COMPACT_FROM = 16
 """Neighbouring small segments of a like size that an ingest joins."""
 
 
-def compact_after_ingest(db: Database, chunk_rows: int = schema.CHUNK_ROWS) -> Database:
+def compact_newest(db: Database, chunk_rows: int = schema.CHUNK_ROWS) -> Database:
     """Join the last segments of the newest snapshot if many are small, so that their number grows like a logarithm.
 
     Segments with up to COMPACT_FROM ** k models are joined when there are COMPACT_FROM of them in a row, unless one has
     more than half of their models, so a filter is copied about log(models) times. Segments of at least `chunk_rows`
     filters are left alone, so the copies are small. Return the database at the newest snapshot, unchanged if there is
-    nothing to do or if another writer was faster.
+    nothing to do or if another writer was faster. Any other failure is a warning: it follows a commit that succeeded.
     """
     try:
         while ids := _last_run(db.state, chunk_rows):
-            db = Database(db.files, _join(db, ids, chunk_rows))
+            db = Database(db.files, join_segments(db, ids, chunk_rows))
     except ConflictError as error:
         log.info("not compacted: %s", error)
+    except FilterDBError as error:
+        log.warning("the models are committed, but their segments were not compacted: %s", error)
     return db
 
 
@@ -145,7 +147,8 @@ def _read(layer: Copied) -> np.ndarray:
     return rows
 
 
-def _join(db: Database, ids: list[str], chunk_rows: int) -> Snapshot:
+def join_segments(db: Database, ids: list[str], chunk_rows: int = schema.CHUNK_ROWS) -> Snapshot:
+    """Copy consecutive segments into one, without their removed models, and commit it. Raises ConflictError."""
     wanted = [position for position, entry in enumerate(db.state.segments) if entry.id in ids]
     layers = db.all_layers.isel(layer=np.isin(db.all_layers["segment"].values, wanted))
     models = db.models.isel(model=np.isin(db.models["segment"].values, wanted))

@@ -19,7 +19,7 @@ from filterdb import cluster, logs, plan, schema
 from filterdb.arguments import as_path, unexpected
 from filterdb.engine.partition import Partition
 from filterdb.errors import ConflictError, FilterDBError, InputError, UsageError
-from filterdb.ingestion.compact import compact_after_ingest
+from filterdb.ingestion.compact import compact_newest
 from filterdb.ingestion.duplicates import Stored
 from filterdb.ingestion.ingested import Ingested
 from filterdb.ingestion.segment_writer import FillRows, commit_segment, new_segment, stack
@@ -120,16 +120,7 @@ def ingest(  # noqa: PLR0913 - the options of the command
         models = [replace(model, key=key, order=names) for model in find_sources(named, table)]
         every = _models_per_commit(models, commit_every)
         done = _Run(files, chunk_rows, limits, every, SourceRecords.of_run(files, models, limits)).ingest(models)
-    return _compacted(done, chunk_rows) if compact and done.segments else done
-
-
-def _compacted(done: Ingested, chunk_rows: int) -> Ingested:
-    """Compact the database after an ingest. A failure is a warning, because the models are committed."""
-    try:
-        return replace(done, database=compact_after_ingest(done.database, chunk_rows))
-    except FilterDBError as error:
-        log.warning("the models are committed, but their segments were not compacted: %s", error)
-        return done
+    return replace(done, database=compact_newest(done.database, chunk_rows)) if compact and done.segments else done
 
 
 def _models_per_commit(models: Sequence[ModelSource], commit_every: Any) -> int | None:

@@ -1,7 +1,9 @@
 """Garbage collection: remove what no snapshot lists, such as segments of failed ingests and their summaries.
 
-Only objects that are older than a grace period and that no live writer owns are removed. Snapshots, bases and labels
-are kept, so readers at any snapshot in the history have everything they need.
+Only objects that are older than a grace period and that no live writer owns are removed. Snapshots, pages, bases and
+labels are kept, so readers at any snapshot in the history have everything they need. Snapshots that have expired are
+removed with the segments that only they list, once the snapshot that says so is older than the grace period: readers
+have that long to end.
 
 A writer that is suspended (a closed laptop, a paused virtual machine) looks dead but may continue later. Therefore the
 collector commits a snapshot before it removes a segment. That snapshot and all later ones name the segment in
@@ -16,7 +18,7 @@ from __future__ import annotations
 import re
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from filterdb.errors import StoreError, StoreMissingError
@@ -25,7 +27,9 @@ from filterdb.store import snapshot as snapshots
 from filterdb.store.database import AnyDatabase, as_url
 from filterdb.store.files import Files
 from filterdb.store.local import ObjectInfo
+from filterdb.store.pages import located
 from filterdb.store.snapshot import Snapshot
+from filterdb.store.stored_tables import joined_name
 
 GRACE = 3600.0
 """Seconds after its last write during which an object is never removed."""
@@ -40,8 +44,9 @@ _OF_SEGMENT = re.compile(
 class Garbage:
     """Objects that nothing needs any more.
 
-    `kind` is "segment" (never committed, with its summaries), "parts" (of an unfinished pass), "leases" (of writers
-    that have ended) or "temporary" (files of writers that were killed).
+    `kind` is "segment" (never committed or no longer listed, with its summaries), "snapshots" (expired), "tables"
+    (joined for pages of earlier snapshots), "parts" (of an unfinished pass), "leases" (of writers that have ended) or
+    "temporary" (files of writers that were killed).
     """
 
     kind: str
@@ -103,7 +108,7 @@ def find_garbage(files: Files, grace: float, now: float) -> list[Garbage]:
     leases = files.entries(lease.FOLDER)
     expired = lease.expired(leases, now)
     owned = _owned(files, [name for name in leases if name not in expired])
-    listed = _listed(files)
+    history = _History.of(files, grace, now)
 
     def is_old(entries: Iterable[ObjectInfo]) -> bool:
         return all(now - entry.modified > grace for entry in entries)  # false for an unknown time (NaN)
@@ -116,15 +121,43 @@ def find_garbage(files: Files, grace: float, now: float) -> list[Garbage]:
     garbage = []
     for id_, names in by_segment.items():
         kind, unneeded = "segment", names
-        if id_ in listed:
+        if id_ in history.listed:
             kind, unneeded = "parts", [name for name in names if name.startswith(f"summaries/{id_}/parts/")]
         if unneeded and id_ not in owned and is_old(objects[name] for name in unneeded):
             garbage.append(_garbage(kind, id_, unneeded, objects))
     old_leases = [name for name in expired if is_old([leases[name]])]
     temporary = {name: entry for name, entry in files.unfinished().items() if is_old([entry])}
+    joined = files.entries("tables")
+    unused = [name for name in joined if name not in history.joined and is_old([joined[name]])]
+    expired_states = files.entries("snapshots")
+    dropped = [name for name in history.dropped if name in expired_states]
+    garbage += [_garbage("snapshots", "snapshots", dropped, expired_states)] if dropped else []
+    garbage += [_garbage("tables", "tables", unused, joined)] if unused else []
     garbage += [_garbage("leases", lease.FOLDER, old_leases, leases)] if old_leases else []
     garbage += [_garbage("temporary", "", temporary, temporary)] if temporary else []
     return garbage
+
+
+@dataclass(frozen=True, slots=True)
+class _History:
+    """What snapshots need. `dropped` are the names of those that expired longer ago than the grace period."""
+
+    listed: set[str]
+    """Segments that the other snapshots list."""
+    joined: set[str]
+    """Names of the joined tables that the newest snapshot uses."""
+    dropped: list[str]
+
+    @classmethod
+    def of(cls, files: Files, grace: float, now: float) -> _History:
+        """Read every snapshot. Raises DamageError if one is lost or damaged that has not expired."""
+        states = snapshots.history(files, expired=True)
+        entries = files.entries("snapshots")
+        settled = [s for s in states if now - lease.modified(entries, snapshots.name_of(s.number)) > grace]
+        dropped = {s.number for s in states if settled and settled[-1].has_expired(s.number)}
+        listed = {entry.id for state in states if state.number not in dropped for entry in state.segments}
+        joined = {joined_name(page.id) for page, _ in located(states[-1].pages)} if states else set()
+        return cls(listed, joined, [snapshots.name_of(number) for number in sorted(dropped)])
 
 
 def _owned(files: Files, names: list[str]) -> set[str]:
@@ -142,7 +175,8 @@ def _collect(files: Files, head: Snapshot, grace: float) -> list[Garbage]:
         claimed = {id_ for claims in lease.active(files, own, collectors=False).values() for id_ in claims}
         ids = [id_ for id_ in ids if id_ not in claimed]
         # After this commit, no snapshot can list these segments any more, even if a writer has not noticed us.
-        collected = set(snapshots.commit(files, head, lambda newest: _without(files, newest, ids)).collected)
+        dropped = {name for garbage in candidates if garbage.kind == "snapshots" for name in garbage.objects}
+        collected = set(snapshots.commit(files, head, lambda newest: _without(files, newest, ids, dropped)).collected)
         removed = []
         for garbage in candidates:
             if garbage.kind == "segment" and (garbage.name in claimed or garbage.name not in collected):
@@ -152,17 +186,38 @@ def _collect(files: Files, head: Snapshot, grace: float) -> list[Garbage]:
     return removed
 
 
-def _without(files: Files, head: Snapshot | None, ids: list[str]) -> Snapshot | None:
-    """Return the snapshot that marks these segments as collected, unless listed by now; None if there is no change."""
+def remove_segments(files: Files, head: Snapshot, ids: list[str], dropped: list[int]) -> list[Garbage]:
+    """Remove segments that only `dropped` snapshots list, these snapshots and joined tables, whatever their age."""
+    names = {snapshots.name_of(number) for number in dropped}
+    with lease.collecting(files, ids):
+        collected = set(snapshots.commit(files, head, lambda newest: _without(files, newest, ids, names)).collected)
+        removed = []
+        for folder, kind in (("snapshots", "snapshots"), ("tables", "tables"), *((f, "segment") for f in _FOLDERS)):
+            entries = files.entries(folder)
+            chosen: dict[str, list[str]] = defaultdict(list)
+            for name in entries:
+                match = _OF_SEGMENT.match(name)
+                id_ = match and (match["segment"] or match["manifest"] or match["summary"])
+                if id_ in collected and id_ in ids:
+                    chosen[str(id_)].append(name)
+                elif kind == "tables" or name in names:
+                    chosen[kind].append(name)
+            removed += [_garbage(kind, id_, objects, entries) for id_, objects in chosen.items()]
+        for garbage in removed:
+            files.remove(garbage.objects)
+    return removed
+
+
+def _without(files: Files, head: Snapshot | None, ids: list[str], dropped: Collection[str]) -> Snapshot | None:
+    """Return the snapshot that marks these segments as collected, unless listed by now; None if there is no change.
+
+    What the `dropped` snapshots list does not count.
+    """
     head = snapshots.existing(files, head)
-    listed = _listed(files) if ids else set()
+    states = snapshots.history(files, expired=True) if ids else []
+    listed = {e.id for state in states if snapshots.name_of(state.number) not in dropped for e in state.segments}
     new = [id_ for id_ in ids if id_ not in listed and id_ not in head.collected]
     return head.next("gc", collected=(*head.collected, *new)) if new else None
-
-
-def _listed(files: Files) -> set[str]:
-    """Return the segments that some snapshot lists."""
-    return {entry.id for state in snapshots.history(files) for entry in state.segments}
 
 
 def _garbage(kind: str, name: str, names: Iterable[str], entries: Mapping[str, ObjectInfo]) -> Garbage:

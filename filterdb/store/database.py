@@ -53,6 +53,8 @@ def open_database(url: AnyDatabase, snapshot: int | str | None = None) -> Databa
         If the snapshot differs from what was committed.
     UsageError
         If `url` is not a path or URL, or if there is no such snapshot.
+    ExpiredSnapshotError
+        If the snapshot has expired.
 
     Examples
     --------
@@ -66,7 +68,7 @@ def open_database(url: AnyDatabase, snapshot: int | str | None = None) -> Databa
     elif isinstance(snapshot, str) and not snapshot.isdigit():
         state = snapshots.tagged(files, snapshot)
     else:
-        state = snapshots.read(files, int(snapshot))
+        state = snapshots.of_history(files, int(snapshot))
     if state is None:
         raise StoreMissingError(
             f"{files.root}: expected a filterdb database, found no snapshot; `filterdb ingest` makes one"

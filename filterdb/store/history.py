@@ -169,6 +169,7 @@ def tag(db: AnyDatabase, name: str) -> Database:
 
     def build(head: Snapshot | None) -> Snapshot | None:
         head = snapshots.existing(db.files, head)
+        snapshots.check_kept(db.files, head, db.snapshot)
         tagged = head.tags.get(name)
         if tagged == db.snapshot:
             return None
@@ -219,6 +220,7 @@ def restore(db: Database | str | os.PathLike[str], snapshot: int | str) -> Datab
 
     def build(head: Snapshot | None) -> Snapshot | None:
         head = snapshots.existing(files, head)
+        snapshots.check_kept(files, head, old.number)
         if head.number == newest.number < end:  # skip the damaged numbers, so that they can be restored from a copy
             return replace(head.restoring(old), number=end + 1)
         return None if head.has_content_of(old) and head.basis == old.basis else head.restoring(old)

@@ -7,14 +7,14 @@ and need no second copy of a decoded chunk. Every chunk has a CRC32C. Reading a 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import crc32c
 import numpy as np
 
 from filterdb import schema
-from filterdb.errors import DamageError, StoreMissingError
+from filterdb.errors import DamageError, ExpiredSnapshotError, FilterDBError, StoreMissingError
 from filterdb.plan import chunk_count
 from filterdb.store.canonical import digest
 from filterdb.store.files import Files
@@ -142,10 +142,10 @@ class Segment:
         try:
             with store_errors("reading", url):
                 yield
-        except DamageError:
+        except (DamageError, ExpiredSnapshotError):
             raise
         except StoreMissingError as error:
-            raise DamageError(f"{url}: the object is missing; {RESTORE}") from error
+            raise missing(self, url) from error
         except (ValueError, KeyError, TypeError, RuntimeError) as error:
             reason = " ".join(str(error).split())[:160]
             raise DamageError(
@@ -161,6 +161,20 @@ def segment_name(segment_id: str) -> str:
 def pack_name(segment_id: str) -> str:
     """Return the name of the object with a segment's tables."""
     return f"segments/{segment_id}.safetensors"
+
+
+def missing(segment: Segment, url: str) -> FilterDBError:
+    """Return the error for a missing object of a segment: damage, unless `gc` has removed it with its snapshots."""
+    from filterdb.store import snapshot as snapshots
+
+    with suppress(FilterDBError):
+        head = snapshots.latest(segment.files)
+        if head is not None and segment.id in head.collected:
+            return ExpiredSnapshotError(
+                f"{url}: expected a segment of the history, its snapshots have expired and `filterdb gc` has removed "
+                "it; open the database anew"
+            )
+    return DamageError(f"{url}: the object is missing; {RESTORE}")
 
 
 def differs(url: str, expected: str, data: bytes) -> str:

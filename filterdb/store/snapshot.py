@@ -3,8 +3,8 @@
 A snapshot is a small JSON object, `snapshots/<number>.json`. It is created only if it does not exist, so the first of
 several writers wins. It has a nonce, by which a writer that lost the store's reply recognises its own snapshot, and the
 SHA-256 of its content. After it, a mark is written, `<number>.committed`. Without marks, a database whose newest
-snapshot is lost would look like an older, intact one. Snapshots are never removed, and every segment in the history is
-kept.
+snapshot is lost would look like an older, intact one. Every segment in the history is kept. Snapshots are removed only
+after a later one says that they have expired; their marks stay, so that the numbers have no gaps.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from typing import Any
 import numpy as np
 
 from filterdb import logs, schema
-from filterdb.errors import ConflictError, DamageError, StoreError, StoreMissingError, UsageError
+from filterdb.errors import ConflictError, DamageError, ExpiredSnapshotError, StoreError, StoreMissingError, UsageError
 from filterdb.schema import WEIGHTS
 from filterdb.store.canonical import canonical, digest
 from filterdb.store.files import Files
-from filterdb.store.pages import Entry, Page, paginate, read_pages, write_pages
+from filterdb.store.pages import FAN, Entry, Page, paginate, read_pages, write_pages
 from filterdb.store.segment import RESTORE
 
 _NAME = re.compile(r"snapshots/(\d{8})\.(json|committed)")
@@ -59,7 +59,8 @@ class Snapshot:
 
     `without`: removed models of the segments. `labels`: id of the catalog rows that replace those of the segments.
     `tags`: names of this and earlier snapshots. `collected`: ids of segments that `gc` has removed or is removing, so
-    that no later snapshot may list them (see `collect`).
+    that no later snapshot may list them (see `collect`). `expired`: first and last numbers of the snapshots that are no
+    longer part of the history (see `expiry`).
     """
 
     number: int
@@ -72,11 +73,12 @@ class Snapshot:
     labels: str | None = None
     tags: Mapping[str, int] = field(default_factory=dict)
     collected: tuple[str, ...] = ()
+    expired: tuple[tuple[int, int], ...] = ()
     format: int = schema.FORMAT
 
     def next(self, action: str, **changes: Any) -> Snapshot:
         """Return a snapshot to commit after this one, with these changes."""
-        kept = {name: getattr(self, name) for name in (*_CONTENT, "tags", "collected")}
+        kept = {name: getattr(self, name) for name in (*_CONTENT, "tags", "collected", "expired")}
         return new(action, self.number + 1, **{**kept, **changes})
 
     def restoring(self, old: Snapshot) -> Snapshot:
@@ -96,6 +98,10 @@ class Snapshot:
             "models": sum(e.models for e in self.segments) - len(self.without),
         }
 
+    def has_expired(self, number: int) -> bool:
+        """Return whether this snapshot says that another is no longer part of the history."""
+        return any(first <= number <= last for first, last in self.expired)
+
     @property
     def pages(self) -> tuple[Page, ...]:
         """The pages that its list of segments begins with."""
@@ -109,7 +115,19 @@ class Snapshot:
             "pages": [page.id for page in pages],
             "segments": [entry.to_json() for entry in segments],
         }
+        if len(self.collected) > FAN:
+            content["collected"] = digest(_collected_content(self.collected))[:16]
         return canonical({**content, "sha256": digest(canonical(content))})
+
+
+def _collected_content(ids: tuple[str, ...]) -> bytes:
+    """Return the bytes of the object that lists collected segments, where they are too many for each snapshot."""
+    return canonical({"segments": ids})
+
+
+def collected_name(id_: str) -> str:
+    """Return the name of an object that lists collected segments."""
+    return f"collected/{id_}.json"
 
 
 def new(action: str, number: int = 0, **fields: Any) -> Snapshot:
@@ -179,16 +197,34 @@ def existing(files: Files, head: Snapshot | None) -> Snapshot:
     return head
 
 
-def history(files: Files) -> list[Snapshot]:
-    """Read every snapshot, oldest first. Raises DamageError if one is lost or damaged."""
-    readable, damaged = survey(files)
-    if damaged:
-        raise DamageError(next(iter(damaged.values())))
-    return readable
+def history(files: Files, *, expired: bool = False) -> list[Snapshot]:
+    """Read every snapshot of the history, oldest first; with `expired`, also those that have expired.
+
+    Raises DamageError if one of the history is lost or damaged.
+    """
+    readable, damaged = stored(files)
+    newest = readable[-1] if readable else None
+    for number, what in damaged.items():
+        if newest is None or not newest.has_expired(number):
+            raise DamageError(what)
+    return readable if expired or newest is None else [s for s in readable if not newest.has_expired(s.number)]
 
 
 def survey(files: Files) -> tuple[list[Snapshot], dict[int, str]]:
-    """Return the snapshots that can be read, oldest first, and what is wrong with the others, by number."""
+    """Return the snapshots of the history that can be read, oldest first, and what is wrong with others, by number.
+
+    Snapshots that have expired are left out.
+    """
+    readable, damaged = stored(files)
+    if readable:
+        newest = readable[-1]
+        readable = [state for state in readable if not newest.has_expired(state.number)]
+        damaged = {number: what for number, what in damaged.items() if not newest.has_expired(number)}
+    return readable, damaged
+
+
+def stored(files: Files) -> tuple[list[Snapshot], dict[int, str]]:
+    """Return what `survey` returns, with the snapshots that have expired."""
     present, lost = numbers(files)
     readable, damaged = [], {number: _lost(files, number) for number in lost}
     contents = files.read_many([name_of(number) for number in present])
@@ -215,6 +251,26 @@ def tagged(files: Files, name: str) -> Snapshot:
         known = ", ".join(sorted(tags)) or "none"
         raise UsageError(f"{files.root}: expected a snapshot's number or a tag, got {name!r}; there are tags: {known}")
     return read(files, tags[name])
+
+
+def of_history(files: Files, number: int) -> Snapshot:
+    """Read a snapshot as `read` does. Raises ExpiredSnapshotError if it has expired."""
+    try:
+        head = latest(files)
+    except DamageError:
+        head = None  # an earlier snapshot can be read all the same
+    if head is not None:
+        check_kept(files, head, number)
+    return read(files, number)
+
+
+def check_kept(files: Files, head: Snapshot, number: int) -> None:
+    """Raise ExpiredSnapshotError if a snapshot is no longer part of the history that `head` has."""
+    if head.has_expired(number):
+        raise ExpiredSnapshotError(
+            f"{files.url(name_of(number))}: expected a snapshot of the history, this one has expired; "
+            "`filterdb snapshots` lists those that are left"
+        )
 
 
 def read(files: Files, number: int) -> Snapshot:
@@ -267,9 +323,13 @@ def _decoded(files: Files, content: dict[str, Any], url: str) -> Snapshot:
         pages = read_pages(files, content.pop("pages", ()))
         entries = tuple(Entry(**entry) for entry in content.pop("segments"))
         without = tuple(Removed(**removed) for removed in content.pop("without", ()))
-        collected = tuple(map(str, content.pop("collected", ())))
+        collected = content.pop("collected", ())
+        if isinstance(collected, str):
+            collected = _read_named(files, collected_name(collected), collected, "restore it from a copy")["segments"]
+        expired = tuple((int(first), int(last)) for first, last in content.pop("expired", ()))
         segments = (*(entry for page in pages for entry in page.segments), *entries)
-        return Snapshot(segments=segments, without=without, collected=collected, **content)
+        ids = tuple(map(str, collected))
+        return Snapshot(segments=segments, without=without, collected=ids, expired=expired, **content)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise _not_json(url, error) from error
 
@@ -298,6 +358,9 @@ def commit(files: Files, base: Snapshot | None, build: Build) -> Snapshot:
             # Later snapshots may be based on the lost one, and would not contain this change.
             raise DamageError(_lost(files, number))
         write_pages(files, following.pages, () if base is None else base.pages)
+        if len(following.collected) > FAN and (base is None or base.collected != following.collected):
+            data = _collected_content(following.collected)
+            files.create(collected_name(digest(data)[:16]), data)
         if files.create(name_of(number), following.to_json()):
             mark(files, number)
             known = set() if base is None else {entry.id for entry in base.segments}
@@ -321,7 +384,7 @@ def mark(files: Files, number: int) -> None:
         log.warning("snapshot %d is committed, but not marked: %s", number, error)
         return
     for committed in range(number + 1):
-        if mark_of(committed) not in marked:
+        if name_of(committed) in marked and mark_of(committed) not in marked:
             try:
                 files.create(mark_of(committed), b"committed\n")
             except StoreError as error:

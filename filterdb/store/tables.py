@@ -15,7 +15,7 @@ from filterdb.errors import DamageError
 from filterdb.store import pack
 from filterdb.store.canonical import canonical, digest
 from filterdb.store.files import Files
-from filterdb.store.segment import RESTORE, Segment, Tables, differs, pack_name
+from filterdb.store.segment import Segment, Tables, differs, missing, pack_name
 
 PACK = "pack"
 """The digest that a segment has in a snapshot if its tables are packed."""
@@ -112,7 +112,7 @@ def _decode(
     url = segment.files.url(name)
     data = contents.get(name)
     if data is None:
-        raise DamageError(f"{url}: the object is missing; {RESTORE}")
+        raise missing(segment, url)
     if digest(data) != expected:
         del contents[name]  # a retry reads it again
         raise DamageError(differs(url, expected, data))

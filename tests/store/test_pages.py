@@ -42,9 +42,8 @@ def test_a_history_writes_each_page_once(tmp_path: Path) -> None:
     files = Files(str(tmp_path))
     segments, head = entries(100), None
     for number in range(1, 101):
-        head = snapshots.commit(
-            files, head, lambda base, number=number: snapshots.new("ingest", number - 1, segments=segments[:number])
-        )
+        following = snapshots.new("ingest", number - 1, segments=segments[:number])
+        head = snapshots.commit(files, head, lambda _, following=following: following)  # type: ignore[misc]
     assert len(files.list("pages")) == 3
     pages.forget()
     for state in snapshots.history(files):

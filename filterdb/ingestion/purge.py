@@ -1,0 +1,118 @@
+"""Purge models: remove every object that holds their filters, also those that only earlier snapshots list."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from filterdb.arguments import as_names
+from filterdb.errors import DamageError, UsageError
+from filterdb.ingestion.compact import join_segments
+from filterdb.store import snapshot as snapshots
+from filterdb.store.collect import Garbage, remove_segments
+from filterdb.store.database import AnyDatabase, Database, as_database
+from filterdb.store.expiry import drop
+from filterdb.store.files import Files
+from filterdb.store.history import remove
+from filterdb.store.pages import Entry
+from filterdb.store.tables import read_tables
+
+
+@dataclass(frozen=True, slots=True)
+class Purged:
+    """The result of a purge: the database, what was removed, and what still has the same filters.
+
+    `snapshots` are the numbers that were dropped from the history. `shared_with` are the ids of models that have one of
+    the purged layers and stay; an empty list is the proof that no object holds them.
+    """
+
+    database: Database
+    removed: list[Garbage]
+    snapshots: list[int]
+    shared_with: list[str]
+
+
+def purge(db: AnyDatabase, models: str | Iterable[str]) -> Purged:
+    """Remove models from the newest snapshot and from the store.
+
+    The segments that hold them are written again without them. Every snapshot that lists such a segment is dropped from
+    the history, also if it is tagged, and the objects are removed at once: who still reads at such a snapshot gets
+    ExpiredSnapshotError. A purge that was stopped goes on when it is repeated.
+
+    Parameters
+    ----------
+    db
+        The database, or its path or URL.
+    models
+        Ids of models of any snapshot.
+
+    Returns
+    -------
+    Purged
+        The database at the newest snapshot, what was removed, and which models still have one of these layers.
+
+    Raises
+    ------
+    UsageError
+        If no stored segment has such a model.
+    DamageError
+        If tables are damaged, because then it is not known which segments have the models.
+
+    Examples
+    --------
+    >>> fdb.purge("db", "resnet18").shared_with  # doctest: +SKIP
+    []
+    """
+    db = as_database(db)
+    wanted = list(dict.fromkeys(as_names(models, "models")))
+    if not wanted:
+        raise UsageError("purge: expected at least one model, got none")
+    holding, hashes, known = _holding(db.files, wanted)
+    unknown = [model for model in wanted if model not in known]
+    if unknown:
+        raise UsageError(f"{db.url}: expected models of a stored segment, got {unknown[0]!r}; nothing was purged")
+    current = [model for model in wanted if model in set(map(str, db.models["model"].values))]
+    if current:
+        db = remove(db, current)
+    for entry in db.state.segments:
+        if entry.id in holding:  # other models of the segment stay
+            db = Database(db.files, join_segments(db, [entry.id]))
+    states = snapshots.history(db.files, expired=True)
+    numbers = [s.number for s in states if holding.keys() & {entry.id for entry in s.segments}]
+    db = drop(db, numbers, tags=True)
+    removed = remove_segments(db.files, db.state, list(holding), numbers)
+    db = Database(db.files, snapshots.existing(db.files, snapshots.latest(db.files)))
+    _check_gone(db.files, holding)
+    layers = db.layers
+    shares = np.isin(layers["hash"].values.astype(str), sorted(hashes))
+    return Purged(db, removed, numbers, sorted(set(layers["model"].values[shares].tolist())))
+
+
+def _holding(files: Files, wanted: list[str]) -> tuple[dict[str, Entry], set[str], set[str]]:
+    """Return the stored segments that have one of the models, the hashes of its layers, and the models that they have."""
+    states = snapshots.history(files, expired=True)
+    collected = set(states[-1].collected) if states else set()
+    entries = {entry.id: entry for state in states for entry in state.segments if entry.id not in collected}
+    holding, hashes, known = {}, set(), set()
+    for entry in entries.values():
+        tables = read_tables(entry.segment(files), entry.digests)
+        rows = np.flatnonzero(np.isin(tables["model"].astype(object), wanted))
+        if len(rows):
+            holding[entry.id] = entry
+            known |= set(map(str, tables["model"][rows]))
+            hashes |= set(map(str, tables["hash"][np.isin(tables["model_index"], rows)]))
+    return holding, hashes, known
+
+
+def _check_gone(files: Files, holding: dict[str, Entry]) -> None:
+    """Raise DamageError if an object of a purged segment is left."""
+    left = [
+        name
+        for folder in ("segments", "summaries", "manifests")
+        for name in files.list(folder)
+        if name.split("/")[1].split(".")[0] in holding
+    ]
+    if left:
+        raise DamageError(f"{files.url(left[0])}: expected no object of a purged segment, found {len(left)}; run again")
