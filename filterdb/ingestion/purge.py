@@ -91,7 +91,7 @@ def purge(db: AnyDatabase, models: str | Iterable[str]) -> Purged:
 
 
 def _holding(files: Files, wanted: list[str]) -> tuple[dict[str, Entry], set[str], set[str]]:
-    """Return the stored segments that have one of the models, the hashes of its layers, and the models that they have."""
+    """Return the stored segments that have one of the models, the hashes of its layers, and which models they have."""
     states = snapshots.history(files, expired=True)
     collected = set(states[-1].collected) if states else set()
     entries = {entry.id: entry for state in states for entry in state.segments if entry.id not in collected}

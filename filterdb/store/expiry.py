@@ -9,6 +9,7 @@ import re
 from collections.abc import Collection, Iterable
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 from filterdb.errors import UsageError
 from filterdb.store import lease
@@ -52,13 +53,20 @@ def expire(
     >>> fdb.expire("db", older_than="30d")  # doctest: +SKIP
     """
     db = as_database(db)
-    if (older_than is None) == (keep is None):
+    if keep is not None and older_than is None:
+        old: Collection[int] = _numbers(db.files)[: -_checked(keep)]
+    elif older_than is not None and keep is None:
+        old = _older(db.files, _numbers(db.files), parse_age(older_than))
+    else:
         raise UsageError("expire: expected either `older_than` or `keep`")
-    age = timedelta() if older_than is None else parse_age(older_than)
-    if keep is not None and (isinstance(keep, bool) or not isinstance(keep, int) or keep < 1):
+    return drop(db, old, tags=tags)
+
+
+def _checked(keep: Any) -> int:
+    """Return a number of snapshots to keep. Raises UsageError."""
+    if isinstance(keep, bool) or not isinstance(keep, int) or keep < 1:
         raise UsageError(f"expire: expected to keep at least 1 snapshot, got {keep!r}")
-    numbers = _numbers(db.files)
-    return drop(db, numbers[:-keep] if keep is not None else _older(db.files, numbers, age), tags=tags)
+    return keep
 
 
 def parse_age(age: str | timedelta) -> timedelta:

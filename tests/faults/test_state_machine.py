@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import tempfile
@@ -17,7 +18,10 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_s
 
 import filterdb as fdb
 from filterdb import errors
-from filterdb.store import lease
+from filterdb.ingestion import compact
+from filterdb.store import lease, pack, pages
+from filterdb.store import snapshot as snapshots
+from filterdb.store.files import Files
 from tests.faults.crash import CrashError, Interruptions, mutations, watched
 from tests.models import chain, weights
 
@@ -41,6 +45,10 @@ class History(RuleBasedStateMachine):
         self.tags: dict[str, int] = {}
         self.patch = pytest.MonkeyPatch()
         self.patch.setattr(lease, "LEASE_SECONDS", -1.0)  # who has died owns nothing from then on
+        self.patch.setattr(pages, "FAN", 3)  # pages of pages, and compactions, within a few commits
+        self.patch.setattr(snapshots, "FAN", 3)
+        self.patch.setattr(compact, "COMPACT_FROM", 4)
+        _forget_pages()
         self.patch.setattr(os, "fsync", lambda _: None)  # processes die here, machines do not
         self.config = dask.config.set(scheduler="synchronous")
         for i, name in enumerate(MODELS):
@@ -49,6 +57,7 @@ class History(RuleBasedStateMachine):
     def teardown(self) -> None:
         self.config.__exit__(None, None, None)
         self.patch.undo()
+        _forget_pages()
         shutil.rmtree(self.folder)
 
     def attempt(self, act: Callable[[], object], after: State, crash: tuple[int, bool] | None) -> None:
@@ -81,6 +90,8 @@ class History(RuleBasedStateMachine):
             return
         db = fdb.open(self.url)
         self.past.setdefault(db.snapshot, dict(self.now))
+        self.past = {number: state for number, state in self.past.items() if not db.state.has_expired(number)}
+        self.tags = {name: number for name, number in self.tags.items() if name in db.state.tags}
         assert db.counts["filters"] == sum(ROWS[name] for name in self.now)
         index = db.layers["model_index"].values
         filters, sizes = db.dataset.filters.values, db.layers["row_size"].values
@@ -140,6 +151,28 @@ class History(RuleBasedStateMachine):
             assert fdb.gc(self.url, grace=-1) == []
 
     @precondition(lambda self: self.past)
+    @rule(keep=st.integers(1, 6), tags=st.booleans(), crash=crashes)
+    def expire(self, keep: int, tags: bool, crash: tuple[int, bool] | None) -> None:
+        self.attempt(lambda: fdb.expire(self.url, keep=keep, tags=tags), dict(self.now), crash)
+
+    @precondition(lambda self: self.now)
+    @rule(data=st.data(), crash=crashes)
+    def purge(self, data: st.DataObject, crash: tuple[int, bool] | None) -> None:
+        """Afterwards, or after a second attempt where the first died, no object names the model."""
+        name = data.draw(st.sampled_from(sorted(self.now)))
+        after = {other: task for other, task in self.now.items() if other != name}
+        self.attempt(lambda: fdb.purge(self.url, name), after, crash)
+        if crash is not None:
+            with contextlib.suppress(errors.UsageError):  # it had come to its end
+                fdb.purge(self.url, name)
+            self.now = after
+            self.check()
+        files = Files.at(self.url)
+        packs = [n for folder in ("segments", "tables") for n in files.list(folder) if n.endswith(".safetensors")]
+        assert not [n for n in packs if name in pack.decode(files.read(n), n)[0]["model"].tolist()]
+        assert fdb.verify(self.url, deep=True).problems == []
+
+    @precondition(lambda self: self.past)
     @rule(names=st.sets(st.sampled_from(MODELS), min_size=1), at=st.integers(0, 110), compact=st.booleans())
     def gc_by_another_clock(self, names: set[str], at: int, compact: bool) -> None:
         """A collector that takes every writer for dead, at any moment of an ingest or a compaction.
@@ -190,6 +223,11 @@ class History(RuleBasedStateMachine):
     @rule()
     def verify(self) -> None:
         assert fdb.verify(fdb.open(self.url), deep=True).problems == []
+
+
+def _forget_pages() -> None:
+    pages.paginate.cache_clear()
+    pages.forget()
 
 
 def run(examples: int, *, same: bool) -> None:
