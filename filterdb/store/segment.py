@@ -7,7 +7,7 @@ and need no second copy of a decoded chunk. Every chunk has a CRC32C. Reading a 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import crc32c
@@ -17,6 +17,7 @@ from filterdb import schema
 from filterdb.errors import DamageError, ExpiredSnapshotError, FilterDBError, StoreMissingError
 from filterdb.plan import chunk_count
 from filterdb.store.canonical import digest
+from filterdb.store.collected import is_collected
 from filterdb.store.files import Files
 from filterdb.store.remote import store_errors
 
@@ -165,15 +166,11 @@ def pack_name(segment_id: str) -> str:
 
 def missing(segment: Segment, url: str) -> FilterDBError:
     """Return the error for a missing object of a segment: damage, unless `gc` has removed it with its snapshots."""
-    from filterdb.store import snapshot as snapshots
-
-    with suppress(FilterDBError):
-        head = snapshots.latest(segment.files)
-        if head is not None and segment.id in head.collected:
-            return ExpiredSnapshotError(
-                f"{url}: expected a segment of the history, its snapshots have expired and `filterdb gc` has removed "
-                "it; open the database anew"
-            )
+    if is_collected(segment.files, segment.id):
+        return ExpiredSnapshotError(
+            f"{url}: expected a segment of the history, its snapshots have expired and `filterdb gc` has removed it; "
+            "open the database anew"
+        )
     return DamageError(f"{url}: the object is missing; {RESTORE}")
 
 

@@ -23,9 +23,10 @@ import numpy as np
 from filterdb import logs, schema
 from filterdb.errors import ConflictError, DamageError, ExpiredSnapshotError, StoreError, StoreMissingError, UsageError
 from filterdb.schema import WEIGHTS
+from filterdb.store import collected
 from filterdb.store.canonical import canonical, digest
 from filterdb.store.files import Files
-from filterdb.store.pages import FAN, Entry, Page, paginate, read_pages, write_pages
+from filterdb.store.pages import Entry, Page, paginate, read_pages, write_pages
 from filterdb.store.segment import RESTORE
 
 _NAME = re.compile(r"snapshots/(\d{8})\.(json|committed)")
@@ -114,20 +115,9 @@ class Snapshot:
             **asdict(replace(self, segments=())),
             "pages": [page.id for page in pages],
             "segments": [entry.to_json() for entry in segments],
+            "collected": collected.encode(self.collected),
         }
-        if len(self.collected) > FAN:
-            content["collected"] = digest(_collected_content(self.collected))[:16]
         return canonical({**content, "sha256": digest(canonical(content))})
-
-
-def _collected_content(ids: tuple[str, ...]) -> bytes:
-    """Return the bytes of the object that lists collected segments, where they are too many for each snapshot."""
-    return canonical({"segments": ids})
-
-
-def collected_name(id_: str) -> str:
-    """Return the name of an object that lists collected segments."""
-    return f"collected/{id_}.json"
 
 
 def new(action: str, number: int = 0, **fields: Any) -> Snapshot:
@@ -323,12 +313,9 @@ def _decoded(files: Files, content: dict[str, Any], url: str) -> Snapshot:
         pages = read_pages(files, content.pop("pages", ()))
         entries = tuple(Entry(**entry) for entry in content.pop("segments"))
         without = tuple(Removed(**removed) for removed in content.pop("without", ()))
-        collected = content.pop("collected", ())
-        if isinstance(collected, str):
-            collected = _read_named(files, collected_name(collected), collected, "restore it from a copy")["segments"]
+        ids = collected.decode(files, content.pop("collected", ()))
         expired = tuple((int(first), int(last)) for first, last in content.pop("expired", ()))
         segments = (*(entry for page in pages for entry in page.segments), *entries)
-        ids = tuple(map(str, collected))
         return Snapshot(segments=segments, without=without, collected=ids, expired=expired, **content)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise _not_json(url, error) from error
@@ -358,9 +345,8 @@ def commit(files: Files, base: Snapshot | None, build: Build) -> Snapshot:
             # Later snapshots may be based on the lost one, and would not contain this change.
             raise DamageError(_lost(files, number))
         write_pages(files, following.pages, () if base is None else base.pages)
-        if len(following.collected) > FAN and (base is None or base.collected != following.collected):
-            data = _collected_content(following.collected)
-            files.create(collected_name(digest(data)[:16]), data)
+        if base is None or base.collected != following.collected:
+            collected.write(files, following.collected)
         if files.create(name_of(number), following.to_json()):
             mark(files, number)
             known = set() if base is None else {entry.id for entry in base.segments}

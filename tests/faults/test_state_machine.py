@@ -19,8 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_s
 import filterdb as fdb
 from filterdb import errors
 from filterdb.ingestion import compact
-from filterdb.store import lease, pack, pages
-from filterdb.store import snapshot as snapshots
+from filterdb.store import collected, lease, pack, pages
 from filterdb.store.files import Files
 from tests.faults.crash import CrashError, Interruptions, mutations, watched
 from tests.models import chain, weights
@@ -46,7 +45,7 @@ class History(RuleBasedStateMachine):
         self.patch = pytest.MonkeyPatch()
         self.patch.setattr(lease, "LEASE_SECONDS", -1.0)  # who has died owns nothing from then on
         self.patch.setattr(pages, "FAN", 3)  # pages of pages, and compactions, within a few commits
-        self.patch.setattr(snapshots, "FAN", 3)
+        self.patch.setattr(collected, "MOST_INLINE", 3)
         self.patch.setattr(compact, "COMPACT_FROM", 4)
         _forget_pages()
         self.patch.setattr(os, "fsync", lambda _: None)  # processes die here, machines do not
