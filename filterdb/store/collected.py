@@ -1,4 +1,4 @@
-"""List the segments that `gc` has removed or is removing: in a snapshot, or in an object of its own if there are many."""
+"""List the segments that `gc` has removed or is removing: in a snapshot, or in an object of their own if many."""
 
 from __future__ import annotations
 
