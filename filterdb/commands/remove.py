@@ -39,8 +39,8 @@ def remove(db: Database, models: tuple[str, ...], purge: bool, as_json: bool) ->
 
 def _show_purged(answer: Answer) -> None:
     """Print what was removed, and which models still have the same filters."""
-    show(answer)
     purged = answer["purged"]
+    show({**answer, "action": "purge"})
     say(f"{purged['objects']:,} objects ({purged['bytes']:,} bytes) and {len(purged['snapshots']):,} snapshots removed")
     shared = purged["shared_with"]
     if shared:

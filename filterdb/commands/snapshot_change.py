@@ -26,4 +26,5 @@ def to_answer(before: Database, after: Database) -> Answer:
 def show(answer: Answer) -> None:
     """Print what was done and what the database holds now."""
     what = answer["action"] if answer["changed"] else "nothing to change"
-    say(f"{what} · now {counts_line(answer)}, {len(answer['segments'])} segments")
+    segments = len(answer["segments"])
+    say(f"{what} · now {counts_line(answer)}, {segments} segment{'' if segments == 1 else 's'}")
