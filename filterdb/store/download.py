@@ -49,7 +49,7 @@ def list_files(url: str, suffixes: tuple[str, ...]) -> list[str]:
 
 def read(url: str) -> bytes:
     """Return the bytes of a file. Raises the errors of `list_files`."""
-    return _attempt("reading", url, lambda: bytes(remote.call(url, "cat_file", url)))
+    return _attempt("reading", url, lambda: remote.read(url))
 
 
 def fetch(url: str, target: Path) -> None:

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import errno
-import math
 import mmap
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import datetime
 from io import FileIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 from urllib.parse import urlsplit
 from uuid import uuid4
 
 from filterdb.errors import DamageError, InputError, StoreError, StoreMissingError, UsageError
 from filterdb.redaction import has_credentials, redact_url
 from filterdb.store import local, remote, web
+from filterdb.store.fsspec_objects import FsspecObjects
 from filterdb.store.local import ObjectInfo
+from filterdb.store.objects import Objects
 from filterdb.store.remote import is_remote, lost, retried, store_errors
 
 if TYPE_CHECKING:
@@ -67,6 +67,10 @@ class Files:
         """Whether the objects are served by a web server, which neither lists nor writes them."""
         return web.is_web(self.root)
 
+    @property
+    def _objects(self) -> Objects:
+        return FsspecObjects()
+
     def url(self, name: str) -> str:
         """Return the full path or URL of an object."""
         return f"{self.root}/{name}" if name else self.root
@@ -80,7 +84,7 @@ class Files:
                 raise StoreMissingError(f"reading {url}: expected an object there, found none")
             return data
         with store_errors("reading", url):
-            return retried(lambda: bytes(remote.call(url, "cat_file", url))) if self.remote else Path(url).read_bytes()
+            return retried(lambda: self._objects.read(url)) if self.remote else Path(url).read_bytes()
 
     def read_valid[T](self, name: str, decode: Callable[[bytes], T]) -> T:
         """Read an object and decode it. If `decode` raises DamageError, read again as in `retry_on_damage`."""
@@ -96,25 +100,23 @@ class Files:
         return attempt()
 
     def read_many(self, names: Sequence[str]) -> dict[str, bytes]:
-        """Read several objects concurrently. Objects that do not exist are left out of the result."""
+        """Read several objects concurrently, with one GET each. Leave out objects that do not exist."""
         contents: dict[str, bytes] = {}
         if not self.remote:
             for name in names:
                 with suppress(StoreMissingError):
                     contents[name] = self.read(name)
             return contents
-        urls = {self.url(name): name for name in names}
+        urls = [self.url(name) for name in names]
         if self.web:
-            pairs = zip(names, web.read_many(list(urls)), strict=True)
+            pairs = zip(names, web.read_many(urls), strict=True)
             return {name: data for name, data in pairs if data is not None}
         with store_errors("reading", self.root):
-            results = retried(lambda: remote.call(self.root, "cat", list(urls), on_error="return")) if urls else {}
-        keys = {remote.filesystem(self.root)._strip_protocol(url): name for url, name in urls.items()}
-        for key, data in results.items():
-            name = urls.get(key) or keys[key]
+            results = retried(lambda: self._objects.read_many(urls)) if urls else []
+        for name, data in zip(names, results, strict=True):
             if isinstance(data, bytes):
                 contents[name] = data
-            else:  # read it again by itself, which retries or raises its error
+            elif not isinstance(data, FileNotFoundError):  # read it again by itself, which retries or raises its error
                 with suppress(StoreMissingError):
                     contents[name] = self.read(name)
         return contents
@@ -141,7 +143,7 @@ class Files:
         """
         url = self.url(prefix)
         with store_errors("listing", url):
-            listing = dict(sorted(self._remote_entries(url) if self.remote else local.walk(Path(url), prefix)))
+            listing = dict(sorted(self._remote_entries(prefix) if self.remote else local.walk(Path(url), prefix)))
         if self.web and not listing:
             if prefix == "snapshots":  # of which every database has one
                 raise web.read_only("listing", url)
@@ -159,14 +161,8 @@ class Files:
         """List the temporary files of writers that were killed. Only local folders have such files."""
         return {} if self.remote else dict(local.walk(Path(self.root), "", unfinished=True))
 
-    def _remote_entries(self, url: str) -> Iterator[tuple[str, ObjectInfo]]:
-        refresh = {"refresh": True} if self.root.startswith("s3://") else {}
-        root = remote.filesystem(url)._strip_protocol(self.root)
-        listing = retried(lambda: remote.call(url, "find", url, detail=True, **refresh))
-        for key, info in listing.items():
-            name = key.removeprefix(root).lstrip("/")
-            if name:  # some stores list the folder itself after an object in it was removed
-                yield name, ObjectInfo(None if info.get("size") is None else int(info["size"]), _modified(info))
+    def _remote_entries(self, prefix: str) -> Sequence[tuple[str, ObjectInfo]]:
+        return retried(lambda: tuple(self._objects.entries(self.root, prefix)))
 
     def create(self, name: str, data: bytes) -> bool:
         """Create an object, unless it exists. Return whether it now has these bytes; False if it already had others.
@@ -187,8 +183,7 @@ class Files:
 
         def attempt() -> bool:
             try:
-                seconds = remote.writing_seconds(len(data))
-                remote.call(url, "pipe_file", url, data, mode="create", seconds=seconds)
+                self._objects.create(url, data)
                 return True
             except lost() as error:
                 try:
@@ -210,9 +205,8 @@ class Files:
                 local.replace({Path(self.url(name)): data for name, data in objects.items()})
             return
         by_url = {self.url(name): bytes(data) for name, data in objects.items()}
-        seconds = remote.writing_seconds(sum(map(len, by_url.values())))
         with store_errors("writing", next(iter(by_url))):
-            retried(lambda: remote.call(self.root, "pipe", by_url, seconds=seconds))
+            retried(lambda: self._objects.put(by_url))
 
     def remove(self, names: Iterable[str]) -> None:
         """Remove objects. Objects that do not exist are ignored."""
@@ -222,7 +216,7 @@ class Files:
                 raise web.read_only("removing", url)
             with suppress(StoreMissingError), store_errors("removing", url):
                 if self.remote:
-                    retried(lambda url=url: remote.call(url, "rm_file", url))  # type: ignore[misc]
+                    retried(lambda url=url: self._objects.remove(url))  # type: ignore[misc]
                 else:
                     Path(url).unlink()
                     self._remove_empty(Path(url).parent)
@@ -275,12 +269,10 @@ class Files:
 
     def zarr(self, name: str, *, read_only: bool) -> Store:
         """Open the Zarr store at a name."""
-        from zarr.storage import FsspecStore, LocalStore
+        from zarr.storage import LocalStore
 
         url = self.url(name)
-        if not self.remote:
-            return LocalStore(url, read_only=read_only)
-        return FsspecStore.from_url(url, storage_options=remote.options(url), read_only=read_only)
+        return self._objects.zarr(url, read_only=read_only) if self.remote else LocalStore(url, read_only=read_only)
 
 
 def _check_address(url: str) -> None:
@@ -294,17 +286,6 @@ def _check_address(url: str) -> None:
     scheme, rest = url.split("://", 1)
     if (not has_host and scheme in {"http", "https", "s3"}) or not rest.strip("/"):
         raise UsageError(f"{url}: expected a URL that names a host or bucket, as s3://bucket/db, got one that does not")
-
-
-def _modified(info: Mapping[str, Any]) -> float:
-    """Return when a listed object was written, in POSIX seconds; NaN if the store does not say."""
-    for name in ("LastModified", "last_modified", "mtime", "modified", "created", "updated"):
-        value = info.get(name)
-        if isinstance(value, datetime):
-            return value.timestamp()
-        if isinstance(value, int | float):
-            return float(value)
-    return math.nan
 
 
 class Reader(Protocol):

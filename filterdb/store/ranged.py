@@ -235,7 +235,7 @@ class _S3File:
                     raise ConnectionError(f"expected {stop - start:,} bytes, got {len(body):,}")
                 return body
             except Exception as error:
-                if _code(error) in {"PreconditionFailed", "412"}:
+                if remote.s3_code(error) in {"PreconditionFailed", "412"}:
                     raise changed(self.url) from None
                 if number == remote.TRIES or not isinstance(error, remote.lost()):
                     raise
@@ -247,7 +247,7 @@ async def _open_s3(url: str) -> _S3File | None:
     try:
         body, reply = await _get_s3(url, 0, HEAD_BYTES)
     except Exception as error:
-        if _code(error) in {"InvalidRange", "416"}:  # an empty object
+        if remote.s3_code(error) in {"InvalidRange", "416"}:  # an empty object
             return None
         raise
     got = _CONTENT_RANGE.fullmatch(reply.get("ContentRange", ""))
@@ -270,16 +270,6 @@ async def _get_s3(url: str, start: int, stop: int, **conditions: str) -> tuple[b
             return await body.read(), reply
 
     return await asyncio.wait_for(request(), remote.READ_SECONDS)
-
-
-def _code(error: BaseException | None) -> str:
-    """Return the code that S3 gave for an error, which s3fs may have turned into an OSError."""
-    while error is not None:
-        response = getattr(error, "response", None)
-        if isinstance(response, dict):
-            return str(response.get("Error", {}).get("Code", ""))
-        error = error.__cause__ or error.__context__
-    return ""
 
 
 def again_if_changed[T](attempt: Callable[[], T]) -> T:

@@ -12,7 +12,7 @@ import os
 import random
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from functools import cache, lru_cache
 from typing import Any
@@ -38,6 +38,9 @@ READ_SECONDS = 180.0
 
 RETRY_SECONDS = 60.0
 """Seconds after which a request is not retried, because the client has already retried for so long."""
+
+CONNECTIONS = 64
+"""Most connections of a process to S3. botocore's own limit of 10 would hold back the requests of several threads."""
 
 PAUSE = 0.3
 """Longest pause before the second attempt, in seconds. It doubles before the third."""
@@ -81,6 +84,21 @@ def _final() -> tuple[type[Exception], ...]:
     return *paths, *_refused(), NotImplementedError
 
 
+def may_pass(error: Exception) -> bool:
+    """Return whether another attempt may succeed after this error."""
+    return isinstance(error, lost()) and not isinstance(error, _final())
+
+
+def s3_code(error: BaseException | None) -> str:
+    """Return the code that S3 gave for an error, which s3fs may have turned into an OSError."""
+    while error is not None:
+        response = getattr(error, "response", None)
+        if isinstance(response, dict):
+            return str(response.get("Error", {}).get("Code", ""))
+        error = error.__cause__ or error.__context__
+    return ""
+
+
 def is_remote(url: str) -> bool:
     """Return whether a path is a URL for fsspec. `file://` is not, because local files are written atomically."""
     return "://" in url and not url.startswith("file://")
@@ -94,7 +112,17 @@ def options(url: str) -> dict[str, Any]:
     if not url.startswith("s3://"):
         return {}
     region = os.environ.get("AWS_REGION")  # botocore itself reads only AWS_DEFAULT_REGION
-    return {"use_listings_cache": False, **({"client_kwargs": {"region_name": region}} if region else {})}
+    return {
+        "use_listings_cache": False,
+        "config_kwargs": {"max_pool_connections": CONNECTIONS, **_configured("config_kwargs")},
+        **({"client_kwargs": {"region_name": region}} if region else {}),
+    }
+
+
+def _configured(name: str) -> dict[str, Any]:
+    """Return a setting of s3fs from fsspec's configuration, which our own would replace as a whole."""
+    value = fsspec.config.conf.get("s3", {}).get(name)
+    return dict(value) if isinstance(value, dict) else {}
 
 
 @lru_cache(maxsize=16)
@@ -114,20 +142,39 @@ def filesystem(url: str) -> Any:
     return _known_filesystem(url.split("://", 1)[0], os.environ.get("AWS_REGION"))
 
 
+def one_get(url: str) -> dict[str, Any]:
+    """Return the options with which a file system fetches an object with one GET.
+
+    By default, s3fs 2026.9 asks for the size first, and fetches an object of more than 50 MiB in parts.
+    """
+    return {"max_concurrency": 1} if url.startswith("s3://") else {}
+
+
+def read(url: str) -> bytes:
+    """Return an object, with one GET."""
+    return bytes(call(url, "cat_file", url, **one_get(url)))
+
+
 def call(url: str, method: str, *args: Any, seconds: float | None = None, **kwargs: Any) -> Any:
     """Call `method` of the file system behind `url`. Raises TimeoutError after `seconds` (default READ_SECONDS)."""
     files = filesystem(url)
     if not getattr(files, "async_impl", False):
         return getattr(files, method)(*args, **kwargs)
+    return run(files.loop, lambda: getattr(files, f"_{method}")(*args, **kwargs), seconds)
+
+
+def run[T](loop: asyncio.AbstractEventLoop, work: Callable[[], Awaitable[T]], seconds: float | None = None) -> T:
+    """Run a coroutine in the event loop of another thread. Raises TimeoutError after `seconds` (READ_SECONDS)."""
     limit = READ_SECONDS if seconds is None else seconds
 
-    async def bounded() -> Any:
-        return await asyncio.wait_for(getattr(files, f"_{method}")(*args, **kwargs), limit)
+    async def bounded() -> T:
+        return await asyncio.wait_for(work(), limit)
 
     try:
-        return sync(files.loop, bounded)
+        result: T = sync(loop, bounded)
+        return result
     except TimeoutError as error:  # fsspec's own, which has no text
-        raise TimeoutError(f"no answer within {limit:.0f} s") from error
+        raise TimeoutError(str(error.__cause__ or "") or f"no answer within {limit:.0f} s") from error
 
 
 def writing_seconds(size: int) -> float:
@@ -142,7 +189,7 @@ def retried[T](attempt: Callable[[], T]) -> T:
         try:
             return attempt()
         except Exception as error:
-            if isinstance(error, _final()) or not isinstance(error, lost()):
+            if not may_pass(error):
                 raise
             if time.monotonic() - began > RETRY_SECONDS:
                 raise

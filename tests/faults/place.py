@@ -38,7 +38,6 @@ SNAPSHOT = r"/snapshots/\d{8}\.json$"
 
 KINDS: dict[str, Match] = {
     "GET chunk": asks("GET", CHUNK),
-    "HEAD chunk": asks("HEAD", CHUNK),
     "GET table": asks("GET", TABLE),
     "list": lambda request: "list-type=2" in request.path,
     "PUT chunk": asks("PUT", CHUNK),
@@ -47,7 +46,7 @@ KINDS: dict[str, Match] = {
 }
 
 TOGETHER = {
-    "reads": ["GET chunk", "HEAD chunk", "GET table", "list"],
+    "reads": ["GET chunk", "GET table", "list"],
     "writes": ["PUT chunk", "PUT summary", "PUT snapshot"],
 }
 """Kinds that are broken in one run: no request is of two kinds, and a run takes seconds."""

@@ -1,0 +1,80 @@
+"""Clients of object stores: read, list, create, put and remove objects by URL.
+
+The methods raise what the client's libraries raise. `Files` retries them and turns their errors into ours.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from filterdb.store import remote
+from filterdb.store.local import ObjectInfo
+
+if TYPE_CHECKING:
+    from zarr.abc.store import Store
+
+IN_FLIGHT = 32
+"""Most objects that one call reads at a time."""
+
+
+class Objects(Protocol):
+    """What a database needs of a client."""
+
+    def read(self, url: str) -> bytes:
+        """Return an object, with one GET."""
+
+    def read_many(self, urls: Sequence[str]) -> list[bytes | Exception]:
+        """Read objects with one GET each, IN_FLIGHT at a time. Return the error of an object that cannot be read.
+
+        Raises TimeoutError, without waiting for the others, if the store does not answer for an object.
+        """
+
+    def entries(self, root: str, prefix: str) -> Iterator[tuple[str, ObjectInfo]]:
+        """Yield each object below a prefix with its name below the root."""
+
+    def create(self, url: str, data: bytes) -> None:
+        """Put an object, with a request that fails if it exists."""
+
+    def put(self, objects: Mapping[str, bytes]) -> None:
+        """Put objects by URL, overwriting existing ones."""
+
+    def remove(self, url: str) -> None:
+        """Remove an object. Some stores raise FileNotFoundError if it does not exist."""
+
+    def zarr(self, url: str, *, read_only: bool) -> Store:
+        """Open a Zarr store."""
+
+
+def read_all(
+    loop: asyncio.AbstractEventLoop, get: Callable[[str], Awaitable[bytes]], urls: Sequence[str]
+) -> list[bytes | Exception]:
+    """Read objects as `Objects.read_many` does, each by a call of `get` in an event loop."""
+
+    async def every() -> list[bytes | Exception]:
+        slots = asyncio.Semaphore(IN_FLIGHT)
+
+        async def read(url: str) -> bytes | Exception:
+            async with slots:
+                try:
+                    return await asyncio.wait_for(get(url), remote.READ_SECONDS)
+                except TimeoutError:
+                    raise TimeoutError(f"no answer within {remote.READ_SECONDS:.0f} s") from None
+                except Exception as error:  # noqa: BLE001 - whatever a client raises
+                    return error
+
+        return await all_or_error([read(url) for url in urls])
+
+    return remote.run(loop, every, remote.READ_SECONDS * (1 + len(urls) // IN_FLIGHT))
+
+
+async def all_or_error[T](calls: Sequence[Awaitable[T]]) -> list[T]:
+    """Run calls concurrently and return their results. The first error cancels the others."""
+    tasks = [asyncio.ensure_future(call) for call in calls]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
