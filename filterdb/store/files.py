@@ -21,6 +21,7 @@ from filterdb.store.fsspec_objects import FsspecObjects
 from filterdb.store.local import ObjectInfo
 from filterdb.store.objects import Objects
 from filterdb.store.remote import is_remote, lost, retried, store_errors
+from filterdb.store.s3_objects import S3Objects
 
 if TYPE_CHECKING:
     from zarr.abc.store import Store
@@ -69,7 +70,7 @@ class Files:
 
     @property
     def _objects(self) -> Objects:
-        return FsspecObjects()
+        return S3Objects() if self.root.startswith("s3://") else FsspecObjects()
 
     def url(self, name: str) -> str:
         """Return the full path or URL of an object."""
@@ -122,14 +123,30 @@ class Files:
         return contents
 
     @contextmanager
-    def opened(self, name: str) -> Iterator[Reader]:
-        """Open an object for reading without copies. A remote object is fetched whole, with one request."""
+    def opened(self, name: str, size: int | None = None) -> Iterator[Reader]:
+        """Open an object for reading without copies. A remote object is fetched whole.
+
+        If the `size` that it should have is given, S3 is asked for several ranges of it at a time.
+        """
         if self.remote:
-            yield _Fetched(self.read(name))
+            yield _Fetched(memoryview(self.read(name)) if size is None else self._read_sized(name, size))
             return
         url = self.url(name)
         with store_errors("reading", url), Path(url).open("rb", buffering=0) as file:
             yield _Local(file, os.fstat(file.fileno()).st_size)
+
+    def _read_sized(self, name: str, size: int) -> memoryview:
+        if self.web:
+            return memoryview(self.read(name))
+        url = self.url(name)
+        with store_errors("reading", url):
+            return retried(lambda: self._objects.read_sized(url, size))
+
+    def reading_bytes(self, size: int) -> int:
+        """Return the memory that reading an object of this size takes: pages of a local file, or what is fetched."""
+        if not self.remote:
+            return size
+        return 2 * size if self.web else self._objects.reading_bytes(size)
 
     def list(self, prefix: str) -> dict[str, int | None]:
         """List the objects below a prefix, sorted by name: name → size in bytes (None if unknown)."""
@@ -328,17 +345,17 @@ class _Local:
 
 @dataclass(frozen=True, slots=True)
 class _Fetched:
-    data: bytes
+    data: memoryview
 
     @property
     def size(self) -> int:
         return len(self.data)
 
     def pieces(self, size: int) -> Iterator[memoryview]:
-        yield memoryview(self.data)[:size]
+        yield self.data[:size]
 
     def whole(self) -> memoryview:
-        return memoryview(self.data)
+        return self.data
 
 
 def local_path(url: str) -> str:

@@ -6,9 +6,11 @@ The methods raise what the client's libraries raise. `Files` retries them and tu
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
+from filterdb.errors import UsageError
 from filterdb.store import remote
 from filterdb.store.local import ObjectInfo
 
@@ -17,6 +19,24 @@ if TYPE_CHECKING:
 
 IN_FLIGHT = 32
 """Most objects that one call reads at a time."""
+
+RANGE_BYTES = "FILTERDB_RANGE_BYTES"
+"""Environment variable with the most bytes of a request for a part of an object."""
+
+DEFAULT_RANGE_BYTES = 4 * 2**20
+
+
+class OtherSizeError(Exception):
+    """An object does not have the size that was expected."""
+
+
+def ranges(size: int) -> list[tuple[int, int]]:
+    """Return the parts [start, stop) of about equal size in which an object is read. Raises UsageError."""
+    text = os.environ.get(RANGE_BYTES, "").strip()
+    if text and not (text.isdecimal() and int(text)):
+        raise UsageError(f"{RANGE_BYTES}: expected a number of bytes from 1 on, got {text[:40]!r}")
+    count = -(-size // (int(text) if text else DEFAULT_RANGE_BYTES))
+    return [(size * i // count, size * (i + 1) // count) for i in range(count)]
 
 
 class Objects(Protocol):
@@ -30,6 +50,12 @@ class Objects(Protocol):
 
         Raises TimeoutError, without waiting for the others, if the store does not answer for an object.
         """
+
+    def read_sized(self, url: str, size: int) -> memoryview:
+        """Return an object that should have `size` bytes. If it has another size, it is returned all the same."""
+
+    def reading_bytes(self, size: int) -> int:
+        """Return the memory that `read_sized` needs."""
 
     def entries(self, root: str, prefix: str) -> Iterator[tuple[str, ObjectInfo]]:
         """Yield each object below a prefix with its name below the root."""

@@ -52,9 +52,7 @@ class Segment:
     @property
     def reading_bytes(self) -> int:
         """Memory that a thread needs to read a chunk: mapped pages, or the object that is fetched."""
-        chunk = schema.WEIGHTS * self.chunk_rows * 4
-        # A client holds an object twice while it joins its pieces.
-        return 2 * chunk if self.files.remote else chunk
+        return self.files.reading_bytes(self.chunk_bytes)
 
     def bounds(self, chunk: int) -> tuple[int, int]:
         """Return the rows [start, stop) of a chunk."""
@@ -86,7 +84,10 @@ class Segment:
     def _read_columns(self, chunk: int) -> np.ndarray:
         size = schema.WEIGHTS * self.chunk_rows * 4
         where = f"{self.files.url(self.name)}/{schema.FILTERS.name} chunk {chunk}"
-        with self.damage(schema.FILTERS.name, chunk), self.files.opened(self.chunk_name(chunk)) as file:
+        with (
+            self.damage(schema.FILTERS.name, chunk),
+            self.files.opened(self.chunk_name(chunk), self.chunk_bytes) as file,
+        ):
             if file.size != self.chunk_bytes:
                 raise DamageError(f"{where}: expected {self.chunk_bytes} bytes, got {file.size}; {RESTORE}")
             checksum = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -134,3 +135,17 @@ def test_models_on_s3_with_external_data(s3: Callable[[], str], tmp_path: Path) 
         with pytest.raises(ModelError, match=r"m\.onnx: expected at least 7 bytes of .* in 'm\.data', got 6"):
             local.companions({"m.data": 7})
     assert part_cache.root() in local.path.parents
+
+
+def test_memory_of_a_large_object(s3: Callable[[], str]) -> None:
+    """Reading takes the whole object once, and a buffer for each range: what a pass is projected to need."""
+    files, size = Files.at(s3()), 24 * 2**20
+    files.put({"large": bytes(size)})
+    tracemalloc.start()
+    try:
+        with files.opened("large", size) as reader:
+            assert reader.size == size
+            _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert size < peak < files.reading_bytes(size) < 1.2 * size
