@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
+from collections.abc import Iterator
 from statistics import NormalDist
 from typing import NamedTuple
 
@@ -16,7 +18,7 @@ from filterdb.engine.moments import SCALED, MomentsReduction, raw_state, state
 from filterdb.engine.run import stored, summaries
 from filterdb.engine.sketches import SketchReduction
 from filterdb.errors import UsageError
-from filterdb.numerics import sphericity
+from filterdb.numerics import alignment, sphericity
 from filterdb.numerics.moments import Moments
 from filterdb.numerics.sketch import BUCKETS, of_repeated
 from filterdb.schema import WEIGHTS
@@ -61,6 +63,12 @@ units do not depend on how many models are compared."""
 _MARGIN = 3.0
 """Standard deviations by which a similarity must exceed what a common initialisation explains."""
 
+_BLOCK = 1_024
+"""Models of a block of the matrices, so that the sums of pairs take 60 MB however many models are compared."""
+
+_PART = 16_384
+"""Layers whose moments are used at a time, so that temporary arrays take tens of megabytes."""
+
 
 class Kinship(NamedTuple):
     """Hold what all pairs of models have in common, (models, models) each, and which models are initialisations."""
@@ -69,13 +77,11 @@ class Kinship(NamedTuple):
     """Weighted mean of the cosines of the aligned layers, 1 for the same filters; NaN without any."""
     deviation: Floats
     """Standard deviation of the similarity of strangers."""
-    explained: Floats
-    """Largest similarity that one initialisation in common explains; NaN without aligned layers."""
     distance: Floats
     """‖W − W′‖ of the aligned layers divided by the larger of ‖W‖ and ‖W′‖."""
-    compared: Ints
+    compared: npt.NDArray[np.int32]
     """Number of aligned layers."""
-    equal: Ints
+    equal: npt.NDArray[np.int32]
     """Number of layers with equal filters apart from the scales of output channels, at any position."""
     shares_layer: Bools
     """Whether one of these has at least 64 filters, (models, models)."""
@@ -95,21 +101,11 @@ class Kinship(NamedTuple):
     @property
     def related(self) -> Bools:
         """Return which pairs share an ancestor, (models, models)."""
-        beyond = np.nan_to_num(self.similarity) >= self.threshold * np.nan_to_num(self.deviation, nan=np.inf)
-        related: Bools = beyond | self.shares_layer
+        related = self.shares_layer.copy()
+        for row, (similarity, deviation) in enumerate(zip(self.similarity, self.deviation, strict=True)):
+            related[row] |= np.nan_to_num(similarity) >= self.threshold * np.nan_to_num(deviation, nan=np.inf)
         np.fill_diagonal(related, val=False)
         return related
-
-    @property
-    def descend(self) -> Bools:
-        """Return which pairs are so similar that they share trained weights, not just an initialisation."""
-        similarity = np.nan_to_num(self.similarity)
-        deviation = np.nan_to_num(self.deviation, nan=np.inf)
-        with np.errstate(invalid="ignore"):  # inf · 0 where no layers align
-            beyond = similarity - self.explained > _MARGIN * deviation * (1 - similarity**2)
-        descend: Bools = beyond & (similarity >= _DESCENT * deviation)
-        np.fill_diagonal(descend, val=False)
-        return descend
 
 
 def kinship(db: Database) -> Kinship:
@@ -149,7 +145,7 @@ def descendants(db: Database, *, sketch: bool) -> Bools | None:
         arrays, is_stored = stored(db, SketchReduction())
         if not is_stored[mask].all():
             return None
-        kept = {"descend": _compare(db.whole.keep(mask, "all layers of the models"), arrays).descend}
+        kept = {"descend": _descend(db.whole.keep(mask, "all layers of the models"), arrays)}
         db.kept[place] = kept
     return kept["descend"]
 
@@ -162,7 +158,7 @@ def initialisations(db: Database) -> Bools:
     if kept is None:
         (moments,) = summaries(db, MomentsReduction())
         models, owner = np.unique(db.all_layers["model_index"].values[mask], return_inverse=True)
-        p_value, sizes = sphericity.p_value(state(moments, SCALED).pick(mask)), db.all_layers["row_size"].values[mask]
+        p_value, sizes = _p_values(moments, np.flatnonzero(mask)), db.all_layers["row_size"].values[mask]
         kept = {"initial": _initial(p_value, owner.reshape(-1), sizes, len(models))}
         db.kept[place] = kept
     return kept["initial"]
@@ -195,26 +191,101 @@ def _place(db: Database, kind: str, mask: Bools) -> tuple[str, Key]:
 
 def _compare(db: Database, arrays: Arrays) -> Kinship:
     """Compare all pairs of the view's models by the sketches of all layers of the snapshot."""
-    models, view = db.models.sizes["model"], chosen(db)
-    (moments,) = summaries(db, MomentsReduction())
-    raw = raw_state(moments).pick(view)
-    # Without the mean, layers whose filters have the same average shape are not taken for relatives.
-    sketches = arrays["sketch"][view] - of_repeated(raw.mean, arrays["count"][view])
-    spectrum = _spectrum(raw)
+    models, layers = db.models.sizes["model"], _comparable(db, arrays)
+    similarity, deviation, distance = np.full((3, models, models), np.nan)
+    compared = np.zeros((models, models), np.int32)
+    for rows, columns in _blocks(models):
+        sums = _sums(layers, rows, columns, alignment.ALL)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            norms = np.maximum(sums[alignment.NORMS], sums[alignment.OTHER_NORMS])
+            values = (*_similarity(sums)[:2], np.sqrt(sums[alignment.SQUARES] / norms), sums[alignment.COMPARED])
+        for matrix, block in zip((similarity, deviation, distance, compared), values, strict=True):
+            if rows != columns:
+                matrix[columns, rows] = block.T
+            matrix[rows, columns] = block
+    np.fill_diagonal(compared, 0)
+    equal, shares_layer = _shared(layers, models)
+    initial = _initial(layers.p_value, layers.owner, layers.sizes, models)
+    return Kinship(similarity, deviation, distance, compared, equal, shares_layer, initial)
+
+
+def _descend(db: Database, arrays: Arrays) -> Bools:
+    """Return which pairs of the view's models are so similar that they share trained weights, (models, models)."""
+    models, layers = db.models.sizes["model"], _comparable(db, arrays)
+    descend = np.zeros((models, models), bool)
+    for rows, columns in _blocks(models):
+        similarity, deviation, explained = _similarity(_sums(layers, rows, columns, alignment.OF_COSINES))
+        similarity, deviation = np.nan_to_num(similarity), np.nan_to_num(deviation, nan=np.inf)
+        with np.errstate(invalid="ignore"):  # inf · 0 where no layers align
+            beyond = similarity - explained > _MARGIN * deviation * (1 - similarity**2)
+        descend[rows, columns] = beyond & (similarity >= _DESCENT * deviation)
+        if rows != columns:
+            descend[columns, rows] = descend[rows, columns].T
+    np.fill_diagonal(descend, val=False)
+    return descend
+
+
+class _Layers(NamedTuple):
+    """Hold what is compared of the view's layers, (layers,) each, and the layers at each place."""
+
+    sketch: Floats
+    """(layers, 128), without the layers' mean filters: layers with the same average shape are not taken for relatives.
+    """
+    isotropic: Floats
+    content: Ints
+    """Equal for layers with the same filters apart from the scales of channels, whose cosine is 1."""
+    is_full: Bools
+    p_value: Floats
+    owner: Ints
+    sizes: Ints
+    aligned: list[Ints]
+
+
+def _comparable(db: Database, arrays: Arrays) -> _Layers:
+    """Return what is compared of the view's layers, from the sketches of all layers of the snapshot."""
+    view, owner, sizes = chosen(db), db.layers["model_index"].values, db.layers["row_size"].values
+    mean, spectrum, p_value = _of_moments(db)
+    sketch = of_repeated(mean, arrays["count"][view])
+    np.subtract(arrays["sketch"][view], sketch, out=sketch)
     is_full = spectrum[:, 0] > _FULL_RANK * spectrum[:, -1]
-    owner, sizes = db.layers["model_index"].values, db.layers["row_size"].values
-    contents, isotropic = db.same_filters[view], _isotropic_share(spectrum, sizes)
-    totals = _totals(sketches, isotropic, contents, _aligned(db, is_full), owner, sizes, models)
-    compared = _shared(owner, _places(db), is_full, models)
-    equal = _shared(owner, contents, is_full, models)
-    shares_layer = _shared(owner, contents, is_full & (sizes >= _LARGE), models) > 0
-    with np.errstate(divide="ignore", invalid="ignore"):
-        similarity, explained = np.clip(totals.cosine / totals.weight, -1, 1), totals.isotropic / totals.weight
-        distance = np.sqrt(totals.squares / np.maximum(totals.norms, totals.norms.T))
-        deviation = 1 / np.sqrt(totals.weight)
-    deviation[totals.weight == 0] = np.nan
-    initial = _initial(sphericity.p_value(state(moments, SCALED).pick(view)), owner, sizes, models)
-    return Kinship(similarity, deviation, explained, distance, compared, equal, shares_layer, initial)
+    isotropic = _isotropic_share(spectrum, sizes)
+    aligned = _aligned(_places(db), is_full, owner)
+    return _Layers(sketch, isotropic, db.same_filters[view], is_full, p_value, owner, sizes, aligned)
+
+
+def _of_moments(db: Database) -> tuple[Floats, Floats, Floats]:
+    """Return mean filter, eigenvalues of the covariance, and p-value of the test of sphericity of the view's layers.
+
+    They are (layers, 9), (layers, 9) ascending and (layers,).
+    """
+    (moments,) = summaries(db, MomentsReduction())
+    rows = np.arange(len(moments["peak"]))[chosen(db)]
+    mean, spectrum = np.empty((len(rows), WEIGHTS)), np.empty((len(rows), WEIGHTS))
+    for part, some in _parts(moments, rows):
+        raw = raw_state(some)
+        mean[part], spectrum[part] = raw.mean, _spectrum(raw)
+    return mean, spectrum, _p_values(moments, rows)
+
+
+def _p_values(moments: Arrays, rows: Ints) -> Floats:
+    """Return the p-value of the test of sphericity of some layers, (rows,)."""
+    p_value = np.empty(len(rows))
+    for part, some in _parts(moments, rows):
+        p_value[part] = sphericity.p_value(state(some, SCALED))
+    return p_value
+
+
+def _parts(arrays: Arrays, rows: Ints) -> Iterator[tuple[slice, Arrays]]:
+    """Yield some rows of arrays, a part of them at a time, so that what is computed from them takes little memory."""
+    for start in range(0, len(rows), _PART):
+        part = slice(start, start + _PART)
+        yield part, {name: array[rows[part]] for name, array in arrays.items()}
+
+
+def _blocks(models: int) -> Iterator[tuple[slice, slice]]:
+    """Yield the rows and columns of the blocks on and above the diagonal of a matrix (models, models)."""
+    parts = [slice(start, min(start + _BLOCK, models)) for start in range(0, models, _BLOCK)]
+    yield from itertools.combinations_with_replacement(parts, 2)
 
 
 def _spectrum(raw: Moments) -> Floats:
@@ -249,72 +320,91 @@ def _places(db: Database) -> npt.NDArray[np.str_]:
     return np.array(places, np.str_)[chosen(db)]
 
 
-def _aligned(db: Database, usable: Bools) -> list[Ints]:
-    """Return the usable layers at each place that at least two models have."""
-    _, index, number = np.unique(_places(db), return_inverse=True, return_counts=True)
+def _aligned(places: npt.NDArray[np.str_], usable: Bools, owner: Ints) -> list[Ints]:
+    """Return the usable layers at each of the `places` (layers,) that at least two models have, in the models' order.
+
+    A model, `owner` (layers,), has at most one layer at a place.
+    """
+    _, index, number = np.unique(places, return_inverse=True, return_counts=True)
     order = np.flatnonzero(usable & (number[index] > 1))
+    order = order[np.argsort(owner[order], kind="stable")]
     by_place: dict[int, list[int]] = defaultdict(list)
-    for layer in order.tolist():
-        by_place[int(index[layer])].append(layer)
+    for layer, place in zip(order.tolist(), index[order].tolist(), strict=True):
+        by_place[place].append(layer)
     return [np.array(layers) for layers in by_place.values() if len(layers) > 1]
 
 
-class _Totals(NamedTuple):
-    """Hold sums over the aligned layers of all pairs of models, (models, models) each."""
+def _sums(layers: _Layers, rows: slice, columns: slice, number: int) -> Floats:
+    """Return sums over the aligned layers of pairs of models, (number, rows, columns): the first ones of `alignment`.
 
-    cosine: Floats
-    isotropic: Floats
-    """Of the similarities that a common initialisation explains."""
-    weight: Floats
-    """Of the two sums above; the precision of the similarity of strangers."""
-    squares: Floats
-    """‖W − W′‖²."""
-    norms: Floats
-    """‖W‖²."""
-
-
-def _totals(
-    sketches: Floats,
-    isotropic: Floats,
-    contents: Ints,
-    aligned: list[Ints],
-    owner: Ints,
-    sizes: Ints,
-    models: int,
-) -> _Totals:
-    """Return the sums of all pairs of models; `isotropic` (layers,) is from `_isotropic_share`.
-
-    Layers with equal `contents` (layers,) have the same filters apart from the scales of channels: their cosine is 1.
+    Rows and columns are ranges of models.
     """
-    totals = _Totals(*np.zeros((5, models, models)))
-    for layers in aligned:
-        place = np.ix_(owner[layers], owner[layers])
-        products = sketches[layers] @ sketches[layers].T
-        square = np.diag(products)
-        length = np.sqrt(square)
-        weight = 1 / (1 / BUCKETS + _CHANNELS / sizes[layers[0]])
-        is_same = contents[layers][:, None] == contents[layers]
-        totals.cosine[place] += weight * np.where(is_same, 1.0, products / np.outer(length, length))
-        totals.isotropic[place] += weight * np.sqrt(np.outer(isotropic[layers], isotropic[layers]))
-        totals.weight[place] += weight
-        totals.squares[place] += np.maximum(square[:, None] + square - 2 * products, 0)
-        totals.norms[place] += square[:, None]
-    return totals
+    sums = np.zeros((number, rows.stop - rows.start, columns.stop - columns.start))
+    for place in layers.aligned:
+        left, right = (
+            place[slice(*np.searchsorted(layers.owner[place], (part.start, part.stop)))] for part in (rows, columns)
+        )
+        if not (len(left) and len(right)):
+            continue
+        products = layers.sketch[left] @ layers.sketch[right].T
+        squares = [np.ascontiguousarray(np.diag(products))] * 2 if rows == columns else _squares(layers, left, right)
+        sides = [
+            alignment.Side(
+                layers.owner[some] - part.start, square, np.sqrt(square), layers.isotropic[some], layers.content[some]
+            )
+            for some, part, square in zip((left, right), (rows, columns), squares, strict=True)
+        ]
+        weight = 1 / (1 / BUCKETS + _CHANNELS / layers.sizes[place[0]])
+        alignment.add_pairs(sums, products, *sides, weight)
+    return sums
 
 
-def _shared(owner: Ints, names: npt.NDArray[np.str_] | Ints, usable: Bools, models: int) -> Ints:
-    """Return how many names of layers each pair of models has in common, (models, models)."""
-    shared = np.zeros((models, models), np.int64)
-    owners: dict[str | int, set[int]] = defaultdict(set)
-    for name, model, is_usable in zip(names.tolist(), owner.tolist(), usable.tolist(), strict=True):
-        if is_usable:
-            owners[name].add(model)
-    for group in owners.values():
+def _squares(layers: _Layers, *parts: Ints) -> list[Floats]:
+    """Return ‖S‖² of the sketches of some layers, for each part."""
+    return [np.einsum("lb,lb->l", layers.sketch[part], layers.sketch[part]) for part in parts]
+
+
+def _similarity(sums: Floats) -> tuple[Floats, Floats, Floats]:
+    """Return the similarity of pairs of models, its deviation, and the largest that an initialisation explains."""
+    weight = sums[alignment.WEIGHT]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        similarity = np.clip(sums[alignment.COSINE] / weight, -1, 1)
+        explained = sums[alignment.ISOTROPIC] / weight
+        deviation = 1 / np.sqrt(weight)
+    deviation[weight == 0] = np.nan
+    return similarity, deviation, explained
+
+
+def _shared(layers: _Layers, models: int) -> tuple[npt.NDArray[np.int32], Bools]:
+    """Return how many layers of full rank each pair of models has in common, and which have a large one in common.
+
+    Both are (models, models); the layers are equal apart from the scales of their channels, at any position.
+    """
+    equal, shares_layer = np.zeros((models, models), np.int32), np.zeros((models, models), bool)
+    owners: dict[int, set[int]] = defaultdict(set)
+    large: set[int] = set()
+    columns = (layers.content, layers.owner, layers.is_full, layers.is_full & (layers.sizes >= _LARGE))
+    for content, model, is_full, is_large in zip(*(column.tolist() for column in columns), strict=True):
+        if is_full:
+            owners[content].add(model)
+        if is_large:
+            large.add(content)
+    # Copies of a model have all layers in common: add layers with the same owners at once.
+    numbers: Counter[tuple[int, ...]] = Counter()
+    telling: set[tuple[int, ...]] = set()
+    for content, group in owners.items():
         if len(group) > 1:
-            members = sorted(group)
-            shared[np.ix_(members, members)] += 1
-    np.fill_diagonal(shared, 0)
-    return shared
+            members = tuple(sorted(group))
+            numbers[members] += 1
+            if content in large:
+                telling.add(members)
+    for members, number in numbers.items():
+        equal[np.ix_(members, members)] += number
+    for members in telling:
+        shares_layer[np.ix_(members, members)] = True
+    np.fill_diagonal(equal, 0)
+    np.fill_diagonal(shares_layer, val=False)
+    return equal, shares_layer
 
 
 def _initial(p_value: Floats, owner: Ints, sizes: Ints, models: int) -> Bools:

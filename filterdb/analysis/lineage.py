@@ -104,8 +104,9 @@ def lineage(db: AnyDatabase, *, training: str | list[str] | None = None) -> xr.D
     child, parent = np.arange(len(names)), np.array([link.parent for link in parents], np.int64)
     none, model = parent < 0, ("model",)
 
-    def of_parent(values: npt.NDArray[np.float64] | npt.NDArray[np.int64], missing: float) -> npt.NDArray[np.generic]:
-        return np.where(none, missing, values[child, parent]).astype(values.dtype)
+    def of_parent(values: npt.NDArray[np.float64] | npt.NDArray[np.int32], missing: float) -> npt.NDArray[np.generic]:
+        kind = np.float64 if values.dtype.kind == "f" else np.int64
+        return np.where(none, missing, values[child, parent]).astype(kind)
 
     return xr.Dataset(
         {

@@ -51,4 +51,9 @@ class Components:
 
     def roots(self) -> Ints:
         """Return the root of each position."""
-        return np.array([self.root(position) for position in range(len(self.parent))], np.int64)
+        parent = np.array(self.parent, np.int64)
+        while True:
+            above = parent[parent]
+            if np.array_equal(above, parent):
+                return parent
+            parent = above

@@ -13,8 +13,8 @@ from filterdb.analysis.kinship import Kinship, _initial
 
 def kin(models: int) -> Kinship:
     square = np.zeros((models, models))
-    counts = np.zeros((models, models), np.int64)
-    return Kinship(square, square, square, square, counts, counts, counts > 0, np.zeros(models, bool))
+    counts = np.zeros((models, models), np.int32)
+    return Kinship(square, square, square, counts, counts, counts > 0, np.zeros(models, bool))
 
 
 def some_family(seed: int, models: int = 9) -> tuple[np.ndarray, np.ndarray]:
