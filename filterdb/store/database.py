@@ -154,6 +154,8 @@ class Database:
         """Which layers of the segments belong to the snapshot, (stored layers,) bool. Removed models' layers do not."""
         if self.parent is not None:
             return self.parent.present
+        if not self.state.without:
+            return np.ones(sum(entry.layers for entry in self.state.segments), bool)
         is_present = self._stored_models[1]
         of_layer: np.ndarray = is_present[self._stored(schema.LAYER_VARIABLES)["model_index"].values]
         return of_layer
