@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -24,6 +25,12 @@ Answer = dict[str, Any]
 
 _CONTROL = re.compile("[\x7f-\x9f\u2028\u2029]")
 
+_ITEMS = 1_000
+"""Items of a list that are encoded at a time."""
+
+_BATCH = 2**20
+"""Characters that are printed at a time."""
+
 _NUMBERS = ("floor", "floor_q95", "model_floor", "model_floor_q95", "layer_floor", "layer_floor_q95", "permutations",
             "p_value", "q_value", "p_value_max", "detectable")  # fmt: skip
 _WORDS = ("verdict", "judged_by", "interval_reason")
@@ -34,10 +41,12 @@ _OF_GROUPS = {"group_models": "models", "units": "units", "effective_units": "ef
 
 def print_answer(answer: Answer, as_json: bool, show: Callable[[Answer], None]) -> None:
     """Print an answer as one line of JSON, or with `show`."""
-    if as_json:
-        click.echo(streams.ascii_json(to_json(answer)))
-    else:
+    if not as_json:
         show(answer)
+        return
+    for text in _batches(_pieces(answer)):
+        click.echo(streams.ascii_json(text), nl=False)
+    click.echo()
 
 
 def plain(value: Any) -> Any:
@@ -57,8 +66,58 @@ def plain(value: Any) -> Any:
 
 def to_json(answer: Answer) -> str:
     """Return one line of JSON. Control characters above ASCII are escaped too, because a terminal obeys them."""
-    text = json.dumps(plain(answer), allow_nan=False, ensure_ascii=False)
+    return "".join(_pieces(answer))
+
+
+def _pieces(value: Any) -> Iterator[str]:
+    """Yield the JSON of a value in pieces, so that that of a large matrix or table is never in memory as a whole."""
+    if isinstance(value, dict):
+        yield from _joined("{}", (chain([f"{_text(str(key))}: "], _pieces(item)) for key, item in value.items()))
+    elif isinstance(value, np.ndarray) and value.ndim > 1:
+        yield from _joined("[]", map(_pieces, value))
+    elif isinstance(value, np.ndarray) and value.ndim == 1 and value.dtype.kind in "biuf":
+        yield json.dumps(_numbers(value), allow_nan=False)
+    elif isinstance(value, list) and len(value) > _ITEMS:
+        parts = (_text(value[start : start + _ITEMS])[1:-1] for start in range(0, len(value), _ITEMS))
+        yield from _joined("[]", ([part] for part in parts))
+    else:
+        yield _text(value)
+
+
+def _joined(brackets: str, items: Iterable[Iterable[str]]) -> Iterator[str]:
+    """Yield items, each of some pieces, with commas between them, in brackets."""
+    separator = brackets[0]
+    for item in items:
+        yield separator
+        yield from item
+        separator = ", "
+    yield brackets if separator == brackets[0] else brackets[1]
+
+
+def _numbers(values: np.ndarray) -> list[Any]:
+    """Return the values (n,) of a numeric array, None where they are not finite."""
+    listed: list[Any] = values.tolist()
+    for position in np.flatnonzero(~np.isfinite(values)).tolist():
+        listed[position] = None
+    return listed
+
+
+def _text(value: Any) -> str:
+    """Return the JSON of a value."""
+    text = json.dumps(plain(value), allow_nan=False, ensure_ascii=False)
     return _CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
+def _batches(pieces: Iterable[str]) -> Iterator[str]:
+    """Yield pieces joined to texts of about a megabyte."""
+    held, length = [], 0
+    for piece in pieces:
+        held.append(piece)
+        length += len(piece)
+        if length >= _BATCH:
+            yield "".join(held)
+            held, length = [], 0
+    yield "".join(held)
 
 
 def head_of_database(db: Database) -> Answer:
