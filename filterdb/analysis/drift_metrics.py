@@ -17,6 +17,7 @@ from filterdb.analysis.question import Question
 from filterdb.errors import UsageError
 from filterdb.numerics import divergence, noise
 from filterdb.numerics.divergence import Block
+from filterdb.numerics.histogram import sum_groups
 from filterdb.numerics.moments import Moments, pool
 from filterdb.numerics.resampling import FrechetDistance, HistogramDivergence, Statistic, SymmetricKL
 from filterdb.numerics.sampling import Floor, SamplingFloor
@@ -102,10 +103,7 @@ class HistogramMetric(Metric):
         return self.weighted(question, question.probabilities, question.weights)
 
     def cell_statistic(self, question: Question, cell_of_layer: NDArray[np.int64], cells: int) -> Statistic:
-        layers = question.layer_counts
-        counts = np.zeros((cells, *layers.shape[1:]), layers.dtype)
-        np.add.at(counts, cell_of_layer, layers)
-        return self.statistic(question, counts)
+        return self.statistic(question, sum_groups(question.layer_counts, cell_of_layer, cells))
 
     def sampling_floor(self, question: Question) -> Floor:
         return noise.sampling_floor(self.statistic(question, question.counts))

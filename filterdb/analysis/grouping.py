@@ -13,6 +13,7 @@ import numpy.typing as npt
 from filterdb.arguments import as_names
 from filterdb.errors import InputError, UsageError
 from filterdb.numerics.depth import DECILES, NO_DECILE, depth_decile
+from filterdb.numerics.histogram import sum_groups
 from filterdb.numerics.modes import AnyMode, Mode, as_mode
 from filterdb.reduce.basis import has_scale
 from filterdb.schema import UNKNOWN, distinct
@@ -54,15 +55,13 @@ class Grouping:
     parts: dict[str, list[str]] = field(default_factory=dict)
 
     def sums(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Return the sums of integer values (layers, …) by group, (groups, …).
+        """Return the sums of values (layers, …) by group, (groups, …), int64 for integers.
 
-        If each layer is a group, these are the values themselves, without a copy.
+        If each layer is a group, these are the values themselves, without a copy if they are int64.
         """
         if np.array_equal(self.index, np.arange(len(self.labels))):
-            return values
-        total = np.zeros((len(self.labels), *values.shape[1:]), values.dtype)
-        np.add.at(total, self.index, values)
-        return total
+            return values.astype(np.int64, copy=False) if values.dtype.kind in "iu" else values
+        return sum_groups(values, self.index, len(self.labels))
 
 
 def group(db: Database, by: Key | None, mode: AnyMode = "sound") -> Grouping:

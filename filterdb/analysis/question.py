@@ -19,6 +19,7 @@ from filterdb.analysis.grouping import (
     with_depth,
     with_scale,
 )
+from filterdb.numerics.histogram import sum_groups
 from filterdb.numerics.modes import AnyMode, Mode, as_mode
 from filterdb.numerics.moments import Moments, pool
 from filterdb.reduce.basis import (
@@ -161,9 +162,9 @@ class Question:
     def layer_counts(self) -> npt.NDArray[Any]:
         """Return the number of filters of each of the view's layers in each bin, (layers, 9, 70).
 
-        They are int64, with `equal_models` float64: the filters of a model in a group are then weighted so that each
-        model weighs the same. The weight of a model is the harmonic mean of the models' numbers of filters, because
-        averages over models vary as those of so many filters do.
+        They are signed integers of any size, with `equal_models` float64: the filters of a model in a group are then
+        weighted so that each model weighs the same. The weight of a model is the harmonic mean of the models' numbers
+        of filters, because averages over models vary as those of so many filters do.
         """
         counts = self.of_view(self.snapshot_histograms["counts"])
         return counts * self._model_weights[:, None, None] if self.equal_models else counts
@@ -180,13 +181,19 @@ class Question:
     @cached_property
     def counts(self) -> npt.NDArray[Any]:
         """Return the number of filters of each group in each bin, (groups, 9, 70), weighted as `layer_counts`."""
-        return self.grouping.sums(self.layer_counts)
+        if self.equal_models:
+            return self.grouping.sums(self.layer_counts)
+        return self.view_sums("counts")
+
+    def view_sums(self, name: str) -> npt.NDArray[np.int64]:
+        """Return the sums by group of one of the histograms' arrays, (groups, …) int64."""
+        return self.grouping.sums(self.of_view(self.snapshot_histograms[name]))
 
     @cached_property
     def snapshot_counts(self) -> npt.NDArray[np.int64]:
         """Return the number of filters of the whole snapshot in each bin, (9, 70) int64."""
         used = has_scale(self.db.whole, scaled=self.scaled)
-        total: npt.NDArray[np.int64] = self.snapshot_histograms["counts"].sum(axis=0, where=used[:, None, None])
+        total: npt.NDArray[np.int64] = sum_groups(self.snapshot_histograms["counts"], (~used).astype(np.int64), 2)[0]
         return total
 
     def probabilities_of(self, counts: npt.NDArray[np.int64] | npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

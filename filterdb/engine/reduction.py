@@ -39,6 +39,9 @@ class Reduction(ABC):
     by_group: ClassVar[bool] = False
     """Whether rows are groups of layers (`Partition.groups`) instead of layers."""
 
+    narrow: ClassVar[tuple[str, ...]] = ()
+    """Arrays of int64 that are read from the store as the smallest signed integers that hold them."""
+
     stays_in_memory: ClassVar[bool] = True
     """Whether `Database.kept` keeps the summaries after they were stored or loaded."""
 

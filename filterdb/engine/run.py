@@ -114,7 +114,7 @@ def _find(db: Database, segment: Segment, tables: Arrays, reduction: Reduction, 
     arrays = db.kept.get(name)
     if arrays is not None:
         return arrays
-    arrays = summary.load(segment.files, segment.id, key)
+    arrays = summary.load(segment.files, segment.id, key, reduction.narrow)
     if arrays is not None:
         reduction.check(arrays, tables, segment, key)
         if reduction.stays_in_memory:

@@ -88,6 +88,7 @@ class HistogramsReduction(LayerReduction):
     on_edge counts coefficients within EDGE_TOLERANCE of an inner edge; they also count in the bin above it.
     """
 
+    narrow = ("counts",)
     axes: Axes
     low: float
     high: float

@@ -8,9 +8,9 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from io import FileIO
+from io import BytesIO, FileIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, BinaryIO, Protocol
 from urllib.parse import urlsplit
 from uuid import uuid4
 
@@ -318,6 +318,9 @@ class Reader(Protocol):
     def whole(self) -> memoryview:
         """Return all its bytes, read-only. A local file is mapped into memory."""
 
+    def stream(self) -> BinaryIO:
+        """Return a stream from its first byte on, which can seek; valid while the object is open."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Local:
@@ -342,6 +345,10 @@ class _Local:
     def whole(self) -> memoryview:
         return memoryview(mmap.mmap(self.file.fileno(), 0, access=mmap.ACCESS_READ))
 
+    def stream(self) -> BinaryIO:
+        self.file.seek(0)
+        return self.file
+
 
 @dataclass(frozen=True, slots=True)
 class _Fetched:
@@ -356,6 +363,9 @@ class _Fetched:
 
     def whole(self) -> memoryview:
         return self.data
+
+    def stream(self) -> BinaryIO:
+        return BytesIO(self.data)
 
 
 def local_path(url: str) -> str:

@@ -10,19 +10,24 @@ import hashlib
 import io
 import json
 import logging
+import math
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from typing import IO
 
 import numpy as np
 
 from filterdb.errors import DamageError, StoreMissingError
 from filterdb.store.canonical import canonical
-from filterdb.store.files import Files
+from filterdb.store.files import Files, Reader
 
 Arrays = dict[str, np.ndarray]
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 _MARK = b"sha256:"
+
+_BLOCK = 2**20
+"""Numbers that are read at a time."""
 
 log = logging.getLogger(__name__)
 
@@ -80,11 +85,15 @@ def pack(arrays: Mapping[str, np.ndarray], segment_id: str, key: Key) -> bytes:
     return buffer.getvalue()
 
 
-def unpack(data: bytes, url: str, segment_id: str, key: Key) -> Arrays | None:
+def _unpack(file: Reader, url: str, segment_id: str, key: Key, narrow: Collection[str]) -> Arrays | None:
     """Decode a summary; None if it is intact but belongs to another key. Raises DamageError if it is damaged."""
-    _check_digest(data, url)
-    with np.load(io.BytesIO(data), allow_pickle=False) as archive:
-        arrays = {name: archive[name] for name in archive.files}
+    _check_digest(file, url)
+    with zipfile.ZipFile(file.stream()) as archive:
+        arrays = {}
+        for member in archive.namelist():
+            name = member.removesuffix(".npy")
+            with archive.open(member) as stream:
+                arrays[name] = _read_narrow(stream) if name in narrow else _read_array(stream)
     about = json.loads(arrays.pop("about", np.empty(0, np.uint8)).tobytes() or "null")
     expected = {"segment": segment_id, **key.content}
     if about != expected:
@@ -93,17 +102,44 @@ def unpack(data: bytes, url: str, segment_id: str, key: Key) -> Arrays | None:
     return arrays
 
 
-def _check_digest(data: bytes, url: str) -> None:
+def _read_array(stream: IO[bytes]) -> np.ndarray:
+    """Read an array in NumPy's format."""
+    array: np.ndarray = np.lib.format.read_array(stream, allow_pickle=False)
+    return array
+
+
+def _read_narrow(stream: IO[bytes]) -> np.ndarray:
+    """Read an array of int64 as the smallest signed integers that hold all of its numbers.
+
+    It is read in blocks, so that memory never holds all of it in 64 bits.
+    """
+    np.lib.format.read_magic(stream)
+    shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
+    narrow = np.zeros(math.prod(shape), np.int8)
+    for start in range(0, len(narrow), _BLOCK):
+        stop = min(start + _BLOCK, len(narrow))
+        block = np.frombuffer(stream.read((stop - start) * dtype.itemsize), dtype)
+        needed = np.result_type(narrow, *(np.min_scalar_type(-1 - abs(int(end))) for end in (block.min(), block.max())))
+        narrow = narrow.astype(needed, copy=False)
+        narrow[start:stop] = block
+    return narrow.reshape(shape)
+
+
+def _check_digest(file: Reader, url: str) -> None:
     """Raise DamageError if the SHA-256 in a summary does not match."""
-    body, digest = memoryview(data)[:-64], data[-64:]
-    if hashlib.sha256(body).hexdigest().encode() != digest:
+    sha256, body = hashlib.sha256(), max(file.size - 64, 0)
+    for piece in file.pieces(body):
+        sha256.update(piece)
+    stream = file.stream()
+    stream.seek(body)
+    if sha256.hexdigest().encode() != stream.read():
         raise DamageError(f"{url}: expected a summary with its SHA-256, got damage; delete it, it is computed again")
 
 
 def problem(files: Files, name: str) -> str | None:
     """Return what is wrong with the bytes of a summary; None if they are intact."""
     try:
-        files.read_valid(name, lambda data: _check_digest(data, files.url(name)))
+        _opened(files, name, lambda file: _check_digest(file, files.url(name)))
     except StoreMissingError:
         return None  # removed meanwhile, and computed again when needed
     except DamageError as error:
@@ -111,13 +147,26 @@ def problem(files: Files, name: str) -> str | None:
     return None
 
 
-def load(files: Files, segment_id: str, key: Key) -> Arrays | None:
-    """Read a summary; None if it is not stored, or if the object belongs to another key."""
+def load(files: Files, segment_id: str, key: Key, narrow: Collection[str] = ()) -> Arrays | None:
+    """Read a summary; None if it is not stored, or if the object belongs to another key.
+
+    The arrays of int64 in `narrow` are returned as the smallest signed integers that hold all of their numbers.
+    """
     name = name_of(segment_id, key)
     try:
-        return files.read_valid(name, lambda data: unpack(data, files.url(name), segment_id, key))
+        return _opened(files, name, lambda file: _unpack(file, files.url(name), segment_id, key, narrow))
     except StoreMissingError:
         return None
+
+
+def _opened[T](files: Files, name: str, decode: Callable[[Reader], T]) -> T:
+    """Open an object and decode it. If `decode` raises DamageError, read again as in `retry_on_damage`."""
+
+    def attempt() -> T:
+        with files.opened(name) as file:
+            return decode(file)
+
+    return files.retry_on_damage(attempt)
 
 
 def save(files: Files, segment_id: str, key: Key, arrays: Arrays) -> Arrays:
