@@ -251,24 +251,24 @@ class _Matrix:
         """Return the result in heatmap order."""
         question, metric = self.question, self.metric
         matrix = divergence.whole(question.groups, metric.block(question))
+        judged = self.judge(matrix, asked)
         # The order of P1's heatmaps: ascending row mean, with the zero diagonal. Deciles keep their own order.
         order, row_mean = np.arange(question.groups), matrix.mean(axis=1)
         if not question.grouping.ordered:
             order = np.argsort(row_mean, kind="stable")
         result = self.without_matrix(order).assign_coords(statistic=list(STATISTICS))
-        result["drift"] = (("group", "other"), matrix[np.ix_(order, order)])
+        result["drift_box"] = ("statistic", summary([divergence.upper(matrix)])[0])
+        divergence.reorder(matrix, order)
+        result["drift"] = (("group", "other"), matrix)
         result["row_mean"] = ("group", row_mean[order])
-        pairs = np.triu_indices(question.groups, 1)
-        result["drift_box"] = ("statistic", summary([matrix[pairs]])[0])
         result["probabilities"] = (("group", "component", "bin"), question.probabilities[order])
         blocks = metric.component_blocks(question, order) if question.groups <= PER_COMPONENT_LIMIT else []
         if blocks:
             parts = np.stack([divergence.whole(question.groups, block) for block in blocks])
             doc = {"long_name": f"{metric.name} of each component, unweighted"}
             result["per_component"] = (("component", "group", "other"), parts, doc)
-            result["component_box"] = (("component", "statistic"), summary(part[pairs] for part in parts))
+            result["component_box"] = (("component", "statistic"), summary(map(divergence.upper, parts)))
             result.attrs["per_component_metric"] = metric.name
-        judged = self.judge(matrix, asked)
         return result if judged is None else result.assign(noises.variables(judged, order))
 
     def write(self, out: str | os.PathLike[str]) -> xr.Dataset:
@@ -283,10 +283,9 @@ class _Matrix:
     def without_matrix(self, order: npt.NDArray[np.int64] | slice) -> xr.Dataset:
         """Return the result without the matrix, with groups in the given order."""
         question = self.question
-        histograms = question.snapshot_histograms
-        outside = question.grouping.sums(question.of_view(histograms["underflow"] + histograms["overflow"]))
-        on_edge = question.grouping.sums(question.of_view(histograms["on_edge"]))
-        counts = question.grouping.sums(question.of_view(histograms["counts"]))
+        outside = question.view_sums("underflow") + question.view_sums("overflow")
+        on_edge = question.view_sums("on_edge")
+        counts = question.view_sums("counts") if question.equal_models else question.counts
         number, replication = question.filters[order], self.replication
         few = number < FEW if replication is None else replication.few[order]
         coords = question.coords(order)

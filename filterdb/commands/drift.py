@@ -21,6 +21,7 @@ from filterdb.commands.group import commands
 from filterdb.commands.options import by_option, database, gathered, mode_option, raw_option, selection, unit_option
 from filterdb.commands.table import counts_line, print_basis_warning, print_table, say, say_units
 from filterdb.errors import UsageError
+from filterdb.numerics import divergence
 from filterdb.numerics.modes import MODES, PAPER, PAPER_OF_COMPARED, ModeName
 from filterdb.numerics.noise import DRAWS, ENOUGH_PERMUTATIONS, MOST_DRAWS
 from filterdb.page.results import family_of_models
@@ -277,10 +278,8 @@ def _show_matrix(answer: Answer, title: str | None) -> None:
         names = ["group", "models", "filters", *(["units"] if "units" in answer else []), "mean"]
         print_table([*names, *(str(i + 1) for i in range(len(groups)))], rows, title)
         return
-    upper = np.triu_indices(len(groups), 1)
-    top = np.argsort(-matrix[upper], kind="stable")[:PAIRS_SHOWN]
-    pairs = [(upper[0][i], upper[1][i]) for i in top]
-    shown = f"the {len(pairs)} largest of {len(upper[0])} pairs; --json has all"
+    pairs = divergence.largest_pairs(matrix, PAIRS_SHOWN)
+    shown = f"the {len(pairs)} largest of {len(groups) * (len(groups) - 1) // 2} pairs; --json has all"
     print_table(
         ["group", "other", "drift"],
         ([groups[a], groups[b], _marked(answer, a, b)] for a, b in pairs),

@@ -37,13 +37,14 @@ class Box:
 
 def box(label: object, values: np.ndarray) -> Box | None:
     """Return the box of the finite values; None if there is no finite value."""
-    values = np.sort(values[np.isfinite(values)], axis=None)
+    values = values[np.isfinite(values)]
+    values.sort()
     if not values.size:
         return None
     q1, median, q3 = np.percentile(values, [25, 50, 75])
     reach = 1.5 * (q3 - q1)
-    inside = values[(values >= q1 - reach) & (values <= q3 + reach)]
-    beyond = values[(values < inside[0]) | (values > inside[-1])]
+    first, last = np.searchsorted(values, q1 - reach, "left"), np.searchsorted(values, q3 + reach, "right")
+    inside, beyond = values[first:last], np.concatenate([values[:first], values[last:]])
     far = beyond[np.argsort(-np.abs(beyond - median), kind="stable")[:OUTLIERS]]
     return Box(
         str(label),

@@ -21,6 +21,9 @@ Block = Callable[[slice, slice], Array]
 BLOCK = 2_048
 """Rows and columns of a block: about 100 MB, including temporary arrays."""
 
+_ROWS = 256
+"""Rows of a matrix that `largest_pairs` looks at at a time."""
+
 
 def kl(p: Array, weights: Array) -> Block:
     """Return the block of Σᵢ âᵢ (KL(Pᵢ‖Qᵢ) + KL(Qᵢ‖Pᵢ)), natural logarithm, no ½ (P1 eq. 5 and 6).
@@ -143,3 +146,38 @@ def whole(groups: int, block: Block) -> Array:
     matrix = np.empty((groups, groups))
     fill(matrix, groups, block)
     return matrix
+
+
+def upper(matrix: Array) -> Array:
+    """Return the values above the diagonal of a matrix (groups, groups), row by row, (pairs,)."""
+    return np.concatenate([row[i + 1 :] for i, row in enumerate(matrix)])
+
+
+def reorder(matrix: Array, order: NDArray[np.int64]) -> None:
+    """Put rows and columns of a matrix (groups, groups) into an order, in place."""
+    for row in matrix:
+        row[:] = row[order]
+    is_moved = np.zeros(len(order), bool)
+    for first in range(len(order)):
+        held, place = matrix[first].copy(), first
+        while not is_moved[place]:
+            is_moved[place] = True
+            source = int(order[place])
+            matrix[place] = held if source == first else matrix[source]
+            place = source
+
+
+def largest_pairs(matrix: Array, number: int) -> list[tuple[int, int]]:
+    """Return rows and columns of the largest values above the diagonal, the largest first, equal ones row by row."""
+    groups = len(matrix)
+    values, places = [np.empty(0)], [np.empty(0, np.int64)]
+    for start in range(0, groups, _ROWS):
+        rows = np.where(np.isnan(matrix[start : start + _ROWS]), -np.inf, matrix[start : start + _ROWS])
+        is_upper = np.arange(groups) > start + np.arange(len(rows))[:, None]
+        of_block = rows[is_upper]
+        least = np.partition(of_block, -number)[-number] if len(of_block) > number else -np.inf
+        chosen = np.flatnonzero(is_upper & (rows >= least))
+        values.append(rows.reshape(-1)[chosen])
+        places.append(chosen + start * groups)
+    order = np.argsort(-np.concatenate(values), kind="stable")[:number]
+    return [divmod(place, groups) for place in np.concatenate(places)[order].tolist()]

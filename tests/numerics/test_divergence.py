@@ -96,3 +96,23 @@ def test_blocks_of_any_size_make_the_same_matrix(size: int) -> None:
         np.testing.assert_array_equal(matrix, matrix.T)
         np.testing.assert_array_equal(np.diag(matrix), 0)
         np.testing.assert_allclose(means, matrix.mean(axis=1), rtol=1e-12)
+
+
+@pytest.mark.parametrize("groups", [1, 2, 7, 300])
+def test_a_matrix_is_reordered_in_place(groups: int) -> None:
+    rng = np.random.default_rng(groups)
+    matrix, order = rng.random((groups, groups)), rng.permutation(groups)
+    expected = matrix[np.ix_(order, order)]
+    np.testing.assert_array_equal(divergence.upper(matrix), matrix[np.triu_indices(groups, 1)])
+    divergence.reorder(matrix, order)
+    np.testing.assert_array_equal(matrix, expected)
+
+
+@pytest.mark.parametrize("groups", [2, 5, 300, 520])
+def test_the_largest_pairs_are_those_of_a_stable_sort(groups: int) -> None:
+    rng = np.random.default_rng(groups)
+    matrix = rng.integers(0, 40, (groups, groups)).astype(float)  # with ties
+    matrix[rng.random((groups, groups)) < 0.1] = np.nan
+    rows, columns = np.triu_indices(groups, 1)
+    order = np.argsort(-matrix[rows, columns], kind="stable")[:20]
+    assert divergence.largest_pairs(matrix, 20) == list(zip(rows[order].tolist(), columns[order].tolist(), strict=True))
