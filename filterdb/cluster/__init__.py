@@ -2,13 +2,13 @@
 
 In Python filterdb starts nothing by itself. It uses the current `distributed.Client` if there is one, otherwise Dask's
 threads or what `dask.config` names; `connect` returns such a client. The command line opens a `session`, which starts
-its cluster when there is work.
+its cluster when there is enough work to pay for it.
 """
 
 from filterdb.cluster.memory import PROCESS_BYTES, Memory, peak_memory
 from filterdb.cluster.places import connect
 from filterdb.cluster.progress import Tally
-from filterdb.cluster.session import Session, current_client, session
+from filterdb.cluster.session import Session, Work, current_client, session
 from filterdb.cluster.tasks import raise_resumable, run, tally, task
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "Memory",
     "Session",
     "Tally",
+    "Work",
     "connect",
     "current_client",
     "peak_memory",

@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import dask
 from distributed import Client
@@ -15,13 +16,31 @@ from distributed.security import Security
 
 from filterdb.cluster import fork_server, places
 
+LOCAL_BYTES = 2**34
+"""Most bytes of local files for which no workers start: threads of this process read them within some ten seconds."""
+
+REMOTE_BYTES = 2**30
+"""The same for remote files, which one process fetches more slowly than several do."""
+
+
+class Work(NamedTuple):
+    """How many bytes a run reads, and whether some of them are remote."""
+
+    nbytes: int
+    remote: bool = False
+
+    @property
+    def is_short(self) -> bool:
+        """Return whether starting workers, which takes two to three seconds of CPU time, would not pay."""
+        return self.nbytes <= (REMOTE_BYTES if self.remote else LOCAL_BYTES)
+
 
 @dataclass(slots=True)
 class Session:
     """A scheduler that starts when there is work.
 
-    `scheduler` is `where` of `connect`. If `threads`, `workers` and `scheduler` are None, it is a local cluster of the
-    machine's size.
+    `scheduler` is `where` of `connect`. If `threads`, `workers` and `scheduler` are None, short work runs in threads of
+    this process, one for each core, and longer work in a local cluster of the machine's size.
     """
 
     threads: int | None = None
@@ -38,6 +57,15 @@ class Session:
     def log_level(self) -> int:
         """Return the log level of the cluster: the command already reports a failed task, once."""
         return logging.INFO if self.debug else logging.CRITICAL
+
+    def running(self, work: Work | None) -> AbstractContextManager[object]:
+        """Return the context in which a run computes. Start the scheduler, unless the session may do without it."""
+        chosen = self.threads is not None or self.workers is not None or self.scheduler is not None
+        if work is not None and work.is_short and not chosen and not self._started:
+            here: AbstractContextManager[object] = dask.config.set(scheduler="threads")
+            return here
+        self.start()
+        return nullcontext()
 
     def start(self) -> None:
         """Start the scheduler or connect to it, unless that was done before."""

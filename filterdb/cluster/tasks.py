@@ -18,7 +18,7 @@ from filterdb import logs
 from filterdb.cluster import progress, settings
 from filterdb.cluster.memory import PROCESS_BYTES, Memory, check_memory
 from filterdb.cluster.progress import FutureProgress, Tally, thread_progress
-from filterdb.cluster.session import current_client, current_session
+from filterdb.cluster.session import Work, current_client, current_session
 from filterdb.cluster.versions import check_workers
 from filterdb.errors import FilterDBError, InterruptedRunError, portable
 
@@ -49,25 +49,25 @@ def _run_task(work: Callable[..., Any], *inputs: Any) -> Any:
         raise
 
 
-def run(tasks: Sequence[Any], label: str, memory: Memory | None = None) -> list[Any]:
+def run(tasks: Sequence[Any], label: str, memory: Memory | None = None, work: Work | None = None) -> list[Any]:
     """Compute Dask tasks (delayed) and return their results in order; a session shows progress under `label`.
 
-    `label` is also the name of the tasks' span on the dashboard. Raises UsageError, before anything runs, if a worker's
-    memory limit is below the need of the tasks (`memory`) or its versions differ.
+    `label` is also the name of the tasks' span on the dashboard. `work` is what the tasks read, if that is known: a
+    session starts no workers for little work. Raises UsageError, before anything runs, if a worker's memory limit is
+    below the need of the tasks (`memory`) or its versions differ.
     """
     if not tasks:
         return []
     began = time.monotonic()
     place = current_session()
-    if place is not None:
-        place.start()
-    client = current_client()
-    show = place is not None and sys.stderr.isatty()
-    if client is None:
-        with thread_progress(label) if show else ExitStack():
-            results = list(dask.compute(*tasks))
-    else:
-        results = _run_on(client, tasks, label, memory, show=show)
+    with ExitStack() if place is None else place.running(work):
+        client = current_client()
+        show = place is not None and sys.stderr.isatty()
+        if client is None:
+            with thread_progress(label) if show else ExitStack():
+                results = list(dask.compute(*tasks))
+        else:
+            results = _run_on(client, tasks, label, memory, show=show)
     logs.event(log, "computed", label=label, tasks=len(tasks), seconds=round(time.monotonic() - began, 3))
     return results
 

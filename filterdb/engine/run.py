@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from filterdb import cluster
-from filterdb.cluster import Memory
+from filterdb.cluster import Memory, Work
 from filterdb.engine import graph
 from filterdb.engine.partition import GROUP_OF_LAYER
 from filterdb.engine.parts import kinds
@@ -73,7 +73,7 @@ def _concatenate(reduction: Reduction, parts: list[Arrays]) -> Arrays:
 
 def compute(db: Database, wanted: Sequence[Wanted]) -> Iterator[tuple[Wanted, Key, Arrays]]:
     """Yield all wanted summaries: first stored ones, then computed ones, which take a single run on the cluster."""
-    tasks, missing, memory = [], [], []
+    tasks, missing, memory, nbytes = [], [], [], 0
     for request in wanted:
         segment, tables = db.segments[request.position], _tables(db, request)
         absent = []
@@ -91,8 +91,9 @@ def compute(db: Database, wanted: Sequence[Wanted]) -> Iterator[tuple[Wanted, Ke
             missing.append((request, absent))
             tasks.append(graph.build_and_store(segment, tables, absent))
             memory.append(graph.projected(segment, tables, absent))
+            nbytes += segment.chunks * segment.chunk_bytes
     label = kinds([reduction for _, absent in missing for reduction in absent])
-    results = cluster.run(tasks, label, Memory.most(memory))
+    results = cluster.run(tasks, label, Memory.most(memory), Work(nbytes, db.files.remote))
     for (request, absent), result in zip(missing, results, strict=True):
         segment = db.segments[request.position]
         for reduction, stored in zip(absent, result, strict=True):

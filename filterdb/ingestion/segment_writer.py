@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from filterdb import cluster, logs, plan, schema
-from filterdb.cluster import Memory
+from filterdb.cluster import Memory, Work
 from filterdb.engine import checkpoint, graph, partition
 from filterdb.engine.partition import Partition
 from filterdb.engine.parts import Part
@@ -131,7 +131,8 @@ BuildSnapshot = Callable[[Snapshot | None, Entry], Snapshot | None]
 
 def _write(segment: Segment, tables: Tables, filler: FillRows) -> list[Part]:
     """Write every chunk, with one task per partition, and return what is TAKEN of the segment."""
-    resume = bool(segment.files.list(f"{segment.name}/{schema.FILTERS.name}/c"))
+    files = segment.files
+    resume = bool(files.list(f"{segment.name}/{schema.FILTERS.name}/c"))
     token = uuid.uuid4().hex[:8]
     tasks = [
         cluster.task(
@@ -140,7 +141,11 @@ def _write(segment: Segment, tables: Tables, filler: FillRows) -> list[Part]:
         )
         for target in partition.partitions(segment, dict(tables))
     ]
-    (parts,) = cluster.run([graph.merge_tree(tasks, TAKEN, f"write-{token}")], "write", _projected(segment, tables))
+    tree, work = (
+        graph.merge_tree(tasks, TAKEN, f"write-{token}"),
+        Work(segment.chunks * segment.chunk_bytes, files.remote),
+    )
+    (parts,) = cluster.run([tree], "write", _projected(segment, tables), work)
     return list(parts)
 
 

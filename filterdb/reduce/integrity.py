@@ -6,7 +6,8 @@ import uuid
 from dataclasses import dataclass
 from functools import partial
 
-from filterdb import cluster, plan
+from filterdb import cluster, plan, schema
+from filterdb.cluster import Work
 from filterdb.store.database import AnyDatabase, as_database
 from filterdb.store.verify import (
     Listing,
@@ -67,7 +68,8 @@ def verify(db: AnyDatabase, *, deep: bool = False) -> Verified:
     tasks = [
         cluster.task(f"verify-{run}-{part.segment.id}-{part.bounds[0]}", partial(check_layers, part)) for part in layers
     ]
-    for problem in (problem for part in cluster.run(tasks, "verify") for problem in part):
+    work = Work(sum(int(part.bounds[-1] - part.bounds[0]) for part in layers) * 4 * schema.WEIGHTS, db.files.remote)
+    for problem in (problem for part in cluster.run(tasks, "verify", work=work) for problem in part):
         # Layers of two tasks can be in the same chunk.
         if (problem.segment, problem.chunk) not in seen:
             problems.append(problem)

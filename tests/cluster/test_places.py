@@ -12,6 +12,7 @@ import subprocess
 import sys
 import sysconfig
 import threading
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,7 +26,8 @@ from distributed.utils import LoopRunner
 
 import filterdb as fdb
 from filterdb import cluster
-from filterdb.cluster import fork_server, places, settings, versions
+from filterdb.cluster import Work, fork_server, places, settings, versions
+from filterdb.cluster.session import LOCAL_BYTES, REMOTE_BYTES
 from filterdb.errors import FilterDBError, InputError, InterruptedRunError, MissingExtraError, StoreError, UsageError
 
 pytestmark = pytest.mark.slow
@@ -92,6 +94,39 @@ def test_a_command_forks_its_workers() -> None:
         assert set(client.run(os.getenv, "MALLOC_ARENA_MAX").values()) == {"2"}
     assert len(parents) == 1
     assert os.getpid() not in parents
+
+
+@pytest.mark.parametrize(
+    ("chosen", "work", "starts"),
+    [
+        ({}, Work(LOCAL_BYTES), False),
+        ({}, Work(LOCAL_BYTES + 1), True),
+        ({}, Work(REMOTE_BYTES, remote=True), False),
+        ({}, Work(REMOTE_BYTES + 1, remote=True), True),
+        ({}, None, True),
+        ({"workers": 1}, Work(1), True),
+        ({"scheduler": "tcp://127.0.0.1:1"}, Work(1), True),
+    ],
+)
+def test_workers_start_only_where_they_pay(
+    chosen: dict[str, Any], work: Work | None, starts: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class StartedError(Exception):
+        pass
+
+    def connect(*_: object, **__: object) -> None:
+        raise StartedError
+
+    monkeypatch.setattr(places, "connect", connect)
+    monkeypatch.setattr(fork_server, "use", lambda: None)
+    threads = cluster.task(f"ident-{uuid.uuid4()}", threading.get_ident)
+    with cluster.session(cluster.Session(**chosen)):
+        if starts:
+            with pytest.raises(StartedError):
+                cluster.run([threads], "test", work=work)
+        else:
+            assert cluster.run([threads], "test", work=work) != [threading.get_ident()]
+            assert cluster.current_client() is None
 
 
 @pytest.mark.parametrize("own", ["", "spawn"])
