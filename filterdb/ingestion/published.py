@@ -17,7 +17,7 @@ import numpy as np
 
 from filterdb import cluster, plan, schema
 from filterdb.arguments import as_path
-from filterdb.cluster import Memory
+from filterdb.cluster import Memory, Work
 from filterdb.engine.partition import Partition
 from filterdb.errors import InputError, MissingExtraError
 from filterdb.ingestion.duplicates import Stored
@@ -25,7 +25,7 @@ from filterdb.ingestion.ingested import Ingested
 from filterdb.ingestion.run import commit_models, known_models
 from filterdb.ingestion.segment_writer import FillRows, new_segment, stack
 from filterdb.models.parse_errors import PARSE_ERRORS
-from filterdb.models.published.file import LayerScan, PublishedFile, scan_layers
+from filterdb.models.published.file import LayerScan, PublishedFile
 from filterdb.models.published.metadata import PublishedLayer, PublishedModel, Runs
 from filterdb.models.sandbox import Limits
 from filterdb.schema import WEIGHTS
@@ -96,7 +96,7 @@ def _import(
     source: PublishedFile, csv: tuple[Path, Path] | None, chunk_rows: int, files: Files, base: Snapshot | None
 ) -> Ingested:
     """Scan the file and commit its new models on top of `base`."""
-    models, layers = source.describe(csv)
+    source, models, layers = source.describe(csv)
     scans = _scan(source, layers)
     old = None if base is None else Database(files, base)
     known = {} if old is None else known_models(old)
@@ -121,13 +121,12 @@ def _import(
 def _scan(file: PublishedFile, layers: list[PublishedLayer]) -> list[LayerScan]:
     """Scan the layers, with one task for each group of layers of about the size of a default chunk."""
     token = uuid.uuid4().hex[:8]
-    groups = list(_groups(layers))
     tasks = [
-        cluster.task(f"scan-{token}-{position}", partial(scan_layers, file, group))
-        for position, group in enumerate(groups)
+        cluster.task(f"scan-{token}-{position}", partial(file.scan, group))
+        for position, group in enumerate(_groups(layers))
     ]
     widest = max((layer.count for layer in layers), default=0) * WEIGHTS * 4
-    return [scan for part in cluster.run(tasks, "scan", Memory(4 * widest)) for scan in part]
+    return [scan for part in cluster.run(tasks, "scan", Memory(4 * widest), Work(file.size)) for scan in part]
 
 
 def _groups(layers: list[PublishedLayer]) -> Iterator[list[PublishedLayer]]:
@@ -252,7 +251,7 @@ class FromPublished:
                 if low < high:
                     wanted.append((begin + low - row, high - low))
                 row += count
-        buffer[:] = self.file.read(tuple(wanted))
+        self.file.fill(buffer, tuple(wanted))
 
 
 def _filler(source: PublishedFile, tables: dict[str, np.ndarray], layers: list[PublishedLayer]) -> FillRows:

@@ -16,6 +16,7 @@ import crc32c
 import numpy as np
 
 from filterdb.numerics.fingerprint import fingerprint
+from filterdb.numerics.layer import largest_weight
 from filterdb.schema import KERNEL
 
 MAX_FILTERS = 2**28
@@ -110,7 +111,7 @@ def weight_row(weight: Weight, out_channels: int) -> dict[str, Any]:
         "scale_known": weight.scale_known,
         "hash": filters_hash(weight.filters),
         "fingerprint": fingerprint(weight.filters, out_channels, weight.source_dtype),
-        "peak": float(np.abs(weight.filters).max(initial=0.0)),
+        "peak": largest_weight(weight.filters),
     }
 
 

@@ -70,6 +70,15 @@ def filter_peaks(filters: NDArray[np.float32]) -> NDArray[np.float32]:
     return peaks
 
 
+def largest_weight(filters: NDArray[np.float32]) -> float:
+    """Return the largest |w| of filters (n, 9) float32; 0 without filters; NaN or ∞ if one of the weights is."""
+    extremes = [np.float32(0)]
+    for start in range(0, len(filters), BLOCK):
+        block = filters[start : start + BLOCK]
+        extremes += [block.max(), -block.min()]
+    return abs(float(np.max(extremes)))  # the largest of zeros may be a negative one
+
+
 def sparse_filters(peaks: NDArray[np.float32], peak: float) -> NDArray[np.bool_]:
     """Return which filters have peaks (n,) strictly below peak/100, (n,) bool. In an all-zero layer all filters do.
 

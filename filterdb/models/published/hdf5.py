@@ -45,6 +45,12 @@ MAX_METADATA = 512 * 2**20
 _MAX_REFERENCE = 2**24
 """Most bytes of a chunk that holds a single reference."""
 
+_CONVERTED = 65_536
+"""Rows that are converted to float32 at a time."""
+
+_CACHE = 2**26
+"""Bytes of decoded chunks that HDF5 keeps for the next rows."""
+
 _INDEX = ("model_id", "conv_depth", "conv_depth_norm", "layer_id")
 
 
@@ -60,18 +66,60 @@ def read_published(path: Path) -> Published:
         return from_table(table, rows)
 
 
-def read_rows(path: Path, first: int, count: int) -> np.ndarray:
-    """Read `count` filters from row `first` of the HDF5 file at `path`, (count, 9) float32.
-
-    Raises InputError if the file cannot be used or does not have these rows.
-    """
+@contextmanager
+def opened_filters(path: Path) -> Iterator[Filters]:
+    """Open the filters of the HDF5 file at `path`. Raises InputError if the file cannot be used."""
     with _opened(path) as file:
-        filters = _filters(file)
-        rows = filters.shape[0]
-        if first < 0 or count < 0 or first + count > rows:
-            raise file.refusal("filters", f"rows of 0:{rows}", f"{first}:{first + count}", "ask for rows it has")
+        yield Filters(file, _filters(file))
+
+
+@dataclass(frozen=True, slots=True)
+class Filters:
+    """The dataset of the filters in an open file, with its dtype and shape checked."""
+
+    file: _File
+    dataset: Any
+
+    def read(self, first: int, count: int) -> np.ndarray:
+        """Return `count` filters from row `first`, (count, 9) float32. Raises InputError for rows that do not exist."""
+        self._require(first, count)
+        rows = np.empty((count, WEIGHTS), np.float32)
+        self.read_into(first, rows)
+        return rows
+
+    def read_into(self, first: int, rows: np.ndarray) -> None:
+        """Fill `rows`, (n, 9) float32 in C order, with the filters from row `first`. Raises InputError as `read`."""
+        self._require(first, len(rows))
+        if not len(rows):
+            return
+        if self.dataset.dtype == np.dtype("<f4"):
+            shaped = rows.reshape(-1, *self.dataset.shape[1:])
+            self.dataset.read_direct(shaped, np.s_[first : first + len(rows)])
+            return
         with np.errstate(over="ignore"):
-            return np.ascontiguousarray(filters[first : first + count].reshape(count, WEIGHTS), dtype=np.float32)
+            for start in range(0, len(rows), _CONVERTED):
+                part = rows[start : start + _CONVERTED]
+                part[:] = self.dataset[first + start : first + start + len(part)].reshape(-1, WEIGHTS)
+
+    def offset(self) -> int | None:
+        """Return where the filters begin in the file if it holds plain float32, so that HDF5 is not needed; or None."""
+        plan = self.dataset.id.get_create_plist()
+        is_plain = plan.get_layout() == self.file.h5.h5d.CONTIGUOUS and not plan.get_nfilters()
+        start = self.dataset.id.get_offset() if is_plain else None
+        if start is None or self.dataset.dtype != np.dtype("<f4"):
+            return None
+        last = self.dataset.shape[0] - 1
+        with self.file.path.open("rb") as file:
+            for row in (0, last):
+                file.seek(start + row * WEIGHTS * 4)
+                if file.read(WEIGHTS * 4) != self.read(row, 1).tobytes():
+                    return None
+        return int(start)
+
+    def _require(self, first: int, count: int) -> None:
+        rows = self.dataset.shape[0]
+        if first < 0 or count < 0 or first + count > rows:
+            raise self.file.refusal("filters", f"rows of 0:{rows}", f"{first}:{first + count}", "ask for rows it has")
 
 
 @contextmanager
@@ -87,7 +135,7 @@ def _opened(path: Path) -> Iterator[_File]:
         if not h5.is_hdf5(path):
             got = "another kind of file or a damaged one" if status.st_size else "nothing in it"
             raise refusal(str(path), "an HDF5 file", got, f"unpack it: xz -d {path}" if path.suffix == ".xz" else AGAIN)
-        with h5.File(path, "r", locking="best-effort") as root:
+        with h5.File(path, "r", locking="best-effort", rdcc_nbytes=_CACHE) as root:
             yield _File(h5, root, path, status.st_size, MAX_METADATA)
 
 

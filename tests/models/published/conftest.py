@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from filterdb.models.published.hdf5 import opened_filters
 from filterdb.models.published.metadata import Published
 from filterdb.schema import LABELS
 from tests.models.published.published import labels
@@ -15,6 +17,11 @@ from tests.models.published.published import labels
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "dataset.h5"
+
+
+def read_rows(path: Path, first: int, count: int) -> np.ndarray:
+    with opened_filters(path) as filters:
+        return filters.read(first, count)
 
 
 def layers_of(found: Published) -> list[tuple[Any, ...]]:

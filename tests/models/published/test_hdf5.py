@@ -15,11 +15,11 @@ import pytest
 
 from filterdb.errors import InputError, MissingExtraError
 from filterdb.models.catalog import RESERVED
-from filterdb.models.published.hdf5 import read_published, read_rows
+from filterdb.models.published.hdf5 import opened_filters, read_published
 from filterdb.models.published.metadata import read_tables
 from filterdb.schema import LABELS
 from tests.models.published import published
-from tests.models.published.conftest import BY_DEPTH, check_models, damage, layers_of
+from tests.models.published.conftest import BY_DEPTH, check_models, damage, layers_of, read_rows
 from tests.models.published.published import add_filters, frame, labels, write_csv, write_frame
 
 BY_ID = [
@@ -294,3 +294,17 @@ def test_without_h5py(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "h5py", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'filterdb\[hdf5\]'"):
         read_published(path)
+
+
+@pytest.mark.parametrize(
+    ("options", "plain"),
+    [({}, True), ({"chunks": (6, 3, 3)}, False), ({"dtype": ">f4"}, False), ({"dtype": "f8"}, False)],
+)
+def test_plain_filters_lie_at_their_offset(path: Path, options: dict[str, Any], plain: bool) -> None:
+    add_filters(path, **options)
+    with opened_filters(path) as filters:
+        offset = filters.offset()
+    assert (offset is not None) == plain
+    if offset is not None:
+        stored = np.fromfile(path, "<f4", published.ROWS * 9, offset=offset).reshape(-1, 9)
+        np.testing.assert_array_equal(stored, published.filters((9,)))

@@ -13,9 +13,10 @@ import pytest
 
 from filterdb.errors import InputError
 from filterdb.models.published import columns, hdf5
-from filterdb.models.published.hdf5 import read_published, read_rows
+from filterdb.models.published.hdf5 import read_published
 from tests.faults.test_hostile_models import watched
 from tests.models.published import published
+from tests.models.published.conftest import read_rows
 from tests.models.published.published import add_filters, frame, write_bytes, write_csv, write_frame
 
 # --- Metadata that contradicts itself -------------------------------------------------------------------------------
