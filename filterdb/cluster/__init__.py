@@ -5,7 +5,7 @@ threads or what `dask.config` names; `connect` returns such a client. The comman
 its cluster when there is enough work to pay for it.
 """
 
-from filterdb.cluster.memory import PROCESS_BYTES, Memory, peak_memory
+from filterdb.cluster.memory import PROCESS_BYTES, Memory, peak_memory, total_memory
 from filterdb.cluster.places import connect
 from filterdb.cluster.progress import Tally
 from filterdb.cluster.session import Session, Work, current_client, session
@@ -25,4 +25,5 @@ __all__ = [
     "session",
     "tally",
     "task",
+    "total_memory",
 ]

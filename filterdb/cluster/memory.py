@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from distributed import Client
+from distributed.system import MEMORY_LIMIT
 
 from filterdb.cluster.session import current_client
 from filterdb.errors import UsageError
@@ -40,6 +41,11 @@ def check_memory(client: Client, memory: Memory) -> None:
                 f"worker {address}: expected a memory limit of {need / 2**20:,.0f} MiB or more for {threads} threads, "
                 f"got {limit / 2**20:,.0f} MiB; start it with more memory or fewer threads"
             )
+
+
+def total_memory() -> int:
+    """Return the bytes of memory of this machine or, in a container, of its limit."""
+    return int(MEMORY_LIMIT)
 
 
 def peak_memory() -> dict[str, int]:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
-import uuid
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
-from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,14 +20,16 @@ from filterdb.errors import ConflictError, FilterDBError, InputError, UsageError
 from filterdb.ingestion.compact import compact_newest
 from filterdb.ingestion.duplicates import Stored
 from filterdb.ingestion.ingested import Ingested
+from filterdb.ingestion.scanning import new_spool, scan_models
 from filterdb.ingestion.segment_writer import FillRows, commit_segment, new_segment, stack
 from filterdb.ingestion.source_records import SourceRecords
 from filterdb.ingestion.write import FromModels, LostModelError, Piece
 from filterdb.models.catalog import ModelSource, check_unique, parse_catalog
 from filterdb.models.inputs import expand, is_absent, read_input
 from filterdb.models.sandbox import Limits
-from filterdb.models.scan import Scan, scan
+from filterdb.models.scan import Scan
 from filterdb.models.sources import NamedFile, as_id, as_order, as_sources, on_disk
+from filterdb.models.spool import Spool
 from filterdb.redaction import redact_url
 from filterdb.store import snapshot as snapshots
 from filterdb.store.database import AnyDatabase, Database, as_url
@@ -155,6 +155,8 @@ class _Run:
     unlisted: dict[str, str] = field(default_factory=dict)
     """Rejections for the ledger of the next segment."""
     waiting: list[Scan] = field(default_factory=list)
+    spool: Spool = field(default_factory=new_spool)
+    """The filters of models that wait, as far as there is room for them in this process."""
     error: FilterDBError | None = None
     """Why the first file was rejected."""
     stored: Stored | None = None
@@ -214,14 +216,8 @@ class _Run:
         return True
 
     def _scan(self, models: Sequence[ModelSource]) -> None:
-        # New task names, so that a cluster does not return the result of an earlier scan.
-        token = uuid.uuid4().hex[:8]
-        tasks = []
-        for position, source in enumerate(models):
-            known_hash = self.known.get(source.id, {}).get("file_hash")
-            work = partial(scan, source, known_hash, self.limits, self.records.of(source, known_hash))
-            tasks.append(cluster.task(f"scan-{token}-{position}", work))
-        for source, result in zip(models, cluster.run(tasks, "scan"), strict=True):
+        results = scan_models(models, self.known, self.limits, self.records, self.spool)
+        for source, result in zip(models, results, strict=True):
             self.records.add(source, result)
             self._add(result)
         if self.head is not None:
@@ -243,6 +239,7 @@ class _Run:
             self.unlisted.pop(model, None)  # the stored model is sound
             return
         if is_present:
+            self.spool.drop([model])
             self.present.append(model)
         else:
             self.waiting.append(result)
@@ -250,6 +247,7 @@ class _Run:
     def _reject(self, model: str, reason: str, error: FilterDBError | None) -> None:
         logs.event(log, "rejected", model=model, reason=reason)
         self.rejected[model] = reason
+        self.spool.drop([model])
         self.error = self.error or error or InputError(reason)
         if (model, reason) not in self.listed:
             self.unlisted[model] = reason
@@ -263,7 +261,8 @@ class _Run:
             tables, made_from = build_tables(new, self.unlisted, self._stored())
             segment = new_segment(self.files, tables, made_from, self.chunk_rows, self.head)
             try:
-                committed = commit_models(segment, tables, from_models(tables, new, self.limits), self.db, self.known)
+                filler = from_models(tables, new, self.limits, self.spool)
+                committed = commit_models(segment, tables, filler, self.db, self.known)
             except LostModelError as error:
                 lost = [result for result in new if result.source.id == error.model]
                 if not any(is_remote(result.source.url) for result in lost):
@@ -276,6 +275,7 @@ class _Run:
                     raise
                 return
             else:
+                self.spool.drop(result.source.id for result in new)
                 self._add_committed(committed, new, tables)
                 return
 
@@ -434,7 +434,7 @@ def build_tables(
     return tables, made_from
 
 
-def from_models(tables: dict[str, np.ndarray], new: list[Scan], limits: Limits) -> FillRows:
+def from_models(tables: dict[str, np.ndarray], new: list[Scan], limits: Limits, spool: Spool | None = None) -> FillRows:
     """Return a function that returns, for a partition, what fills it: the models whose layers overlap it."""
     bounds = plan.offsets(tables["row_size"])
     checksums = [checksum for result in new for checksum in result.checksums]
@@ -453,7 +453,7 @@ def from_models(tables: dict[str, np.ndarray], new: list[Scan], limits: Limits) 
                     tuple(int(bounds[layer]) for layer in own_layers),
                 )
             )
-        return FromModels(tuple(pieces), limits)
+        return FromModels(tuple(pieces), limits, spool)
 
     return filler
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
@@ -18,12 +19,18 @@ from filterdb.models.catalog import ModelSource
 from filterdb.models.inputs import local_copy
 from filterdb.models.sandbox import Limits
 from filterdb.models.scan import reading, received
+from filterdb.models.spool import Spool
 from filterdb.schema import WEIGHTS
 from filterdb.store.ranged import again_if_changed
 from filterdb.store.remote import is_remote, store_errors
+from filterdb.store.segment import Segment
 
 TAKEN: tuple[Reduction, ...] = (MomentsReduction(), SketchReduction())
 """The reductions that are computed while the rows are written."""
+
+
+_COPIED = 16_384
+"""Rows that are copied at a time. They stay in a core's cache from the check to the copy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,28 +69,42 @@ def write_partition(partition: Partition, fill: Fill, *, resume: bool) -> list[P
     first, last = segment.bounds(missing[0])[0], segment.bounds(missing[-1])[1]
     buffer = np.empty((last - first, WEIGHTS), np.float32, order="F")
     fill(buffer, first)
-    for chunk in missing:
-        start, stop = segment.bounds(chunk)
-        segment.write_chunk(chunk, buffer[start - first : stop - first])
     if len(missing) < len(chunks):
+        _write_chunks(segment, missing, buffer)
         return reduce_partition(partition, TAKEN)
-    parts = fold(partition, _columns(partition, buffer), TAKEN)
+    with ThreadPoolExecutor(1) as pool:  # writing mostly waits for the disk or the network
+        writing = pool.submit(_write_chunks, segment, missing, buffer)
+        parts = fold(partition, _columns(partition, buffer), TAKEN)
+        writing.result()
     count("ingest", partition)
     return parts
 
 
+def _write_chunks(segment: Segment, chunks: Sequence[int], buffer: np.ndarray) -> None:
+    """Write chunks from a buffer that begins with the first of them."""
+    first = segment.bounds(chunks[0])[0]
+    for chunk in chunks:
+        start, stop = segment.bounds(chunk)
+        segment.write_chunk(chunk, buffer[start - first : stop - first])
+
+
 @dataclass(frozen=True, slots=True)
 class FromModels:
-    """Fills a buffer from the models whose layers overlap it, read in child processes."""
+    """Fills a buffer from the models whose layers overlap it: from memory, or read again in child processes."""
 
     pieces: tuple[Piece, ...]
     limits: Limits
+    spool: Spool | None = None
 
     def __call__(self, buffer: np.ndarray, first: int) -> None:
         """Fill the buffer. Raises LostModelError if a model has changed since the scan, or can no longer be fetched."""
         filled = 0
         for piece in self.pieces:
             try:
+                layers = None if self.spool is None else self.spool.layers(piece.source.id)
+                if layers is not None:
+                    filled += _fill_from(layers, buffer, first, piece)
+                    continue
                 filled += again_if_changed(partial(_fill, buffer, first, piece, self.limits))
             except (StoreMissingError, ModelError) as error:
                 raise LostModelError(
@@ -112,37 +133,76 @@ def _columns(partition: Partition, buffer: np.ndarray) -> Iterator[np.ndarray]:
         yield columns
 
 
-def _fill(buffer: np.ndarray, first: int, piece: Piece, limits: Limits) -> int:
-    """Copy a model's rows into the buffer, whose first row is the segment's row `first`."""
-    filled = 0
+@dataclass(frozen=True, slots=True)
+class _Overlap:
+    """The part of a layer that is in a buffer: rows [begin, end) of the layer, whose first is the buffer's row `to`."""
+
+    name: str
+    checksum: int
+    size: int
+    begin: int
+    end: int
+    to: int
+
+
+def _overlaps(buffer: np.ndarray, first: int, piece: Piece) -> list[_Overlap]:
+    """Return the parts of a model's layers that are in the buffer, whose first row is the segment's row `first`.
+
+    If some chunks exist already, the buffer holds only a part of the partition.
+    """
     last = first + len(buffer)
-    layers = zip(piece.names, piece.checksums, piece.sizes, piece.starts, strict=True)
-    # If some chunks exist already, the buffer holds only a part of the partition.
-    overlapping = [layer for layer in layers if layer[3] < last and first < layer[3] + layer[2]]
-    if not overlapping:
+    return [
+        _Overlap(name, checksum, size, max(first - start, 0), min(last - start, size), max(start - first, 0))
+        for name, checksum, size, start in zip(piece.names, piece.checksums, piece.sizes, piece.starts, strict=True)
+        if start < last and first < start + size
+    ]
+
+
+def _fill_from(layers: Mapping[str, np.ndarray], buffer: np.ndarray, first: int, piece: Piece) -> int:
+    """Copy a model's rows from its layers in memory."""
+    filled = 0
+    for part in _overlaps(buffer, first, piece):
+        filled += _copy(layers[part.name][part.begin : part.end], buffer, part, piece)
+    return filled
+
+
+def _fill(buffer: np.ndarray, first: int, piece: Piece, limits: Limits) -> int:
+    """Copy a model's rows from its file, which a child reads."""
+    filled = 0
+    overlaps = _overlaps(buffer, first, piece)
+    if not overlaps:
         return 0
-    wanted = [(name, max(first - start, 0), min(last - start, size)) for name, _, size, start in overlapping]
-    request = {"do": "filters", "wanted": wanted}
+    request = {"do": "filters", "wanted": [(part.name, part.begin, part.end) for part in overlaps]}
     with (
         local_copy(piece.source.url) as local,
         store_errors("reading", piece.source.shown),
         reading(piece.source, local, limits, request) as (channel, _),
     ):
         channel.send({"go": True})
-        for (name, begin, end), (_, checksum, size, start) in zip(wanted, overlapping, strict=True):
-            if received(channel, local) != {"rows": size, "checksum": checksum}:
+        for part in overlaps:
+            if received(channel, local) != {"rows": part.size, "checksum": part.checksum}:
                 raise LostModelError(
-                    f"model {piece.source.id!r} layer {name!r}: expected the weights that the scan saw, got others; "
-                    f"{piece.source.shown} changed meanwhile, run again",
+                    f"model {piece.source.id!r} layer {part.name!r}: expected the weights that the scan saw, got "
+                    f"others; {piece.source.shown} changed meanwhile, run again",
                     piece.source.id,
                 )
-            rows = np.empty((end - begin, WEIGHTS), np.float32)
+            rows = np.empty((part.end - part.begin, WEIGHTS), np.float32)
             channel.receive_into(rows)
-            if not np.isfinite(rows).all():  # a child that a hostile file controls may send anything
-                raise LostModelError(
-                    f"model {piece.source.id!r} layer {name!r}: expected numbers, got others; remove it",
-                    piece.source.id,
-                )
-            buffer[start + begin - first : start + end - first] = rows
-            filled += len(rows)
+            filled += _copy(rows, buffer, part, piece)
     return filled
+
+
+def _copy(rows: np.ndarray, buffer: np.ndarray, part: _Overlap, piece: Piece) -> int:
+    """Copy the rows of a layer to their place in the buffer, and return how many they are.
+
+    Raises LostModelError if a weight is not a finite number: a child that a hostile file controls may send anything.
+    """
+    for start in range(0, len(rows), _COPIED):
+        block = rows[start : start + _COPIED]
+        if not np.isfinite(block).all():
+            raise LostModelError(
+                f"model {piece.source.id!r} layer {part.name!r}: expected numbers, got others; remove it",
+                piece.source.id,
+            )
+        buffer[part.to + start : part.to + start + len(block)] = block
+    return len(rows)

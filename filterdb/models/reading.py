@@ -68,8 +68,11 @@ def _reading_weight(folder: Path) -> Iterator[None]:
 
 
 def _scan(channel: Channel, model: Model, request: dict[str, Any]) -> None:
-    """Send the model's facts, layer rows, checksums of the layers' filters, and skipped layers; no filters."""
-    folder = Path(request["path"]).parent
+    """Send the model's facts, layer rows, checksums of the layers' filters, and skipped layers.
+
+    With `keep` in the request, send also the filters, layer by layer, as long as the parent process wants them.
+    """
+    folder, keep = Path(request["path"]).parent, request["keep"]
     rows, checksums, shapes = [], [], model.shapes
     parts.fetch_weights(model.layers)
     skipped = [[skip.layer, skip.code, skip.reason] for skip in model.skipped]
@@ -85,6 +88,11 @@ def _scan(channel: Channel, model: Model, request: dict[str, Any]) -> None:
             continue
         rows.append(row)
         checksums.append(checksum)
+        if keep:
+            channel.send({"filters": len(weight.filters)})
+            keep = channel.receive()["send"]
+        if keep:
+            channel.send_array(np.ascontiguousarray(weight.filters))
     facts = {**model.facts, **shape_facts(shapes)}
     channel.send({"facts": facts, "rows": rows, "checksums": checksums, "skipped": skipped})
 

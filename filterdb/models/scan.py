@@ -1,4 +1,4 @@
-"""Scan a model file: ask a child process for its rows and ledger, and validate the answer. No filters are kept."""
+"""Scan a model file: ask a child process for its rows and ledger, and validate the answer."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from filterdb import metrics, schema
 from filterdb.errors import (
@@ -31,6 +33,7 @@ from filterdb.models.inputs import LocalInput, local_copy
 from filterdb.models.model import MAX_FILTERS, Skip
 from filterdb.models.parse_errors import MAX_NAME, PARSE_ERRORS, one_line, shortened
 from filterdb.models.sandbox import Channel, Limits, NoAnswerError, sandbox
+from filterdb.models.spool import Spool
 from filterdb.store import download
 from filterdb.store.ranged import again_if_changed
 from filterdb.store.remote import is_remote
@@ -70,15 +73,22 @@ class _CompanionError(ModelError):
     """A model's external data cannot be used. It may be repaired while the model's own file stays the same."""
 
 
-def scan(source: ModelSource, known_hash: str | None, limits: Limits, records: Sequence[SourceRecord] = ()) -> Scan:
+def scan(
+    source: ModelSource,
+    known_hash: str | None,
+    limits: Limits,
+    records: Sequence[SourceRecord] = (),
+    spool: Spool | None = None,
+) -> Scan:
     """Read a model. If its hash is `known_hash`, the store has this content under this id, and no more is read.
 
+    The filters are kept in `spool` as long as it has room for them, so that the write need not read the file again.
     The result has the source with a URL that names a commit, if it is one of the hub. A remote file is not even fetched
     if it has not changed since one of the `records`. If it cannot be fetched, it is rejected, because the other models
     of a run may be elsewhere. Raises InputError if a local file is missing.
     """
     if not is_remote(source.url):
-        return _scan_file(source, known_hash, limits)[0]
+        return _scan_file(source, known_hash, limits, spool)[0]
     try:
         source = _pinned(source)
         identity = download.identity(source.url)
@@ -86,7 +96,7 @@ def scan(source: ModelSource, known_hash: str | None, limits: Limits, records: S
             if is_unchanged(record, source.url, identity):
                 rejected = record.rejected or None
                 return Scan(source, record.file_hash, rejected=rejected, known=not rejected)
-        result, companions = again_if_changed(lambda: _scan_file(source, known_hash, limits))
+        result, companions = again_if_changed(lambda: _scan_file(source, known_hash, limits, spool))
         if identity and companions is not None:
             result = replace(result, identities=identify(source.url, identity, companions))
         return result
@@ -104,7 +114,9 @@ def _pinned(source: ModelSource) -> ModelSource:
         raise InputError(f"model {source.id!r}: expected a file at {source.shown}, found none") from error
 
 
-def _scan_file(source: ModelSource, known_hash: str | None, limits: Limits) -> tuple[Scan, list[str] | None]:
+def _scan_file(
+    source: ModelSource, known_hash: str | None, limits: Limits, spool: Spool | None
+) -> tuple[Scan, list[str] | None]:
     """Read a model, and return the result and the companions on which it depends; None if they are not all known."""
     try:
         with local_copy(source.url) as local:
@@ -112,7 +124,7 @@ def _scan_file(source: ModelSource, known_hash: str | None, limits: Limits) -> t
             if refused:
                 return _rejected(source, "", refused), []
             try:
-                return _scan_or_reject(source, local, known_hash, limits)
+                return _scan_or_reject(source, local, known_hash, limits, spool)
             except StoreError as error:
                 if local.origin is not None or isinstance(error, StoreMissingError):
                     raise
@@ -122,11 +134,11 @@ def _scan_file(source: ModelSource, known_hash: str | None, limits: Limits) -> t
 
 
 def _scan_or_reject(
-    source: ModelSource, local: LocalInput, known_hash: str | None, limits: Limits
+    source: ModelSource, local: LocalInput, known_hash: str | None, limits: Limits, spool: Spool | None
 ) -> tuple[Scan, list[str] | None]:
     companions: list[str] = []
     try:
-        return _scan(source, local, known_hash, limits, companions), companions
+        return _scan(source, local, known_hash, limits, companions, spool), companions
     except ModelError as error:
         result = _rejected(source, local.digest([]), str(error).replace(str(local.path), source.shown))
         return result, None if isinstance(error, _CompanionError) else companions
@@ -173,23 +185,31 @@ def _unreadable(shown: str, error: BaseException | None) -> str:
 
 
 def _scan(
-    source: ModelSource, local: LocalInput, known_hash: str | None, limits: Limits, companions: list[str]
+    source: ModelSource,
+    local: LocalInput,
+    known_hash: str | None,
+    limits: Limits,
+    companions: list[str],
+    spool: Spool | None,
 ) -> Scan:
     """Scan a file on this machine, and add the names of its external data files to `companions`."""
-    request = {"do": "scan"}
+    layers: list[np.ndarray] = []
+    request = {"do": "scan", "keep": spool is not None and spool.room > 0}
     with reading(source, local, limits, request) as (channel, names):
         companions += names
         digest = local.digest(companions, source.key, source.order)
         channel.send({"go": digest != known_hash})
         if digest == known_hash:
             return Scan(source, digest, known=True)
-        answer = _answer(channel, local)
+        answer = _answer(channel, local, layers, spool)
     try:
         facts, rows, checksums, skipped = checked(answer)
     except PARSE_ERRORS as error:
         raise ModelError(
             f"{source.shown}: has facts that no table can hold: {one_line(error, local.path.parent)}"
         ) from error
+    if spool is not None and [len(layer) for layer in layers] == [row["row_size"] for row in rows]:
+        spool.keep(source.id, [row["layer_name"] for row in rows], layers)
     return Scan(source, digest, facts, rows, checksums, skipped)
 
 
@@ -322,14 +342,32 @@ def _parts(wanted: Any, local: LocalInput) -> dict[str, list[tuple[int, int]]]:
     return ranges
 
 
-def _answer(channel: Channel, local: LocalInput) -> dict[str, Any]:
-    """Return the child's answer. Raises ModelError with the child's reason if it rejects the file."""
+def _answer(
+    channel: Channel, local: LocalInput, layers: list[np.ndarray] | None = None, spool: Spool | None = None
+) -> dict[str, Any]:
+    """Return the child's answer. Raises ModelError with the child's reason if it rejects the file.
+
+    Before the answer, a child sends the filters of layers, if `spool` has room. They are added to `layers`.
+    """
     answer = received(channel, local)
+    while layers is not None and spool is not None and isinstance(answer, dict) and "filters" in answer:
+        rows = spool.reserve(_natural(answer["filters"]))
+        channel.send({"send": rows is not None})
+        if rows is not None:
+            channel.receive_into(rows)
+            layers.append(rows)
+        answer = received(channel, local)
     if not isinstance(answer, dict):
         raise NoAnswerError("an answer that is no object")
     if "rejected" in answer:
         raise ModelError(shortened(str(answer["rejected"]), MAX_REASON))
     return answer
+
+
+def _natural(value: Any) -> int:
+    if type(value) is not int or value < 0:
+        raise NoAnswerError("a number of filters that is none")
+    return value
 
 
 Checked = tuple[dict[str, Any], list[dict[str, Any]], list[int], list[Skip]]

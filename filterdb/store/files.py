@@ -211,7 +211,7 @@ class Files:
         with store_errors("writing", url):
             return retried(attempt)
 
-    def put(self, objects: Mapping[str, bytes | bytearray]) -> None:
+    def put(self, objects: Mapping[str, bytes | memoryview]) -> None:
         """Write objects, overwriting existing ones. Only for bytes that are the same for every writer."""
         if not objects:
             return

@@ -49,7 +49,7 @@ _MOST_ATTEMPTS = 1_000
 """How often a folder is made again. Some file systems, such as /proc, say "no such file" to every attempt."""
 
 
-def replace(objects: Mapping[Path, bytes | bytearray]) -> None:
+def replace(objects: Mapping[Path, bytes | memoryview]) -> None:
     """Write each object atomically, by renaming a temporary file. Afterwards, sync the folders to the disk."""
     changed: set[Path] = set()
     for path, data in objects.items():
@@ -80,7 +80,7 @@ def create(path: Path, data: bytes) -> None:
         _sync_folder(folder)
 
 
-def _write_temporary(path: Path, data: bytes | bytearray, changed: set[Path]) -> Path:
+def _write_temporary(path: Path, data: bytes | memoryview, changed: set[Path]) -> Path:
     """Write a temporary file beside `path` and sync it to the disk. After a failure, no file is left.
 
     Folders with a new entry are added to `changed`.

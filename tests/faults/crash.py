@@ -65,7 +65,7 @@ def watched(found: Mutations) -> Iterator[Mutations]:
     def counted_create(files: Files, name: str, data: bytes) -> bool:
         return found.one(f"create {name}", lambda: create(files, name, data))
 
-    def counted_put(files: Files, objects: Mapping[str, bytes | bytearray]) -> None:
+    def counted_put(files: Files, objects: Mapping[str, bytes | memoryview]) -> None:
         for name, data in objects.items():
             found.one(f"put {name}", lambda name=name, data=data: put(files, {name: data}))  # type: ignore[misc]
 

@@ -70,7 +70,7 @@ def counting_requests(at: int | None) -> list[int]:
     create, put, remove = Files.create, Files.put, Files.remove
     Files.create = lambda files, name, data: one(lambda: create(files, name, data))  # type: ignore[assignment, method-assign]
 
-    def each(files: Files, objects: Mapping[str, bytes | bytearray]) -> None:
+    def each(files: Files, objects: Mapping[str, bytes | memoryview]) -> None:
         for name, data in objects.items():
             one(partial(put, files, {name: data}))
 

@@ -14,7 +14,7 @@ import filterdb as fdb
 from filterdb import plan
 from filterdb.engine import partition
 from filterdb.errors import ConflictError, InputError, UsageError
-from filterdb.ingestion import run, segment_writer
+from filterdb.ingestion import run, scanning, segment_writer
 from filterdb.store.segment import Segment
 from tests.models import chain, save, weights
 
@@ -225,16 +225,28 @@ def test_a_server_that_refuses(folder: Path) -> None:
         server.server_close()
 
 
-def test_a_model_that_vanishes_between_scan_and_write(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("room", [0, 88 * 36, 50 * 36])
+def test_a_model_that_vanishes_between_scan_and_write(folder: Path, monkeypatch: pytest.MonkeyPatch, room: int) -> None:
+    """A model that is in memory is not read again; the others are, and are missed."""
     real = segment_writer.commit_segment
+    gone = ["a", "b"] if room == 88 * 36 else ["b" if room == 0 else "a"]
 
-    def gone(*args: object) -> object:
-        (folder / "m/b.onnx").unlink()
+    def vanish(*args: object) -> object:
+        for name in gone:
+            (folder / f"m/{name}.onnx").unlink()
         return real(*args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(run, "commit_segment", gone)
-    with pytest.raises(InputError, match="model 'B': expected the file that the scan saw"):
-        ingest(folder)
+    expected = fdb.ingest(folder / "other", catalog=folder / "m/list.csv", chunk_rows=10).database
+    monkeypatch.setattr(scanning, "MAX_BYTES", room)
+    monkeypatch.setattr(run, "commit_segment", vanish)
+    if room < 88 * 36:
+        with pytest.raises(InputError, match=f"model '{gone[0].upper()}': expected the file that the scan saw"):
+            ingest(folder)
+        return
+    db = ingest(folder).database
+    assert {name: db.files.read(name) for name in db.files.list("segments")} == {
+        name: expected.files.read(name) for name in expected.files.list("segments")
+    }
 
 
 def test_no_secret_travels_with_a_graph(folder: Path, s3: Callable[[], str]) -> None:
@@ -349,6 +361,7 @@ def test_a_model_that_changes_between_scan_and_write(folder: Path, monkeypatch: 
         chain(folder / "m/b.onnx", weights(4, 4, seed=77))
         return real(*args)  # type: ignore[arg-type]
 
+    monkeypatch.setattr(scanning, "MAX_BYTES", 0)
     monkeypatch.setattr(run, "commit_segment", swapped)
     with pytest.raises(InputError, match="model 'B' layer 'conv0': expected the weights that the scan saw"):
         ingest(folder)
