@@ -11,8 +11,7 @@ segment, stored as summaries → `pca`, `drift`, `degeneration`, as xarray → `
 The work runs on the current `dask.distributed.Client` if there is one (`connect` returns one), else on Dask's threads.
 """
 
-import ast
-import pkgutil
+from functools import cache
 from importlib import import_module
 from typing import Any
 
@@ -20,11 +19,15 @@ from filterdb import errors as errors
 from filterdb.version import __version__ as __version__
 
 
-def _read_stub() -> dict[str, tuple[str, str]]:
+@cache
+def _places() -> dict[str, tuple[str, str]]:
     """Return the module of each public name and its name there, as `__init__.pyi` says.
 
     One list for type checkers and for the import at first use (PEP 562): Dask, xarray and all stores take seconds.
     """
+    import ast
+    import pkgutil
+
     stub = ast.parse(pkgutil.get_data(__name__, "__init__.pyi") or b"")
     imports = [(node.module, alias) for node in stub.body if isinstance(node, ast.ImportFrom) for alias in node.names]
     places = {alias.asname or alias.name: (str(module), alias.name) for module, alias in imports}
@@ -35,15 +38,12 @@ def _read_stub() -> dict[str, tuple[str, str]]:
     return public
 
 
-_PLACES = _read_stub()
-
-__all__ = sorted(_PLACES)  # noqa: PLE0605 - a list of the names in the stub
-
-
 def __getattr__(name: str) -> Any:
-    if name not in _PLACES:
+    if name == "__all__":
+        return sorted(_places())
+    if name.startswith("__") or name not in _places():
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module, name_there = _PLACES[name]
+    module, name_there = _places()[name]
     owner = import_module(module)
     value = getattr(owner, name_there) if hasattr(owner, name_there) else import_module(f"{module}.{name_there}")
     globals()[name] = value
@@ -51,4 +51,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *_places(), "__all__"})

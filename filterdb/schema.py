@@ -7,9 +7,10 @@ A segment is a contiguous ragged array as in the CF conventions: the rows of `fi
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
+if TYPE_CHECKING:
+    import numpy as np
 
 FORMAT = 5
 """Version of the store's layout that this code writes.
@@ -74,6 +75,8 @@ class Variable:
 
     def array(self, values: Any) -> np.ndarray:
         """Return `values` as an array of this variable's dtype (text as NumPy's variable-width strings)."""
+        import numpy as np  # takes 0.1 s, which commands save that only print their help
+
         return np.asarray(values, dtype=np.dtypes.StringDType() if self.dtype == "str" else np.dtype(self.dtype))
 
 

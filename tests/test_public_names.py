@@ -33,7 +33,7 @@ for module in modules:
         print(module, error)
 for name in filterdb.__all__:
     value = getattr(filterdb, name)
-    module, name_there = filterdb._PLACES[name]
+    module, name_there = filterdb._places()[name]
     assert value is getattr(importlib.import_module(module), name_there), name
     assert name not in before or before[name] is value, name
     assert name in {"errors", "plot"} or not isinstance(value, types.ModuleType), name

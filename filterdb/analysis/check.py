@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import xarray as xr
 
 from filterdb.analysis.reference import Reference, read_reference, reference_of
 from filterdb.analysis.rules import (
@@ -26,6 +25,7 @@ from filterdb.analysis.rules import (
 from filterdb.analysis.shared_filters import FileLayers, find_shared
 from filterdb.analysis.untrained import untrained
 from filterdb.arguments import formerly_positional
+from filterdb.columns import Columns
 from filterdb.errors import InputError, UsageError
 from filterdb.ledger import is_unread
 from filterdb.models.catalog import ModelSource
@@ -42,6 +42,8 @@ from filterdb.schema import WEIGHTS, Variable, distinct
 from filterdb.version import __version__
 
 if TYPE_CHECKING:
+    import xarray as xr
+
     from filterdb.models.sources import Order, Sources
     from filterdb.store.database import AnyDatabase, Database
 
@@ -206,6 +208,20 @@ def check(
     >>> result["untrained"].item()
     True
     """
+    return check_files(paths, db=db, reference=reference, rules=rules, limits=limits, key=key, order=order).to_dataset()
+
+
+def check_files(
+    paths: Sources,
+    *,
+    db: AnyDatabase | None,
+    reference: Path | None,
+    rules: Rules | Mapping[str, Any] | Path | None,
+    limits: Limits,
+    key: str,
+    order: Order | None,
+) -> Columns:
+    """Return what `check` does, without importing xarray unless there is a database."""
     rules = as_rules(rules)
     if db is not None and reference is not None:
         raise UsageError("reference: expected none together with `db`, got both")
@@ -223,7 +239,9 @@ def check(
 
         compared = reference_of(degeneration(db), db.url)
         _add_stored(result, db)
-        result.attrs |= {"snapshot": db.snapshot, "database": db.url, "corpus": " and ".join(db.conditions) or "all"}
+        result.attrs.update(
+            {"snapshot": db.snapshot, "database": db.url, "corpus": " and ".join(db.conditions) or "all"}
+        )
     if compared is not None:
         _add_peers(result, compared)
     return result
@@ -260,7 +278,7 @@ def _read(file: NamedFile, limits: Limits) -> _File:
         return _File(source.shown, [], [], "", str(error))
 
 
-def _judge_files(files: list[_File], rules: Rules) -> xr.Dataset:
+def _judge_files(files: list[_File], rules: Rules) -> Columns:
     """Return the result of `check` without a database."""
     rows = [row for file in files for row in file.rows]
     table = {v.name: v.array([row[v.name] for row in rows]) for v in _COLUMNS}
@@ -275,7 +293,7 @@ def _judge_files(files: list[_File], rules: Rules) -> xr.Dataset:
     layer = ("layer",)
     texts = ("shared_with", "hash", "fingerprint", "unread_code", "unread_reason")
     unread = table["unread_code"] != ""
-    return xr.Dataset(
+    return Columns.of(
         {
             **{name: (layer, array, {"long_name": MEASURES[name]}) for name, array in values.items()},
             "verdict": (("layer", "rule"), np.stack([verdicts[name] for name in LAYER_RULES], axis=1)),
@@ -403,7 +421,7 @@ def _skipped_counts(skipped: list[Skip]) -> str:
     return json.dumps(counts, sort_keys=True)
 
 
-def _add_stored(result: xr.Dataset, db: Database) -> None:
+def _add_stored(result: Columns, db: Database) -> None:
     """Set `stored_in`: the first layer of the database with the same filters."""
     hashes, fingerprints = (result[name].values.astype(str).tolist() for name in ("hash", "fingerprint"))
     stored = find_shared(db, FileLayers(hashes, fingerprints, result["filters"].values)).stored
@@ -411,7 +429,7 @@ def _add_stored(result: xr.Dataset, db: Database) -> None:
     result["stored_in"] = ("layer", np.array([str(labels[i]) if i >= 0 else "" for i in stored.tolist()], object))
 
 
-def _add_peers(result: xr.Dataset, reference: Reference) -> None:
+def _add_peers(result: Columns, reference: Reference) -> None:
     """Add PEER_MEASURES: the place of each layer among the reference's layers of its depth decile and size class."""
     classes = layer_classes(result["filters"].values, result["conv_depth_norm"].values)
     classes = np.where(result["unread_code"].values == "", classes, -1)  # a layer that was not read has no peers

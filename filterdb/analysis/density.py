@@ -10,15 +10,13 @@ import xarray as xr
 from filterdb.analysis.grouping import Key
 from filterdb.analysis.question import Question
 from filterdb.arguments import formerly_positional
+from filterdb.choices import MOST_BINS
 from filterdb.errors import UsageError
 from filterdb.numerics.histogram import BINS, bin_edges
 from filterdb.numerics.modes import AnyMode
 from filterdb.reduce.joint_densities import Pair, densities
 from filterdb.schema import WEIGHTS
 from filterdb.store.database import AnyDatabase
-
-MOST_BINS = 1_024
-"""Largest number of bins on either side."""
 
 
 @formerly_positional("components", "bins")

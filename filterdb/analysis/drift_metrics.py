@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from filterdb.analysis.question import Question
+from filterdb.choices import MetricName as MetricName  # noqa: PLC0414 - also imported from here
 from filterdb.errors import UsageError
 from filterdb.numerics import divergence, noise
 from filterdb.numerics.divergence import Block
@@ -23,9 +24,6 @@ from filterdb.numerics.resampling import FrechetDistance, HistogramDivergence, S
 from filterdb.numerics.sampling import Floor, SamplingFloor
 
 Array = NDArray[np.float64]
-
-MetricName = Literal["kl", "psi", "js", "hellinger", "wasserstein", "frechet"]
-"""The metrics of this module."""
 
 FAST_LIMIT, SLOW_LIMIT = 1_000, 30
 """Largest number of groups for which noise is computed by default. A slow metric takes fifty times as long a pair."""

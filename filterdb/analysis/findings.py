@@ -5,13 +5,19 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass, field
-from typing import Any
-
-import xarray as xr
+from typing import TYPE_CHECKING, Any
 
 from filterdb.analysis.rules import FILE_RULES, UNREAD_RULES
 from filterdb.numerics.directions import AS_1X1, BOX_BLUR
 from filterdb.numerics.percentiles import FEWEST_PEERS
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from filterdb.columns import Columns
+
+    Result = xr.Dataset | Columns
+    """What `check` returns, or `check_files`."""
 
 ERROR, WARNING, IGNORED = "error", "warning", "ignored"
 
@@ -94,7 +100,7 @@ class Finding:
         return COLLAPSED_REMEDIES.get(self.direction) or REMEDIES[self.rule]
 
 
-def findings(result: xr.Dataset) -> list[Finding]:
+def findings(result: Result) -> list[Finding]:
     """Return the findings of a `check` result: what could not be read, then files with nothing to check, then others.
 
     Within each of these, findings are in the order of files, a model's before its layers'. A dead layer has no other
@@ -109,7 +115,7 @@ def findings(result: xr.Dataset) -> list[Finding]:
     return sorted([*_file_findings(result), *_layer_findings(result)], key=sort_key)
 
 
-def _file_findings(result: xr.Dataset) -> list[Finding]:
+def _file_findings(result: Result) -> list[Finding]:
     """Return a finding for each file that could not be read, has no layer to check, or is untrained."""
     failing = set(json.loads(result.attrs["rules"])["fail"])
     listed = []
@@ -122,7 +128,7 @@ def _file_findings(result: xr.Dataset) -> list[Finding]:
         elif name not in with_layers:
             rule, message = "nothing-checked", _without_layers(json.loads(skipped))
         elif untrained:
-            rule, message = "untrained", _like_noise(result.isel(layer=(result["layer_file"] == file).values))
+            rule, message = "untrained", _like_noise(result.isel(layer=result["layer_file"].values == file))
         else:
             continue
         listed.append(Finding(name, "", rule, _level(rule, bool(ignored), failing), message))
@@ -137,7 +143,7 @@ def _without_layers(skipped: dict[str, int]) -> str:
     return f"none of its {sum(skipped.values()):,} convolutions has a 3×3 weight ({kinds})"
 
 
-def _like_noise(layers: xr.Dataset) -> str:
+def _like_noise(layers: Result) -> str:
     """Return a sentence about an untrained model, given its layers."""
     rules = json.loads(layers.attrs["rules"])
     p = layers["p_value"].values[layers["filters"].values >= rules["smallest"]]
@@ -148,7 +154,7 @@ def _like_noise(layers: xr.Dataset) -> str:
     return f"{len(p) - rejected:,} of its {sizes} cannot be told from isotropic noise, the others may be chance"
 
 
-def _layer_findings(result: xr.Dataset) -> list[Finding]:
+def _layer_findings(result: Result) -> list[Finding]:
     """Return a finding for each rule that a layer breaks."""
     rules = json.loads(result.attrs["rules"])
     failing = set(rules["fail"])
@@ -160,7 +166,7 @@ def _layer_findings(result: xr.Dataset) -> list[Finding]:
         verdicts = [rule for rule, hit in zip(names, hits[i], strict=True) if hit]
         file, name = str(layer["layer_file"].item()), str(layer["layer_name"].item())
         for rule in ["dead"] if "dead" in verdicts else verdicts:
-            level = _level(rule, bool(layer["ignored"]), failing)
+            level = _level(rule, bool(layer["ignored"].item()), failing)
             direction = str(layer["direction"].item()) if rule == "collapsed" else ""
             message, numbers = _message(rule, layer, rules)
             message, numbers = _with_percentile(rule, layer, message, numbers)
@@ -172,7 +178,7 @@ def _level(rule: str, ignored: bool, failing: set[str]) -> str:
     return IGNORED if ignored else ERROR if rule in failing else WARNING
 
 
-def _message(rule: str, layer: xr.Dataset, rules: dict[str, Any]) -> tuple[str, dict[str, float]]:
+def _message(rule: str, layer: Result, rules: dict[str, Any]) -> tuple[str, dict[str, float]]:
     """Return the sentence about a layer that breaks a rule, and the numbers in it."""
     filters, sparsity, entropy = (layer[name].item() for name in ("filters", "sparsity", "variance_entropy"))
     repeated = layer["duplicate_filters"].item()
@@ -215,9 +221,7 @@ def _message(rule: str, layer: xr.Dataset, rules: dict[str, Any]) -> tuple[str, 
     return f"{what} (at most {rules['duplicate']:.0%} expected)", {"filters": filters, "duplicate_filters": repeated}
 
 
-def _with_percentile(
-    rule: str, layer: xr.Dataset, message: str, numbers: dict[str, float]
-) -> tuple[str, dict[str, float]]:
+def _with_percentile(rule: str, layer: Result, message: str, numbers: dict[str, float]) -> tuple[str, dict[str, float]]:
     """Add the percentile of the layer's entropy to a finding about it, if there are enough layers to compare with."""
     percentile, peers = layer["percentile"].item(), layer["percentile_peers"].item()
     if rule not in RULES_OF_ENTROPY or peers < FEWEST_PEERS or math.isnan(percentile):
@@ -235,7 +239,7 @@ def _place(percentile: float) -> str:
     return f"{number}{suffix} percentile of"
 
 
-def _resemblance(layer: xr.Dataset) -> str:
+def _resemblance(layer: Result) -> str:
     """Return the end of the sentence about a collapsed layer; empty without a direction."""
     direction, share = str(layer["direction"].item()), layer["direction_share"].item()
     if not direction:
@@ -245,7 +249,7 @@ def _resemblance(layer: xr.Dataset) -> str:
     return f"; it resembles {direction} ({share:.0%} of its energy)"
 
 
-def statuses(result: xr.Dataset, listed: list[Finding]) -> list[str]:
+def statuses(result: Result, listed: list[Finding]) -> list[str]:
     """Return the status of each file, given all findings.
 
     A file with a layer that could not be read is incomplete, even if the rules ignore that layer.
@@ -262,14 +266,14 @@ def statuses(result: xr.Dataset, listed: list[Finding]) -> list[str]:
     ]  # fmt: skip
 
 
-def summary(result: xr.Dataset) -> dict[str, Any]:
+def summary(result: Result) -> dict[str, Any]:
     """Return whether the check passes (`ok`), the number of findings of each level, and what could be pruned."""
     listed = findings(result)
     levels = [finding.level for finding in listed]
     return {
         "ok": ERROR not in levels,
         "status": _overall(statuses(result, listed), listed),
-        "unread": int(result["unread"].sum()),
+        "unread": int(result["unread"].values.sum()),
         "errors": levels.count(ERROR),
         "warnings": levels.count(WARNING),
         "ignored": levels.count(IGNORED),
@@ -286,13 +290,13 @@ def _overall(file_statuses: list[str], listed: list[Finding]) -> str:
     return FAILED if UNREADABLE in file_statuses or any(finding.level == ERROR for finding in listed) else PASSED
 
 
-def _prunable(result: xr.Dataset) -> dict[str, Any]:
+def _prunable(result: Result) -> dict[str, Any]:
     """Count filters that are small relative to their channel's peak, and those small only relative to the layer's.
 
     A weight that several layers share is counted only for the first of them.
     """
     own = result.isel(layer=result["shared_with"].values == "")
-    pruned = own.isel(layer=(own["prunable_filters"] > 0).values)
+    pruned = own.isel(layer=own["prunable_filters"].values > 0)
     columns = ("layer_file", "layer_name", "prunable_filters", "prunable_parameters", "zero_channels")
     layers = [
         {
@@ -304,14 +308,14 @@ def _prunable(result: xr.Dataset) -> dict[str, Any]:
         }
         for file, layer, filters, parameters, channels in zip(*(pruned[name].values for name in columns), strict=True)
     ]
-    total, parameters = int(result["parameters"].sum()), int(pruned["prunable_parameters"].sum())
+    total, parameters = int(result["parameters"].values.sum()), int(pruned["prunable_parameters"].values.sum())
     return {
-        "filters": int(pruned["prunable_filters"].sum()),
+        "filters": int(pruned["prunable_filters"].values.sum()),
         "parameters": parameters,
         "of_parameters": total,
         "share": parameters / total if total else math.nan,
-        "channels": int(own["zero_channels"].sum()),
-        "small_relative_to_peak": int(own["small_filters"].sum()),
-        "small_channels": int(own["small_channels"].sum()),
+        "channels": int(own["zero_channels"].values.sum()),
+        "small_relative_to_peak": int(own["small_filters"].values.sum()),
+        "small_channels": int(own["small_channels"].values.sum()),
         "layers": sorted(layers, key=lambda row: -int(row["parameters"])),
     }

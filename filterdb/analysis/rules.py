@@ -5,20 +5,21 @@ Imports nothing slow, because a check starts with this module.
 
 from __future__ import annotations
 
+import math
 import os
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
-import yaml
+from typing import TYPE_CHECKING, Any
 
 from filterdb.errors import UsageError
-from filterdb.numerics.modes import Mode
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from filterdb.numerics.modes import Mode
 
 VERDICTS = ("dead", "sparse", "collapsed", "random")
 """Verdicts that follow from the filters of a layer alone."""
@@ -128,6 +129,10 @@ def as_rules(rules: Rules | Mapping[str, Any] | str | os.PathLike[str] | None) -
         return rules or Rules()
     if isinstance(rules, Mapping):
         return _from_mapping(rules, "rules")
+    import tomllib
+
+    import yaml
+
     path = Path(rules)
     try:
         text = path.read_text(encoding="utf-8")
@@ -154,7 +159,7 @@ def _from_mapping(settings: Mapping[str, Any], where: str) -> Rules:
         elif isinstance(value, bool) or not isinstance(value, int if key == "smallest" else int | float):
             kind = "a whole number" if key == "smallest" else "a number"
             raise UsageError(f"{where}: {key}: expected {kind}, got {value!r}")
-        elif not 0 <= value <= _LARGEST.get(key, np.inf):
+        elif not 0 <= value <= _LARGEST.get(key, math.inf):
             limit = f"from 0 to {_LARGEST[key]:g}" if key in _LARGEST else "of at least 0"
             raise UsageError(f"{where}: {key}: expected a number {limit}, got {value!r}")
     fields: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 import xarray as xr
 
 from filterdb.arguments import formerly_positional
+from filterdb.choices import THRESHOLD_DRAWS as DEFAULT_DRAWS
+from filterdb.choices import Init as Init  # noqa: PLC0414 - also imported from here
 from filterdb.errors import UsageError
 from filterdb.numerics.quality import P1, Sigmoid
 from filterdb.numerics.quality import randomness_threshold as threshold_of
 from filterdb.numerics.threshold import INITS, fit, smallest_entropy
 from filterdb.version import __version__
-
-Init = Literal["normal", "uniform", "kaiming", "orthogonal"]
-"""How random layers are drawn."""
 
 SIZES = {"normal": 65_536, "kaiming": 65_536, "uniform": 4_096, "orthogonal": 1_024}
 """Filters of the largest layer drawn by default. Sizes are the powers of two, evenly spaced on the axis of the fit.
@@ -24,9 +22,6 @@ SIZES = {"normal": 65_536, "kaiming": 65_536, "uniform": 4_096, "orthogonal": 1_
 Drawing a normal layer takes the same time at any size. The others take time in proportion to their weights, so they end
 where the curve is flat.
 """
-
-DEFAULT_DRAWS = 1_000
-"""Layers drawn of each size."""
 
 MAX_FILTERS = 2**22
 """Largest size of a layer: 300 MB."""

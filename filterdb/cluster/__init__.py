@@ -5,17 +5,23 @@ threads or what `dask.config` names; `connect` returns such a client. The comman
 its cluster when there is enough work to pay for it.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from filterdb.cluster.memory import PROCESS_BYTES, Memory, peak_memory, total_memory
-from filterdb.cluster.places import connect
 from filterdb.cluster.progress import Tally
 from filterdb.cluster.session import Session, Work, current_client, session
-from filterdb.cluster.tasks import raise_resumable, run, tally, task
+from filterdb.cluster.task_graph import Task, task
+from filterdb.cluster.tasks import raise_resumable, run, tally
+
+if TYPE_CHECKING:
+    from filterdb.cluster.places import connect
 
 __all__ = [
     "PROCESS_BYTES",
     "Memory",
     "Session",
     "Tally",
+    "Task",
     "Work",
     "connect",
     "current_client",
@@ -27,3 +33,11 @@ __all__ = [
     "task",
     "total_memory",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "connect":
+        from filterdb.cluster import places  # imports Dask's scheduler, which takes a second
+
+        return places.connect
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

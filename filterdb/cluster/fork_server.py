@@ -22,8 +22,9 @@ PRELOADED = (
     "filterdb.ingestion.run",
     "filterdb.reduce.passes",
     "filterdb.reduce.joint_densities",
+    "numba",
 )
-"""Modules that the fork server imports: Dask's worker, and the tasks of an ingest and of every pass."""
+"""Modules that the fork server imports: Dask's worker, the tasks of an ingest and of every pass, Numba."""
 
 SETTING = "distributed.worker.multiprocessing-method"
 """Dask's setting of how a local worker starts."""

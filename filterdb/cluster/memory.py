@@ -6,13 +6,13 @@ import resource
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
-
-from distributed import Client
-from distributed.system import MEMORY_LIMIT
+from typing import TYPE_CHECKING, NamedTuple
 
 from filterdb.cluster.session import current_client
 from filterdb.errors import UsageError
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 PROCESS_BYTES = 384 * 2**20
 """Memory of a worker that has nothing to do: Python, Dask, Zarr, Numba's compiled loops."""
@@ -45,6 +45,8 @@ def check_memory(client: Client, memory: Memory) -> None:
 
 def total_memory() -> int:
     """Return the bytes of memory of this machine or, in a container, of its limit."""
+    from distributed.system import MEMORY_LIMIT
+
     return int(MEMORY_LIMIT)
 
 

@@ -6,18 +6,16 @@ import logging
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any
-
-from dask.callbacks import Callback
-from distributed.diagnostics.progressbar import TextProgressBar
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from typing import TYPE_CHECKING
 
 from filterdb import logs
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
 
 RECENT = 10
 """Updates from which the rate of a tally is computed: files that are skipped take less time than those before."""
@@ -32,21 +30,24 @@ _outer: ContextVar[Progress | None] = ContextVar("filterdb_progress", default=No
 
 
 @contextmanager
-def _progress(label: str) -> Iterator[tuple[Progress, TaskID]]:
+def bar(label: str) -> Iterator[tuple[Progress, TaskID]]:
     """Show a bar inside the block: below that of a tally, if there is one."""
     outer = _outer.get()
     if outer is not None:
-        bar = outer.add_task(f"{label:12}", total=None, note="")
+        task = outer.add_task(f"{label:12}", total=None, note="")
         try:
-            yield outer, bar
+            yield outer, task
         finally:
-            outer.remove_task(bar)
+            outer.remove_task(task)
         return
     with _bars() as progress:
         yield progress, progress.add_task(f"{label:12}", total=None, note="")
 
 
 def _bars() -> Progress:
+    from rich.console import Console  # takes a while, which commands save that show no bar
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     return Progress(*columns, TextColumn("{task.fields[note]}"), console=Console(stderr=True))
 
@@ -118,29 +119,8 @@ def tally(label: str, total: int, *, bars: bool, lines: bool) -> Iterator[Tally]
 
 
 @contextmanager
-def thread_progress(label: str) -> Iterator[None]:
-    """Show the progress of what Dask's threads compute inside the block."""
-    with _progress(label) as (progress, bar):
-
-        def begin(_: Any, state: Any) -> None:
-            progress.update(bar, total=len(state["ready"]) + len(state["waiting"]))
-
-        def after(*_: Any) -> None:
-            progress.advance(bar)
-
-        with Callback(start_state=begin, posttask=after):
-            yield
-
-
-class FutureProgress(TextProgressBar):
-    """The progress of futures on a cluster and of all tasks that they depend on. Creating it blocks until the end."""
-
-    def __init__(self, futures: list[Any], label: str) -> None:
-        with _progress(label) as (self.progress, self.task):
-            super().__init__(futures)
-
-    def _draw_bar(self, remaining: int, all: int, **kwargs: Any) -> None:
-        self.progress.update(self.task, completed=all - remaining, total=all)
-
-    def _draw_stop(self, **kwargs: Any) -> None:
-        pass
+def counted(label: str, total: int) -> Iterator[Callable[[], None]]:
+    """Show a bar of `total` steps inside the block, and yield what advances it by one."""
+    with bar(label) as (progress, task):
+        progress.update(task, total=total)
+        yield lambda: progress.advance(task)

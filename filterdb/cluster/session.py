@@ -5,16 +5,19 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, NamedTuple
 
-import dask
-from distributed import Client
-from distributed.security import Security
+from filterdb.cluster.threads import cores
+from filterdb.errors import MissingExtraError
 
-from filterdb.cluster import fork_server, places
+if TYPE_CHECKING:
+    from distributed import Client
+    from distributed.security import Security
+
 
 LOCAL_BYTES = 2**34
 """Most bytes of local files for which no workers start: threads of this process read them within some ten seconds."""
@@ -53,19 +56,17 @@ class Session:
     _stack: ExitStack = field(default_factory=ExitStack)
     _started: bool = False
 
+    def threads_for(self, work: Work | None) -> int | None:
+        """Return the number of threads of this process that do some work; None if Dask does it."""
+        if self.threads is not None or self.workers is not None or self.scheduler is not None:
+            return self.threads
+        is_short = work is not None and work.is_short and not self._started
+        return cores() if is_short or not _has_dask() else None
+
     @property
     def log_level(self) -> int:
         """Return the log level of the cluster: the command already reports a failed task, once."""
         return logging.INFO if self.debug else logging.CRITICAL
-
-    def running(self, work: Work | None) -> AbstractContextManager[object]:
-        """Return the context in which a run computes. Start the scheduler, unless the session may do without it."""
-        chosen = self.threads is not None or self.workers is not None or self.scheduler is not None
-        if work is not None and work.is_short and not chosen and not self._started:
-            here: AbstractContextManager[object] = dask.config.set(scheduler="threads")
-            return here
-        self.start()
-        return nullcontext()
 
     def start(self) -> None:
         """Start the scheduler or connect to it, unless that was done before."""
@@ -75,8 +76,15 @@ class Session:
         for name in ("distributed", "distributed.client", "distributed.comm", "tornado", "asyncio"):
             logging.getLogger(name).setLevel(self.log_level)
         if self.threads is not None:
-            self._stack.enter_context(dask.config.set(scheduler="threads", num_workers=self.threads))
+            if "dask" in sys.modules:  # what else computes on Dask
+                import dask
+
+                self._stack.enter_context(dask.config.set(scheduler="threads", num_workers=self.threads))
             return
+        if not _has_dask():
+            raise MissingExtraError("--workers, --scheduler: clusters need the extra: pip install 'filterdb[cluster]'")
+        from filterdb.cluster import fork_server, places
+
         if self.scheduler is None:
             fork_server.use()
         client = places.connect(
@@ -84,6 +92,10 @@ class Session:
         )
         self._stack.enter_context(client)
         print(f"dashboard: {client.dashboard_link}", file=sys.stderr)  # noqa: T201
+
+
+def _has_dask() -> bool:
+    return find_spec("distributed") is not None
 
 
 _session: ContextVar[Session | None] = ContextVar("filterdb_session", default=None)
@@ -107,6 +119,11 @@ def current_session() -> Session | None:
 
 def current_client() -> Client | None:
     """Return the current `distributed.Client`; None if there is none or `dask.config` names another scheduler."""
+    if "distributed" not in sys.modules:  # then nobody has made a client
+        return None
+    import dask
+    from distributed import Client
+
     if dask.config.get("scheduler", None) not in {None, "dask.distributed", "distributed"}:
         return None
     try:

@@ -1,4 +1,4 @@
-"""Run tasks on the current client or on Dask's threads; tell failures of the cluster from errors of the work."""
+"""Run tasks on the current client or in threads; tell failures of the cluster from errors of the work."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, ExitStack, suppress
-from functools import partial
-from typing import Any
-
-import dask
-from distributed import Client, Future, span
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
 
 from filterdb import logs
-from filterdb.cluster import progress, settings
+from filterdb.cluster import progress, threads
 from filterdb.cluster.memory import PROCESS_BYTES, Memory, check_memory
-from filterdb.cluster.progress import FutureProgress, Tally, thread_progress
+from filterdb.cluster.progress import Tally
 from filterdb.cluster.session import Work, current_client, current_session
-from filterdb.cluster.versions import check_workers
-from filterdb.errors import FilterDBError, InterruptedRunError, portable
+from filterdb.cluster.task_graph import Task
+from filterdb.errors import FilterDBError, InterruptedRunError
+
+if TYPE_CHECKING:
+    from distributed import Client, Future
 
 LOOK_SECONDS = 5.0
 """Longest time between two checks of a run's cluster."""
@@ -31,26 +31,8 @@ NO_WORKERS = "distributed.scheduler.no-workers-timeout"
 log = logging.getLogger(__name__)
 
 
-def task(key: str, work: Callable[..., Any], *inputs: Any) -> Any:
-    """Return a Dask task named `key` that calls `work` with the results of the tasks `inputs`.
-
-    `work` should be a partial that holds everything else it needs: Dask does not look into a partial, but it searches
-    and rebuilds every dataclass among arguments, which takes a millisecond each time.
-    """
-    return dask.delayed(partial(_run_task, work), name=f"{key}-work", traverse=False)(*inputs, dask_key_name=key)
-
-
-def _run_task(work: Callable[..., Any], *inputs: Any) -> Any:
-    """Run a task's work; make its exceptions fit to be sent to another process."""
-    try:
-        return work(*inputs)
-    except Exception as error:
-        portable(error)
-        raise
-
-
-def run(tasks: Sequence[Any], label: str, memory: Memory | None = None, work: Work | None = None) -> list[Any]:
-    """Compute Dask tasks (delayed) and return their results in order; a session shows progress under `label`.
+def run(tasks: Sequence[Task], label: str, memory: Memory | None = None, work: Work | None = None) -> list[Any]:
+    """Compute tasks and return their results in order; a session shows progress under `label`.
 
     `label` is also the name of the tasks' span on the dashboard. `work` is what the tasks read, if that is known: a
     session starts no workers for little work. Raises UsageError, before anything runs, if a worker's memory limit is
@@ -60,14 +42,20 @@ def run(tasks: Sequence[Any], label: str, memory: Memory | None = None, work: Wo
         return []
     began = time.monotonic()
     place = current_session()
-    with ExitStack() if place is None else place.running(work):
-        client = current_client()
-        show = place is not None and sys.stderr.isatty()
-        if client is None:
-            with thread_progress(label) if show else ExitStack():
-                results = list(dask.compute(*tasks))
-        else:
-            results = _run_on(client, tasks, label, memory, show=show)
+    number = None if place is None else place.threads_for(work)
+    if place is not None and (number is None or place.threads is not None):
+        place.start()
+    show = place is not None and sys.stderr.isatty()
+    if number is None and find_spec("dask") is None:
+        number = threads.cores()
+    client = current_client() if number is None else None
+    if number is not None:
+        with progress.counted(label, threads.number_of_tasks(tasks)) if show else nullcontext() as advance:
+            results = threads.compute(tasks, number, advance)
+    elif client is None:
+        results = _run_on_dask(tasks, label, show=show)
+    else:
+        results = _run_on(client, tasks, label, memory, show=show)
     logs.event(log, "computed", label=label, tasks=len(tasks), seconds=round(time.monotonic() - began, 3))
     return results
 
@@ -82,14 +70,29 @@ def tally(label: str, total: int) -> AbstractContextManager[Tally]:
     return progress.tally(label, total, bars=place is not None and on_terminal, lines=lines)
 
 
-def _run_on(client: Client, tasks: Sequence[Any], label: str, memory: Memory | None, *, show: bool) -> list[Any]:
+def _run_on_dask(tasks: Sequence[Task], label: str, *, show: bool) -> list[Any]:
+    """Compute tasks on Dask's threads, or on what `dask.config` names."""
+    import dask
+
+    from filterdb.cluster.dask_progress import thread_progress
+
+    with thread_progress(label) if show else ExitStack():
+        return list(dask.compute(*(task.delayed for task in tasks)))
+
+
+def _run_on(client: Client, tasks: Sequence[Task], label: str, memory: Memory | None, *, show: bool) -> list[Any]:
+    from distributed import span
+
+    from filterdb.cluster.dask_progress import FutureProgress
+    from filterdb.cluster.versions import check_workers
+
     try:
         _wait_for_workers(client)
         check_workers(client)
         if memory is not None:
             check_memory(client, memory)
         with span("filterdb", label):
-            futures = client.compute(list(tasks), optimize_graph=False)
+            futures = client.compute([task.delayed for task in tasks], optimize_graph=False)
         with _Watch(client, futures) as watch:
             try:
                 if show:
@@ -108,6 +111,8 @@ def _wait_for_workers(client: Client) -> None:
     """Wait for a worker and raise InterruptedRunError if none comes: Dask's client would wait forever."""
     if client.scheduler_info(n_workers=1)["workers"]:
         return
+    from filterdb.cluster import settings
+
     seconds = settings.seconds(NO_WORKERS)
     try:
         client.wait_for_workers(1, timeout=seconds)
@@ -125,6 +130,8 @@ class _Watch:
     """
 
     def __init__(self, client: Client, futures: list[Future]) -> None:
+        from filterdb.cluster import settings
+
         self.client, self.futures, self.reason = client, futures, None
         self.limit = settings.seconds(NO_WORKERS)
         self._ended = threading.Event()

@@ -10,15 +10,13 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import click
-import numpy as np
 
 from filterdb.commands import streams
-from filterdb.numerics.depth import NO_DEPTH
-from filterdb.numerics.modes import MODES
 
 if TYPE_CHECKING:
     import xarray as xr
 
+    from filterdb.columns import Columns
     from filterdb.store.database import Database
 
 Answer = dict[str, Any]
@@ -55,10 +53,8 @@ def plain(value: Any) -> Any:
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
-    if isinstance(value, np.ndarray):
+    if hasattr(value, "tolist"):  # an array or a scalar of NumPy
         return plain(value.tolist())
-    if isinstance(value, np.generic):
-        return plain(value.item())
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
@@ -140,8 +136,10 @@ def basis_of_result(result: xr.Dataset) -> Answer:
     }
 
 
-def rows(table: xr.Dataset, names: dict[str, str]) -> list[Answer]:
+def rows(table: xr.Dataset | Columns, names: dict[str, str]) -> list[Answer]:
     """Return the rows of a table: `names` maps the key of a column to its variable. An unknown depth is None."""
+    from filterdb.numerics.depth import NO_DEPTH
+
     columns = {name: table[variable].values.tolist() for name, variable in names.items()}
     for name in columns.keys() & {"conv_depth", "graph_depth"}:
         columns[name] = [None if depth == NO_DEPTH else depth for depth in columns[name]]
@@ -162,6 +160,8 @@ def names_of_columns(table: xr.Dataset, renamed: dict[str, str], hidden: set[str
 
 def noise_of_pair(result: xr.Dataset) -> Answer:
     """Return floors, verdict and interval of one pair of groups; null without noise."""
+    from filterdb.numerics.modes import MODES
+
     if not MODES[result.attrs["mode"]].has_noise:
         return {}
     groups = {key: result[name].values for key, name in _OF_GROUPS.items() if name in result}

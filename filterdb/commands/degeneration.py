@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import click
-import xarray as xr
 
 import filterdb as fdb
-from filterdb.analysis.degeneration_groups import BOXES
-from filterdb.analysis.grouping import WHOLE
 from filterdb.commands.answer import Answer, head_of_result, print_answer, rows, rows_along
 from filterdb.commands.figure import Draw, figure_option
 from filterdb.commands.group import commands
 from filterdb.commands.options import by_option, database, mode_option, selection
 from filterdb.commands.table import counts_line, print_rows, print_table, say
 from filterdb.errors import UsageError
-from filterdb.numerics.modes import ModeName
-from filterdb.store.database import Database
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from filterdb.choices import ModeName
+    from filterdb.store.database import Database
 
 
 @commands.command()
@@ -64,6 +66,8 @@ def to_answer(result: xr.Dataset, correlation: xr.Dataset | None = None) -> Answ
 
 def _groups(result: xr.Dataset) -> list[Answer]:
     """Return a row for each group, with its boxes and the share of layers with each verdict."""
+    from filterdb.analysis.degeneration_groups import BOXES
+
     groups = rows_along(result, "group")
     rules, statistics = result["rule"].values.tolist(), result["statistic"].values.tolist()
     for i, row in enumerate(groups):
@@ -75,6 +79,8 @@ def _groups(result: xr.Dataset) -> list[Answer]:
 
 def show(answer: Answer) -> None:
     """Print a row for each layer or each group, then the untrained models."""
+    from filterdb.analysis.grouping import WHOLE
+
     if answer["by"] == WHOLE:
         _show_layers(answer)
     else:

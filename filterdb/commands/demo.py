@@ -7,8 +7,6 @@ from pathlib import Path
 import click
 
 import filterdb as fdb
-from filterdb import demo as demonstration
-from filterdb.commands import degeneration, drift, models
 from filterdb.commands.answer import Answer, head_of_database, print_answer
 from filterdb.commands.group import commands
 from filterdb.commands.options import place
@@ -26,6 +24,9 @@ from filterdb.commands.table import counts_line, say
 @place
 def demo(folder: Path, as_json: bool) -> None:
     """Fetch, ingest and analyse a few small real models."""
+    from filterdb import demo as demonstration
+    from filterdb.commands import degeneration, drift, models
+
     done = demonstration.run(folder)
     if not as_json:
         models.show(models.to_answer(done.database))

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
-import numpy as np
-import xarray as xr
 
 import filterdb as fdb
-from filterdb.analysis.density import MOST_BINS
+from filterdb.choices import BINS, MOST_BINS
 from filterdb.commands.answer import Answer, basis_of_result, head_of_result, print_answer
 from filterdb.commands.figure import Draw, figure_option
 from filterdb.commands.group import commands
 from filterdb.commands.options import by_option, database, mode_option, parse_pair, raw_option, selection
 from filterdb.commands.table import counts_line, print_basis_warning, print_table, say
-from filterdb.numerics.histogram import BINS
-from filterdb.numerics.modes import ModeName
-from filterdb.store.database import Database
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from filterdb.choices import ModeName
+    from filterdb.store.database import Database
 
 
 @commands.command()
@@ -60,6 +63,8 @@ def to_answer(result: xr.Dataset) -> Answer:
 
 def show(answer: Answer) -> None:
     """Print where each group is densest; only --json prints the counts."""
+    import numpy as np
+
     first, second = answer["components"]
     low, high = answer["range"]
     width = (high - low) / answer["bins"]

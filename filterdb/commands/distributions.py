@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import xarray as xr
+from typing import TYPE_CHECKING
 
 import filterdb as fdb
 from filterdb.commands.answer import Answer, basis_of_result, head_of_result, print_answer
@@ -10,8 +10,12 @@ from filterdb.commands.figure import Draw, figure_option
 from filterdb.commands.group import commands
 from filterdb.commands.options import by_option, database, mode_option, raw_option, selection
 from filterdb.commands.table import counts_line, print_basis_warning, print_table, say
-from filterdb.numerics.modes import ModeName
-from filterdb.store.database import Database
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from filterdb.choices import ModeName
+    from filterdb.store.database import Database
 
 
 @commands.command()

@@ -6,29 +6,22 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
-import numpy as np
-import xarray as xr
-from rich.text import Text
 
 import filterdb as fdb
-from filterdb.analysis.drift import PER_COMPONENT_LIMIT, drift_strata
-from filterdb.analysis.drift_metrics import METRICS, MetricName
-from filterdb.analysis.noise import BY_FEW_MODELS, BY_FILTERS, BY_SAMPLING, INDISTINGUISHABLE, RELATED, TOO_FEW
-from filterdb.analysis.strata import align
+from filterdb.choices import DRAWS, ENOUGH_PERMUTATIONS, METRIC_NAMES, MOST_DRAWS
 from filterdb.commands.answer import Answer, basis_of_result, head_of_result, noise_of_matrix, print_answer
 from filterdb.commands.figure import Draw, figure_option
 from filterdb.commands.group import commands
 from filterdb.commands.options import by_option, database, gathered, mode_option, raw_option, selection, unit_option
 from filterdb.commands.table import counts_line, print_basis_warning, print_table, say, say_units
 from filterdb.errors import UsageError
-from filterdb.numerics import divergence
-from filterdb.numerics.modes import MODES, PAPER, PAPER_OF_COMPARED, ModeName
-from filterdb.numerics.noise import DRAWS, ENOUGH_PERMUTATIONS, MOST_DRAWS
-from filterdb.page.results import family_of_models
-from filterdb.store.database import Database
 
 if TYPE_CHECKING:
+    import xarray as xr
     from matplotlib.figure import Figure
+
+    from filterdb.choices import MetricName, ModeName
+    from filterdb.store.database import Database
 
 MATRIX_LIMIT = 12
 """Largest number of groups that are shown as a matrix; more are shown as a list of pairs."""
@@ -57,12 +50,14 @@ class _Comparison:
         """Raise UsageError for options that exclude each other."""
         if self.draws is not None and self.noise is False:
             raise UsageError("--draws: expected without --no-noise, got both")
-        if self.range_of == "compared" and self.mode != PAPER.name:
+        if self.range_of == "compared" and self.mode != "paper":
             raise UsageError("--range compared: expected with --mode paper, got sound, whose bins the basis fixes")
 
     @property
     def _options(self) -> dict[str, Any]:
         """Return the options as `drift` takes them."""
+        from filterdb.numerics.modes import MODES, PAPER_OF_COMPARED
+
         return {
             "mode": PAPER_OF_COMPARED if self.range_of == "compared" else MODES[self.mode],
             "metric": self.metric,
@@ -78,6 +73,8 @@ class _Comparison:
 
     def strata(self, db: Database, within: str) -> dict[str, xr.Dataset]:
         """Compute the drift within each group of `within`."""
+        from filterdb.analysis.drift import drift_strata
+
         return drift_strata(db, self.by, within, **self._options)
 
 
@@ -86,7 +83,7 @@ class _Comparison:
 @selection
 @mode_option
 @by_option(required=True)
-@click.option("--metric", type=click.Choice(list(METRICS)), default="kl", show_default=True)
+@click.option("--metric", type=click.Choice(METRIC_NAMES), default="kl", show_default=True)
 @raw_option
 @click.option(
     "--range",
@@ -155,8 +152,12 @@ def drift(
 def _figure(shows: str, db: Database, result: xr.Dataset) -> Figure:
     """Draw what --draw names."""
     if shows == "families":
+        from filterdb.page.results import family_of_models
+
         return fdb.plot.families(result, family_of_models(db, result))
     if shows == "components" and "per_component" not in result:
+        from filterdb.analysis.drift import PER_COMPONENT_LIMIT
+
         raise UsageError(
             f"--draw components: expected a sum over components and at most {PER_COMPONENT_LIMIT:,} groups, "
             f"got {result.attrs['metric']} and {result.sizes['group']:,}"
@@ -167,6 +168,8 @@ def _figure(shows: str, db: Database, result: xr.Dataset) -> Figure:
 
 def _boxes_of_strata(whole: xr.Dataset, strata: dict[str, xr.Dataset], within: str) -> Figure:
     """Draw a box plot of D between groups for each stratum."""
+    from filterdb.analysis.strata import align
+
     aligned = align({label: stratum[["drift"]] for label, stratum in strata.items()}, whole["group"].values)
     return fdb.plot.deciles(aligned.assign_attrs(by=whole.attrs["by"], within=within))
 
@@ -188,6 +191,8 @@ def to_answer_of_file(result: xr.Dataset, place: str) -> Answer:
 
 def _matrix(result: xr.Dataset, *, matrix: bool = True) -> Answer:
     """Return everything about the groups of a result; the drift only with `matrix`."""
+    from filterdb.numerics.modes import MODES
+
     attrs = result.attrs
     return {
         "by": attrs["by"],
@@ -225,6 +230,8 @@ def _box(box: xr.DataArray) -> Answer | list[Answer]:
 
 def show(answer: Answer) -> None:
     """Print the matrix, and one for each stratum."""
+    import numpy as np
+
     _show_matrix(answer, "all layers" if answer["within"] else None)
     for stratum in answer.get("strata", ()):
         _show_matrix(stratum, f"{answer['within']} = {stratum['stratum']}")
@@ -254,6 +261,8 @@ def show_file(answer: Answer) -> None:
 
 def _show_matrix(answer: Answer, title: str | None) -> None:
     """Print the matrix of few groups, or the pairs of many groups with the largest drift."""
+    import numpy as np
+
     groups, matrix = answer["groups"], np.asarray(answer["drift"])
     if len(groups) == 1:
         say(f"{title + ': ' if title else ''}only one group, {groups[0]!r}: nothing to compare")
@@ -278,6 +287,8 @@ def _show_matrix(answer: Answer, title: str | None) -> None:
         names = ["group", "models", "filters", *(["units"] if "units" in answer else []), "mean"]
         print_table([*names, *(str(i + 1) for i in range(len(groups)))], rows, title)
         return
+    from filterdb.numerics import divergence
+
     pairs = divergence.largest_pairs(matrix, PAIRS_SHOWN)
     shown = f"the {len(pairs)} largest of {len(groups) * (len(groups) - 1) // 2} pairs; --json has all"
     print_table(
@@ -289,6 +300,10 @@ def _show_matrix(answer: Answer, title: str | None) -> None:
 
 def _marked(answer: Answer, i: int, j: int) -> Any:
     """Return a drift, followed by the mark of its verdict."""
+    from rich.text import Text
+
+    from filterdb.analysis.noise import BY_FEW_MODELS, BY_FILTERS, BY_SAMPLING, INDISTINGUISHABLE, RELATED, TOO_FEW
+
     value = float(answer["drift"][i][j])
     if not answer.get("verdict"):
         return value

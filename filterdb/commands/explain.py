@@ -12,11 +12,12 @@ from filterdb.commands.answer import Answer, basis_of_result, head_of_result, no
 from filterdb.commands.group import commands
 from filterdb.commands.options import by_option, database, gathered, mode_option, raw_option, selection, unit_option
 from filterdb.commands.table import counts_line, print_basis_warning, print_table, say, say_units
-from filterdb.numerics.modes import ModeName
-from filterdb.store.database import Database
 
 if TYPE_CHECKING:
     import xarray as xr
+
+    from filterdb.choices import ModeName
+    from filterdb.store.database import Database
 
 ROWS_SHOWN = 10
 """Models and layers shown in the terminal."""

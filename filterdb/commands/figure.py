@@ -13,7 +13,6 @@ import click
 from filterdb.commands.options import Command
 from filterdb.errors import MissingExtraError, UsageError
 from filterdb.page.drawing import SUFFIXES, encode
-from filterdb.store.files import Files
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -32,6 +31,8 @@ class _Target:
             raise UsageError(f"--figure: expected a file that ends in {', '.join(SUFFIXES)}, got {file!r}")
         if find_spec("matplotlib") is None:
             raise MissingExtraError("--figure: figures need the extra: pip install 'filterdb[report]'")
+        from filterdb.store.files import Files
+
         self.folder = Files.at(folder or ("/" if file.startswith("/") else "."))
         self.folder.check_writable()
 

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 import click
 
 import filterdb as fdb
+from filterdb.choices import GRACE
 from filterdb.commands.answer import Answer, head_of_database, print_answer
 from filterdb.commands.group import commands
 from filterdb.commands.options import database
 from filterdb.commands.table import print_rows, say
-from filterdb.store.collect import GRACE
-from filterdb.store.database import Database
 
 if TYPE_CHECKING:
     from filterdb.store.collect import Garbage
+    from filterdb.store.database import Database
 
 
 @commands.command()

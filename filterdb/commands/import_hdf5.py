@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -11,7 +12,9 @@ from filterdb.commands.answer import print_answer
 from filterdb.commands.group import commands
 from filterdb.commands.ingest import show, to_answer
 from filterdb.commands.options import chunk_rows_option, limits_option, place
-from filterdb.models.sandbox import Limits
+
+if TYPE_CHECKING:
+    from filterdb.models.limits import Limits
 
 
 @commands.command("import-hdf5")

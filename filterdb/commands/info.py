@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import numpy as np
+from typing import TYPE_CHECKING
 
 from filterdb import schema
 from filterdb.commands.answer import Answer, head_of_database, print_answer
 from filterdb.commands.group import commands
 from filterdb.commands.options import database
 from filterdb.commands.table import counts_line, print_table, say, warn
-from filterdb.store.database import Database
+
+if TYPE_CHECKING:
+    from filterdb.store.database import Database
 
 
 @commands.command()
@@ -23,6 +25,8 @@ def info(db: Database, as_json: bool) -> None:
 
 def to_answer(db: Database) -> Answer:
     """Return the answer: counts, segments, tags and damage."""
+    import numpy as np
+
     segments = [{"id": e.id, "filters": e.filters, "layers": e.layers, "models": e.models} for e in db.state.segments]
     damaged = db.damaged_tables()
     # With damaged tables these are unknown (null), not 0.

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 from xml.etree import ElementTree
-
-import xarray as xr
 
 from filterdb.analysis.findings import ERROR, IGNORED, NOT_CHECKED, Finding, findings
 from filterdb.analysis.rules import MODEL_RULES
 from filterdb.page.drawing import visible
 
+if TYPE_CHECKING:
+    from filterdb.analysis.findings import Result
+
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """Characters that XML 1.0 does not allow, not even escaped; names come from files that may be hostile."""
 
 
-def junit(result: xr.Dataset) -> str:
+def junit(result: Result) -> str:
     """Return JUnit XML. A broken rule is a failure, a layer that could not be checked an error, a warning is output."""
     by_layer: dict[tuple[str, str], list[Finding]] = {}
     for finding in findings(result):

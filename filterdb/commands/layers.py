@@ -14,11 +14,11 @@ from filterdb.commands.options import database, selection
 from filterdb.commands.table import counts_line, print_rows, print_table, say
 from filterdb.errors import InputError
 from filterdb.ledger import is_unread
-from filterdb.page.first_filters import LAYERS, first_filters
-from filterdb.store.database import Database
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from filterdb.store.database import Database
 
 
 @commands.command()
@@ -37,6 +37,8 @@ def layers(db: Database, draw: Draw, as_json: bool) -> None:
 
 def _draw_first_filters(db: Database) -> Figure:
     """Draw the first filters of the layers of the view's first model."""
+    from filterdb.page.first_filters import LAYERS, first_filters
+
     tiles = first_filters(db, chunks=LAYERS)  # enough for one model, whatever its chunks are
     if tiles is None:
         raise InputError(f"{db.url}: expected a model with 3×3 filters to draw, got none; choose another with --where")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
-import xarray as xr
 
 import filterdb as fdb
 from filterdb.commands.answer import Answer, head_of_result, print_answer, rows_along
@@ -14,7 +14,11 @@ from filterdb.commands.options import database, selection, training_option
 from filterdb.commands.table import counts_line, print_table, say
 from filterdb.errors import UsageError
 from filterdb.redaction import printable
-from filterdb.store.database import Database
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from filterdb.store.database import Database
 
 
 @commands.command()

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING
 
 from filterdb.commands.answer import Answer, head_of_database, names_of_columns, print_answer, rows
 from filterdb.commands.group import commands
 from filterdb.commands.options import database, selection
 from filterdb.commands.table import counts_line, print_rows, say
-from filterdb.store.database import Database
+
+if TYPE_CHECKING:
+    from filterdb.store.database import Database
 
 
 @commands.command()

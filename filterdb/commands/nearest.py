@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+import math
+from typing import TYPE_CHECKING, Any
 
 import click
-import numpy as np
-import xarray as xr
 
 import filterdb as fdb
-from filterdb.analysis.drift import FEW
 from filterdb.commands.answer import Answer, basis_of_result, head_of_result, print_answer, rows
 from filterdb.commands.group import commands
 from filterdb.commands.options import database, limits_option, network_options, selection
 from filterdb.commands.table import counts_line, print_basis_warning, print_table, say
 from filterdb.redaction import printable
-from filterdb.store.database import Database
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from filterdb.store.database import Database
 
 _REMARKS = {"few": "few", "related": "related", "indistinguishable": "within noise"}
 
@@ -87,7 +89,7 @@ def to_answer(result: xr.Dataset) -> Answer:
 
 def _whole(count: float) -> int:
     """Return a count as an integer, 0 for NaN."""
-    return 0 if np.isnan(count) else int(count)
+    return 0 if math.isnan(count) else int(count)
 
 
 def show(answer: Answer) -> None:
@@ -111,6 +113,8 @@ def _cells(row: Answer, *labels: str) -> list[Any]:
     """Return the cells of a model."""
     remark = "the same file" if row["same_content"] else "the same filters" if row["same_filters"] else ""
     remark = remark or _REMARKS.get(row["verdict"], "")
+    import numpy as np
+
     noise = np.fmax(row["floor_q95"], row["layer_floor_q95"])
     numbers = [row["drift"], row["excess"], noise]
     return [row["model"], *numbers, remark, row["count"], *(row[label] for label in labels)]
@@ -125,6 +129,8 @@ def _decile_cell(decile: Answer) -> Any:
 
 def _footer(answer: Answer) -> None:
     """Print the counts, the layers left out, and how to read the table."""
+    from filterdb.analysis.noise import FEW
+
     query = answer["query"]
     say(f"{query['file']}: {query['filters']:,} filters, {query['layers']:,} layers, against {counts_line(answer)}")
     if query["stored_as"]:

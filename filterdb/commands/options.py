@@ -13,8 +13,9 @@ import click
 import filterdb as fdb
 from filterdb import schema
 from filterdb.analysis.rules import VERDICTS
+from filterdb.choices import MODE_NAMES
 from filterdb.errors import UsageError
-from filterdb.models.sandbox import Limits
+from filterdb.models.limits import Limits
 
 if TYPE_CHECKING:
     from filterdb.store.database import Database
@@ -126,12 +127,14 @@ class _Place:
 
     def session(self, *, quiet: bool) -> AbstractContextManager[object]:
         """Return the context in which the command computes there."""
-        from distributed.security import Security
-
         from filterdb import cluster
 
         tls = {"tls_ca_file": self.tls_ca, "tls_client_cert": self.tls_cert, "tls_client_key": self.tls_key}
-        security = Security(require_encryption=True, **tls) if any(tls.values()) else None
+        security = None
+        if any(tls.values()):
+            from distributed.security import Security
+
+            security = Security(require_encryption=True, **tls)
         place = cluster.Session(self.threads, self.workers, self.scheduler, security, debug=self.debug, quiet=quiet)
         return cluster.session(place)
 
@@ -227,11 +230,9 @@ def _condition(text: str) -> tuple[str, bool, str]:
 
 def mode_option(command: Command) -> Command:
     """Add --mode."""
-    from filterdb.numerics.modes import MODES
-
     return click.option(
         "--mode",
-        type=click.Choice(list(MODES)),
+        type=click.Choice(MODE_NAMES),
         default="sound",
         show_default=True,
         help="sound: our best estimate; paper: as the CVPR 2022 paper computes it.",

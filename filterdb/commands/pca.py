@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import xarray as xr
+from typing import TYPE_CHECKING
 
 import filterdb as fdb
 from filterdb.commands.answer import Answer, head_of_result, print_answer
@@ -10,7 +10,11 @@ from filterdb.commands.figure import Draw, figure_option
 from filterdb.commands.group import commands
 from filterdb.commands.options import by_option, database, raw_option, selection
 from filterdb.commands.table import counts_line, print_table, say
-from filterdb.store.database import Database
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from filterdb.store.database import Database
 
 
 @commands.command()

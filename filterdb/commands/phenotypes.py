@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING, Any
 
 import click
-import xarray as xr
 
 import filterdb as fdb
-from filterdb.analysis.phenotypes import DEFAULT_PAIRS
 from filterdb.commands.answer import Answer, basis_of_result, head_of_result, print_answer
 from filterdb.commands.group import commands
 from filterdb.commands.options import by_option, database, mode_option, parse_pair, raw_option, selection
 from filterdb.commands.table import counts_line, print_basis_warning, print_table, say
 from filterdb.errors import UsageError
-from filterdb.numerics.modes import ModeName
-from filterdb.store.database import Database
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from filterdb.choices import ModeName
+    from filterdb.store.database import Database
 
 
 @commands.command()
@@ -37,8 +40,8 @@ def phenotypes(
     """
     if pairs and no_pairs:
         raise UsageError("--no-pairs: expected without --components, got both")
-    chosen = [] if no_pairs else [parse_pair(text) for text in pairs] or DEFAULT_PAIRS
-    result = fdb.phenotypes(db, by, pairs=chosen, mode=mode, scaled=not raw)
+    chosen: dict[str, Any] = {"pairs": list(map(parse_pair, pairs))} if pairs or no_pairs else {}
+    result = fdb.phenotypes(db, by, **chosen, mode=mode, scaled=not raw)
     print_answer(to_answer(result), as_json, show)
 
 

@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-import numpy as np
-import xarray as xr
 
 import filterdb as fdb
-from filterdb.analysis.threshold import DEFAULT_DRAWS, Init
+from filterdb.choices import INIT_NAMES, THRESHOLD_DRAWS, Init
 from filterdb.commands.answer import Answer, print_answer
 from filterdb.commands.group import commands
 from filterdb.commands.options import debug_option, json_option
 from filterdb.commands.table import print_table, say
 from filterdb.errors import UsageError
-from filterdb.numerics.threshold import INITS
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 SYMBOLS = {"span": "L", "rate": "k", "centre": "x0", "offset": "b"}
 
 
 @commands.command("randomness-threshold")
 @click.option(
-    "--init", type=click.Choice(list(INITS)), default="normal", show_default=True, help="How layers are drawn."
+    "--init", type=click.Choice(INIT_NAMES), default="normal", show_default=True, help="How layers are drawn."
 )
 @click.option("--sizes", metavar="N,N,…", help="Filters of a layer; by default powers of two.")
-@click.option("--draws", type=click.IntRange(1), default=DEFAULT_DRAWS, show_default=True, help="Layers of each size.")
+@click.option(
+    "--draws", type=click.IntRange(1), default=THRESHOLD_DRAWS, show_default=True, help="Layers of each size."
+)
 @click.option(
     "--repeats", type=click.IntRange(1), default=5, show_default=True, help="Experiments; the scatter is theirs."
 )
@@ -53,6 +55,8 @@ def _sizes(text: str | None) -> list[int] | None:
 
 def to_answer(result: xr.Dataset) -> Answer:
     """Return the answer: the constants with their scatter, the paper's constants, and a row for each size."""
+    import numpy as np
+
     constants = [str(name) for name in result["constant"].values]
 
     def named(variable: str) -> dict[str, Any]:

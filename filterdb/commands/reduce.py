@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from filterdb.commands.answer import Answer, head_of_database, print_answer
 from filterdb.commands.group import commands
 from filterdb.commands.options import database, mode_option, raw_option
 from filterdb.commands.table import counts_line, say
-from filterdb.numerics.modes import ModeName
-from filterdb.reduce.basis import layer_histograms, projection
-from filterdb.store.database import Database
+
+if TYPE_CHECKING:
+    from filterdb.choices import ModeName
+    from filterdb.store.database import Database
 
 
 @commands.command()
@@ -20,6 +23,8 @@ def reduce(db: Database, mode: ModeName, raw: bool, as_json: bool) -> None:
 
     Analyses run the passes that they need by themselves.
     """
+    from filterdb.reduce.basis import layer_histograms, projection
+
     db, fitted = projection(db, mode, scaled=not raw)
     layer_histograms(db, fitted)
     print_answer({**head_of_database(db), "mode": mode, "scaled": not raw, "basis": fitted.id}, as_json, show)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import filterdb as fdb
 from filterdb.commands.answer import head_of_database, print_answer
 from filterdb.commands.group import commands
 from filterdb.commands.options import newest
 from filterdb.commands.reduce import show
-from filterdb.store.database import Database
+
+if TYPE_CHECKING:
+    from filterdb.store.database import Database
 
 
 @commands.command()

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import filterdb as fdb
 from filterdb.commands.answer import print_answer
 from filterdb.commands.group import commands
 from filterdb.commands.options import catalog_option, newest
 from filterdb.commands.snapshot_change import show, to_answer
-from filterdb.store.database import Database
+
+if TYPE_CHECKING:
+    from filterdb.store.database import Database
 
 
 @commands.command()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 import filterdb as fdb
@@ -10,7 +12,9 @@ from filterdb.commands.group import commands
 from filterdb.commands.options import newest
 from filterdb.commands.snapshot_change import show, to_answer
 from filterdb.commands.table import say
-from filterdb.store.database import Database
+
+if TYPE_CHECKING:
+    from filterdb.store.database import Database
 
 
 @commands.command()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 import filterdb as fdb
@@ -9,8 +11,10 @@ from filterdb.commands.answer import Answer, head_of_database, print_answer
 from filterdb.commands.group import commands
 from filterdb.commands.options import database, mode_option, selection
 from filterdb.commands.table import say
-from filterdb.numerics.modes import ModeName
-from filterdb.store.database import Database
+
+if TYPE_CHECKING:
+    from filterdb.choices import ModeName
+    from filterdb.store.database import Database
 
 
 @commands.command()

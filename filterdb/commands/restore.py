@@ -10,7 +10,6 @@ from filterdb.commands.group import commands
 from filterdb.commands.options import place
 from filterdb.commands.snapshot_change import show, to_answer
 from filterdb.commands.table import warn
-from filterdb.store.database import open_readable
 
 
 @commands.command()
@@ -22,6 +21,8 @@ def restore(db: str, snapshot: str, as_json: bool) -> None:
 
     The snapshots in between stay in the history.
     """
+    from filterdb.store.database import open_readable
+
     before = open_readable(db)
     after = fdb.restore(db, snapshot)
     warn(after.damaged_tables().values())

@@ -6,19 +6,20 @@ import hashlib
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
-
-import xarray as xr
 
 from filterdb.analysis.findings import ERROR, IGNORED, MEANINGS, REMEDIES, Finding, findings
 from filterdb.page.drawing import visible
 from filterdb.version import __version__
 
+if TYPE_CHECKING:
+    from filterdb.analysis.findings import Result
+
 SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
 
 
-def sarif(result: xr.Dataset, folder: Path | None = None) -> str:
+def sarif(result: Result, folder: Path | None = None) -> str:
     """Return a SARIF log as JSON text. Paths below `folder` (default: the current folder) are relative to it."""
     folder = (folder or Path.cwd()).resolve()
     failing = set(json.loads(result.attrs["rules"])["fail"])

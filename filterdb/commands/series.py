@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import xarray as xr
+from typing import TYPE_CHECKING, Any
 
 import filterdb as fdb
 from filterdb.commands.answer import Answer, basis_of_result, head_of_result, print_answer, rows_along
@@ -12,8 +10,12 @@ from filterdb.commands.figure import Draw, figure_option
 from filterdb.commands.group import commands
 from filterdb.commands.options import database, mode_option, selection, training_option
 from filterdb.commands.table import counts_line, print_basis_warning, print_table, say
-from filterdb.numerics.modes import ModeName
-from filterdb.store.database import Database
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from filterdb.choices import ModeName
+    from filterdb.store.database import Database
 
 
 @commands.command()

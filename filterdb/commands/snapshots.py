@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from filterdb.commands.answer import Answer, head_of_database, print_answer
 from filterdb.commands.group import commands
 from filterdb.commands.options import place, snapshot_option
 from filterdb.commands.table import print_table, warn
-from filterdb.store import snapshot as snapshot_files
-from filterdb.store.database import Database, open_readable
+
+if TYPE_CHECKING:
+    from filterdb.store.database import Database
 
 
 @commands.command()
@@ -18,6 +21,8 @@ from filterdb.store.database import Database, open_readable
 @place
 def snapshots(db: str, snapshot: str | None, as_json: bool) -> None:
     """List the snapshots of a database."""
+    from filterdb.store.database import open_readable
+
     answer = to_answer(open_readable(db, snapshot))
     warn(row["damage"] for row in answer["rows"] if row["damage"])
     print_answer(answer, as_json, show)
@@ -25,6 +30,8 @@ def snapshots(db: str, snapshot: str | None, as_json: bool) -> None:
 
 def to_answer(db: Database) -> Answer:
     """Return the answer. A lost or damaged snapshot has only its number, its tags and `damage`."""
+    from filterdb.store import snapshot as snapshot_files
+
     readable, damaged = snapshot_files.survey(db.files)
     fields = ("action", "created", "segments", "basis", "filters", "layers", "models")
     listed: dict[int, Answer] = {number: {**dict.fromkeys(fields), "damage": what} for number, what in damaged.items()}

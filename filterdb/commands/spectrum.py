@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
-import xarray as xr
 
 import filterdb as fdb
 from filterdb.commands.answer import Answer, head_of_result, print_answer, rows_along
 from filterdb.commands.group import commands
 from filterdb.commands.options import by_option, database, selection
 from filterdb.commands.table import counts_line, print_table, say
-from filterdb.store.database import Database
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from filterdb.store.database import Database
 
 DIGITS = 3
 """Decimal places of shares in the table."""

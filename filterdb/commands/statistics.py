@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
-import xarray as xr
 
 import filterdb as fdb
-from filterdb.analysis.surveys import COLUMNS
 from filterdb.commands.answer import Answer, head_of_result, print_answer, rows_along
 from filterdb.commands.figure import Draw, figure_option
 from filterdb.commands.group import commands
 from filterdb.commands.options import database, selection
 from filterdb.commands.table import counts_line, print_rows, say
-from filterdb.store.database import Database
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from filterdb.store.database import Database
 
 
 @commands.command()
@@ -25,7 +29,7 @@ def statistics(db: Database, columns: tuple[str, ...], draw: Draw, as_json: bool
 
     By task, visual category and training set, or by other columns.
     """
-    result = fdb.statistics(db, columns or COLUMNS)
+    result = fdb.statistics(db, columns) if columns else fdb.statistics(db)
     print_answer(to_answer(result), as_json, show)
     draw(lambda: fdb.plot.contents(result))
 

@@ -5,29 +5,31 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-import numpy as np
-from rich import box
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from filterdb.commands.answer import Answer
 from filterdb.redaction import printable
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 _PIPE_WIDTH = 240
 
 
 def console() -> Console:
     """Return a console for stdout."""
+    from rich.console import Console  # takes a while, which commands save that only print their help or JSON
+
     # Rows are not wrapped in a pipe, only to the width of a terminal.
     return Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH, highlight=False, emoji=False)
 
 
 def say(text: str) -> None:
     """Print one line."""
+    from rich.text import Text
+
     console().print(Text(printable(text)))
 
 
@@ -39,6 +41,10 @@ def warn(messages: Iterable[str]) -> None:
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], title: str | None = None) -> None:
     """Print a table; columns of numbers are aligned to the right."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
     table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False)
     listed = [[_cell(value) for value in row] for row in rows]
     for i, column in enumerate(columns):
@@ -51,15 +57,16 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], title: st
 
 def _cell(value: Any) -> tuple[str, bool]:
     """Return a value as text, and whether it is aligned as a number."""
-    if isinstance(value, Text):
+    if hasattr(value, "plain"):  # rich's Text
         return value.plain, True
+    value = value.item() if hasattr(value, "item") else value
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "–", True
-    if isinstance(value, bool | np.bool_):
+    if isinstance(value, bool):
         return ("yes" if value else "no"), False
-    if isinstance(value, int | np.integer):
+    if isinstance(value, int):
         return f"{value:,}", True
-    if isinstance(value, float | np.floating):
+    if isinstance(value, float):
         return f"{value:.4g}", True
     if isinstance(value, list):
         return ", ".join(printable(item) for item in value) or "–", False
@@ -89,4 +96,6 @@ def say_units(answer: Answer) -> None:
 def print_basis_warning(answer: Answer) -> None:
     """Print the warning that the basis is stale, if it is."""
     if answer.get("basis_warning"):
+        from rich.text import Text
+
         console().print(Text(f"warning: {answer['basis_warning']}", "yellow"))

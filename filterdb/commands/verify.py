@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from filterdb.commands.answer import Answer, print_answer
 from filterdb.commands.group import commands
 from filterdb.commands.options import database
 from filterdb.commands.table import counts_line, print_table, say
-from filterdb.reduce import integrity
-from filterdb.store.database import Database
+
+if TYPE_CHECKING:
+    from filterdb.reduce.integrity import Verified
+    from filterdb.store.database import Database
 
 
 @commands.command()
@@ -21,13 +25,15 @@ def verify(context: click.Context, db: Database, deep: bool, as_json: bool) -> N
 
     Checks that history, tables and summaries are whole and every chunk is present; with --deep, every byte.
     """
+    from filterdb.reduce import integrity
+
     answer = to_answer(db, integrity.verify(db, deep=deep))
     print_answer(answer, as_json, show)
     if not answer["ok"]:
         context.exit(1)
 
 
-def to_answer(db: Database, result: integrity.Verified) -> Answer:
+def to_answer(db: Database, result: Verified) -> Answer:
     """Return the answer: whether the database is intact, and each problem."""
     problems = [
         {"segment": p.segment, "variable": p.variable, "chunk": p.chunk, "what": p.what} for p in result.problems

@@ -5,12 +5,12 @@ Nothing is read or computed while a graph is built.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
-from dask.base import tokenize
 
 from filterdb import cluster, plan
 from filterdb.cluster import Memory
@@ -119,7 +119,8 @@ def projected(segment: Segment, tables: Arrays, reductions: Sequence[Reduction])
 def _label(segment: Segment, reductions: Sequence[Reduction]) -> str:
     keys = [key for reduction in reductions for key in reduction.keys]
     kinds = dict.fromkeys(key.kind for key in keys)
-    return f"{'_'.join(kinds)}-{tokenize(segment.files.root, segment.id, keys)[:12]}"
+    token = hashlib.sha256(repr((segment.files.root, segment.id, keys)).encode()).hexdigest()[:12]
+    return f"{'_'.join(kinds)}-{token}"
 
 
 def _named(step: str, label: str) -> str:

@@ -25,11 +25,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from filterdb.errors import FilterDBError, InterruptedRunError, ModelError
+from filterdb.models.limits import Limits as Limits  # noqa: PLC0414 - also imported from here
+
+if TYPE_CHECKING:
+    import numpy as np
 
 MAX_MESSAGE = 64 * 2**20
 """Most bytes of a JSON message, enough for some 100,000 layers."""
@@ -62,34 +64,6 @@ _START = 120.0
 
 _READY = "ready"
 """What a fork server sends once it has started."""
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What reading one model file may take. A file that needs more is rejected.
-
-    Examples
-    --------
-    >>> import filterdb as fdb
-    >>> fdb.Limits(seconds=60).cpu(1_000_000_000)
-    70
-    """
-
-    memory: int = 2 * 2**30
-    """Bytes of memory."""
-
-    seconds: float = 20.0
-    """CPU seconds, plus one for every `rate` bytes of the file and its external data.
-
-    The limit on elapsed time is 1.5 times as long, plus 10 seconds.
-    """
-
-    rate: int = 100_000_000
-    """Bytes per additional CPU second."""
-
-    def cpu(self, size: int) -> int:
-        """Return the CPU seconds for a file of `size` bytes."""
-        return max(1, round(self.seconds + size / self.rate))
 
 
 class NoAnswerError(Exception):

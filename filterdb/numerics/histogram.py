@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-BINS = 70
+from filterdb.choices import BINS as BINS  # noqa: PLC0414 - also imported from here
+
 PSEUDO_FILTERS = 35
 """α of the shrinkage toward the whole snapshot: ½ filter in each of the 70 bins."""
 

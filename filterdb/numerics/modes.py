@@ -10,10 +10,9 @@ from typing import ClassVar, Literal, Protocol
 
 import numpy as np
 
+from filterdb.choices import ModeName as ModeName  # noqa: PLC0414 - also imported from here
 from filterdb.errors import UsageError
 from filterdb.numerics.histogram import PSEUDO_FILTERS, paper_probabilities, sound_probabilities
-
-ModeName = Literal["sound", "paper"]
 
 
 class SmallestLayers(Protocol):

@@ -16,6 +16,9 @@ from typing import NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from filterdb.choices import DRAWS as DRAWS  # noqa: PLC0414 - also imported from here
+from filterdb.choices import ENOUGH_PERMUTATIONS as ENOUGH_PERMUTATIONS  # noqa: PLC0414
+from filterdb.choices import MOST_DRAWS as MOST_DRAWS  # noqa: PLC0414
 from filterdb.numerics.resampling import Statistic
 from filterdb.numerics.sampling import Floor
 from filterdb.numerics.significance import LEVEL, harmonic
@@ -25,17 +28,8 @@ Indices = NDArray[np.int64]
 
 SEED = 20_220_619
 
-DRAWS = 1_000
-"""Default number of permutations of a pair, and of draws of models."""
-
-MOST_DRAWS = 100_000
-"""More draws would only take memory: the quantile is accurate to a tenth of a percent with fewer."""
-
 SAMPLING_DRAWS = 200
 """Multinomial draws for a pair. Their distribution is narrow: the quantile is accurate to 2 %."""
-
-ENOUGH_PERMUTATIONS = 20
-"""With fewer permutations there is no 95 % quantile."""
 
 TIE = 1e-4
 """Relative tolerance of a floor: permutations are in single precision, so a drift this near does not exceed it."""

@@ -21,6 +21,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
+from filterdb.choices import GRACE as GRACE  # noqa: PLC0414 - also imported from here
 from filterdb.errors import StoreError, StoreMissingError
 from filterdb.store import lease
 from filterdb.store import snapshot as snapshots
@@ -30,9 +31,6 @@ from filterdb.store.local import ObjectInfo
 from filterdb.store.pages import located
 from filterdb.store.snapshot import Snapshot
 from filterdb.store.stored_tables import joined_name
-
-GRACE = 3600.0
-"""Seconds after its last write during which an object is never removed."""
 
 _FOLDERS = ("segments", "manifests", "summaries")
 _OF_SEGMENT = re.compile(

@@ -17,7 +17,7 @@ from typing import Any
 from filterdb.errors import FilterDBError, InputError, InterruptedRunError, StoreMissingError, UsageError
 from filterdb.redaction import redact, redact_url, redacted_error
 from filterdb.store import remote
-from filterdb.store.remote import retried, store_error
+from filterdb.store.remote import errors_of, retried, store_error
 
 FETCH_SECONDS = 1800.0
 """Time limit for fetching one file."""
@@ -115,8 +115,6 @@ def _attempt[T](action: str, url: str, attempt: Callable[[], T]) -> T:
 
 
 def input_error(action: str, url: str, error: Exception) -> FilterDBError:
-    from botocore.exceptions import ParamValidationError
-
     shown = redact_url(url)
     if isinstance(error, OSError) and error.errno is not None and error.errno in _FULL:
         return InterruptedRunError(
@@ -125,7 +123,7 @@ def input_error(action: str, url: str, error: Exception) -> FilterDBError:
         )
     if isinstance(error, FileNotFoundError | NotADirectoryError):
         return StoreMissingError(f"{action} {shown}: expected an object there, found none")
-    if isinstance(error, ValueError | ParamValidationError):
+    if isinstance(error, (ValueError, *errors_of("botocore.exceptions", "ParamValidationError"))):
         reason = " ".join(redact(str(error), url).split())[:100]
         return InputError(f"{shown}: expected a path or URL that can be read, got one that cannot ({reason})")
     return store_error(action, url, error)

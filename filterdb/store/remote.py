@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from functools import cache, lru_cache
+from functools import lru_cache
 from typing import Any
 
 import fsspec
@@ -46,38 +46,31 @@ PAUSE = 0.3
 """Longest pause before the second attempt, in seconds. It doubles before the third."""
 
 
-# The clients' libraries take 0.2 s to import, which is not spent where no request fails.
 def lost() -> tuple[type[Exception], ...]:
     """Return what the clients raise if a store refuses a request, breaks off, cannot be reached, or is read-only."""
-    return *_lost(), *_hub_errors()
+    hub = ("HTTPError", "InvalidURL", "StreamError")  # of huggingface_hub's client, httpx2 in its later versions
+    return (
+        OSError,
+        TimeoutError,
+        NotImplementedError,
+        *errors_of("botocore.exceptions", "BotoCoreError", "ClientError"),
+        *errors_of("aiohttp", "ClientError"),
+        *errors_of("httpx", *hub),
+        *errors_of("httpx2", *hub),
+    )
 
 
-@cache
-def _lost() -> tuple[type[Exception], ...]:
-    from aiohttp import ClientError as HttpError
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    return OSError, BotoCoreError, ClientError, HttpError, TimeoutError, NotImplementedError
+def errors_of(module: str, *names: str) -> list[type[Exception]]:
+    """Return errors of a module, none if it is not imported yet: then it has raised nothing."""
+    loaded = sys.modules.get(module)
+    return [getattr(loaded, name) for name in names if hasattr(loaded, name)]
 
 
-def _hub_errors() -> list[type[Exception]]:
-    """Return what huggingface_hub raises besides: the errors of httpx or, in its later versions, of httpx2.
-
-    A module that is not imported yet has raised nothing.
-    """
-    modules = [sys.modules[name] for name in ("httpx", "httpx2") if name in sys.modules]
-    return [getattr(module, name) for module in modules for name in ("HTTPError", "InvalidURL", "StreamError")]
-
-
-@cache
 def _refused() -> tuple[type[Exception], ...]:
     """Return what the clients raise if credentials are missing or not accepted."""
-    from botocore.exceptions import CredentialRetrievalError, NoCredentialsError
-
-    return PermissionError, NoCredentialsError, CredentialRetrievalError
+    return PermissionError, *errors_of("botocore.exceptions", "NoCredentialsError", "CredentialRetrievalError")
 
 
-@cache
 def _final() -> tuple[type[Exception], ...]:
     """Return the errors that another attempt would not change."""
     paths = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError)
@@ -228,11 +221,9 @@ def store_errors(action: str, url: str) -> Iterator[None]:
 
 def store_error(action: str, url: str, error: BaseException) -> StoreError:
     """Return an error with a message of one line that names the object, the store's reason and a remedy."""
-    from botocore.exceptions import FlexibleChecksumError
-
     reason = " ".join(redact(str(error), url).split())[:200] or type(error).__name__
     url = redact_url(url)
-    if isinstance(error, FlexibleChecksumError):
+    if isinstance(error, tuple(errors_of("botocore.exceptions", "FlexibleChecksumError"))):
         return DamageError(
             f"{action} {url}: expected the bytes that were put, got others ({reason}); restore it from a copy"
         )

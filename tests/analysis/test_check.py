@@ -15,7 +15,7 @@ from scipy.stats import entropy, percentileofscore
 import filterdb as fdb
 from filterdb.analysis.findings import findings, summary
 from filterdb.analysis.rules import Rules, as_rules, as_settings
-from filterdb.commands.check import to_answer as checked
+from filterdb.commands.check_answer import to_answer as checked
 from filterdb.errors import UsageError
 from filterdb.models.model import filters_hash
 from filterdb.models.sandbox import Limits

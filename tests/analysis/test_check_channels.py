@@ -12,7 +12,7 @@ from onnx.reference import ReferenceEvaluator
 
 import filterdb as fdb
 from filterdb.analysis.findings import findings, summary
-from filterdb.commands.check import to_answer as checked
+from filterdb.commands.check_answer import to_answer as checked
 from tests.filters import trained
 from tests.models import chain, conv, model, save, tensor
 

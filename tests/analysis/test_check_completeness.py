@@ -15,7 +15,7 @@ from onnx import TensorProto, helper
 import filterdb as fdb
 from filterdb.analysis.findings import findings
 from filterdb.analysis.rules import CHECKS
-from filterdb.commands.check import to_answer as checked
+from filterdb.commands.check_answer import to_answer as checked
 from filterdb.commands.junit import junit
 from filterdb.commands.sarif import sarif
 from filterdb.ledger import CODES, is_unread

@@ -16,7 +16,7 @@ import filterdb as fdb
 from filterdb.analysis import reference as module
 from filterdb.analysis.findings import _place, findings
 from filterdb.analysis.reference import read_reference, reference_of
-from filterdb.commands.check import to_answer
+from filterdb.commands.check_answer import to_answer
 from filterdb.errors import InputError, UsageError
 from filterdb.numerics.depth import depth_decile
 from filterdb.numerics.percentiles import layer_classes

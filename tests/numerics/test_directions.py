@@ -11,7 +11,7 @@ from scipy.fft import dctn
 
 import filterdb as fdb
 from filterdb.analysis.findings import COLLAPSED_REMEDIES, REMEDIES, findings
-from filterdb.commands.check import to_answer
+from filterdb.commands.check_answer import to_answer
 from filterdb.commands.degeneration import to_answer as degeneration_answer
 from filterdb.commands.junit import junit
 from filterdb.commands.sarif import sarif

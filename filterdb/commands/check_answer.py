@@ -1,0 +1,227 @@
+"""Build the answer of `filterdb check` from its result, and print it."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from filterdb.analysis.check import GEOMETRY, MEASURES
+from filterdb.analysis.findings import (
+    ERROR,
+    FAILED,
+    INCOMPLETE,
+    NOTHING_CHECKED,
+    PASSED,
+    WARNING,
+    Finding,
+    findings,
+    statuses,
+    summary,
+)
+from filterdb.analysis.reference import PACKAGED
+from filterdb.analysis.rules import FILE_RULES
+from filterdb.commands.answer import Answer, rows
+from filterdb.commands.table import console, print_table, say
+from filterdb.ledger import is_unread
+from filterdb.redaction import printable
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+    from filterdb.analysis.findings import Result
+
+MARKS = {ERROR: ("✗", "bold red"), WARNING: ("!", "yellow")}
+STYLES = {PASSED: "bold green", NOTHING_CHECKED: "bold yellow", FAILED: "bold red", INCOMPLETE: "bold red"}
+PRUNABLE_LAYERS_SHOWN = 5
+PERCENTILES_SHOWN = 40
+EXTREME_PERCENT = 5.0
+"""If there are more layers than PERCENTILES_SHOWN, only those within this percentage of either end are shown."""
+
+
+def to_answer(result: Result) -> Answer:
+    """Return the answer: `ok`, a row for each layer, and a row for each file that was not checked at all."""
+    names = {"file": "layer_file", "layer": "layer_name", "filters": "filters"}
+    shown = [str(name) for name, array in result.variables.items() if array.dims == ("layer",)]
+    names |= {name: name for name in shown if name not in {"layer", *names.values()}}
+    rules = result["rule"].values.astype(str)
+    table = [
+        _row(row, rules[hits].tolist()) for row, hits in zip(rows(result, names), result["verdict"].values, strict=True)
+    ]
+    listed = findings(result)
+    table += [
+        {**dict.fromkeys(names), "file": finding.file, "verdict": [finding.rule], "reason": finding.message}
+        for finding in listed
+        if finding.rule in FILE_RULES
+    ]
+    return {
+        "snapshot": result.attrs.get("snapshot"),
+        **{name: result.attrs[name] for name in ("selection", "filters", "layers", "models")},
+        "reference": json.loads(result.attrs["reference"]),
+        **summary(result),
+        "rules": json.loads(result.attrs["rules"]),
+        "files": _files(result, listed),
+        "rows": table,
+        "findings": [
+            {
+                "file": finding.file,
+                "layer": finding.layer or None,
+                "rule": finding.rule,
+                "level": finding.level,
+                "message": finding.message,
+                "direction": finding.direction or None,
+                "remedy": finding.remedy,
+            }
+            for finding in listed
+        ],
+    }
+
+
+def _row(row: Answer, verdict: list[str]) -> Answer:
+    """Return the row of a layer; a layer that was not read has no numbers."""
+    row |= {"verdict": verdict if row["scale_known"] else None, "reason": row["nonfinite"] or row["unread_reason"]}
+    row["direction"] = row["direction"] or None
+    return {**row, **dict.fromkeys((*MEASURES, *GEOMETRY))} if row["unread_code"] else row
+
+
+def _files(result: Result, listed: list[Finding]) -> list[Answer]:
+    """Return an entry for each file."""
+    files = []
+    for i, status in enumerate(statuses(result, listed)):
+        file = result.isel(file=i)
+        name, unread = str(file["file"].item()), int(file["unread"].item())
+        files.append(
+            {
+                "file": name,
+                "status": status,
+                "layers": int((result["layer_file"].values == name).sum()) - unread,
+                "unread": unread,
+                "untrained": bool(file["untrained"].item()),
+                "skipped": json.loads(file["skipped"].item()),
+                "reason": str(file["reason"].item()) or None,
+            }
+        )
+    return files
+
+
+def show(answer: Answer) -> None:
+    """Print a line for each finding, then what was checked and what was not."""
+    from rich import box  # takes a while, which JSON saves
+    from rich.table import Table
+    from rich.text import Text
+
+    out = console()
+    listed = answer["findings"]
+    names = _short([file["file"] for file in answer["files"]])
+    if listed:
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        for column in ("", "file", "layer", "rule", "found"):
+            table.add_column(column, overflow="fold", no_wrap=column in {"", "rule"})
+        for row in listed:
+            mark, style = MARKS.get(row["level"], ("·", "dim"))
+            cells = [Text(printable(text)) for text in (names[row["file"]], row["layer"] or "–")]
+            table.add_row(Text(mark, style), *cells, Text(row["rule"], style), Text(printable(row["message"])))
+        out.print(table)
+        for rule, remedy in dict.fromkeys((row["rule"], row["remedy"]) for row in listed):
+            out.print(Text.assemble((f"{rule}: ", "bold"), remedy))
+        out.print()
+    if answer["reference"]["place"] != PACKAGED:
+        _show_percentiles(answer, names)
+        _show_stored(answer, names)
+    _show_prunable(answer)
+    _show_not_checked(answer)
+    out.print(_last_line(answer))
+
+
+def _show_stored(answer: Answer, files: dict[str, str]) -> None:
+    """Print for each file how many of its layers the database has."""
+    layers = Counter(row["file"] for row in answer["rows"] if row["filters"] is not None)
+    stored = Counter(row["file"] for row in answer["rows"] if row["stored_in"])
+    for file, count in stored.items():
+        first = next(row["stored_in"] for row in answer["rows"] if row["file"] == file and row["stored_in"])
+        say(f"{files[file]}: the database has {count:,} of {_many(layers[file], 'layers')}, such as {printable(first)}")
+
+
+def _show_not_checked(answer: Answer) -> None:
+    """Print the number of convolutions of other kinds, and of layers without a verdict."""
+    skipped = sum((Counter(file["skipped"]) for file in answer["files"]), Counter[str]())
+    others = {code: count for code, count in sorted(skipped.items()) if not is_unread(code) and code != "nonfinite"}
+    if others:
+        codes = ", ".join(f"{count:,} {code}" for code, count in others.items())
+        say(f"not looked at: {_many(sum(others.values()), 'convolutions')} without a 3×3 weight ({codes})")
+    unscaled = sum(row["scale_known"] is False for row in answer["rows"])
+    if unscaled:
+        say(f"without a verdict: {_many(unscaled, 'layers')} with integer weights of unknown scale")
+
+
+def _last_line(answer: Answer) -> Text:
+    """Return the status, what was checked and what was not, and the number of findings."""
+    from rich.text import Text
+
+    models, layers, filters = (_many(answer[name], name) for name in ("models", "layers", "filters"))
+    # If something was not checked, the numbers say what.
+    numbers = f"{models}, {layers}, {filters}"
+    if answer["status"] == INCOMPLETE:
+        numbers = f"{models}, {layers} checked, {answer['unread']:,} not read"
+    without = sum(file["status"] == NOTHING_CHECKED for file in answer["files"])
+    if without == answer["models"]:
+        numbers = f"{models} without a layer to check"
+    elif without:
+        numbers += f" · {_many(without, 'models')} without a layer to check"
+    counted = [_many(answer[name], name) for name in ("errors", "warnings", "ignored") if answer[name]]
+    status = Text(answer["status"], STYLES[answer["status"]])
+    return Text.assemble(status, f": {numbers} · {', '.join(counted) or 'nothing found'}")
+
+
+def _many(number: int, what: str) -> str:
+    """Return a number with its noun, singular for 1."""
+    return f"{number:,} {what.removesuffix('s') if number == 1 else what}"
+
+
+def _short(files: list[str]) -> dict[str, str]:
+    """Return the name to show for each file: the last part of its path if these all differ, else the whole path."""
+    last = {file: file.rstrip("/").rsplit("/", 1)[-1] for file in files}
+    return last if len(set(last.values())) == len(last) else {file: file for file in files}
+
+
+def _show_prunable(answer: Answer) -> None:
+    """Print what could be pruned, and what only looks as if it could."""
+    prunable = answer["prunable"]
+    layers = prunable["layers"]
+    if layers:
+        first = ", ".join(f"{row['layer']} ({row['filters']:,})" for row in layers[:PRUNABLE_LAYERS_SHOWN])
+        rest = len(layers) - PRUNABLE_LAYERS_SHOWN
+        more = f" and {rest:,} more" if rest > 0 else ""
+        zero = prunable["channels"]
+        channels = f"; {_many(zero, 'whole output channels')} of zeros" if zero else ""
+        say(
+            f"could be pruned: {_many(prunable['filters'], 'filters')}, {prunable['parameters']:,} parameters "
+            f"({prunable['share']:.1%} of the 3×3 layers'), below 1 % of their output channel's largest weight, in "
+            f"{first}{more}{channels}"
+        )
+    small = prunable["small_relative_to_peak"]
+    if small:
+        say(
+            f"small relative to the layer's peak: {small:,} more; their own channels are small as well, so that is "
+            "no reason to prune them"
+        )
+
+
+def _show_percentiles(answer: Answer, files: dict[str, str]) -> None:
+    """Print the percentiles of layers among the compared layers of their depth and size, or only extreme ones."""
+    with_peers = [row for row in answer["rows"] if row["peers"]]
+    extreme = [row for row in with_peers if _is_extreme(row)]
+    shown = with_peers if len(with_peers) <= PERCENTILES_SHOWN else extreme[:PERCENTILES_SHOWN]
+    names = ["layer", "filters", "sparsity", "sparsity_percentile", "ratio", "ratio_percentile", "peers"]
+    where = "reference" if answer["snapshot"] is None else "database"
+    title = f"percentiles among the {where}'s layers of the same depth decile and size class"
+    if len(shown) < len(with_peers):
+        title += f" (of {len(with_peers):,} layers those beyond {EXTREME_PERCENT:g} % at either end; --json has all)"
+    print_table(["file", *names], ([files[row["file"]], *(row[name] for name in names)] for row in shown), title)
+
+
+def _is_extreme(row: Answer) -> bool:
+    """Return whether a layer is sparser, or uses fewer or more directions, than nearly all others."""
+    sparse, ratio = row["sparsity_percentile"], row["ratio_percentile"]
+    low, high = EXTREME_PERCENT, 100 - EXTREME_PERCENT
+    return any(value is not None and not low <= value <= high for value in (ratio, max(sparse or 0, low)))
