@@ -14,6 +14,7 @@ import click
 from filterdb.commands import streams
 
 if TYPE_CHECKING:
+    import numpy as np
     import xarray as xr
 
     from filterdb.columns import Columns
@@ -69,9 +70,9 @@ def _pieces(value: Any) -> Iterator[str]:
     """Yield the JSON of a value in pieces, so that that of a large matrix or table is never in memory as a whole."""
     if isinstance(value, dict):
         yield from _joined("{}", (chain([f"{_text(str(key))}: "], _pieces(item)) for key, item in value.items()))
-    elif isinstance(value, np.ndarray) and value.ndim > 1:
+    elif getattr(value, "ndim", 0) > 1:  # an array of NumPy, which takes long to import
         yield from _joined("[]", map(_pieces, value))
-    elif isinstance(value, np.ndarray) and value.ndim == 1 and value.dtype.kind in "biuf":
+    elif getattr(value, "ndim", 0) == 1 and value.dtype.kind in "biuf":
         yield json.dumps(_numbers(value), allow_nan=False)
     elif isinstance(value, list) and len(value) > _ITEMS:
         parts = (_text(value[start : start + _ITEMS])[1:-1] for start in range(0, len(value), _ITEMS))
@@ -92,10 +93,7 @@ def _joined(brackets: str, items: Iterable[Iterable[str]]) -> Iterator[str]:
 
 def _numbers(values: np.ndarray) -> list[Any]:
     """Return the values (n,) of a numeric array, None where they are not finite."""
-    listed: list[Any] = values.tolist()
-    for position in np.flatnonzero(~np.isfinite(values)).tolist():
-        listed[position] = None
-    return listed
+    return [None if isinstance(item, float) and not math.isfinite(item) else item for item in values.tolist()]
 
 
 def _text(value: Any) -> str:
