@@ -8,10 +8,9 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import xarray as xr
 
 from filterdb import schema
 from filterdb.arguments import as_path, unexpected
@@ -19,15 +18,16 @@ from filterdb.errors import ConflictError, DamageError, InputError, StoreMissing
 from filterdb.ledger import is_unread
 from filterdb.numerics.fingerprint import same_filters
 from filterdb.plan import offsets
-from filterdb.store import html
 from filterdb.store import snapshot as snapshots
 from filterdb.store.files import Files
-from filterdb.store.filter_index import FilterIndex
 from filterdb.store.segment import Segment
 from filterdb.store.snapshot import Snapshot, StoredBasis
 from filterdb.store.stored_tables import StoredTables, read_all
 from filterdb.store.summary_cache import SummaryCache
 from filterdb.store.tables import read_tables, to_dataset
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 
 def open_database(url: AnyDatabase, snapshot: int | str | None = None) -> Database:
@@ -201,6 +201,8 @@ class Database:
         """Every layer of the snapshot (layer): its variables, and the labels of its model."""
         if self.parent is not None:
             return self.parent.all_layers
+        import xarray as xr  # takes half a second, which commands save that read no tables
+
         layers = self._stored(schema.LAYER_VARIABLES)
         bounds = offsets(layers["row_size"].values)
         row_segment = np.repeat(np.arange(len(self.segments)), [entry.layers for entry in self.state.segments])
@@ -318,7 +320,10 @@ class Database:
         >>> db.dataset.groupby("task").mean()  # doctest: +SKIP
         """
         import dask.array as da  # takes 0.7 s, which commands and workers save
+        import xarray as xr
         from dask.base import tokenize
+
+        from filterdb.store.filter_index import FilterIndex
 
         parts = [
             da.map_blocks(
@@ -431,6 +436,8 @@ class Database:
         return f"<filterdb.Database {self.url} snapshot {self.snapshot}{view}: {counts}>"
 
     def _repr_html_(self) -> str:
+        from filterdb.store import html
+
         return html.database(self)
 
 

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-import xarray as xr
 
 from filterdb.errors import FilterDBError
 from filterdb.store.segment import Segment
 from filterdb.store.snapshot import Snapshot, StoredBasis
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 SHOWN_LABELS = ("task", "visual_category", "training_dataset")
 """The labels whose values are listed."""

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import xarray as xr
 
 from filterdb import schema
 from filterdb.errors import DamageError
@@ -16,6 +15,9 @@ from filterdb.store import pack
 from filterdb.store.canonical import canonical, digest
 from filterdb.store.files import Files
 from filterdb.store.segment import Segment, Tables, differs, missing, pack_name
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 PACK = "pack"
 """The digest that a segment has in a snapshot if its tables are packed."""
@@ -133,6 +135,8 @@ def to_dataset(
     tables: Tables, kinds: tuple[schema.Variable, ...], attrs: Mapping[str, Any] | None = None
 ) -> xr.Dataset:
     """Convert table variables to an xarray Dataset. Text becomes object arrays, which pandas and plots support."""
+    import xarray as xr
+
     variables = {}
     for variable in kinds:
         values = variable.array(tables[variable.name])
