@@ -22,7 +22,7 @@ import fsspec
 import numpy as np
 from throttle import throttling
 
-from filterdb.store import objects
+from filterdb.store import clients, objects
 from filterdb.store.files import Files
 
 sys.path.append(str(Path(__file__).parents[1]))
@@ -73,14 +73,14 @@ def main() -> None:
             return len(files.read(name))
 
         works: dict[str, tuple[str, str, Callable[[str], int]]] = {}
-        for client in ("s3fs", *(["obstore"] if importlib.util.find_spec("obstore") else [])):
+        for client in ("fsspec", *(["obstore"] if importlib.util.find_spec("obstore") else [])):
             works[f"{client}, one GET, joined"] = client, "1", whole
             for mebibytes in (64, 16, 8, 4, 2):
                 works[f"{client}, ranges of {mebibytes} MiB"] = client, str(mebibytes * 2**20), read
         results: dict[str, list[tuple[float, float]]] = {name: [] for name in works}
         for turn in range(options.rounds + 1):
             for name, (client, size, work) in works.items():
-                with setting(objects.RANGE_BYTES, size), setting("FILTERDB_CLIENT", client):
+                with setting(objects.RANGE_BYTES, size), setting(clients.CLIENT, client):
                     began, cpu = time.perf_counter(), time.process_time()
                     got = sum(pool.map(work, names))
                     seconds = time.perf_counter() - began, time.process_time() - cpu

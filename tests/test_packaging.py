@@ -120,7 +120,7 @@ def test_no_dependency_is_both_required_and_optional() -> None:
 @pytest.mark.parametrize("lock", ["image.txt", "dev.txt"])
 def test_locks_pin_every_dependency(lock: str) -> None:
     pinned = set(re.findall(r"^([a-z0-9-]+)==", (ROOT / "requirements" / lock).read_text(), re.MULTILINE))
-    names = ("report", "parquet", "hdf5", "hub", "tflite", "metrics")
+    names = ("report", "parquet", "hdf5", "hub", "tflite", "metrics", "obstore")
     in_image = set().union(*(EXTRAS[name] for name in names))
     expected = DEPENDENCIES | (in_image if lock == "image.txt" else OPTIONAL | DEV)
     assert expected - pinned == set()

@@ -17,11 +17,10 @@ from uuid import uuid4
 from filterdb.errors import DamageError, InputError, StoreError, StoreMissingError, UsageError
 from filterdb.redaction import has_credentials, redact_url
 from filterdb.store import local, remote, web
-from filterdb.store.fsspec_objects import FsspecObjects
+from filterdb.store.clients import client
 from filterdb.store.local import ObjectInfo
 from filterdb.store.objects import Objects
 from filterdb.store.remote import is_remote, lost, retried, store_errors
-from filterdb.store.s3_objects import S3Objects
 
 if TYPE_CHECKING:
     from zarr.abc.store import Store
@@ -70,7 +69,7 @@ class Files:
 
     @property
     def _objects(self) -> Objects:
-        return S3Objects() if self.root.startswith("s3://") else FsspecObjects()
+        return client(self.root)
 
     def url(self, name: str) -> str:
         """Return the full path or URL of an object."""

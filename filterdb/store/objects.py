@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from filterdb.errors import UsageError
@@ -78,19 +79,16 @@ def read_all(
 ) -> list[bytes | Exception]:
     """Read objects as `Objects.read_many` does, each by a call of `get` in an event loop."""
 
+    async def read(url: str) -> bytes | Exception:
+        try:
+            return await asyncio.wait_for(get(url), remote.READ_SECONDS)
+        except TimeoutError:
+            raise TimeoutError(f"no answer within {remote.READ_SECONDS:.0f} s") from None
+        except Exception as error:  # noqa: BLE001 - whatever a client raises
+            return error
+
     async def every() -> list[bytes | Exception]:
-        slots = asyncio.Semaphore(IN_FLIGHT)
-
-        async def read(url: str) -> bytes | Exception:
-            async with slots:
-                try:
-                    return await asyncio.wait_for(get(url), remote.READ_SECONDS)
-                except TimeoutError:
-                    raise TimeoutError(f"no answer within {remote.READ_SECONDS:.0f} s") from None
-                except Exception as error:  # noqa: BLE001 - whatever a client raises
-                    return error
-
-        return await all_or_error([read(url) for url in urls])
+        return await in_turns([partial(read, url) for url in urls])
 
     return remote.run(loop, every, remote.READ_SECONDS * (1 + len(urls) // IN_FLIGHT))
 
@@ -104,3 +102,14 @@ async def all_or_error[T](calls: Sequence[Awaitable[T]]) -> list[T]:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def in_turns[T](calls: Sequence[Callable[[], Awaitable[T]]]) -> list[T]:
+    """Run calls concurrently, IN_FLIGHT at a time, and return their results. The first error cancels the others."""
+    slots = asyncio.Semaphore(IN_FLIGHT)
+
+    async def in_turn(call: Callable[[], Awaitable[T]]) -> T:
+        async with slots:
+            return await call()
+
+    return await all_or_error([in_turn(call) for call in calls])

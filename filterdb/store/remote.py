@@ -46,6 +46,10 @@ PAUSE = 0.3
 """Longest pause before the second attempt, in seconds. It doubles before the third."""
 
 
+_EXTRAS = {"hf": "hub", **dict.fromkeys(("gs", "gcs", "az", "abfs"), "obstore")}
+"""Protocol → the extra that reads it."""
+
+
 def lost() -> tuple[type[Exception], ...]:
     """Return what the clients raise if a store refuses a request, breaks off, cannot be reached, or is read-only."""
     hub = ("HTTPError", "InvalidURL", "StreamError")  # of huggingface_hub's client, httpx2 in its later versions
@@ -57,6 +61,7 @@ def lost() -> tuple[type[Exception], ...]:
         *errors_of("aiohttp", "ClientError"),
         *errors_of("httpx", *hub),
         *errors_of("httpx2", *hub),
+        *errors_of("obstore.exceptions", "BaseError"),
     )
 
 
@@ -68,13 +73,18 @@ def errors_of(module: str, *names: str) -> list[type[Exception]]:
 
 def _refused() -> tuple[type[Exception], ...]:
     """Return what the clients raise if credentials are missing or not accepted."""
-    return PermissionError, *errors_of("botocore.exceptions", "NoCredentialsError", "CredentialRetrievalError")
+    return (
+        PermissionError,
+        *errors_of("botocore.exceptions", "NoCredentialsError", "CredentialRetrievalError"),
+        *errors_of("obstore.exceptions", "PermissionDeniedError", "UnauthenticatedError"),
+    )
 
 
 def _final() -> tuple[type[Exception], ...]:
     """Return the errors that another attempt would not change."""
     paths = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError)
-    return *paths, *_refused(), NotImplementedError
+    own = _obstore_errors("AlreadyExistsError", "InvalidPathError", "NotSupportedError", "PreconditionError")
+    return *paths, *_refused(), *own, NotImplementedError
 
 
 def may_pass(error: Exception) -> bool:
@@ -124,8 +134,9 @@ def _known_filesystem(protocol: str, region: str | None) -> Any:
     try:
         return fsspec.filesystem(protocol, **options(f"{protocol}://"))
     except Exception as error:  # file systems raise exceptions of their own
-        if protocol == "hf" and isinstance(error, ImportError):
-            raise MissingExtraError("hf://: this needs the extra: pip install 'filterdb[hub]'") from error
+        extra = _EXTRAS.get(protocol)
+        if extra is not None and isinstance(error, ImportError):
+            raise MissingExtraError(f"{protocol}://: this needs the extra: pip install 'filterdb[{extra}]'") from error
         reason = " ".join(str(error).split())[:100]
         raise UsageError(f"{protocol}://: expected a protocol that fsspec can open here, got {reason}") from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import uuid
 from collections import Counter
 from collections.abc import Iterator
@@ -10,7 +11,8 @@ import numpy as np
 import pytest
 import zarr
 
-from filterdb.errors import StoreMissingError, UsageError
+from filterdb.errors import MissingExtraError, StoreMissingError, UsageError
+from filterdb.store import clients
 from filterdb.store.files import Files
 from filterdb.store.objects import IN_FLIGHT, RANGE_BYTES, ranges
 from tests import seaweed
@@ -226,3 +228,18 @@ def test_ranges_cover_an_object_once(size: int, most: int, monkeypatch: pytest.M
     assert [start for start, _ in parts] == [0, *(stop for _, stop in parts[:-1])]
     assert parts[-1][1] == size
     assert all(0 < stop - start <= most for start, stop in parts)
+
+
+@pytest.mark.parametrize("scheme", ["gs", "az"])
+def test_a_client_that_is_not_installed(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "obstore", None)
+    for client in ("fsspec", "obstore"):
+        monkeypatch.setenv(clients.CLIENT, client)
+        with pytest.raises(MissingExtraError, match=r"pip install 'filterdb\[obstore\]'"):
+            Files.at(f"{scheme}://bucket/db").read("x")
+
+
+def test_an_unknown_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(clients.CLIENT, "boto")
+    with pytest.raises(UsageError, match=f"{clients.CLIENT}: expected fsspec or obstore, got 'boto'"):
+        Files.at("s3://bucket/db").read("x")
