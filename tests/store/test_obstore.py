@@ -1,25 +1,16 @@
 """The same operations by obstore, on emulators of S3, Azure and Google Cloud Storage.
 
-SeaweedFS is there with the tests' dependencies. `azurite-blob` is found on PATH (npm: azurite); without it, its tests
-are skipped.
+SeaweedFS comes with the tests' dependencies. The others are found on PATH; without them, their tests are skipped.
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import hmac
+import json
 import os
-import shutil
-import socket
-import subprocess
 import time
-import urllib.error
-import urllib.request
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from email.utils import formatdate
 from pathlib import Path
 
 import numpy as np
@@ -46,72 +37,41 @@ from tests.faults.proxy import (
     status,
 )
 from tests.models import chain, weights
+from tests.store import emulators
 
-obstore = pytest.importorskip("obstore", reason="the extra obstore is not installed")
+pytest.importorskip("obstore", reason="the extra obstore is not installed")
 
-ACCOUNT = "devstoreaccount1"
-KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
-"""The account of Azurite, which is public."""
+DATA = np.random.default_rng(0).bytes(1000)
 
 
 @pytest.fixture(scope="module")
 def azurite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Yield the endpoint of an emulator of Azure's blobs, with a container."""
-    program = shutil.which("azurite-blob")
-    if program is None:
-        pytest.skip("azurite-blob is not on PATH")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    folder = tmp_path_factory.mktemp("azurite")
-    command = [program, "--location", str(folder), "--blobPort", str(port), "--silent", "--skipApiVersionCheck"]
-    with (folder / "log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as server:
-        try:
-            endpoint = f"http://127.0.0.1:{port}/{ACCOUNT}"
-            make_container(endpoint)
-            yield endpoint
-        finally:
-            server.kill()
+    with emulators.azurite(tmp_path_factory.mktemp("azurite")) as endpoint:
+        yield endpoint
 
 
-def make_container(endpoint: str) -> None:
-    """Create the container with a signed request, as soon as the server answers."""
-    date, version = formatdate(usegmt=True), "2021-08-06"
-    signed = "\n".join(
-        ["PUT", *[""] * 11, f"x-ms-date:{date}", f"x-ms-version:{version}", f"/{ACCOUNT}/{ACCOUNT}/{BUCKET}"]
-    )
-    signature = hmac.new(base64.b64decode(KEY), f"{signed}\nrestype:container".encode(), hashlib.sha256).digest()
-    headers = {
-        "x-ms-date": date,
-        "x-ms-version": version,
-        "Authorization": f"SharedKey {ACCOUNT}:{base64.b64encode(signature).decode()}",
-        "Content-Length": "0",
-        "Content-Type": "",
-    }
-    request = urllib.request.Request(f"{endpoint}/{BUCKET}?restype=container", b"", headers, method="PUT")
-    for _ in range(300):
-        try:
-            urllib.request.urlopen(request).close()
-            return
-        except urllib.error.HTTPError:
-            raise
-        except OSError:
-            time.sleep(0.1)
-    raise AssertionError("no answer from azurite")
+@pytest.fixture(scope="module")
+def fake_gcs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with emulators.fake_gcs(tmp_path_factory.mktemp("gcs")) as endpoint:
+        yield endpoint
 
 
-@pytest.fixture(params=["s3", "az"])
+@pytest.fixture(params=["s3", "az", "gs"])
 def files(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Files:
     """A fresh prefix."""
     if request.param == "s3":
         endpoint = request.getfixturevalue("s3_server")
         make_bucket(endpoint)
         environment = {**seaweed.KEYS, "AWS_ENDPOINT_URL": endpoint, clients.CLIENT: "obstore"}
+    elif request.param == "gs":
+        account = {"gcs_base_url": request.getfixturevalue("fake_gcs"), "disable_oauth": True}
+        keys = dict.fromkeys(("client_email", "private_key", "private_key_id"), "")
+        environment = {"GOOGLE_SERVICE_ACCOUNT_KEY": json.dumps({**account, **keys})}
     else:
         endpoint = request.getfixturevalue("azurite")
         environment = {
-            "AZURE_STORAGE_ACCOUNT_NAME": ACCOUNT,
-            "AZURE_STORAGE_ACCOUNT_KEY": KEY,
+            "AZURE_STORAGE_ACCOUNT_NAME": emulators.ACCOUNT,
+            "AZURE_STORAGE_ACCOUNT_KEY": emulators.KEY,
             "AZURE_STORAGE_ENDPOINT": endpoint,
         }
     for name, value in environment.items():
@@ -181,9 +141,6 @@ def proxied(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[F
         files.put({"large": DATA})
         proxy.clear()
         yield files, proxy
-
-
-DATA = np.random.default_rng(0).bytes(1000)
 
 
 @pytest.mark.parametrize("fault", [status(503), RESET, RESET_IN_BODY, TRUNCATE], ids=str)
