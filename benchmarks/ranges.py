@@ -15,7 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import fsspec
@@ -46,7 +46,7 @@ def main() -> None:
     """Print a row per size of range and client."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--latency", type=float, default=0.03, help="seconds before a request reaches the server")
-    parser.add_argument("--rate", type=float, default=50e6, help="bytes per second of a connection")
+    parser.add_argument("--rate", type=float, default=50e6, help="bytes per second of a connection; 0: no proxy")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--chunks", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=3)
@@ -54,7 +54,7 @@ def main() -> None:
     with (
         tempfile.TemporaryDirectory() as folder,
         seaweed.serving(Path(folder) / "s3") as server,
-        throttling(server, options.latency, options.rate) as endpoint,
+        throttling(server, options.latency, options.rate) if options.rate else nullcontext(server) as endpoint,
         ThreadPoolExecutor(options.threads) as pool,
     ):
         os.environ.update({**seaweed.KEYS, "AWS_ENDPOINT_URL": endpoint})
@@ -89,7 +89,8 @@ def main() -> None:
                     results[name].append(seconds)
         megabytes = CHUNK * options.chunks / 1e6
         print(f"{options.chunks} chunks of {CHUNK:,} bytes, {options.threads} threads, {options.rounds} rounds")
-        print(f"{options.latency * 1e3:.0f} ms, {options.rate / 1e6:.0f} MB/s per connection\n")
+        far = f"{options.latency * 1e3:.0f} ms, {options.rate / 1e6:.0f} MB/s per connection"
+        print(far if options.rate else "loopback", end="\n\n")
         print("| read | MB/s, median (min–max) | CPU ms per MB |\n|---|---|---|")
         for name, times in results.items():
             speeds = [megabytes / wall for wall, _ in times]

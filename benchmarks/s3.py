@@ -28,7 +28,7 @@ from filterdb.engine.moments import MomentsReduction
 from filterdb.engine.reduction import LayerReduction
 from filterdb.reduce.basis import fit_basis
 from filterdb.reduce.reductions import Axes, HistogramsReduction
-from filterdb.store import summary
+from filterdb.store import clients, summary
 
 sys.path.append(str(Path(__file__).parents[1]))
 from tests import seaweed
@@ -46,6 +46,19 @@ def obstore_get(endpoint: str) -> Callable[[str], object]:
     options = {"allow_http": True} if urlsplit(endpoint).scheme == "http" else {}
     store = S3Store("bench", endpoint=endpoint, region="us-east-1", client_options=options, **keys)
     return lambda name: len(obstore.get(store, name).bytes())
+
+
+def by_obstore(work: Callable[[], None]) -> Callable[[], None]:
+    """Do the same work with filterdb's requests made by obstore."""
+
+    def done() -> None:
+        os.environ[clients.CLIENT] = "obstore"
+        try:
+            work()
+        finally:
+            del os.environ[clients.CLIENT]
+
+    return done
 
 
 def main() -> None:
@@ -75,7 +88,7 @@ def main() -> None:
         def get(read: Callable[[str], object]) -> Callable[[], object]:
             return lambda: list(pool.map(read, names))
 
-        def run(reduction: LayerReduction) -> Callable[[], object]:
+        def run(reduction: LayerReduction) -> Callable[[], None]:
             def work() -> None:
                 dask.compute(build(segment, tables, [reduction]))
                 summary.remove_parts(segment.files, segment.id, reduction.key)
@@ -94,6 +107,8 @@ def main() -> None:
         if importlib.util.find_spec("obstore"):
             one = obstore_get(endpoint)
             works["plain GETs, obstore"] = get(lambda name: one(name.removeprefix("bench/")))
+            works["moments pass, obstore"] = by_obstore(run(MomentsReduction()))
+            works["histograms pass, obstore"] = by_obstore(run(histograms))
         times = interleave([Contender(name, segment.rows, work) for name, work in works.items()], options.rounds)
         print(f"{segment.rows:,} filters, {segment.chunks} objects, {options.threads} at a time")
         print(f"{options.rounds} rounds\n")

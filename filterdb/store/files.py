@@ -220,7 +220,7 @@ class Files:
             with store_errors("writing", self.url(next(iter(objects)))):
                 local.replace({Path(self.url(name)): data for name, data in objects.items()})
             return
-        by_url = {self.url(name): bytes(data) for name, data in objects.items()}
+        by_url = {self.url(name): data for name, data in objects.items()}
         with store_errors("writing", next(iter(by_url))):
             retried(lambda: self._objects.put(by_url))
 

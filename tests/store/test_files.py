@@ -11,7 +11,7 @@ import pytest
 
 from filterdb.errors import InputError, ModelError, StoreError, StoreMissingError
 from filterdb.models.inputs import expand, local_copy
-from filterdb.store import part_cache
+from filterdb.store import part_cache, remote
 from filterdb.store.files import Files
 from tests.models import chain, weights
 
@@ -149,3 +149,18 @@ def test_memory_of_a_large_object(s3: Callable[[], str]) -> None:
     finally:
         tracemalloc.stop()
     assert size < peak < files.reading_bytes(size) < 1.2 * size
+
+
+def test_own_options_keep_those_of_the_user(s3: Callable[[], str], monkeypatch: pytest.MonkeyPatch) -> None:
+    import fsspec
+
+    s3()
+    monkeypatch.setitem(fsspec.config.conf, "s3", {"config_kwargs": {"user_agent_extra": "mine"}})
+    options = remote.filesystem("s3://tests").config_kwargs
+    assert options == {"max_pool_connections": remote.CONNECTIONS, "user_agent_extra": "mine"}
+    remote._known_filesystem.cache_clear()
+
+
+def test_a_mutable_buffer_is_stored(files: Files) -> None:
+    files.put({"x": bytearray(b"1" * 2_000_000)})
+    assert files.read("x") == b"1" * 2_000_000
