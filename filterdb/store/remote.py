@@ -83,7 +83,8 @@ def _refused() -> tuple[type[Exception], ...]:
 def _final() -> tuple[type[Exception], ...]:
     """Return the errors that another attempt would not change."""
     paths = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError)
-    own = _obstore_errors("AlreadyExistsError", "InvalidPathError", "NotSupportedError", "PreconditionError")
+    names = ("AlreadyExistsError", "InvalidPathError", "NotSupportedError", "PreconditionError")
+    own = errors_of("obstore.exceptions", *names)
     return *paths, *_refused(), *own, NotImplementedError
 
 
