@@ -67,7 +67,10 @@ def write_partition(partition: Partition, fill: Fill, *, resume: bool) -> list[P
     if not missing:
         return reduce_partition(partition, TAKEN)
     first, last = segment.bounds(missing[0])[0], segment.bounds(missing[-1])[1]
-    buffer = np.empty((last - first, WEIGHTS), np.float32, order="F")
+    if len(missing) == 1:
+        buffer = segment.new_rows(missing[0])
+    else:
+        buffer = np.empty((last - first, WEIGHTS), np.float32, order="F")
     fill(buffer, first)
     if len(missing) < len(chunks):
         _write_chunks(segment, missing, buffer)
@@ -125,9 +128,13 @@ class FromModels:
 
 def _columns(partition: Partition, buffer: np.ndarray) -> Iterator[np.ndarray]:
     """Yield the chunks in the buffer as arrays like those that reading the chunks would return."""
-    first = partition.segment.bounds(partition.chunks[0])[0]
+    segment = partition.segment
+    if len(partition.chunks) == 1:
+        yield segment.columns(buffer)
+        return
+    first = segment.bounds(partition.chunks[0])[0]
     for chunk in partition.chunks:
-        start, stop = partition.segment.bounds(chunk)
+        start, stop = segment.bounds(chunk)
         columns = np.ascontiguousarray(buffer[start - first : stop - first].T)
         columns.flags.writeable = False
         yield columns

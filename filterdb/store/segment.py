@@ -101,7 +101,7 @@ class Segment:
     def write_chunk(self, chunk: int, filters: np.ndarray) -> None:
         """Write a chunk (n, 9) float32 atomically. The last chunk is padded with NaN.
 
-        The result is that of `zarr_group.CODECS`, but with one copy, where Zarr makes four.
+        The result is that of `zarr_group.CODECS`, but with one copy, where Zarr makes four, and with none for `new_rows`.
         """
         start, stop = self.bounds(chunk)
         if filters.shape != (stop - start, schema.WEIGHTS):  # missing filters would be stored as NaN
@@ -110,14 +110,41 @@ class Segment:
                 f"{(stop - start, schema.WEIGHTS)}, got {filters.shape}; nothing was written"
             )
         size = schema.WEIGHTS * self.chunk_rows * 4
-        # NumPy asks for huge pages: a bytearray takes several times as long to allocate.
-        data = np.empty(self.chunk_bytes, np.uint8)
-        columns = data[:size].view("<f4").reshape(schema.WEIGHTS, self.chunk_rows)
-        columns[:, : stop - start] = filters.T
-        columns[:, stop - start :] = np.nan
+        data = self._object_of(filters)
+        if data is None:
+            data = np.empty(self.chunk_bytes, np.uint8)
+            self._columns_of(data)[:, : stop - start] = filters.T
+        self._columns_of(data)[:, stop - start :] = np.nan
         checksum = crc32c.crc32c(data[:size].data).to_bytes(CRC_BYTES, "little")
         data[size:] = np.frombuffer(checksum, np.uint8)
         self.files.put({self.chunk_name(chunk): data.data})
+
+    def new_rows(self, chunk: int) -> np.ndarray:
+        """Return an array for the filters of a chunk, (n, 9) float32, in a new object that `write_chunk` completes."""
+        start, stop = self.bounds(chunk)
+        # NumPy asks for huge pages: a bytearray takes several times as long to allocate.
+        return self._columns_of(np.empty(self.chunk_bytes, np.uint8))[:, : stop - start].T
+
+    def columns(self, rows: np.ndarray) -> np.ndarray:
+        """Return the columns of `new_rows` as `read_columns` returns those of a chunk, (9, chunk_rows) float32."""
+        data = self._object_of(rows)
+        if data is None:
+            raise ValueError(f"expected an array of `new_rows`, got one of shape {rows.shape}")
+        columns = self._columns_of(data)
+        columns.flags.writeable = False
+        return columns
+
+    def _columns_of(self, data: np.ndarray) -> np.ndarray:
+        """Return the columns in the bytes of a chunk's object, (9, chunk_rows) float32."""
+        return data[:-CRC_BYTES].view("<f4").reshape(schema.WEIGHTS, self.chunk_rows)
+
+    def _object_of(self, rows: np.ndarray) -> np.ndarray | None:
+        """Return the bytes of the object in which `new_rows` has placed these filters; None for other filters."""
+        data = rows.base
+        if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.shape != (self.chunk_bytes,):
+            return None
+        is_first = rows.ctypes.data == data.ctypes.data
+        return data if is_first and rows.strides == (4, 4 * self.chunk_rows) else None
 
     def has_chunk(self, chunk: int) -> bool:
         """Return whether a chunk exists and is undamaged."""
