@@ -44,6 +44,9 @@ MAX_REASON = 2 * MAX_NAME
 MAX_FETCHES = 10_000
 """Most times that a child may ask for parts of a file before it answers."""
 
+MAX_LAYERS = 100_000
+"""Most layers whose filters a child may send before it answers."""
+
 MAX_TEXT = 2**22
 """Most characters of a text in a table. The longest are a model's operators and filter shapes."""
 
@@ -351,6 +354,8 @@ def _answer(
     """
     answer = received(channel, local)
     while layers is not None and spool is not None and isinstance(answer, dict) and "filters" in answer:
+        if len(layers) == MAX_LAYERS:
+            raise NoAnswerError("filters of too many layers")
         rows = spool.reserve(_natural(answer["filters"]))
         channel.send({"send": rows is not None})
         if rows is not None:
@@ -365,7 +370,7 @@ def _answer(
 
 
 def _natural(value: Any) -> int:
-    if type(value) is not int or value < 0:
+    if type(value) is not int or value < 1:
         raise NoAnswerError("a number of filters that is none")
     return value
 

@@ -8,6 +8,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from filterdb.models.onnx import reading
 from filterdb.models.sandbox import Channel
 
@@ -38,15 +40,28 @@ class _Faulty:
 
     def __init__(self, inner: Channel) -> None:
         self.inner = inner
+        self.stem = ""
 
     def receive(self) -> Any:
         request = self.inner.receive()
         stem = Path(request["path"]).stem if "path" in request else ""
+        self.stem = self.stem or stem
         if stem == "nonsense":
             self.inner._end.sendall(b"\xff" * 64)
         if stem in FAULTS:
             FAULTS[stem]()
         return request
+
+    def send(self, message: Any) -> None:
+        if self.stem == "endless" and "filters" in message:
+            while True:
+                self.inner.send({"filters": 1})
+                if self.inner.receive()["send"]:
+                    self.inner.send_array(np.ones((1, 9), np.float32))
+        self.inner.send({"filters": -1} if self.stem == "negative" and "filters" in message else message)
+
+    def send_array(self, array: np.ndarray) -> None:
+        self.inner.send_array(array * np.float32(np.nan) if self.stem == "nan" else array)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)

@@ -23,7 +23,7 @@ from distributed import Client, LocalCluster
 import filterdb as fdb
 from filterdb import cluster
 from filterdb.engine.partition import partitions
-from filterdb.errors import InterruptedRunError
+from filterdb.errors import InputError, InterruptedRunError
 from filterdb.ingestion.run import from_models
 from filterdb.ingestion.write import write_partition
 from filterdb.models import formats
@@ -369,7 +369,7 @@ class Greedy(WorkerPlugin):
 def test_a_model_that_crashes_its_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A real segmentation fault, a real abort, a reader that eats memory, one that never ends: each is put aside."""
     monkeypatch.setattr(formats, "FORMATS", (replace(formats.ONNX, reader="tests.faults.crashing"),))
-    for name in ("segfault", "abort", "memory", "cpu", "sleep", "nonsense", "exit"):
+    for name in ("segfault", "abort", "memory", "cpu", "sleep", "nonsense", "exit", "negative", "endless"):
         chain(tmp_path / f"m/{name}.onnx", weights(3, 3))
     models(tmp_path / "m")
     found = fdb.ingest(tmp_path / "db", [tmp_path / "m"], chunk_rows=10, limits=Limits(2**28, 2))
@@ -378,9 +378,19 @@ def test_a_model_that_crashes_its_reader(tmp_path: Path, monkeypatch: pytest.Mon
     assert "256 MiB of memory" in reasons["abort"]
     assert "256 MiB of memory" in reasons["memory"]
     assert "within 2 s" in reasons["cpu"] and "within 2 s" in reasons["sleep"]
-    assert "nonsense" in reasons["nonsense"]
+    assert "nonsense" in reasons["nonsense"] and "nonsense" in reasons["negative"]
+    assert "nonsense" in reasons["endless"] or "within 2 s" in reasons["endless"]
     assert "ended with exit code 3" in reasons["exit"]
     assert [Path(model).stem for model in found.added] == ["a", "b"]
+
+
+def test_a_reader_that_sends_no_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a child sent of the filters is checked once more before it is written."""
+    monkeypatch.setattr(formats, "FORMATS", (replace(formats.ONNX, reader="tests.faults.crashing"),))
+    chain(tmp_path / "nan.onnx", weights(3, 3))
+    with pytest.raises(InputError, match="layer 'conv0': expected numbers, got others"):
+        fdb.ingest(tmp_path / "db", tmp_path / "nan.onnx")
+    assert not (tmp_path / "db/snapshots").exists()
 
 
 def test_a_fork_server_that_was_ended_while_it_waited(tmp_path: Path) -> None:

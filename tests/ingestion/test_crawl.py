@@ -11,7 +11,7 @@ import pytest
 
 import filterdb as fdb
 from filterdb.errors import ConflictError, InputError, InterruptedRunError, StoreError, UsageError
-from filterdb.ingestion import run
+from filterdb.ingestion import run, scanning
 from filterdb.models import fingerprint
 from filterdb.models.sandbox import Limits
 from filterdb.store import download
@@ -195,8 +195,9 @@ def test_a_file_that_cannot_be_fetched(
     assert not again.database.skipped.sizes["skipped"]
 
 
-def test_a_file_that_fails_between_reading_and_writing(db: Path, site: Site) -> None:
+def test_a_file_that_fails_between_reading_and_writing(db: Path, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """It costs only itself then, too: changed, and gone. With an ETag, it would be read from the cache."""
+    monkeypatch.setattr(scanning, "MAX_BYTES", 0)
     site.with_etag = False
     other = site.files["/m09.onnx"]
     site.swapped["/m04.onnx"] = other
@@ -209,8 +210,9 @@ def test_a_file_that_fails_between_reading_and_writing(db: Path, site: Site) -> 
     assert str(again.database.models["duplicate_of"].values[-1]) == "m09"
 
 
-def test_a_server_that_ends_before_the_write(db: Path, site: Site) -> None:
+def test_a_server_that_ends_before_the_write(db: Path, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first file of a batch can be read, but not be fetched for the write."""
+    monkeypatch.setattr(scanning, "MAX_BYTES", 0)
     counts = [0]
 
     def second(_: int) -> None:
