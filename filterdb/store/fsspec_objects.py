@@ -60,7 +60,7 @@ class FsspecObjects:
     def create(self, url: str, data: bytes) -> None:
         remote.call(url, "pipe_file", url, data, mode="create", seconds=remote.writing_seconds(len(data)))
 
-    def put(self, objects: Mapping[str, bytes | bytearray]) -> None:
+    def put(self, objects: Mapping[str, bytes | memoryview]) -> None:
         seconds = remote.writing_seconds(sum(map(len, objects.values())))
         remote.call(next(iter(objects)), "pipe", dict(objects), seconds=seconds)
 

@@ -64,7 +64,7 @@ class Objects(Protocol):
     def create(self, url: str, data: bytes) -> None:
         """Put an object, with a request that fails if it exists."""
 
-    def put(self, objects: Mapping[str, bytes | bytearray]) -> None:
+    def put(self, objects: Mapping[str, bytes | memoryview]) -> None:
         """Put objects by URL, overwriting existing ones."""
 
     def remove(self, url: str) -> None:

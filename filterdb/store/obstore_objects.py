@@ -77,7 +77,7 @@ class ObstoreObjects:
     def create(self, url: str, data: bytes) -> None:
         _run(lambda: _put(url, data, "create"), remote.writing_seconds(len(data)))
 
-    def put(self, objects: Mapping[str, bytes | bytearray]) -> None:
+    def put(self, objects: Mapping[str, bytes | memoryview]) -> None:
         seconds = remote.writing_seconds(sum(map(len, objects.values())))
         puts = [partial(_put, url, data, "overwrite") for url, data in objects.items()]
         _run(lambda: in_turns(puts), seconds)
@@ -140,7 +140,7 @@ async def _fill(url: str, start: int, target: memoryview, size: int) -> None:
         raise ConnectionError(f"expected {len(target):,} bytes, got {done:,}")
 
 
-async def _put(url: str, data: bytes | bytearray, mode: str) -> None:
+async def _put(url: str, data: bytes | memoryview, mode: str) -> None:
     store, key = _located(url)
     await _obstore().put_async(store, key, data, mode=mode, use_multipart=False)
 

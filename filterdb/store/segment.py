@@ -101,7 +101,7 @@ class Segment:
     def write_chunk(self, chunk: int, filters: np.ndarray) -> None:
         """Write a chunk (n, 9) float32 atomically. The last chunk is padded with NaN.
 
-        The result is that of `zarr_group.CODECS`, but with one copy, where Zarr makes four, and with none for `new_rows`.
+        The result is that of `zarr_group.CODECS`, with one copy, where Zarr makes four, and with none for `new_rows`.
         """
         start, stop = self.bounds(chunk)
         if filters.shape != (stop - start, schema.WEIGHTS):  # missing filters would be stored as NaN

@@ -162,5 +162,5 @@ def test_own_options_keep_those_of_the_user(s3: Callable[[], str], monkeypatch: 
 
 
 def test_a_mutable_buffer_is_stored(files: Files) -> None:
-    files.put({"x": bytearray(b"1" * 2_000_000)})
+    files.put({"x": memoryview(b"1" * 2_000_000)})
     assert files.read("x") == b"1" * 2_000_000
