@@ -128,12 +128,12 @@ format: $(STAMP)
 
 # No index address is written: a lock file must not name a host.
 LOCK := uv pip compile --quiet --universal --python-version 3.12 --generate-hashes --no-emit-index-url --no-annotate --custom-compile-command "make lock"
-EXTRAS := --extra report --extra parquet --extra hdf5 --extra hub --extra tflite --extra metrics --extra obstore
+EXTRAS := --extra cluster --extra compiled --extra http --extra s3 --extra report --extra parquet --extra hdf5 --extra hub --extra tflite --extra metrics --extra obstore
 lock: $(STAMP)
 	$(BIN)/$(LOCK) pyproject.toml $(EXTRAS) -o requirements/image.txt
 	printf '%s\n' 'hatchling>=1.27' 'hatch-fancy-pypi-readme>=25.1' | $(BIN)/$(LOCK) - -o requirements/build.txt
-	$(BIN)/$(LOCK) pyproject.toml $(EXTRAS) --extra kubernetes --extra jobqueue --group dev -o requirements/dev.txt
-	$(BIN)/$(LOCK) pyproject.toml --extra report --group docs -o requirements/docs.txt
+	$(BIN)/$(LOCK) pyproject.toml --all-extras --group dev -o requirements/dev.txt
+	$(BIN)/$(LOCK) pyproject.toml --extra cluster --extra compiled --extra report --group docs -o requirements/docs.txt
 
 # Sphinx gets an environment of its own, with filterdb's dependencies: it imports the package for the reference.
 DOCS := $(VENV)-docs

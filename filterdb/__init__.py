@@ -44,8 +44,12 @@ def __getattr__(name: str) -> Any:
     if name.startswith("__") or name not in _places():
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module, name_there = _places()[name]
-    owner = import_module(module)
-    value = getattr(owner, name_there) if hasattr(owner, name_there) else import_module(f"{module}.{name_there}")
+    from filterdb.extras import named_extras
+
+    with named_extras():
+        owner = import_module(module)
+        has_name = hasattr(owner, name_there)
+    value = getattr(owner, name_there) if has_name else import_module(f"{module}.{name_there}")
     globals()[name] = value
     return value
 

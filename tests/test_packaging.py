@@ -27,6 +27,7 @@ PROJECT: dict[str, Any] = PYPROJECT["project"]
 NEVER_IMPORTED = {
     "huggingface-hub": "fsspec's hf:// of data sets and Spaces; models of the hub are read without it",
     "bokeh": "distributed imports it to serve the dashboard",
+    "botocore": "s3fs imports it; filterdb.store.remote looks up its errors where it is loaded",
     "cryptography": "distributed imports it to make certificates",
     "dask-jobqueue": "filterdb.cluster imports the class of the named batch queue",
     "dask-kubernetes": "filterdb.cluster imports it where a cluster is asked for",
@@ -89,7 +90,7 @@ def undeclared(folder: str, declared: set[str]) -> dict[str, set[str]]:
 
 
 DEPENDENCIES = names(PROJECT["dependencies"])
-EXTRAS = {extra: names(requirements) for extra, requirements in PROJECT["optional-dependencies"].items()}
+EXTRAS = {extra: names(requirements) - {"filterdb"} for extra, requirements in PROJECT["optional-dependencies"].items()}
 OPTIONAL = set().union(*EXTRAS.values())
 DEV = names(PYPROJECT["dependency-groups"]["dev"])
 
@@ -117,10 +118,15 @@ def test_no_dependency_is_both_required_and_optional() -> None:
     assert not DEPENDENCIES & OPTIONAL
 
 
+def test_all_has_every_extra() -> None:
+    (requirement,) = PROJECT["optional-dependencies"]["all"]
+    assert requirement == f"filterdb[{','.join(sorted(EXTRAS.keys() - {'all'}))}]"
+
+
 @pytest.mark.parametrize("lock", ["image.txt", "dev.txt"])
 def test_locks_pin_every_dependency(lock: str) -> None:
     pinned = set(re.findall(r"^([a-z0-9-]+)==", (ROOT / "requirements" / lock).read_text(), re.MULTILINE))
-    names = ("report", "parquet", "hdf5", "hub", "tflite", "metrics", "obstore")
+    names = ("cluster", "compiled", "http", "s3", "report", "parquet", "hdf5", "hub", "tflite", "metrics", "obstore")
     in_image = set().union(*(EXTRAS[name] for name in names))
     expected = DEPENDENCIES | (in_image if lock == "image.txt" else OPTIONAL | DEV)
     assert expected - pinned == set()

@@ -12,6 +12,7 @@ from filterdb.cluster.progress import Tally
 from filterdb.cluster.session import Session, Work, current_client, session
 from filterdb.cluster.task_graph import Task, task
 from filterdb.cluster.tasks import raise_resumable, run, tally
+from filterdb.extras import named_extras
 
 if TYPE_CHECKING:
     from filterdb.cluster.places import connect
@@ -37,7 +38,8 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name == "connect":
-        from filterdb.cluster import places  # imports Dask's scheduler, which takes a second
+        with named_extras():
+            from filterdb.cluster import places  # imports Dask's scheduler, which takes a second
 
         return places.connect
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -76,7 +76,7 @@ class Session:
         for name in ("distributed", "distributed.client", "distributed.comm", "tornado", "asyncio"):
             logging.getLogger(name).setLevel(self.log_level)
         if self.threads is not None:
-            if "dask" in sys.modules:  # what else computes on Dask
+            if sys.modules.get("dask") is not None:  # what else computes on Dask
                 import dask
 
                 self._stack.enter_context(dask.config.set(scheduler="threads", num_workers=self.threads))
@@ -119,7 +119,7 @@ def current_session() -> Session | None:
 
 def current_client() -> Client | None:
     """Return the current `distributed.Client`; None if there is none or `dask.config` names another scheduler."""
-    if "distributed" not in sys.modules:  # then nobody has made a client
+    if sys.modules.get("distributed") is None:  # then nobody has made a client
         return None
     import dask
     from distributed import Client

@@ -15,6 +15,7 @@ import click
 from filterdb import logs
 from filterdb.commands import stopping, streams
 from filterdb.errors import FilterDBError, InterruptedRunError, StaleBasisWarning
+from filterdb.extras import missing_extra
 from filterdb.redaction import printable, redact
 
 INTERNAL = 70
@@ -60,6 +61,9 @@ def run(arguments: Sequence[str], prepare: Callable[[], None] | None = None) -> 
     except FilterDBError as error:
         return _report(error, error.exit_code, arguments)
     except Exception as error:  # noqa: BLE001 - whatever it is, the user gets one line
+        missing = missing_extra(error)
+        if missing is not None:
+            return _report(missing, missing.exit_code, arguments)
         scarce = _scarce(error)
         code = _report(scarce or error, INTERNAL if scarce is None else scarce.exit_code, arguments)
         if scarce is not None and prepare is not None:

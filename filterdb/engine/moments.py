@@ -8,7 +8,7 @@ import numpy as np
 
 from filterdb.engine.reduction import Block, LayerReduction
 from filterdb.errors import DamageError
-from filterdb.numerics import compiled
+from filterdb.numerics.loops import compiled
 from filterdb.numerics.moments import Moments, merge
 from filterdb.numerics.quality import SPARSE_FRACTION
 from filterdb.schema import WEIGHTS

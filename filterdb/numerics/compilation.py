@@ -10,23 +10,26 @@ import functools
 import threading
 from collections.abc import Callable
 from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 from filterdb.private import private_folder
 
 
 class Loop:
-    """A function that Numba compiles. Called for the first time, all loops of its module become Numba's own objects.
+    """A function that Numba compiles when it is first called; without Numba, `without_numba` has one of its name.
 
-    All at once, because Numba looks up the functions that a loop calls in the loop's module.
+    Then all loops of its module become Numba's own objects, and those of the modules that they are from, because Numba
+    looks up the functions that a loop calls in the loop's module.
     """
 
     def __init__(self, function: Callable[..., Any], options: dict[str, Any]) -> None:
         functools.update_wrapper(self, function)
         self._function, self._options = function, options
 
-    def __call__(self, *arguments: Any) -> Any:
-        return self._compiled(*arguments)
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._compiled(*args, **kwargs)
 
     def __getattr__(self, name: str) -> Any:
         """Return an attribute of Numba's object."""
@@ -38,11 +41,11 @@ class Loop:
     def _compiled(self) -> Any:
         if "_numba" in self.__dict__:
             return self._numba
-        module = self._function.__globals__
+        if not has_numba():
+            plain = import_module("filterdb.numerics.without_numba")
+            return getattr(plain, self._function.__name__)
         with _lock:
-            for name, value in list(module.items()):
-                if isinstance(value, Loop):
-                    module[name] = value._decorate()
+            _replace_loops(self._function.__globals__)
             return self._decorate()
 
     def _decorate(self) -> Any:
@@ -54,7 +57,22 @@ class Loop:
         return self._numba
 
 
+def _replace_loops(module: dict[str, Any]) -> None:
+    """Replace the loops among a module's names by Numba's objects, first those that its loops call."""
+    for name, value in list(module.items()):
+        if isinstance(value, Loop):
+            module[name] = value._decorate()
+            if value._function.__globals__ is not module:
+                _replace_loops(value._function.__globals__)
+
+
 _lock = threading.RLock()
+
+
+@cache
+def has_numba() -> bool:
+    """Return whether Numba is installed; without, NumPy does the work."""
+    return find_spec("numba") is not None
 
 
 def njit(**options: Any) -> Callable[[Callable[..., Any]], Any]:

@@ -27,10 +27,10 @@ BUCKETS = 128
 SEED = 0x66696C7465726462
 """Seed of the hash (ASCII "filterdb"). Sketches of different seeds cannot be compared."""
 
-_BITS = 7
+BITS = 7
 """Bits of a bucket's number; nine of them fit into one hash of 64 bits."""
 
-_FILTERS = 65_536
+FILTERS = 65_536
 """Filters that are summed before they are added to the sketch. Another number changes the last digits of sketches."""
 
 
@@ -49,7 +49,7 @@ def _tally(columns: NDArray[np.float32], start: int, stop: int, first: int, sums
 
     Row j has the sums of weight j: in the first half those of added weights, in the second those of subtracted ones.
     """
-    one, bits, mask = np.uint64(1), np.uint64(_BITS), np.uint64(BUCKETS - 1)
+    one, bits, mask = np.uint64(1), np.uint64(BITS), np.uint64(BUCKETS - 1)
     sums[:] = 0
     for i in range(start, stop):
         number = np.uint64(2 * (first + i - start))
@@ -69,8 +69,8 @@ def add(sketches: Floats, columns: NDArray[np.float32], starts: Ints, stops: Int
     """
     sums = np.empty((WEIGHTS, 2 * BUCKETS))
     for r in range(starts.size):
-        for start in range(starts[r], stops[r], _FILTERS):
-            stop = min(start + _FILTERS, stops[r])
+        for start in range(starts[r], stops[r], FILTERS):
+            stop = min(start + FILTERS, stops[r])
             _tally(columns, start, stop, firsts[r] + start - starts[r], sums)
             for j in range(WEIGHTS):
                 for b in range(BUCKETS):
@@ -78,7 +78,7 @@ def add(sketches: Floats, columns: NDArray[np.float32], starts: Ints, stops: Int
 
 
 @njit(nogil=True, error_model="numpy")
-def _add_signs(signs: Floats, columns: NDArray[np.float32], first: int) -> None:
+def add_signs(signs: Floats, columns: NDArray[np.float32], first: int) -> None:
     """Add to `signs` (9, 128) the sums for filters whose weights, `columns` (9, n), are all 1."""
     sums = np.empty((WEIGHTS, 2 * BUCKETS))
     _tally(columns, 0, columns.shape[1], first, sums)
@@ -94,10 +94,10 @@ def of_repeated(filters: Floats, sizes: Ints) -> Floats:
     """
     sketches = np.zeros((len(sizes), BUCKETS))
     signs, done = np.zeros((WEIGHTS, BUCKETS)), 0  # row j is the sketch of weight j being 1 and all others 0
-    ones = np.ones((WEIGHTS, min(_FILTERS, int(sizes.max(initial=1)))), np.float32)
+    ones = np.ones((WEIGHTS, min(FILTERS, int(sizes.max(initial=1)))), np.float32)
     for size in np.unique(sizes).tolist():
-        for start in range(done, size, _FILTERS):
-            _add_signs(signs, ones[:, : min(_FILTERS, size - start)], start)
+        for start in range(done, size, FILTERS):
+            add_signs(signs, ones[:, : min(FILTERS, size - start)], start)
         done, of_size = size, sizes == size
         sketches[of_size] = filters[of_size] @ signs
     return sketches

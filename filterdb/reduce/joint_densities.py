@@ -17,8 +17,8 @@ from filterdb.engine.partition import GROUP_OF_LAYER
 from filterdb.engine.reduction import Block, Reduction
 from filterdb.engine.run import Wanted, compute
 from filterdb.errors import DamageError, UsageError
-from filterdb.numerics import compiled
 from filterdb.numerics.histogram import EDGE_TOLERANCE, bin_edges, edge_slack
+from filterdb.numerics.loops import compiled
 from filterdb.reduce.basis import Projection
 from filterdb.reduce.reductions import Axes
 from filterdb.store import summary

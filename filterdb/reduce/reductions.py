@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from filterdb.engine.reduction import Block, LayerReduction
-from filterdb.numerics import compiled
 from filterdb.numerics.histogram import BINS, EDGE_TOLERANCE, bin_edges, edge_slack
+from filterdb.numerics.loops import compiled
 from filterdb.schema import WEIGHTS
 from filterdb.store.canonical import canonical
 from filterdb.store.summary import Arrays, Key

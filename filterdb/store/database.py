@@ -15,6 +15,7 @@ import numpy as np
 from filterdb import schema
 from filterdb.arguments import as_path, unexpected
 from filterdb.errors import ConflictError, DamageError, InputError, StoreMissingError, UsageError, portable
+from filterdb.extras import named_extras
 from filterdb.ledger import is_unread
 from filterdb.numerics.fingerprint import same_filters
 from filterdb.plan import offsets
@@ -319,9 +320,11 @@ class Database:
         >>> db.dataset.sel(task="segmentation", conv_depth=[0, 1])  # doctest: +SKIP
         >>> db.dataset.groupby("task").mean()  # doctest: +SKIP
         """
-        import dask.array as da  # takes 0.7 s, which commands and workers save
         import xarray as xr
-        from dask.base import tokenize
+
+        with named_extras():
+            import dask.array as da  # takes 0.7 s, which commands and workers save
+            from dask.base import tokenize
 
         from filterdb.store.filter_index import FilterIndex
 

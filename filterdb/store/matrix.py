@@ -15,6 +15,7 @@ import zarr
 from zarr.errors import UnstableSpecificationWarning, ZarrUserWarning
 
 from filterdb.errors import UsageError
+from filterdb.extras import named_extras
 from filterdb.store.files import Files
 from filterdb.store.remote import store_errors
 
@@ -43,7 +44,8 @@ def create(url: str | os.PathLike[str], result: xr.Dataset, name: str, dims: tup
     files = Files.at(url)
     if files.list(""):
         raise UsageError(f"{files.root}: expected nothing there, found objects; choose another place or remove them")
-    import dask.array as da  # takes 0.7 s
+    with named_extras():
+        import dask.array as da  # takes 0.7 s
 
     shape = tuple(result.sizes[dim] for dim in dims)
     template = result.assign({name: (dims, da.full(shape, np.nan, chunks=min(block, max(shape))))})

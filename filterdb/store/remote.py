@@ -46,8 +46,13 @@ PAUSE = 0.3
 """Longest pause before the second attempt, in seconds. It doubles before the third."""
 
 
-_EXTRAS = {"hf": "hub", **dict.fromkeys(("gs", "gcs", "az", "abfs"), "obstore")}
-"""Protocol → the extra that reads it."""
+_EXTRAS = {
+    "hf": "hub",
+    **dict.fromkeys(("http", "https"), "http"),
+    **dict.fromkeys(("s3", "s3a"), "s3"),
+    **dict.fromkeys(("gs", "gcs", "az", "abfs"), "obstore"),
+}
+"""The extra that a protocol needs."""
 
 
 def lost() -> tuple[type[Exception], ...]:

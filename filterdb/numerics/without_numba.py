@@ -1,0 +1,175 @@
+"""The loops of `compiled` and `sketch` in NumPy, for an installation without Numba: ten times as slow.
+
+Coefficients, bins and sketches have the same bytes, because every number is rounded in the same order. Moments are sums
+in another order: they agree to about 1e-15 of the spread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from filterdb.numerics.sketch import BITS, BUCKETS, FILTERS, SEED
+from filterdb.schema import WEIGHTS
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Columns = NDArray[np.float32]
+
+BLOCK = 65_536
+"""Filters in double precision at a time (5 MB)."""
+
+
+def _blocks(columns: Columns, start: int, stop: int) -> Iterator[Columns]:
+    """Yield the filters of a run, (9, n) each."""
+    for first in range(start, stop, BLOCK):
+        yield columns[:, first : min(first + BLOCK, stop)]
+
+
+def _loaded(block: Columns, scaled: bool) -> Floats:
+    """Return filters in double precision, divided by their largest |w| if `scaled`; an all-zero one stays zero."""
+    filters = block.astype(np.float64)
+    if scaled:
+        peaks = np.abs(block).max(axis=0).astype(np.float64)
+        filters /= np.where(peaks > 0, peaks, 1.0)
+    return filters
+
+
+def _accumulate(filters: Floats, count: int, mean: Floats, m2: Floats) -> int:
+    """Merge filters (9, m) into the moments of `count` filters, in place, and return m (see `compiled`)."""
+    m: int = filters.shape[1]
+    if m:
+        origin = filters[:, 0].copy() if count == 0 else mean.copy()
+        differences = filters - origin[:, None]
+        total = differences.sum(axis=1)
+        mean[:] = origin + total / (count + m)
+        shift = total / m
+        m2 += differences @ differences.T - m * (m / (count + m)) * np.outer(shift, shift)
+    return m
+
+
+def moments(  # noqa: PLR0913 - the arguments of the compiled loop
+    columns: Columns, starts: Ints, stops: Ints, thresholds: Floats, counts: Ints, means: Floats, m2: Floats,
+    peaks: Floats, spans: Floats,
+) -> None:  # fmt: skip
+    """Add each run to its moments, as `compiled.moments`."""
+    for r in range(starts.size):
+        for block in _blocks(columns, starts[r], stops[r]):
+            total = int(counts[r].sum())
+            low, high = block.min(axis=0), block.max(axis=0)
+            largest = np.maximum(high, -low).astype(np.float64)
+            peaks[r] = max(peaks[r], largest.max())
+            spans[r] += (high.astype(np.float64) - low).sum()
+            raw, sparse = block.astype(np.float64), largest < thresholds[r]
+            counts[r, 0] += _accumulate(raw[:, ~sparse], counts[r, 0], means[r, 0], m2[r, 0])
+            counts[r, 1] += _accumulate(raw[:, sparse], counts[r, 1], means[r, 1], m2[r, 1])
+            _accumulate(_loaded(block, True), total, means[r, 2], m2[r, 2])
+
+
+def _project(filters: Floats, mean: Floats, component: Floats) -> Floats:
+    """Return the coefficients (m,) of filters (9, m) on one component. Keep this order of roundings."""
+    total: Floats = (filters[0] - mean[0]) * component[0]
+    for j in range(1, WEIGHTS):
+        total += (filters[j] - mean[j]) * component[j]
+    return total
+
+
+def extremes(
+    columns: Columns, starts: Ints, stops: Ints, mean: Floats, components: Floats, scaled: bool, smallest: Floats,
+    largest: Floats,
+) -> None:  # fmt: skip
+    """Update the extremes of each run's coefficients, as `compiled.extremes`."""
+    for r in range(starts.size):
+        for block in _blocks(columns, starts[r], stops[r]):
+            filters = _loaded(block, scaled)
+            for k in range(WEIGHTS):
+                values = _project(filters, mean, components[k])
+                smallest[r, k] = min(smallest[r, k], values.min())
+                largest[r, k] = max(largest[r, k], values.max())
+
+
+def _bins(values: Floats, edges: Floats, slack: float) -> Ints:
+    """Return the bin of each coefficient, −1 below the edges, the number of bins above, as `compiled._bin`."""
+    bins = edges.size - 1
+    position = (values - edges[0]) / (edges[bins] - edges[0]) * bins
+    b: Ints = np.clip(np.trunc(position), 0, bins - 1).astype(np.int64)
+    down = (b > 0) & (values < edges[b] - slack)
+    up = ~down & (b != bins - 1) & (values >= edges[b + 1] - slack)
+    b += up.astype(np.int64) - down
+    b[~(values <= edges[bins] + slack)] = bins
+    b[~(values >= edges[0] - slack)] = -1
+    return b
+
+
+def histograms(  # noqa: PLR0913 - the arguments of the compiled loop
+    columns: Columns, starts: Ints, stops: Ints, mean: Floats, components: Floats, scaled: bool, edges: Floats,
+    slack: float, counts: Ints, underflow: Ints, overflow: Ints, on_edge: Ints,
+) -> None:  # fmt: skip
+    """Count the coefficients of each run in uniform bins, as `compiled.histograms`."""
+    bins = edges.size - 1
+    for r in range(starts.size):
+        for block in _blocks(columns, starts[r], stops[r]):
+            filters = _loaded(block, scaled)
+            for k in range(WEIGHTS):
+                values = _project(filters, mean, components[k])
+                index = _bins(values, edges, slack)
+                below, *inside, above = np.bincount(index + 1, minlength=bins + 2).tolist()
+                underflow[r, k] += below
+                overflow[r, k] += above
+                counts[r, k] += inside
+                on_edge[r, k] += int(((index > 0) & (index < bins) & (values <= edges[index] + slack)).sum())
+
+
+def densities(  # noqa: PLR0913 - the arguments of the compiled loop
+    columns: Columns, starts: Ints, stops: Ints, groups: Ints, mean: Floats, components: Floats, scaled: bool,
+    edges: Floats, slack: float, pairs: Ints, counts: Ints, outside: Ints,
+) -> None:  # fmt: skip
+    """Count pairs of coefficients of each run in a square of uniform bins, by group, as `compiled.densities`."""
+    bins = edges.size - 1
+    for r in np.flatnonzero(groups >= 0).tolist():
+        for block in _blocks(columns, starts[r], stops[r]):
+            filters = _loaded(block, scaled)
+            index = {k: _bins(_project(filters, mean, components[k]), edges, slack) for k in np.unique(pairs).tolist()}
+            for p, (i, j) in enumerate(pairs.tolist()):
+                first, second = index[i], index[j]
+                inside = (first >= 0) & (first < bins) & (second >= 0) & (second < bins)
+                square = np.bincount(first[inside] * bins + second[inside], minlength=bins * bins)
+                counts[p, groups[r]] += square.reshape(bins, bins)
+                outside[p, groups[r]] += int((~inside).sum())
+
+
+def _hash(numbers: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Return SplitMix64 of numbers."""
+    mixed = (numbers + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(SEED)
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return mixed ^ (mixed >> np.uint64(31))
+
+
+def _tally(columns: Columns, first: int) -> Floats:
+    """Return the sketch of each weight of filters, (9, 128); the first filter is number `first` of its layer."""
+    numbers = np.arange(first, first + columns.shape[1], dtype=np.uint64) * np.uint64(2)
+    buckets, signs = _hash(numbers), _hash(numbers + np.uint64(1))
+    sums = np.empty((WEIGHTS, 2 * BUCKETS))
+    for j in range(WEIGHTS):
+        place = (buckets & np.uint64(BUCKETS - 1)) | ((signs & np.uint64(1)) << np.uint64(BITS))
+        sums[j] = np.bincount(place.astype(np.int64), columns[j], 2 * BUCKETS)
+        buckets, signs = buckets >> np.uint64(BITS), signs >> np.uint64(1)
+    tally: Floats = sums[:, :BUCKETS] - sums[:, BUCKETS:]
+    return tally
+
+
+def add(sketches: Floats, columns: Columns, starts: Ints, stops: Ints, firsts: Ints) -> None:
+    """Add each run of filters to the sketch of its layer, as `sketch.add`."""
+    for r in range(starts.size):
+        for start in range(starts[r], stops[r], FILTERS):
+            tally = _tally(columns[:, start : min(start + FILTERS, stops[r])], int(firsts[r] + start - starts[r]))
+            for j in range(WEIGHTS):
+                sketches[r] += tally[j]
+
+
+def add_signs(signs: Floats, columns: Columns, first: int) -> None:
+    """Add the sums for filters whose weights are all 1, as `sketch.add_signs`."""
+    signs += _tally(columns, first)
