@@ -96,15 +96,16 @@ def test_a_path_and_a_database_do_the_same(name: str, folder: Path) -> None:
     """A text, a Path, a Database and a view, wherever one of them is meant."""
     function = public()[name]
     parameter = database_of(function)
-    others = others_of(function) | ({"sources": "one.onnx"} if name == "ingest" else {})
+    others = others_of(function) | {"ingest": {"sources": "one.onnx"}, "expire": {"keep": 1}}.get(name, {})
     if name == "degeneration_drift":  # two models are too few to correlate
         others["by"] = "layer"
     shown = set()
     for place in ("db", Path("db"), fdb.open("db"), fdb.open(folder / "db").select(task=["a", "b"])):
         result = function(**{**others, parameter: place})
         shown.add(type(result).__name__)
-        if name == "remove":
-            assert list(result.models["model"].values) == ["two"]
+        if name in {"remove", "purge"}:
+            left = result.database if isinstance(result, fdb.Purged) else result
+            assert list(left.models["model"].values) == ["two"]
             fdb.ingest("db", "one.onnx", catalog="labels.csv")
         if name == "tag":  # a name stands for one snapshot
             others = {"name": f"after-{result.snapshot}"}

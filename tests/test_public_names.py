@@ -117,7 +117,11 @@ def _signatures() -> list[tuple[str, str, list[object]]]:
             fields: list[object] = [field.type for field in dataclasses.fields(value)]
             rows.append((name, value.__module__, fields))
     for name, member in vars(fdb.Database).items():  # made by `open`; its fields are its own affair
-        if inspect.isfunction(member) and not name.startswith("_") and name not in ("at", "damaged_tables"):
+        if (
+            inspect.isfunction(member)
+            and not name.startswith("_")
+            and name not in ("at", "followed_by", "damaged_tables")
+        ):
             rows.append((f"Database.{name}", fdb.Database.__module__, list(member.__annotations__.values())))
     return rows
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -16,6 +18,9 @@ if TYPE_CHECKING:
 
 PROCESS_BYTES = 384 * 2**20
 """Memory of a worker that has nothing to do: Python, Dask, Zarr, Numba's compiled loops."""
+
+_CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+"""Files with the limit of a container."""
 
 
 class Memory(NamedTuple):
@@ -45,9 +50,11 @@ def check_memory(client: Client, memory: Memory) -> None:
 
 def total_memory() -> int:
     """Return the bytes of memory of this machine or, in a container, of its limit."""
-    from distributed.system import MEMORY_LIMIT
-
-    return int(MEMORY_LIMIT)
+    limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    for path in map(Path, _CGROUP_LIMITS):
+        with suppress(OSError, ValueError):  # there is none, or it says "max"
+            limits.append(int(path.read_text()))
+    return min(limits)
 
 
 def peak_memory() -> dict[str, int]:

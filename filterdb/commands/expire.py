@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 import filterdb as fdb
@@ -9,7 +11,9 @@ from filterdb.commands.answer import print_answer
 from filterdb.commands.group import commands
 from filterdb.commands.options import newest
 from filterdb.commands.snapshot_change import show, to_answer
-from filterdb.store.database import Database
+
+if TYPE_CHECKING:
+    from filterdb.store.database import Database
 
 
 @commands.command()
