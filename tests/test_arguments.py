@@ -96,7 +96,8 @@ def test_a_path_and_a_database_do_the_same(name: str, folder: Path) -> None:
     """A text, a Path, a Database and a view, wherever one of them is meant."""
     function = public()[name]
     parameter = database_of(function)
-    others = others_of(function) | {"ingest": {"sources": "one.onnx"}, "expire": {"keep": 1}}.get(name, {})
+    more: Mapping[str, dict[str, Any]] = {"ingest": {"sources": "one.onnx"}, "expire": {"keep": 1}}
+    others = others_of(function) | more.get(name, {})
     if name == "degeneration_drift":  # two models are too few to correlate
         others["by"] = "layer"
     shown = set()

@@ -65,7 +65,7 @@ def purge(db: AnyDatabase, models: str | Iterable[str]) -> Purged:
     >>> fdb.purge("db", "resnet18").shared_with  # doctest: +SKIP
     []
     """
-    db = as_database(db)
+    db = _newest(as_database(db).files)
     wanted = list(dict.fromkeys(as_names(models, "models")))
     if not wanted:
         raise UsageError("purge: expected at least one model, got none")
@@ -83,11 +83,15 @@ def purge(db: AnyDatabase, models: str | Iterable[str]) -> Purged:
     numbers = [s.number for s in states if holding.keys() & {entry.id for entry in s.segments}]
     db = drop(db, numbers, tags=True)
     removed = remove_segments(db.files, db.state, list(holding), numbers)
-    db = Database(db.files, snapshots.existing(db.files, snapshots.latest(db.files)))
+    db = _newest(db.files)
     _check_gone(db.files, holding)
     layers = db.layers
     shares = np.isin(layers["hash"].values.astype(str), sorted(hashes))
     return Purged(db, removed, numbers, sorted(set(layers["model"].values[shares].tolist())))
+
+
+def _newest(files: Files) -> Database:
+    return Database(files, snapshots.existing(files, snapshots.latest(files)))
 
 
 def _holding(files: Files, wanted: list[str]) -> tuple[dict[str, Entry], set[str], set[str]]:
