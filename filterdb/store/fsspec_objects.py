@@ -6,11 +6,12 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from filterdb.store import remote
 from filterdb.store.local import ObjectInfo
-from filterdb.store.objects import read_all
+from filterdb.store.objects import in_turns, read_all
 
 if TYPE_CHECKING:
     from zarr.abc.store import Store
@@ -61,8 +62,15 @@ class FsspecObjects:
         remote.call(url, "pipe_file", url, data, mode="create", seconds=remote.writing_seconds(len(data)))
 
     def put(self, objects: Mapping[str, bytes | memoryview]) -> None:
+        files = remote.filesystem(next(iter(objects)))
+        if not files.async_impl:
+            files.pipe({url: bytes(data) for url, data in objects.items()})
+            return
+        # fsspec's own `pipe` would leave requests running after the time limit. botocore 1.43 waits for `100 Continue`
+        # only before it sends bytes: a bytearray that the store refuses would be sent in vain.
+        puts = [partial(files._pipe_file, url, bytes(data)) for url, data in objects.items()]
         seconds = remote.writing_seconds(sum(map(len, objects.values())))
-        remote.call(next(iter(objects)), "pipe", dict(objects), seconds=seconds)
+        remote.run(files.loop, lambda: in_turns(puts), seconds)
 
     def remove(self, url: str) -> None:
         remote.call(url, "rm_file", url)
