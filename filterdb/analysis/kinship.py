@@ -116,8 +116,7 @@ def kinship(db: Database) -> Kinship:
     out. Raises UsageError for more than MODEL_LIMIT models.
     """
     _check_number(db.models.sizes["model"])
-    (arrays,) = summaries(db, SketchReduction())
-    return _compare(db, arrays)
+    return _compare(db)
 
 
 def _check_number(models: int) -> None:
@@ -142,10 +141,9 @@ def descendants(db: Database, *, sketch: bool) -> Bools | None:
     place = _place(db, "descendants", mask)
     kept = db.kept.get(place)
     if kept is None:
-        arrays, is_stored = stored(db, SketchReduction())
-        if not is_stored[mask].all():
+        if not stored(db, SketchReduction())[1][mask].all():
             return None
-        kept = {"descend": _descend(db.whole.keep(mask, "all layers of the models"), arrays)}
+        kept = {"descend": _descend(db.whole.keep(mask, "all layers of the models"))}
         db.kept[place] = kept
     return kept["descend"]
 
@@ -189,9 +187,9 @@ def _place(db: Database, kind: str, mask: Bools) -> tuple[str, Key]:
     return "", Key(kind, 1, canonical(content).decode())
 
 
-def _compare(db: Database, arrays: Arrays) -> Kinship:
+def _compare(db: Database) -> Kinship:
     """Compare all pairs of the view's models by the sketches of all layers of the snapshot."""
-    models, layers = db.models.sizes["model"], _comparable(db, arrays)
+    models, layers = db.models.sizes["model"], _comparable(db)
     similarity, deviation, distance = np.full((3, models, models), np.nan)
     compared = np.zeros((models, models), np.int32)
     for rows, columns in _blocks(models):
@@ -209,9 +207,9 @@ def _compare(db: Database, arrays: Arrays) -> Kinship:
     return Kinship(similarity, deviation, distance, compared, equal, shares_layer, initial)
 
 
-def _descend(db: Database, arrays: Arrays) -> Bools:
+def _descend(db: Database) -> Bools:
     """Return which pairs of the view's models are so similar that they share trained weights, (models, models)."""
-    models, layers = db.models.sizes["model"], _comparable(db, arrays)
+    models, layers = db.models.sizes["model"], _comparable(db)
     descend = np.zeros((models, models), bool)
     for rows, columns in _blocks(models):
         similarity, deviation, explained = _similarity(_sums(layers, rows, columns, alignment.OF_COSINES))
@@ -241,10 +239,14 @@ class _Layers(NamedTuple):
     aligned: list[Ints]
 
 
-def _comparable(db: Database, arrays: Arrays) -> _Layers:
-    """Return what is compared of the view's layers, from the sketches of all layers of the snapshot."""
+def _comparable(db: Database) -> _Layers:
+    """Return what is compared of the view's layers.
+
+    Moments and sketches, which are large, are read one after the other, so that memory need not hold both.
+    """
     view, owner, sizes = chosen(db), db.layers["model_index"].values, db.layers["row_size"].values
     mean, spectrum, p_value = _of_moments(db)
+    (arrays,) = summaries(db, SketchReduction())
     sketch = of_repeated(mean, arrays["count"][view])
     np.subtract(arrays["sketch"][view], sketch, out=sketch)
     is_full = spectrum[:, 0] > _FULL_RANK * spectrum[:, -1]

@@ -12,6 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+_POOLED = 8_192
+"""States that `pool` merges at a time, so that temporary arrays take few megabytes."""
+
 
 @dataclass(frozen=True, slots=True)
 class Moments:
@@ -64,5 +67,8 @@ def pool(states: Moments, group: NDArray[np.int64], groups: int) -> Moments:
     shift = total / size[:, None]
     rest = np.where((states.count > 0)[:, None], away - shift[group], 0.0)
     m2 = np.zeros((groups, *states.m2.shape[1:]))
-    np.add.at(m2, group, states.m2 + states.count[:, None, None] * rest[:, :, None] * rest[:, None, :])
+    for start in range(0, len(group), _POOLED):
+        part = slice(start, start + _POOLED)
+        beside = states.count[part, None, None] * rest[part, :, None] * rest[part, None, :]
+        np.add.at(m2, group[part], states.m2[part] + beside)
     return Moments(count, origin + shift, m2)

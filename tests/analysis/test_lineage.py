@@ -11,8 +11,6 @@ import filterdb as fdb
 from filterdb.analysis import kinship as kin
 from filterdb.analysis.kinship import kinship
 from filterdb.commands.lineage import in_tree_order, to_answer, to_dot
-from filterdb.engine.run import stored
-from filterdb.engine.sketches import SketchReduction
 from filterdb.errors import UsageError
 from tests.filters import moved, trained
 from tests.models import chain
@@ -82,14 +80,13 @@ def test_copies_find_their_originals(backbones: fdb.Database) -> None:
 
 def test_blocks_of_models_give_the_same_relatives(backbones: fdb.Database, monkeypatch: pytest.MonkeyPatch) -> None:
     whole, expected = kinship(backbones), fdb.lineage(backbones)
-    arrays = stored(backbones, SketchReduction())[0]
-    descend = kin._descend(backbones, arrays)
+    descend = kin._descend(backbones)
     monkeypatch.setattr(kin, "_BLOCK", 3)
     monkeypatch.setattr(kin, "_PART", 2)
     blocks = kinship(backbones)
     for name, values in whole._asdict().items():
         np.testing.assert_allclose(getattr(blocks, name), values, rtol=0, atol=1e-7, err_msg=name)
-    np.testing.assert_array_equal(kin._descend(backbones, arrays), descend)
+    np.testing.assert_array_equal(kin._descend(backbones), descend)
     assert descend.any()
     np.testing.assert_array_equal(blocks.related, whole.related)
     for name in ("parent", "family", "equal_layers", "compared_layers"):
