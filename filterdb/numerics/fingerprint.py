@@ -205,17 +205,23 @@ def _similar(codes: NDArray[np.int32], tolerance: NDArray[np.int32], sizes: Ints
     Pairs that agree in many buckets are found among those that agree in one: neighbours in the order of its codes.
     """
     joined = Components(len(sizes))
+    rank = np.unique(sizes, return_inverse=True)[1].reshape(-1) * 2 * (_LARGEST + 1)
+    farthest = int(tolerance.max())
     for column in codes.T:
-        order = np.lexsort((column, sizes))
-        order = order[column[order] > 0]
-        root = joined.roots()
-        for shift in range(1, min(len(order), _NEIGHBOURS + 1)):
-            left, right = order[:-shift], order[shift:]
-            near = (column[right] - column[left] <= tolerance.max()) & (sizes[right] == sizes[left])
-            if not near.any():
+        order = np.flatnonzero(column)
+        order = order[np.argsort(rank[order] + column[order], kind="stable")]
+        code, size = column[order], sizes[order]
+        root = joined.roots()[order]
+        # What is too far from the layer `shift` places on is too far from all that follow.
+        first = np.arange(len(order))
+        for shift in range(1, _NEIGHBOURS + 1):
+            first = first[: np.searchsorted(first, len(order) - shift)]
+            second = first + shift
+            first = first[(code[second] - code[first] <= farthest) & (size[second] == size[first])]
+            if not len(first):
                 break
-            near &= root[left] != root[right]
-            left, right = left[near], right[near]
+            apart = first[root[first] != root[first + shift]]
+            left, right = order[apart], order[apart + shift]
             agree = _agree(codes[left], codes[right], np.maximum(tolerance[left], tolerance[right]))
             for pair in zip(left[agree].tolist(), right[agree].tolist(), strict=True):
                 joined.join(*pair)
