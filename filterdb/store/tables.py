@@ -140,6 +140,14 @@ def to_dataset(
     variables = {}
     for variable in kinds:
         values = variable.array(tables[variable.name])
-        plain = values.astype(object) if variable.dtype == "str" else values
+        plain = _texts(values) if variable.dtype == "str" else values
         variables[variable.name] = xr.Variable(variable.dims, plain, variable.attrs)
     return xr.Dataset(variables, attrs=dict(attrs or {}))
+
+
+def _texts(values: np.ndarray) -> np.ndarray:
+    """Return text as an object array in which equal texts are one object: most columns repeat a few of them."""
+    first: dict[str, str] = {}
+    texts = np.empty(values.shape, object)
+    texts[:] = [first.setdefault(text, text) for text in values.tolist()]
+    return texts
