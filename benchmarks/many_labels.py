@@ -161,7 +161,7 @@ def run(command: list[str], package: Path, output: Path, page: Path | None) -> C
         peak = 0
         while (ended := os.wait4(process.pid, os.WNOHANG))[0] == 0:
             peak = max(peak, _resident(process.pid))
-            time.sleep(0.05)
+            time.sleep(0.2)
     _, status, usage = ended
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
