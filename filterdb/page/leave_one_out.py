@@ -12,6 +12,7 @@ import numpy as np
 
 from filterdb.analysis.question import Question
 from filterdb.numerics.divergence import symmetric_kl
+from filterdb.numerics.histogram import sum_groups
 from filterdb.numerics.modes import ModeName
 from filterdb.store.database import Database
 
@@ -31,12 +32,10 @@ def without_models(db: Database, by: str, mode: ModeName) -> LeaveOneOut:
     labels = question.grouping.labels
     if len(labels) * (len(labels) - 1) // 2 > MAX_PAIRS:
         return {}
-    layers = question.layer_counts
     codes, cell = np.unique(
         np.stack([question.grouping.index, question.db.layers["model_index"].values]), axis=1, return_inverse=True
     )
-    own = np.zeros((codes.shape[1], *layers.shape[1:]), np.int64)
-    np.add.at(own, cell.reshape(-1), layers)
+    own = sum_groups(question.layer_counts, cell.reshape(-1), codes.shape[1])
     rows = [np.flatnonzero(codes[0] == code) for code in range(len(labels))]
     drifts: LeaveOneOut = {}
     for i, j in itertools.combinations(range(len(labels)), 2):
