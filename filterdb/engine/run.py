@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from itertools import batched
 
 import numpy as np
 
@@ -50,9 +53,9 @@ def stored(db: Database, reduction: LayerReduction) -> tuple[Arrays, np.ndarray]
     """
     db = db.whole
     parts, has = [], []
-    for segment, tables in zip(db.segments, db.tables, strict=True):
+    wanted = [Wanted(position, (reduction,)) for position in range(len(db.segments))]
+    for tables, arrays in zip(db.tables, _lookups(db, wanted), strict=True):
         layers = len(tables["row_size"])
-        arrays = _find(db, segment, tables, reduction, reduction.key)
         parts.append(reduction.empty(layers) if arrays is None else arrays)
         has.append(np.full(layers, arrays is not None))
     joined = _present(db, {"": np.concatenate([*has, np.empty(0, bool)])})[""]
@@ -74,13 +77,14 @@ def _concatenate(reduction: Reduction, parts: list[Arrays]) -> Arrays:
 def compute(db: Database, wanted: Sequence[Wanted]) -> Iterator[tuple[Wanted, Key, Arrays]]:
     """Yield all wanted summaries: first stored ones, then computed ones, which take a single run on the cluster."""
     tasks, missing, memory, nbytes = [], [], [], 0
+    segments, stored_summaries = db.segments, _lookups(db, wanted)
     for request in wanted:
-        segment, tables = db.segments[request.position], _tables(db, request)
+        segment, tables = segments[request.position], _tables(db, request)
         absent = []
         for reduction in request.reductions:
             keys = []
             for key in reduction.keys:
-                arrays = _find(db, segment, tables, reduction, key)
+                arrays = next(stored_summaries)
                 if arrays is None:
                     keys.append(key)
                 else:
@@ -95,12 +99,33 @@ def compute(db: Database, wanted: Sequence[Wanted]) -> Iterator[tuple[Wanted, Ke
     label = kinds([reduction for _, absent in missing for reduction in absent])
     results = cluster.run(tasks, label, Memory.most(memory), Work(nbytes, db.files.remote))
     for (request, absent), result in zip(missing, results, strict=True):
-        segment = db.segments[request.position]
+        segment = segments[request.position]
         for reduction, stored in zip(absent, result, strict=True):
             for key, (arrays, is_stored) in zip(reduction.keys, stored, strict=True):
                 if reduction.stays_in_memory or not is_stored:
                     db.kept[segment.id, key] = arrays
                 yield request, key, arrays
+
+
+READERS = 16
+"""Summaries that are read from an object store at a time."""
+
+
+def _lookups(db: Database, wanted: Sequence[Wanted]) -> Iterator[Arrays | None]:
+    """Yield what `_find` returns for each wanted summary, in order. From an object store several are read at a time."""
+    segments = db.segments
+    lookups = (
+        partial(_find, db, segments[request.position], _tables(db, request), reduction, key)
+        for request in wanted
+        for reduction in request.reductions
+        for key in reduction.keys
+    )
+    if not db.files.remote:
+        yield from (lookup() for lookup in lookups)
+        return
+    with ThreadPoolExecutor(READERS) as pool:
+        for batch in batched(lookups, READERS):
+            yield from pool.map(lambda lookup: lookup(), batch)
 
 
 def _tables(db: Database, request: Wanted) -> Arrays:
