@@ -6,7 +6,9 @@ import os
 from functools import cache
 from importlib.util import find_spec
 
-from filterdb.errors import UsageError
+import fsspec
+
+from filterdb.errors import MissingExtraError, UsageError
 from filterdb.store import obstore_objects
 from filterdb.store.fsspec_objects import FsspecObjects
 from filterdb.store.objects import Objects
@@ -29,6 +31,11 @@ def client(url: str) -> Objects:
     scheme = url.split("://", 1)[0]
     if scheme in obstore_objects.SCHEMES and (name == "obstore" or (not name and scheme != "s3" and _has_obstore())):
         return ObstoreObjects()
+    if scheme in obstore_objects.SCHEMES - {"s3"}:
+        try:
+            fsspec.get_filesystem_class(scheme)
+        except ImportError as error:
+            raise MissingExtraError(f"{scheme}://: this needs the extra: pip install 'filterdb[obstore]'") from error
     return S3Objects() if scheme == "s3" else FsspecObjects()
 
 

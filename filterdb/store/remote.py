@@ -50,9 +50,8 @@ _EXTRAS = {
     "hf": "hub",
     **dict.fromkeys(("http", "https"), "http"),
     **dict.fromkeys(("s3", "s3a"), "s3"),
-    **dict.fromkeys(("gs", "gcs", "az", "abfs"), "obstore"),
 }
-"""The extra that a protocol needs."""
+"""The extra that a protocol of fsspec needs."""
 
 
 def lost() -> tuple[type[Exception], ...]:
@@ -140,9 +139,8 @@ def _known_filesystem(protocol: str, region: str | None) -> Any:
     try:
         return fsspec.filesystem(protocol, **options(f"{protocol}://"))
     except Exception as error:  # file systems raise exceptions of their own
-        extra = _EXTRAS.get(protocol)
-        if extra is not None and isinstance(error, ImportError):
-            raise MissingExtraError(f"{protocol}://: this needs the extra: pip install 'filterdb[{extra}]'") from error
+        if protocol == "hf" and isinstance(error, ImportError):
+            raise MissingExtraError("hf://: this needs the extra: pip install 'filterdb[hub]'") from error
         reason = " ".join(str(error).split())[:100]
         raise UsageError(f"{protocol}://: expected a protocol that fsspec can open here, got {reason}") from error
 
