@@ -18,8 +18,8 @@ from filterdb.store.s3_objects import S3Objects
 CLIENT = "FILTERDB_STORE_CLIENT"
 """Environment variable that names the client: `fsspec` or `obstore`.
 
-By default, S3 is accessed by s3fs, and Google Cloud Storage and Azure by obstore if it is installed: among the clients
-for them, only obstore has conditional puts, without which nobody can commit.
+By default, S3 is accessed by s3fs, and Google Cloud Storage and Azure by obstore if it is installed, whose conditional
+puts are tested there: without them, nobody can commit.
 """
 
 
