@@ -6,8 +6,6 @@ import os
 from functools import cache
 from importlib.util import find_spec
 
-import fsspec
-
 from filterdb.errors import MissingExtraError, UsageError
 from filterdb.store import obstore_objects
 from filterdb.store.fsspec_objects import FsspecObjects
@@ -32,6 +30,8 @@ def client(url: str) -> Objects:
     if scheme in obstore_objects.SCHEMES and (name == "obstore" or (not name and scheme != "s3" and _has_obstore())):
         return ObstoreObjects()
     if scheme in obstore_objects.SCHEMES - {"s3"}:
+        import fsspec
+
         try:
             fsspec.get_filesystem_class(scheme)
         except ImportError as error:
