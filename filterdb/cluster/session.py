@@ -73,8 +73,6 @@ class Session:
         if self._started:
             return
         self._started = True
-        for name in ("distributed", "distributed.client", "distributed.comm", "tornado", "asyncio"):
-            logging.getLogger(name).setLevel(self.log_level)
         if self.threads is not None:
             if sys.modules.get("dask") is not None:  # what else computes on Dask
                 import dask
@@ -83,7 +81,10 @@ class Session:
             return
         if not _has_dask():
             raise MissingExtraError("--workers, --scheduler: clusters need the extra: pip install 'filterdb[cluster]'")
-        from filterdb.cluster import fork_server, places
+        from filterdb.cluster import fork_server, places  # which imports distributed, which sets the levels of its logs
+
+        for name in ("distributed", "distributed.client", "distributed.comm", "tornado", "asyncio"):
+            logging.getLogger(name).setLevel(self.log_level)
 
         if self.scheduler is None:
             fork_server.use()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
+from filterdb.engine.loops import LoopReduction
 from filterdb.engine.reduction import Block, LayerReduction
 from filterdb.errors import DamageError
-from filterdb.numerics.loops import compiled
 from filterdb.numerics.moments import Moments, merge
 from filterdb.numerics.quality import SPARSE_FRACTION
 from filterdb.schema import WEIGHTS
@@ -21,8 +22,10 @@ CLEAN, SPARSE, SCALED = 0, 1, 2
 
 
 @dataclass(frozen=True, slots=True)
-class MomentsReduction(LayerReduction):
+class MomentsReduction(LoopReduction):
     """Compute, by layer, moments of clean, sparse and scaled filters, the peak, and `span` = Σ(max w − min w)."""
+
+    kind: ClassVar = "moments"
 
     @property
     def key(self) -> Key:
@@ -37,14 +40,9 @@ class MomentsReduction(LayerReduction):
             "span": np.zeros(layers),
         }
 
-    def add(self, arrays: Arrays, block: Block) -> None:
-        compiled.moments(
-            block.columns,
-            block.starts,
-            block.stops,
-            block.peaks / SPARSE_FRACTION,
-            *(arrays[name] for name in ("count", "mean", "m2", "peak", "span")),
-        )
+    def loop_state(self, arrays: Arrays, block: Block) -> tuple[np.ndarray, ...]:
+        names = ("count", "mean", "m2", "peak", "span")
+        return block.peaks / SPARSE_FRACTION, *(arrays[name] for name in names)
 
     def merge(self, a: Arrays, b: Arrays) -> Arrays:
         states = merge(_states(a), _states(b))

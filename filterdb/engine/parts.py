@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from filterdb import metrics, plan
+from filterdb.engine.loops import add_group, grouped
 from filterdb.engine.partition import Partition
 from filterdb.engine.reduction import Block, Reduction
 from filterdb.schema import WEIGHTS
@@ -36,17 +37,19 @@ def fold(partition: Partition, columns: Iterable[np.ndarray], reductions: Sequen
     """Add the chunks of a partition, as columns (9, n) float32, to new arrays; return a Part for each reduction."""
     index, rows = partition.index, partition.rows
     parts = [Part(index, reduction.empty(len(index))) for reduction in reductions]
+    groups = grouped(reductions)
     for chunk, filters in zip(partition.chunks, columns, strict=True):
         start, stop = partition.segment.bounds(chunk)
         runs = plan.runs(partition.bounds, start, stop)
         layers = slice(runs.first, runs.last)
         firsts = start + runs.starts - partition.bounds[layers]
         block = Block(filters, runs.starts, runs.stops, partition.peaks[layers], rows[layers], firsts)
-        for reduction, part in zip(reductions, parts, strict=True):
-            arrays = part.arrays
-            if not reduction.by_group:
-                arrays = {name: array[layers] for name, array in arrays.items()}
-            reduction.add(arrays, block)
+        arrays = [
+            part.arrays if reduction.by_group else {name: array[layers] for name, array in part.arrays.items()}
+            for reduction, part in zip(reductions, parts, strict=True)
+        ]
+        for group in groups:
+            add_group([reductions[i] for i in group], [arrays[i] for i in group], block)
     return parts
 
 

@@ -1,10 +1,10 @@
-"""Compiled loops over filters. Keep helpers here: Numba's cache does not notice a change in another module.
+"""Compiled loops over filters. Keep helpers here or in `blocks.py`, see BLOCKS.
 
 A block has its columns first, (9, n) float32, as chunks store them. `starts` and `stops` (runs,) int64 cut it into
 runs, one for each layer; the states of the runs are updated in place. Every sum is float64. Sums may be reassociated,
 so that they vectorise; on one machine that always happens in the same way. The projection may not be reassociated:
-extremes and histograms must see the same coefficients, bit for bit. Division is never replaced by multiplication with
-a reciprocal. Single precision is only used to show that double precision is not needed.
+extremes and histograms must see the same coefficients, bit for bit. Scaled weights are those of division, bit for bit
+(`blocks.quotient`). Single precision is only used to show that double precision is not needed.
 
 Inner loops run along one-dimensional views: with two indices Numba checks each of them for negative values, and LLVM
 does not vectorise the loop. Minima and maxima are plain comparisons for the same reason; stored filters have no NaN.
@@ -12,198 +12,97 @@ does not vectorise the loop. Minima and maxima are plain comparisons for the sam
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
+from filterdb.numerics.blocks import (
+    INLINE,
+    LANES,
+    ORDER,
+    SUMS,
+    add_products,
+    bounds,
+    buffers,
+    find_peaks,
+    invert,
+    load,
+    load_scaled,
+    mirror,
+    shift_loaded,
+    shift_raw,
+    shift_scaled,
+    spans,
+    take_sparse,
+)
 from filterdb.numerics.compilation import njit
 from filterdb.schema import WEIGHTS
 
-LANES = 256
-"""Filters processed at a time: their 9 columns in float64 fill 18 KiB of the first-level cache."""
+BLOCKS = "35a9b0f68b26b9d1c5af091634b35c02f7ac72bb9187613a0ee509e5ffc3522d"
+"""SHA-256 of `blocks.py`, checked by a test. Numba's cache notices a change of this file only."""
 
-_INLINE = {"cache": True, "nogil": True, "error_model": "numpy", "forceinline": True}
-"""Numba options of the helpers. A helper that is not inlined is compiled by itself in the process that compiles it, and
-together with its caller in processes that load the caller from Numba's cache; the last digits could then differ."""
-
-_SUMS = {"reassoc", "contract", "nsz"}  # fast-math flags of helpers that add
-_ORDER = {"reassoc", "nsz", "nnan"}  # … that only compare
+State = tuple[np.ndarray | float, ...]
 
 
-@njit(**_INLINE)
-def _buffers():
-    """Return buffers for LANES filters: weights, coefficients, divisors, and the three results of `_bounds`."""
-    floats = np.empty((3, LANES), np.float32)
-    return np.empty((WEIGHTS, LANES)), np.empty(LANES), np.empty(LANES), floats[0], floats[1], floats[2]
+@njit(**INLINE)
+def _load(columns, start, m, scaled, peak, work):
+    """Copy m filters, scaled or raw, to the weights of `work`."""
+    if scaled:
+        load_scaled(columns, start, m, peak, work[1], work[2], work[0])
+    else:
+        load(columns, start, m, work[0])
 
 
-@njit(**_INLINE, fastmath=_ORDER)
-def _bounds(columns, start, m, low, high, peak):
-    """Store the smallest and largest weight and the largest |w| of each of m filters; return the extremes of |w|."""
-    for j in range(0, WEIGHTS, 3):
-        r0, r1, r2 = columns[j, start : start + m], columns[j + 1, start : start + m], columns[j + 2, start : start + m]
-        for i in range(m):
-            a, b = (r0[i], r0[i]) if j == 0 else (low[i], high[i])
-            a = r0[i] if r0[i] < a else a
-            b = r0[i] if r0[i] > b else b
-            a = r1[i] if r1[i] < a else a
-            b = r1[i] if r1[i] > b else b
-            a = r2[i] if r2[i] < a else a
-            b = r2[i] if r2[i] > b else b
-            low[i] = a
-            high[i] = b
-    smallest = np.float32(np.finfo(np.float32).max)
-    largest = np.float32(0)
-    for i in range(m):
-        p = high[i] if high[i] > -low[i] else -low[i]
-        peak[i] = p
-        smallest = p if p < smallest else smallest
-        largest = p if p > largest else largest
-    return smallest, largest
+@njit(**INLINE)
+def _add_loaded(f, m, r, s, state, shift, lost):
+    """Add m raw filters (columns of f, overwritten) to the moments of run r, clean (s = 0) or sparse (s = 1)."""
+    _, counts, means, m2, _, _ = state
+    if m > 0:
+        shift_loaded(f, m, counts[r, s], means[r, s], shift)
+        add_products(f, m, counts[r, s], shift, lost, m2[r, s])
+        counts[r, s] += m
 
 
-@njit(**_INLINE, fastmath=_SUMS)
-def _spans(low, high, m):
-    """Return Σ(max w − min w) over m filters."""
-    total = 0.0
-    for i in range(m):
-        total += np.float64(high[i]) - np.float64(low[i])
-    return total
+@njit(**INLINE)
+def _add_moments(columns, start, m, r, begun, held, state, scratch, work, low, high, peak):
+    """Add m filters of run r to its moments; return how many sparse filters now wait in the scratch space.
 
-
-@njit(**_INLINE)
-def _load(columns, start, m, out):
-    """Copy m filters to `out` (9, …) as float64."""
-    for j in range(WEIGHTS):
-        row = columns[j, start : start + m]
-        target = out[j]
-        for i in range(m):
-            target[i] = row[i]
-
-
-@njit(**_INLINE)
-def _load_scaled(columns, start, m, peak, divisor, out):
-    """Copy m filters, divided by their peaks, to `out` (9, …) as float64; an all-zero filter stays zero."""
-    for i in range(m):
-        divisor[i] = peak[i] if peak[i] > 0 else 1.0
-    for j in range(WEIGHTS):
-        row = columns[j, start : start + m]
-        target = out[j]
-        for i in range(m):
-            target[i] = np.float64(row[i]) / divisor[i]
-
-
-@njit(**_INLINE)
-def _take_sparse(columns, start, m, peak, threshold, f, positions, sparse, held):
-    """Move the filters whose peak is below the threshold from f (9, m) to `sparse` (9, …) and return their number.
-
-    `sparse` already has `held` filters. The last filters of f fill the gaps; `positions` is scratch space.
+    `begun` is the number of filters in the scaled state so far, `held` that of sparse filters that wait.
     """
-    taken = 0
-    for i in range(m):
-        positions[taken] = i
-        taken += peak[i] < threshold
-    for k in range(taken - 1, -1, -1):  # last to first, so that the filter that fills a gap is not sparse itself
-        m -= 1
-        for j in range(WEIGHTS):
-            sparse[j, held] = columns[j, start + positions[k]]
-            f[j, positions[k]] = f[j, m]
-        held += 1
-    return taken
+    thresholds, counts, means, m2, peaks, widths = state
+    sparse, positions, shift, lost = scratch
+    f, inverse, rest = work
+    smallest, largest = bounds(columns, start, m, low, high, peak)
+    peaks[r] = max(peaks[r], np.float64(largest))
+    widths[r] += spans(low, high, m)
+    if smallest < thresholds[r]:
+        load(columns, start, m, f)
+        taken = take_sparse(columns, start, m, peak, thresholds[r], f, positions, sparse, held)
+        held += taken
+        _add_loaded(f, m - taken, r, 0, state, shift, lost)
+        if held >= LANES:
+            _add_loaded(sparse, held, r, 1, state, shift, lost)
+            held = 0
+    else:
+        shift_raw(columns, start, m, f, counts[r, 0], means[r, 0], shift)
+        add_products(f, m, counts[r, 0], shift, lost, m2[r, 0])
+        counts[r, 0] += m
+    invert(peak, m, inverse, rest)
+    shift_scaled(columns, start, m, inverse, rest, f, begun, means[r, 2], shift)
+    add_products(f, m, begun, shift, lost, m2[r, 2])
+    return held
 
 
-@njit(**_INLINE, fastmath=_SUMS)
-def _accumulate(f, m, count, mean, m2):
-    """Merge m filters (columns of f, overwritten) into the moments of `count` filters and return m.
-
-    mean (9,) and m2 (9, 9; upper triangle) are updated in place. The mean so far, or at first the first filter, is
-    subtracted from every filter: equal filters then have exactly zero spread, and no digits are lost where the mean is
-    large compared with the spread. With d the mean of the differences f, m2 grows by Σff − d·d·m²/(n + m), which is
-    Chan's update (Chan, Golub, LeVeque 1979) with the moments of the block.
-    """
-    if m == 0:
-        return 0
-    n = np.float64(count)
-    shift = np.empty(WEIGHTS)
-    for j in range(WEIGHTS):
-        row = f[j]
-        origin = row[0] if count == 0 else mean[j]
-        total = 0.0
-        for i in range(m):
-            row[i] -= origin
-            total += row[i]
-        mean[j] = origin + total / (n + m)
-        shift[j] = total / m
-    weight = m * (m / (n + m))
-    for j in range(0, WEIGHTS, 3):
-        a0, a1, a2 = f[j], f[j + 1], f[j + 2]
-        for k in range(j, WEIGHTS, 3):
-            b0, b1, b2 = f[k], f[k + 1], f[k + 2]
-            s00 = s01 = s02 = s10 = s11 = s12 = s20 = s21 = s22 = 0.0
-            for i in range(m):
-                s00 += a0[i] * b0[i]
-                s01 += a0[i] * b1[i]
-                s02 += a0[i] * b2[i]
-                s10 += a1[i] * b0[i]
-                s11 += a1[i] * b1[i]
-                s12 += a1[i] * b2[i]
-                s20 += a2[i] * b0[i]
-                s21 += a2[i] * b1[i]
-                s22 += a2[i] * b2[i]
-            m2[j, k] += s00 - weight * shift[j] * shift[k]
-            m2[j, k + 1] += s01 - weight * shift[j] * shift[k + 1]
-            m2[j, k + 2] += s02 - weight * shift[j] * shift[k + 2]
-            m2[j + 1, k] += s10 - weight * shift[j + 1] * shift[k]
-            m2[j + 1, k + 1] += s11 - weight * shift[j + 1] * shift[k + 1]
-            m2[j + 1, k + 2] += s12 - weight * shift[j + 1] * shift[k + 2]
-            m2[j + 2, k] += s20 - weight * shift[j + 2] * shift[k]
-            m2[j + 2, k + 1] += s21 - weight * shift[j + 2] * shift[k + 1]
-            m2[j + 2, k + 2] += s22 - weight * shift[j + 2] * shift[k + 2]
-    return m
+@njit(**INLINE)
+def _finish_moments(r, held, state, scratch):
+    """Add the sparse filters that wait, and fill the lower triangles of run r."""
+    sparse, _, shift, lost = scratch
+    _add_loaded(sparse, held, r, 1, state, shift, lost)
+    for s in range(3):
+        mirror(state[3][r, s])
 
 
-@njit(**_INLINE)
-def _mirror(m2):
-    """Copy the upper triangle of m2 to the lower one."""
-    for j in range(WEIGHTS):
-        for k in range(j):
-            m2[j, k] = m2[k, j]
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def moments(columns, starts, stops, thresholds, counts, means, m2, peaks, spans):
-    """Add each run to its moments. A filter whose |w| are all below the run's threshold is sparse.
-
-    `thresholds` (runs,) float64. Updated in place: counts (runs, 2) int64, means (runs, 3, 9), m2 (runs, 3, 9, 9),
-    peaks (runs,) and spans (runs,), the sum of max w − min w over filters. The second axis is clean (raw filters that
-    are not sparse), sparse (raw), scaled.
-    """
-    f, _, divisor, low, high, peak = _buffers()
-    sparse = np.empty((WEIGHTS, 2 * LANES))
-    positions = np.empty(LANES, np.int32)
-    for r in range(starts.size):
-        held = 0
-        total = counts[r, 0] + counts[r, 1]
-        for start in range(starts[r], stops[r], LANES):
-            m = min(LANES, stops[r] - start)
-            smallest, largest = _bounds(columns, start, m, low, high, peak)
-            peaks[r] = max(peaks[r], np.float64(largest))
-            spans[r] += _spans(low, high, m)
-            _load(columns, start, m, f)
-            taken = 0
-            if smallest < thresholds[r]:
-                taken = _take_sparse(columns, start, m, peak, thresholds[r], f, positions, sparse, held)
-                held += taken
-            counts[r, 0] += _accumulate(f, m - taken, counts[r, 0], means[r, 0], m2[r, 0])
-            if held >= LANES:
-                counts[r, 1] += _accumulate(sparse, held, counts[r, 1], means[r, 1], m2[r, 1])
-                held = 0
-            _load_scaled(columns, start, m, peak, divisor, f)
-            total += _accumulate(f, m, total, means[r, 2], m2[r, 2])
-        counts[r, 1] += _accumulate(sparse, held, counts[r, 1], means[r, 1], m2[r, 1])
-        for s in range(3):
-            _mirror(m2[r, s])
-
-
-@njit(**_INLINE)
+@njit(**INLINE)
 def _project(f, m, mean, v, out):
     """Store the coefficients (f − mean)·v of m filters (columns of f) on one component v."""
     f0, f1, f2, f3, f4, f5, f6, f7, f8 = f[0], f[1], f[2], f[3], f[4], f[5], f[6], f[7], f[8]
@@ -216,46 +115,28 @@ def _project(f, m, mean, v, out):
         out[i] = (second + (f7[i] - c7) * v7) + (f8[i] - c8) * v8
 
 
-@njit(**_INLINE)
-def _scale_roughly(columns, start, m, peak, out):
-    """Copy m filters, divided by their peaks, to `out` (9, …) in single precision."""
+@njit(**INLINE)
+def _invert_roughly(peak, m, inverse):
+    """Store 1/peak in single precision, replace peaks of 0 by 1; return whether `_project_roughly` keeps its bound.
+
+    Between 2⁻¹⁰⁰ and 2¹⁰⁰ no sum overflows, and what underflows is far less than the bound.
+    """
+    outside = np.int32(0)
     for i in range(m):
-        peak[i] = peak[i] if peak[i] > 0 else np.float32(1)
-    for j in range(WEIGHTS):
-        row = columns[j, start : start + m]
-        target = out[j]
-        for i in range(m):
-            target[i] = row[i] / peak[i]
+        p = peak[i] if peak[i] > 0 else np.float32(1)
+        peak[i] = p
+        inverse[i] = np.float32(1) / p
+        outside |= np.int32(p < np.float32(2.0**-100)) | np.int32(p > np.float32(2.0**100))
+    return outside == 0
 
 
-@njit(**_INLINE, fastmath=_SUMS)
-def _project_roughly(f, m, v, offset, out):
-    """Store f·Vᵀ + offset of m filters in single precision, at most `doubt` (`_rough_axes`) off the coefficients."""
-    for k in range(0, WEIGHTS, 3):
-        out0, out1, out2 = out[k], out[k + 1], out[k + 2]
-        for j in range(0, WEIGHTS, 3):
-            f0, f1, f2 = f[j], f[j + 1], f[j + 2]
-            v00, v01, v02 = v[k, j], v[k, j + 1], v[k, j + 2]
-            v10, v11, v12 = v[k + 1, j], v[k + 1, j + 1], v[k + 1, j + 2]
-            v20, v21, v22 = v[k + 2, j], v[k + 2, j + 1], v[k + 2, j + 2]
-            if j == 0:
-                for i in range(m):
-                    out0[i] = offset[k] + f0[i] * v00 + f1[i] * v01 + f2[i] * v02
-                    out1[i] = offset[k + 1] + f0[i] * v10 + f1[i] * v11 + f2[i] * v12
-                    out2[i] = offset[k + 2] + f0[i] * v20 + f1[i] * v21 + f2[i] * v22
-            else:
-                for i in range(m):
-                    out0[i] += f0[i] * v00 + f1[i] * v01 + f2[i] * v02
-                    out1[i] += f0[i] * v10 + f1[i] * v11 + f2[i] * v12
-                    out2[i] += f0[i] * v20 + f1[i] * v21 + f2[i] * v22
-
-
-@njit(**_INLINE)
+@njit(**INLINE)
 def _rough_axes(mean, components):
     """Return the components and −mean·Vᵀ in single precision, and the largest error of a scaled filter's coefficient.
 
-    With u = 2⁻²⁴ and |f| ≤ 1, the division and the rounding of the component contribute 2u‖v‖₁, the nine products and
-    sums 10u‖v‖₁ in any order, the offset 2u‖v‖₁|mean| (Higham 2002, §3.1). The returned bound is twice the total.
+    With u = 2⁻²⁴ and peak p, the rounding of the component contributes up to u‖v‖₁, the nine products and sums of
+    w·v/p, in any order, 9u‖v‖₁, the reciprocal of p, the product with it and the last sum 3u‖v‖₁, the offset
+    2u‖v‖₁|mean| (Higham 2002, §3.1): less than 14u·Σ(1 + |mean|)|v|. The returned bound is twice that.
     """
     offsets = np.empty(WEIGHTS, np.float32)
     reach = 0.0
@@ -269,7 +150,36 @@ def _rough_axes(mean, components):
     return components.astype(np.float32), offsets, 28 * reach * 2.0**-24
 
 
-@njit(**_INLINE, fastmath=_ORDER)
+@njit(**INLINE, fastmath=SUMS)
+def _project_roughly(columns, start, m, inverse, rough, out):
+    """Store w·Vᵀ/peak + offset of m filters in single precision, at most `doubt` off the coefficients."""
+    v, offset, _ = rough
+    end = start + m
+    for k in range(0, WEIGHTS, 3):
+        out0, out1, out2 = out[k], out[k + 1], out[k + 2]
+        for j in range(0, WEIGHTS, 3):
+            f0, f1, f2 = columns[j, start:end], columns[j + 1, start:end], columns[j + 2, start:end]
+            v00, v01, v02 = v[k, j], v[k, j + 1], v[k, j + 2]
+            v10, v11, v12 = v[k + 1, j], v[k + 1, j + 1], v[k + 1, j + 2]
+            v20, v21, v22 = v[k + 2, j], v[k + 2, j + 1], v[k + 2, j + 2]
+            if j == 0:
+                for i in range(m):
+                    out0[i] = f0[i] * v00 + f1[i] * v01 + f2[i] * v02
+                    out1[i] = f0[i] * v10 + f1[i] * v11 + f2[i] * v12
+                    out2[i] = f0[i] * v20 + f1[i] * v21 + f2[i] * v22
+            elif j == 3:
+                for i in range(m):
+                    out0[i] += f0[i] * v00 + f1[i] * v01 + f2[i] * v02
+                    out1[i] += f0[i] * v10 + f1[i] * v11 + f2[i] * v12
+                    out2[i] += f0[i] * v20 + f1[i] * v21 + f2[i] * v22
+            else:
+                for i in range(m):
+                    out0[i] = (out0[i] + f0[i] * v00 + f1[i] * v01 + f2[i] * v02) * inverse[i] + offset[k]
+                    out1[i] = (out1[i] + f0[i] * v10 + f1[i] * v11 + f2[i] * v12) * inverse[i] + offset[k + 1]
+                    out2[i] = (out2[i] + f0[i] * v20 + f1[i] * v21 + f2[i] * v22) * inverse[i] + offset[k + 2]
+
+
+@njit(**INLINE, fastmath=ORDER)
 def _range(row, m, low, high):
     """Return the smallest and largest of low, high and m numbers."""
     for i in range(m):
@@ -279,40 +189,38 @@ def _range(row, m, low, high):
     return low, high
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def extremes(columns, starts, stops, mean, components, scaled, smallest, largest):
-    """Update the extremes of each run's coefficients, `smallest` and `largest` (runs, 9) float64, in place.
+@njit(**INLINE)
+def _leaves(row, m, low, high):
+    """Return whether one of m numbers is below low or above high. Unlike `_range`, LLVM vectorises this loop."""
+    outside = np.int32(0)
+    for i in range(m):
+        outside |= np.int32(row[i] < low) | np.int32(row[i] > high)
+    return outside != 0
 
-    Scaled filters are projected in single precision first, in double only if one of them could be a new extreme.
+
+@njit(**INLINE)
+def _extend(columns, start, m, r, axes, doubt, is_rough, about, state, peak, work):
+    """Update the extremes of run r with m filters; return whether their weights were loaded to do so.
+
+    They are if one of the coefficients in single precision, `about`, could be a new extreme.
     """
-    rough_components, offsets, doubt = _rough_axes(mean, components)
-    f, c, divisor, low, high, peak = _buffers()
-    rough, about = np.empty_like(f, np.float32), np.empty_like(f, np.float32)
-    top = np.float32(np.finfo(np.float32).max)
-    for r in range(starts.size):
-        for start in range(starts[r], stops[r], LANES):
-            m = min(LANES, stops[r] - start)
-            loaded = False
-            if scaled:
-                _bounds(columns, start, m, low, high, peak)
-                _scale_roughly(columns, start, m, peak, rough)
-                _project_roughly(rough, m, rough_components, offsets, about)
-            for k in range(WEIGHTS):
-                if scaled:
-                    a, b = _range(about[k], m, top, -top)
-                    if a - doubt > smallest[r, k] and b + doubt < largest[r, k]:
-                        continue
-                if not loaded:
-                    loaded = True
-                    if scaled:
-                        _load_scaled(columns, start, m, peak, divisor, f)
-                    else:
-                        _load(columns, start, m, f)
-                _project(f, m, mean, components[k], c)
-                smallest[r, k], largest[r, k] = _range(c, m, smallest[r, k], largest[r, k])
+    mean, components, scaled = axes
+    smallest, largest = state
+    c = work[1]
+    loaded = False
+    for k in range(WEIGHTS):
+        if is_rough and not _leaves(about[k], m, smallest[r, k] + doubt, largest[r, k] - doubt):
+            continue
+        if not loaded:
+            loaded = True
+            _load(columns, start, m, scaled, peak, work)
+        _project(work[0], m, mean, components[k], c)
+        if _leaves(c, m, smallest[r, k], largest[r, k]):
+            smallest[r, k], largest[r, k] = _range(c, m, smallest[r, k], largest[r, k])
+    return loaded
 
 
-@njit(**_INLINE)
+@njit(**INLINE)
 def _bin(v, edges, slack):
     """Return the bin of a coefficient: −1 below the edges, the number of bins above them.
 
@@ -332,7 +240,7 @@ def _bin(v, edges, slack):
     return b
 
 
-@njit(**_INLINE)
+@njit(**INLINE)
 def _clear_bins(values, m, scale, shift, margin, bins, index):
     """Store the bins of m coefficients, −1 where unclear; return whether all are clear and within the edges.
 
@@ -341,18 +249,18 @@ def _clear_bins(values, m, scale, shift, margin, bins, index):
     """
     half = type(margin)(0.5)
     reach = half - margin
-    for i in range(m):
-        position = values[i] * scale + shift
-        b = np.int32(position)
-        index[i] = b if np.abs(position - type(margin)(b) - half) < reach else np.int32(-1)
     signs = np.int32(0)
     last = np.int32(bins - 1)
     for i in range(m):
-        signs |= index[i] | (last - index[i])
+        position = values[i] * scale + shift
+        b = np.int32(position)
+        b = b if np.abs(position - type(margin)(b) - half) < reach else np.int32(-1)
+        index[i] = b
+        signs |= b | (last - b)
     return signs >= 0
 
 
-@njit(**_INLINE)
+@njit(**INLINE)
 def _tally(index, m, t0, t1, t2, t3):
     """Count m bins in four tallies in turn: neighbours share bins, and additions to one counter wait for each other."""
     whole = m - m % 4
@@ -365,7 +273,7 @@ def _tally(index, m, t0, t1, t2, t3):
         t0[np.uint32(index[i])] += 1
 
 
-@njit(**_INLINE)
+@njit(**INLINE)
 def _coefficient(columns, i, peak, mean, v):
     """Return the coefficient of one scaled filter, bit for bit that of `_project`."""
     p = np.float64(peak)
@@ -375,7 +283,7 @@ def _coefficient(columns, i, peak, mean, v):
     return total
 
 
-@njit(**_INLINE)
+@njit(**INLINE)
 def _bin_line(edges):
     """Return scale, shift and margin: v·scale + shift is a coefficient's position in bins, good to the margin."""
     bins = edges.size - 1
@@ -384,7 +292,20 @@ def _bin_line(edges):
     return scale, -edges[0] * scale, 1e-6 * (1 + abs(edges[0]) / width)
 
 
-@njit(**_INLINE)
+@njit(**INLINE)
+def _rough_bin_line(edges, doubt):
+    """Return `_bin_line` in single precision, and whether its margin is small enough to be of use.
+
+    The rounding of positions themselves, which are up to the number of bins, comes on top of the doubt.
+    """
+    bins = edges.size - 1
+    width = edges[bins] - edges[0]
+    scale, shift, _ = _bin_line(edges)
+    margin = (doubt / width + 4 * 2.0**-24 * (1 + abs(edges[0]) / width)) * bins
+    return (np.float32(scale), np.float32(shift), np.float32(margin)), margin < 0.01
+
+
+@njit(**INLINE)
 def _count_value(v, edges, slack, counts, underflow, overflow, on_edge, k):
     """Count one coefficient on component k by comparing it with the edges; arrays are those of one run."""
     b = _bin(v, edges, slack)
@@ -397,63 +318,128 @@ def _count_value(v, edges, slack, counts, underflow, overflow, on_edge, k):
         on_edge[k] += b > 0 and v <= edges[b] + slack
 
 
-@njit(**_INLINE)
+@njit(**INLINE)
 def _move_tallies(tallies, counts):
-    """Add the four tallies (4, 9, bins) of a run to its counts (9, bins) and reset them."""
+    """Add the four tallies (4, 9, bins + 1) of a run to its counts (9, bins) and reset them. The last is of no bin."""
     for k in range(WEIGHTS):
         for b in range(counts.shape[1]):
             counts[k, b] += tallies[0, k, b] + tallies[1, k, b] + tallies[2, k, b] + tallies[3, k, b]
     tallies[:] = 0
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def histograms(columns, starts, stops, mean, components, scaled, edges, slack, counts, underflow, overflow, on_edge):
-    """Count the coefficients of each run in uniform bins, outside of the range, and on an inner edge.
+@njit(**INLINE)
+def _count(columns, start, m, r, axes, rough_line, is_rough, about, state, tallies, index, peak, work):
+    """Count the coefficients of m filters of run r: those of `work`, or if `is_rough` those of `about`.
 
-    `edges` (bins + 1,) float64 come from np.linspace; the last bin includes its right edge. `slack`: see `_bin`. Counts
-    are added in place to counts (runs, 9, bins), underflow, overflow and on_edge (runs, 9), int64. Scaled filters are
-    projected in single precision first. Filters so near to an edge that their bin is unclear are projected again in
-    double precision, so that the counts are always those of double precision.
+    Filters so near to an edge that their bin is unclear in single precision are projected again in double precision, so
+    that the counts are always those of double precision.
     """
+    mean, components, _ = axes
+    edges, slack, counts, underflow, overflow, on_edge = state
     bins = edges.size - 1
-    rough_components, offsets, doubt = _rough_axes(mean, components)
     scale, shift, margin = _bin_line(edges)
-    # The rounding of positions themselves, which are up to `bins`, comes on top of the doubt.
-    width = edges[bins] - edges[0]
-    rough_margin = (doubt / width + 4 * 2.0**-24 * (1 + abs(edges[0]) / width)) * bins
-    roughly = scaled and rough_margin < 0.01
-    rough_line = np.float32(scale), np.float32(shift), np.float32(rough_margin)
-    f, c, divisor, low, high, peak = _buffers()
-    rough, about, index = np.empty_like(f, np.float32), np.empty_like(f, np.float32), np.empty(LANES, np.int32)
-    tallies = np.zeros((4, WEIGHTS, bins), np.int32)
+    c = work[1]
+    for k in range(WEIGHTS):
+        if is_rough:
+            clear = _clear_bins(about[k], m, rough_line[0], rough_line[1], rough_line[2], bins, index)
+        else:
+            _project(work[0], m, mean, components[k], c)
+            clear = _clear_bins(c, m, scale, shift, margin, bins, index)
+        if not clear:
+            for i in range(m):
+                if not 0 <= index[i] < bins:
+                    v = _coefficient(columns, start + i, peak[i], mean, components[k]) if is_rough else c[i]
+                    _count_value(v, edges, slack, counts[r], underflow[r], overflow[r], on_edge[r], k)
+                    index[i] = bins
+        _tally(index, m, tallies[0, k], tallies[1, k], tallies[2, k], tallies[3, k])
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _reduce(columns, starts, stops, axes, moments, extremes, histograms):
+    """Add each run to the states that are not None. Numba compiles a loop for each combination, without other parts."""
+    work_weights, high_part, low_part, low, high, peak = buffers()
+    work = work_weights, high_part, low_part
+    held = begun = 0
+    is_rough = loaded = False
+    if moments is not None:
+        sparse, positions, pair = np.empty((WEIGHTS, 2 * LANES)), np.empty(LANES, np.int32), np.empty((2, WEIGHTS))
+        scratch = sparse, positions, pair[0], pair[1]
+    if axes is not None:
+        rough = _rough_axes(axes[0], axes[1])
+        about = np.empty((WEIGHTS, LANES), np.float32)
+    if histograms is not None:
+        index = np.empty(LANES, np.int32)
+        tallies = np.zeros((4, WEIGHTS, histograms[0].size), np.int32)
+        rough_line, is_fine = _rough_bin_line(histograms[0], rough[2])
     for r in range(starts.size):
+        if moments is not None:
+            held, begun = 0, moments[1][r, 0] + moments[1][r, 1]
         for start in range(starts[r], stops[r], LANES):
             m = min(LANES, stops[r] - start)
-            if scaled:
-                _bounds(columns, start, m, low, high, peak)
-            if roughly:
-                _scale_roughly(columns, start, m, peak, rough)
-                _project_roughly(rough, m, rough_components, offsets, about)
-            elif scaled:
-                _load_scaled(columns, start, m, peak, divisor, f)
-            else:
-                _load(columns, start, m, f)
-            for k in range(WEIGHTS):
-                if roughly:
-                    clear = _clear_bins(about[k], m, rough_line[0], rough_line[1], rough_line[2], bins, index)
-                else:
-                    _project(f, m, mean, components[k], c)
-                    clear = _clear_bins(c, m, scale, shift, margin, bins, index)
-                if clear:
-                    _tally(index, m, tallies[0, k], tallies[1, k], tallies[2, k], tallies[3, k])
-                    continue
-                for i in range(m):
-                    if 0 <= index[i] < bins:
-                        tallies[0, k, index[i]] += 1
-                    else:
-                        v = _coefficient(columns, start + i, peak[i], mean, components[k]) if roughly else c[i]
-                        _count_value(v, edges, slack, counts[r], underflow[r], overflow[r], on_edge[r], k)
-        _move_tallies(tallies, counts[r])
+            if moments is not None:
+                total = begun + start - starts[r]
+                held = _add_moments(columns, start, m, r, total, held, moments, scratch, work, low, high, peak)
+            if axes is not None:
+                if moments is None and axes[2]:
+                    find_peaks(columns, start, m, peak)
+                is_rough = axes[2] and _invert_roughly(peak, m, low)
+                if is_rough:
+                    _project_roughly(columns, start, m, low, rough, about)
+            if extremes is not None:
+                loaded = _extend(columns, start, m, r, axes, rough[2], is_rough, about, extremes, peak, work)
+            if histograms is not None:
+                fine = is_rough and is_fine
+                if not fine and not loaded:
+                    _load(columns, start, m, axes[2], peak, work)
+                _count(columns, start, m, r, axes, rough_line, fine, about, histograms, tallies, index, peak, work)
+        if moments is not None:
+            _finish_moments(r, held, moments, scratch)
+        if histograms is not None:
+            _move_tallies(tallies, histograms[2][r])
+
+
+def reduce_together(
+    columns: np.ndarray,
+    starts: np.ndarray,
+    stops: np.ndarray,
+    axes: tuple[np.ndarray, np.ndarray, bool] | None = None,
+    **states: State,
+) -> None:
+    """Add each run to several states in one loop, byte for byte as the functions of their names do.
+
+    `axes` are mean, components and `scaled`, for extremes and histograms. A state, `moments`, `extremes` or
+    `histograms`, is the tuple of the last arguments of the function with this name, `state`.
+    """
+    _reduce(columns, starts, stops, axes, *(states.get(name) for name in ("moments", "extremes", "histograms")))
+
+
+def moments(columns: np.ndarray, starts: np.ndarray, stops: np.ndarray, *state: Any) -> None:
+    """Add each run to its moments. A filter whose |w| are all below the run's threshold is sparse.
+
+    `state`: thresholds (runs,) float64, and updated in place counts (runs, 2) int64, means (runs, 3, 9), m2
+    (runs, 3, 9, 9), peaks (runs,) and spans (runs,), the sum of max w − min w over filters. The second axis is clean
+    (raw filters that are not sparse), sparse (raw), scaled.
+    """
+    _reduce(columns, starts, stops, None, state, None, None)
+
+
+def extremes(columns: np.ndarray, starts: np.ndarray, stops: np.ndarray, *axes_and_state: Any) -> None:
+    """Update the extremes of each run's coefficients in the axes (mean, components, scaled).
+
+    `state`: smallest and largest (runs, 9) float64, updated in place. Scaled filters are projected in single precision
+    first, in double only if one of them could be a new extreme.
+    """
+    _reduce(columns, starts, stops, axes_and_state[:3], None, axes_and_state[3:], None)
+
+
+def histograms(columns: np.ndarray, starts: np.ndarray, stops: np.ndarray, *axes_and_state: Any) -> None:
+    """Count the coefficients of each run, in the axes (mean, components, scaled), in uniform bins and outside of them.
+
+    `state`: edges (bins + 1,) float64 from np.linspace, the last bin includes its right edge; slack, see `_bin`; and
+    counts (runs, 9, bins), underflow, overflow and on_edge, near inner edges, (runs, 9), int64, which are added to in
+    place. Scaled filters are projected in single precision first.
+    """
+    _reduce(columns, starts, stops, axes_and_state[:3], None, None, axes_and_state[3:])
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -466,7 +452,7 @@ def densities(columns, starts, stops, groups, mean, components, scaled, edges, s
     """
     bins = edges.size - 1
     scale, shift, margin = _bin_line(edges)
-    f, c, divisor, low, high, peak = _buffers()
+    f, c, part, _, _, peak = buffers()
     index = np.empty((WEIGHTS, LANES), np.int32)
     wanted = np.zeros(WEIGHTS, np.bool_)
     for component in pairs.flat:
@@ -478,10 +464,8 @@ def densities(columns, starts, stops, groups, mean, components, scaled, edges, s
         for start in range(starts[r], stops[r], LANES):
             m = min(LANES, stops[r] - start)
             if scaled:
-                _bounds(columns, start, m, low, high, peak)
-                _load_scaled(columns, start, m, peak, divisor, f)
-            else:
-                _load(columns, start, m, f)
+                find_peaks(columns, start, m, peak)
+            _load(columns, start, m, scaled, peak, (f, c, part))
             for k in range(WEIGHTS):
                 if wanted[k]:
                     _project(f, m, mean, components[k], c)

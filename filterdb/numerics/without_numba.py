@@ -7,6 +7,7 @@ in another order: they agree to about 1e-15 of the spread.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -120,6 +121,22 @@ def histograms(  # noqa: PLR0913 - the arguments of the compiled loop
                 overflow[r, k] += above
                 counts[r, k] += inside
                 on_edge[r, k] += int(((index > 0) & (index < bins) & (values <= edges[index] + slack)).sum())
+
+
+def reduce_together(
+    columns: Columns,
+    starts: Ints,
+    stops: Ints,
+    axes: tuple[Floats, Floats, bool] | None = None,
+    **states: tuple[Any, ...],
+) -> None:
+    """Add each run to several states, as `compiled.reduce_together`."""
+    for name, state in states.items():
+        if name == "moments":
+            moments(columns, starts, stops, *state)
+        elif axes is not None:
+            add = extremes if name == "extremes" else histograms
+            add(columns, starts, stops, *axes, *state)
 
 
 def densities(  # noqa: PLR0913 - the arguments of the compiled loop

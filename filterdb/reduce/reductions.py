@@ -3,47 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 
-from filterdb.engine.reduction import Block, LayerReduction
+from filterdb.engine.loops import Axes, LoopReduction
+from filterdb.engine.reduction import Block
 from filterdb.numerics.histogram import BINS, EDGE_TOLERANCE, bin_edges, edge_slack
-from filterdb.numerics.loops import compiled
 from filterdb.schema import WEIGHTS
 from filterdb.store.canonical import canonical
 from filterdb.store.summary import Arrays, Key
 
-Rows = tuple[tuple[float, ...], ...]
+__all__ = ["Axes", "ExtremesReduction", "HistogramsReduction"]
 
 
 @dataclass(frozen=True, slots=True)
-class Axes:
-    """The axes of coefficients: mean (9,), components (9, 9), and whether filters are max-scaled before."""
-
-    mean: tuple[float, ...]
-    components: Rows
-    scaled: bool
-
-    @classmethod
-    def of(cls, mean: np.ndarray, components: np.ndarray, *, scaled: bool) -> Axes:
-        """Return the axes with these arrays, mean (9,) and components (9, 9)."""
-        return cls(tuple(mean.tolist()), tuple(map(tuple, components.tolist())), scaled)
-
-    @property
-    def arrays(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return mean (9,) and components (9, 9), float64."""
-        return np.array(self.mean), np.array(self.components)
-
-    @property
-    def content(self) -> dict[str, object]:
-        """Return the part of a summary's name that depends on the axes."""
-        return {"mean": self.mean, "components": self.components, "scaled": self.scaled}
-
-
-@dataclass(frozen=True, slots=True)
-class ExtremesReduction(LayerReduction):
+class ExtremesReduction(LoopReduction):
     """Compute, by layer and component, the smallest and the largest coefficient."""
 
+    kind: ClassVar = "extremes"
     axes: Axes
 
     @property
@@ -58,17 +36,13 @@ class ExtremesReduction(LayerReduction):
             "count": np.zeros(layers, np.int64),
         }
 
-    def add(self, arrays: Arrays, block: Block) -> None:
+    @property
+    def loop_axes(self) -> Axes:
+        return self.axes
+
+    def loop_state(self, arrays: Arrays, block: Block) -> tuple[np.ndarray, ...]:
         arrays["count"] += block.stops - block.starts
-        compiled.extremes(
-            block.columns,
-            block.starts,
-            block.stops,
-            *self.axes.arrays,
-            self.axes.scaled,
-            arrays["smallest"],
-            arrays["largest"],
-        )
+        return arrays["smallest"], arrays["largest"]
 
     def merge(self, a: Arrays, b: Arrays) -> Arrays:
         return {
@@ -82,13 +56,14 @@ class ExtremesReduction(LayerReduction):
 
 
 @dataclass(frozen=True, slots=True)
-class HistogramsReduction(LayerReduction):
+class HistogramsReduction(LoopReduction):
     """Count, by layer and component, coefficients in 70 uniform bins over [low, high], underflow, overflow, on_edge.
 
     on_edge counts coefficients within EDGE_TOLERANCE of an inner edge; they also count in the bin above it.
     """
 
     narrow = ("counts",)
+    kind: ClassVar = "histograms"
     axes: Axes
     low: float
     high: float
@@ -111,17 +86,13 @@ class HistogramsReduction(LayerReduction):
             "on_edge": np.zeros((layers, WEIGHTS), np.int64),
         }
 
-    def add(self, arrays: Arrays, block: Block) -> None:
-        compiled.histograms(
-            block.columns,
-            block.starts,
-            block.stops,
-            *self.axes.arrays,
-            self.axes.scaled,
-            self.edges,
-            edge_slack(self.edges),
-            *(arrays[name] for name in ("counts", "underflow", "overflow", "on_edge")),
-        )
+    @property
+    def loop_axes(self) -> Axes:
+        return self.axes
+
+    def loop_state(self, arrays: Arrays, block: Block) -> tuple[Any, ...]:
+        names = ("counts", "underflow", "overflow", "on_edge")
+        return self.edges, edge_slack(self.edges), *(arrays[name] for name in names)
 
     def merge(self, a: Arrays, b: Arrays) -> Arrays:
         return {name: a[name] + b[name] for name in a}

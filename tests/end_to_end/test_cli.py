@@ -175,7 +175,7 @@ def test_damage_is_74_from_analysis_and_1_from_verify(db: Path, tmp_path: Path) 
     found = json.loads(run("verify", tmp_path / "db", "--deep", "--json", "--threads", 1, code=1).stdout)
     assert (found["ok"], found["problems"][0]["chunk"]) == (False, 0)
     shutil.rmtree(tmp_path / "db" / "segments")
-    assert "zarr.json" in run("layers", tmp_path / "db", code=74).stderr
+    assert ".safetensors" in run("layers", tmp_path / "db", code=74).stderr
     assert "damaged in 1 of 1 segments" in run("info", tmp_path / "db").stdout
 
 
