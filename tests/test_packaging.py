@@ -27,7 +27,6 @@ PROJECT: dict[str, Any] = PYPROJECT["project"]
 NEVER_IMPORTED = {
     "huggingface-hub": "fsspec's hf:// of data sets and Spaces; models of the hub are read without it",
     "bokeh": "distributed imports it to serve the dashboard",
-    "botocore": "s3fs imports it; filterdb.store.remote looks up its errors where it is loaded",
     "cryptography": "distributed imports it to make certificates",
     "dask-jobqueue": "filterdb.cluster imports the class of the named batch queue",
     "dask-kubernetes": "filterdb.cluster imports it where a cluster is asked for",

@@ -139,8 +139,9 @@ def _known_filesystem(protocol: str, region: str | None) -> Any:
     try:
         return fsspec.filesystem(protocol, **options(f"{protocol}://"))
     except Exception as error:  # file systems raise exceptions of their own
-        if protocol == "hf" and isinstance(error, ImportError):
-            raise MissingExtraError("hf://: this needs the extra: pip install 'filterdb[hub]'") from error
+        extra = _EXTRAS.get(protocol)
+        if extra is not None and isinstance(error, ImportError):
+            raise MissingExtraError(f"{protocol}://: this needs the extra: pip install 'filterdb[{extra}]'") from error
         reason = " ".join(str(error).split())[:100]
         raise UsageError(f"{protocol}://: expected a protocol that fsspec can open here, got {reason}") from error
 

@@ -32,7 +32,7 @@ def asks(method: str, pattern: str) -> Match:
 
 
 CHUNK = r"/filters/c/\d+/0$"
-TABLE = r"/segments/(?!.*/filters/).*/c/0$"
+TABLE = r"/segments/[^/]*\.safetensors$"
 SUMMARY = r"/summaries/.*\.npz$"
 SNAPSHOT = r"/snapshots/\d{8}\.json$"
 

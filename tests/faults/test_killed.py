@@ -23,9 +23,9 @@ def enumerate_kills(where: str, folder: Path, first: int, step: int) -> dict[str
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_sample_in_a_folder(tmp_path: Path) -> None:
-    """Every 71st of the operating system's calls; `make faults` tries all."""
-    found = enumerate_kills("folder", tmp_path, 4, 71)
-    assert int(str(found["total"])) > 300 and int(str(found["points"])) > 5
+    """Every 17th of the operating system's calls; `make faults` tries all."""
+    found = enumerate_kills("folder", tmp_path, 4, 17)
+    assert int(str(found["total"])) > 80 and int(str(found["points"])) > 5
 
 
 @pytest.mark.soak
@@ -39,5 +39,5 @@ def test_every_call_in_a_folder(tmp_path: Path) -> None:
 @pytest.mark.timeout(900)
 def test_a_sample_on_s3(tmp_path: Path, s3: Callable[[], str]) -> None:
     """Before and after objects that are put or removed."""
-    found = enumerate_kills(s3(), tmp_path, 7, 110)
+    found = enumerate_kills(s3(), tmp_path, 7, 12)
     assert int(str(found["points"])) > 1

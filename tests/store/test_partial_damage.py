@@ -71,13 +71,10 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
     return call
 
 
-TABLES = ["row_size/c/0", "model/c/0", "skipped_code/zarr.json", "zarr.json"]
-
-
-@pytest.mark.parametrize("table", TABLES)
+@pytest.mark.parametrize("table", ["pack", "zarr.json", "row_size/c/0"])
 def test_damaged_tables_of_one_segment(table: str, db: Path, run: Run, caplog: pytest.LogCaptureFixture) -> None:
-    path = newest_segment(db) / table
-    damages_answers = table != "skipped_code/zarr.json"  # the root's copy is what filterdb reads
+    path = newest_segment(db).with_suffix(".safetensors") if table == "pack" else newest_segment(db) / table
+    damages_answers = table == "pack"  # what other readers of Zarr look at is no matter of ours
     half(path)
     listed, said = run("snapshots", db)
     assert ([row["action"] for row in listed["rows"]], said) == (["ingest", "reduce", "ingest", "tag"], "")
@@ -86,7 +83,7 @@ def test_damaged_tables_of_one_segment(table: str, db: Path, run: Run, caplog: p
     answer, said = run("info", db)
     assert (answer["filters"], answer["models"]) == (144, 2)
     if damages_answers:
-        assert [damage["segment"] for damage in answer["damaged"]] == [path.relative_to(db / "segments").parts[0][:-5]]
+        assert [damage["segment"] for damage in answer["damaged"]] == [path.stem]
         assert (answer["skipped_layers"], answer["skipped_by_code"]) == (None, None)
         (line,) = said.splitlines()
         assert "filterdb restore" in line and str(answer["damaged"][0]["segment"]) in line
@@ -177,9 +174,9 @@ def test_no_commit_takes_the_place_of_a_lost_snapshot(db: Path) -> None:
 
 def test_restore(db: Path, run: Run) -> None:
     """Damaged tables in the newest snapshot: back to one without them, tags and history kept, and on from there."""
-    half(newest_segment(db) / "row_size/c/0")
+    half(newest_segment(db).with_suffix(".safetensors"))
     said = run("restore", db, "--snapshot", 2)[1]
-    assert "row_size" in said and len(said.splitlines()) == 1  # that one has the damaged table too
+    assert ".safetensors" in said and len(said.splitlines()) == 1  # that one has the damaged table too
     restored, said = run("restore", db, "--snapshot", 1)
     assert said == ""
     assert (restored["snapshot"], restored["filters"], restored["models"], restored["tags"]) == (4, 72, 1, {"both": 2})
