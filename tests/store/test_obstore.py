@@ -1,6 +1,6 @@
 """The same operations by obstore, on emulators of S3, Azure and Google Cloud Storage.
 
-SeaweedFS comes with the tests' dependencies. The others are found on PATH; without them, their tests are skipped.
+SeaweedFS comes with the tests' dependencies. The emulators of the others are installed by `make emulators`.
 """
 
 from __future__ import annotations
@@ -39,8 +39,6 @@ from tests.faults.proxy import (
 from tests.models import chain, weights
 from tests.store import emulators
 
-pytest.importorskip("obstore", reason="the extra obstore is not installed")
-
 DATA = np.random.default_rng(0).bytes(1000)
 
 
@@ -56,7 +54,7 @@ def fake_gcs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield endpoint
 
 
-@pytest.fixture(params=["s3", "az", "gs"])
+@pytest.fixture(params=["s3", pytest.param("az", marks=pytest.mark.soak), pytest.param("gs", marks=pytest.mark.soak)])
 def files(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Files:
     """A fresh prefix."""
     if request.param == "s3":
