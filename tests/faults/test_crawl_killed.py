@@ -68,8 +68,8 @@ def test_killed_again_and_again(where: str, tmp_path: Path, s3: Callable[[], str
             stored = committed(url)
             site.requests.clear()
             process = crawling(url, catalog)
-            # A model takes up to three requests. The pause reaches into writing and committing.
-            at, pause = int(rng.integers(1, 6 * (len(NAMES) - len(stored)) + 1)), float(rng.uniform(0, 0.5))
+            # A model takes one or two requests. The pause reaches into writing and committing.
+            at, pause = int(rng.integers(1, 3 * (len(NAMES) - len(stored)) + 1)), float(rng.uniform(0, 0.5))
 
             def strike(
                 number: int, at: int = at, pause: float = pause, kill: Callable[[], None] = process.kill
