@@ -309,7 +309,7 @@ def _judge(cases: dict[str, Case], folder: Path, threads: int, seconds: float, m
     rejected = {row["model"]: row["reason"] for row in done["rejected"]}
     lines = run.err.split("\n")[:-1]
     told = [line for line in lines if line.startswith("filterdb: rejected ")]
-    counted = [line for line in lines if re.match(r"filterdb: \d+ convolutions? could not be read, such as ", line)]
+    counted = [line for line in lines if re.match(r"filterdb: [\d,]+ convolutions? could not be read, such as ", line)]
     problems += [f"on stderr: {line[:300]!r}" for line in lines if line not in (*told, *counted)][:5]
     if len(told) != len(rejected):
         problems.append(f"expected a line on stderr for each of {len(rejected)} rejected models, got {len(told)}")
