@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,53 +16,15 @@ from filterdb.models import fingerprint
 from filterdb.models.sandbox import Limits
 from filterdb.store import download
 from filterdb.store import snapshot as snapshots
-from filterdb.store.files import Files
 from tests import site as sites
-from tests.commands.running import run as run_command
-from tests.models import chain, conv, model, tensor, weights
+from tests.ingestion.crawling import NAMES, catalog, crawl, sizes
+from tests.models import conv, model, tensor, weights
 from tests.site import Site
-
-NAMES = [f"m{i:02}" for i in range(10)]
-
-
-@pytest.fixture(scope="module")
-def contents(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """Ten models by path; each has 12 filters of its own."""
-    folder = tmp_path_factory.mktemp("contents")
-    return {f"/{n}.onnx": chain(folder / f"{n}.onnx", weights(seed=i)).read_bytes() for i, n in enumerate(NAMES)}
-
-
-@pytest.fixture
-def site(contents: dict[str, bytes]) -> Iterator[Site]:
-    with sites.serving() as served:
-        served.files.update(contents)
-        yield served
-
-
-@pytest.fixture
-def db(tmp_path: Path) -> Path:
-    return tmp_path / "db"
-
-
-def catalog(db: Path, site: Site, names: list[str] = NAMES, **columns: str) -> Path:
-    path = db.parent / "crawl.csv"
-    path.write_text(site.catalog(names, **columns))
-    return path
-
-
-def crawl(db: Path, site: Site, names: list[str] = NAMES, every: int | None = 3, **options: object) -> fdb.Ingested:
-    list_ = catalog(db, site, names)
-    return fdb.ingest(db, catalog=list_, commit_every=every, chunk_rows=10, **options)  # type: ignore[arg-type]
 
 
 def filters(db: fdb.Database, name: str) -> np.ndarray:
     values: np.ndarray = db.select(model=name).dataset.filters.values
     return values
-
-
-def sizes(db: fdb.Database) -> list[int]:
-    """Models of each segment."""
-    return [entry.models for entry in db.state.segments]
 
 
 def test_a_commit_for_every_n_models(db: Path, site: Site) -> None:
@@ -456,78 +418,3 @@ def test_identities(info: dict[str, object], is_known: bool, monkeypatch: pytest
     assert bool(identity) == is_known
     record = fingerprint.SourceRecord({"": identity}, "hash")
     assert fingerprint.is_unchanged(record, "http://host/m.onnx", identity) == is_known
-
-
-def test_on_s3(db: Path, contents: dict[str, bytes], s3: Callable[[], str]) -> None:
-    """Models and database on a real S3 server; ETags spare the second fetch."""
-    import fsspec
-
-    url = s3()
-    fsspec.filesystem("s3").pipe({f"{url}/models{path}": data for path, data in contents.items()})
-    rows = "".join(f"models/{name}.onnx,{name}\n" for name in [*NAMES, "absent"])
-    fsspec.filesystem("s3").pipe(f"{url}/crawl.csv", f"path,name\n{rows}".encode())
-    done = fdb.ingest(f"{url}/db", catalog=f"{url}/crawl.csv", commit_every=4, chunk_rows=10)
-    assert (done.added, list(done.rejected), sizes(done.database)) == (NAMES, ["absent"], [4, 4, 2])
-    fetched: list[str] = []
-    with pytest.MonkeyPatch.context() as patch:
-        real = download.fetch
-        patch.setattr(download, "fetch", lambda url, target: fetched.append(url) or real(url, target))  # type: ignore[func-returns-value]
-        again = fdb.ingest(f"{url}/db", catalog=f"{url}/crawl.csv", commit_every=4, chunk_rows=10)
-    assert (again.present, again.segment) == (NAMES, None)
-    assert not fetched
-    assert len(Files.at(f"{url}/db").list("sources")) == 1  # ten models are read at once, in one group
-
-
-def test_on_two_workers(db: Path, site: Site, two_workers: object) -> None:
-    site.with_etag, site.with_time = False, True
-    site.faults["/m04.onnx"] = 500
-    site.swapped["/m06.onnx"] = site.files["/m05.onnx"]
-    with two_workers.as_current():  # type: ignore[attr-defined]
-        done = crawl(db, site)
-    assert sorted(done.rejected) == ["m04", "m06"] and len(done.added) == 8
-    site.requests.clear()
-    with two_workers.as_current():  # type: ignore[attr-defined]
-        assert len(crawl(db, site, limits=Limits()).present) == 8
-    assert set(site.gets()) == {"/m04.onnx", "/m06.onnx"}
-
-
-def test_temporary_copies_are_those_in_flight(db: Path, site: Site, tmp_path: Path) -> None:
-    """At every GET, no more copies are on the disk than threads; none is left at the end."""
-    import tempfile
-
-    import dask
-
-    site.with_etag = False  # else there is the cache
-    scratch = tmp_path / "scratch"
-    scratch.mkdir()
-    seen: list[int] = []
-    site.on_get = lambda _: seen.append(len(list(scratch.glob("filterdb-*"))))
-    with pytest.MonkeyPatch.context() as patch, dask.config.set(scheduler="threads", num_workers=2):
-        patch.setattr(tempfile, "tempdir", str(scratch))
-        crawl(db, site)
-    assert seen and max(seen) <= 2
-    assert not list(scratch.iterdir())
-
-
-def test_the_command(db: Path, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Counts on stdout, rejections and progress on stderr; a line now and then where stderr is no terminal."""
-    import json
-
-    from filterdb.cluster import progress
-
-    monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
-    monkeypatch.setattr(run, "READ_AHEAD", 1)
-    site.files["/m04.onnx"] = b"junk"
-    arguments = ("ingest", db, "--catalog", catalog(db, site), "--commit-every", "3")
-    done = run_command(*arguments)
-    assert "9 added (3 segments), 0 were there, 1 rejected" in done.stdout
-    assert "filterdb: rejected " in done.stderr
-    lines = [line for line in done.stderr.splitlines() if line.startswith("models: ")]
-    assert lines and all(" of 10, " in line and line.endswith(" left") for line in lines), lines
-    quiet = run_command(*arguments, "--json")
-    answer = json.loads(quiet.stdout)
-    assert (answer["segment"], answer["segments"], len(answer["present"])) == (None, [], 9)
-    assert not [line for line in quiet.stderr.splitlines() if line.startswith("models: ")]
-    run_command("ingest", db, "--catalog", catalog(db, site), "--commit-every", "0", code=2)
-    help_text = " ".join(run_command("ingest", "--help").stdout.split())
-    assert "--commit-every N Commit after every N new models" in help_text
