@@ -65,7 +65,15 @@ SHARDS = Format(
 )
 """Indexes of models in several files. A model that is read this way is stored under the format of its shards."""
 
-OPENVINO = Format("OpenVINO", (), "filterdb.models.openvino.reading", shared_suffixes=(".xml",))
+MAX_XML_BYTES = 128 * 2**20
+"""Most bytes of the XML of an OpenVINO model. The constants are in another file; that of a large network takes 20 MB.
+
+Before expat 2.6, the time for a long attribute grows with the square of its length.
+"""
+
+OPENVINO = Format(
+    "OpenVINO", (), "filterdb.models.openvino.reading", shared_suffixes=(".xml",), max_bytes=MAX_XML_BYTES
+)
 """A graph as XML, which is small, and beside it a .bin file of constants."""
 
 KERAS = Format(

@@ -27,7 +27,7 @@ from filterdb.errors import (
 from filterdb.models.catalog import ModelSource
 from filterdb.models.file_kinds import recognise
 from filterdb.models.fingerprint import SourceRecord, identify, is_unchanged
-from filterdb.models.formats import Format, format_of, format_of_kind
+from filterdb.models.formats import ONNX, Format, format_of, format_of_kind
 from filterdb.models.hub_files import pinned
 from filterdb.models.inputs import LocalInput, local_copy
 from filterdb.models.model import MAX_FILTERS, Skip
@@ -160,9 +160,12 @@ def _refused(path: Path, shown: str) -> str | None:
             return f"{shown}: not a model: expected a regular file, got {_kind(path, status)}"
         with path.open("rb") as file:
             kind = recognise(file)
-        most = format_of_kind(kind).max_bytes
+        chosen = format_of_kind(kind)
+        most = chosen.max_bytes
         if most is None or status.st_size <= most:
             return None
+        if chosen is not ONNX:
+            return f"{shown}: {chosen.name} file is {status.st_size:,} bytes; the limit is {most:,}; leave it out"
         got = f"{status.st_size:,}; larger models keep their weights as external data"
         if kind is not None:
             got = f"{status.st_size:,}, {kind.name}; {kind.remedy}"

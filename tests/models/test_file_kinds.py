@@ -18,9 +18,14 @@ import numpy as np
 import onnx
 import pytest
 
+import filterdb as fdb
 from filterdb.errors import ModelError
+from filterdb.models.catalog import ModelSource
 from filterdb.models.file_kinds import KINDS, recognise
+from filterdb.models.formats import MAX_XML_BYTES
 from filterdb.models.onnx.graph import parse
+from filterdb.models.sandbox import Limits
+from filterdb.models.scan import scan
 from tests.models import chain, conv, model, tensor, weights
 
 
@@ -196,3 +201,21 @@ def test_no_model_is_taken_for_something_else(tmp_path: Path, demo_catalog: Path
     for path in paths:
         with path.open("rb") as file:
             assert recognise(file) is None, path
+
+
+def test_text_called_like_a_checkpoint(tmp_path: Path) -> None:
+    """What its name says is what the user meant."""
+    path = tmp_path / "net.pt"
+    path.write_text("weights will follow")
+    with pytest.raises(fdb.errors.InputError, match=r"net\.pt: not a \.pt file: got text; download the file itself"):
+        fdb.ingest(tmp_path / "db", [path])
+
+
+def test_xml_beyond_the_limit_is_not_even_hashed(tmp_path: Path) -> None:
+    path = tmp_path / "net.xml"
+    with path.open("wb") as file:
+        file.write(b'<?xml version="1.0"?>\n<net name="a" version="11">\n\t<layers>')
+        file.truncate(MAX_XML_BYTES + 1)
+    result = scan(ModelSource("net", str(path)), None, Limits())
+    assert result.rejected == f"{path}: OpenVINO file is 134,217,729 bytes; the limit is 134,217,728; leave it out"
+    assert result.file_hash == ""

@@ -20,6 +20,7 @@ from google.protobuf.message import DecodeError
 
 from filterdb.errors import ModelError
 from filterdb.models.file_kinds import describe
+from filterdb.models.formats import ONNX, SUFFIXES
 from filterdb.models.parse_errors import MAX_NAME, shortened
 
 MAX_NODES = 500_000
@@ -113,6 +114,8 @@ def parse(path: Path, memory: int | None = None) -> onnx.ModelProto:
         # protobuf raises the same error for a damaged file and for running out of memory.
         if memory is not None and resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 > memory // 2:
             expected += " that can be read within the memory limit (--model-memory)"
+        if path.suffix in SUFFIXES and path.suffix not in ONNX.suffixes:
+            raise ModelError(f"{path}: not a {path.suffix} file: got {_opening(path)}") from error
         raise ModelError(f"{path}: not an ONNX model: {expected}, got {_opening(path)}") from error
     if not model.HasField("graph") or not (model.ir_version and model.opset_import):
         raise ModelError(

@@ -15,13 +15,8 @@ from xml.parsers import expat
 
 from filterdb.errors import ModelError
 from filterdb.models.file_kinds import describe
+from filterdb.models.formats import MAX_XML_BYTES
 from filterdb.models.parse_errors import MAX_NAME, shortened
-
-MAX_BYTES = 128 * 2**20
-"""Most bytes of the XML. The constants are in another file; the XML of a large network takes some 20 MB.
-
-Before expat 2.6, the time for a long attribute grows with the square of its length.
-"""
 
 MAX_ELEMENTS = 4_000_000
 """Most elements of the XML. A layer takes about 20, and an edge 1."""
@@ -101,8 +96,8 @@ class Document:
 def parse(path: Path) -> Document:
     """Parse the XML at `path`. Raises ModelError if it is not a readable OpenVINO model."""
     size = path.stat().st_size
-    if size > MAX_BYTES:
-        raise ModelError(f"{path}: XML is {size / 1e6:.1f} MB; the limit is {MAX_BYTES / 1e6:.1f} MB")
+    if size > MAX_XML_BYTES:
+        raise ModelError(f"{path}: XML is {size / 1e6:.1f} MB; the limit is {MAX_XML_BYTES / 1e6:.1f} MB")
     parser = _Parser(path)
     try:
         parser.expat.Parse(path.read_bytes(), True)

@@ -100,7 +100,7 @@ def test_what_is_wrong_in_a_model(tmp_path: Path, old: str, new: str, reason: st
         ("MAX_EDGES", 2, "at most 2 edges"),
         ("MAX_ELEMENTS", 20, "at most 20 elements"),
         ("MAX_NESTING", 4, "nested at most 4 deep"),
-        ("MAX_BYTES", 500, "the limit is 0.0 MB"),
+        ("MAX_XML_BYTES", 500, "the limit is 0.0 MB"),
     ],
 )
 def test_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, value: int, reason: str) -> None:
