@@ -17,7 +17,7 @@ from filterdb.store.expiry import drop
 from filterdb.store.files import Files
 from filterdb.store.history import remove
 from filterdb.store.pages import Entry
-from filterdb.store.tables import read_tables
+from filterdb.store.tables import read_many
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,10 @@ def purge(db: AnyDatabase, models: str | Iterable[str]) -> Purged:
     holding, hashes, known = _holding(db.files, wanted)
     unknown = [model for model in wanted if model not in known]
     if unknown:
-        raise UsageError(f"{db.url}: expected models of a stored segment, got {unknown[0]!r}; nothing was purged")
+        raise UsageError(
+            f"{db.url}: expected models of a stored segment, got {unknown[0]!r}; nothing was purged, "
+            "`filterdb models` lists them"
+        )
     current = [model for model in wanted if model in set(map(str, db.models["model"].values))]
     if current:
         db = remove(db, current)
@@ -100,8 +103,8 @@ def _holding(files: Files, wanted: list[str]) -> tuple[dict[str, Entry], set[str
     collected = set(states[-1].collected) if states else set()
     entries = {entry.id: entry for state in states for entry in state.segments if entry.id not in collected}
     holding, hashes, known = {}, set(), set()
-    for entry in entries.values():
-        tables = read_tables(entry.segment(files), entry.digests)
+    stored = [(entry.segment(files), entry.digests) for entry in entries.values()]
+    for entry, tables in zip(entries.values(), read_many(stored) if stored else [], strict=True):
         rows = np.flatnonzero(np.isin(tables["model"].astype(object), wanted))
         if len(rows):
             holding[entry.id] = entry

@@ -58,7 +58,10 @@ def expire(
     elif older_than is not None and keep is None:
         old = _older(db.files, _numbers(db.files), parse_age(older_than))
     else:
-        raise UsageError("expire: expected either `older_than` or `keep`")
+        got = "neither" if keep is None else "both"
+        raise UsageError(
+            f"expire: expected `older_than` (an age such as 30d) or `keep` (a number of snapshots), got {got}"
+        )
     return drop(db, old, tags=tags)
 
 

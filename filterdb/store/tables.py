@@ -118,7 +118,7 @@ def _decode(
     if digest(data) != expected:
         del contents[name]  # a retry reads it again
         raise DamageError(differs(url, expected, data))
-    return pack.decode(data, url)
+    return pack.decode(data, url, is_checked=True)
 
 
 def completed(tables: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

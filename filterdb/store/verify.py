@@ -95,7 +95,7 @@ def check_pages(db: Database, tables: Sequence[dict[str, np.ndarray] | None]) ->
     """Check the joined tables of a snapshot's pages against the segments' own, where none of those is damaged."""
     problems = []
     for page, first in located(db.state.pages):
-        own = [one for one in tables[first : first + len(page.segments)] if one is not None]
+        own = [own_tables for own_tables in tables[first : first + len(page.segments)] if own_tables is not None]
         what = check_joined(db.files, page, own) if len(own) == len(page.segments) else None
         if what:
             problems.append(Problem("", joined_name(page.id), None, what))

@@ -13,6 +13,7 @@ import pytest
 
 import filterdb as fdb
 from filterdb.errors import DamageError, ExpiredSnapshotError, UsageError
+from filterdb.store import history
 from filterdb.store import snapshot as snapshots
 from filterdb.store.files import Files
 from tests.models import chain, weights
@@ -110,7 +111,7 @@ def test_what_is_kept(tmp_path: Path) -> None:
         fdb.open(url, "paper")
 
 
-def test_a_tag_or_restore_that_comes_late(tmp_path: Path) -> None:
+def test_a_tag_or_restore_that_comes_late(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     url = str(tmp_path / "db")
     for name in "abc":
         add(tmp_path, url, name)
@@ -119,12 +120,24 @@ def test_a_tag_or_restore_that_comes_late(tmp_path: Path) -> None:
     with pytest.raises(ExpiredSnapshotError):
         fdb.tag(early, "late")
 
+    def opened_before(root: str, snapshot: int | str) -> fdb.Database:
+        """Open the snapshot to restore, and let another expire it before the commit."""
+        db = fdb.open(root, snapshot)
+        fdb.expire(url, keep=1)
+        return db
+
+    monkeypatch.setattr(history, "open_database", opened_before)
+    kept = add(tmp_path, url, "d").snapshot - 1
+    with pytest.raises(ExpiredSnapshotError):
+        fdb.restore(url, kept)
+    assert fdb.open(url).state.action == "expire"
+
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, "either `older_than` or `keep`"),
-        ({"keep": 1, "older_than": "1d"}, "either `older_than` or `keep`"),
+        ({}, "or `keep` .a number of snapshots., got neither"),
+        ({"keep": 1, "older_than": "1d"}, "or `keep` .*, got both"),
         ({"keep": 0}, "at least 1 snapshot"),
         ({"keep": True}, "at least 1 snapshot"),
         ({"older_than": "soon"}, "an age such as 30d"),

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import filterdb as fdb
-from filterdb.errors import DamageError
+from filterdb.errors import ConflictError, DamageError, FilterDBError, StoreError
 from filterdb.ingestion import compact
 from filterdb.store import pages
 from filterdb.store import snapshot as snapshots
@@ -137,6 +137,26 @@ def test_an_ingest_compacts(tmp_path: Path) -> None:
     np.testing.assert_array_equal(done.database.dataset.filters.values, expected)
     assert fdb.verify(done.database, deep=True).problems == []
     assert fdb.open(tmp_path / "db", 14).counts["models"] == 15
+
+
+@pytest.mark.parametrize("error", [ConflictError, StoreError])
+def test_a_compaction_that_fails_fails_no_ingest(
+    error: type[FilterDBError], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The model is committed. Another writer's commit is no matter; any other failure is a warning."""
+
+    def fails(*_: object) -> None:
+        raise error("the disk is full")
+
+    monkeypatch.setattr(compact, "COMPACT_FROM", 2)
+    monkeypatch.setattr(compact, "join_segments", fails)
+    for number in range(2):
+        path = chain(tmp_path / f"m{number}.onnx", weights(3, 3, seed=number))
+        done = fdb.ingest(tmp_path / "db", [path])
+    assert (done.added, len(done.database.segments)) == ([str(path)], 2)
+    warned = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert [w for w in warned if "not compacted: the disk is full" in w] == warned[: 0 if error is ConflictError else 1]
+    assert bool(warned) == (error is StoreError)
 
 
 def runs(*models: int) -> list[str]:
