@@ -1,28 +1,21 @@
-"""The ingest against the sum of its parts, and the commands `import-hdf5` and `reduce` as whole processes.
+"""The ingest against the sum of its parts, in threads, and on one and two processes.
 
 parse: protobuf and weights as arrays, every layer. hash: SHA-256 of the files. write: the same rows written as chunks,
-synced to the disk. The ingest also hashes and measures layers, and takes moments and sketches. Times are those of the
-wall clock; CPU times are those of the process and its children, and say more on a machine that others use.
+synced to the disk. The ingest also hashes and measures layers, and takes moments and sketches.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from itertools import cycle
 from pathlib import Path
 
 import dask
-import h5py
 import numpy as np
 from rounds import Contender, interleave, table
 
@@ -35,10 +28,6 @@ from filterdb.store.segment import Segment
 
 sys.path.append(str(Path(__file__).parents[1]))
 from tests.models import chain
-from tests.models.published.published import frame, write_csv
-
-CHANNELS = [64] * 6 + [128] * 7 + [256] * 11 + [512] * 5
-"""Channels of the 3×3 convolutions of a ResNet-34, of which the published file of the benchmark consists."""
 
 LIMIT = 1.6
 """What an ingest may take of the time of its parts."""
@@ -96,76 +85,17 @@ def compare_processes(place: Path, paths: list[Path], filters: int, rounds: int)
     print(table(times, "2 process(es)", ratio="times two processes", inverse=True), flush=True)
 
 
-def published(path: Path, filters: int) -> int:
-    """Write a file of the published data set's layout with about so many filters, and return how many they are."""
-    layers, first = [], 0
-    for number, channels in enumerate(cycle(CHANNELS)):
-        if first >= filters:
-            break
-        last = first + channels**2 - 1
-        place = number % len(CHANNELS)
-        layers.append((7, place, place / len(CHANNELS), number, [first, last], channels, channels))
-        first = last + 1
-    write_csv(path, frame(levels=4, layers=layers))
-    rng = np.random.default_rng(0)
-    with h5py.File(path, "a") as file:
-        dataset = file.create_dataset("filters", (first, 3, 3), "f4")
-        for start in range(0, first, 1 << 20):
-            stop = min(start + (1 << 20), first)
-            dataset[start:stop] = rng.standard_normal((stop - start, 3, 3), dtype=np.float32)
-    return first
-
-
-def command(*arguments: str | Path) -> tuple[float, float]:
-    """Run a command in a process of its own; return the seconds of the clock and of CPUs that it took."""
-    began = time.perf_counter()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "filterdb", *map(str, arguments)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        raise SystemExit(f"{arguments[0]}: ended with status {status}")
-    return time.perf_counter() - began, usage.ru_utime + usage.ru_stime
-
-
-def compare_commands(place: Path, options: argparse.Namespace) -> None:
-    """Print what `import-hdf5` and `reduce`, with all three readings, take beyond `info` on the same database."""
-    filters, db = published(place / "published.h5", options.filters), place / "imported"
-    runs: dict[str, Callable[[], tuple[float, float]]] = {
-        "import-hdf5": lambda: command("import-hdf5", db, place / "published.h5"),
-        "info (start-up)": lambda: command("info", db),
-        "reduce": lambda: command("reduce", db),
-    }
-    times: dict[str, list[tuple[float, float]]] = {name: [] for name in runs}
-    for _ in range(options.rounds):
-        shutil.rmtree(db, ignore_errors=True)
-        for name, run in runs.items():
-            if name == "reduce":
-                shutil.rmtree(db / "summaries")
-            times[name].append(run())
-    start = [statistics.median(values) for values in zip(*times["info (start-up)"], strict=True)]
-    print(f"\n{filters:,} filters, whole processes less start-up, {options.rounds} rounds, median (min–max)\n")
-    print("| command | ns per filter | CPU ns per filter |\n|---|---|---|")
-    for name, taken in times.items():
-        less = [0.0, 0.0] if name.startswith("info") else start
-        columns = [[(s - less[i]) / filters * 1e9 for s in values] for i, values in enumerate(zip(*taken, strict=True))]
-        shown = [f"{statistics.median(ns):,.1f} ({min(ns):,.1f}–{max(ns):,.1f})" for ns in columns]
-        print(f"| {name} | {' | '.join(shown)} |")
-
-
 def main() -> None:
-    """Print the tables."""
+    """Print both tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--models", type=int, default=8)
     parser.add_argument("--layers", type=int, default=12)
     parser.add_argument("--channels", type=int, default=384)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--filters", type=int, default=20_000_000, help="in the file that import-hdf5 imports")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         compare_parts(Path(folder), options)
-        compare_commands(Path(folder), options)
 
 
 if __name__ == "__main__":

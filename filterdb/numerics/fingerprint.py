@@ -48,8 +48,8 @@ _INPUTS = 4_096
 _DISTINCT = 4 * _INPUTS
 """Filters of a channel from which the vectors d repeat, so that they stay in memory."""
 
-_ROWS = 65_536
-"""Filters that are converted to float64 at a time (5 MB)."""
+_ROWS = 8_192
+"""Filters that are converted to float64 at a time (600 KB), in a core's cache and in memory that is used again."""
 
 _SMALLEST = 1e-36
 """Norm below which a channel counts as zero, because the digits of subnormal numbers of float32 are too few."""
