@@ -114,7 +114,9 @@ def main() -> None:
                 clock, cpu = (b - a for a, b in zip(small[name](), run(), strict=True))
                 if turn:  # the first round fills caches
                     times[name].append((clock / (many - few) * 1e9, cpu / (many - few) * 1e9))
-    print(f"{many:,} filters, whole processes less those on {few:,} filters, {options.rounds} rounds, median (min–max)\n")
+    print(
+        f"{many:,} filters, whole processes less those on {few:,} filters, {options.rounds} rounds, median (min–max)\n"
+    )
     print("| process | ns per filter | CPU ns per filter | times `reduce` |\n|---|---|---|---|")
     reduce = statistics.median(clock for clock, _ in times["filterdb reduce"])
     for name, taken in times.items():
