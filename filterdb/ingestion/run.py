@@ -120,7 +120,7 @@ def ingest(  # noqa: PLR0913 - the options of the command
         models = [replace(model, key=key, order=names) for model in find_sources(named, table)]
         every = _models_per_commit(models, commit_every)
         done = _Run(files, chunk_rows, limits, every, SourceRecords.of_run(files, models, limits)).ingest(models)
-    return replace(done, database=compact_newest(done.database, chunk_rows)) if compact and done.segments else done
+    return replace(done, database=compact_newest(done.database, chunk_rows)) if compact else done
 
 
 def _models_per_commit(models: Sequence[ModelSource], commit_every: Any) -> int | None:
