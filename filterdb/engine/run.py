@@ -7,12 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from itertools import batched
+from types import MappingProxyType
 
 import numpy as np
 
 from filterdb import cluster
 from filterdb.cluster import Memory, Work
-from filterdb.engine import graph
+from filterdb.engine import graph, joined
 from filterdb.engine.partition import GROUP_OF_LAYER
 from filterdb.engine.parts import kinds
 from filterdb.engine.reduction import LayerReduction, Reduction
@@ -39,11 +40,15 @@ def summaries(db: Database, *reductions: LayerReduction) -> list[Arrays]:
     """
     db = db.whole
     wanted = [Wanted(position, reductions) for position in range(len(db.segments))]
-    results = {(request.position, key): arrays for request, key, arrays in compute(db, wanted)}
-    return [
-        _present(db, _concatenate(reduction, [results[request.position, reduction.key] for request in wanted]))
-        for reduction in reductions
-    ]
+    pages = [joined.load(db, reduction) for reduction in reductions]
+    known = {place: arrays for found, _ in pages for place, arrays in found.items()}
+    results = {(request.position, key): arrays for request, key, arrays in compute(db, wanted, known)}
+    answers = []
+    for reduction, (_, missing) in zip(reductions, pages, strict=True):
+        parts = [results[request.position, reduction.key] for request in wanted]
+        joined.save(db, reduction, parts, missing)
+        answers.append(_present(db, _concatenate(reduction, parts)))
+    return answers
 
 
 def stored(db: Database, reduction: LayerReduction) -> tuple[Arrays, np.ndarray]:
@@ -52,14 +57,14 @@ def stored(db: Database, reduction: LayerReduction) -> tuple[Arrays, np.ndarray]
     Nothing is computed: the arrays of segments without a stored summary are those of layers without filters.
     """
     db = db.whole
-    parts, has = [], []
     wanted = [Wanted(position, (reduction,)) for position in range(len(db.segments))]
-    for tables, arrays in zip(db.tables, _lookups(db, wanted), strict=True):
-        layers = len(tables["row_size"])
-        parts.append(reduction.empty(layers) if arrays is None else arrays)
-        has.append(np.full(layers, arrays is not None))
-    joined = _present(db, {"": np.concatenate([*has, np.empty(0, bool)])})[""]
-    return _present(db, _concatenate(reduction, parts)), joined
+    known, missing = joined.load(db, reduction)
+    found = list(_lookups(db, wanted, known))
+    joined.save(db, reduction, found, missing)
+    layers = [entry.layers for entry in db.state.segments]
+    parts = [reduction.empty(rows) if part is None else part for rows, part in zip(layers, found, strict=True)]
+    has = np.repeat(np.array([part is not None for part in found], bool), layers)
+    return _present(db, _concatenate(reduction, parts)), _present(db, {"": has})[""]
 
 
 def _present(db: Database, arrays: Arrays) -> Arrays:
@@ -74,12 +79,16 @@ def _concatenate(reduction: Reduction, parts: list[Arrays]) -> Arrays:
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def compute(db: Database, wanted: Sequence[Wanted]) -> Iterator[tuple[Wanted, Key, Arrays]]:
-    """Yield all wanted summaries: first stored ones, then computed ones, which take a single run on the cluster."""
+def compute(
+    db: Database, wanted: Sequence[Wanted], known: joined.Known = MappingProxyType({})
+) -> Iterator[tuple[Wanted, Key, Arrays]]:
+    """Yield all wanted summaries: first stored ones, then computed ones, which take a single run on the cluster.
+
+    `known` are some that are not looked for.
+    """
     tasks, missing, memory, nbytes = [], [], [], 0
-    segments, stored_summaries = db.segments, _lookups(db, wanted)
+    segments, stored_summaries = db.segments, _lookups(db, wanted, known)
     for request in wanted:
-        segment, tables = segments[request.position], _tables(db, request)
         absent = []
         for reduction in request.reductions:
             keys = []
@@ -92,6 +101,7 @@ def compute(db: Database, wanted: Sequence[Wanted]) -> Iterator[tuple[Wanted, Ke
             if keys:
                 absent.append(reduction.only(keys))
         if absent:
+            segment, tables = segments[request.position], _tables(db, request)
             missing.append((request, absent))
             tasks.append(graph.build_and_store(segment, tables, absent))
             memory.append(graph.projected(segment, tables, absent))
@@ -107,15 +117,16 @@ def compute(db: Database, wanted: Sequence[Wanted]) -> Iterator[tuple[Wanted, Ke
                 yield request, key, arrays
 
 
-READERS = 16
-"""Summaries that are read from an object store at a time."""
+def _lookups(db: Database, wanted: Sequence[Wanted], known: joined.Known) -> Iterator[Arrays | None]:
+    """Yield what `_find` returns for each wanted summary that is not known, in order of `wanted`.
 
-
-def _lookups(db: Database, wanted: Sequence[Wanted]) -> Iterator[Arrays | None]:
-    """Yield what `_find` returns for each wanted summary, in order. From an object store several are read at a time."""
+    From an object store several are read at a time.
+    """
     segments = db.segments
     lookups = (
-        partial(_find, db, segments[request.position], _tables(db, request), reduction, key)
+        partial(known.get, (request.position, key))
+        if (request.position, key) in known
+        else partial(_find, db, segments[request.position], _tables(db, request), reduction, key)
         for request in wanted
         for reduction in request.reductions
         for key in reduction.keys
@@ -123,8 +134,8 @@ def _lookups(db: Database, wanted: Sequence[Wanted]) -> Iterator[Arrays | None]:
     if not db.files.remote:
         yield from (lookup() for lookup in lookups)
         return
-    with ThreadPoolExecutor(READERS) as pool:
-        for batch in batched(lookups, READERS):
+    with ThreadPoolExecutor(joined.READERS) as pool:
+        for batch in batched(lookups, joined.READERS):
             yield from pool.map(lambda lookup: lookup(), batch)
 
 

@@ -31,7 +31,7 @@ from filterdb.store.files import Files
 from filterdb.store.local import ObjectInfo
 from filterdb.store.pages import located
 from filterdb.store.snapshot import Snapshot
-from filterdb.store.stored_tables import joined_name
+from filterdb.store.stored_tables import page_of
 
 _FOLDERS = ("segments", "manifests", "summaries")
 _OF_SEGMENT = re.compile(
@@ -129,7 +129,7 @@ def find_garbage(files: Files, grace: float, now: float) -> list[Garbage]:
     old_leases = [name for name in expired if is_old([leases[name]])]
     temporary = {name: entry for name, entry in files.unfinished().items() if is_old([entry])}
     joined = files.entries("tables")
-    unused = [name for name in joined if name not in history.joined and is_old([joined[name]])]
+    unused = [name for name in joined if page_of(name) not in history.joined and is_old([joined[name]])]
     expired_states = files.entries("snapshots")
     dropped = [name for name in history.dropped if name in expired_states]
     garbage += [_garbage("snapshots", "snapshots", dropped, expired_states)] if dropped else []
@@ -146,7 +146,7 @@ class _History:
     listed: set[str]
     """Segments that the other snapshots list."""
     joined: set[str]
-    """Names of the joined tables that the newest snapshot uses."""
+    """Ids of the pages of the newest snapshot."""
     dropped: list[str]
 
     @classmethod
@@ -157,7 +157,7 @@ class _History:
         settled = [s for s in states if now - lease.modified(entries, snapshots.name_of(s.number)) > grace]
         dropped = {s.number for s in states if settled and settled[-1].has_expired(s.number)}
         listed = {entry.id for state in states if state.number not in dropped for entry in state.segments}
-        joined = {joined_name(page.id) for page, _ in located(states[-1].pages)} if states else set()
+        joined = {page.id for page, _ in located(states[-1].pages)} if states else set()
         return cls(listed, joined, [snapshots.name_of(number) for number in sorted(dropped)])
 
 
