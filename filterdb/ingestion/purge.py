@@ -130,14 +130,13 @@ def _unlisted(files: Files, listed: set[str], collected: set[str]) -> dict[str, 
     for id_ in ids:
         name = pack_name(id_)
         try:
-            if name in packs:
-                stored[id_], _ = pack.decode(packs[name], files.url(name))
-            elif id_ in with_filters:
-                raise DamageError(f"{files.url(name)}: the object is missing")
+            stored[id_], _ = pack.decode(packs.get(name, b""), files.url(name))
         except DamageError as error:
-            if id_ not in collected:
+            if id_ in with_filters - collected:
+                got = "damage" if name in packs else "none"
                 raise DamageError(
-                    f"{error}; no snapshot lists this segment, `filterdb gc --delete` removes it; nothing was purged"
+                    f"{files.url(name)}: expected tables of this segment, which no snapshot lists, got {got}; "
+                    "`filterdb gc --delete` removes it; nothing was purged"
                 ) from error
     return stored
 
