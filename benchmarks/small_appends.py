@@ -136,7 +136,9 @@ def main() -> None:
         grow(f"{root}/db", folder, catalog, options.models, not options.no_compact)
         fdb.ingest(f"{root}/one", catalog=catalog)
         many, one = ask(f"{root}/db"), ask(f"{root}/one")
-        for what, ours, theirs in zip(("open and read labels", "drift by task"), many, one, strict=True):
+        for times in (many, one):
+            times.append((times[0][0] + times[1][0], times[0][1] + times[1][1]))
+        for what, ours, theirs in zip(("open and read labels", "drift by task", "both"), many, one, strict=True):
             print(
                 f"{what}: {ours[0]:.3f} s, in one segment {theirs[0]:.3f} s, ratio {ours[0] / theirs[0]:.2f}, "
                 f"of processor time {ours[1] / theirs[1]:.2f}"
