@@ -115,7 +115,7 @@ def kinship(db: Database) -> Kinship:
     cosine is that of the weights without each layer's mean filter. Layers with fewer than ten distinct filters are left
     out. Raises UsageError for more than MODEL_LIMIT models.
     """
-    _check_number(db.models.sizes["model"])
+    _check_number(db.model_columns.sizes["model"])
     return _compare(db)
 
 
@@ -132,7 +132,7 @@ def descendants(db: Database, *, sketch: bool) -> Bools | None:
     MODEL_LIMIT models. Otherwise None if a layer has no sketch, or for more than MODEL_LIMIT models.
     """
     mask = _layers_of_models(db)
-    models = len(np.unique(db.all_layers["model_index"].values[mask]))
+    models = len(np.unique(db.all_layer_columns["model_index"].values[mask]))
     if sketch:
         _check_number(models)
         sketch_layers(db)
@@ -155,8 +155,8 @@ def initialisations(db: Database) -> Bools:
     kept = db.kept.get(place)
     if kept is None:
         (moments,) = summaries(db, MomentsReduction())
-        models, owner = np.unique(db.all_layers["model_index"].values[mask], return_inverse=True)
-        p_value, sizes = _p_values(moments, np.flatnonzero(mask)), db.all_layers["row_size"].values[mask]
+        models, owner = np.unique(db.all_layer_columns["model_index"].values[mask], return_inverse=True)
+        p_value, sizes = _p_values(moments, np.flatnonzero(mask)), db.all_layer_columns["row_size"].values[mask]
         kept = {"initial": _initial(p_value, owner.reshape(-1), sizes, len(models))}
         db.kept[place] = kept
     return kept["initial"]
@@ -174,7 +174,7 @@ def sketch_layers(db: Database) -> None:
 
 def _layers_of_models(db: Database) -> Bools:
     """Return which of the snapshot's layers belong to the view's models, (layers,)."""
-    model = db.all_layers["model_index"].values
+    model = db.all_layer_columns["model_index"].values
     return np.isin(model, model[chosen(db)])
 
 
@@ -189,7 +189,7 @@ def _place(db: Database, kind: str, mask: Bools) -> tuple[str, Key]:
 
 def _compare(db: Database) -> Kinship:
     """Compare all pairs of the view's models by the sketches of all layers of the snapshot."""
-    models, layers = db.models.sizes["model"], _comparable(db)
+    models, layers = db.model_columns.sizes["model"], _comparable(db)
     similarity, deviation, distance = np.full((3, models, models), np.nan)
     compared = np.zeros((models, models), np.int32)
     for rows, columns in _blocks(models):
@@ -209,7 +209,7 @@ def _compare(db: Database) -> Kinship:
 
 def _descend(db: Database) -> Bools:
     """Return which pairs of the view's models are so similar that they share trained weights, (models, models)."""
-    models, layers = db.models.sizes["model"], _comparable(db)
+    models, layers = db.model_columns.sizes["model"], _comparable(db)
     descend = np.zeros((models, models), bool)
     for rows, columns in _blocks(models):
         similarity, deviation, explained = _similarity(_sums(layers, rows, columns, alignment.OF_COSINES))
@@ -244,7 +244,7 @@ def _comparable(db: Database) -> _Layers:
 
     Moments and sketches, which are large, are read one after the other, so that memory need not hold both.
     """
-    view, owner, sizes = chosen(db), db.layers["model_index"].values, db.layers["row_size"].values
+    view, owner, sizes = chosen(db), db.layer_columns["model_index"].values, db.layer_columns["row_size"].values
     mean, spectrum, p_value = _of_moments(db)
     (arrays,) = summaries(db, SketchReduction())
     sketch = of_repeated(mean, arrays["count"][view])
@@ -311,7 +311,7 @@ def _isotropic_share(spectrum: Floats, sizes: Ints) -> Floats:
 
 def _places(db: Database) -> npt.NDArray[np.str_]:
     """Return the shape of each of the view's layers and its number among the layers of this shape in its model."""
-    layers = db.all_layers
+    layers = db.all_layer_columns
     columns = ("model_index", "out_channels", "in_channels", "groups")
     shapes = list(zip(*(layers[name].values.tolist() for name in columns), strict=True))
     numbers: dict[tuple[int, ...], int] = defaultdict(int)

@@ -145,12 +145,12 @@ class Question:
     @cached_property
     def filters(self) -> npt.NDArray[np.int64]:
         """Return the number of filters of each group, (groups,) int64."""
-        return self.grouping.sums(self.db.layers["row_size"].values)
+        return self.grouping.sums(self.db.layer_columns["row_size"].values)
 
     @cached_property
     def models(self) -> npt.NDArray[np.int64]:
         """Return the number of models of each group, (groups,) int64."""
-        cells = np.unique(np.column_stack([self.grouping.index, self.db.layers["model_index"].values]), axis=0)
+        cells = np.unique(np.column_stack([self.grouping.index, self.db.layer_columns["model_index"].values]), axis=0)
         return np.bincount(cells[:, 0], minlength=self.groups)
 
     @cached_property
@@ -172,9 +172,9 @@ class Question:
     @cached_property
     def _model_weights(self) -> npt.NDArray[np.float64]:
         """Return what a filter of each layer counts if the models of a group weigh the same, (layers,) float64."""
-        pairs = np.stack([self.grouping.index, self.db.layers["model_index"].values])
+        pairs = np.stack([self.grouping.index, self.db.layer_columns["model_index"].values])
         _, cell = np.unique(pairs, axis=1, return_inverse=True)
-        filters = np.bincount(cell.reshape(-1), self.db.layers["row_size"].values)
+        filters = np.bincount(cell.reshape(-1), self.db.layer_columns["row_size"].values)
         weights: npt.NDArray[np.float64] = (len(filters) / (1 / filters).sum() / filters)[cell.reshape(-1)]
         return weights
 

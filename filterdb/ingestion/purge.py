@@ -79,7 +79,7 @@ def purge(db: AnyDatabase, models: str | Iterable[str]) -> Purged:
             f"{db.url}: expected models of a stored segment, got {unknown[0]!r}; nothing was purged, "
             "`filterdb models` lists them"
         )
-    current = [model for model in wanted if model in set(map(str, db.models["model"].values))]
+    current = [model for model in wanted if model in set(map(str, db.model_columns["model"].values))]
     if current:
         db = remove(db, current)
     for entry in db.state.segments:
@@ -91,7 +91,7 @@ def purge(db: AnyDatabase, models: str | Iterable[str]) -> Purged:
     removed = remove_segments(db.files, db.state, list(holding), numbers)
     db = _newest(db.files)
     _check_gone(db.files, holding)
-    layers = db.layers
+    layers = db.layer_columns
     shares = np.isin(layers["hash"].values.astype(str), sorted(hashes))
     return Purged(db, removed, numbers, sorted(set(layers["model"].values[shares].tolist())))
 

@@ -355,14 +355,14 @@ def _as_id(name: str) -> str:
 
 def _rejections(db: Database) -> set[tuple[str, str]]:
     """Return id and reason of each rejected file in the snapshot's ledger."""
-    ledger = db.skipped
+    ledger = db.skipped_columns
     rows = zip(*(ledger[f"skipped_{name}"].values.astype(str) for name in ("model", "code", "reason")), strict=True)
     return {(model, reason) for model, code, reason in rows if code == schema.REJECTED}
 
 
 def known_models(db: Database) -> dict[str, dict[str, Any]]:
     """Return the snapshot's models: id → file hash and catalog row."""
-    models = db.models
+    models = db.model_columns
     names = ["file_hash", "extra", *schema.LABELS]
     columns = {name: models[name].values for name in names}
     return {
@@ -477,7 +477,7 @@ def commit_models(
             return snapshots.new("ingest", segments=(entry,))
         if any(other.id == entry.id for other in head.segments):
             return None
-        ids = known if head is base else map(str, Database(files, head).models["model"].values)
+        ids = known if head is base else map(str, Database(files, head).model_columns["model"].values)
         _check_disjoint(files, set(ids), added)
         return head.next("ingest", segments=(*head.segments, entry))
 

@@ -69,7 +69,7 @@ class Projection:
 
 def has_scale(db: Database, *, scaled: bool) -> npt.NDArray[np.bool_]:
     """Return which of the view's layers can be used, (layers,) bool: raw filters need a known scale."""
-    known: npt.NDArray[np.bool_] = db.layers["scale_known"].values
+    known: npt.NDArray[np.bool_] = db.layer_columns["scale_known"].values
     return known | scaled
 
 
