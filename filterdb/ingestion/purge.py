@@ -10,6 +10,7 @@ import numpy as np
 from filterdb import schema
 from filterdb.arguments import as_names
 from filterdb.errors import DamageError, UsageError
+from filterdb.extras import require
 from filterdb.ingestion.compact import join_segments
 from filterdb.store import pack
 from filterdb.store import snapshot as snapshots
@@ -72,6 +73,7 @@ def purge(db: AnyDatabase, models: str | Iterable[str]) -> Purged:
     wanted = list(dict.fromkeys(as_names(models, "models")))
     if not wanted:
         raise UsageError("purge: expected at least one model, got none")
+    require("zarr")  # segments are written after the commit of the removal
     holding, hashes, known = _holding(db.files, wanted)
     unknown = [model for model in wanted if model not in known]
     if unknown:

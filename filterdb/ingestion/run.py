@@ -17,6 +17,7 @@ from filterdb import cluster, logs, plan, schema
 from filterdb.arguments import as_path, unexpected
 from filterdb.engine.partition import Partition
 from filterdb.errors import ConflictError, FilterDBError, InputError, UsageError
+from filterdb.extras import require
 from filterdb.ingestion.compact import compact_newest
 from filterdb.ingestion.duplicates import Stored
 from filterdb.ingestion.ingested import Ingested
@@ -109,12 +110,15 @@ def ingest(  # noqa: PLR0913 - the options of the command
         If the store fails.
     InterruptedRunError
         If the run failed, and a re-run resumes it.
+    MissingExtraError
+        If the extra `ingest` is not installed.
 
     Examples
     --------
     >>> fdb.ingest("db", "models/", catalog="catalog.csv").added  # doctest: +SKIP
     """
     place, table = as_url(url), None if catalog is None else as_path(catalog, "catalog")
+    require("zarr")
     with on_disk(as_sources(sources)) as named:
         files, names = Files.at(place), as_order(order)
         models = [replace(model, key=key, order=names) for model in find_sources(named, table)]
