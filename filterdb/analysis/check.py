@@ -27,6 +27,7 @@ from filterdb.analysis.untrained import untrained
 from filterdb.arguments import formerly_positional
 from filterdb.columns import Columns
 from filterdb.errors import InputError, UsageError
+from filterdb.extras import require
 from filterdb.ledger import is_unread
 from filterdb.models.catalog import ModelSource
 from filterdb.models.inputs import expand
@@ -208,6 +209,7 @@ def check(
     >>> result["untrained"].item()
     True
     """
+    require("xarray")
     return check_files(paths, db=db, reference=reference, rules=rules, limits=limits, key=key, order=order).to_dataset()
 
 

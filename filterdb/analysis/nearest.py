@@ -16,6 +16,7 @@ from filterdb.analysis.shared_filters import FileLayers, find_shared
 from filterdb.arguments import formerly_positional
 from filterdb.columns import Columns
 from filterdb.errors import UsageError
+from filterdb.extras import require
 from filterdb.models.sandbox import Limits
 from filterdb.models.sources import as_source, on_disk
 from filterdb.numerics.depth import DECILES, NO_DECILE, depth_decile
@@ -124,6 +125,7 @@ def nearest(
     >>> result["verdict"].values.tolist()
     ['related', 'indistinguishable', 'different_by_filters']
     """
+    require("xarray")
     return rank_models(db, path, n=n, limits=limits, key=key, order=order).to_dataset()
 
 

@@ -100,7 +100,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("models {place}/db", (*CLUSTER, *REMOTE, *TABLES, "onnx")),
         ("layers {place}/db --where task=unknown", (*CLUSTER, *REMOTE, *TABLES, "onnx")),
         ("snapshots {place}/db", (*CLUSTER, *REMOTE, *TABLES, "onnx")),
-        ("nearest {place}/db {place}/two.onnx --threads 2", (*CLUSTER, *REMOTE, *DATASETS, "zarr", "matplotlib")),
+        ("nearest {place}/db {place}/two.onnx --threads 2", (*CLUSTER, *REMOTE, *TABLES)),
         ("nearest {place}/new {place}/two.onnx --threads 2", (*CLUSTER, *REMOTE, *DATASETS, "zarr", "matplotlib")),
         ("drift {place}/db --by model --threads 2", (*CLUSTER, *REMOTE, "matplotlib", "onnx")),
         ("ingest {place}/other {place}/two.onnx --threads 2", (*CLUSTER, *REMOTE, *DATASETS, "matplotlib")),
