@@ -22,7 +22,7 @@ Rows = tuple[tuple[float, ...], ...]
 
 @dataclass(frozen=True, slots=True)
 class Axes:
-    """The axes of coefficients: mean (9,), components (9, 9), and whether filters are max-scaled before."""
+    """The axes of coefficients: mean (weights,), components (weights, weights), and whether filters are max-scaled."""
 
     mean: tuple[float, ...]
     components: Rows
@@ -30,13 +30,18 @@ class Axes:
 
     @classmethod
     def of(cls, mean: np.ndarray, components: np.ndarray, *, scaled: bool) -> Axes:
-        """Return the axes with these arrays, mean (9,) and components (9, 9)."""
+        """Return the axes with these arrays, mean (weights,) and components (weights, weights)."""
         return cls(tuple(mean.tolist()), tuple(map(tuple, components.tolist())), scaled)
 
     @property
     def arrays(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return mean (9,) and components (9, 9), float64."""
+        """Return mean (weights,) and components (weights, weights), float64."""
         return np.array(self.mean), np.array(self.components)
+
+    @property
+    def weights(self) -> int:
+        """Return the number of weights of a filter, which is that of components."""
+        return len(self.mean)
 
     @property
     def content(self) -> dict[str, object]:

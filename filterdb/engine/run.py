@@ -113,7 +113,7 @@ def compute(
         for reduction, stored in zip(absent, result, strict=True):
             for key, (arrays, is_stored) in zip(reduction.keys, stored, strict=True):
                 if reduction.stays_in_memory or not is_stored:
-                    db.kept[segment.id, key] = arrays
+                    db.kept[segment.summarised_as, key] = arrays
                 yield request, key, arrays
 
 
@@ -147,11 +147,11 @@ def _tables(db: Database, request: Wanted) -> Arrays:
 
 def _find(db: Database, segment: Segment, tables: Arrays, reduction: Reduction, key: Key) -> Arrays | None:
     """Return a summary from memory or, after checking it, from the store; None if it is in neither."""
-    name = (segment.id, key)
+    name = (segment.summarised_as, key)
     arrays = db.kept.get(name)
     if arrays is not None:
         return arrays
-    arrays = summary.load(segment.files, segment.id, key, reduction.narrow)
+    arrays = summary.load(segment.files, segment.summarised_as, key, reduction.narrow)
     if arrays is not None:
         reduction.check(arrays, tables, segment, key)
         if reduction.stays_in_memory:

@@ -568,15 +568,14 @@ def _densities_any(columns, starts, stops, groups, axes, edges, slack, pairs, co
 
 
 def densities(
-    columns: np.ndarray, starts: np.ndarray, stops: np.ndarray, groups: np.ndarray, mean: np.ndarray,
-    components: np.ndarray, scaled: bool, edges: np.ndarray, slack: float, pairs: np.ndarray, counts: np.ndarray,
-    outside: np.ndarray,
-) -> None:  # fmt: skip
+    columns: np.ndarray, starts: np.ndarray, stops: np.ndarray, groups: np.ndarray, *axes_and_state: Any
+) -> None:
     """Count pairs of coefficients of each run in a square of uniform bins, by group.
 
-    `groups` (runs,) int64: each run's group, −1 for none. `pairs` (p, 2) int64: two components. Added to in place are
-    counts (p, groups, bins, bins) and outside (p, groups), int64: filters with either coefficient outside the edges.
-    Coefficients and bins are those of `histograms`, bit for bit.
+    `groups` (runs,) int64: each run's group, −1 for none. The axes are those of `histograms`. `state`: edges and slack;
+    pairs (p, 2) int64 of components; and counts (p, groups, bins, bins) and outside (p, groups), int64, filters with
+    either coefficient outside the edges, which are added to in place. Coefficients and bins are those of `histograms`,
+    bit for bit.
     """
     count = _densities_nine if columns.shape[0] == WEIGHTS else _densities_any
-    count(columns, starts, stops, groups, (mean, components, scaled), edges, slack, pairs, counts, outside)
+    count(columns, starts, stops, groups, axes_and_state[:3], *axes_and_state[3:])

@@ -33,7 +33,6 @@ from filterdb.numerics.modes import MODES as MODES  # noqa: PLC0414 - also impor
 from filterdb.numerics.modes import Mode, as_mode
 from filterdb.numerics.moments import Moments, pool
 from filterdb.reduce.reductions import Axes, ExtremesReduction, HistogramsReduction
-from filterdb.schema import WEIGHTS
 from filterdb.store import snapshot as snapshots
 from filterdb.store.database import AnyDatabase, Database, as_database
 from filterdb.store.snapshot import Snapshot, StoredBasis
@@ -206,10 +205,10 @@ def refit(db: AnyDatabase) -> Database:
 
 
 def fit_basis(db: Database) -> StoredBasis:
-    """Fit a basis on the whole snapshot, with the range ±(3 + ‖mean‖₂)."""
+    """Fit a basis on the whole snapshot, with the range ±(√K + ‖mean‖₂) for filters of K weights."""
     fit = eigen.decompose(whole_moments(db, scaled=True))
-    # The norm of a max-scaled filter is at most 3; the factor keeps rounding from leaving a filter outside.
-    bound = float(np.sqrt(WEIGHTS) + np.linalg.norm(fit.mean)) * (1 + 1e-12)
+    # The norm of a max-scaled filter is at most √K; the factor keeps rounding from leaving a filter outside.
+    bound = float(np.sqrt(len(fit.mean)) + np.linalg.norm(fit.mean)) * (1 + 1e-12)
     return snapshots.named(
         StoredBasis(
             mean=fit.mean.tolist(),

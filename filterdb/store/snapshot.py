@@ -22,7 +22,6 @@ import numpy as np
 
 from filterdb import logs, schema
 from filterdb.errors import ConflictError, DamageError, ExpiredSnapshotError, StoreError, StoreMissingError, UsageError
-from filterdb.schema import WEIGHTS
 from filterdb.store import collected
 from filterdb.store.canonical import canonical, digest
 from filterdb.store.files import Files
@@ -348,7 +347,7 @@ class StoredBasis:
     @property
     def is_usable(self) -> bool:
         """Whether any of its weights is positive. With too few filters, or with equal filters only, none is."""
-        return self.filters > WEIGHTS and sum(self.explained_variance_ratio) > 0
+        return self.filters > len(self.mean) and sum(self.explained_variance_ratio) > 0
 
     def content(self) -> bytes:
         """Encode as canonical JSON without the id, which is computed from it."""
