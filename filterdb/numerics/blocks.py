@@ -286,7 +286,7 @@ def weigh(shift, kernel, weight, out):
 
 @njit(**INLINE, fastmath=SUMS)
 def _add_three_corners(f, m, shift, lost, m2):
-    """Do what `_add_corners` does for nine weights, which have three corners, nine sums at a time."""
+    """Add what `_add_corners` adds for nine weights, which have three corners, nine sums at a time."""
     f0, f1, f2, f3, f4, f5 = f[0], f[1], f[2], f[3], f[4], f[5]
     s00 = s01 = s02 = s11 = s12 = s22 = s33 = s34 = s35 = 0.0
     for i in range(m):

@@ -1,4 +1,4 @@
-"""Compiled loops over filters. Keep helpers here or in `blocks.py`, see BLOCKS.
+"""Compiled loops over filters. Keep helpers here, in `blocks.py` or `binning.py`, see BLOCKS.
 
 A block has its columns first, (weights, n) float32, as chunks store them. `starts` and `stops` (runs,) int64 cut it in
 runs, one for each layer; the states of the runs are updated in place. Every sum is float64. Sums may be reassociated,
@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from filterdb.numerics.binning import bin_line, bin_of, clear_bins, count_value, move_tallies, rough_bin_line, tally
 from filterdb.numerics.blocks import (
     INLINE,
     ORDER,
@@ -39,8 +40,11 @@ from filterdb.numerics.blocks import (
 from filterdb.numerics.compilation import njit
 from filterdb.schema import WEIGHTS
 
-BLOCKS = "0942ca54ff536759b50f351f679ab56506c5379aebb9df65bc0de5f339d9f655"
+BLOCKS = "4a9e7d9fb20b42af846de559c3e390d20cbd3cae094db91b0909cf0c53e44071"
 """SHA-256 of `blocks.py`, checked by a test. Numba's cache notices a change of this file only."""
+
+BINNING = "96e81cc3921be876cf2806655ebe5628ae82ae0a3bef38b4b440e3981d00f3c1"
+"""The same of `binning.py`."""
 
 NINE = (0,) * WEIGHTS
 """The kernel of the loops that are compiled for filters of nine weights (see `blocks`)."""
@@ -130,7 +134,7 @@ def _project(f, kernel, m, mean, v, out):
 
 @njit(**INLINE)
 def _project_nine(f, m, mean, v, out):
-    """Do what `_project` does, for filters of nine weights, without storing what is not complete."""
+    """Store what `_project` does, for filters of nine weights, without intermediate results in memory."""
     f0, f1, f2, f3, f4, f5, f6, f7, f8 = f[0], f[1], f[2], f[3], f[4], f[5], f[6], f[7], f[8]
     c0, c1, c2, c3, c4, c5, c6, c7, c8 = mean[0], mean[1], mean[2], mean[3], mean[4], mean[5], mean[6], mean[7], mean[8]
     v0, v1, v2, v3, v4, v5, v6, v7, v8 = v[0], v[1], v[2], v[3], v[4], v[5], v[6], v[7], v[8]
@@ -209,7 +213,7 @@ def _project_roughly(columns, kernel, start, m, inverse, rough, out):
 
 @njit(**INLINE, fastmath=SUMS)
 def _project_rest(columns, kernel, start, m, inverse, rough, out):
-    """Complete what `_project_roughly` leaves: the rows and the components that remain when they go by threes."""
+    """Add the rows, and store the components, that remain when they go by threes in `_project_roughly`."""
     weights = len(kernel)
     v, offset, _ = rough
     whole = by_threes(kernel)
@@ -269,59 +273,6 @@ def _extend(columns, kernel, start, m, r, axes, doubt, is_rough, about, state, p
 
 
 @njit(**INLINE)
-def _bin(v, edges, slack):
-    """Return the bin of a coefficient: −1 below the edges, the number of bins above them.
-
-    Bins are those of numpy.histogram, but a coefficient up to `slack` below an edge counts as on the edge: it goes to
-    the bin above, or at the end of the range to the outermost bin. See `histogram.EDGE_TOLERANCE`.
-    """
-    bins = edges.size - 1
-    if not v >= edges[0] - slack:
-        return -1
-    if not v <= edges[bins] + slack:
-        return bins
-    b = min(np.int64((v - edges[0]) / (edges[bins] - edges[0]) * bins), bins - 1)
-    if b > 0 and v < edges[b] - slack:
-        return b - 1
-    if b != bins - 1 and v >= edges[b + 1] - slack:
-        return b + 1
-    return b
-
-
-@njit(**INLINE)
-def _clear_bins(values, m, scale, shift, margin, bins, index):
-    """Store the bins of m coefficients, −1 where unclear; return whether all are clear and within the edges.
-
-    A bin is unclear for a coefficient below the edges, within `margin` bins of an edge, or not a number. Truncation
-    towards zero cannot make a coefficient below the edges look clear: it is never within half a bin of bin 0's centre.
-    """
-    half = type(margin)(0.5)
-    reach = half - margin
-    signs = np.int32(0)
-    last = np.int32(bins - 1)
-    for i in range(m):
-        position = values[i] * scale + shift
-        b = np.int32(position)
-        b = b if np.abs(position - type(margin)(b) - half) < reach else np.int32(-1)
-        index[i] = b
-        signs |= b | (last - b)
-    return signs >= 0
-
-
-@njit(**INLINE)
-def _tally(index, m, t0, t1, t2, t3):
-    """Count m bins in four tallies in turn: neighbours share bins, and additions to one counter wait for each other."""
-    whole = m - m % 4
-    for i in range(0, whole, 4):
-        t0[np.uint32(index[i])] += 1
-        t1[np.uint32(index[i + 1])] += 1
-        t2[np.uint32(index[i + 2])] += 1
-        t3[np.uint32(index[i + 3])] += 1
-    for i in range(whole, m):
-        t0[np.uint32(index[i])] += 1
-
-
-@njit(**INLINE)
 def _coefficient(columns, kernel, i, peak, mean, v):
     """Return the coefficient of one scaled filter, bit for bit that of `_project`."""
     weights = len(kernel)
@@ -330,51 +281,6 @@ def _coefficient(columns, kernel, i, peak, mean, v):
     for j in range(1, weights):
         total += (columns[j, i] / p - mean[j]) * v[j]
     return total
-
-
-@njit(**INLINE)
-def _bin_line(edges):
-    """Return scale, shift and margin: v·scale + shift is a coefficient's position in bins, good to the margin."""
-    bins = edges.size - 1
-    width = edges[bins] - edges[0]
-    scale = bins / width
-    return scale, -edges[0] * scale, 1e-6 * (1 + abs(edges[0]) / width)
-
-
-@njit(**INLINE)
-def _rough_bin_line(edges, doubt):
-    """Return `_bin_line` in single precision, and whether its margin is small enough to be of use.
-
-    The rounding of positions themselves, which are up to the number of bins, comes on top of the doubt.
-    """
-    bins = edges.size - 1
-    width = edges[bins] - edges[0]
-    scale, shift, _ = _bin_line(edges)
-    margin = (doubt / width + 4 * 2.0**-24 * (1 + abs(edges[0]) / width)) * bins
-    return (np.float32(scale), np.float32(shift), np.float32(margin)), margin < 0.01
-
-
-@njit(**INLINE)
-def _count_value(v, edges, slack, counts, underflow, overflow, on_edge, k):
-    """Count one coefficient on component k by comparing it with the edges; arrays are those of one run."""
-    b = _bin(v, edges, slack)
-    if b < 0:
-        underflow[k] += 1
-    elif b == edges.size - 1:
-        overflow[k] += 1
-    else:
-        counts[k, b] += 1
-        on_edge[k] += b > 0 and v <= edges[b] + slack
-
-
-@njit(**INLINE)
-def _move_tallies(tallies, kernel, counts):
-    """Add the four tallies (4, weights, bins + 1) of a run to its counts and reset them. The last is of no bin."""
-    weights = len(kernel)
-    for k in range(weights):
-        for b in range(counts.shape[1]):
-            counts[k, b] += tallies[0, k, b] + tallies[1, k, b] + tallies[2, k, b] + tallies[3, k, b]
-    tallies[:] = 0
 
 
 @njit(**INLINE)
@@ -388,23 +294,23 @@ def _count(columns, kernel, start, m, r, axes, rough_line, is_rough, about, stat
     mean, components, _ = axes
     edges, slack, counts, underflow, overflow, on_edge = state
     bins = edges.size - 1
-    scale, shift, margin = _bin_line(edges)
+    scale, shift, margin = bin_line(edges)
     c = work[1]
     for k in range(weights):
         if is_rough:
-            clear = _clear_bins(about[k], m, rough_line[0], rough_line[1], rough_line[2], bins, index)
+            clear = clear_bins(about[k], m, rough_line[0], rough_line[1], rough_line[2], bins, index)
         else:
             _project(work[0], kernel, m, mean, components[k], c)
-            clear = _clear_bins(c, m, scale, shift, margin, bins, index)
+            clear = clear_bins(c, m, scale, shift, margin, bins, index)
         if not clear:
             for i in range(m):
                 if not 0 <= index[i] < bins:
                     v = c[i]
                     if is_rough:
                         v = _coefficient(columns, kernel, start + i, peak[i], mean, components[k])
-                    _count_value(v, edges, slack, counts[r], underflow[r], overflow[r], on_edge[r], k)
+                    count_value(v, edges, slack, counts[r], underflow[r], overflow[r], on_edge[r], k)
                     index[i] = bins
-        _tally(index, m, tallies[0, k], tallies[1, k], tallies[2, k], tallies[3, k])
+        tally(index, m, tallies[0, k], tallies[1, k], tallies[2, k], tallies[3, k])
 
 
 @njit(**INLINE)
@@ -425,7 +331,7 @@ def _reduce_runs(columns, kernel, starts, stops, axes, moments, extremes, histog
     if histograms is not None:
         index = np.empty(size, np.int32)
         tallies = np.zeros((4, weights, histograms[0].size), np.int32)
-        rough_line, is_fine = _rough_bin_line(histograms[0], rough[2])
+        rough_line, is_fine = rough_bin_line(histograms[0], rough[2])
     for r in range(starts.size):
         if moments is not None:
             held, begun = 0, moments[1][r, 0] + moments[1][r, 1]
@@ -451,7 +357,7 @@ def _reduce_runs(columns, kernel, starts, stops, axes, moments, extremes, histog
         if moments is not None:
             _finish_moments(kernel, r, held, moments, scratch)
         if histograms is not None:
-            _move_tallies(tallies, kernel, histograms[2][r])
+            move_tallies(tallies, kernel, histograms[2][r])
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -508,7 +414,7 @@ def extremes(columns: np.ndarray, starts: np.ndarray, stops: np.ndarray, *axes_a
 def histograms(columns: np.ndarray, starts: np.ndarray, stops: np.ndarray, *axes_and_state: Any) -> None:
     """Count the coefficients of each run, in the axes (mean, components, scaled), in uniform bins and outside of them.
 
-    `state`: edges (bins + 1,) float64 from np.linspace, the last bin includes its right edge; slack, see `_bin`; and
+    `state`: edges (bins + 1,) float64 from np.linspace, the last bin includes its right edge; slack, see `bin_of`; and
     counts (runs, 9, bins), underflow, overflow and on_edge, near inner edges, (runs, 9), int64, which are added to in
     place. Scaled filters are projected in single precision first.
     """
@@ -517,11 +423,11 @@ def histograms(columns: np.ndarray, starts: np.ndarray, stops: np.ndarray, *axes
 
 @njit(**INLINE)
 def _count_pairs(columns, kernel, starts, stops, groups, axes, edges, slack, pairs, counts, outside):
-    """Do what `densities` does."""
+    """Count pairs as `densities` does."""
     weights = len(kernel)
     mean, components, scaled = axes
     bins = edges.size - 1
-    scale, shift, margin = _bin_line(edges)
+    scale, shift, margin = bin_line(edges)
     f, c, part, _, _, peak = buffers(kernel)
     size = lanes(kernel)
     index = np.empty((weights, size), np.int32)
@@ -540,10 +446,10 @@ def _count_pairs(columns, kernel, starts, stops, groups, axes, edges, slack, pai
             for k in range(weights):
                 if wanted[k]:
                     _project(f, kernel, m, mean, components[k], c)
-                    if not _clear_bins(c, m, scale, shift, margin, bins, index[k]):
+                    if not clear_bins(c, m, scale, shift, margin, bins, index[k]):
                         for i in range(m):
                             if not 0 <= index[k, i] < bins:
-                                index[k, i] = _bin(c[i], edges, slack)
+                                index[k, i] = bin_of(c[i], edges, slack)
             for p in range(pairs.shape[0]):
                 first, second = index[pairs[p, 0]], index[pairs[p, 1]]
                 square = counts[p, g]

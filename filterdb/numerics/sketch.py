@@ -74,7 +74,7 @@ def _tally(columns: NDArray[np.float32], kernel: Kernel, start: int, stop: int, 
 def _add(
     sketches: Floats, columns: NDArray[np.float32], kernel: Kernel, starts: Ints, stops: Ints, firsts: Ints
 ) -> None:
-    """Do what `add` does."""
+    """Add each run of filters as `add` does."""
     sums = np.empty((len(kernel), 2 * BUCKETS))
     for r in range(starts.size):
         for start in range(starts[r], stops[r], FILTERS):

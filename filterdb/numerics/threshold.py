@@ -66,9 +66,9 @@ def _uniform(filters: int, draws: int, rng: np.random.Generator, weights: int = 
 def _orthogonal(filters: int, draws: int, rng: np.random.Generator, weights: int = WEIGHTS) -> NDArray[np.float64]:
     """Draw m2 (draws, weights, weights) of layers whose (out, in·weights) matrix has orthonormal rows or columns.
 
-    A matrix has orthonormal columns if it has more rows than columns. The matrices are uniform among all such: each is the Q of a normal matrix whose R has a positive diagonal (Saxe et
-    al. 2014, Mezzadri 2007). R comes from a Cholesky decomposition, which NumPy computes for many small matrices at
-    once.
+    A matrix has orthonormal columns if it has more rows than columns. The matrices are uniform among all such: each is
+    the Q of a normal matrix whose R has a positive diagonal (Saxe et al. 2014, Mezzadri 2007). R comes from a Cholesky
+    decomposition, which NumPy computes for many small matrices at once.
     """
     out, into = channels(filters)
     layers = rng.standard_normal((draws, out, into * weights))

@@ -91,7 +91,7 @@ def extremes(
 
 
 def _bins(values: Floats, edges: Floats, slack: float) -> Ints:
-    """Return the bin of each coefficient, −1 below the edges, the number of bins above, as `compiled._bin`."""
+    """Return the bin of each coefficient, −1 below the edges, the number of bins above, as `binning.bin_of`."""
     bins = edges.size - 1
     position = (values - edges[0]) / (edges[bins] - edges[0]) * bins
     b: Ints = np.clip(np.trunc(position), 0, bins - 1).astype(np.int64)
