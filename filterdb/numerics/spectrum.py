@@ -21,7 +21,8 @@ def dct_terms(kernel: Kernel = KERNEL) -> NDArray[np.float64]:
     Row b·u + v has the term with vertical frequency u and horizontal frequency v.
     """
     vertical, horizontal = (_cosines(side) for side in kernel)
-    return np.kron(vertical, horizontal)
+    terms: NDArray[np.float64] = np.kron(vertical, horizontal)
+    return terms
 
 
 def _cosines(side: int) -> NDArray[np.float64]:
