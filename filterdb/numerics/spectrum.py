@@ -21,8 +21,7 @@ def dct_terms(kernel: Kernel = KERNEL) -> NDArray[np.float64]:
     Row b·u + v has the term with vertical frequency u and horizontal frequency v.
     """
     vertical, horizontal = (_cosines(side) for side in kernel)
-    terms: NDArray[np.float64] = np.kron(vertical, horizontal)
-    return terms
+    return np.asarray(np.kron(vertical, horizontal), np.float64)
 
 
 def _cosines(side: int) -> NDArray[np.float64]:
