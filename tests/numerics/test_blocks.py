@@ -36,7 +36,7 @@ def quotients(weights: np.ndarray, peaks: np.ndarray) -> np.ndarray:
     columns = np.tile(weights.astype(np.float32), (9, 1))
     columns.flags.writeable = False
     high, low, out = np.empty(n), np.empty(n), np.empty((9, n))
-    blocks.load_scaled(columns, 0, n, peaks.astype(np.float32), high, low, out)
+    blocks.load_scaled(columns, compiled.NINE, 0, n, peaks.astype(np.float32), high, low, out)
     assert (out.view(np.int64) == out[0].view(np.int64)).all()
     first: np.ndarray = out[0]
     return first
