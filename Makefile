@@ -179,7 +179,7 @@ IN_SMALL := "small_appends --models 100" "small_appends --models 100 --s3" "many
 	"ranges --chunks 2 --rounds 1" "startup --repeats 3"
 
 bench: $(BENCH)
-	for script in kernels "passes $(BENCH)" scaling ingest crawl s3 graph "peers $(BENCH)" $(IN_SMALL); do \
+	for script in kernels "passes $(BENCH)" scaling ingest whole_commands crawl s3 graph "peers $(BENCH)" $(IN_SMALL); do \
 	  echo; echo "## $$script"; echo; \
 	  set -- $$script; name=$$1; shift; \
 	  $(PEERS)/bin/python benchmarks/$$name.py "$$@" || exit 1; \
