@@ -26,7 +26,7 @@ from filterdb.numerics.percentiles import by_class, counts, layer_classes, nearb
 from filterdb.numerics.quality import P1, Sigmoid, randomness_threshold, variance_entropy
 from filterdb.numerics.sphericity import p_value, relative_spread
 from filterdb.store.database import AnyDatabase, Database, as_database
-from filterdb.store.summary import Arrays
+from filterdb.store.summary import Arrays, Key
 
 MEASURES = {
     **LAYER_MEASURES,
@@ -134,11 +134,10 @@ def degeneration(
         db = with_depth(db, by)
     mode = as_mode(mode)
     rules = rules or Rules()
-    (arrays,) = summaries(db, MomentsReduction())
     # Judge all layers of the snapshot first: whether a model is untrained does not depend on the view.
-    judged = _judge(db.whole, arrays, mode, rules, P1 if threshold is None else sigmoid(threshold))
+    judged = _judged(db.whole, mode, rules, P1 if threshold is None else sigmoid(threshold))
     models, untrained = _untrained(db.whole, judged, rules, mode)
-    judged = {name: values[chosen(db)] for name, values in judged.items()}
+    judged = {name: values[chosen(db)].copy() for name, values in judged.items()}
     layers = db.layers
     in_view = np.isin(db.whole.models["model"].values[models].astype(str), layers["model"].values.astype(str))
     layer = ("layer",)
@@ -172,6 +171,17 @@ def degeneration(
         ),
     )
     return of_layers.merge(summarise(judged, grouping, rules))
+
+
+def _judged(db: Database, mode: Mode, rules: Rules, fit: Sigmoid) -> dict[str, npt.NDArray[Any]]:
+    """Return MEASURES and verdicts of every layer of the snapshot, computed once for these rules and kept."""
+    place = "", Key("judged", 1, repr((db.state.layers_key, mode.name, rules, fit)))
+    judged = db.kept.get(place)
+    if judged is None:
+        (arrays,) = summaries(db, MomentsReduction())
+        judged = _judge(db, arrays, mode, rules, fit)
+        db.kept[place] = judged
+    return judged
 
 
 def _judge(db: Database, arrays: Arrays, mode: Mode, rules: Rules, fit: Sigmoid) -> dict[str, npt.NDArray[Any]]:

@@ -15,7 +15,8 @@ import numpy.typing as npt
 
 from filterdb.analysis.grouping import chosen
 from filterdb.engine.moments import SCALED, MomentsReduction, raw_state, state
-from filterdb.engine.run import stored, summaries
+from filterdb.engine.reduction import LayerReduction
+from filterdb.engine.run import in_parts, stored, summaries
 from filterdb.engine.sketches import SketchReduction
 from filterdb.errors import UsageError
 from filterdb.numerics import alignment, sphericity
@@ -63,11 +64,11 @@ units do not depend on how many models are compared."""
 _MARGIN = 3.0
 """Standard deviations by which a similarity must exceed what a common initialisation explains."""
 
+_SLACK = 1e-3
+"""Error of a sum of cosines in float32, as a share of the weights: that of a thousand terms is 1e-4 at most."""
+
 _BLOCK = 1_024
 """Models of a block of the matrices, so that the sums of pairs take 60 MB however many models are compared."""
-
-_PART = 16_384
-"""Layers whose moments are used at a time, so that temporary arrays take tens of megabytes."""
 
 
 class Kinship(NamedTuple):
@@ -141,7 +142,7 @@ def descendants(db: Database, *, sketch: bool) -> Bools | None:
     place = _place(db, "descendants", mask)
     kept = db.kept.get(place)
     if kept is None:
-        if not stored(db, SketchReduction())[1][mask].all():
+        if not stored(db, SketchReduction())[mask].all():
             return None
         kept = {"descend": _descend(db.whole.keep(mask, "all layers of the models"))}
         db.kept[place] = kept
@@ -154,17 +155,16 @@ def initialisations(db: Database) -> Bools:
     place = _place(db, "initialisations", mask)
     kept = db.kept.get(place)
     if kept is None:
-        (moments,) = summaries(db, MomentsReduction())
         models, owner = np.unique(db.all_layers["model_index"].values[mask], return_inverse=True)
-        p_value, sizes = _p_values(moments, np.flatnonzero(mask)), db.all_layers["row_size"].values[mask]
-        kept = {"initial": _initial(p_value, owner.reshape(-1), sizes, len(models))}
+        sizes = db.all_layers["row_size"].values[mask]
+        kept = {"initial": _initial(_p_values(db)[mask], owner.reshape(-1), sizes, len(models))}
         db.kept[place] = kept
     return kept["initial"]
 
 
 def has_sketches(db: Database) -> bool:
     """Return whether all layers of the snapshot have a stored sketch."""
-    return bool(stored(db, SketchReduction())[1].all())
+    return bool(stored(db, SketchReduction()).all())
 
 
 def sketch_layers(db: Database) -> None:
@@ -193,7 +193,7 @@ def _compare(db: Database) -> Kinship:
     similarity, deviation, distance = np.full((3, models, models), np.nan)
     compared = np.zeros((models, models), np.int32)
     for rows, columns in _blocks(models):
-        sums = _sums(layers, rows, columns, alignment.ALL)
+        sums = _sums(layers, *(np.arange(part.start, part.stop) for part in (rows, columns)), alignment.ALL)
         with np.errstate(divide="ignore", invalid="ignore"):
             norms = np.maximum(sums[alignment.NORMS], sums[alignment.OTHER_NORMS])
             values = (*_similarity(sums)[:2], np.sqrt(sums[alignment.SQUARES] / norms), sums[alignment.COMPARED])
@@ -211,16 +211,42 @@ def _descend(db: Database) -> Bools:
     """Return which pairs of the view's models are so similar that they share trained weights, (models, models)."""
     models, layers = db.models.sizes["model"], _comparable(db)
     descend = np.zeros((models, models), bool)
-    for rows, columns in _blocks(models):
+    for block in _blocks(models):
+        candidates = _candidates(layers, *block)
+        rows, columns = (part.start + np.flatnonzero(candidates.any(axis=1 - axis)) for axis, part in enumerate(block))
+        if not len(rows):
+            continue
         similarity, deviation, explained = _similarity(_sums(layers, rows, columns, alignment.OF_COSINES))
         similarity, deviation = np.nan_to_num(similarity), np.nan_to_num(deviation, nan=np.inf)
         with np.errstate(invalid="ignore"):  # inf · 0 where no layers align
             beyond = similarity - explained > _MARGIN * deviation * (1 - similarity**2)
-        descend[rows, columns] = beyond & (similarity >= _DESCENT * deviation)
-        if rows != columns:
-            descend[columns, rows] = descend[rows, columns].T
+        of_pairs = beyond & (similarity >= _DESCENT * deviation)
+        descend[np.ix_(rows, columns)] = of_pairs
+        descend[np.ix_(columns, rows)] = of_pairs.T
     np.fill_diagonal(descend, val=False)
     return descend
+
+
+def _candidates(layers: _Layers, rows: slice, columns: slice) -> Bools:
+    """Return which pairs of models can be as similar as `_descend` asks, (rows, columns), from sums in float32.
+
+    Few pairs are, and these sums take a third of the time. Their error is below `_SLACK` of the sum of the weights.
+    """
+    sums = np.zeros((2, rows.stop - rows.start, columns.stop - columns.start), np.float32)
+    for place in layers.aligned:
+        sides, sketches = [], []
+        for part in (rows, columns):
+            some = place[slice(*np.searchsorted(layers.owner[place], (part.start, part.stop)))]
+            sketch = layers.sketch[some]
+            with np.errstate(divide="ignore", invalid="ignore"):
+                sketch /= np.sqrt(np.einsum("lb,lb->l", sketch, sketch))[:, None]
+            sketches.append(sketch.astype(np.float32))
+            sides.append(_side(layers, some, np.arange(part.start, part.stop)))
+        if len(sketches[0]) and len(sketches[1]):
+            alignment.add_cosines(sums, sketches[0] @ sketches[1].T, *sides, _weight(layers, place))
+    cosine, weight = sums
+    candidates: Bools = cosine + _SLACK * weight >= np.float32(_DESCENT) * np.sqrt(weight)
+    return candidates & (weight > 0)
 
 
 class _Layers(NamedTuple):
@@ -244,44 +270,52 @@ def _comparable(db: Database) -> _Layers:
 
     Moments and sketches, which are large, are read one after the other, so that memory need not hold both.
     """
-    view, owner, sizes = chosen(db), db.layers["model_index"].values, db.layers["row_size"].values
-    mean, spectrum, p_value = _of_moments(db)
-    (arrays,) = summaries(db, SketchReduction())
-    sketch = of_repeated(mean, arrays["count"][view])
-    np.subtract(arrays["sketch"][view], sketch, out=sketch)
+    owner, sizes = db.layers["model_index"].values, db.layers["row_size"].values
+    mean, spectrum = _of_moments(db)
+    sketch = of_repeated(mean, sizes)
+    for _, part, arrays in _parts(db, SketchReduction()):
+        np.subtract(arrays["sketch"], sketch[part], out=sketch[part])
     is_full = spectrum[:, 0] > _FULL_RANK * spectrum[:, -1]
     isotropic = _isotropic_share(spectrum, sizes)
     aligned = _aligned(_places(db), is_full, owner)
-    return _Layers(sketch, isotropic, db.same_filters[view], is_full, p_value, owner, sizes, aligned)
+    view = chosen(db)
+    return _Layers(sketch, isotropic, db.same_filters[view], is_full, _p_values(db)[view], owner, sizes, aligned)
 
 
-def _of_moments(db: Database) -> tuple[Floats, Floats, Floats]:
-    """Return mean filter, eigenvalues of the covariance, and p-value of the test of sphericity of the view's layers.
-
-    They are (layers, 9), (layers, 9) ascending and (layers,).
-    """
-    (moments,) = summaries(db, MomentsReduction())
-    rows = np.arange(len(moments["peak"]))[chosen(db)]
-    mean, spectrum = np.empty((len(rows), WEIGHTS)), np.empty((len(rows), WEIGHTS))
-    for part, some in _parts(moments, rows):
-        raw = raw_state(some)
+def _of_moments(db: Database) -> tuple[Floats, Floats]:
+    """Return the mean filter and the eigenvalues of the covariance, ascending, of the view's layers, (layers, 9)."""
+    mean, spectrum = np.empty((2, db.layers.sizes["layer"], WEIGHTS))
+    for _, part, arrays in _parts(db, MomentsReduction()):
+        raw = raw_state(arrays)
         mean[part], spectrum[part] = raw.mean, _spectrum(raw)
-    return mean, spectrum, _p_values(moments, rows)
+    return mean, spectrum
 
 
-def _p_values(moments: Arrays, rows: Ints) -> Floats:
-    """Return the p-value of the test of sphericity of some layers, (rows,)."""
-    p_value = np.empty(len(rows))
-    for part, some in _parts(moments, rows):
-        p_value[part] = sphericity.p_value(state(some, SCALED))
-    return p_value
+def _p_values(db: Database) -> Floats:
+    """Return the p-value of the test of sphericity of the snapshot's layers, (layers,)."""
+    whole = db.whole
+    place = _place(whole, "sphericity", np.ones(whole.all_layers.sizes["layer"], bool))
+    kept = db.kept.get(place)
+    if kept is None:
+        p_value = np.empty(whole.all_layers.sizes["layer"])
+        for part, _, arrays in _parts(whole, MomentsReduction()):
+            p_value[part] = sphericity.p_value(state(arrays, SCALED))
+        kept = {"p_value": p_value}
+        db.kept[place] = kept
+    return kept["p_value"]
 
 
-def _parts(arrays: Arrays, rows: Ints) -> Iterator[tuple[slice, Arrays]]:
-    """Yield some rows of arrays, a part of them at a time, so that what is computed from them takes little memory."""
-    for start in range(0, len(rows), _PART):
-        part = slice(start, start + _PART)
-        yield part, {name: array[rows[part]] for name, array in arrays.items()}
+def _parts(db: Database, reduction: LayerReduction) -> Iterator[tuple[slice, slice, Arrays]]:
+    """Yield a reduction's arrays of some of the view's layers at a time, with their ranges in snapshot and view.
+
+    What is computed from them takes little memory, and that of the summary is free for the next.
+    """
+    start = 0
+    for rows, arrays in in_parts(db, reduction):
+        some = arrays if db.chosen is None else {name: array[db.chosen[rows]] for name, array in arrays.items()}
+        stop = start + len(next(iter(some.values())))
+        yield rows, slice(start, stop), some
+        start = stop
 
 
 def _blocks(models: int) -> Iterator[tuple[slice, slice]]:
@@ -309,56 +343,74 @@ def _isotropic_share(spectrum: Floats, sizes: Ints) -> Floats:
     return share
 
 
-def _places(db: Database) -> npt.NDArray[np.str_]:
-    """Return the shape of each of the view's layers and its number among the layers of this shape in its model."""
-    layers = db.all_layers
-    columns = ("model_index", "out_channels", "in_channels", "groups")
-    shapes = list(zip(*(layers[name].values.tolist() for name in columns), strict=True))
-    numbers: dict[tuple[int, ...], int] = defaultdict(int)
-    places = []
-    for shape in shapes:
-        numbers[shape] += 1
-        places.append("x".join(map(str, (*shape[1:], numbers[shape]))))
-    return np.array(places, np.str_)[chosen(db)]
+def _places(db: Database) -> Ints:
+    """Return the place of each of the view's layers: its shape, and its number among its model's layers of this shape.
+
+    Places are numbers, equal for equal places, (layers,).
+    """
+    names = ("out_channels", "in_channels", "groups")
+    shape = _codes(*(db.all_layers[name].values for name in names))
+    in_model = _codes(db.all_layers["model_index"].values, shape)
+    order = np.argsort(in_model, kind="stable")
+    number = np.empty(len(order), np.int64)
+    number[order] = np.arange(len(order)) - np.searchsorted(in_model[order], in_model[order])
+    return _codes(shape, number)[chosen(db)]
 
 
-def _aligned(places: npt.NDArray[np.str_], usable: Bools, owner: Ints) -> list[Ints]:
+def _codes(*columns: Ints) -> Ints:
+    """Return a number for each row of some columns (rows,), equal for equal rows."""
+    codes = np.zeros(len(columns[0]), np.int64)
+    for column in columns:
+        values, index = np.unique(column, return_inverse=True)
+        codes = np.unique(codes * len(values) + index.reshape(-1), return_inverse=True)[1].reshape(-1)
+    return codes
+
+
+def _aligned(places: Ints, usable: Bools, owner: Ints) -> list[Ints]:
     """Return the usable layers at each of the `places` (layers,) that at least two models have, in the models' order.
 
     A model, `owner` (layers,), has at most one layer at a place.
     """
-    _, index, number = np.unique(places, return_inverse=True, return_counts=True)
-    order = np.flatnonzero(usable & (number[index] > 1))
+    number = np.bincount(places)
+    order = np.flatnonzero(usable & (number[places] > 1))
     order = order[np.argsort(owner[order], kind="stable")]
     by_place: dict[int, list[int]] = defaultdict(list)
-    for layer, place in zip(order.tolist(), index[order].tolist(), strict=True):
+    for layer, place in zip(order.tolist(), places[order].tolist(), strict=True):
         by_place[place].append(layer)
     return [np.array(layers) for layers in by_place.values() if len(layers) > 1]
 
 
-def _sums(layers: _Layers, rows: slice, columns: slice, number: int) -> Floats:
+def _sums(layers: _Layers, rows: Ints, columns: Ints, number: int) -> Floats:
     """Return sums over the aligned layers of pairs of models, (number, rows, columns): the first ones of `alignment`.
 
-    Rows and columns are ranges of models.
+    Rows and columns are models in ascending order.
     """
-    sums = np.zeros((number, rows.stop - rows.start, columns.stop - columns.start))
+    sums = np.zeros((number, len(rows), len(columns)))
+    same = np.array_equal(rows, columns)
     for place in layers.aligned:
-        left, right = (
-            place[slice(*np.searchsorted(layers.owner[place], (part.start, part.stop)))] for part in (rows, columns)
-        )
+        left, right = (place[np.isin(layers.owner[place], part)] for part in (rows, columns))
         if not (len(left) and len(right)):
             continue
         products = layers.sketch[left] @ layers.sketch[right].T
-        squares = [np.ascontiguousarray(np.diag(products))] * 2 if rows == columns else _squares(layers, left, right)
+        squares = [np.ascontiguousarray(np.diag(products))] * 2 if same else _squares(layers, left, right)
         sides = [
-            alignment.Side(
-                layers.owner[some] - part.start, square, np.sqrt(square), layers.isotropic[some], layers.content[some]
-            )
+            _side(layers, some, part)._replace(square=square, length=np.sqrt(square))
             for some, part, square in zip((left, right), (rows, columns), squares, strict=True)
         ]
-        weight = 1 / (1 / BUCKETS + _CHANNELS / layers.sizes[place[0]])
-        alignment.add_pairs(sums, products, *sides, weight)
+        alignment.add_pairs(sums, products, *sides, _weight(layers, place))
     return sums
+
+
+def _side(layers: _Layers, some: Ints, models: Ints) -> alignment.Side:
+    """Return some layers at one place, of some models in ascending order, without the squares of their sketches."""
+    nothing = np.empty(0)
+    position = np.searchsorted(models, layers.owner[some])
+    return alignment.Side(position, nothing, nothing, layers.isotropic[some], layers.content[some])
+
+
+def _weight(layers: _Layers, place: Ints) -> float:
+    """Return the weight of a place, whose layers have the same size."""
+    return float(1 / (1 / BUCKETS + _CHANNELS / layers.sizes[place[0]]))
 
 
 def _squares(layers: _Layers, *parts: Ints) -> list[Floats]:

@@ -22,6 +22,7 @@ from filterdb.analysis.grouping import (
 from filterdb.numerics.histogram import sum_groups
 from filterdb.numerics.modes import AnyMode, Mode, as_mode
 from filterdb.numerics.moments import Moments, pool
+from filterdb.numerics.pairs import distinct_pairs
 from filterdb.reduce.basis import (
     Projection,
     basis_attributes,
@@ -150,8 +151,8 @@ class Question:
     @cached_property
     def models(self) -> npt.NDArray[np.int64]:
         """Return the number of models of each group, (groups,) int64."""
-        cells = np.unique(np.column_stack([self.grouping.index, self.db.layers["model_index"].values]), axis=0)
-        return np.bincount(cells[:, 0], minlength=self.groups)
+        cells = distinct_pairs(self.grouping.index, self.db.layers["model_index"].values)
+        return np.bincount(cells.first, minlength=self.groups)
 
     @cached_property
     def snapshot_histograms(self) -> Arrays:
@@ -172,10 +173,9 @@ class Question:
     @cached_property
     def _model_weights(self) -> npt.NDArray[np.float64]:
         """Return what a filter of each layer counts if the models of a group weigh the same, (layers,) float64."""
-        pairs = np.stack([self.grouping.index, self.db.layers["model_index"].values])
-        _, cell = np.unique(pairs, axis=1, return_inverse=True)
-        filters = np.bincount(cell.reshape(-1), self.db.layers["row_size"].values)
-        weights: npt.NDArray[np.float64] = (len(filters) / (1 / filters).sum() / filters)[cell.reshape(-1)]
+        cell = distinct_pairs(self.grouping.index, self.db.layers["model_index"].values).of_row
+        filters = np.bincount(cell, self.db.layers["row_size"].values)
+        weights: npt.NDArray[np.float64] = (len(filters) / (1 / filters).sum() / filters)[cell]
         return weights
 
     @cached_property

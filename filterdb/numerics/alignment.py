@@ -62,3 +62,23 @@ def add_pairs(sums: Floats, products: Floats, left: Side, right: Side, weight: f
                 sums[SQUARES, row, column] += 0.0 if square < 0 else square
                 sums[NORMS, row, column] += left.square[i]
                 sums[OTHER_NORMS, row, column] += right.square[j]
+
+
+@njit(nogil=True, error_model="numpy")
+def add_cosines(
+    sums: NDArray[np.float32], cosines: NDArray[np.float32], left: Side, right: Side, weight: float
+) -> None:
+    """Add one place to the sums (2, rows, columns) of weighted cosines and of weights of all pairs of models, in place.
+
+    `cosines` (left, right) are those of the sketches; that of layers with the same filters is 1.
+    """
+    share = np.float32(weight)
+    for i in range(left.position.size):
+        row = left.position[i]
+        for j in range(right.position.size):
+            column = right.position[j]
+            cosine = cosines[i, j]
+            if left.content[i] == right.content[j]:
+                cosine = np.float32(1)
+            sums[0, row, column] += share * cosine
+            sums[1, row, column] += share

@@ -14,6 +14,7 @@ from filterdb.analysis.question import Question
 from filterdb.numerics.divergence import symmetric_kl
 from filterdb.numerics.histogram import sum_groups
 from filterdb.numerics.modes import ModeName
+from filterdb.numerics.pairs import distinct_pairs
 from filterdb.store.database import Database
 
 NAMED_MODELS = 4
@@ -32,17 +33,15 @@ def without_models(db: Database, by: str, mode: ModeName) -> LeaveOneOut:
     labels = question.grouping.labels
     if len(labels) * (len(labels) - 1) // 2 > MAX_PAIRS:
         return {}
-    codes, cell = np.unique(
-        np.stack([question.grouping.index, question.db.layers["model_index"].values]), axis=1, return_inverse=True
-    )
-    own = sum_groups(question.layer_counts, cell.reshape(-1), codes.shape[1])
-    rows = [np.flatnonzero(codes[0] == code) for code in range(len(labels))]
+    groups, owners, cell = distinct_pairs(question.grouping.index, question.db.layers["model_index"].values)
+    own = sum_groups(question.layer_counts, cell, len(groups))
+    rows = [np.flatnonzero(groups == code) for code in range(len(labels))]
     drifts: LeaveOneOut = {}
     for i, j in itertools.combinations(range(len(labels)), 2):
-        models = np.union1d(codes[1, rows[i]], codes[1, rows[j]])
+        models = np.union1d(owners[rows[i]], owners[rows[j]])
         without = np.repeat(question.counts[None, [i, j]], len(models), axis=0)
         for side, code in enumerate((i, j)):
-            without[np.searchsorted(models, codes[1, rows[code]]), side] -= own[rows[code]]
+            without[np.searchsorted(models, owners[rows[code]]), side] -= own[rows[code]]
         left = without.any(axis=(2, 3)).all(axis=1)
         if not left.any():
             continue

@@ -11,6 +11,7 @@ import filterdb as fdb
 from filterdb.analysis import kinship as kin
 from filterdb.analysis.kinship import kinship
 from filterdb.commands.lineage import in_tree_order, to_answer, to_dot
+from filterdb.engine import run
 from filterdb.errors import UsageError
 from tests.filters import moved, trained
 from tests.models import chain
@@ -82,7 +83,9 @@ def test_blocks_of_models_give_the_same_relatives(backbones: fdb.Database, monke
     whole, expected = kinship(backbones), fdb.lineage(backbones)
     descend = kin._descend(backbones)
     monkeypatch.setattr(kin, "_BLOCK", 3)
-    monkeypatch.setattr(kin, "_PART", 2)
+    monkeypatch.setattr(run, "PART", 2)
+    monkeypatch.setattr(run, "STREAMED_BYTES", 0)
+    backbones = fdb.open(backbones.url)
     blocks = kinship(backbones)
     for name, values in whole._asdict().items():
         np.testing.assert_allclose(getattr(blocks, name), values, rtol=0, atol=1e-7, err_msg=name)
