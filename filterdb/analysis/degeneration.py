@@ -25,8 +25,9 @@ from filterdb.numerics.moments import Moments
 from filterdb.numerics.percentiles import by_class, counts, layer_classes, nearby_percentiles
 from filterdb.numerics.quality import P1, Sigmoid, randomness_threshold, variance_entropy
 from filterdb.numerics.sphericity import p_value, relative_spread
+from filterdb.store import summary
 from filterdb.store.database import AnyDatabase, Database, as_database
-from filterdb.store.summary import Arrays, Key
+from filterdb.store.summary import Arrays
 
 MEASURES = {
     **LAYER_MEASURES,
@@ -175,7 +176,7 @@ def degeneration(
 
 def _judged(db: Database, mode: Mode, rules: Rules, fit: Sigmoid) -> dict[str, npt.NDArray[Any]]:
     """Return MEASURES and verdicts of every layer of the snapshot, computed once for these rules and kept."""
-    place = "", Key("judged", 1, repr((db.state.layers_key, mode.name, rules, fit)))
+    place = "", summary.Key("judged", 1, repr((db.state.layers_key, mode.name, rules, fit)))
     judged = db.kept.get(place)
     if judged is None:
         (arrays,) = summaries(db, MomentsReduction())

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import math
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from statistics import NormalDist
 from typing import NamedTuple
 
@@ -49,9 +48,6 @@ _FULL_RANK = 1e-12
 
 _MOVED = 0.01
 """Share of initialisations that are not recognised. Networks that were trained for a few steps can be taken for one."""
-
-_SMALLEST_P = 1e-300
-"""Smaller p-values count as this, because 0 has no logarithm."""
 
 _LARGE = 64
 """Filters from which a layer tells whether a model is an initialisation, and whether models share a layer: networks
@@ -189,11 +185,11 @@ def _place(db: Database, kind: str, mask: Bools) -> tuple[str, Key]:
 
 def _compare(db: Database) -> Kinship:
     """Compare all pairs of the view's models by the sketches of all layers of the snapshot."""
-    models, layers = db.models.sizes["model"], _comparable(db)
+    models, layers = db.models.sizes["model"], _comparable(db, _sketches)
     similarity, deviation, distance = np.full((3, models, models), np.nan)
     compared = np.zeros((models, models), np.int32)
     for rows, columns in _blocks(models):
-        sums = _sums(layers, *(np.arange(part.start, part.stop) for part in (rows, columns)), alignment.ALL)
+        sums = _sums(layers, rows, columns, alignment.ALL)
         with np.errstate(divide="ignore", invalid="ignore"):
             norms = np.maximum(sums[alignment.NORMS], sums[alignment.OTHER_NORMS])
             values = (*_similarity(sums)[:2], np.sqrt(sums[alignment.SQUARES] / norms), sums[alignment.COMPARED])
@@ -209,20 +205,28 @@ def _compare(db: Database) -> Kinship:
 
 def _descend(db: Database) -> Bools:
     """Return which pairs of the view's models are so similar that they share trained weights, (models, models)."""
-    models, layers = db.models.sizes["model"], _comparable(db)
-    descend = np.zeros((models, models), bool)
-    for block in _blocks(models):
-        candidates = _candidates(layers, *block)
-        rows, columns = (part.start + np.flatnonzero(candidates.any(axis=1 - axis)) for axis, part in enumerate(block))
-        if not len(rows):
+    models = db.models.sizes["model"]
+    candidates, descend = np.zeros((2, models, models), bool)
+    layers = _comparable(db, _directions)
+    for rows, columns in _blocks(models):
+        candidates[rows, columns] = _candidates(layers, rows, columns)
+        candidates[columns, rows] = candidates[rows, columns].T
+    np.fill_diagonal(candidates, val=False)
+    near = np.flatnonzero(candidates.any(axis=1))
+    if not len(near):
+        return descend
+    is_near = np.isin(layers.owner, near)
+    layers = _comparable(db.keep(is_near, "layers of similar models"), _sketches)
+    for rows, columns in _blocks(len(near)):
+        pairs = np.ix_(near[rows], near[columns])
+        if not candidates[pairs].any():
             continue
         similarity, deviation, explained = _similarity(_sums(layers, rows, columns, alignment.OF_COSINES))
         similarity, deviation = np.nan_to_num(similarity), np.nan_to_num(deviation, nan=np.inf)
         with np.errstate(invalid="ignore"):  # inf · 0 where no layers align
             beyond = similarity - explained > _MARGIN * deviation * (1 - similarity**2)
-        of_pairs = beyond & (similarity >= _DESCENT * deviation)
-        descend[np.ix_(rows, columns)] = of_pairs
-        descend[np.ix_(columns, rows)] = of_pairs.T
+        descend[pairs] = beyond & (similarity >= _DESCENT * deviation)
+        descend[np.ix_(near[columns], near[rows])] = descend[pairs].T
     np.fill_diagonal(descend, val=False)
     return descend
 
@@ -234,16 +238,11 @@ def _candidates(layers: _Layers, rows: slice, columns: slice) -> Bools:
     """
     sums = np.zeros((2, rows.stop - rows.start, columns.stop - columns.start), np.float32)
     for place in layers.aligned:
-        sides, sketches = [], []
-        for part in (rows, columns):
-            some = place[slice(*np.searchsorted(layers.owner[place], (part.start, part.stop)))]
-            sketch = layers.sketch[some]
-            with np.errstate(divide="ignore", invalid="ignore"):
-                sketch /= np.sqrt(np.einsum("lb,lb->l", sketch, sketch))[:, None]
-            sketches.append(sketch.astype(np.float32))
-            sides.append(_side(layers, some, np.arange(part.start, part.stop)))
-        if len(sketches[0]) and len(sketches[1]):
-            alignment.add_cosines(sums, sketches[0] @ sketches[1].T, *sides, _weight(layers, place))
+        left, right = _of_models(layers, place, rows, columns)
+        if len(left) and len(right):
+            cosines = layers.sketch[left] @ layers.sketch[right].T
+            sides = _side(layers, left, rows), _side(layers, right, columns)
+            alignment.add_cosines(sums, cosines, *sides, _weight(layers, place))
     cosine, weight = sums
     candidates: Bools = cosine + _SLACK * weight >= np.float32(_DESCENT) * np.sqrt(weight)
     return candidates & (weight > 0)
@@ -252,7 +251,7 @@ def _candidates(layers: _Layers, rows: slice, columns: slice) -> Bools:
 class _Layers(NamedTuple):
     """Hold what is compared of the view's layers, (layers,) each, and the layers at each place."""
 
-    sketch: Floats
+    sketch: npt.NDArray[np.floating]
     """(layers, 128), without the layers' mean filters: layers with the same average shape are not taken for relatives.
     """
     isotropic: Floats
@@ -265,21 +264,36 @@ class _Layers(NamedTuple):
     aligned: list[Ints]
 
 
-def _comparable(db: Database) -> _Layers:
-    """Return what is compared of the view's layers.
+def _comparable(db: Database, sketches: Callable[[Database, Floats], npt.NDArray[np.floating]]) -> _Layers:
+    """Return what is compared of the view's layers, with the sketches that a function makes of view and mean filters.
 
-    Moments and sketches, which are large, are read one after the other, so that memory need not hold both.
+    Moments and sketches, which are large, are read one after the other, and in parts.
     """
-    owner, sizes = db.layers["model_index"].values, db.layers["row_size"].values
+    owner, sizes, view = db.layers["model_index"].values, db.layers["row_size"].values, chosen(db)
     mean, spectrum = _of_moments(db)
-    sketch = of_repeated(mean, sizes)
-    for _, part, arrays in _parts(db, SketchReduction()):
-        np.subtract(arrays["sketch"], sketch[part], out=sketch[part])
     is_full = spectrum[:, 0] > _FULL_RANK * spectrum[:, -1]
     isotropic = _isotropic_share(spectrum, sizes)
     aligned = _aligned(_places(db), is_full, owner)
-    view = chosen(db)
-    return _Layers(sketch, isotropic, db.same_filters[view], is_full, _p_values(db)[view], owner, sizes, aligned)
+    content, p_value = db.same_filters[view], _p_values(db)[view]
+    return _Layers(sketches(db, mean), isotropic, content, is_full, p_value, owner, sizes, aligned)
+
+
+def _sketches(db: Database, mean: Floats) -> Floats:
+    """Return the sketches of the view's layers without their mean filters, (layers, 128)."""
+    sketch = of_repeated(mean, db.layers["row_size"].values)
+    for _, part, arrays in _parts(db, SketchReduction()):
+        np.subtract(arrays["sketch"], sketch[part], out=sketch[part])
+    return sketch
+
+
+def _directions(db: Database, mean: Floats) -> npt.NDArray[np.float32]:
+    """Return what `_sketches` returns, in float32 and of unit length."""
+    direction = np.empty((len(mean), BUCKETS), np.float32)
+    for _, part, arrays in _parts(db, SketchReduction()):
+        sketch = arrays["sketch"] - of_repeated(mean[part], arrays["count"])
+        with np.errstate(divide="ignore", invalid="ignore"):
+            direction[part] = sketch / np.sqrt(np.einsum("lb,lb->l", sketch, sketch))[:, None]
+    return direction
 
 
 def _of_moments(db: Database) -> tuple[Floats, Floats]:
@@ -380,19 +394,18 @@ def _aligned(places: Ints, usable: Bools, owner: Ints) -> list[Ints]:
     return [np.array(layers) for layers in by_place.values() if len(layers) > 1]
 
 
-def _sums(layers: _Layers, rows: Ints, columns: Ints, number: int) -> Floats:
+def _sums(layers: _Layers, rows: slice, columns: slice, number: int) -> Floats:
     """Return sums over the aligned layers of pairs of models, (number, rows, columns): the first ones of `alignment`.
 
-    Rows and columns are models in ascending order.
+    Rows and columns are ranges of models.
     """
-    sums = np.zeros((number, len(rows), len(columns)))
-    same = np.array_equal(rows, columns)
+    sums = np.zeros((number, rows.stop - rows.start, columns.stop - columns.start))
     for place in layers.aligned:
-        left, right = (place[np.isin(layers.owner[place], part)] for part in (rows, columns))
+        left, right = _of_models(layers, place, rows, columns)
         if not (len(left) and len(right)):
             continue
         products = layers.sketch[left] @ layers.sketch[right].T
-        squares = [np.ascontiguousarray(np.diag(products))] * 2 if same else _squares(layers, left, right)
+        squares = [np.ascontiguousarray(np.diag(products))] * 2 if rows == columns else _squares(layers, left, right)
         sides = [
             _side(layers, some, part)._replace(square=square, length=np.sqrt(square))
             for some, part, square in zip((left, right), (rows, columns), squares, strict=True)
@@ -401,10 +414,15 @@ def _sums(layers: _Layers, rows: Ints, columns: Ints, number: int) -> Floats:
     return sums
 
 
-def _side(layers: _Layers, some: Ints, models: Ints) -> alignment.Side:
-    """Return some layers at one place, of some models in ascending order, without the squares of their sketches."""
+def _of_models(layers: _Layers, place: Ints, *parts: slice) -> list[Ints]:
+    """Return the layers at a place that belong to models in some ranges, for each range."""
+    return [place[slice(*np.searchsorted(layers.owner[place], (part.start, part.stop)))] for part in parts]
+
+
+def _side(layers: _Layers, some: Ints, models: slice) -> alignment.Side:
+    """Return some layers at one place, of a range of models, without the squares of their sketches."""
     nothing = np.empty(0)
-    position = np.searchsorted(models, layers.owner[some])
+    position = layers.owner[some] - models.start
     return alignment.Side(position, nothing, nothing, layers.isotropic[some], layers.content[some])
 
 
@@ -469,14 +487,4 @@ def _initial(p_value: Floats, owner: Ints, sizes: Ints, models: int) -> Bools:
     """
     tested = (sizes >= _LARGE) & np.isfinite(p_value)
     number = np.bincount(owner[tested], minlength=models)
-    # Half of Fisher's statistic, whose tail at 2L degrees of freedom is that of a Poisson variable below L.
-    half = np.bincount(owner[tested], -np.log(np.maximum(p_value[tested], _SMALLEST_P)), models)
-    tails = [_poisson_below(layers, mean) for layers, mean in zip(number.tolist(), half.tolist(), strict=True)]
-    return (number > 0) & (np.array(tails) > _MOVED)
-
-
-def _poisson_below(number: int, mean: float) -> float:
-    """Return the probability that a Poisson variable is smaller than a number."""
-    if mean <= 0:
-        return 1.0
-    return math.fsum(math.exp(k * math.log(mean) - math.lgamma(k + 1) - mean) for k in range(number))
+    return (number > 0) & (sphericity.joint_p_values(p_value[tested], owner[tested], models) > _MOVED)

@@ -208,11 +208,12 @@ def _similar(codes: NDArray[np.int32], tolerance: NDArray[np.int32], sizes: Ints
     rank = np.unique(sizes, return_inverse=True)[1].reshape(-1) * 2 * (_LARGEST + 1)
     farthest = int(tolerance.max())
     narrow, widths = codes.astype(np.uint16), tolerance.astype(np.uint16)
-    for column in codes.T:
+    is_whole = (codes > 0).all(axis=1)
+    for k, column in enumerate(codes.T):
         order = np.flatnonzero(column)
         order = order[np.argsort(rank[order] + column[order], kind="stable")]
         code, size = column[order], sizes[order]
-        root = joined.roots()[order]
+        root, whole, beside = joined.roots()[order], is_whole[order], codes[order, k ^ 1]
         # What is too far from the layer `shift` places on is too far from all that follow.
         first = np.arange(len(order))
         for shift in range(1, _NEIGHBOURS + 1):
@@ -222,6 +223,9 @@ def _similar(codes: NDArray[np.int32], tolerance: NDArray[np.int32], sizes: Ints
             if not len(first):
                 break
             apart = first[root[first] != root[first + shift]]
+            # Of 16 pairs of buckets, two layers with all buckets agree in both of at least four.
+            both = np.abs(beside[apart + shift] - beside[apart]) <= farthest
+            apart = apart[both | ~whole[apart] | ~whole[apart + shift]]
             left, right = order[apart], order[apart + shift]
             agree = _agree(narrow[left], narrow[right], np.maximum(widths[left], widths[right]))
             for pair in zip(left[agree].tolist(), right[agree].tolist(), strict=True):
