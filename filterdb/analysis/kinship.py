@@ -2,33 +2,28 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from filterdb.analysis.aligned_layers import AlignedLayers, aligned_layers, directions, p_values, place_of, sketches
 from filterdb.analysis.grouping import chosen
-from filterdb.engine.moments import SCALED, MomentsReduction, raw_state, state
-from filterdb.engine.reduction import LayerReduction
-from filterdb.engine.run import in_parts, stored, summaries
+from filterdb.engine.run import stored, summaries
 from filterdb.engine.sketches import SketchReduction
 from filterdb.errors import UsageError
 from filterdb.numerics import alignment, sphericity
-from filterdb.numerics.moments import Moments
-from filterdb.numerics.sketch import BUCKETS, of_repeated
-from filterdb.schema import WEIGHTS
-from filterdb.store.canonical import canonical
+from filterdb.numerics.sketch import BUCKETS
 from filterdb.store.database import Database
-from filterdb.store.summary import Arrays, Key
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
+Singles = npt.NDArray[np.float32]
 
 MODEL_LIMIT = 5_000
 """Largest number of models that are compared: the matrices of all pairs would take gigabytes."""
@@ -42,9 +37,6 @@ LEAST_DEVIATIONS = 4.0
 _CHANNELS = 2.0
 """The cosine of two unrelated layers of n filters has a variance of at most this by n: filters of one channel are not
 independent. A chosen bound."""
-
-_FULL_RANK = 1e-12
-"""Share of the largest eigenvalue below which the smallest is zero: a layer of few distinct, such as fixed, filters."""
 
 _MOVED = 0.01
 """Share of initialisations that are not recognised. Networks that were trained for a few steps can be taken for one."""
@@ -63,12 +55,21 @@ _MARGIN = 3.0
 _SLACK = 1e-3
 """Error of a sum of cosines in float32, as a share of the weights: that of a thousand terms is 1e-4 at most."""
 
+_ALL_COMPARED = 1_024
+"""Models up to which all pairs are compared; of more, only those that have a relative."""
+
+_STACKED = 8
+"""Places of which sketches are multiplied at once."""
+
 _BLOCK = 1_024
 """Models of a block of the matrices, so that the sums of pairs take 60 MB however many models are compared."""
 
 
 class Kinship(NamedTuple):
-    """Hold what all pairs of models have in common, (models, models) each, and which models are initialisations."""
+    """Hold what all pairs of models have in common, (models, models) each, and which models are initialisations.
+
+    Of more than 1,024 models, the first four have zeros for models without relatives.
+    """
 
     similarity: Floats
     """Weighted mean of the cosines of the aligned layers, 1 for the same filters; NaN without any."""
@@ -91,18 +92,24 @@ class Kinship(NamedTuple):
 
         The more pairs are compared, the more similar are the most similar strangers: 4.1 for 30 models, 6 for 5,000.
         """
-        models = len(self.initial)
-        pairs = max(models * (models - 1) // 2, 1)
-        return max(LEAST_DEVIATIONS, NormalDist().inv_cdf(1 - FALSE_FAMILIES / pairs))
+        return _threshold(len(self.initial))
 
     @property
     def related(self) -> Bools:
         """Return which pairs share an ancestor, (models, models)."""
         related = self.shares_layer.copy()
-        for row, (similarity, deviation) in enumerate(zip(self.similarity, self.deviation, strict=True)):
-            related[row] |= np.nan_to_num(similarity) >= self.threshold * np.nan_to_num(deviation, nan=np.inf)
+        for row, compared in enumerate(self.compared):
+            others = np.flatnonzero(compared)
+            similarity, deviation = self.similarity[row, others], self.deviation[row, others]
+            related[row, others] |= np.nan_to_num(similarity) >= self.threshold * np.nan_to_num(deviation, nan=np.inf)
         np.fill_diagonal(related, val=False)
         return related
+
+
+def _threshold(models: int) -> float:
+    """Return `Kinship.threshold` for so many models."""
+    pairs = max(models * (models - 1) // 2, 1)
+    return max(LEAST_DEVIATIONS, NormalDist().inv_cdf(1 - FALSE_FAMILIES / pairs))
 
 
 def kinship(db: Database) -> Kinship:
@@ -135,7 +142,7 @@ def descendants(db: Database, *, sketch: bool) -> Bools | None:
         sketch_layers(db)
     elif models > MODEL_LIMIT:
         return None
-    place = _place(db, "descendants", mask)
+    place = place_of(db, "descendants", mask)
     kept = db.kept.get(place)
     if kept is None:
         if not stored(db, SketchReduction())[mask].all():
@@ -148,12 +155,12 @@ def descendants(db: Database, *, sketch: bool) -> Bools | None:
 def initialisations(db: Database) -> Bools:
     """Return which of the view's models look like an initialisation in all of their layers, (models,)."""
     mask = _layers_of_models(db)
-    place = _place(db, "initialisations", mask)
+    place = place_of(db, "initialisations", mask)
     kept = db.kept.get(place)
     if kept is None:
         models, owner = np.unique(db.all_layers["model_index"].values[mask], return_inverse=True)
         sizes = db.all_layers["row_size"].values[mask]
-        kept = {"initial": _initial(_p_values(db)[mask], owner.reshape(-1), sizes, len(models))}
+        kept = {"initial": _initial(p_values(db)[mask], owner.reshape(-1), sizes, len(models))}
         db.kept[place] = kept
     return kept["initial"]
 
@@ -174,49 +181,47 @@ def _layers_of_models(db: Database) -> Bools:
     return np.isin(model, model[chosen(db)])
 
 
-def _place(db: Database, kind: str, mask: Bools) -> tuple[str, Key]:
-    """Return the place in memory of a result about all layers of some models; it depends on nothing else."""
-    content = {
-        "segments": [entry.id for entry in db.state.segments],
-        "layers": hashlib.sha256(np.flatnonzero(db.present)[mask].tobytes()).hexdigest(),
-    }
-    return "", Key(kind, 1, canonical(content).decode())
-
-
 def _compare(db: Database) -> Kinship:
-    """Compare all pairs of the view's models by the sketches of all layers of the snapshot."""
-    models, layers = db.models.sizes["model"], _comparable(db, _sketches)
-    similarity, deviation, distance = np.full((3, models, models), np.nan)
+    """Compare all pairs of the view's models by the sketches of all layers of the snapshot.
+
+    Of many models only those are compared that have a relative. Of other pairs the result has zeros.
+    """
+    models = db.models.sizes["model"]
+    layers, near = aligned_layers(db, _nothing), np.arange(models)
+    equal, shares_layer = _shared(layers, models)
+    similarity, deviation, distance = np.zeros((3, models, models))
     compared = np.zeros((models, models), np.int32)
-    for rows, columns in _blocks(models):
-        sums = _sums(layers, rows, columns, alignment.ALL)
+    if models > _ALL_COMPARED:
+        near = np.flatnonzero(_similar(db, models).any(axis=1) | shares_layer.any(axis=1))
+    of_near = db if len(near) == models else db.keep(np.isin(layers.owner, near), "layers of similar models")
+    own = aligned_layers(of_near, sketches) if len(near) else layers
+    for rows, columns in _blocks(len(near)):
+        sums = _sums(own, rows, columns, alignment.ALL)
         with np.errstate(divide="ignore", invalid="ignore"):
             norms = np.maximum(sums[alignment.NORMS], sums[alignment.OTHER_NORMS])
             values = (*_similarity(sums)[:2], np.sqrt(sums[alignment.SQUARES] / norms), sums[alignment.COMPARED])
         for matrix, block in zip((similarity, deviation, distance, compared), values, strict=True):
-            if rows != columns:
-                matrix[columns, rows] = block.T
-            matrix[rows, columns] = block
+            matrix[np.ix_(near[columns], near[rows])] = block.T
+            matrix[np.ix_(near[rows], near[columns])] = block
     np.fill_diagonal(compared, 0)
-    equal, shares_layer = _shared(layers, models)
     initial = _initial(layers.p_value, layers.owner, layers.sizes, models)
     return Kinship(similarity, deviation, distance, compared, equal, shares_layer, initial)
+
+
+def _nothing(db: Database, mean: Floats) -> Floats:
+    """Return no sketches, where only other facts about layers are wanted."""
+    return np.empty((len(mean), 0))
 
 
 def _descend(db: Database) -> Bools:
     """Return which pairs of the view's models are so similar that they share trained weights, (models, models)."""
     models = db.models.sizes["model"]
-    candidates, descend = np.zeros((2, models, models), bool)
-    layers = _comparable(db, _directions)
-    for rows, columns in _blocks(models):
-        candidates[rows, columns] = _candidates(layers, rows, columns)
-        candidates[columns, rows] = candidates[rows, columns].T
-    np.fill_diagonal(candidates, val=False)
+    candidates, descend = _similar(db, models), np.zeros((models, models), bool)
     near = np.flatnonzero(candidates.any(axis=1))
     if not len(near):
         return descend
-    is_near = np.isin(layers.owner, near)
-    layers = _comparable(db.keep(is_near, "layers of similar models"), _sketches)
+    is_near = np.isin(db.layers["model_index"].values, near)
+    layers = aligned_layers(db.keep(is_near, "layers of similar models"), sketches)
     for rows, columns in _blocks(len(near)):
         pairs = np.ix_(near[rows], near[columns])
         if not candidates[pairs].any():
@@ -231,105 +236,80 @@ def _descend(db: Database) -> Bools:
     return descend
 
 
-def _candidates(layers: _Layers, rows: slice, columns: slice) -> Bools:
-    """Return which pairs of models can be as similar as `_descend` asks, (rows, columns), from sums in float32.
+def _similar(db: Database, models: int) -> Bools:
+    """Return which pairs of the view's models can be relatives, (models, models): all that are, and few others."""
+    place = place_of(db, f"similar, {models} models", _layers_of_models(db))
+    kept = db.kept.get(place)
+    if kept is None:
+        candidates = np.zeros((models, models), bool)
+        layers = aligned_layers(db, directions)
+        stacks, deviations = _stacks(layers), min(_DESCENT, _threshold(models))
+        for rows, columns in _blocks(models):
+            candidates[rows, columns] = _candidates(layers, stacks, (rows, columns), deviations)
+            candidates[columns, rows] = candidates[rows, columns].T
+        _share_place(layers, candidates)
+        np.fill_diagonal(candidates, val=False)
+        kept = {"bits": np.packbits(candidates, axis=1)}
+        db.kept[place] = kept
+    return np.unpackbits(kept["bits"], axis=1, count=models).view(bool)
 
-    Few pairs are, and these sums take a third of the time. Their error is below `_SLACK` of the sum of the weights.
+
+def _candidates(
+    layers: AlignedLayers, stacks: list[list[Ints]], block: tuple[slice, slice], deviations: float
+) -> Bools:
+    """Return which pairs can be so many deviations more similar than strangers, (rows, columns), by sums in float32.
+
+    Their error is below `_SLACK` of the sum of the weights. Layers with the same filters are left to `_share_place`.
     """
-    sums = np.zeros((2, rows.stop - rows.start, columns.stop - columns.start), np.float32)
-    for place in layers.aligned:
-        left, right = _of_models(layers, place, rows, columns)
-        if len(left) and len(right):
-            cosines = layers.sketch[left] @ layers.sketch[right].T
-            sides = _side(layers, left, rows), _side(layers, right, columns)
-            alignment.add_cosines(sums, cosines, *sides, _weight(layers, place))
+    sums = np.zeros((2, *(part.stop - part.start for part in block)), np.float32)
+    for places in stacks:
+        (left, ours, rows), (right, theirs, columns) = (_stacked(layers, places, part) for part in block)
+        if len(rows) and len(columns):
+            weight = np.float32(_weight(layers, places[0]))
+            alignment.add_cosines(sums, left @ right.T, ours @ theirs.T, rows, columns, weight)
     cosine, weight = sums
-    candidates: Bools = cosine + _SLACK * weight >= np.float32(_DESCENT) * np.sqrt(weight)
+    candidates: Bools = cosine + _SLACK * weight >= np.float32(deviations) * np.sqrt(weight)
     return candidates & (weight > 0)
 
 
-class _Layers(NamedTuple):
-    """Hold what is compared of the view's layers, (layers,) each, and the layers at each place."""
+def _stacks(layers: AlignedLayers) -> list[list[Ints]]:
+    """Return the places in stacks of the same weight and of about the same models, so that products are large."""
+    stacks: list[list[Ints]] = []
+    for place in sorted(layers.aligned, key=lambda place: (layers.sizes[place[0]], -len(place))):
+        stack = stacks[-1] if stacks else []
+        is_alike = stack and layers.sizes[stack[0][0]] == layers.sizes[place[0]] and len(place) >= 0.7 * len(stack[0])
+        if is_alike and len(stack) < _STACKED:
+            stack.append(place)
+        else:
+            stacks.append([place])
+    return stacks
 
-    sketch: npt.NDArray[np.floating]
-    """(layers, 128), without the layers' mean filters: layers with the same average shape are not taken for relatives.
+
+def _stacked(layers: AlignedLayers, places: list[Ints], part: slice) -> tuple[Singles, Singles, Ints]:
+    """Return the sketches at some places of the models in a range, which places they have, and their rows in the range.
+
+    They are (models, 128 · places), with zeros where a model lacks a place, and (models, places).
     """
-    isotropic: Floats
-    content: Ints
-    """Equal for layers with the same filters apart from the scales of channels, whose cosine is 1."""
-    is_full: Bools
-    p_value: Floats
-    owner: Ints
-    sizes: Ints
-    aligned: list[Ints]
-
-
-def _comparable(db: Database, sketches: Callable[[Database, Floats], npt.NDArray[np.floating]]) -> _Layers:
-    """Return what is compared of the view's layers, with the sketches that a function makes of view and mean filters.
-
-    Moments and sketches, which are large, are read one after the other, and in parts.
-    """
-    owner, sizes, view = db.layers["model_index"].values, db.layers["row_size"].values, chosen(db)
-    mean, spectrum = _of_moments(db)
-    is_full = spectrum[:, 0] > _FULL_RANK * spectrum[:, -1]
-    isotropic = _isotropic_share(spectrum, sizes)
-    aligned = _aligned(_places(db), is_full, owner)
-    content, p_value = db.same_filters[view], _p_values(db)[view]
-    return _Layers(sketches(db, mean), isotropic, content, is_full, p_value, owner, sizes, aligned)
-
-
-def _sketches(db: Database, mean: Floats) -> Floats:
-    """Return the sketches of the view's layers without their mean filters, (layers, 128)."""
-    sketch = of_repeated(mean, db.layers["row_size"].values)
-    for _, part, arrays in _parts(db, SketchReduction()):
-        np.subtract(arrays["sketch"], sketch[part], out=sketch[part])
-    return sketch
-
-
-def _directions(db: Database, mean: Floats) -> npt.NDArray[np.float32]:
-    """Return what `_sketches` returns, in float32 and of unit length."""
-    direction = np.empty((len(mean), BUCKETS), np.float32)
-    for _, part, arrays in _parts(db, SketchReduction()):
-        sketch = arrays["sketch"] - of_repeated(mean[part], arrays["count"])
-        with np.errstate(divide="ignore", invalid="ignore"):
-            direction[part] = sketch / np.sqrt(np.einsum("lb,lb->l", sketch, sketch))[:, None]
-    return direction
-
-
-def _of_moments(db: Database) -> tuple[Floats, Floats]:
-    """Return the mean filter and the eigenvalues of the covariance, ascending, of the view's layers, (layers, 9)."""
-    mean, spectrum = np.empty((2, db.layers.sizes["layer"], WEIGHTS))
-    for _, part, arrays in _parts(db, MomentsReduction()):
-        raw = raw_state(arrays)
-        mean[part], spectrum[part] = raw.mean, _spectrum(raw)
-    return mean, spectrum
-
-
-def _p_values(db: Database) -> Floats:
-    """Return the p-value of the test of sphericity of the snapshot's layers, (layers,)."""
-    whole = db.whole
-    place = _place(whole, "sphericity", np.ones(whole.all_layers.sizes["layer"], bool))
-    kept = db.kept.get(place)
-    if kept is None:
-        p_value = np.empty(whole.all_layers.sizes["layer"])
-        for part, _, arrays in _parts(whole, MomentsReduction()):
-            p_value[part] = sphericity.p_value(state(arrays, SCALED))
-        kept = {"p_value": p_value}
-        db.kept[place] = kept
-    return kept["p_value"]
-
-
-def _parts(db: Database, reduction: LayerReduction) -> Iterator[tuple[slice, slice, Arrays]]:
-    """Yield a reduction's arrays of some of the view's layers at a time, with their ranges in snapshot and view.
-
-    What is computed from them takes little memory, and that of the summary is free for the next.
-    """
+    own = [place[slice(*np.searchsorted(layers.owner[place], (part.start, part.stop)))] for place in places]
+    models, row = np.unique(np.concatenate([layers.owner[some] for some in own]), return_inverse=True)
+    stacked, has = np.zeros((len(models), len(own), BUCKETS), np.float32), np.zeros((len(models), len(own)), np.float32)
     start = 0
-    for rows, arrays in in_parts(db, reduction):
-        some = arrays if db.chosen is None else {name: array[db.chosen[rows]] for name, array in arrays.items()}
-        stop = start + len(next(iter(some.values())))
-        yield rows, slice(start, stop), some
-        start = stop
+    for k, some in enumerate(own):
+        rows = row.reshape(-1)[start : start + len(some)]
+        stacked[rows, k], has[rows, k] = layers.sketch[some], 1
+        start += len(some)
+    return stacked.reshape(len(models), -1), has, models - part.start
+
+
+def _share_place(layers: AlignedLayers, candidates: Bools) -> None:
+    """Mark the pairs of models, (models, models), that have a layer with the same filters at the same place."""
+    for place in layers.aligned:
+        values, index, number = np.unique(layers.content[place], return_inverse=True, return_counts=True)
+        if len(values) == len(place):
+            continue
+        for value in np.flatnonzero(number > 1).tolist():
+            models = layers.owner[place[index.reshape(-1) == value]]
+            candidates[np.ix_(models, models)] = True
 
 
 def _blocks(models: int) -> Iterator[tuple[slice, slice]]:
@@ -338,63 +318,7 @@ def _blocks(models: int) -> Iterator[tuple[slice, slice]]:
     yield from itertools.combinations_with_replacement(parts, 2)
 
 
-def _spectrum(raw: Moments) -> Floats:
-    """Return the eigenvalues of the covariance of each layer, ascending, (layers, 9)."""
-    spectrum: Floats = np.clip(np.linalg.eigvalsh(raw.covariance), 0, None)
-    return spectrum
-
-
-def _isotropic_share(spectrum: Floats, sizes: Ints) -> Floats:
-    """Return the largest share of each layer's variance that an initialisation can be, (layers,).
-
-    An initialisation varies equally in all nine directions, so by at most the smallest eigenvalue in each. That of the
-    covariance of n isotropic filters is too small by (1 − √(9/n))² (Marchenko and Pastur 1967).
-    """
-    mean = spectrum.mean(axis=1)
-    edge = np.maximum(1 - np.sqrt(WEIGHTS / sizes), 0) ** 2
-    with np.errstate(divide="ignore", invalid="ignore"):
-        share: Floats = np.nan_to_num(np.minimum(spectrum[:, 0] / mean / edge, 1), nan=1.0)
-    return share
-
-
-def _places(db: Database) -> Ints:
-    """Return the place of each of the view's layers: its shape, and its number among its model's layers of this shape.
-
-    Places are numbers, equal for equal places, (layers,).
-    """
-    names = ("out_channels", "in_channels", "groups")
-    shape = _codes(*(db.all_layers[name].values for name in names))
-    in_model = _codes(db.all_layers["model_index"].values, shape)
-    order = np.argsort(in_model, kind="stable")
-    number = np.empty(len(order), np.int64)
-    number[order] = np.arange(len(order)) - np.searchsorted(in_model[order], in_model[order])
-    return _codes(shape, number)[chosen(db)]
-
-
-def _codes(*columns: Ints) -> Ints:
-    """Return a number for each row of some columns (rows,), equal for equal rows."""
-    codes = np.zeros(len(columns[0]), np.int64)
-    for column in columns:
-        values, index = np.unique(column, return_inverse=True)
-        codes = np.unique(codes * len(values) + index.reshape(-1), return_inverse=True)[1].reshape(-1)
-    return codes
-
-
-def _aligned(places: Ints, usable: Bools, owner: Ints) -> list[Ints]:
-    """Return the usable layers at each of the `places` (layers,) that at least two models have, in the models' order.
-
-    A model, `owner` (layers,), has at most one layer at a place.
-    """
-    number = np.bincount(places)
-    order = np.flatnonzero(usable & (number[places] > 1))
-    order = order[np.argsort(owner[order], kind="stable")]
-    by_place: dict[int, list[int]] = defaultdict(list)
-    for layer, place in zip(order.tolist(), places[order].tolist(), strict=True):
-        by_place[place].append(layer)
-    return [np.array(layers) for layers in by_place.values() if len(layers) > 1]
-
-
-def _sums(layers: _Layers, rows: slice, columns: slice, number: int) -> Floats:
+def _sums(layers: AlignedLayers, rows: slice, columns: slice, number: int) -> Floats:
     """Return sums over the aligned layers of pairs of models, (number, rows, columns): the first ones of `alignment`.
 
     Rows and columns are ranges of models.
@@ -414,24 +338,24 @@ def _sums(layers: _Layers, rows: slice, columns: slice, number: int) -> Floats:
     return sums
 
 
-def _of_models(layers: _Layers, place: Ints, *parts: slice) -> list[Ints]:
+def _of_models(layers: AlignedLayers, place: Ints, *parts: slice) -> list[Ints]:
     """Return the layers at a place that belong to models in some ranges, for each range."""
     return [place[slice(*np.searchsorted(layers.owner[place], (part.start, part.stop)))] for part in parts]
 
 
-def _side(layers: _Layers, some: Ints, models: slice) -> alignment.Side:
+def _side(layers: AlignedLayers, some: Ints, models: slice) -> alignment.Side:
     """Return some layers at one place, of a range of models, without the squares of their sketches."""
     nothing = np.empty(0)
     position = layers.owner[some] - models.start
     return alignment.Side(position, nothing, nothing, layers.isotropic[some], layers.content[some])
 
 
-def _weight(layers: _Layers, place: Ints) -> float:
+def _weight(layers: AlignedLayers, place: Ints) -> float:
     """Return the weight of a place, whose layers have the same size."""
     return float(1 / (1 / BUCKETS + _CHANNELS / layers.sizes[place[0]]))
 
 
-def _squares(layers: _Layers, *parts: Ints) -> list[Floats]:
+def _squares(layers: AlignedLayers, *parts: Ints) -> list[Floats]:
     """Return ‖S‖² of the sketches of some layers, for each part."""
     return [np.einsum("lb,lb->l", layers.sketch[part], layers.sketch[part]) for part in parts]
 
@@ -447,7 +371,7 @@ def _similarity(sums: Floats) -> tuple[Floats, Floats, Floats]:
     return similarity, deviation, explained
 
 
-def _shared(layers: _Layers, models: int) -> tuple[npt.NDArray[np.int32], Bools]:
+def _shared(layers: AlignedLayers, models: int) -> tuple[npt.NDArray[np.int32], Bools]:
     """Return how many layers of full rank each pair of models has in common, and which have a large one in common.
 
     Both are (models, models); the layers are equal apart from the scales of their channels, at any position.

@@ -21,7 +21,7 @@ from filterdb.analysis.grouping import (
 )
 from filterdb.numerics.histogram import sum_groups
 from filterdb.numerics.modes import AnyMode, Mode, as_mode
-from filterdb.numerics.moments import Moments, pool
+from filterdb.numerics.moments import Moments
 from filterdb.numerics.pairs import distinct_pairs
 from filterdb.reduce.basis import (
     Projection,
@@ -29,6 +29,7 @@ from filterdb.reduce.basis import (
     has_scale,
     layer_histograms,
     layer_moments,
+    pooled_moments,
     projection,
     with_range_of,
 )
@@ -193,6 +194,8 @@ class Question:
     def snapshot_counts(self) -> npt.NDArray[np.int64]:
         """Return the number of filters of the whole snapshot in each bin, (9, 70) int64."""
         used = has_scale(self.db.whole, scaled=self.scaled)
+        if self.db.chosen is None and used.all() and not self.equal_models:
+            return self.counts.sum(axis=0)
         total: npt.NDArray[np.int64] = sum_groups(self.snapshot_histograms["counts"], (~used).astype(np.int64), 2)[0]
         return total
 
@@ -213,7 +216,7 @@ class Question:
     @cached_property
     def moments(self) -> Moments:
         """Return the moments of each group, (groups,)."""
-        return pool(self.layer_moments, self.grouping.index, self.groups)
+        return pooled_moments(self.db, self.grouping.index, self.groups, scaled=self.scaled)
 
     def coords(self, order: npt.NDArray[np.int64] | slice = slice(None)) -> dict[str, Any]:
         """Return the coordinates along `group`: the label, and for a product of keys the label of each key.

@@ -83,6 +83,16 @@ def in_parts(db: Database, reduction: LayerReduction) -> Iterator[tuple[slice, A
         start = stop
 
 
+def view_parts(db: Database, reduction: LayerReduction) -> Iterator[tuple[slice, slice, Arrays]]:
+    """Yield the arrays of some of the view's layers at a time, with their ranges in the snapshot and in the view."""
+    start = 0
+    for rows, arrays in in_parts(db, reduction):
+        some = arrays if db.chosen is None else {name: array[db.chosen[rows]] for name, array in arrays.items()}
+        stop = start + len(next(iter(some.values())))
+        yield rows, slice(start, stop), some
+        start = stop
+
+
 def _stored_parts(db: Database, reduction: LayerReduction) -> Iterator[tuple[int, Arrays]]:
     """Yield the arrays of some layers of the segments at a time, with the position of the first one."""
     first = 0

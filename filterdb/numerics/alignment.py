@@ -16,6 +16,7 @@ from filterdb.numerics.compilation import njit
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+Singles = NDArray[np.float32]
 
 COSINE, ISOTROPIC, WEIGHT, COMPARED, SQUARES, NORMS, OTHER_NORMS = range(7)
 """The sums of a pair: weighted cosines, the part of them that one initialisation explains, weights, number of layers,
@@ -66,19 +67,14 @@ def add_pairs(sums: Floats, products: Floats, left: Side, right: Side, weight: f
 
 @njit(nogil=True, error_model="numpy")
 def add_cosines(
-    sums: NDArray[np.float32], cosines: NDArray[np.float32], left: Side, right: Side, weight: float
+    sums: Singles, cosines: Singles, common: Singles, rows: Ints, columns: Ints, weight: np.float32
 ) -> None:
-    """Add one place to the sums (2, rows, columns) of weighted cosines and of weights of all pairs of models, in place.
+    """Add places of one weight to the sums (2, rows, columns) of weighted cosines and of weights of pairs, in place.
 
-    `cosines` (left, right) are those of the sketches; that of layers with the same filters is 1.
+    `cosines` (left, right) are the sums of those of the sketches, and `common` (left, right) the numbers of places that
+    both models have. `rows` (left,) and `columns` (right,) are the places of the models in the sums.
     """
-    share = np.float32(weight)
-    for i in range(left.position.size):
-        row = left.position[i]
-        for j in range(right.position.size):
-            column = right.position[j]
-            cosine = cosines[i, j]
-            if left.content[i] == right.content[j]:
-                cosine = np.float32(1)
-            sums[0, row, column] += share * cosine
-            sums[1, row, column] += share
+    for i in range(rows.size):
+        for j in range(columns.size):
+            sums[0, rows[i], columns[j]] += weight * cosines[i, j]
+            sums[1, rows[i], columns[j]] += weight * common[i, j]

@@ -226,8 +226,10 @@ def add_pairs(sums: Floats, products: Floats, left: Side, right: Side, weight: f
         sums[OTHER_NORMS][pairs] += right.square
 
 
-def add_cosines(sums: NDArray[np.float32], cosines: Columns, left: Side, right: Side, weight: float) -> None:
-    """Add one place to the sums of cosines and weights, as `alignment.add_cosines`."""
-    pairs, share = np.ix_(left.position, right.position), np.float32(weight)
-    sums[0][pairs] += share * np.where(left.content[:, None] == right.content, np.float32(1), cosines)
-    sums[1][pairs] += share
+def add_cosines(
+    sums: Columns, cosines: Columns, common: Columns, rows: Ints, columns: Ints, weight: np.float32
+) -> None:
+    """Add places to the sums of cosines and weights, as `alignment.add_cosines`."""
+    pairs = np.ix_(rows, columns)
+    sums[0][pairs] += weight * cosines
+    sums[1][pairs] += weight * common

@@ -23,6 +23,9 @@ NAMED_MODELS = 4
 MAX_PAIRS = 5_000
 """Largest number of pairs of groups for which leave-one-out drift is computed."""
 
+_PART = 128
+"""Models of which the probabilities are computed at a time, so that they fit in the cache."""
+
 LeaveOneOut = dict[tuple[str, str], list[tuple[int, float]]]
 """Labels of two groups → positions of models in the snapshot, and D without each."""
 
@@ -45,8 +48,9 @@ def without_models(db: Database, by: str, mode: ModeName) -> LeaveOneOut:
         left = without.any(axis=(2, 3)).all(axis=1)
         if not left.any():
             continue
-        p, q = np.moveaxis(question.probabilities_of(without[left]), 1, 0)
-        drift = symmetric_kl(p, q) @ question.weights
+        counts = without[left]
+        parts = (question.probabilities_of(counts[start : start + _PART]) for start in range(0, len(counts), _PART))
+        drift = np.concatenate([symmetric_kl(part[:, 0], part[:, 1]) for part in parts]) @ question.weights
         best = np.argsort(drift, kind="stable")[:NAMED_MODELS]
         drifts[labels[i], labels[j]] = [(int(models[left][k]), float(drift[k])) for k in best]
     return drifts

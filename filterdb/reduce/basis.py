@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from filterdb.engine.moments import SCALED, MomentsReduction, raw_state, state
-from filterdb.engine.run import in_parts, summaries
+from filterdb.engine.run import summaries, view_parts
 from filterdb.errors import (
     ConflictError,
     DamageError,
@@ -95,7 +95,8 @@ def whole_moments(db: Database, *, scaled: bool) -> Moments:
     place = "", Key("whole moments", 1, repr((db.state.layers_key, scaled)))
     kept = db.kept.get(place)
     if kept is None:
-        total = _pooled(db, scaled=scaled)
+        whole = db.whole
+        total = pooled_moments(whole, np.zeros(whole.all_layers.sizes["layer"], np.int64), 1, scaled=scaled)
         kept = {"count": total.count, "mean": total.mean, "m2": total.m2}
         db.kept[place] = kept
     total = Moments(**kept).pick(0)
@@ -104,21 +105,19 @@ def whole_moments(db: Database, *, scaled: bool) -> Moments:
     return total
 
 
-def _pooled(db: Database, *, scaled: bool) -> Moments:
-    """Return the moments of all filters of the snapshot, (1,), from those of some layers at a time."""
-    known = has_scale(db.whole, scaled=False)
+def pooled_moments(db: Database, group: npt.NDArray[np.int64], groups: int, *, scaled: bool) -> Moments:
+    """Return the moments (groups,) of the view's layers by `group` (layers,), from those of some layers at a time."""
+    known = has_scale(db, scaled=False)
 
     def parts() -> Iterator[Moments]:
-        for rows, arrays in in_parts(db, MomentsReduction()):
-            yield _usable_moments(arrays, known[rows], scaled=scaled)
+        for _, part, arrays in view_parts(db, MomentsReduction()):
+            yield _usable_moments(arrays, known[part], scaled=scaled)
 
     counts, means = [np.empty(0, np.int64)], [np.empty((0, WEIGHTS))]
     for part in parts():
         counts.append(part.count)
         means.append(part.mean.copy())
-    count = np.concatenate(counts)
-    group = np.zeros(len(count), np.int64)
-    return pool_parts(count, np.concatenate(means), (part.m2 for part in parts()), group, 1)
+    return pool_parts(np.concatenate(counts), np.concatenate(means), (part.m2 for part in parts()), group, groups)
 
 
 def projection(db: Database, mode: str | Mode, *, scaled: bool = True) -> tuple[Database, Projection]:

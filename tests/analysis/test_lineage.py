@@ -94,6 +94,12 @@ def test_blocks_of_models_give_the_same_relatives(backbones: fdb.Database, monke
     np.testing.assert_array_equal(blocks.related, whole.related)
     for name in ("parent", "family", "equal_layers", "compared_layers"):
         np.testing.assert_array_equal(fdb.lineage(backbones)[name], expected[name])
+    monkeypatch.setattr(kin, "_ALL_COMPARED", 3)
+    relatives = kinship(backbones)
+    np.testing.assert_array_equal(relatives.related, whole.related)
+    assert not relatives.compared[0].any()
+    for name in ("parent", "family", "equal_layers", "compared_layers", "similarity", "evidence"):
+        np.testing.assert_array_equal(fdb.lineage(backbones)[name], expected[name])
     # Large summaries are not kept in memory.
     large = {key.kind for _, key in backbones.kept._entries if not key.part} & {"moments", "sketch"}
     assert not large

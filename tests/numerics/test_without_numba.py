@@ -125,7 +125,8 @@ def test_sums_of_pairs_of_models() -> None:
         alignment.add_pairs(sums[0], products, left, right, 0.7)
         without_numba.add_pairs(sums[1], products, left, right, 0.7)
         np.testing.assert_allclose(sums[0], sums[1], rtol=1e-14)
-    cosines = np.ones((2, 2, 9, 9), np.float32)
-    alignment.add_cosines(cosines[0], products.astype(np.float32), left, right, 0.7)
-    without_numba.add_cosines(cosines[1], products.astype(np.float32), left, right, 0.7)
-    np.testing.assert_allclose(cosines[0], cosines[1], rtol=1e-6)
+    common = rng.integers(0, 4, (5, 7)).astype(np.float32)
+    sums = np.ones((2, 2, 9, 9), np.float32)
+    for own, loops in zip(sums, (alignment, without_numba), strict=True):
+        loops.add_cosines(own, products.astype(np.float32), common, left.position, right.position, np.float32(0.7))
+    np.testing.assert_allclose(sums[0], sums[1], rtol=1e-6)
