@@ -56,7 +56,7 @@ _SLACK = 1e-3
 """Error of a sum of cosines in float32, as a share of the weights: that of a thousand terms is 1e-4 at most."""
 
 _ALL_COMPARED = 1_024
-"""Models up to which all pairs are compared; of more, only those that have a relative."""
+"""Models up to which all pairs are compared; of more, only the blocks in which there are relatives."""
 
 _STACKED = 8
 """Places of which sketches are multiplied at once."""
@@ -68,7 +68,7 @@ _BLOCK = 1_024
 class Kinship(NamedTuple):
     """Hold what all pairs of models have in common, (models, models) each, and which models are initialisations.
 
-    Of more than 1,024 models, the first four have zeros for models without relatives.
+    Of more than 1,024 models, the first four are zero for most pairs of which neither has a relative.
     """
 
     similarity: Floats
@@ -184,25 +184,26 @@ def _layers_of_models(db: Database) -> Bools:
 def _compare(db: Database) -> Kinship:
     """Compare all pairs of the view's models by the sketches of all layers of the snapshot.
 
-    Of many models only those are compared that have a relative. Of other pairs the result has zeros.
+    Of many models, only the blocks of pairs are compared in which there are relatives: the rest of the result is zero.
     """
     models = db.models.sizes["model"]
-    layers, near = aligned_layers(db, _nothing), np.arange(models)
+    layers, wanted = aligned_layers(db, _nothing), np.ones((models, models), bool)
     equal, shares_layer = _shared(layers, models)
+    if models > _ALL_COMPARED:
+        wanted = _similar(db, models) | shares_layer
+    blocks = [block for block in _blocks(models) if wanted[block].any()]
     similarity, deviation, distance = np.zeros((3, models, models))
     compared = np.zeros((models, models), np.int32)
-    if models > _ALL_COMPARED:
-        near = np.flatnonzero(_similar(db, models).any(axis=1) | shares_layer.any(axis=1))
-    of_near = db if len(near) == models else db.keep(np.isin(layers.owner, near), "layers of similar models")
-    own = aligned_layers(of_near, sketches) if len(near) else layers
-    for rows, columns in _blocks(len(near)):
-        sums = _sums(own, rows, columns, alignment.ALL)
+    layers = aligned_layers(db, sketches) if blocks else layers
+    for rows, columns in blocks:
+        sums = _sums(layers, rows, columns, alignment.ALL)
         with np.errstate(divide="ignore", invalid="ignore"):
             norms = np.maximum(sums[alignment.NORMS], sums[alignment.OTHER_NORMS])
             values = (*_similarity(sums)[:2], np.sqrt(sums[alignment.SQUARES] / norms), sums[alignment.COMPARED])
         for matrix, block in zip((similarity, deviation, distance, compared), values, strict=True):
-            matrix[np.ix_(near[columns], near[rows])] = block.T
-            matrix[np.ix_(near[rows], near[columns])] = block
+            if rows != columns:
+                matrix[columns, rows] = block.T
+            matrix[rows, columns] = block
     np.fill_diagonal(compared, 0)
     initial = _initial(layers.p_value, layers.owner, layers.sizes, models)
     return Kinship(similarity, deviation, distance, compared, equal, shares_layer, initial)

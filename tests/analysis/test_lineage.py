@@ -97,8 +97,11 @@ def test_blocks_of_models_give_the_same_relatives(backbones: fdb.Database, monke
     monkeypatch.setattr(kin, "_ALL_COMPARED", 3)
     relatives = kinship(backbones)
     np.testing.assert_array_equal(relatives.related, whole.related)
-    assert not relatives.compared[0].any()
-    for name in ("parent", "family", "equal_layers", "compared_layers", "similarity", "evidence"):
+    is_compared = relatives.compared > 0
+    assert whole.related[is_compared].any() and not is_compared[whole.compared > 0].all()
+    for name in ("similarity", "deviation", "distance"):
+        np.testing.assert_array_equal(getattr(relatives, name)[is_compared], getattr(blocks, name)[is_compared])
+    for name in ("parent", "family", "equal_layers", "compared_layers", "evidence"):
         np.testing.assert_array_equal(fdb.lineage(backbones)[name], expected[name])
     # Large summaries are not kept in memory.
     large = {key.kind for _, key in backbones.kept._entries if not key.part} & {"moments", "sketch"}
