@@ -299,7 +299,7 @@ def _stacked(layers: AlignedLayers, places: list[Ints], part: slice) -> tuple[Si
         rows = row.reshape(-1)[start : start + len(some)]
         stacked[rows, k], has[rows, k] = layers.sketch[some], 1
         start += len(some)
-    return stacked.reshape(len(models), -1), has, models - part.start
+    return stacked.reshape(len(models), len(own) * BUCKETS), has, models - part.start
 
 
 def _share_place(layers: AlignedLayers, candidates: Bools) -> None:
