@@ -187,14 +187,15 @@ def _compare(db: Database) -> Kinship:
     Of many models, only the blocks of pairs are compared in which there are relatives: the rest of the result is zero.
     """
     models = db.models.sizes["model"]
-    layers, wanted = aligned_layers(db, _nothing), np.ones((models, models), bool)
+    compares_all, blocks = models <= _ALL_COMPARED, list(_blocks(models))
+    layers = aligned_layers(db, sketches if compares_all else _nothing)
     equal, shares_layer = _shared(layers, models)
-    if models > _ALL_COMPARED:
+    if not compares_all:
         wanted = _similar(db, models) | shares_layer
-    blocks = [block for block in _blocks(models) if wanted[block].any()]
+        blocks = [block for block in blocks if wanted[block].any()]
+        layers = aligned_layers(db, sketches) if blocks else layers
     similarity, deviation, distance = np.zeros((3, models, models))
     compared = np.zeros((models, models), np.int32)
-    layers = aligned_layers(db, sketches) if blocks else layers
     for rows, columns in blocks:
         sums = _sums(layers, rows, columns, alignment.ALL)
         with np.errstate(divide="ignore", invalid="ignore"):
