@@ -186,11 +186,13 @@ class _Permuting:
         ordered = self.states[_in_order(self.cells[i], self.cells[j], self.model, self.models[i] & self.models[j])]
         left, right = _sides(*self.shape(i, j), draws)
         drift = np.empty(len(left), np.float32)
+        # Products of fewer states are as fast, because they need no threads.
+        adds_rows = self.adds_rows and ordered.size * _FEWEST_ROWS > _UNTHREADED
         total = ordered.sum(axis=0)
         for start in range(0, len(left), _ROWS):
             batch = slice(start, start + _ROWS)
             ours, theirs, spare = self.buffers[:, : len(left[batch])]
-            if self.adds_rows:
+            if adds_rows:
                 _add_sides(left[batch], right[batch], ordered, total, ours, theirs)
             else:
                 _product(left[batch], ordered, ours)
