@@ -163,7 +163,7 @@ def load_rows(
 
 
 def _seek_data(stream: IO[bytes], member: zipfile.ZipInfo) -> None:
-    """Move a stream to the first byte of a member of an archive, which is stored uncompressed behind its local header."""
+    """Move a stream to the first byte of a member of an archive, which is stored behind a local header of its own."""
     stream.seek(member.header_offset + _LENGTHS)
     lengths = np.frombuffer(stream.read(4), "<u2").astype(int)
     stream.seek(lengths.sum(), io.SEEK_CUR)
