@@ -6,7 +6,7 @@ import itertools
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from statistics import NormalDist
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -196,12 +196,13 @@ def _compare(db: Database) -> Kinship:
         layers = aligned_layers(db, sketches) if blocks else layers
     similarity, deviation, distance = np.zeros((3, models, models))
     compared = np.zeros((models, models), np.int32)
+    matrices: tuple[npt.NDArray[Any], ...] = (similarity, deviation, distance, compared)
     for rows, columns in blocks:
         sums = _sums(layers, rows, columns, alignment.ALL)
         with np.errstate(divide="ignore", invalid="ignore"):
             norms = np.maximum(sums[alignment.NORMS], sums[alignment.OTHER_NORMS])
             values = (*_similarity(sums)[:2], np.sqrt(sums[alignment.SQUARES] / norms), sums[alignment.COMPARED])
-        for matrix, block in zip((similarity, deviation, distance, compared), values, strict=True):
+        for matrix, block in zip(matrices, values, strict=True):
             if rows != columns:
                 matrix[columns, rows] = block.T
             matrix[rows, columns] = block
@@ -270,8 +271,8 @@ def _candidates(
             weight = np.float32(_weight(layers, places[0]))
             alignment.add_cosines(sums, left @ right.T, ours @ theirs.T, rows, columns, weight)
     cosine, weight = sums
-    candidates: Bools = cosine + _SLACK * weight >= np.float32(deviations) * np.sqrt(weight)
-    return candidates & (weight > 0)
+    candidates: Bools = (cosine + _SLACK * weight >= np.float32(deviations) * np.sqrt(weight)) & (weight > 0)
+    return candidates
 
 
 def _stacks(layers: AlignedLayers) -> list[list[Ints]]:
