@@ -146,8 +146,8 @@ def _checked(parts: Iterator[Arrays], tables: Arrays, segment: Segment, reductio
 
 
 def _cut(arrays: Arrays) -> Iterator[Arrays]:
-    """Yield the rows of arrays, a part of them at a time."""
-    for start in range(0, len(next(iter(arrays.values()))), PART):
+    """Yield the rows of arrays, a part of them at a time, and at least one part."""
+    for start in range(0, max(len(next(iter(arrays.values()))), 1), PART):
         yield {name: array[start : start + PART] for name, array in arrays.items()}
 
 
