@@ -19,7 +19,7 @@ help:
 	@echo "make lint    ruff, mypy, import-linter"
 	@echo "make format  ruff's formatter and safe fixes"
 	@echo "make docs    the documentation site, in docs/_build"
-	@echo "make bench   every benchmark but the full size (about 20 minutes, 7 GB below /tmp)"
+	@echo "make bench   benchmarks, some in small: 100 ingests, 500 models (about 30 minutes, 7 GB below /tmp)"
 	@echo "make bench-full  1,464,797,156 filters for real (about 20 minutes, 53 GB)"
 	@echo "make lock    write requirements/*.txt anew from pyproject.toml"
 
@@ -143,7 +143,7 @@ format: $(STAMP)
 
 # No index address is written: a lock file must not name a host.
 LOCK := uv pip compile --quiet --universal --python-version 3.12 --generate-hashes --no-emit-index-url --no-annotate --custom-compile-command "make lock"
-EXTRAS := --extra cluster --extra compiled --extra http --extra s3 --extra report --extra parquet --extra hdf5 --extra hub --extra tflite --extra metrics --extra obstore
+EXTRAS := --extra analysis --extra ingest --extra cluster --extra compiled --extra http --extra s3 --extra report --extra parquet --extra hdf5 --extra hub --extra tflite --extra metrics --extra obstore
 lock: $(STAMP)
 	$(BIN)/$(LOCK) pyproject.toml $(EXTRAS) -o requirements/image.txt
 	printf '%s\n' 'hatchling>=1.27' 'hatch-fancy-pypi-readme>=25.1' | $(BIN)/$(LOCK) - -o requirements/build.txt
@@ -174,11 +174,15 @@ $(PEERS)/.installed: $(STAMP)
 $(BENCH): $(PEERS)/.installed
 	$(PEERS)/bin/python benchmarks/synthetic.py $(BENCH) --filters 20000000
 
+# Those that take long or much memory at their own sizes, in small.
+IN_SMALL := "small_appends --models 100" "small_appends --models 100 --s3" "many_labels --models 500 --layers 20000" \
+	"ranges --chunks 2 --rounds 1" "startup --repeats 3"
+
 bench: $(BENCH)
-	for name in kernels passes scaling ingest crawl s3 graph peers; do \
-	  echo; echo "## $$name"; echo; \
-	  case $$name in passes|peers) place=$(BENCH);; *) place=;; esac; \
-	  $(PEERS)/bin/python benchmarks/$$name.py $$place || exit 1; \
+	for script in kernels "passes $(BENCH)" scaling ingest crawl s3 graph "peers $(BENCH)" $(IN_SMALL); do \
+	  echo; echo "## $$script"; echo; \
+	  set -- $$script; name=$$1; shift; \
+	  $(PEERS)/bin/python benchmarks/$$name.py "$$@" || exit 1; \
 	done
 
 bench-full: $(PEERS)/.installed

@@ -1,7 +1,8 @@
 """What a command costs before it works: CPU seconds of the whole process, with all that it starts; size of an install.
 
 Each command runs in a process of its own, in turn, and the table has medians. `python -c pass` and `import numpy` are
-for comparison. With --install, `pip install` puts the core, and then all extras, into fresh environments.
+for comparison. With --install, `pip install` puts the core, and the core with extras, into fresh environments; in each,
+a `check` and a `nearest` must answer.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 ROOT = Path(__file__).parents[1]
 FILTERDB = [sys.executable, "-m", "filterdb"]
-EXTRAS = ("", "cluster", "s3", "all")
+EXTRAS = ("", "ingest", "s3", "compiled", "analysis", "cluster", "all")
 
 
 def main() -> None:
@@ -32,26 +33,32 @@ def main() -> None:
     parser.add_argument("--install", metavar="DIR", type=Path, help="Install into environments below this folder too.")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
+        make_database(Path(name))
         print_times(Path(name), options.repeats)
-    if options.install is not None:
-        print_installs(options.install)
+        if options.install is not None:
+            print_installs(options.install, Path(name))
 
 
-def print_times(folder: Path, repeats: int) -> None:
-    """Print the CPU seconds of each command."""
+def make_database(folder: Path) -> None:
+    """Write two models, and ingest and reduce the first."""
     for seed in range(2):
         onnx.save(network(seed), folder / f"{seed}.onnx")
     for words in (["ingest", "db", "0.onnx"], ["reduce", "db"]):
         subprocess.run(
             [*FILTERDB, *words, "--threads", "1"], cwd=folder, env=environment(), check=True, stdout=subprocess.DEVNULL
         )
+
+
+def print_times(folder: Path, repeats: int) -> None:
+    """Print the CPU seconds of each command."""
     commands = {
         "`python -c pass`": [sys.executable, "-c", "pass"],
         "`python -c 'import numpy'`": [sys.executable, "-c", "import numpy"],
     }
     for line in (
-        "--version", "--help", "no-such-command", "check --help", "drift --help", "check 1.onnx", "info db",
-        "models db", "snapshots db", "nearest db 1.onnx --threads 1", "drift db --by model --threads 1",
+        "--version", "--help", "no-such-command", "check --help", "drift --help", "check 1.onnx",
+        "check 1.onnx --db db", "info db", "models db", "layers db", "snapshots db", "nearest db 1.onnx --threads 1",
+        "drift db --by model --threads 1", "ingest db 0.onnx --threads 1",
     ):  # fmt: skip
         commands[f"`filterdb {line}`"] = [*FILTERDB, *line.split()]
     seconds: dict[str, list[float]] = {name: [] for name in commands}
@@ -88,8 +95,8 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(ROOT)}
 
 
-def print_installs(folder: Path) -> None:
-    """Print the size and the number of packages of each install, without pip."""
+def print_installs(folder: Path, work: Path) -> None:
+    """Print the size and the number of packages of each install, without pip. Commands run in `work`."""
     print("\n| install | MB | packages |\n|---|---|---|")
     for extra in EXTRAS:
         place = folder / (extra or "core")
@@ -101,6 +108,10 @@ def print_installs(folder: Path) -> None:
         files = [path for path in place.rglob("*") if path.is_file() and not path.is_symlink()]
         pips = sum(path.stat().st_size for path in files if any(part.startswith("pip") for part in path.parts))
         size = sum(path.stat().st_size for path in files) - pips
+        for line in ("check 1.onnx --db db", "nearest db 1.onnx"):
+            command = [str(place / "bin/filterdb"), *line.split()]
+            installed = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+            subprocess.run(command, cwd=work, env=installed, check=True, stdout=subprocess.DEVNULL)
         print(f"| `{'filterdb' + (f'[{extra}]' if extra else '')}` | {size / 1e6:.0f} | {len(listed) - 1} |")
 
 

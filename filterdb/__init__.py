@@ -49,7 +49,7 @@ def __getattr__(name: str) -> Any:
     with named_extras():
         owner = import_module(module)
         has_name = hasattr(owner, name_there)
-    value = getattr(owner, name_there) if has_name else import_module(f"{module}.{name_there}")
+        value = getattr(owner, name_there) if has_name else import_module(f"{module}.{name_there}")
     globals()[name] = value
     return value
 

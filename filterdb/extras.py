@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 
 from filterdb.errors import MissingExtraError
 
@@ -21,10 +22,13 @@ EXTRA_OF_MODULE = {
     "jinja2": "report",
     "matplotlib": "report",
     "numba": "compiled",
+    "pandas": "analysis",
     "PIL": "report",
     "pyarrow": "parquet",
     "s3fs": "s3",
+    "xarray": "analysis",
     "yarl": "http",
+    "zarr": "ingest",
 }
 """The extra of each module that an import may not find."""
 
@@ -34,10 +38,20 @@ def missing_extra(error: BaseException | None) -> MissingExtraError | None:
     while error is not None:
         module = (getattr(error, "name", None) or "").partition(".")[0]
         if isinstance(error, ModuleNotFoundError) and module in EXTRA_OF_MODULE:
-            extra = EXTRA_OF_MODULE[module]
-            return MissingExtraError(f"{module}: expected it to be installed; pip install 'filterdb[{extra}]'")
+            return _error(module)
         error = error.__cause__ or error.__context__
     return None
+
+
+def _error(module: str) -> MissingExtraError:
+    extra = EXTRA_OF_MODULE[module]
+    return MissingExtraError(f"{module}: expected it to be installed; pip install 'filterdb[{extra}]'")
+
+
+def require(module: str) -> None:
+    """Raise MissingExtraError if an optional module is not installed. Nothing is imported."""
+    if find_spec(module) is None:
+        raise _error(module)
 
 
 @contextmanager

@@ -23,11 +23,20 @@ of a segment into one object, and long lists of segments into pages.
 READABLE = (1, 2, 3, 4, 5)
 """Versions that this code reads; any other is rejected."""
 
-KERNEL = (3, 3)
-"""Shape of a filter."""
+Kernel = tuple[int, int]
+"""Shape of the filters of a bank: rows and columns."""
+
+KERNEL: Kernel = (3, 3)
+"""The shape of the filters that every segment has, and of those that answers are about unless another is asked for."""
 
 WEIGHTS = KERNEL[0] * KERNEL[1]
-"""Number of weights of a filter, flattened row-major."""
+"""Number of weights of such a filter, flattened row-major."""
+
+
+def kernel_name(kernel: Kernel) -> str:
+    """Return the name of a kernel shape in stores, commands and answers, such as "5x5"."""
+    return f"{kernel[0]}x{kernel[1]}"
+
 
 CHUNK_ROWS = 1_048_576
 """Default number of filters in a Zarr chunk (36 MiB)."""

@@ -51,7 +51,7 @@ def aligned_layers(db: Database, sketch: Callable[[Database, Floats], npt.NDArra
 
     Moments and sketches, which are large, are read one after the other, and in parts.
     """
-    owner, sizes, view = db.layers["model_index"].values, db.layers["row_size"].values, chosen(db)
+    owner, sizes, view = db.layer_columns["model_index"].values, db.layer_columns["row_size"].values, chosen(db)
     mean, spectrum = _of_moments(db)
     is_full = spectrum[:, 0] > _FULL_RANK * spectrum[:, -1]
     isotropic = _isotropic_share(spectrum, sizes)
@@ -62,7 +62,7 @@ def aligned_layers(db: Database, sketch: Callable[[Database, Floats], npt.NDArra
 
 def sketches(db: Database, mean: Floats) -> Floats:
     """Return the sketches of the view's layers without their mean filters, (layers, 128)."""
-    sketch = of_repeated(mean, db.layers["row_size"].values)
+    sketch = of_repeated(mean, db.layer_columns["row_size"].values)
     for _, part, arrays in view_parts(db, SketchReduction()):
         np.subtract(arrays["sketch"], sketch[part], out=sketch[part])
     return sketch
@@ -80,7 +80,7 @@ def directions(db: Database, mean: Floats) -> npt.NDArray[np.float32]:
 
 def _of_moments(db: Database) -> tuple[Floats, Floats]:
     """Return the mean filter and the eigenvalues of the covariance, ascending, of the view's layers, (layers, 9)."""
-    mean, spectrum = np.empty((2, db.layers.sizes["layer"], WEIGHTS))
+    mean, spectrum = np.empty((2, db.layer_columns.sizes["layer"], WEIGHTS))
     for _, part, arrays in view_parts(db, MomentsReduction()):
         raw = raw_state(arrays)
         mean[part], spectrum[part] = raw.mean, _spectrum(raw)
@@ -90,10 +90,10 @@ def _of_moments(db: Database) -> tuple[Floats, Floats]:
 def p_values(db: Database) -> Floats:
     """Return the p-value of the test of sphericity of the snapshot's layers, (layers,)."""
     whole = db.whole
-    place = place_of(whole, "sphericity", np.ones(whole.all_layers.sizes["layer"], bool))
+    place = place_of(whole, "sphericity", np.ones(whole.all_layer_columns.sizes["layer"], bool))
     kept = db.kept.get(place)
     if kept is None:
-        p_value = np.empty(whole.all_layers.sizes["layer"])
+        p_value = np.empty(whole.all_layer_columns.sizes["layer"])
         for part, _, arrays in view_parts(whole, MomentsReduction()):
             p_value[part] = sphericity.p_value(state(arrays, SCALED))
         kept = {"p_value": p_value}
@@ -126,8 +126,8 @@ def _places(db: Database) -> Ints:
     Places are numbers, equal for equal places, (layers,).
     """
     names = ("out_channels", "in_channels", "groups")
-    shape = _codes(*(db.all_layers[name].values for name in names))
-    in_model = _codes(db.all_layers["model_index"].values, shape)
+    shape = _codes(*(db.all_layer_columns[name].values for name in names))
+    in_model = _codes(db.all_layer_columns["model_index"].values, shape)
     order = np.argsort(in_model, kind="stable")
     number = np.empty(len(order), np.int64)
     number[order] = np.arange(len(order)) - np.searchsorted(in_model[order], in_model[order])

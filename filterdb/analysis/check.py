@@ -27,6 +27,7 @@ from filterdb.analysis.untrained import untrained
 from filterdb.arguments import formerly_positional
 from filterdb.columns import Columns
 from filterdb.errors import InputError, UsageError
+from filterdb.extras import require
 from filterdb.ledger import is_unread
 from filterdb.models.catalog import ModelSource
 from filterdb.models.inputs import expand
@@ -208,6 +209,7 @@ def check(
     >>> result["untrained"].item()
     True
     """
+    require("xarray")
     return check_files(paths, db=db, reference=reference, rules=rules, limits=limits, key=key, order=order).to_dataset()
 
 
@@ -221,7 +223,7 @@ def check_files(
     key: str,
     order: Order | None,
 ) -> Columns:
-    """Return what `check` does, without importing xarray unless there is a database."""
+    """Return what `check` does, without importing xarray."""
     rules = as_rules(rules)
     if db is not None and reference is not None:
         raise UsageError("reference: expected none together with `db`, got both")
@@ -235,9 +237,9 @@ def check_files(
         files = [file for source in named for file in _files(source, limits, seen)]
     result = _judge_files(files, rules)
     if db is not None:
-        from filterdb.analysis.degeneration import degeneration
+        from filterdb.analysis.degeneration import judge_layers
 
-        compared = reference_of(degeneration(db), db.url)
+        compared = reference_of(judge_layers(db), db.url)
         _add_stored(result, db)
         result.attrs.update(
             {"snapshot": db.snapshot, "database": db.url, "corpus": " and ".join(db.conditions) or "all"}
@@ -425,7 +427,7 @@ def _add_stored(result: Columns, db: Database) -> None:
     """Set `stored_in`: the first layer of the database with the same filters."""
     hashes, fingerprints = (result[name].values.astype(str).tolist() for name in ("hash", "fingerprint"))
     stored = find_shared(db, FileLayers(hashes, fingerprints, result["filters"].values)).stored
-    labels = db.layers["layer"].values
+    labels = db.layer_columns["layer"].values
     result["stored_in"] = ("layer", np.array([str(labels[i]) if i >= 0 else "" for i in stored.tolist()], object))
 
 

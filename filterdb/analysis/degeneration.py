@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import xarray as xr
 
 from filterdb.analysis.degeneration_groups import group_layers, summarise
 from filterdb.analysis.grouping import Key, check_raw, chosen, provenance, with_depth
 from filterdb.analysis.rules import LAYER_MEASURES, VERDICTS, Rules, judge
-from filterdb.analysis.threshold import sigmoid
 from filterdb.analysis.untrained import untrained as untrained_models
 from filterdb.arguments import as_names, formerly_positional
+from filterdb.columns import Columns
 from filterdb.engine.moments import CLEAN, SCALED, SPARSE, MomentsReduction, raw_state, state
 from filterdb.engine.run import in_parts
 from filterdb.errors import UsageError
@@ -27,6 +26,9 @@ from filterdb.numerics.sphericity import p_value, relative_spread
 from filterdb.store import summary
 from filterdb.store.database import AnyDatabase, Database, as_database
 from filterdb.store.summary import Arrays
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 MEASURES = {
     **LAYER_MEASURES,
@@ -128,6 +130,18 @@ def degeneration(
     array([[0.49, 0.5 , 0.51],
            [0.68, 0.69, 0.69]])
     """
+    return judge_layers(db, by=by, mode=mode, rules=rules, threshold=threshold).to_dataset()
+
+
+def judge_layers(
+    db: AnyDatabase,
+    *,
+    by: Key | None = None,
+    mode: AnyMode = "sound",
+    rules: Rules | None = None,
+    threshold: xr.Dataset | None = None,
+) -> Columns:
+    """Return what `degeneration` returns, without xarray."""
     db = as_database(db)
     if by is not None:
         check_raw(db)
@@ -135,14 +149,14 @@ def degeneration(
     mode = as_mode(mode)
     rules = rules or Rules()
     # Judge all layers of the snapshot first: whether a model is untrained does not depend on the view.
-    judged = _judged(db.whole, mode, rules, P1 if threshold is None else sigmoid(threshold))
+    judged = _judged(db.whole, mode, rules, _sigmoid(threshold))
     models, untrained = _untrained(db.whole, judged, rules, mode)
     judged = {name: values[chosen(db)].copy() for name, values in judged.items()}
-    layers = db.layers
-    in_view = np.isin(db.whole.models["model"].values[models].astype(str), layers["model"].values.astype(str))
+    layers, listed = db.layer_columns, db.model_columns
+    in_view = np.isin(db.whole.model_columns["model"].values[models].astype(str), layers["model"].values.astype(str))
     layer = ("layer",)
     grouping = group_layers(db, by, mode)
-    of_layers = xr.Dataset(
+    of_layers = Columns.of(
         {
             **{name: (layer, judged[name], {"long_name": doc}) for name, doc in MEASURES.items()},
             "verdict": (("layer", "rule"), np.stack([judged[name] for name in VERDICTS], axis=1)),
@@ -153,7 +167,7 @@ def degeneration(
             "direction_share": (layer, judged["direction_share"], {"long_name": "share of their energy in it"}),
         },
         coords={
-            "model": db.models["model"].values[db.models["layers"].values > 0],
+            "model": listed["model"].values[listed["layers"].values > 0],
             "layer": layers["layer"].values,
             "layer_model": (layer, layers["model"].values),
             "layer_name": (layer, layers["layer_name"].values),
@@ -170,7 +184,17 @@ def degeneration(
             threshold_init=None if threshold is None else threshold.attrs["init"],
         ),
     )
-    return of_layers.merge(summarise(judged, grouping, rules))
+    of_groups = summarise(judged, grouping, rules)
+    return Columns(of_layers.variables | of_groups.variables, of_layers.coords | of_groups.coords, of_layers.attrs)
+
+
+def _sigmoid(threshold: xr.Dataset | None) -> Sigmoid:
+    """Return the randomness threshold of a result of `randomness_threshold`, or P1's."""
+    if threshold is None:
+        return P1
+    from filterdb.analysis.threshold import sigmoid  # imports xarray, which the result needs anyway
+
+    return sigmoid(threshold)
 
 
 def _judged(db: Database, mode: Mode, rules: Rules, fit: Sigmoid) -> dict[str, npt.NDArray[Any]]:
@@ -207,7 +231,7 @@ def _judge(
     db: Database, measured: dict[str, npt.NDArray[Any]], mode: Mode, rules: Rules, fit: Sigmoid
 ) -> dict[str, npt.NDArray[Any]]:
     """Return MEASURES and verdicts of every layer of the snapshot, (layers,) each."""
-    layers, count = db.layers, measured["count"]
+    layers, count = db.layer_columns, measured["count"]
     known: npt.NDArray[np.bool_] = layers["scale_known"].values
     all_sparse = (layers["peak"].values == 0) & mode.dead_layers_are_sparse
     sparsity = np.where(known, np.where(all_sparse, 1.0, measured["sparse"] / count), np.nan)
@@ -247,8 +271,8 @@ def _untrained(
     db: Database, judged: dict[str, npt.NDArray[Any]], rules: Rules, mode: Mode
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
     """Return the positions of models that have layers, and whether each is untrained."""
-    models, position = np.unique(db.layers["model_index"].values, return_inverse=True)
-    shapes = [str(text) for text in db.models["filter_shapes"].values[models]]
+    models, position = np.unique(db.layer_columns["model_index"].values, return_inverse=True)
+    shapes = [str(text) for text in db.model_columns["filter_shapes"].values[models]]
     return models, untrained_models(position, judged, shapes, rules, mode)
 
 
@@ -297,6 +321,6 @@ def exclude_verdict(
         raise UsageError(f"verdict: expected one of {', '.join(VERDICTS)}, got {unknown[0]!r}")
     if not verdicts:
         return db
-    result = degeneration(db, mode=mode)
-    excluded = result["verdict"].sel(rule=verdicts).any("rule").values
+    result = judge_layers(db, mode=mode)
+    excluded = result["verdict"].values[:, np.isin(VERDICTS, verdicts)].any(axis=1)
     return db.keep(~excluded, f"verdict not {', '.join(verdicts)}")

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import xarray as xr
 
 from filterdb.analysis.grouping import WHOLE, Grouping, Key, group
 from filterdb.analysis.rules import VERDICTS, Rules
+from filterdb.columns import Columns
 from filterdb.numerics.box import STATISTICS, summary
 from filterdb.numerics.modes import Mode
 from filterdb.store.database import Database
@@ -24,12 +24,12 @@ BOXES = {"entropy_box": "variance_entropy", "sparsity_box": "sparsity"}
 
 def group_layers(db: Database, by: Key | None, mode: Mode) -> Grouping:
     """Group the view's layers as `grouping.group` does, or return no group for a view without layers."""
-    if not db.layers.sizes["layer"]:
+    if not db.layer_columns.sizes["layer"]:
         return Grouping(WHOLE, [], np.zeros(0, np.int64), ordered=True)
     return group(db, by, mode)
 
 
-def summarise(judged: Mapping[str, npt.NDArray[Any]], grouping: Grouping, rules: Rules) -> xr.Dataset:
+def summarise(judged: Mapping[str, npt.NDArray[Any]], grouping: Grouping, rules: Rules) -> Columns:
     """Return the summaries of each group; `degeneration` documents them.
 
     `judged` has the measures and verdicts of the view's layers, (layers,) each. Layers without a known scale have NaN,
@@ -40,7 +40,7 @@ def summarise(judged: Mapping[str, npt.NDArray[Any]], grouping: Grouping, rules:
     sparsity = [judged["sparsity"][part] for part in known]
     verdicts = np.array([[_mean(judged[name][part]) for name in VERDICTS] for part in known], np.float64)
     degenerated = np.any([judged[name] for name in VERDICTS], axis=0)
-    return xr.Dataset(
+    return Columns.of(
         {
             "layer_count": ("group", np.array([len(part) for part in members], np.int64)),
             "mean_entropy": ("group", np.array([_mean(judged["variance_entropy"][part]) for part in known])),
@@ -59,6 +59,7 @@ def summarise(judged: Mapping[str, npt.NDArray[Any]], grouping: Grouping, rules:
             "statistic": list(STATISTICS),
             **{key: ("group", labels) for key, labels in grouping.parts.items()},
         },
+        attrs={},
     )
 
 

@@ -71,7 +71,7 @@ def group(db: Database, by: Key | None, mode: AnyMode = "sound") -> Grouping:
     UsageError for an unknown label, InputError if the view has no layers.
     """
     mode = as_mode(mode)
-    layers = db.layers.sizes["layer"]
+    layers = db.layer_columns.sizes["layer"]
     if not layers:
         raise InputError(f"{db.url}: expected at least one layer with 3×3 filters, got none")
     if by is None:
@@ -95,11 +95,12 @@ def group(db: Database, by: Key | None, mode: AnyMode = "sound") -> Grouping:
 def _single(db: Database, key: str, mode: Mode) -> Grouping:
     """Group a view's layers by one key."""
     if key == "depth_decile":
-        codes = depth_decile(db.layers["conv_depth_norm"].values)
+        codes = depth_decile(db.layer_columns["conv_depth_norm"].values)
         present, index = np.unique(np.where(codes == NO_DECILE, len(DECILES), codes), return_inverse=True)
         return Grouping(key, [(*DECILES, UNKNOWN)[code] for code in present], index, ordered=True)
     if key == "layer":
-        return Grouping(key, db.layers["layer"].values.tolist(), np.arange(db.layers.sizes["layer"]), ordered=False)
+        labels = db.layer_columns["layer"].values.tolist()
+        return Grouping(key, labels, np.arange(len(labels)), ordered=False)
     column = mode.labels(key, db.column(key))
     values, index = np.unique(column if column.dtype.kind in "biuf" else column.astype(str), return_inverse=True)
     labels = [str(value) for value in values.tolist()]
@@ -132,7 +133,7 @@ def with_depth(db: Database, *keys: Key | None) -> Database:
     Raises InputError if no layer is left.
     """
     names = {name for key in keys if key is not None for name in _names(key)}
-    known = np.isfinite(db.layers["conv_depth_norm"].values)
+    known = np.isfinite(db.layer_columns["conv_depth_norm"].values)
     if not names & DEPTHS or known.all():
         return db
     if not known.any():
@@ -154,7 +155,7 @@ def check_raw(db: Database) -> None:
     A layer without batch normalisation can be compared with any other. What is unknown in files of one format was
     written by one kind of exporter; beside another format's weights whose norm is apart, it counts as folded.
     """
-    where, formats = db.layers["batch_norm"].values.astype(str), db.layers["source_format"].values.astype(str)
+    where, formats = (db.layer_columns[name].values.astype(str) for name in ("batch_norm", "source_format"))
     apart = where == "unfolded"
     others = {known for known in np.unique(formats).tolist() if (apart & (formats != known)).any()}
     inside = (where == "folded") | ((where == "unknown") & np.isin(formats, sorted(others)))

@@ -119,7 +119,7 @@ def kinship(db: Database) -> Kinship:
     cosine is that of the weights without each layer's mean filter. Layers with fewer than ten distinct filters are left
     out. Raises UsageError for more than MODEL_LIMIT models.
     """
-    _check_number(db.models.sizes["model"])
+    _check_number(db.model_columns.sizes["model"])
     return _compare(db)
 
 
@@ -136,7 +136,7 @@ def descendants(db: Database, *, sketch: bool) -> Bools | None:
     MODEL_LIMIT models. Otherwise None if a layer has no sketch, or for more than MODEL_LIMIT models.
     """
     mask = _layers_of_models(db)
-    models = len(np.unique(db.all_layers["model_index"].values[mask]))
+    models = len(np.unique(db.all_layer_columns["model_index"].values[mask]))
     if sketch:
         _check_number(models)
         sketch_layers(db)
@@ -158,8 +158,8 @@ def initialisations(db: Database) -> Bools:
     place = place_of(db, "initialisations", mask)
     kept = db.kept.get(place)
     if kept is None:
-        models, owner = np.unique(db.all_layers["model_index"].values[mask], return_inverse=True)
-        sizes = db.all_layers["row_size"].values[mask]
+        models, owner = np.unique(db.all_layer_columns["model_index"].values[mask], return_inverse=True)
+        sizes = db.all_layer_columns["row_size"].values[mask]
         kept = {"initial": _initial(p_values(db)[mask], owner.reshape(-1), sizes, len(models))}
         db.kept[place] = kept
     return kept["initial"]
@@ -177,7 +177,7 @@ def sketch_layers(db: Database) -> None:
 
 def _layers_of_models(db: Database) -> Bools:
     """Return which of the snapshot's layers belong to the view's models, (layers,)."""
-    model = db.all_layers["model_index"].values
+    model = db.all_layer_columns["model_index"].values
     return np.isin(model, model[chosen(db)])
 
 
@@ -186,7 +186,7 @@ def _compare(db: Database) -> Kinship:
 
     Of many models, only the blocks of pairs are compared in which there are relatives: the rest of the result is zero.
     """
-    models = db.models.sizes["model"]
+    models = db.model_columns.sizes["model"]
     compares_all, blocks = models <= _ALL_COMPARED, list(_blocks(models))
     layers = aligned_layers(db, sketches if compares_all else _nothing)
     equal, shares_layer = _shared(layers, models)
@@ -218,12 +218,12 @@ def _nothing(db: Database, mean: Floats) -> Floats:
 
 def _descend(db: Database) -> Bools:
     """Return which pairs of the view's models are so similar that they share trained weights, (models, models)."""
-    models = db.models.sizes["model"]
+    models = db.model_columns.sizes["model"]
     candidates, descend = _similar(db, models), np.zeros((models, models), bool)
     near = np.flatnonzero(candidates.any(axis=1))
     if not len(near):
         return descend
-    is_near = np.isin(db.layers["model_index"].values, near)
+    is_near = np.isin(db.layer_columns["model_index"].values, near)
     layers = aligned_layers(db.keep(is_near, "layers of similar models"), sketches)
     for rows, columns in _blocks(len(near)):
         pairs = np.ix_(near[rows], near[columns])

@@ -42,7 +42,7 @@ def swap_layers(question: Question, metric: Metric, asked: npt.NDArray[np.bool_]
     that do not correspond or are not in `asked` (groups, groups) have no floor, nor have any if there are more than 2
     million swaps. A pair has at most `draws` swaps, and at most 256.
     """
-    groups, layers, draws = question.groups, question.db.layers, min(draws, SWAPS)
+    groups, layers, draws = question.groups, question.db.layer_columns, min(draws, SWAPS)
     rows = places(lambda name: layers[name].values)
     classes = _corresponding(question, rows)
     pairs = [(i, j) for members in classes for i, j in itertools.combinations(members, 2) if asked[i, j]]

@@ -100,7 +100,7 @@ def lineage(db: AnyDatabase, *, training: str | list[str] | None = None) -> xr.D
     is_initialisation, pairs = pairs.initial, pairs._replace(initial=could_be_initial & ((tree < 0) | (epoch == 0)))
     relations = _relations(related, pairs, labels)
     parents = _parents(related, pairs, labels, relations, tree)
-    names = db.models["model"].values.astype(str)
+    names = db.model_columns["model"].values.astype(str)
     child, parent = np.arange(len(names)), np.array([link.parent for link in parents], np.int64)
     none, model = parent < 0, ("model",)
 
@@ -128,7 +128,7 @@ def lineage(db: AnyDatabase, *, training: str | list[str] | None = None) -> xr.D
 
 def _has_filters_of(db: Database, parent: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
     """Return whether each model has the filters of its parent, a position or −1 for none, (models,)."""
-    layers = db.layers
+    layers = db.layer_columns
     fingerprints, sizes, owner = (layers[name].values for name in ("fingerprint", "row_size", "model_index"))
     keys = models_by_filters(db.same_filters[chosen(db)], fingerprints, sizes, owner, len(parent))
     is_same = [p >= 0 and key is not None and keys[p] == key for key, p in zip(keys, parent.tolist(), strict=True)]
@@ -159,7 +159,7 @@ class _Labels:
 
 def _labels(db: Database, training: str | list[str] | None) -> _Labels:
     """Return the labels of the view's models."""
-    models = db.models
+    models = db.model_columns
     return _Labels(
         training_keys(db, training, models=models),
         column(models, "training_dataset"),

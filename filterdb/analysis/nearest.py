@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-import xarray as xr
 
 from filterdb.analysis.drift_metrics import METRICS
 from filterdb.analysis.layer_swaps import places, swap_pair
@@ -15,7 +14,9 @@ from filterdb.analysis.noise import BY_LAYERS, BY_SAMPLING, FEW, INDISTINGUISHAB
 from filterdb.analysis.question import Question
 from filterdb.analysis.shared_filters import FileLayers, find_shared
 from filterdb.arguments import formerly_positional
+from filterdb.columns import Columns
 from filterdb.errors import UsageError
+from filterdb.extras import require
 from filterdb.models.sandbox import Limits
 from filterdb.models.sources import as_source, on_disk
 from filterdb.numerics.depth import DECILES, NO_DECILE, depth_decile
@@ -28,6 +29,8 @@ from filterdb.reduce.model_summary import Query, reduce_model
 from filterdb.store.database import AnyDatabase, Database, as_database
 
 if TYPE_CHECKING:
+    import xarray as xr
+
     from filterdb.models.sources import Order, Source
 
 Floats = npt.NDArray[np.float64]
@@ -122,6 +125,14 @@ def nearest(
     >>> result["verdict"].values.tolist()
     ['related', 'indistinguishable', 'different_by_filters']
     """
+    require("xarray")
+    return rank_models(db, path, n=n, limits=limits, key=key, order=order).to_dataset()
+
+
+def rank_models(
+    db: AnyDatabase, path: Source, *, n: int, limits: Limits, key: str = "", order: Order | None = None
+) -> Columns:
+    """Return what `nearest` returns, without xarray."""
     if n < 1:
         raise UsageError(f"n: expected at least 1, got {n}")
     db, source = as_database(db), as_source(path, "path")
@@ -131,7 +142,7 @@ def nearest(
     return _ranked(question, query, n)
 
 
-def _ranked(question: Question, query: Query, n: int) -> xr.Dataset:
+def _ranked(question: Question, query: Query, n: int) -> Columns:
     """Return the first `n` models, which are the `question`'s groups, by their excess drift from the file's filters."""
     db, models, weights = question.db, question.grouping, question.weights
     file_counts, counts = query.arrays["counts"].sum(axis=0), question.counts
@@ -146,11 +157,12 @@ def _ranked(question: Question, query: Query, n: int) -> xr.Dataset:
     swap_q95, by_swaps = np.where(no_verdict, np.nan, _swaps(question, query, whole, order))
     verdict = _verdicts(drift[order], floor, by_swaps, no_verdict)
     by_decile = _decile_variables(question, query, whole, order)
-    names = db.models["model"].values.astype(str)
+    labels = db.model_columns
+    names = labels["model"].values.astype(str)
     position = [int(np.flatnonzero(names == models.labels[model])[0]) for model in order]
     same, stored_as = _same_models(db, query)
     model = ("model",)
-    return xr.Dataset(
+    return Columns.of(
         {
             "drift": (model, drift[order], {"long_name": "drift to the file"}),
             "excess": (model, drift[order] - floor.mean, {"long_name": "drift beyond its floor"}),
@@ -172,7 +184,7 @@ def _ranked(question: Question, query: Query, n: int) -> xr.Dataset:
         coords={
             "model": names[position].astype(object),
             "decile": DECILES,
-            **{name: (model, db.models[name].values[position].astype(object)) for name in _MODEL_LABELS},
+            **{name: (model, labels[name].values[position].astype(object)) for name in _MODEL_LABELS},
             "weights": ("component", weights),
             "query_count": ("decile", _decile_counts(query)),
         },
@@ -200,12 +212,12 @@ def _decile_counts(query: Query) -> Ints:
 
 def _same_models(db: Database, query: Query) -> tuple[dict[str, npt.NDArray[np.generic]], list[str]]:
     """Return the variables that say what the view's models share with the file, (models,), and which are the same."""
-    same_file = db.models["file_hash"].values.astype(str) == query.file_hash
+    same_file = db.model_columns["file_hash"].values.astype(str) == query.file_hash
     hashes, fingerprints = (query.column(name).tolist() for name in ("hash", "fingerprint"))
     shared = find_shared(db, FileLayers(hashes, fingerprints, query.column("row_size")))
     same_filters = same_file | shared.same_filters
     variables = {"same_content": same_file, "same_filters": same_filters, "equal_layers": shared.equal_layers}
-    return variables, db.models["model"].values[same_filters].astype(str).tolist()
+    return variables, db.model_columns["model"].values[same_filters].astype(str).tolist()
 
 
 def _verdicts(drift: Floats, floor: Floor, by_swaps: Floats, few: npt.NDArray[np.bool_]) -> npt.NDArray[np.object_]:
@@ -219,7 +231,7 @@ def _verdicts(drift: Floats, floor: Floor, by_swaps: Floats, few: npt.NDArray[np
 def _swaps(question: Question, query: Query, whole: Ints, order: Ints) -> Floats:
     """Return floor and p-value of swapping the file's layers with each model's in `order`, (2, models), or NaN."""
     file_places = places(query.column)
-    layers, layer_counts = question.db.layers, question.layer_counts
+    layers, layer_counts = question.db.layer_columns, question.layer_counts
     model_places = places(lambda name: layers[name].values)
     swaps = np.full((2, len(order)), np.nan)
     for i, model in enumerate(order):
@@ -236,7 +248,7 @@ def _decile_variables(question: Question, query: Query, whole: Ints, order: Ints
     floors = SamplingFloor(whole, question.weights)
     query_counts, layer_counts = query.arrays["counts"], question.layer_counts
     query_decile = depth_decile(query.column("conv_depth_norm"))
-    decile = depth_decile(question.db.layers["conv_depth_norm"].values)
+    decile = depth_decile(question.db.layer_columns["conv_depth_norm"].values)
     variables = np.full((4, len(order), len(DECILES)), np.nan)
     for i in np.unique(query_decile[query_decile != NO_DECILE]):
         rows = [(decile == i) & (question.grouping.index == model) for model in order]

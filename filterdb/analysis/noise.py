@@ -121,7 +121,7 @@ def cells(group: Ints, unit: Ints) -> Cells:
 
 def replication(question: Question, cells: Cells) -> Replication:
     """Return the models, units, effective units and filters without copies of the question's groups."""
-    layers, groups = question.db.layers, question.groups
+    layers, groups = question.db.layer_columns, question.groups
     sizes = layers["row_size"].values
     cell, _, part = distinct_pairs(cells.of_layer, layers["model_index"].values)
     filters = np.zeros(len(cell), np.int64)

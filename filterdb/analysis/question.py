@@ -147,12 +147,12 @@ class Question:
     @cached_property
     def filters(self) -> npt.NDArray[np.int64]:
         """Return the number of filters of each group, (groups,) int64."""
-        return self.grouping.sums(self.db.layers["row_size"].values)
+        return self.grouping.sums(self.db.layer_columns["row_size"].values)
 
     @cached_property
     def models(self) -> npt.NDArray[np.int64]:
         """Return the number of models of each group, (groups,) int64."""
-        cells = distinct_pairs(self.grouping.index, self.db.layers["model_index"].values)
+        cells = distinct_pairs(self.grouping.index, self.db.layer_columns["model_index"].values)
         return np.bincount(cells.first, minlength=self.groups)
 
     @cached_property
@@ -174,8 +174,8 @@ class Question:
     @cached_property
     def _model_weights(self) -> npt.NDArray[np.float64]:
         """Return what a filter of each layer counts if the models of a group weigh the same, (layers,) float64."""
-        cell = distinct_pairs(self.grouping.index, self.db.layers["model_index"].values).of_row
-        filters = np.bincount(cell, self.db.layers["row_size"].values)
+        cell = distinct_pairs(self.grouping.index, self.db.layer_columns["model_index"].values).of_row
+        filters = np.bincount(cell, self.db.layer_columns["row_size"].values)
         weights: npt.NDArray[np.float64] = (len(filters) / (1 / filters).sum() / filters)[cell]
         return weights
 

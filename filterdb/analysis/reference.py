@@ -21,8 +21,7 @@ from filterdb.numerics.percentiles import SIZES, by_class, class_percentiles, co
 from filterdb.version import __version__
 
 if TYPE_CHECKING:
-    import xarray as xr
-
+    from filterdb.columns import Columns
     from filterdb.store.database import AnyDatabase
 
 Floats = npt.NDArray[np.float64]
@@ -97,7 +96,7 @@ class Reference:
         return np.array([self.layers.get(int(kind), 0) for kind in classes], np.int64)
 
 
-def reference_of(measured: xr.Dataset, place: str) -> Reference:
+def reference_of(measured: Columns, place: str) -> Reference:
     """Return the layers of a `degeneration` result as a reference, with full precision."""
     classes = layer_classes(measured["filters"].values, measured["conv_depth_norm"].values)
     values = {name: by_class(measured[name].values, classes) for name in MEASURES}
@@ -141,16 +140,16 @@ def write_reference(db: AnyDatabase, output: str | os.PathLike[str], *, licence:
     >>> fdb.check("models/fresh.onnx", reference="detectors.json")["percentile"].values
     array([100., 100., 100.])
     """
-    from filterdb.analysis.degeneration import degeneration
+    from filterdb.analysis.degeneration import judge_layers
     from filterdb.analysis.grouping import with_depth
     from filterdb.store.database import as_database
 
     db = as_database(db)
-    if not db.layers.sizes["layer"]:
+    if not db.layer_columns.sizes["layer"]:
         raise InputError(f"{db.url}: expected at least one layer with 3×3 filters, got none")
     db = with_depth(db, "depth_decile")
-    reference = reference_of(degeneration(db), db.url)
-    sources = _sources(db.models)
+    reference = reference_of(judge_layers(db), db.url)
+    sources = _sources(db.model_columns)
     facts: dict[str, Any] = {
         "format": FORMAT,
         "version": VERSION,
@@ -183,7 +182,7 @@ def _encoded(
     return facts, data
 
 
-def _sources(models: xr.Dataset) -> list[dict[str, str]]:
+def _sources(models: Columns) -> list[dict[str, str]]:
     """Return the name and known labels of each model with layers."""
     columns = {name: models[name].values.astype(str) for name in ("model", *_SOURCE_COLUMNS) if name in models}
     listed = []

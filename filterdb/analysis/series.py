@@ -149,7 +149,7 @@ def series(
         **_pair_table(retrainings, drifts),
         **_retraining_table(retrainings, [*last, *single], drifts),
     }
-    columns = None if training is None else ",".join(given_columns(db.whole.models, training))
+    columns = None if training is None else ",".join(given_columns(db.whole.model_columns, training))
     attrs = provenance(db, mode=mode.name, training=columns, formula="drift by model, P1 fig. 7")
     if drifts is not None:  # the first drift may have committed a basis
         attrs |= {
@@ -180,7 +180,7 @@ def _models(db: Database, training: str | Sequence[str] | None) -> list[_Model]:
 
 def _without_seed(db: Database, training: str | Sequence[str] | None) -> Callable[[Key], Key]:
     """Return a function that removes the seed from the key of a training."""
-    whole = db.whole.models
+    whole = db.whole.model_columns
     names = training_columns(whole) if training is None else given_columns(whole, training)
     # A key of the column `training` alone has no seed: trainings are then no retrainings of one another.
     return lambda key: (

@@ -38,7 +38,7 @@ class Shared(NamedTuple):
 
 def find_shared(db: Database, file: FileLayers) -> Shared:
     """Compare the layers of a file with those of a view. Layers of the file without a fingerprint are not compared."""
-    layers, models = db.layers, db.models.sizes["model"]
+    layers, models = db.layer_columns, db.model_columns.sizes["model"]
     stored, owner = layers.sizes["layer"], layers["model_index"].values
     hashes = [*map(str, layers["hash"].values), *file.hashes]
     fingerprints = [*map(str, layers["fingerprint"].values), *file.fingerprints]

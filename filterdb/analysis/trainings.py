@@ -11,9 +11,8 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 
-import xarray as xr
-
 from filterdb.arguments import as_names
+from filterdb.columns import Columns
 from filterdb.errors import UsageError
 from filterdb.schema import LABELS, UNKNOWN
 from filterdb.store.database import Database
@@ -32,13 +31,13 @@ _PLACES = ("path", "name", "url", EPOCH, TRAINING)
 Key = tuple[str, ...]
 
 
-def column(models: xr.Dataset, name: str) -> list[str]:
+def column(models: Columns, name: str) -> list[str]:
     """Return a column of a table of models as text, `unknown` where it has no value or does not exist."""
     values = models[name].values if name in models else [UNKNOWN] * models.sizes["model"]
     return [str(value).strip() or UNKNOWN for value in values]
 
 
-def training_columns(models: xr.Dataset) -> list[str]:
+def training_columns(models: Columns) -> list[str]:
     """Return the columns that identify a training: all labels of the catalog but epochs, places and measurements."""
     further = dict.fromkeys(name for text in models["extra"].values for name in json.loads(text))
     names = [name for name in [*LABELS, *further] if name not in _PLACES]
@@ -48,14 +47,14 @@ def training_columns(models: xr.Dataset) -> list[str]:
     return [name for name in names if name not in numeric or 2 * _with_epochs(models, [*labels, name]) >= before]
 
 
-def models_with_layers(db: Database) -> xr.Dataset:
+def models_with_layers(db: Database) -> Columns:
     """Return the table of a view's models that have layers, in the order of the snapshot."""
-    models = db.models
+    models = db.model_columns
     return models.isel(model=models["layers"].values > 0)
 
 
 def training_keys(
-    db: Database, columns: str | Sequence[str] | None = None, *, models: xr.Dataset | None = None
+    db: Database, columns: str | Sequence[str] | None = None, *, models: Columns | None = None
 ) -> list[Key | None]:
     """Return the values that identify the training of each model; None where it is unknown.
 
@@ -66,7 +65,7 @@ def training_keys(
     columns : str or list of str, optional
         The columns that identify a training, joined with commas or as a list; a model of which none is known has no
         training. Default: the column `training` where it is known, else all that `training_columns` returns.
-    models : xarray.Dataset, optional
+    models : Columns, optional
         The table of the models. Default: `models_with_layers`.
 
     Returns
@@ -83,7 +82,7 @@ def training_keys(
     if columns is not None:
         rows = list(zip(*(column(models, name) for name in given_columns(models, columns)), strict=True))
         return [row if set(row) != {UNKNOWN} else None for row in rows]
-    names = training_columns(db.whole.models)
+    names = training_columns(db.whole.model_columns)
     rows = list(zip(*(column(models, name) for name in names), strict=True))
     needed = list(zip(*(column(models, name) for name in NEEDED), strict=True))
     named = column(models, TRAINING)
@@ -93,18 +92,18 @@ def training_keys(
     ]
 
 
-def given_columns(models: xr.Dataset, columns: str | Sequence[str]) -> list[str]:
+def given_columns(models: Columns, columns: str | Sequence[str]) -> list[str]:
     """Return the columns that a user named; raise UsageError for one that the catalog does not have."""
     names = [part.strip() for part in columns.split(",")] if isinstance(columns, str) else as_names(columns, TRAINING)
     for name in names:
-        if name not in models.data_vars and name not in models.coords:
+        if name not in models:
             raise UsageError(f"training: expected columns of the catalog, got {name!r}")
         if name == EPOCH:
             raise UsageError("training: expected columns that all epochs of a training share, got 'epoch'")
     return names
 
 
-def begin_at_initialisation(models: xr.Dataset) -> list[bool]:
+def begin_at_initialisation(models: Columns) -> list[bool]:
     """Return which models the catalog knows to come from a training without pretraining: they have an epoch."""
     pretraining = column(models, "pretraining_dataset")
     return [
@@ -133,7 +132,7 @@ def _is_fractional(values: list[str]) -> bool:
     return not all(number.is_integer() for number in numbers)
 
 
-def _with_epochs(models: xr.Dataset, names: list[str]) -> int:
+def _with_epochs(models: Columns, names: list[str]) -> int:
     """Return how many models share the values of `names` with a model of another epoch."""
     epochs: dict[Key, set[str]] = defaultdict(set)
     number: dict[Key, int] = defaultdict(int)

@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import xarray as xr
 
 from filterdb.analysis.grouping import chosen
 from filterdb.analysis.kinship import descendants, initialisations
@@ -24,6 +23,7 @@ from filterdb.analysis.trainings import (
     models_with_layers,
     training_keys,
 )
+from filterdb.columns import Columns
 from filterdb.numerics.components import Components
 from filterdb.schema import UNKNOWN
 from filterdb.store.database import Database
@@ -77,7 +77,7 @@ def find_units(db: Database, unit: str | None = None) -> Units:
         For an unknown column.
     """
     models = models_with_layers(db)
-    positions, of_layer = np.unique(db.layers["model_index"].values, return_inverse=True)
+    positions, of_layer = np.unique(db.layer_columns["model_index"].values, return_inverse=True)
     of_layer = of_layer.reshape(-1)
     trainings = _trainings(db, models)
     # Trainings with one seed share their initialisation, which says nothing about what they learned.
@@ -105,7 +105,7 @@ def effective_number(weights: npt.NDArray[np.float64] | Ints) -> float:
     return float(weights.sum()) ** 2 / total if total else 0.0
 
 
-def _trainings(db: Database, models: xr.Dataset) -> list[Key | None]:
+def _trainings(db: Database, models: Columns) -> list[Key | None]:
     """Return the training of each model; None for a model that is no checkpoint of a known one."""
     is_checkpoint = [
         epoch != UNKNOWN or training != UNKNOWN
@@ -114,7 +114,7 @@ def _trainings(db: Database, models: xr.Dataset) -> list[Key | None]:
     return [key if known else None for key, known in zip(training_keys(db), is_checkpoint, strict=True)]
 
 
-def _same_start(models: xr.Dataset, trainings: list[Key | None]) -> Bools:
+def _same_start(models: Columns, trainings: list[Key | None]) -> Bools:
     """Return which pairs of models the catalog knows to be of two trainings from one seed, (models, models)."""
     _, seed = np.unique(column(models, SEED), return_inverse=True)
     codes: dict[Key | None, int] = {}
@@ -127,7 +127,7 @@ def _same_start(models: xr.Dataset, trainings: list[Key | None]) -> Bools:
 
 def _layer_hashes(db: Database) -> npt.NDArray[np.str_]:
     """Return a text for each layer that only kin can share, equal for equal filters, else an empty text, (layers,)."""
-    layers = db.layers
+    layers = db.layer_columns
     is_telling = (layers["row_size"].values >= SHARED_LAYER_FILTERS) & (layers["peak"].values > 0)
     is_telling &= ~(layers["orthogonality"].values < _PARALLEL)
     return np.where(is_telling, db.same_filters[chosen(db)].astype(str), "")

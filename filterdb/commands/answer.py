@@ -141,12 +141,12 @@ def head_of_database(db: Database) -> Answer:
     return {"snapshot": db.snapshot, "selection": " and ".join(db.conditions) or "all", **db.counts}
 
 
-def head_of_result(result: xr.Dataset) -> Answer:
+def head_of_result(result: xr.Dataset | Columns) -> Answer:
     """Return the keys that every answer begins with, from a result's provenance."""
     return {name: result.attrs[name] for name in ("snapshot", "selection", "filters", "layers", "models")}
 
 
-def basis_of_result(result: xr.Dataset) -> Answer:
+def basis_of_result(result: xr.Dataset | Columns) -> Answer:
     """Return the basis of a result, how far the filters have moved from it, and the warning, if any."""
     moved = result.attrs.get("basis_moved")
     return {
@@ -172,9 +172,9 @@ def rows_along(result: xr.Dataset, dim: str) -> list[Answer]:
     return rows(result, names)
 
 
-def names_of_columns(table: xr.Dataset, renamed: dict[str, str], hidden: set[str]) -> dict[str, str]:
+def names_of_columns(table: Columns, renamed: dict[str, str], hidden: set[str]) -> dict[str, str]:
     """Return the key and variable of each column: the renamed ones, then all others that are not hidden."""
-    shown = [str(name) for name in table.variables if str(name) not in hidden | set(renamed.values())]
+    shown = [name for name in table.variables if name not in hidden | set(renamed.values())]
     return {**renamed, **{name: name for name in shown if name not in renamed}}
 
 

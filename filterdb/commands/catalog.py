@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import click
 
-import filterdb as fdb
 from filterdb.commands.answer import Answer, print_answer
 from filterdb.commands.group import commands
 from filterdb.commands.options import debug_option, json_option
@@ -24,8 +23,9 @@ def catalog(source: str, filters: tuple[str, ...], limit: int | None, output: st
     SOURCE is hf://ORGANISATION. The rows have what each model's card and config say; `ingest --catalog` reads them. The
     hub is HF_ENDPOINT and the token HF_TOKEN, from the environment.
     """
-    table = fdb.catalog(source, output=output, filters=filters, limit=limit)
-    rows = table.to_dict("records")
+    from filterdb.models.hub_catalog import list_models
+
+    rows = list_models(source, output=output, filters=filters, limit=limit)
     counts = {"snapshot": None, "selection": "all", "filters": None, "layers": None, "models": len(rows)}
     print_answer({**counts, "output": output, "rows": rows}, as_json, show)
 

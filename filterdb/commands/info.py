@@ -32,9 +32,9 @@ def to_answer(db: Database) -> Answer:
     # With damaged tables these are unknown (null), not 0.
     skipped: Answer = dict.fromkeys(("skipped_layers", "skipped_by_code", "unread_layers"))
     if not damaged:
-        codes, counts = np.unique(db.skipped["skipped_code"].values.astype(str), return_counts=True)
-        skipped["skipped_layers"] = int(db.skipped.sizes["skipped"])
-        skipped["unread_layers"] = int(db.unread.sizes["skipped"])
+        codes, counts = np.unique(db.skipped_columns["skipped_code"].values.astype(str), return_counts=True)
+        skipped["skipped_layers"] = int(db.skipped_columns.sizes["skipped"])
+        skipped["unread_layers"] = int(db.unread_columns.sizes["skipped"])
         skipped["skipped_by_code"] = dict(zip(codes.tolist(), counts.tolist(), strict=True))
     return {
         **head_of_database(db),

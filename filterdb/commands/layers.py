@@ -47,14 +47,14 @@ def _draw_first_filters(db: Database) -> Figure:
 
 def to_answer(db: Database) -> Answer:
     """Return the answer: the layers, and the convolutions that are not stored."""
-    table = db.layers
+    table = db.layer_columns
     renamed = {"model": "model", "layer": "layer_name", "filters": "row_size"}
     kept = {v.name for v in schema.LAYER_VARIABLES} - {"model_index"} | {"model"}
-    listed = rows(table, names_of_columns(table, renamed, {str(name) for name in table.variables} - kept))
+    listed = rows(table, names_of_columns(table, renamed, table.variables.keys() - kept))
     for row in listed:
         row |= {"strides": json.loads(row["strides"]), "dilations": json.loads(row["dilations"])}
-    ledger = db.skipped
-    chosen = set(db.models["model"].values) if db.chosen is not None else None
+    ledger = db.skipped_columns
+    chosen = set(db.model_columns["model"].values) if db.chosen is not None else None
     skipped = [
         {**row, "unread": is_unread(row["code"])}
         for row in rows(ledger, {name: f"skipped_{name}" for name in ("model", "layer", "code", "reason")})

@@ -24,7 +24,7 @@ def models(db: Database, as_json: bool) -> None:
 
 def to_answer(db: Database) -> Answer:
     """Return the answer: a row for each model, with the columns of the catalog and the facts of its file."""
-    table = db.models
+    table = db.model_columns
     listed = rows(
         table, names_of_columns(table, {"model": "model"}, {"operators", "filter_shapes", "extra", "segment"})
     )

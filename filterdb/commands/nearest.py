@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-import filterdb as fdb
 from filterdb.commands.answer import Answer, basis_of_result, head_of_result, print_answer, rows
 from filterdb.commands.group import commands
 from filterdb.commands.options import database, limits_option, network_options, selection
@@ -18,6 +17,7 @@ from filterdb.redaction import printable
 if TYPE_CHECKING:
     import xarray as xr
 
+    from filterdb.columns import Columns
     from filterdb.store.database import Database
 
 _REMARKS = {"few": "few", "related": "related", "indistinguishable": "within noise"}
@@ -41,11 +41,13 @@ def nearest(db: Database, model: str, number: int, by_decile: bool, as_json: boo
     Limit the models compared with --where 'task=…' or 'training_dataset=…'. Similar filters do not promise
     accuracy after transfer.
     """
-    result = fdb.nearest(db, model, n=number, **reading)
+    from filterdb.analysis.nearest import rank_models  # heavy
+
+    result = rank_models(db, model, n=number, **reading)
     print_answer(to_answer(result), as_json, show_deciles if by_decile else show)
 
 
-def to_answer(result: xr.Dataset) -> Answer:
+def to_answer(result: xr.Dataset | Columns) -> Answer:
     """Return the answer: a row for each model, the nearest first. `rank` is null for a model with too few filters."""
     shown = [str(name) for name, array in result.variables.items() if array.dims == ("model",)]
     table = rows(result, {"model": "model", **{name: name for name in shown if name != "model"}})

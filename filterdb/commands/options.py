@@ -204,7 +204,9 @@ def selection(command: Command) -> Command:
             name, negated, value = _condition(condition)
             db = db.where(name, [value], negate=negated)
         verdicts = [verdict.strip() for verdict in exclude_verdict.split(",") if verdict.strip()]
-        return command(fdb.exclude_verdict(db, verdicts, mode=kwargs.get("mode") or "sound"), **kwargs)
+        if verdicts:  # else xarray need not be imported
+            db = fdb.exclude_verdict(db, verdicts, mode=kwargs.get("mode") or "sound")
+        return command(db, **kwargs)
 
     wrapped = click.option(
         "--where",

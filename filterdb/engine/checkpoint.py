@@ -49,7 +49,7 @@ def join_and_checkpoint(
         index = {GROUP: part.index} if reduction.by_group else {FIRST: np.array(int(part.index[0]))}
         for key, arrays in zip(_checkpoint_keys(reduction, group), reduction.split(part.arrays), strict=True):
             try:
-                summary.save(segment.files, segment.id, key, {**arrays, **index})
+                summary.save(segment.files, segment.summarised_as, key, {**arrays, **index})
             except DamageError:
                 raise
             except StoreError as error:
@@ -73,7 +73,7 @@ def _load(group: Sequence[Partition], reduction: Reduction) -> Part | None:
     segment, summaries = group[0].segment, []
     for key in _checkpoint_keys(reduction, group):
         try:
-            arrays = summary.load(segment.files, segment.id, key)
+            arrays = summary.load(segment.files, segment.summarised_as, key)
         except DamageError as error:
             log.warning("%s", error)
             arrays = None
@@ -101,7 +101,7 @@ def store(
         reduction.check(arrays, tables, segment, key)
     try:
         for i, key in enumerate(reduction.keys):
-            results[i] = summary.save(segment.files, segment.id, key, results[i][0]), True
+            results[i] = summary.save(segment.files, segment.summarised_as, key, results[i][0]), True
         used = tables[GROUP_OF_LAYER] >= 0 if reduction.by_group else slice(None)
         filters = int(tables["row_size"][used].sum())
         logs.event(log, "reduced", segment=segment.id, summary=kinds([reduction]), filters=filters)
@@ -118,6 +118,6 @@ def store(
 def _remove_checkpoints(segment: Segment, reduction: Reduction) -> None:
     try:
         for key in reduction.keys:
-            summary.remove_parts(segment.files, segment.id, key)
+            summary.remove_parts(segment.files, segment.summarised_as, key)
     except StoreError as error:
         log.warning("parts of a complete summary were not removed: %s", error)

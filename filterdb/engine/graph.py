@@ -66,7 +66,7 @@ def build(segment: Segment, tables: Arrays, reductions: Sequence[Reduction]) -> 
     if len(all_partitions) < MIN_PARTITIONS_TO_CHECKPOINT:
         return merge_tree(_read_tasks(all_partitions, reductions, label), reductions, label)
     # A web server lists nothing, and no pass over its database has left checkpoints there.
-    stored = set() if segment.files.web else set(segment.files.list(summary.parts_name(segment.id)))
+    stored = set() if segment.files.web else set(segment.files.list(summary.parts_name(segment.summarised_as)))
     tasks = []
     for batch in plan.batches(len(all_partitions), FAN_IN):
         group, name = all_partitions[batch[0] : batch[-1] + 1], f"{label}-1-{batch[0]}"
@@ -119,7 +119,7 @@ def projected(segment: Segment, tables: Arrays, reductions: Sequence[Reduction])
 def _label(segment: Segment, reductions: Sequence[Reduction]) -> str:
     keys = [key for reduction in reductions for key in reduction.keys]
     kinds = dict.fromkeys(key.kind for key in keys)
-    token = hashlib.sha256(repr((segment.files.root, segment.id, keys)).encode()).hexdigest()[:12]
+    token = hashlib.sha256(repr((segment.files.root, segment.summarised_as, keys)).encode()).hexdigest()[:12]
     return f"{'_'.join(kinds)}-{token}"
 
 

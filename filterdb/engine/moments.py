@@ -26,6 +26,8 @@ class MomentsReduction(LoopReduction):
     """Compute, by layer, moments of clean, sparse and scaled filters, the peak, and `span` = Σ(max w − min w)."""
 
     kind: ClassVar = "moments"
+    weights: int = WEIGHTS
+    """Number of weights of a filter. The name of the summary need not have it, as that of its folder does."""
 
     @property
     def key(self) -> Key:
@@ -34,8 +36,8 @@ class MomentsReduction(LoopReduction):
     def empty(self, layers: int) -> Arrays:
         return {
             "count": np.zeros((layers, 2), np.int64),
-            "mean": np.zeros((layers, 3, WEIGHTS)),
-            "m2": np.zeros((layers, 3, WEIGHTS, WEIGHTS)),
+            "mean": np.zeros((layers, 3, self.weights)),
+            "m2": np.zeros((layers, 3, self.weights, self.weights)),
             "peak": np.zeros(layers),
             "span": np.zeros(layers),
         }

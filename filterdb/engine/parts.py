@@ -11,7 +11,6 @@ from filterdb import metrics, plan
 from filterdb.engine.loops import add_group, grouped
 from filterdb.engine.partition import Partition
 from filterdb.engine.reduction import Block, Reduction
-from filterdb.schema import WEIGHTS
 from filterdb.store.summary import Arrays
 
 
@@ -34,7 +33,7 @@ def reduce_partition(partition: Partition, reductions: Sequence[Reduction]) -> l
 
 
 def fold(partition: Partition, columns: Iterable[np.ndarray], reductions: Sequence[Reduction]) -> list[Part]:
-    """Add the chunks of a partition, as columns (9, n) float32, to new arrays; return a Part for each reduction."""
+    """Add the chunks of a partition, as columns (weights, n) float32, to new arrays; return a Part per reduction."""
     index, rows = partition.index, partition.rows
     parts = [Part(index, reduction.empty(len(index))) for reduction in reductions]
     groups = grouped(reductions)
@@ -98,4 +97,4 @@ def count(label: str, partition: Partition) -> None:
     chunks, segment = partition.chunks, partition.segment
     rows = segment.bounds(chunks[-1])[1] - segment.bounds(chunks[0])[0]
     metrics.count(metrics.FILTERS, rows, **{"pass": label})
-    metrics.count(metrics.BYTES, rows * WEIGHTS * 4, **{"pass": label})
+    metrics.count(metrics.BYTES, rows * segment.weights * 4, **{"pass": label})

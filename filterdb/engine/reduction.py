@@ -16,9 +16,10 @@ from filterdb.store.summary import Arrays, Key
 class Block(NamedTuple):
     """Filters of a segment in memory, in runs; a run is the overlap of the block with one layer.
 
-    `columns` (9, n) float32 are the filters. `starts` and `stops` (runs,) are the ends of the runs, `peaks` (runs,) the
-    peaks of their layers. `rows` (runs,) int64 is the row of the partition's arrays that a run is added to, −1 for
-    none; it is used with `by_group`. `firsts` (runs,) int64 is the number, in its layer, of a run's first filter.
+    `columns` (weights, n) float32 are the filters. `starts` and `stops` (runs,) are the ends of the runs, `peaks`
+    (runs,) the peaks of their layers. `rows` (runs,) int64 is the row of the partition's arrays that a run is added to,
+    −1 for none; it is used with `by_group`. `firsts` (runs,) int64 is the number, in its layer, of a run's first
+    filter.
     """
 
     columns: np.ndarray

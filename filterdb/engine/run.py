@@ -7,12 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import batched
+from types import MappingProxyType
 
 import numpy as np
 
 from filterdb import cluster, schema
 from filterdb.cluster import Memory, Work
-from filterdb.engine import graph
+from filterdb.engine import graph, joined
 from filterdb.engine.partition import GROUP_OF_LAYER
 from filterdb.engine.parts import kinds
 from filterdb.engine.reduction import LayerReduction, Reduction
@@ -39,23 +40,38 @@ def summaries(db: Database, *reductions: LayerReduction) -> list[Arrays]:
     """
     db = db.whole
     wanted = [Wanted(position, reductions) for position in range(len(db.segments))]
-    results = {(request.position, key): arrays for request, key, arrays in compute(db, wanted)}
-    return [
-        _present(db, _concatenate(reduction, [results[request.position, reduction.key] for request in wanted]))
-        for reduction in reductions
-    ]
+    pages = [joined.load(db, reduction) for reduction in reductions]
+    known = {place: arrays for found, _ in pages for place, arrays in found.items()}
+    results = {(request.position, key): arrays for request, key, arrays in compute(db, wanted, known)}
+    answers = []
+    for reduction, (_, missing) in zip(reductions, pages, strict=True):
+        parts = [results[request.position, reduction.key] for request in wanted]
+        joined.save(db, reduction, parts, missing)
+        answers.append(_present(db, _concatenate(reduction, parts)))
+    return answers
 
 
 def stored(db: Database, reduction: LayerReduction) -> np.ndarray:
     """Return for which layers of the whole snapshot there is a stored summary, (layers,). Nothing is computed."""
     db = db.whole
-    small = [not _is_streamed(db, segment, tables, reduction) for segment, tables in _segments(db)]
-    lookups = _lookups(db, [Wanted(position, (reduction,)) for position in np.flatnonzero(small).tolist()])
-    has = []
-    for (segment, tables), is_small in zip(_segments(db), small, strict=True):
-        is_stored = next(lookups) is not None if is_small else _streamed(db, segment, reduction) is not None
-        has.append(np.full(len(tables["row_size"]), is_stored))
-    return _present(db, {"": np.concatenate([*has, np.empty(0, bool)])})[""]
+    wanted = [Wanted(position, (reduction,)) for position in range(len(db.segments))]
+    if _any_streamed(db, reduction):
+        has = [
+            (
+                _streamed(db, segment, reduction)
+                if _is_streamed(db, segment, entry.layers, reduction)
+                else next(_lookups(db, [request], {}))
+            )
+            is not None
+            for segment, entry, request in zip(db.segments, db.state.segments, wanted, strict=True)
+        ]
+    else:
+        known, missing = joined.load(db, reduction)
+        found = list(_lookups(db, wanted, known))
+        joined.save(db, reduction, found, missing)
+        has = [part is not None for part in found]
+    of_layer = np.repeat(np.array(has, bool), [entry.layers for entry in db.state.segments])
+    return _present(db, {"": of_layer})[""]
 
 
 PART = 16_384
@@ -71,7 +87,7 @@ def in_parts(db: Database, reduction: LayerReduction) -> Iterator[tuple[slice, A
     Large summaries that are stored in a folder are read again each time, so that memory never holds one of them whole.
     """
     db = db.whole
-    if not any(_is_streamed(db, segment, tables, reduction) for segment, tables in _segments(db)):
+    if not _any_streamed(db, reduction):
         (arrays,) = summaries(db, reduction)
         parts: Iterable[Arrays] = _cut(arrays)
     else:
@@ -106,7 +122,7 @@ def _parts_of_segment(
     db: Database, position: int, segment: Segment, tables: Arrays, reduction: LayerReduction
 ) -> Iterable[Arrays]:
     """Return the arrays of some of a segment's layers at a time."""
-    if _is_streamed(db, segment, tables, reduction):
+    if _is_streamed(db, segment, len(tables["row_size"]), reduction):
         parts = _streamed(db, segment, reduction)
         if parts is not None:
             return _checked(parts, tables, segment, reduction)
@@ -114,9 +130,15 @@ def _parts_of_segment(
     return _cut(arrays)
 
 
-def _is_streamed(db: Database, segment: Segment, tables: Arrays, reduction: LayerReduction) -> bool:
+def _any_streamed(db: Database, reduction: LayerReduction) -> bool:
+    """Return whether the summary of any segment is read in parts."""
+    segments = zip(db.segments, db.state.segments, strict=True)
+    return any(_is_streamed(db, segment, entry.layers, reduction) for segment, entry in segments)
+
+
+def _is_streamed(db: Database, segment: Segment, layers: int, reduction: LayerReduction) -> bool:
     """Return whether a segment's summary is read in parts, if there is one."""
-    is_large = len(tables["row_size"]) * reduction.row_bytes >= STREAMED_BYTES
+    is_large = layers * reduction.row_bytes >= STREAMED_BYTES
     return is_large and not db.files.remote and (segment.id, reduction.key) not in db.kept
 
 
@@ -171,12 +193,16 @@ def _concatenate(reduction: Reduction, parts: list[Arrays]) -> Arrays:
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def compute(db: Database, wanted: Sequence[Wanted]) -> Iterator[tuple[Wanted, Key, Arrays]]:
-    """Yield all wanted summaries: first stored ones, then computed ones, which take a single run on the cluster."""
+def compute(
+    db: Database, wanted: Sequence[Wanted], known: joined.Known = MappingProxyType({})
+) -> Iterator[tuple[Wanted, Key, Arrays]]:
+    """Yield all wanted summaries: first stored ones, then computed ones, which take a single run on the cluster.
+
+    `known` are some that are not looked for.
+    """
     tasks, missing, memory, nbytes = [], [], [], 0
-    segments, stored_summaries = db.segments, _lookups(db, wanted)
+    segments, stored_summaries = db.segments, _lookups(db, wanted, known)
     for request in wanted:
-        segment, tables = segments[request.position], _tables(db, request)
         absent = []
         for reduction in request.reductions:
             keys = []
@@ -189,6 +215,7 @@ def compute(db: Database, wanted: Sequence[Wanted]) -> Iterator[tuple[Wanted, Ke
             if keys:
                 absent.append(reduction.only(keys))
         if absent:
+            segment, tables = segments[request.position], _tables(db, request)
             missing.append((request, absent))
             tasks.append(graph.build_and_store(segment, tables, absent))
             memory.append(graph.projected(segment, tables, absent))
@@ -200,19 +227,20 @@ def compute(db: Database, wanted: Sequence[Wanted]) -> Iterator[tuple[Wanted, Ke
         for reduction, stored in zip(absent, result, strict=True):
             for key, (arrays, is_stored) in zip(reduction.keys, stored, strict=True):
                 if reduction.stays_in_memory or not is_stored:
-                    db.kept[segment.id, key] = arrays
+                    db.kept[segment.summarised_as, key] = arrays
                 yield request, key, arrays
 
 
-READERS = 16
-"""Summaries that are read from an object store at a time."""
+def _lookups(db: Database, wanted: Sequence[Wanted], known: joined.Known) -> Iterator[Arrays | None]:
+    """Yield what `_find` returns for each wanted summary that is not known, in order of `wanted`.
 
-
-def _lookups(db: Database, wanted: Sequence[Wanted]) -> Iterator[Arrays | None]:
-    """Yield what `_find` returns for each wanted summary, in order. From an object store several are read at a time."""
+    From an object store several are read at a time.
+    """
     segments = db.segments
     lookups = (
-        partial(_find, db, segments[request.position], _tables(db, request), reduction, key)
+        partial(known.get, (request.position, key))
+        if (request.position, key) in known
+        else partial(_find, db, segments[request.position], _tables(db, request), reduction, key)
         for request in wanted
         for reduction in request.reductions
         for key in reduction.keys
@@ -220,8 +248,8 @@ def _lookups(db: Database, wanted: Sequence[Wanted]) -> Iterator[Arrays | None]:
     if not db.files.remote:
         yield from (lookup() for lookup in lookups)
         return
-    with ThreadPoolExecutor(READERS) as pool:
-        for batch in batched(lookups, READERS):
+    with ThreadPoolExecutor(joined.READERS) as pool:
+        for batch in batched(lookups, joined.READERS):
             yield from pool.map(lambda lookup: lookup(), batch)
 
 
@@ -233,11 +261,11 @@ def _tables(db: Database, request: Wanted) -> Arrays:
 
 def _find(db: Database, segment: Segment, tables: Arrays, reduction: Reduction, key: Key) -> Arrays | None:
     """Return a summary from memory or, after checking it, from the store; None if it is in neither."""
-    name = (segment.id, key)
+    name = (segment.summarised_as, key)
     arrays = db.kept.get(name)
     if arrays is not None:
         return arrays
-    arrays = summary.load(segment.files, segment.id, key, reduction.narrow)
+    arrays = summary.load(segment.files, segment.summarised_as, key, reduction.narrow)
     if arrays is not None:
         reduction.check(arrays, tables, segment, key)
         if reduction.stays_in_memory:

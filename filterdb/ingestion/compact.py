@@ -150,9 +150,10 @@ def _read(layer: Copied) -> np.ndarray:
 def join_segments(db: Database, ids: list[str], chunk_rows: int = schema.CHUNK_ROWS) -> Snapshot:
     """Copy consecutive segments into one, without their removed models, and commit it. Raises ConflictError."""
     wanted = [position for position, entry in enumerate(db.state.segments) if entry.id in ids]
-    layers = db.all_layers.isel(layer=np.isin(db.all_layers["segment"].values, wanted))
-    models = db.models.isel(model=np.isin(db.models["segment"].values, wanted))
-    first_model = int(np.flatnonzero(np.isin(db.models["segment"].values, wanted))[0]) if models.sizes["model"] else 0
+    layers = db.all_layer_columns.isel(layer=np.isin(db.all_layer_columns["segment"].values, wanted))
+    is_wanted = np.isin(db.model_columns["segment"].values, wanted)
+    models = db.model_columns.isel(model=is_wanted)
+    first_model = int(np.flatnonzero(is_wanted)[0]) if models.sizes["model"] else 0
     names = {str(model) for model in models["model"].values}
     ledgers = [db.tables[position] for position in wanted]
     removed_models = {removed.model for removed in db.state.without if removed.segment in ids} - names

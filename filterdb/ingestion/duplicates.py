@@ -31,7 +31,7 @@ class Stored:
         """Return the models of a database; none if there is no database yet."""
         if db is None:
             return cls([], [], {name: np.array([], _DTYPES[name]) for name in _COLUMNS})
-        models, layers = db.models, db.all_layers
+        models, layers = db.model_columns, db.all_layer_columns
         columns = {name: layers[name].values for name in _COLUMNS}
         names, files = (models[name].values.astype(str).tolist() for name in ("model", "file_hash"))
         return cls(names, files, columns)

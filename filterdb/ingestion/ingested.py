@@ -25,7 +25,7 @@ class Ingested:
     @property
     def duplicates(self) -> list[str]:
         """Added models whose content the database also has under another name."""
-        models = self.database.models
+        models = self.database.model_columns
         duplicate_of = dict(
             zip(models["model"].values.astype(str), models["duplicate_of"].values.astype(str), strict=True)
         )
@@ -34,6 +34,6 @@ class Ingested:
     @property
     def unread(self) -> list[tuple[str, str, str]]:
         """Model, layer and reason of each convolution of these models that should have been read but could not be."""
-        ledger, models = self.database.unread, {*self.added, *self.present}
+        ledger, models = self.database.unread_columns, {*self.added, *self.present}
         columns = (ledger[f"skipped_{name}"].values.astype(str).tolist() for name in ("model", "layer", "reason"))
         return [row for row in zip(*columns, strict=True) if row[0] in models]

@@ -7,16 +7,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from filterdb import schema
 from filterdb.arguments import as_names
 from filterdb.errors import DamageError, UsageError
+from filterdb.extras import require
 from filterdb.ingestion.compact import join_segments
+from filterdb.store import pack
 from filterdb.store import snapshot as snapshots
-from filterdb.store.collect import Garbage, remove_segments
+from filterdb.store.collect import Garbage, remove_segments, segment_of
 from filterdb.store.database import AnyDatabase, Database, as_database
 from filterdb.store.expiry import drop
 from filterdb.store.files import Files
 from filterdb.store.history import remove
-from filterdb.store.pages import Entry
+from filterdb.store.segment import pack_name
 from filterdb.store.tables import read_many
 
 
@@ -39,7 +42,8 @@ def purge(db: AnyDatabase, models: str | Iterable[str]) -> Purged:
 
     The segments that hold them are written again without them. Every snapshot that lists such a segment is dropped from
     the history, also if it is tagged, and the objects are removed at once: who still reads at such a snapshot gets
-    ExpiredSnapshotError. A purge that was stopped goes on when it is repeated.
+    ExpiredSnapshotError. So are segments that no snapshot lists, which stopped runs have left: an ingest of the models
+    that is still running fails. A purge that was stopped goes on when it is repeated.
 
     Parameters
     ----------
@@ -58,7 +62,7 @@ def purge(db: AnyDatabase, models: str | Iterable[str]) -> Purged:
     UsageError
         If no stored segment has such a model.
     DamageError
-        If tables are damaged, because then it is not known which segments have the models.
+        If tables are damaged or missing, because then it is not known which segments have the models.
 
     Examples
     --------
@@ -69,6 +73,7 @@ def purge(db: AnyDatabase, models: str | Iterable[str]) -> Purged:
     wanted = list(dict.fromkeys(as_names(models, "models")))
     if not wanted:
         raise UsageError("purge: expected at least one model, got none")
+    require("zarr")  # segments are written after the commit of the removal
     holding, hashes, known = _holding(db.files, wanted)
     unknown = [model for model in wanted if model not in known]
     if unknown:
@@ -76,19 +81,19 @@ def purge(db: AnyDatabase, models: str | Iterable[str]) -> Purged:
             f"{db.url}: expected models of a stored segment, got {unknown[0]!r}; nothing was purged, "
             "`filterdb models` lists them"
         )
-    current = [model for model in wanted if model in set(map(str, db.models["model"].values))]
+    current = [model for model in wanted if model in set(map(str, db.model_columns["model"].values))]
     if current:
         db = remove(db, current)
     for entry in db.state.segments:
         if entry.id in holding:  # other models of the segment stay
             db = Database(db.files, join_segments(db, [entry.id]))
     states = snapshots.history(db.files, expired=True)
-    numbers = [s.number for s in states if holding.keys() & {entry.id for entry in s.segments}]
+    numbers = [s.number for s in states if holding & {entry.id for entry in s.segments}]
     db = drop(db, numbers, tags=True)
     removed = remove_segments(db.files, db.state, list(holding), numbers)
     db = _newest(db.files)
     _check_gone(db.files, holding)
-    layers = db.layers
+    layers = db.layer_columns
     shares = np.isin(layers["hash"].values.astype(str), sorted(hashes))
     return Purged(db, removed, numbers, sorted(set(layers["model"].values[shares].tolist())))
 
@@ -97,29 +102,55 @@ def _newest(files: Files) -> Database:
     return Database(files, snapshots.existing(files, snapshots.latest(files)))
 
 
-def _holding(files: Files, wanted: list[str]) -> tuple[dict[str, Entry], set[str], set[str]]:
+def _holding(files: Files, wanted: list[str]) -> tuple[set[str], set[str], set[str]]:
     """Return the stored segments that have one of the models, the hashes of its layers, and which models they have."""
     states = snapshots.history(files, expired=True)
     collected = set(states[-1].collected) if states else set()
     entries = {entry.id: entry for state in states for entry in state.segments if entry.id not in collected}
-    holding, hashes, known = {}, set(), set()
-    stored = [(entry.segment(files), entry.digests) for entry in entries.values()]
-    for entry, tables in zip(entries.values(), read_many(stored) if stored else [], strict=True):
+    listed = [(entry.segment(files), entry.digests) for entry in entries.values()]
+    stored = dict(zip(entries, read_many(listed) if listed else [], strict=True))
+    holding, hashes, known = set(), set(), set()
+    for id_, tables in (stored | _unlisted(files, set(entries), collected)).items():
         rows = np.flatnonzero(np.isin(tables["model"].astype(object), wanted))
         if len(rows):
-            holding[entry.id] = entry
+            holding.add(id_)
             known |= set(map(str, tables["model"][rows]))
             hashes |= set(map(str, tables["hash"][np.isin(tables["model_index"], rows)]))
     return holding, hashes, known
 
 
-def _check_gone(files: Files, holding: dict[str, Entry]) -> None:
+def _unlisted(files: Files, listed: set[str], collected: set[str]) -> dict[str, dict[str, np.ndarray]]:
+    """Return the tables of segments that no snapshot lists, by id: what was not committed, or not removed to the end.
+
+    Raises DamageError if there are filters without tables, unless the segment is collected and thus removed anyway.
+    """
+    names = files.list("segments")
+    with_filters = {segment_of(name) for name in names if f"/{schema.FILTERS.name}/c/" in name}
+    ids = sorted({str(segment_of(name)) for name in names} - listed)
+    packs = files.read_many([pack_name(id_) for id_ in ids if pack_name(id_) in names])
+    stored = {}
+    for id_ in ids:
+        name = pack_name(id_)
+        try:
+            stored[id_], _ = pack.decode(packs.get(name, b""), files.url(name))
+        except DamageError as error:
+            if id_ in with_filters - collected:
+                got = "damage" if name in packs else "none"
+                raise DamageError(
+                    f"{files.url(name)}: expected tables of this segment, which no snapshot lists, got {got}; "
+                    "`filterdb gc --delete` removes it; nothing was purged"
+                ) from error
+    return stored
+
+
+def _check_gone(files: Files, holding: set[str]) -> None:
     """Raise DamageError if an object of a purged segment is left."""
     left = [
         name
         for folder in ("segments", "summaries", "manifests")
         for name in files.list(folder)
-        if name.split("/")[1].split(".")[0] in holding
+        if segment_of(name) in holding
     ]
+    left += [name for name in files.unfinished() if segment_of(name) in holding]
     if left:
         raise DamageError(f"{files.url(left[0])}: expected no object of a purged segment, found {len(left)}; run again")

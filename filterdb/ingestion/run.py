@@ -17,6 +17,7 @@ from filterdb import cluster, logs, plan, schema
 from filterdb.arguments import as_path, unexpected
 from filterdb.engine.partition import Partition
 from filterdb.errors import ConflictError, FilterDBError, InputError, UsageError
+from filterdb.extras import require
 from filterdb.ingestion.compact import compact_newest
 from filterdb.ingestion.duplicates import Stored
 from filterdb.ingestion.ingested import Ingested
@@ -109,18 +110,21 @@ def ingest(  # noqa: PLR0913 - the options of the command
         If the store fails.
     InterruptedRunError
         If the run failed, and a re-run resumes it.
+    MissingExtraError
+        If the extra `ingest` is not installed.
 
     Examples
     --------
     >>> fdb.ingest("db", "models/", catalog="catalog.csv").added  # doctest: +SKIP
     """
     place, table = as_url(url), None if catalog is None else as_path(catalog, "catalog")
+    require("zarr")
     with on_disk(as_sources(sources)) as named:
         files, names = Files.at(place), as_order(order)
         models = [replace(model, key=key, order=names) for model in find_sources(named, table)]
         every = _models_per_commit(models, commit_every)
         done = _Run(files, chunk_rows, limits, every, SourceRecords.of_run(files, models, limits)).ingest(models)
-    return replace(done, database=compact_newest(done.database, chunk_rows)) if compact and done.segments else done
+    return replace(done, database=compact_newest(done.database, chunk_rows)) if compact else done
 
 
 def _models_per_commit(models: Sequence[ModelSource], commit_every: Any) -> int | None:
@@ -355,14 +359,14 @@ def _as_id(name: str) -> str:
 
 def _rejections(db: Database) -> set[tuple[str, str]]:
     """Return id and reason of each rejected file in the snapshot's ledger."""
-    ledger = db.skipped
+    ledger = db.skipped_columns
     rows = zip(*(ledger[f"skipped_{name}"].values.astype(str) for name in ("model", "code", "reason")), strict=True)
     return {(model, reason) for model, code, reason in rows if code == schema.REJECTED}
 
 
 def known_models(db: Database) -> dict[str, dict[str, Any]]:
     """Return the snapshot's models: id → file hash and catalog row."""
-    models = db.models
+    models = db.model_columns
     names = ["file_hash", "extra", *schema.LABELS]
     columns = {name: models[name].values for name in names}
     return {
@@ -477,7 +481,7 @@ def commit_models(
             return snapshots.new("ingest", segments=(entry,))
         if any(other.id == entry.id for other in head.segments):
             return None
-        ids = known if head is base else map(str, Database(files, head).models["model"].values)
+        ids = known if head is base else map(str, Database(files, head).model_columns["model"].values)
         _check_disjoint(files, set(ids), added)
         return head.next("ingest", segments=(*head.segments, entry))
 

@@ -20,7 +20,6 @@ from filterdb.models.inputs import local_copy
 from filterdb.models.sandbox import Limits
 from filterdb.models.scan import reading, received
 from filterdb.models.spool import Spool
-from filterdb.schema import WEIGHTS
 from filterdb.store.ranged import again_if_changed
 from filterdb.store.remote import is_remote, store_errors
 from filterdb.store.segment import Segment
@@ -53,7 +52,7 @@ class LostModelError(InputError):
 
 
 Fill = Callable[[np.ndarray, int], None]
-"""Fills all rows of a buffer (n, 9) float32, whose first row is the given row of the segment."""
+"""Fills all rows of a buffer (n, weights) float32, whose first row is the given row of the segment."""
 
 
 def write_partition(partition: Partition, fill: Fill, *, resume: bool) -> list[Part]:
@@ -70,7 +69,7 @@ def write_partition(partition: Partition, fill: Fill, *, resume: bool) -> list[P
     if len(missing) == 1:
         buffer = segment.new_rows(missing[0])
     else:
-        buffer = np.empty((last - first, WEIGHTS), np.float32, order="F")
+        buffer = np.empty((last - first, segment.weights), np.float32, order="F")
     fill(buffer, first)
     if len(missing) < len(chunks):
         _write_chunks(segment, missing, buffer)
@@ -193,7 +192,7 @@ def _fill(buffer: np.ndarray, first: int, piece: Piece, limits: Limits) -> int:
                     f"others; {piece.source.shown} changed meanwhile, run again",
                     piece.source.id,
                 )
-            rows = np.empty((part.end - part.begin, WEIGHTS), np.float32)
+            rows = np.empty((part.end - part.begin, buffer.shape[1]), np.float32)
             channel.receive_into(rows)
             filled += _copy(rows, buffer, part, piece)
     return filled

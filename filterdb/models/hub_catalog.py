@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from filterdb.arguments import as_names, as_path, unexpected
 from filterdb.errors import InputError, UsageError
+from filterdb.extras import named_extras
 from filterdb.redaction import printable
 from filterdb.schema import LABELS
 from filterdb.store import hub, local
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 FURTHER = ("licence", "library", "base_model", "downloads", "gated")
 """Columns besides `path`, `name` and the labels."""
+
+COLUMNS = ["path", "name", *LABELS, *FURTHER]
 
 MAX_CELL = 300
 """Most characters of a cell: anybody may write a card."""
@@ -68,8 +71,17 @@ def catalog(
     >>> rows = fdb.catalog("hf://timm", output="timm.csv", filters="resnet")  # doctest: +SKIP
     >>> fdb.ingest("db", catalog="timm.csv")  # doctest: +SKIP
     """
-    import pandas as pd
+    rows = list_models(source, output=output, filters=filters, limit=limit)
+    with named_extras():
+        import pandas as pd
 
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def list_models(
+    source: str, *, output: str | os.PathLike[str] | None, filters: str | Iterable[str], limit: int | None
+) -> list[dict[str, str]]:
+    """Return the rows of the catalog as `catalog` does, without pandas, and write the file."""
     organisation = _organisation(as_path(source, "source"))
     if limit is not None and (type(limit) is not int or limit < 1):
         raise unexpected("limit", "a number of models, at least 1", limit)
@@ -79,13 +91,12 @@ def catalog(
     if not rows:
         wanted = f" with {', '.join(tags)}" if tags else ""
         raise InputError(f"{source}: expected models{wanted}, found none; check the name and HF_TOKEN")
-    columns = ["path", "name", *LABELS, *FURTHER]
     if target is not None:
         text = io.StringIO(newline="")
-        csv.writer(text, lineterminator="\n").writerows([columns, *([row[name] for name in columns] for row in rows)])
+        csv.writer(text, lineterminator="\n").writerows([COLUMNS, *([row[name] for name in COLUMNS] for row in rows)])
         with store_errors("writing", str(target)):
             local.replace({target: text.getvalue().encode()})
-    return pd.DataFrame(rows, columns=columns)
+    return rows
 
 
 def _organisation(source: str) -> str:
@@ -129,7 +140,7 @@ def _row(model: Mapping[str, Any]) -> dict[str, str] | None:
         "downloads": _text(model.get("downloads")),
         "gated": _text(model.get("gated")).lower(),
     }
-    return {column: row.get(column, "") for column in ("path", "name", *LABELS, *FURTHER)}
+    return {column: row.get(column, "") for column in COLUMNS}
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

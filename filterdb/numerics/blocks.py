@@ -1,6 +1,10 @@
 """Inlined parts of the compiled loops: copy and scale a block of filters, find its peaks, add it to moments.
 
-A block has its columns first, (9, n) float32, as chunks store them; a part handles m ≤ LANES filters from `start` on.
+A block has its columns first, (weights, n) float32, as chunks store them; a part handles m filters from `start` on, at
+most `lanes(kernel)`. `kernel` has an element for each weight of a filter. If it is a tuple, their number is a constant
+of the loop; if it is an array, one loop serves all kernels. Rows go three at a time, so that sums stay in registers;
+those that remain go alone.
+
 Numba's cache notices changes of the module of a loop only. `compiled.py` therefore names the SHA-256 of this file, so
 that it changes too. Parts of `compiled.py` itself stay there for the same reason.
 """
@@ -12,10 +16,9 @@ from numba import types
 from numba.extending import intrinsic
 
 from filterdb.numerics.compilation import njit
-from filterdb.schema import WEIGHTS
 
-LANES = 256
-"""Filters processed at a time: their 9 columns in float64 fill 18 KiB of the first-level cache."""
+CACHED = 2_304
+"""Weights that are processed at a time: in float64 they fill 18 KiB of the first-level cache."""
 
 INLINE = {"cache": True, "nogil": True, "error_model": "numpy", "forceinline": True}
 """Numba options of the helpers. A helper that is not inlined is compiled by itself in the process that compiles it, and
@@ -23,6 +26,20 @@ together with its caller in processes that load the caller from Numba's cache; t
 
 SUMS = {"reassoc", "contract", "nsz"}  # fast-math flags of helpers that add
 ORDER = {"reassoc", "nsz", "nnan"}  # … that only compare
+
+
+@njit(**INLINE)
+def lanes(kernel):
+    """Return how many filters are processed at a time: 256 of nine weights."""
+    weights = len(kernel)
+    return min(256, max(64, CACHED // weights // 8 * 8))
+
+
+@njit(**INLINE)
+def by_threes(kernel):
+    """Return how many rows go three at a time."""
+    weights = len(kernel)
+    return weights - weights % 3
 
 
 @intrinsic
@@ -85,16 +102,18 @@ def quotient(w, high, low):
 
 
 @njit(**INLINE)
-def buffers():
-    """Return buffers for LANES filters: weights, the two parts of reciprocals, and the three results of `bounds`."""
-    doubles, floats = np.empty((2, LANES)), np.empty((3, LANES), np.float32)
-    return np.empty((WEIGHTS, LANES)), doubles[0], doubles[1], floats[0], floats[1], floats[2]
+def buffers(kernel):
+    """Return buffers for a part: weights, the two parts of reciprocals, and the three results of `bounds`."""
+    weights = len(kernel)
+    doubles, floats = np.empty((2, lanes(kernel))), np.empty((3, lanes(kernel)), np.float32)
+    return np.empty((weights, lanes(kernel))), doubles[0], doubles[1], floats[0], floats[1], floats[2]
 
 
 @njit(**INLINE, fastmath=ORDER)
-def bounds(columns, start, m, low, high, peak):
+def bounds(columns, kernel, start, m, low, high, peak):
     """Store the smallest and largest weight and the largest |w| of each of m filters; return the extremes of |w|."""
-    for j in range(0, WEIGHTS, 3):
+    weights = len(kernel)
+    for j in range(0, by_threes(kernel), 3):
         r0, r1, r2 = columns[j, start : start + m], columns[j + 1, start : start + m], columns[j + 2, start : start + m]
         for i in range(m):
             a, b = (r0[i], r0[i]) if j == 0 else (low[i], high[i])
@@ -106,6 +125,12 @@ def bounds(columns, start, m, low, high, peak):
             b = r2[i] if r2[i] > b else b
             low[i] = a
             high[i] = b
+    for j in range(by_threes(kernel), weights):
+        row = columns[j, start : start + m]
+        for i in range(m):
+            a, b = (row[i], row[i]) if j == 0 else (low[i], high[i])
+            low[i] = row[i] if row[i] < a else a
+            high[i] = row[i] if row[i] > b else b
     smallest = np.float32(np.finfo(np.float32).max)
     largest = np.float32(0)
     for i in range(m):
@@ -117,9 +142,10 @@ def bounds(columns, start, m, low, high, peak):
 
 
 @njit(**INLINE, fastmath=ORDER)
-def find_peaks(columns, start, m, peak):
+def find_peaks(columns, kernel, start, m, peak):
     """Store the largest |w| of each of m filters."""
-    for j in range(0, WEIGHTS, 3):
+    weights = len(kernel)
+    for j in range(0, by_threes(kernel), 3):
         r0, r1, r2 = columns[j, start : start + m], columns[j + 1, start : start + m], columns[j + 2, start : start + m]
         for i in range(m):
             p = np.float32(0) if j == 0 else peak[i]
@@ -127,6 +153,12 @@ def find_peaks(columns, start, m, peak):
             p = a if a > p else p
             p = b if b > p else p
             peak[i] = c if c > p else p
+    for j in range(by_threes(kernel), weights):
+        row = columns[j, start : start + m]
+        for i in range(m):
+            p = np.float32(0) if j == 0 else peak[i]
+            a = abs(row[i])
+            peak[i] = a if a > p else p
 
 
 @njit(**INLINE, fastmath=SUMS)
@@ -139,9 +171,10 @@ def spans(low, high, m):
 
 
 @njit(**INLINE)
-def load(columns, start, m, out):
-    """Copy m filters to `out` (9, …) as float64."""
-    for j in range(WEIGHTS):
+def load(columns, kernel, start, m, out):
+    """Copy m filters to `out` (weights, …) as float64."""
+    weights = len(kernel)
+    for j in range(weights):
         row = columns[j, start : start + m]
         target = out[j]
         for i in range(m):
@@ -149,10 +182,11 @@ def load(columns, start, m, out):
 
 
 @njit(**INLINE)
-def load_scaled(columns, start, m, peak, high, low, out):
-    """Copy m filters, divided by their peaks, to `out` (9, …) as float64; an all-zero filter stays zero."""
+def load_scaled(columns, kernel, start, m, peak, high, low, out):
+    """Copy m filters, divided by their peaks, to `out` (weights, …) as float64; an all-zero filter stays zero."""
+    weights = len(kernel)
     invert(peak, m, high, low)
-    for j in range(WEIGHTS):
+    for j in range(weights):
         row = columns[j, start : start + m]
         target = out[j]
         for i in range(m):
@@ -160,18 +194,19 @@ def load_scaled(columns, start, m, peak, high, low, out):
 
 
 @njit(**INLINE)
-def take_sparse(columns, start, m, peak, threshold, f, positions, sparse, held):
-    """Move the filters whose peak is below the threshold from f (9, m) to `sparse` (9, …) and return their number.
+def take_sparse(columns, kernel, start, m, peak, threshold, f, positions, sparse, held):
+    """Move filters whose peak is below the threshold from f (weights, m) to `sparse`, and return their number.
 
     `sparse` already has `held` filters. The last filters of f fill the gaps; `positions` is scratch space.
     """
+    weights = len(kernel)
     taken = 0
     for i in range(m):
         positions[taken] = i
         taken += peak[i] < threshold
     for k in range(taken - 1, -1, -1):  # last to first, so that the filter that fills a gap is not sparse itself
         m -= 1
-        for j in range(WEIGHTS):
+        for j in range(weights):
             sparse[j, held] = columns[j, start + positions[k]]
             f[j, positions[k]] = f[j, m]
         held += 1
@@ -179,15 +214,16 @@ def take_sparse(columns, start, m, peak, threshold, f, positions, sparse, held):
 
 
 @njit(**INLINE, fastmath=SUMS)
-def shift_loaded(f, m, count, mean, shift):
+def shift_loaded(f, kernel, m, count, mean, shift):
     """Replace m filters (columns of f) by their differences from the mean of the `count` filters before them.
 
     That mean is then updated. If there are none before, the first filter takes its place. Equal filters then have
-    exactly zero spread, and no digits are lost where the mean is large compared with the spread. `shift` (9,) receives
-    the mean of the differences.
+    exactly zero spread, and no digits are lost where the mean is large compared with the spread. `shift` (weights,)
+    receives the mean of the differences.
     """
+    weights = len(kernel)
     n = np.float64(count)
-    for j in range(WEIGHTS):
+    for j in range(weights):
         row = f[j]
         origin = row[0] if count == 0 else mean[j]
         total = 0.0
@@ -199,10 +235,11 @@ def shift_loaded(f, m, count, mean, shift):
 
 
 @njit(**INLINE, fastmath=SUMS)
-def shift_raw(columns, start, m, f, count, mean, shift):
+def shift_raw(columns, kernel, start, m, f, count, mean, shift):
     """Copy m filters to f and shift them, like `load` and `shift_loaded`."""
+    weights = len(kernel)
     n = np.float64(count)
-    for j in range(WEIGHTS):
+    for j in range(weights):
         row = columns[j, start : start + m]
         target = f[j]
         origin = np.float64(row[0]) if count == 0 else mean[j]
@@ -216,10 +253,11 @@ def shift_raw(columns, start, m, f, count, mean, shift):
 
 
 @njit(**INLINE, fastmath=SUMS)
-def shift_scaled(columns, start, m, high, low, f, count, mean, shift):
+def shift_scaled(columns, kernel, start, m, high, low, f, count, mean, shift):
     """Copy m filters, scaled, to f and shift them, like `load_scaled` and `shift_loaded`."""
+    weights = len(kernel)
     n = np.float64(count)
-    for j in range(WEIGHTS):
+    for j in range(weights):
         row = columns[j, start : start + m]
         target = f[j]
         origin = quotient(np.float64(row[0]), high[0], low[0]) if count == 0 else mean[j]
@@ -233,15 +271,22 @@ def shift_scaled(columns, start, m, high, low, f, count, mean, shift):
 
 
 @njit(**INLINE)
-def weigh(shift, weight, out):
-    """Store weight·shift (9,). Without fast-math, so that LLVM rounds squares as it does products."""
-    for j in range(WEIGHTS):
+def settle(products, total, lost, shift):
+    """Return products + total − lost·shift. Without fast-math, so that LLVM does it in the same order everywhere."""
+    return fma(-lost, shift, products + total) if has_fma() else products + total - lost * shift
+
+
+@njit(**INLINE)
+def weigh(shift, kernel, weight, out):
+    """Store weight·shift (weights,). Without fast-math, so that LLVM rounds squares as it does products."""
+    weights = len(kernel)
+    for j in range(weights):
         out[j] = weight * shift[j]
 
 
 @njit(**INLINE, fastmath=SUMS)
-def _add_corners(f, m, shift, lost, m2):
-    """Add what `add_products` adds to the three corners of m2 on its diagonal."""
+def _add_three_corners(f, m, shift, lost, m2):
+    """Add what `_add_corners` adds for nine weights, which have three corners, nine sums at a time."""
     f0, f1, f2, f3, f4, f5 = f[0], f[1], f[2], f[3], f[4], f[5]
     s00 = s01 = s02 = s11 = s12 = s22 = s33 = s34 = s35 = 0.0
     for i in range(m):
@@ -254,15 +299,15 @@ def _add_corners(f, m, shift, lost, m2):
         s33 += f3[i] * f3[i]
         s34 += f3[i] * f4[i]
         s35 += f3[i] * f5[i]
-    m2[0, 0] += s00 - lost[0] * shift[0]
-    m2[0, 1] += s01 - lost[0] * shift[1]
-    m2[0, 2] += s02 - lost[0] * shift[2]
-    m2[1, 1] += s11 - lost[1] * shift[1]
-    m2[1, 2] += s12 - lost[1] * shift[2]
-    m2[2, 2] += s22 - lost[2] * shift[2]
-    m2[3, 3] += s33 - lost[3] * shift[3]
-    m2[3, 4] += s34 - lost[3] * shift[4]
-    m2[3, 5] += s35 - lost[3] * shift[5]
+    m2[0, 0] = settle(m2[0, 0], s00, lost[0], shift[0])
+    m2[0, 1] = settle(m2[0, 1], s01, lost[0], shift[1])
+    m2[0, 2] = settle(m2[0, 2], s02, lost[0], shift[2])
+    m2[1, 1] = settle(m2[1, 1], s11, lost[1], shift[1])
+    m2[1, 2] = settle(m2[1, 2], s12, lost[1], shift[2])
+    m2[2, 2] = settle(m2[2, 2], s22, lost[2], shift[2])
+    m2[3, 3] = settle(m2[3, 3], s33, lost[3], shift[3])
+    m2[3, 4] = settle(m2[3, 4], s34, lost[3], shift[4])
+    m2[3, 5] = settle(m2[3, 5], s35, lost[3], shift[5])
     f4, f5, f6, f7, f8 = f[4], f[5], f[6], f[7], f[8]
     s44 = s45 = s55 = s66 = s67 = s68 = s77 = s78 = s88 = 0.0
     for i in range(m):
@@ -275,30 +320,73 @@ def _add_corners(f, m, shift, lost, m2):
         s77 += f7[i] * f7[i]
         s78 += f7[i] * f8[i]
         s88 += f8[i] * f8[i]
-    m2[4, 4] += s44 - lost[4] * shift[4]
-    m2[4, 5] += s45 - lost[4] * shift[5]
-    m2[5, 5] += s55 - lost[5] * shift[5]
-    m2[6, 6] += s66 - lost[6] * shift[6]
-    m2[6, 7] += s67 - lost[6] * shift[7]
-    m2[6, 8] += s68 - lost[6] * shift[8]
-    m2[7, 7] += s77 - lost[7] * shift[7]
-    m2[7, 8] += s78 - lost[7] * shift[8]
-    m2[8, 8] += s88 - lost[8] * shift[8]
+    m2[4, 4] = settle(m2[4, 4], s44, lost[4], shift[4])
+    m2[4, 5] = settle(m2[4, 5], s45, lost[4], shift[5])
+    m2[5, 5] = settle(m2[5, 5], s55, lost[5], shift[5])
+    m2[6, 6] = settle(m2[6, 6], s66, lost[6], shift[6])
+    m2[6, 7] = settle(m2[6, 7], s67, lost[6], shift[7])
+    m2[6, 8] = settle(m2[6, 8], s68, lost[6], shift[8])
+    m2[7, 7] = settle(m2[7, 7], s77, lost[7], shift[7])
+    m2[7, 8] = settle(m2[7, 8], s78, lost[7], shift[8])
+    m2[8, 8] = settle(m2[8, 8], s88, lost[8], shift[8])
 
 
 @njit(**INLINE, fastmath=SUMS)
-def add_products(f, m, count, shift, lost, m2):
-    """Add m shifted filters (columns of f) to m2 (9, 9; upper triangle), the centred products of `count` filters.
+def _add_corners(f, kernel, m, shift, lost, m2):
+    """Add what `add_products` adds to the corners of m2 on its diagonal, and to the columns of the rows that remain."""
+    weights = len(kernel)
+    for j in range(0, by_threes(kernel), 3):
+        f0, f1, f2 = f[j], f[j + 1], f[j + 2]
+        s00 = s01 = s02 = s11 = s12 = s22 = 0.0
+        for i in range(m):
+            s00 += f0[i] * f0[i]
+            s01 += f0[i] * f1[i]
+            s02 += f0[i] * f2[i]
+            s11 += f1[i] * f1[i]
+            s12 += f1[i] * f2[i]
+            s22 += f2[i] * f2[i]
+        m2[j, j] = settle(m2[j, j], s00, lost[j], shift[j])
+        m2[j, j + 1] = settle(m2[j, j + 1], s01, lost[j], shift[j + 1])
+        m2[j, j + 2] = settle(m2[j, j + 2], s02, lost[j], shift[j + 2])
+        m2[j + 1, j + 1] = settle(m2[j + 1, j + 1], s11, lost[j + 1], shift[j + 1])
+        m2[j + 1, j + 2] = settle(m2[j + 1, j + 2], s12, lost[j + 1], shift[j + 2])
+        m2[j + 2, j + 2] = settle(m2[j + 2, j + 2], s22, lost[j + 2], shift[j + 2])
+    for k in range(by_threes(kernel), weights):
+        row = f[k]
+        for j in range(0, by_threes(kernel), 3):
+            f0, f1, f2 = f[j], f[j + 1], f[j + 2]
+            s0 = s1 = s2 = 0.0
+            for i in range(m):
+                s0 += f0[i] * row[i]
+                s1 += f1[i] * row[i]
+                s2 += f2[i] * row[i]
+            m2[j, k] = settle(m2[j, k], s0, lost[j], shift[k])
+            m2[j + 1, k] = settle(m2[j + 1, k], s1, lost[j + 1], shift[k])
+            m2[j + 2, k] = settle(m2[j + 2, k], s2, lost[j + 2], shift[k])
+        for j in range(by_threes(kernel), k + 1):
+            other = f[j]
+            total = 0.0
+            for i in range(m):
+                total += other[i] * row[i]
+            m2[j, k] = settle(m2[j, k], total, lost[j], shift[k])
+
+
+@njit(**INLINE, fastmath=SUMS)
+def add_products(f, kernel, m, count, shift, lost, m2):
+    """Add m shifted filters (columns of f) to m2 (weights, weights; upper triangle), the centred products of `count`.
 
     With d the mean of the differences f, m2 grows by Σff − d·d·m²/(n + m), which is Chan's update (Chan, Golub, LeVeque
-    1979) with the moments of the block. `lost` (9,) is scratch space. Nine sums at a time keep the registers full.
+    1979) with the moments of the block. `lost` (weights,) is scratch space. Nine sums at a time fill the registers.
     """
     n = np.float64(count)
-    weigh(shift, m * (m / (n + m)), lost)
-    _add_corners(f, m, shift, lost, m2)
-    for j in range(0, WEIGHTS, 3):
+    weigh(shift, kernel, m * (m / (n + m)), lost)
+    if len(kernel) == 9:
+        _add_three_corners(f, m, shift, lost, m2)
+    else:
+        _add_corners(f, kernel, m, shift, lost, m2)
+    for j in range(0, by_threes(kernel), 3):
         a0, a1, a2 = f[j], f[j + 1], f[j + 2]
-        for k in range(j + 3, WEIGHTS, 3):
+        for k in range(j + 3, by_threes(kernel), 3):
             b0, b1, b2 = f[k], f[k + 1], f[k + 2]
             s00 = s01 = s02 = s10 = s11 = s12 = s20 = s21 = s22 = 0.0
             for i in range(m):
@@ -311,20 +399,21 @@ def add_products(f, m, count, shift, lost, m2):
                 s20 += a2[i] * b0[i]
                 s21 += a2[i] * b1[i]
                 s22 += a2[i] * b2[i]
-            m2[j, k] += s00 - lost[j] * shift[k]
-            m2[j, k + 1] += s01 - lost[j] * shift[k + 1]
-            m2[j, k + 2] += s02 - lost[j] * shift[k + 2]
-            m2[j + 1, k] += s10 - lost[j + 1] * shift[k]
-            m2[j + 1, k + 1] += s11 - lost[j + 1] * shift[k + 1]
-            m2[j + 1, k + 2] += s12 - lost[j + 1] * shift[k + 2]
-            m2[j + 2, k] += s20 - lost[j + 2] * shift[k]
-            m2[j + 2, k + 1] += s21 - lost[j + 2] * shift[k + 1]
-            m2[j + 2, k + 2] += s22 - lost[j + 2] * shift[k + 2]
+            m2[j, k] = settle(m2[j, k], s00, lost[j], shift[k])
+            m2[j, k + 1] = settle(m2[j, k + 1], s01, lost[j], shift[k + 1])
+            m2[j, k + 2] = settle(m2[j, k + 2], s02, lost[j], shift[k + 2])
+            m2[j + 1, k] = settle(m2[j + 1, k], s10, lost[j + 1], shift[k])
+            m2[j + 1, k + 1] = settle(m2[j + 1, k + 1], s11, lost[j + 1], shift[k + 1])
+            m2[j + 1, k + 2] = settle(m2[j + 1, k + 2], s12, lost[j + 1], shift[k + 2])
+            m2[j + 2, k] = settle(m2[j + 2, k], s20, lost[j + 2], shift[k])
+            m2[j + 2, k + 1] = settle(m2[j + 2, k + 1], s21, lost[j + 2], shift[k + 1])
+            m2[j + 2, k + 2] = settle(m2[j + 2, k + 2], s22, lost[j + 2], shift[k + 2])
 
 
 @njit(**INLINE)
-def mirror(m2):
+def mirror(m2, kernel):
     """Copy the upper triangle of m2 to the lower one."""
-    for j in range(WEIGHTS):
+    weights = len(kernel)
+    for j in range(weights):
         for k in range(j):
             m2[j, k] = m2[k, j]

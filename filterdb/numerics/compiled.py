@@ -1,6 +1,6 @@
-"""Compiled loops over filters. Keep helpers here or in `blocks.py`, see BLOCKS.
+"""Compiled loops over filters. Keep helpers here, in `blocks.py` or `binning.py`, see BLOCKS.
 
-A block has its columns first, (9, n) float32, as chunks store them. `starts` and `stops` (runs,) int64 cut it into
+A block has its columns first, (weights, n) float32, as chunks store them. `starts` and `stops` (runs,) int64 cut it in
 runs, one for each layer; the states of the runs are updated in place. Every sum is float64. Sums may be reassociated,
 so that they vectorise; on one machine that always happens in the same way. The projection may not be reassociated:
 extremes and histograms must see the same coefficients, bit for bit. Scaled weights are those of division, bit for bit
@@ -16,16 +16,18 @@ from typing import Any
 
 import numpy as np
 
+from filterdb.numerics.binning import bin_line, bin_of, clear_bins, count_value, move_tallies, rough_bin_line, tally
 from filterdb.numerics.blocks import (
     INLINE,
-    LANES,
     ORDER,
     SUMS,
     add_products,
     bounds,
     buffers,
+    by_threes,
     find_peaks,
     invert,
+    lanes,
     load,
     load_scaled,
     mirror,
@@ -38,33 +40,39 @@ from filterdb.numerics.blocks import (
 from filterdb.numerics.compilation import njit
 from filterdb.schema import WEIGHTS
 
-BLOCKS = "35a9b0f68b26b9d1c5af091634b35c02f7ac72bb9187613a0ee509e5ffc3522d"
+BLOCKS = "4a9e7d9fb20b42af846de559c3e390d20cbd3cae094db91b0909cf0c53e44071"
 """SHA-256 of `blocks.py`, checked by a test. Numba's cache notices a change of this file only."""
+
+BINNING = "96e81cc3921be876cf2806655ebe5628ae82ae0a3bef38b4b440e3981d00f3c1"
+"""The same of `binning.py`."""
+
+NINE = (0,) * WEIGHTS
+"""The kernel of the loops that are compiled for filters of nine weights (see `blocks`)."""
 
 State = tuple[np.ndarray | float, ...]
 
 
 @njit(**INLINE)
-def _load(columns, start, m, scaled, peak, work):
+def _load(columns, kernel, start, m, scaled, peak, work):
     """Copy m filters, scaled or raw, to the weights of `work`."""
     if scaled:
-        load_scaled(columns, start, m, peak, work[1], work[2], work[0])
+        load_scaled(columns, kernel, start, m, peak, work[1], work[2], work[0])
     else:
-        load(columns, start, m, work[0])
+        load(columns, kernel, start, m, work[0])
 
 
 @njit(**INLINE)
-def _add_loaded(f, m, r, s, state, shift, lost):
+def _add_loaded(f, kernel, m, r, s, state, shift, lost):
     """Add m raw filters (columns of f, overwritten) to the moments of run r, clean (s = 0) or sparse (s = 1)."""
     _, counts, means, m2, _, _ = state
     if m > 0:
-        shift_loaded(f, m, counts[r, s], means[r, s], shift)
-        add_products(f, m, counts[r, s], shift, lost, m2[r, s])
+        shift_loaded(f, kernel, m, counts[r, s], means[r, s], shift)
+        add_products(f, kernel, m, counts[r, s], shift, lost, m2[r, s])
         counts[r, s] += m
 
 
 @njit(**INLINE)
-def _add_moments(columns, start, m, r, begun, held, state, scratch, work, low, high, peak):
+def _add_moments(columns, kernel, start, m, r, begun, held, state, scratch, work, low, high, peak):
     """Add m filters of run r to its moments; return how many sparse filters now wait in the scratch space.
 
     `begun` is the number of filters in the scaled state so far, `held` that of sparse filters that wait.
@@ -72,44 +80,65 @@ def _add_moments(columns, start, m, r, begun, held, state, scratch, work, low, h
     thresholds, counts, means, m2, peaks, widths = state
     sparse, positions, shift, lost = scratch
     f, inverse, rest = work
-    smallest, largest = bounds(columns, start, m, low, high, peak)
+    smallest, largest = bounds(columns, kernel, start, m, low, high, peak)
     peaks[r] = max(peaks[r], np.float64(largest))
     widths[r] += spans(low, high, m)
     if smallest < thresholds[r]:
-        load(columns, start, m, f)
-        taken = take_sparse(columns, start, m, peak, thresholds[r], f, positions, sparse, held)
+        load(columns, kernel, start, m, f)
+        taken = take_sparse(columns, kernel, start, m, peak, thresholds[r], f, positions, sparse, held)
         held += taken
-        _add_loaded(f, m - taken, r, 0, state, shift, lost)
-        if held >= LANES:
-            _add_loaded(sparse, held, r, 1, state, shift, lost)
+        _add_loaded(f, kernel, m - taken, r, 0, state, shift, lost)
+        if held >= lanes(kernel):
+            _add_loaded(sparse, kernel, held, r, 1, state, shift, lost)
             held = 0
     else:
-        shift_raw(columns, start, m, f, counts[r, 0], means[r, 0], shift)
-        add_products(f, m, counts[r, 0], shift, lost, m2[r, 0])
+        shift_raw(columns, kernel, start, m, f, counts[r, 0], means[r, 0], shift)
+        add_products(f, kernel, m, counts[r, 0], shift, lost, m2[r, 0])
         counts[r, 0] += m
     invert(peak, m, inverse, rest)
-    shift_scaled(columns, start, m, inverse, rest, f, begun, means[r, 2], shift)
-    add_products(f, m, begun, shift, lost, m2[r, 2])
+    shift_scaled(columns, kernel, start, m, inverse, rest, f, begun, means[r, 2], shift)
+    add_products(f, kernel, m, begun, shift, lost, m2[r, 2])
     return held
 
 
 @njit(**INLINE)
-def _finish_moments(r, held, state, scratch):
+def _finish_moments(kernel, r, held, state, scratch):
     """Add the sparse filters that wait, and fill the lower triangles of run r."""
     sparse, _, shift, lost = scratch
-    _add_loaded(sparse, held, r, 1, state, shift, lost)
+    _add_loaded(sparse, kernel, held, r, 1, state, shift, lost)
     for s in range(3):
-        mirror(state[3][r, s])
+        mirror(state[3][r, s], kernel)
 
 
 @njit(**INLINE)
-def _project(f, m, mean, v, out):
+def _project(f, kernel, m, mean, v, out):
     """Store the coefficients (f − mean)·v of m filters (columns of f) on one component v."""
-    f0, f1, f2, f3, f4, f5, f6, f7, f8 = f[0], f[1], f[2], f[3], f[4], f[5], f[6], f[7], f[8]
-    c0, c1, c2, c3, c4, c5, c6, c7, c8 = mean
-    v0, v1, v2, v3, v4, v5, v6, v7, v8 = v
+    weights = len(kernel)
+    # Keep this order of roundings, that of the weights: do not allow reassociation or contraction here.
+    if weights == 9:
+        _project_nine(f, m, mean, v, out)
+        return
+    row, c, d = f[0], mean[0], v[0]
     for i in range(m):
-        # Keep this order of roundings: do not allow reassociation or contraction here.
+        out[i] = (row[i] - c) * d
+    paired = 1 + (weights - 1) // 2 * 2
+    for j in range(1, paired, 2):
+        f0, f1, c0, c1, v0, v1 = f[j], f[j + 1], mean[j], mean[j + 1], v[j], v[j + 1]
+        for i in range(m):
+            out[i] = (out[i] + (f0[i] - c0) * v0) + (f1[i] - c1) * v1
+    for j in range(paired, weights):
+        row, c, d = f[j], mean[j], v[j]
+        for i in range(m):
+            out[i] += (row[i] - c) * d
+
+
+@njit(**INLINE)
+def _project_nine(f, m, mean, v, out):
+    """Store what `_project` does, for filters of nine weights, without intermediate results in memory."""
+    f0, f1, f2, f3, f4, f5, f6, f7, f8 = f[0], f[1], f[2], f[3], f[4], f[5], f[6], f[7], f[8]
+    c0, c1, c2, c3, c4, c5, c6, c7, c8 = mean[0], mean[1], mean[2], mean[3], mean[4], mean[5], mean[6], mean[7], mean[8]
+    v0, v1, v2, v3, v4, v5, v6, v7, v8 = v[0], v[1], v[2], v[3], v[4], v[5], v[6], v[7], v[8]
+    for i in range(m):
         first = (((f0[i] - c0) * v0 + (f1[i] - c1) * v1) + (f2[i] - c2) * v2) + (f3[i] - c3) * v3
         second = ((first + (f4[i] - c4) * v4) + (f5[i] - c5) * v5) + (f6[i] - c6) * v6
         out[i] = (second + (f7[i] - c7) * v7) + (f8[i] - c8) * v8
@@ -134,30 +163,32 @@ def _invert_roughly(peak, m, inverse):
 def _rough_axes(mean, components):
     """Return the components and −mean·Vᵀ in single precision, and the largest error of a scaled filter's coefficient.
 
-    With u = 2⁻²⁴ and peak p, the rounding of the component contributes up to u‖v‖₁, the nine products and sums of
-    w·v/p, in any order, 9u‖v‖₁, the reciprocal of p, the product with it and the last sum 3u‖v‖₁, the offset
-    2u‖v‖₁|mean| (Higham 2002, §3.1): less than 14u·Σ(1 + |mean|)|v|. The returned bound is twice that.
+    With u = 2⁻²⁴, peak p and K weights, the rounding of the component contributes up to u‖v‖₁, the K products and sums
+    of w·v/p, in any order, K·u‖v‖₁, the reciprocal of p, the product with it and the last sum 3u‖v‖₁, the offset
+    2u‖v‖₁|mean| (Higham 2002, §3.1): less than (K + 5)u·Σ(1 + |mean|)|v|. The returned bound is twice that.
     """
-    offsets = np.empty(WEIGHTS, np.float32)
+    weights = len(mean)
+    offsets = np.empty(weights, np.float32)
     reach = 0.0
-    for k in range(WEIGHTS):
+    for k in range(weights):
         total = size = 0.0
-        for j in range(WEIGHTS):
+        for j in range(weights):
             total -= mean[j] * components[k, j]
             size += (1 + abs(mean[j])) * abs(components[k, j])
         offsets[k] = total
         reach = max(reach, size)
-    return components.astype(np.float32), offsets, 28 * reach * 2.0**-24
+    return components.astype(np.float32), offsets, (2 * weights + 10) * reach * 2.0**-24
 
 
 @njit(**INLINE, fastmath=SUMS)
-def _project_roughly(columns, start, m, inverse, rough, out):
+def _project_roughly(columns, kernel, start, m, inverse, rough, out):
     """Store w·Vᵀ/peak + offset of m filters in single precision, at most `doubt` off the coefficients."""
+    weights = len(kernel)
     v, offset, _ = rough
     end = start + m
-    for k in range(0, WEIGHTS, 3):
+    for k in range(0, by_threes(kernel), 3):
         out0, out1, out2 = out[k], out[k + 1], out[k + 2]
-        for j in range(0, WEIGHTS, 3):
+        for j in range(0, by_threes(kernel), 3):
             f0, f1, f2 = columns[j, start:end], columns[j + 1, start:end], columns[j + 2, start:end]
             v00, v01, v02 = v[k, j], v[k, j + 1], v[k, j + 2]
             v10, v11, v12 = v[k + 1, j], v[k + 1, j + 1], v[k + 1, j + 2]
@@ -167,7 +198,7 @@ def _project_roughly(columns, start, m, inverse, rough, out):
                     out0[i] = f0[i] * v00 + f1[i] * v01 + f2[i] * v02
                     out1[i] = f0[i] * v10 + f1[i] * v11 + f2[i] * v12
                     out2[i] = f0[i] * v20 + f1[i] * v21 + f2[i] * v22
-            elif j == 3:
+            elif j + 3 < weights:
                 for i in range(m):
                     out0[i] += f0[i] * v00 + f1[i] * v01 + f2[i] * v02
                     out1[i] += f0[i] * v10 + f1[i] * v11 + f2[i] * v12
@@ -177,6 +208,26 @@ def _project_roughly(columns, start, m, inverse, rough, out):
                     out0[i] = (out0[i] + f0[i] * v00 + f1[i] * v01 + f2[i] * v02) * inverse[i] + offset[k]
                     out1[i] = (out1[i] + f0[i] * v10 + f1[i] * v11 + f2[i] * v12) * inverse[i] + offset[k + 1]
                     out2[i] = (out2[i] + f0[i] * v20 + f1[i] * v21 + f2[i] * v22) * inverse[i] + offset[k + 2]
+    _project_rest(columns, kernel, start, m, inverse, rough, out)
+
+
+@njit(**INLINE, fastmath=SUMS)
+def _project_rest(columns, kernel, start, m, inverse, rough, out):
+    """Add the rows, and store the components, that remain when they go by threes in `_project_roughly`."""
+    weights = len(kernel)
+    v, offset, _ = rough
+    whole = by_threes(kernel)
+    for k in range(weights):
+        first = whole if k < whole else 0
+        target, shift = out[k], offset[k]
+        for j in range(first, weights):
+            row, factor = columns[j, start : start + m], v[k, j]
+            for i in range(m):
+                before = np.float32(0) if j == 0 else target[i]
+                target[i] = before + row[i] * factor
+        if first < weights or weights == 3:
+            for i in range(m):
+                target[i] = target[i] * inverse[i] + shift
 
 
 @njit(**INLINE, fastmath=ORDER)
@@ -199,203 +250,131 @@ def _leaves(row, m, low, high):
 
 
 @njit(**INLINE)
-def _extend(columns, start, m, r, axes, doubt, is_rough, about, state, peak, work):
+def _extend(columns, kernel, start, m, r, axes, doubt, is_rough, about, state, peak, work):
     """Update the extremes of run r with m filters; return whether their weights were loaded to do so.
 
     They are if one of the coefficients in single precision, `about`, could be a new extreme.
     """
+    weights = len(kernel)
     mean, components, scaled = axes
     smallest, largest = state
     c = work[1]
     loaded = False
-    for k in range(WEIGHTS):
+    for k in range(weights):
         if is_rough and not _leaves(about[k], m, smallest[r, k] + doubt, largest[r, k] - doubt):
             continue
         if not loaded:
             loaded = True
-            _load(columns, start, m, scaled, peak, work)
-        _project(work[0], m, mean, components[k], c)
+            _load(columns, kernel, start, m, scaled, peak, work)
+        _project(work[0], kernel, m, mean, components[k], c)
         if _leaves(c, m, smallest[r, k], largest[r, k]):
             smallest[r, k], largest[r, k] = _range(c, m, smallest[r, k], largest[r, k])
     return loaded
 
 
 @njit(**INLINE)
-def _bin(v, edges, slack):
-    """Return the bin of a coefficient: −1 below the edges, the number of bins above them.
-
-    Bins are those of numpy.histogram, but a coefficient up to `slack` below an edge counts as on the edge: it goes to
-    the bin above, or at the end of the range to the outermost bin. See `histogram.EDGE_TOLERANCE`.
-    """
-    bins = edges.size - 1
-    if not v >= edges[0] - slack:
-        return -1
-    if not v <= edges[bins] + slack:
-        return bins
-    b = min(np.int64((v - edges[0]) / (edges[bins] - edges[0]) * bins), bins - 1)
-    if b > 0 and v < edges[b] - slack:
-        return b - 1
-    if b != bins - 1 and v >= edges[b + 1] - slack:
-        return b + 1
-    return b
-
-
-@njit(**INLINE)
-def _clear_bins(values, m, scale, shift, margin, bins, index):
-    """Store the bins of m coefficients, −1 where unclear; return whether all are clear and within the edges.
-
-    A bin is unclear for a coefficient below the edges, within `margin` bins of an edge, or not a number. Truncation
-    towards zero cannot make a coefficient below the edges look clear: it is never within half a bin of bin 0's centre.
-    """
-    half = type(margin)(0.5)
-    reach = half - margin
-    signs = np.int32(0)
-    last = np.int32(bins - 1)
-    for i in range(m):
-        position = values[i] * scale + shift
-        b = np.int32(position)
-        b = b if np.abs(position - type(margin)(b) - half) < reach else np.int32(-1)
-        index[i] = b
-        signs |= b | (last - b)
-    return signs >= 0
-
-
-@njit(**INLINE)
-def _tally(index, m, t0, t1, t2, t3):
-    """Count m bins in four tallies in turn: neighbours share bins, and additions to one counter wait for each other."""
-    whole = m - m % 4
-    for i in range(0, whole, 4):
-        t0[np.uint32(index[i])] += 1
-        t1[np.uint32(index[i + 1])] += 1
-        t2[np.uint32(index[i + 2])] += 1
-        t3[np.uint32(index[i + 3])] += 1
-    for i in range(whole, m):
-        t0[np.uint32(index[i])] += 1
-
-
-@njit(**INLINE)
-def _coefficient(columns, i, peak, mean, v):
+def _coefficient(columns, kernel, i, peak, mean, v):
     """Return the coefficient of one scaled filter, bit for bit that of `_project`."""
+    weights = len(kernel)
     p = np.float64(peak)
     total = (columns[0, i] / p - mean[0]) * v[0]
-    for j in range(1, WEIGHTS):
+    for j in range(1, weights):
         total += (columns[j, i] / p - mean[j]) * v[j]
     return total
 
 
 @njit(**INLINE)
-def _bin_line(edges):
-    """Return scale, shift and margin: v·scale + shift is a coefficient's position in bins, good to the margin."""
-    bins = edges.size - 1
-    width = edges[bins] - edges[0]
-    scale = bins / width
-    return scale, -edges[0] * scale, 1e-6 * (1 + abs(edges[0]) / width)
-
-
-@njit(**INLINE)
-def _rough_bin_line(edges, doubt):
-    """Return `_bin_line` in single precision, and whether its margin is small enough to be of use.
-
-    The rounding of positions themselves, which are up to the number of bins, comes on top of the doubt.
-    """
-    bins = edges.size - 1
-    width = edges[bins] - edges[0]
-    scale, shift, _ = _bin_line(edges)
-    margin = (doubt / width + 4 * 2.0**-24 * (1 + abs(edges[0]) / width)) * bins
-    return (np.float32(scale), np.float32(shift), np.float32(margin)), margin < 0.01
-
-
-@njit(**INLINE)
-def _count_value(v, edges, slack, counts, underflow, overflow, on_edge, k):
-    """Count one coefficient on component k by comparing it with the edges; arrays are those of one run."""
-    b = _bin(v, edges, slack)
-    if b < 0:
-        underflow[k] += 1
-    elif b == edges.size - 1:
-        overflow[k] += 1
-    else:
-        counts[k, b] += 1
-        on_edge[k] += b > 0 and v <= edges[b] + slack
-
-
-@njit(**INLINE)
-def _move_tallies(tallies, counts):
-    """Add the four tallies (4, 9, bins + 1) of a run to its counts (9, bins) and reset them. The last is of no bin."""
-    for k in range(WEIGHTS):
-        for b in range(counts.shape[1]):
-            counts[k, b] += tallies[0, k, b] + tallies[1, k, b] + tallies[2, k, b] + tallies[3, k, b]
-    tallies[:] = 0
-
-
-@njit(**INLINE)
-def _count(columns, start, m, r, axes, rough_line, is_rough, about, state, tallies, index, peak, work):
+def _count(columns, kernel, start, m, r, axes, rough_line, is_rough, about, state, tallies, index, peak, work):
     """Count the coefficients of m filters of run r: those of `work`, or if `is_rough` those of `about`.
 
     Filters so near to an edge that their bin is unclear in single precision are projected again in double precision, so
     that the counts are always those of double precision.
     """
+    weights = len(kernel)
     mean, components, _ = axes
     edges, slack, counts, underflow, overflow, on_edge = state
     bins = edges.size - 1
-    scale, shift, margin = _bin_line(edges)
+    scale, shift, margin = bin_line(edges)
     c = work[1]
-    for k in range(WEIGHTS):
+    for k in range(weights):
         if is_rough:
-            clear = _clear_bins(about[k], m, rough_line[0], rough_line[1], rough_line[2], bins, index)
+            clear = clear_bins(about[k], m, rough_line[0], rough_line[1], rough_line[2], bins, index)
         else:
-            _project(work[0], m, mean, components[k], c)
-            clear = _clear_bins(c, m, scale, shift, margin, bins, index)
+            _project(work[0], kernel, m, mean, components[k], c)
+            clear = clear_bins(c, m, scale, shift, margin, bins, index)
         if not clear:
             for i in range(m):
                 if not 0 <= index[i] < bins:
-                    v = _coefficient(columns, start + i, peak[i], mean, components[k]) if is_rough else c[i]
-                    _count_value(v, edges, slack, counts[r], underflow[r], overflow[r], on_edge[r], k)
+                    v = c[i]
+                    if is_rough:
+                        v = _coefficient(columns, kernel, start + i, peak[i], mean, components[k])
+                    count_value(v, edges, slack, counts[r], underflow[r], overflow[r], on_edge[r], k)
                     index[i] = bins
-        _tally(index, m, tallies[0, k], tallies[1, k], tallies[2, k], tallies[3, k])
+        tally(index, m, tallies[0, k], tallies[1, k], tallies[2, k], tallies[3, k])
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def _reduce(columns, starts, stops, axes, moments, extremes, histograms):
-    """Add each run to the states that are not None. Numba compiles a loop for each combination, without other parts."""
-    work_weights, high_part, low_part, low, high, peak = buffers()
+@njit(**INLINE)
+def _reduce_runs(columns, kernel, starts, stops, axes, moments, extremes, histograms):
+    """Add each run to the states that are not None."""
+    weights = len(kernel)
+    work_weights, high_part, low_part, low, high, peak = buffers(kernel)
     work = work_weights, high_part, low_part
+    size = lanes(kernel)
     held = begun = 0
     is_rough = loaded = False
     if moments is not None:
-        sparse, positions, pair = np.empty((WEIGHTS, 2 * LANES)), np.empty(LANES, np.int32), np.empty((2, WEIGHTS))
+        sparse, positions, pair = np.empty((weights, 2 * size)), np.empty(size, np.int32), np.empty((2, weights))
         scratch = sparse, positions, pair[0], pair[1]
     if axes is not None:
         rough = _rough_axes(axes[0], axes[1])
-        about = np.empty((WEIGHTS, LANES), np.float32)
+        about = np.empty((weights, size), np.float32)
     if histograms is not None:
-        index = np.empty(LANES, np.int32)
-        tallies = np.zeros((4, WEIGHTS, histograms[0].size), np.int32)
-        rough_line, is_fine = _rough_bin_line(histograms[0], rough[2])
+        index = np.empty(size, np.int32)
+        tallies = np.zeros((4, weights, histograms[0].size), np.int32)
+        rough_line, is_fine = rough_bin_line(histograms[0], rough[2])
     for r in range(starts.size):
         if moments is not None:
             held, begun = 0, moments[1][r, 0] + moments[1][r, 1]
-        for start in range(starts[r], stops[r], LANES):
-            m = min(LANES, stops[r] - start)
+        for start in range(starts[r], stops[r], size):
+            m = min(size, stops[r] - start)
             if moments is not None:
                 total = begun + start - starts[r]
-                held = _add_moments(columns, start, m, r, total, held, moments, scratch, work, low, high, peak)
+                held = _add_moments(columns, kernel, start, m, r, total, held, moments, scratch, work, low, high, peak)
             if axes is not None:
                 if moments is None and axes[2]:
-                    find_peaks(columns, start, m, peak)
+                    find_peaks(columns, kernel, start, m, peak)
                 is_rough = axes[2] and _invert_roughly(peak, m, low)
                 if is_rough:
-                    _project_roughly(columns, start, m, low, rough, about)
+                    _project_roughly(columns, kernel, start, m, low, rough, about)
             if extremes is not None:
-                loaded = _extend(columns, start, m, r, axes, rough[2], is_rough, about, extremes, peak, work)
+                loaded = _extend(columns, kernel, start, m, r, axes, rough[2], is_rough, about, extremes, peak, work)
             if histograms is not None:
                 fine = is_rough and is_fine
                 if not fine and not loaded:
-                    _load(columns, start, m, axes[2], peak, work)
-                _count(columns, start, m, r, axes, rough_line, fine, about, histograms, tallies, index, peak, work)
+                    _load(columns, kernel, start, m, axes[2], peak, work)
+                line = rough_line
+                _count(columns, kernel, start, m, r, axes, line, fine, about, histograms, tallies, index, peak, work)
         if moments is not None:
-            _finish_moments(r, held, moments, scratch)
+            _finish_moments(kernel, r, held, moments, scratch)
         if histograms is not None:
-            _move_tallies(tallies, histograms[2][r])
+            move_tallies(tallies, kernel, histograms[2][r])
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _reduce_nine(columns, starts, stops, axes, moments, extremes, histograms):
+    """Reduce filters of nine weights. Numba compiles a loop for each combination of states, without other parts."""
+    _reduce_runs(columns, NINE, starts, stops, axes, moments, extremes, histograms)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _reduce_any(columns, starts, stops, axes, moments, extremes, histograms):
+    """Reduce filters of any number of weights."""
+    _reduce_runs(columns, columns[:, 0], starts, stops, axes, moments, extremes, histograms)
+
+
+def _reduce(columns: np.ndarray, *arguments: Any) -> None:
+    """Add each run to the states that are not None."""
+    (_reduce_nine if columns.shape[0] == WEIGHTS else _reduce_any)(columns, *arguments)
 
 
 def reduce_together(
@@ -435,44 +414,42 @@ def extremes(columns: np.ndarray, starts: np.ndarray, stops: np.ndarray, *axes_a
 def histograms(columns: np.ndarray, starts: np.ndarray, stops: np.ndarray, *axes_and_state: Any) -> None:
     """Count the coefficients of each run, in the axes (mean, components, scaled), in uniform bins and outside of them.
 
-    `state`: edges (bins + 1,) float64 from np.linspace, the last bin includes its right edge; slack, see `_bin`; and
+    `state`: edges (bins + 1,) float64 from np.linspace, the last bin includes its right edge; slack, see `bin_of`; and
     counts (runs, 9, bins), underflow, overflow and on_edge, near inner edges, (runs, 9), int64, which are added to in
     place. Scaled filters are projected in single precision first.
     """
     _reduce(columns, starts, stops, axes_and_state[:3], None, None, axes_and_state[3:])
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def densities(columns, starts, stops, groups, mean, components, scaled, edges, slack, pairs, counts, outside):
-    """Count pairs of coefficients of each run in a square of uniform bins, by group.
-
-    `groups` (runs,) int64: each run's group, −1 for none. `pairs` (p, 2) int64: two components. Added to in place are
-    counts (p, groups, bins, bins) and outside (p, groups), int64: filters with either coefficient outside the edges.
-    Coefficients and bins are those of `histograms`, bit for bit.
-    """
+@njit(**INLINE)
+def _count_pairs(columns, kernel, starts, stops, groups, axes, edges, slack, pairs, counts, outside):
+    """Count pairs as `densities` does."""
+    weights = len(kernel)
+    mean, components, scaled = axes
     bins = edges.size - 1
-    scale, shift, margin = _bin_line(edges)
-    f, c, part, _, _, peak = buffers()
-    index = np.empty((WEIGHTS, LANES), np.int32)
-    wanted = np.zeros(WEIGHTS, np.bool_)
+    scale, shift, margin = bin_line(edges)
+    f, c, part, _, _, peak = buffers(kernel)
+    size = lanes(kernel)
+    index = np.empty((weights, size), np.int32)
+    wanted = np.zeros(weights, np.bool_)
     for component in pairs.flat:
         wanted[component] = True
     for r in range(starts.size):
         g = groups[r]
         if g < 0:
             continue
-        for start in range(starts[r], stops[r], LANES):
-            m = min(LANES, stops[r] - start)
+        for start in range(starts[r], stops[r], size):
+            m = min(size, stops[r] - start)
             if scaled:
-                find_peaks(columns, start, m, peak)
-            _load(columns, start, m, scaled, peak, (f, c, part))
-            for k in range(WEIGHTS):
+                find_peaks(columns, kernel, start, m, peak)
+            _load(columns, kernel, start, m, scaled, peak, (f, c, part))
+            for k in range(weights):
                 if wanted[k]:
-                    _project(f, m, mean, components[k], c)
-                    if not _clear_bins(c, m, scale, shift, margin, bins, index[k]):
+                    _project(f, kernel, m, mean, components[k], c)
+                    if not clear_bins(c, m, scale, shift, margin, bins, index[k]):
                         for i in range(m):
                             if not 0 <= index[k, i] < bins:
-                                index[k, i] = _bin(c[i], edges, slack)
+                                index[k, i] = bin_of(c[i], edges, slack)
             for p in range(pairs.shape[0]):
                 first, second = index[pairs[p, 0]], index[pairs[p, 1]]
                 square = counts[p, g]
@@ -482,3 +459,29 @@ def densities(columns, starts, stops, groups, mean, components, scaled, edges, s
                         square[a, b] += 1
                     else:
                         outside[p, g] += 1
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _densities_nine(columns, starts, stops, groups, axes, edges, slack, pairs, counts, outside):
+    """Count pairs of filters of nine weights."""
+    _count_pairs(columns, NINE, starts, stops, groups, axes, edges, slack, pairs, counts, outside)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _densities_any(columns, starts, stops, groups, axes, edges, slack, pairs, counts, outside):
+    """Count pairs of filters of any number of weights."""
+    _count_pairs(columns, columns[:, 0], starts, stops, groups, axes, edges, slack, pairs, counts, outside)
+
+
+def densities(
+    columns: np.ndarray, starts: np.ndarray, stops: np.ndarray, groups: np.ndarray, *axes_and_state: Any
+) -> None:
+    """Count pairs of coefficients of each run in a square of uniform bins, by group.
+
+    `groups` (runs,) int64: each run's group, −1 for none. The axes are those of `histograms`. `state`: edges and slack;
+    pairs (p, 2) int64 of components; and counts (p, groups, bins, bins) and outside (p, groups), int64, filters with
+    either coefficient outside the edges, which are added to in place. Coefficients and bins are those of `histograms`,
+    bit for bit.
+    """
+    count = _densities_nine if columns.shape[0] == WEIGHTS else _densities_any
+    count(columns, starts, stops, groups, axes_and_state[:3], *axes_and_state[3:])

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from filterdb.numerics.moments import Moments
-from filterdb.numerics.spectrum import DCT_TERMS, second_moments
-from filterdb.schema import KERNEL, WEIGHTS
+from filterdb.numerics.spectrum import dct_terms, second_moments
+from filterdb.schema import KERNEL, Kernel
 
 ENOUGH = 0.9
 """Share of the first component's energy above which a layer is called a 1×1 convolution or a box blur."""
@@ -22,31 +23,42 @@ _MEANINGS = (
     "top against bottom", "opposite corners", "top against bottom, alternating",
     "middle row against outer ones", "left against right, alternating", "centre and corners against edges",
 )  # fmt: skip
-"""What each DCT term compares, row-major by (vertical, horizontal) frequency."""
+"""What each DCT term of 3×3 filters compares, row-major by (vertical, horizontal) frequency."""
 
 
-DIRECTIONS = (
-    "",
-    AS_1X1,
-    BOX_BLUR,
-    *(f"DCT term ({i // KERNEL[1]},{i % KERNEL[1]}), {pattern}" for i, pattern in enumerate(_MEANINGS)),
-)
-"""The text of each code of `directions`; 0 is a layer without energy."""
+@cache
+def direction_texts(kernel: Kernel = KERNEL) -> tuple[str, ...]:
+    """Return the text of each code of `directions`; 0 is a layer without energy."""
+    terms = [f"DCT term ({u},{v})" for u in range(kernel[0]) for v in range(kernel[1])]
+    if kernel == KERNEL:
+        terms = [f"{term}, {meaning}" for term, meaning in zip(terms, _MEANINGS, strict=True)]
+    return ("", AS_1X1, BOX_BLUR, *terms)
 
-_CENTRE = KERNEL[0] * KERNEL[1] // 2
 
-_PATTERNS = np.stack([np.zeros(WEIGHTS), np.eye(WEIGHTS)[_CENTRE], DCT_TERMS[0], *DCT_TERMS])
-"""The filter of norm 1 of each code of DIRECTIONS."""
+DIRECTIONS = direction_texts()
+"""The texts for 3×3 filters."""
+
+
+def _centre(kernel: Kernel) -> int:
+    """Return the number of the weight in the centre, of the one after it where there is none."""
+    return kernel[0] // 2 * kernel[1] + kernel[1] // 2
+
+
+@cache
+def _patterns(kernel: Kernel) -> NDArray[np.float64]:
+    """Return the filter of norm 1 of each code of `direction_texts`, (codes, weights)."""
+    terms = dct_terms(kernel)
+    return np.stack([np.zeros(len(terms)), np.eye(len(terms))[_centre(kernel)], terms[0], *terms])
 
 
 class Directions(NamedTuple):
-    """Hold the direction of each state (…,): its code in DIRECTIONS, and the share of the filters' energy in it."""
+    """Hold the direction of each state (…,): its code in `direction_texts`, and the share of filters' energy in it."""
 
     code: NDArray[np.int64]
     share: NDArray[np.float64]
 
 
-def directions(states: Moments) -> Directions:
+def directions(states: Moments, kernel: Kernel = KERNEL) -> Directions:
     """Return the direction that the filters of each state share, and the share of their energy Σf² in its pattern.
 
     The direction is the first component of Σ + μμᵀ: the pattern whose multiples are closest to the filters. The mean
@@ -55,17 +67,21 @@ def directions(states: Moments) -> Directions:
     second = second_moments(states)
     values, vectors = np.linalg.eigh(second)
     first = vectors[..., -1]
-    in_terms = (first @ DCT_TERMS.T) ** 2
+    in_terms = (first @ dct_terms(kernel).T) ** 2
     code = 3 + in_terms.argmax(axis=-1)
     code = np.where(in_terms[..., 0] >= ENOUGH, DIRECTIONS.index(BOX_BLUR), code)
-    code = np.where(first[..., _CENTRE] ** 2 >= ENOUGH, DIRECTIONS.index(AS_1X1), code)
+    code = np.where(first[..., _centre(kernel)] ** 2 >= ENOUGH, DIRECTIONS.index(AS_1X1), code)
     code = np.where(values[..., -1] > 0, code, 0).astype(np.int64)
+    pattern = _patterns(kernel)[code]
     total = np.trace(second, axis1=-2, axis2=-1)
-    energy = np.einsum("...i,...ij,...j->...", _PATTERNS[code], second, _PATTERNS[code])
+    energy = np.einsum("...i,...ij,...j->...", pattern, second, pattern)
     return Directions(code, np.divide(energy, total, out=np.full(total.shape, np.nan), where=total > 0))
 
 
-def direction_names(codes: NDArray[np.int64], collapsed: NDArray[np.bool_]) -> NDArray[np.object_]:
+def direction_names(
+    codes: NDArray[np.int64], collapsed: NDArray[np.bool_], kernel: Kernel = KERNEL
+) -> NDArray[np.object_]:
     """Return the text of codes (layers,) where a layer is collapsed, else an empty text; also for unknown codes."""
-    known = collapsed & (codes > 0) & (codes < len(DIRECTIONS))
-    return np.array(DIRECTIONS, object)[np.where(known, codes, 0)]
+    texts = np.array(direction_texts(kernel), object)
+    known = collapsed & (codes > 0) & (codes < len(texts))
+    return texts[np.where(known, codes, 0)]

@@ -24,7 +24,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from filterdb.numerics.components import Components
-from filterdb.schema import WEIGHTS
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -48,8 +47,8 @@ _INPUTS = 4_096
 _DISTINCT = 4 * _INPUTS
 """Filters of a channel from which the vectors d repeat, so that they stay in memory."""
 
-_ROWS = 65_536
-"""Filters that are converted to float64 at a time (5 MB)."""
+_ROWS = 8_192
+"""Filters that are converted to float64 at a time (600 KB), in a core's cache and in memory that is used again."""
 
 _SMALLEST = 1e-36
 """Norm below which a channel counts as zero, because the digits of subnormal numbers of float32 are too few."""
@@ -78,7 +77,7 @@ def fingerprint(filters: NDArray[np.float32], out_channels: int, source_dtype: s
 
     Parameters
     ----------
-    filters : (n, 9) float32
+    filters : (n, weights) float32
         All filters of the layer, by output channel.
     out_channels : int
         Number of output channels.
@@ -161,13 +160,14 @@ def _is_telling(filters: NDArray[np.float32]) -> bool:
     sample = filters[:: -(-len(filters) // _SAMPLE)].astype(np.float64)
     norms = (sample**2).sum(axis=1)
     sample, norms = sample[norms > 0], norms[norms > 0]
-    squares = np.sort((sample @ _noise(0, WEIGHTS, seed=1)[:, 0]) ** 2 / norms)
+    squares = np.sort((sample @ _noise(0, filters.shape[1], seed=1)[:, 0]) ** 2 / norms)
     return bool((np.diff(squares) > 1e-5).sum() + 1 >= FEWEST) and bool(np.isfinite(squares).all())
 
 
 def _squares(filters: NDArray[np.float32], out_channels: int) -> Floats:
     """Return (w·dⱼ)² / ‖w‖² of each output channel, (out_channels, 8); NaN for channels of zeros."""
-    channels = filters.reshape(out_channels, -1, WEIGHTS)
+    weights = filters.shape[1]
+    channels = filters.reshape(out_channels, -1, weights)
     inputs = channels.shape[1]
     step = max(1, _ROWS // min(inputs, _INPUTS))
     products, norms = np.zeros((out_channels, _VECTORS)), np.zeros(out_channels)
@@ -175,7 +175,7 @@ def _squares(filters: NDArray[np.float32], out_channels: int) -> Floats:
         for start in range(0, out_channels, step):
             block = channels[start : start + step, first : first + _INPUTS].astype(np.float64)
             block = block.reshape(len(block), -1)
-            products[start : start + step] += block @ _vectors(first % _DISTINCT)[: block.shape[1]]
+            products[start : start + step] += block @ _vectors(first % _DISTINCT, weights)[: block.shape[1]]
             norms[start : start + step] += np.einsum("ij,ij->i", block, block)
     norms[norms <= _SMALLEST**2] = np.nan
     squares: Floats = products**2 / norms[:, None]
@@ -183,9 +183,9 @@ def _squares(filters: NDArray[np.float32], out_channels: int) -> Floats:
 
 
 @lru_cache(maxsize=4)
-def _vectors(first: int) -> Floats:
-    """Return the rows of d₁ … d₈ for the filters of a channel from number `first` on, (9 · 4096, 8)."""
-    return _noise(first * WEIGHTS, _INPUTS * WEIGHTS, seed=1)
+def _vectors(first: int, weights: int) -> Floats:
+    """Return the rows of d₁ … d₈ for the filters of a channel from number `first` on, (weights · 4096, 8)."""
+    return _noise(first * weights, _INPUTS * weights, seed=1)
 
 
 def _noise(first: int, rows: int, seed: int) -> Floats:

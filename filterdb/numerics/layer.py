@@ -10,27 +10,21 @@ from numpy.typing import NDArray
 
 from filterdb.numerics.moments import Moments, merge
 from filterdb.numerics.quality import SPARSE_FRACTION
-from filterdb.schema import WEIGHTS
 
 BLOCK = 65_536
 """Filters converted to double precision at a time (5 MB)."""
 
-_FACTORS = np.array(
-    [
-        0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB, 0xD6E8FEB86659FD93, 0xA0761D6478BD642F,
-        0xE7037ED1A0B428DB, 0x8EBC6AF09C88C6E3, 0x589965CC75374CC3, 0x1D8E4E27C47D124F,
-    ],
-    np.uint64,
-)  # fmt: skip
-"""Odd 64-bit numbers without a pattern, as hash functions use them."""
+_FACTORS = np.random.default_rng(0).integers(0, 2**64, 256, np.uint64) | np.uint64(1)
+"""Odd 64-bit numbers without a pattern, as hash functions use them, one for each weight of the largest filters."""
 
 
 def moments(filters: NDArray[np.float32], peaks: NDArray[np.float32] | None = None) -> Moments:
-    """Return count, mean and m2 of filters (n, 9) float32, in float64, by blocks (Chan, Golub, LeVeque 1979).
+    """Return count, mean and m2 of filters (n, weights) float32, in float64, by blocks (Chan, Golub, LeVeque 1979).
 
     With `peaks` (n,), the largest |w| of each filter, filters are divided by them; an all-zero filter stays zero.
     """
-    total = Moments(np.array(0), np.zeros(WEIGHTS), np.zeros((WEIGHTS, WEIGHTS)))
+    weights = filters.shape[1]
+    total = Moments(np.array(0), np.zeros(weights), np.zeros((weights, weights)))
     for start in range(0, len(filters), BLOCK):
         block = filters[start : start + BLOCK].T.astype(np.float64, order="C")  # columns first: sums run along memory
         if peaks is not None:
@@ -49,7 +43,7 @@ class Channels(NamedTuple):
     """Facts about a layer's output channels: counts of filters and channels, and how large the largest channel is."""
 
     prunable_filters: int
-    """Filters whose nine |w| are all zero or strictly below a hundredth of their own output channel's peak."""
+    """Filters whose |w| are all zero or strictly below a hundredth of their own output channel's peak."""
 
     zero_channels: int
     """Output channels whose weights are all zero."""
@@ -62,16 +56,16 @@ class Channels(NamedTuple):
 
 
 def filter_peaks(filters: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the largest |w| of each of the filters (n, 9) float32, (n,) float32."""
+    """Return the largest |w| of each of the filters (n, weights) float32, (n,) float32."""
     peaks = np.empty(len(filters), np.float32)
     for start in range(0, len(filters), BLOCK):
-        # By columns: a reduction along an axis of nine takes five times as long.
+        # By columns: a reduction along a short axis takes five times as long.
         peaks[start : start + BLOCK] = np.abs(filters[start : start + BLOCK].T).max(axis=0)
     return peaks
 
 
 def largest_weight(filters: NDArray[np.float32]) -> float:
-    """Return the largest |w| of filters (n, 9) float32; 0 without filters; NaN or ∞ if one of the weights is."""
+    """Return the largest |w| of filters (n, weights) float32; 0 without filters; NaN or ∞ if one of the weights is."""
     extremes = [np.float32(0)]
     for start in range(0, len(filters), BLOCK):
         block = filters[start : start + BLOCK]
@@ -112,14 +106,14 @@ def channels(peaks: NDArray[np.float32], out_channels: int) -> Channels:
 
 
 def repeated_filters(filters: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Return which of the filters (n, 9) float32 equal an earlier one, number by number, (n,) bool.
+    """Return which of the filters (n, weights) float32 equal an earlier one, number by number, (n,) bool.
 
-    Filters are compared number by number only where a multilinear hash of the nine words agrees.
+    Filters are compared number by number only where a multilinear hash of their words agrees.
     """
     keys = np.empty(len(filters), np.uint64)
     for start in range(0, len(filters), BLOCK):
         words = _words(filters[start : start + BLOCK]).T
-        keys[start : start + BLOCK] = sum(word * factor for word, factor in zip(words, _FACTORS, strict=True))
+        keys[start : start + BLOCK] = sum(word * factor for word, factor in zip(words, _FACTORS, strict=False))
     repeated = np.zeros(len(filters), bool)
     ordered = np.sort(keys)
     if not (ordered[1:] == ordered[:-1]).any():  # the usual case; a plain sort is several times faster than argsort
@@ -135,6 +129,6 @@ def repeated_filters(filters: NDArray[np.float32]) -> NDArray[np.bool_]:
 
 
 def _words(filters: NDArray[np.float32]) -> NDArray[np.uint64]:
-    """Return the bits of each number, (n, 9) uint64; adding 0 makes negative zeros equal to positive ones."""
+    """Return the bits of each number, (n, weights) uint64; adding 0 makes negative zeros equal to positive ones."""
     words: NDArray[np.uint64] = (filters + np.float32(0)).view(np.uint32).astype(np.uint64)
     return words

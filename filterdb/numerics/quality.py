@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 SPARSE_FRACTION = 100
-"""A filter is sparse if its nine |w| are all strictly below the layer's peak divided by this."""
+"""A filter is sparse if its |w| are all strictly below the layer's peak divided by this."""
 
 
 _WEIGHTS = 131_072
@@ -48,8 +48,8 @@ def randomness_threshold(filters: np.ndarray, fit: Sigmoid = P1) -> NDArray[np.f
 def orthogonality(filters: NDArray[np.float32], out_channels: int, rows: int = 1024) -> float:
     """Return 1 − Σ|ŴŴᵀ − I| / (c(c−1)) over the c output channels with unit rows; NaN for c = 1 (torchconvquality).
 
-    `filters` (n, 9) float32 are those of a whole layer; a row of zeros stays zero. Computed in float64, `rows` channels
-    at a time.
+    `filters` (n, weights) float32 are those of a whole layer; a row of zeros stays zero. Computed in float64, `rows`
+    channels at a time.
     """
     if out_channels < 2:
         return float("nan")

@@ -21,13 +21,13 @@ DIRECT = 256
 """Largest number of filters for which a normal layer itself is drawn; for larger layers only its covariance is."""
 
 
-def smallest_entropy(init: str, filters: int, draws: int, rng: np.random.Generator) -> float:
+def smallest_entropy(init: str, filters: int, draws: int, rng: np.random.Generator, weights: int = WEIGHTS) -> float:
     """Return the smallest variance entropy of `draws` random layers of `filters` filters; `init` is one of INITS."""
     draw = INITS[init]
-    size = max(1, BATCH // (WEIGHTS * filters))
+    size = max(1, BATCH // (weights * filters))
     least = np.inf
     for start in range(0, draws, size):
-        values = np.linalg.eigvalsh(draw(filters, min(size, draws - start), rng))
+        values = np.linalg.eigvalsh(draw(filters, min(size, draws - start), rng, weights))
         values = np.maximum(values, 0.0)
         total = values.sum(axis=-1, keepdims=True)
         ratio = np.divide(values, total, out=np.zeros_like(values), where=total > 0)
@@ -36,59 +36,59 @@ def smallest_entropy(init: str, filters: int, draws: int, rng: np.random.Generat
 
 
 def _m2(layers: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the centred second moments (draws, 9, 9) of layers (draws, n, 9)."""
+    """Return the centred second moments (draws, weights, weights) of layers (draws, n, weights)."""
     layers = layers - layers.mean(axis=1, keepdims=True)
     moments: NDArray[np.float64] = np.swapaxes(layers, 1, 2) @ layers
     return moments
 
 
-def _normal(filters: int, draws: int, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Draw m2 (draws, 9, 9) of layers of standard normal weights.
+def _normal(filters: int, draws: int, rng: np.random.Generator, weights: int = WEIGHTS) -> NDArray[np.float64]:
+    """Draw m2 (draws, weights, weights) of layers of standard normal weights.
 
     It has a Wishart distribution and is drawn as such for large n: as T Tᵀ, where T has normal entries below the
     diagonal and χ variables of n − 1, n − 2, … degrees of freedom on it (Bartlett 1933).
     """
     if filters <= DIRECT:
-        return _m2(rng.standard_normal((draws, filters, WEIGHTS)))
-    root = np.zeros((draws, WEIGHTS, WEIGHTS))
-    below = np.tril_indices(WEIGHTS, -1)
+        return _m2(rng.standard_normal((draws, filters, weights)))
+    root = np.zeros((draws, weights, weights))
+    below = np.tril_indices(weights, -1)
     root[:, *below] = rng.standard_normal((draws, len(below[0])))
-    index = np.arange(WEIGHTS)
-    root[:, index, index] = np.sqrt(rng.chisquare(filters - 1 - index, (draws, WEIGHTS)))
+    index = np.arange(weights)
+    root[:, index, index] = np.sqrt(rng.chisquare(filters - 1 - index, (draws, weights)))
     return root @ np.swapaxes(root, 1, 2)
 
 
-def _uniform(filters: int, draws: int, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Draw m2 (draws, 9, 9) of layers of uniform weights in [−1, 1)."""
-    return _m2(rng.uniform(-1.0, 1.0, (draws, filters, WEIGHTS)))
+def _uniform(filters: int, draws: int, rng: np.random.Generator, weights: int = WEIGHTS) -> NDArray[np.float64]:
+    """Draw m2 (draws, weights, weights) of layers of uniform weights in [−1, 1)."""
+    return _m2(rng.uniform(-1.0, 1.0, (draws, filters, weights)))
 
 
-def _orthogonal(filters: int, draws: int, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Draw m2 (draws, 9, 9) of layers whose (out, in·9) matrix has orthonormal rows, or columns if it is a tall one.
+def _orthogonal(filters: int, draws: int, rng: np.random.Generator, weights: int = WEIGHTS) -> NDArray[np.float64]:
+    """Draw m2 (draws, weights, weights) of layers whose (out, in·weights) matrix has orthonormal rows or columns.
 
-    The matrices are uniform among all such: each is the Q of a normal matrix whose R has a positive diagonal (Saxe et
-    al. 2014, Mezzadri 2007). R comes from a Cholesky decomposition, which NumPy computes for many small matrices at
-    once.
+    A matrix has orthonormal columns if it has more rows than columns. The matrices are uniform among all such: each is
+    the Q of a normal matrix whose R has a positive diagonal (Saxe et al. 2014, Mezzadri 2007). R comes from a Cholesky
+    decomposition, which NumPy computes for many small matrices at once.
     """
     out, into = channels(filters)
-    weights = rng.standard_normal((draws, out, into * WEIGHTS))
-    if out > into * WEIGHTS:
-        weights = np.swapaxes(weights, 1, 2)
-    lower = np.linalg.cholesky(weights @ np.swapaxes(weights, 1, 2))
-    weights = np.linalg.solve(lower, weights)
-    if out > into * WEIGHTS:
-        weights = np.swapaxes(weights, 1, 2)
-    return _m2(weights.reshape(draws, filters, WEIGHTS))
+    layers = rng.standard_normal((draws, out, into * weights))
+    if out > into * weights:
+        layers = np.swapaxes(layers, 1, 2)
+    lower = np.linalg.cholesky(layers @ np.swapaxes(layers, 1, 2))
+    layers = np.linalg.solve(lower, layers)
+    if out > into * weights:
+        layers = np.swapaxes(layers, 1, 2)
+    return _m2(layers.reshape(draws, filters, weights))
 
 
-INITS: dict[str, Callable[[int, int, np.random.Generator], NDArray[np.float64]]] = {
+INITS: dict[str, Callable[..., NDArray[np.float64]]] = {
     "normal": _normal,
     "uniform": _uniform,
-    # He et al. 2015: normal weights of one scale, √(2/(9·in)). The entropy does not depend on the scale.
+    # He et al. 2015: normal weights of one scale, √(2/(weights·in)). The entropy does not depend on the scale.
     "kaiming": _normal,
     "orthogonal": _orthogonal,
 }
-"""How layers are drawn: functions of filters, draws and generator that return m2 (draws, 9, 9)."""
+"""How layers are drawn: functions of filters, draws, generator and weights that return m2."""
 
 
 def channels(filters: int) -> tuple[int, int]:

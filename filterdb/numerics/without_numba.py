@@ -24,8 +24,7 @@ from filterdb.numerics.alignment import (
     WEIGHT,
     Side,
 )
-from filterdb.numerics.sketch import BITS, BUCKETS, FILTERS, SEED
-from filterdb.schema import WEIGHTS
+from filterdb.numerics.sketch import BITS, BUCKETS, FILTERS, HASHED, SEED
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -36,7 +35,7 @@ BLOCK = 65_536
 
 
 def _blocks(columns: Columns, start: int, stop: int) -> Iterator[Columns]:
-    """Yield the filters of a run, (9, n) each."""
+    """Yield the filters of a run, (weights, n) each."""
     for first in range(start, stop, BLOCK):
         yield columns[:, first : min(first + BLOCK, stop)]
 
@@ -51,7 +50,7 @@ def _loaded(block: Columns, scaled: bool) -> Floats:
 
 
 def _accumulate(filters: Floats, count: int, mean: Floats, m2: Floats) -> int:
-    """Merge filters (9, m) into the moments of `count` filters, in place, and return m (see `compiled`)."""
+    """Merge filters (weights, m) into the moments of `count` filters, in place, and return m (see `compiled`)."""
     m: int = filters.shape[1]
     if m:
         origin = filters[:, 0].copy() if count == 0 else mean.copy()
@@ -82,9 +81,9 @@ def moments(  # noqa: PLR0913 - the arguments of the compiled loop
 
 
 def _project(filters: Floats, mean: Floats, component: Floats) -> Floats:
-    """Return the coefficients (m,) of filters (9, m) on one component. Keep this order of roundings."""
+    """Return the coefficients (m,) of filters (weights, m) on one component. Keep this order of roundings."""
     total: Floats = (filters[0] - mean[0]) * component[0]
-    for j in range(1, WEIGHTS):
+    for j in range(1, len(filters)):
         total += (filters[j] - mean[j]) * component[j]
     return total
 
@@ -97,14 +96,14 @@ def extremes(
     for r in range(starts.size):
         for block in _blocks(columns, starts[r], stops[r]):
             filters = _loaded(block, scaled)
-            for k in range(WEIGHTS):
+            for k in range(len(filters)):
                 values = _project(filters, mean, components[k])
                 smallest[r, k] = min(smallest[r, k], values.min())
                 largest[r, k] = max(largest[r, k], values.max())
 
 
 def _bins(values: Floats, edges: Floats, slack: float) -> Ints:
-    """Return the bin of each coefficient, −1 below the edges, the number of bins above, as `compiled._bin`."""
+    """Return the bin of each coefficient, −1 below the edges, the number of bins above, as `binning.bin_of`."""
     bins = edges.size - 1
     position = (values - edges[0]) / (edges[bins] - edges[0]) * bins
     b: Ints = np.clip(np.trunc(position), 0, bins - 1).astype(np.int64)
@@ -125,7 +124,7 @@ def histograms(  # noqa: PLR0913 - the arguments of the compiled loop
     for r in range(starts.size):
         for block in _blocks(columns, starts[r], stops[r]):
             filters = _loaded(block, scaled)
-            for k in range(WEIGHTS):
+            for k in range(len(filters)):
                 values = _project(filters, mean, components[k])
                 index = _bins(values, edges, slack)
                 below, *inside, above = np.bincount(index + 1, minlength=bins + 2).tolist()
@@ -178,11 +177,15 @@ def _hash(numbers: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 
 def _tally(columns: Columns, first: int) -> Floats:
-    """Return the sketch of each weight of filters, (9, 128); the first filter is number `first` of its layer."""
-    numbers = np.arange(first, first + columns.shape[1], dtype=np.uint64) * np.uint64(2)
-    buckets, signs = _hash(numbers), _hash(numbers + np.uint64(1))
-    sums = np.empty((WEIGHTS, 2 * BUCKETS))
-    for j in range(WEIGHTS):
+    """Return the sketch of each weight of filters, (weights, 128); the first filter is number `first` of its layer."""
+    weights = len(columns)
+    hashes = -(-weights // HASHED)
+    filters = np.arange(first, first + columns.shape[1], dtype=np.uint64)
+    sums = np.empty((weights, 2 * BUCKETS))
+    for j in range(weights):
+        if j % HASHED == 0:
+            numbers = (filters * np.uint64(hashes) + np.uint64(j // HASHED)) * np.uint64(2)
+            buckets, signs = _hash(numbers), _hash(numbers + np.uint64(1))
         place = (buckets & np.uint64(BUCKETS - 1)) | ((signs & np.uint64(1)) << np.uint64(BITS))
         sums[j] = np.bincount(place.astype(np.int64), columns[j], 2 * BUCKETS)
         buckets, signs = buckets >> np.uint64(BITS), signs >> np.uint64(1)
@@ -190,13 +193,16 @@ def _tally(columns: Columns, first: int) -> Floats:
     return tally
 
 
-def add(sketches: Floats, columns: Columns, starts: Ints, stops: Ints, firsts: Ints) -> None:
+def add_nine(sketches: Floats, columns: Columns, starts: Ints, stops: Ints, firsts: Ints) -> None:
     """Add each run of filters to the sketch of its layer, as `sketch.add`."""
     for r in range(starts.size):
         for start in range(starts[r], stops[r], FILTERS):
             tally = _tally(columns[:, start : min(start + FILTERS, stops[r])], int(firsts[r] + start - starts[r]))
-            for j in range(WEIGHTS):
-                sketches[r] += tally[j]
+            for row in tally:
+                sketches[r] += row
+
+
+add_any = add_nine
 
 
 def add_signs(signs: Floats, columns: Columns, first: int) -> None:

@@ -34,7 +34,6 @@ from filterdb.numerics.modes import MODES as MODES  # noqa: PLC0414 - also impor
 from filterdb.numerics.modes import Mode, as_mode
 from filterdb.numerics.moments import Moments, pool_parts
 from filterdb.reduce.reductions import Axes, ExtremesReduction, HistogramsReduction
-from filterdb.schema import WEIGHTS
 from filterdb.store import snapshot as snapshots
 from filterdb.store.database import AnyDatabase, Database, as_database
 from filterdb.store.snapshot import Snapshot, StoredBasis
@@ -70,7 +69,7 @@ class Projection:
 
 def has_scale(db: Database, *, scaled: bool) -> npt.NDArray[np.bool_]:
     """Return which of the view's layers can be used, (layers,) bool: raw filters need a known scale."""
-    known: npt.NDArray[np.bool_] = db.layers["scale_known"].values
+    known: npt.NDArray[np.bool_] = db.layer_columns["scale_known"].values
     return known | scaled
 
 
@@ -96,7 +95,7 @@ def whole_moments(db: Database, *, scaled: bool) -> Moments:
     kept = db.kept.get(place)
     if kept is None:
         whole = db.whole
-        total = pooled_moments(whole, np.zeros(whole.all_layers.sizes["layer"], np.int64), 1, scaled=scaled)
+        total = pooled_moments(whole, np.zeros(whole.all_layer_columns.sizes["layer"], np.int64), 1, scaled=scaled)
         kept = {"count": total.count, "mean": total.mean, "m2": total.m2}
         db.kept[place] = kept
     total = Moments(**kept).pick(0)
@@ -113,7 +112,7 @@ def pooled_moments(db: Database, group: npt.NDArray[np.int64], groups: int, *, s
         for _, part, arrays in view_parts(db, MomentsReduction()):
             yield _usable_moments(arrays, known[part], scaled=scaled)
 
-    counts, means = [np.empty(0, np.int64)], [np.empty((0, WEIGHTS))]
+    counts, means = [], []
     for part in parts():
         counts.append(part.count)
         means.append(part.mean.copy())
@@ -232,10 +231,10 @@ def refit(db: AnyDatabase) -> Database:
 
 
 def fit_basis(db: Database) -> StoredBasis:
-    """Fit a basis on the whole snapshot, with the range ±(3 + ‖mean‖₂)."""
+    """Fit a basis on the whole snapshot, with the range ±(√K + ‖mean‖₂) for filters of K weights."""
     fit = eigen.decompose(whole_moments(db, scaled=True))
-    # The norm of a max-scaled filter is at most 3; the factor keeps rounding from leaving a filter outside.
-    bound = float(np.sqrt(WEIGHTS) + np.linalg.norm(fit.mean)) * (1 + 1e-12)
+    # The norm of a max-scaled filter is at most √K; the factor keeps rounding from leaving a filter outside.
+    bound = float(np.sqrt(len(fit.mean)) + np.linalg.norm(fit.mean)) * (1 + 1e-12)
     return snapshots.named(
         StoredBasis(
             mean=fit.mean.tolist(),

@@ -126,7 +126,7 @@ class JointHistograms(Reduction):
         total[arrays["group"]] = arrays["counts"].sum(axis=(1, 2)) + arrays["outside"]
         wrong = np.flatnonzero(total != sizes)
         if wrong.size:
-            where = segment.files.url(summary.name_of(segment.id, key))
+            where = segment.files.url(summary.name_of(segment.summarised_as, key))
             raise DamageError(
                 f"{where}: expected {sizes[wrong[0]]} filters in group {wrong[0]}, got {total[wrong[0]]}; "
                 "delete it, it is computed again"

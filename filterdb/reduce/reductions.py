@@ -10,7 +10,6 @@ import numpy as np
 from filterdb.engine.loops import Axes, LoopReduction
 from filterdb.engine.reduction import Block
 from filterdb.numerics.histogram import BINS, EDGE_TOLERANCE, bin_edges, edge_slack
-from filterdb.schema import WEIGHTS
 from filterdb.store.canonical import canonical
 from filterdb.store.summary import Arrays, Key
 
@@ -31,8 +30,8 @@ class ExtremesReduction(LoopReduction):
     def empty(self, layers: int) -> Arrays:
         extreme = np.finfo(np.float64).max
         return {
-            "smallest": np.full((layers, WEIGHTS), extreme),
-            "largest": np.full((layers, WEIGHTS), -extreme),
+            "smallest": np.full((layers, self.axes.weights), extreme),
+            "largest": np.full((layers, self.axes.weights), -extreme),
             "count": np.zeros(layers, np.int64),
         }
 
@@ -80,10 +79,10 @@ class HistogramsReduction(LoopReduction):
 
     def empty(self, layers: int) -> Arrays:
         return {
-            "counts": np.zeros((layers, WEIGHTS, BINS), np.int64),
-            "underflow": np.zeros((layers, WEIGHTS), np.int64),
-            "overflow": np.zeros((layers, WEIGHTS), np.int64),
-            "on_edge": np.zeros((layers, WEIGHTS), np.int64),
+            "counts": np.zeros((layers, self.axes.weights, BINS), np.int64),
+            "underflow": np.zeros((layers, self.axes.weights), np.int64),
+            "overflow": np.zeros((layers, self.axes.weights), np.int64),
+            "on_edge": np.zeros((layers, self.axes.weights), np.int64),
         }
 
     @property

@@ -21,6 +21,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
+from filterdb import schema
 from filterdb.choices import GRACE as GRACE  # noqa: PLC0414 - also imported from here
 from filterdb.errors import StoreError, StoreMissingError
 from filterdb.store import lease
@@ -30,12 +31,14 @@ from filterdb.store.files import Files
 from filterdb.store.local import ObjectInfo
 from filterdb.store.pages import located
 from filterdb.store.snapshot import Snapshot
-from filterdb.store.stored_tables import joined_name
+from filterdb.store.stored_tables import page_of
 
 _FOLDERS = ("segments", "manifests", "summaries")
 _OF_SEGMENT = re.compile(
-    r"segments/(?P<segment>[^/]+)\.(?:zarr/|safetensors$)|manifests/(?P<manifest>[^/]+)\.json$|summaries/(?P<summary>[^/]+)/"
+    r"segments/\.?(?P<segment>[^/.]+)\.(?:zarr/|safetensors)|manifests/(?P<manifest>[^/]+)\.json$|"
+    r"summaries/(?P<summary>[^/]+)/"
 )
+"""Objects of a segment, and temporary files of writers that were killed, whose names begin with a dot."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,9 +116,9 @@ def find_garbage(files: Files, grace: float, now: float) -> list[Garbage]:
 
     by_segment: dict[str, list[str]] = defaultdict(list)
     for name in objects:
-        match = _OF_SEGMENT.match(name)
-        if match:
-            by_segment[match["segment"] or match["manifest"] or match["summary"]].append(name)
+        id_ = segment_of(name)
+        if id_:
+            by_segment[id_].append(name)
     garbage = []
     for id_, names in by_segment.items():
         kind, unneeded = "segment", names
@@ -126,7 +129,7 @@ def find_garbage(files: Files, grace: float, now: float) -> list[Garbage]:
     old_leases = [name for name in expired if is_old([leases[name]])]
     temporary = {name: entry for name, entry in files.unfinished().items() if is_old([entry])}
     joined = files.entries("tables")
-    unused = [name for name in joined if name not in history.joined and is_old([joined[name]])]
+    unused = [name for name in joined if page_of(name) not in history.joined and is_old([joined[name]])]
     expired_states = files.entries("snapshots")
     dropped = [name for name in history.dropped if name in expired_states]
     garbage += [_garbage("snapshots", "snapshots", dropped, expired_states)] if dropped else []
@@ -143,7 +146,7 @@ class _History:
     listed: set[str]
     """Segments that the other snapshots list."""
     joined: set[str]
-    """Names of the joined tables that the newest snapshot uses."""
+    """Ids of the pages of the newest snapshot."""
     dropped: list[str]
 
     @classmethod
@@ -154,7 +157,7 @@ class _History:
         settled = [s for s in states if now - lease.modified(entries, snapshots.name_of(s.number)) > grace]
         dropped = {s.number for s in states if settled and settled[-1].has_expired(s.number)}
         listed = {entry.id for state in states if state.number not in dropped for entry in state.segments}
-        joined = {joined_name(page.id) for page, _ in located(states[-1].pages)} if states else set()
+        joined = {page.id for page, _ in located(states[-1].pages)} if states else set()
         return cls(listed, joined, [snapshots.name_of(number) for number in sorted(dropped)])
 
 
@@ -179,13 +182,32 @@ def _collect(files: Files, head: Snapshot, grace: float) -> list[Garbage]:
         for garbage in candidates:
             if garbage.kind == "segment" and (garbage.name in claimed or garbage.name not in collected):
                 continue
-            files.remove(garbage.objects)
+            files.remove(sorted(garbage.objects, key=_order))
             removed.append(garbage)
     return removed
 
 
+def segment_of(name: str) -> str | None:
+    """Return the id of the segment that an object belongs to; None if it belongs to none."""
+    match = _OF_SEGMENT.match(name)
+    return match and (match["segment"] or match["manifest"] or match["summary"])
+
+
+def _order(name: str) -> int:
+    """Return when to remove an object: filters first, then snapshots, tables last.
+
+    If the removal is stopped, the tables still say which models the filters belong to, and `purge` finds them.
+    """
+    if name.startswith(("summaries/", "tables/")) or f"/{schema.FILTERS.name}/" in name:
+        return 0
+    return 1 if name.startswith("snapshots/") else 3 if name.endswith(".safetensors") else 2
+
+
 def remove_segments(files: Files, head: Snapshot, ids: list[str], dropped: list[int]) -> list[Garbage]:
-    """Remove segments that only `dropped` snapshots list, these snapshots and joined tables, whatever their age."""
+    """Remove segments that only `dropped` snapshots list, these snapshots and joined tables, whatever their age.
+
+    What an interrupted run has left of other collected segments is removed too.
+    """
     names = {snapshots.name_of(number) for number in dropped}
     with lease.collecting(files, ids):
         collected = set(snapshots.commit(files, head, lambda newest: _without(files, newest, ids, names)).collected)
@@ -194,15 +216,15 @@ def remove_segments(files: Files, head: Snapshot, ids: list[str], dropped: list[
             entries = files.entries(folder)
             chosen: dict[str, list[str]] = defaultdict(list)
             for name in entries:
-                match = _OF_SEGMENT.match(name)
-                id_ = match and (match["segment"] or match["manifest"] or match["summary"])
-                if id_ in collected and id_ in ids:
+                id_ = segment_of(name)
+                if id_ in collected:
                     chosen[str(id_)].append(name)
                 elif kind == "tables" or name in names:
                     chosen[kind].append(name)
             removed += [_garbage(kind, id_, objects, entries) for id_, objects in chosen.items()]
-        for garbage in removed:
-            files.remove(garbage.objects)
+        temporary = {name: entry for name, entry in files.unfinished().items() if segment_of(name) in collected}
+        removed += [_garbage("temporary", "", temporary, temporary)] if temporary else []
+        files.remove(sorted((name for garbage in removed for name in garbage.objects), key=_order))
     return removed
 
 

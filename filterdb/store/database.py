@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import json
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -14,18 +13,19 @@ import numpy as np
 
 from filterdb import schema
 from filterdb.arguments import as_path, unexpected
+from filterdb.columns import Columns
 from filterdb.errors import ConflictError, DamageError, InputError, StoreMissingError, UsageError, portable
 from filterdb.extras import named_extras
 from filterdb.ledger import is_unread
 from filterdb.numerics.fingerprint import same_filters
-from filterdb.plan import offsets
 from filterdb.store import snapshot as snapshots
 from filterdb.store.files import Files
 from filterdb.store.segment import Segment
 from filterdb.store.snapshot import Snapshot, StoredBasis
+from filterdb.store.snapshot_tables import SnapshotTables
 from filterdb.store.stored_tables import StoredTables, read_all
 from filterdb.store.summary_cache import SummaryCache
-from filterdb.store.tables import read_tables, to_dataset
+from filterdb.store.tables import read_tables
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -150,16 +150,12 @@ class Database:
         """The basis of the snapshot; None until the first reduce fits one."""
         return None if self.state.basis is None else snapshots.read_basis(self.files, self.state.basis)
 
-    @cached_property
+    @property
     def present(self) -> np.ndarray:
         """Which layers of the segments belong to the snapshot, (stored layers,) bool. Removed models' layers do not."""
-        if self.parent is not None:
-            return self.parent.present
         if not self.state.without:
             return np.ones(sum(entry.layers for entry in self.state.segments), bool)
-        is_present = self._stored_models[1]
-        of_layer: np.ndarray = is_present[self._stored(schema.LAYER_VARIABLES)["model_index"].values]
-        return of_layer
+        return self._snapshot_tables.present_layers
 
     @cached_property
     def tables(self) -> StoredTables:
@@ -198,27 +194,29 @@ class Database:
         return db
 
     @cached_property
+    def _snapshot_tables(self) -> SnapshotTables:
+        if self.parent is not None:
+            return self.parent._snapshot_tables
+        return SnapshotTables(self.files, self.state, self.tables)
+
+    @property
+    def all_layer_columns(self) -> Columns:
+        """`all_layers` as columns, for callers that need no xarray."""
+        return self._snapshot_tables.layers
+
+    @cached_property
     def all_layers(self) -> xr.Dataset:
         """Every layer of the snapshot (layer): its variables, and the labels of its model."""
-        if self.parent is not None:
-            return self.parent.all_layers
-        import xarray as xr  # takes half a second, which commands save that read no tables
+        return self.all_layer_columns.to_dataset() if self.parent is None else self.parent.all_layers
 
-        layers = self._stored(schema.LAYER_VARIABLES)
-        bounds = offsets(layers["row_size"].values)
-        row_segment = np.repeat(np.arange(len(self.segments)), [entry.layers for entry in self.state.segments])
-        layers = layers.assign(segment=("layer", row_segment), first_row=("layer", bounds[:-1]))
-        if not self.present.all():
-            layers = layers.isel(layer=self.present)
-            # Positions among the models of the snapshot, without the removed ones.
-            index = np.cumsum(self._stored_models[1]) - 1
-            layers["model_index"] = ("layer", index[layers["model_index"].values], layers["model_index"].attrs)
-        models = self._all_models
-        of_layer = models.isel(model=xr.DataArray(layers["model_index"].values, dims="layer"))
-        wanted = [name for name in of_layer.variables if name not in _MODEL_ONLY]
-        layers = layers.assign({name: of_layer[name].variable for name in wanted})
-        names = layer_labels(layers["model"].values, layers["layer_name"].values)
-        return layers.assign_coords(layer=("layer", names, {"long_name": "model/name of the layer, unique"}))
+    @cached_property
+    def layer_columns(self) -> Columns:
+        """`layers` as columns, for callers that need no xarray."""
+        if self.chosen is None:
+            return self.all_layer_columns
+        layers = self.all_layer_columns.isel(layer=self.chosen)
+        index = np.unique(layers["model_index"].values, return_inverse=True)[1].astype(np.int64)
+        return layers.assign(model_index=("layer", index, layers["model_index"].attrs))
 
     @cached_property
     def layers(self) -> xr.Dataset:
@@ -226,88 +224,54 @@ class Database:
 
         `layer` is the label of a layer in every result. `model_index` is a position in `models`.
         """
-        if self.chosen is None:
-            return self.all_layers
-        layers = self.all_layers.isel(layer=self.chosen)
-        index = np.unique(layers["model_index"].values, return_inverse=True)[1].astype(np.int64)
-        return layers.assign(model_index=("layer", index, layers["model_index"].attrs))
+        return self.all_layers if self.chosen is None else self.layer_columns.to_dataset()
 
     @cached_property
     def same_filters(self) -> np.ndarray:
         """For each of `all_layers`, the first layer that has its filters apart from scales, (layers,) int64."""
         if self.parent is not None:
             return self.parent.same_filters
-        layers = self.all_layers
+        layers = self.all_layer_columns
         return same_filters(layers["hash"].values, layers["fingerprint"].values, layers["row_size"].values)
 
     @cached_property
-    def _stored_models(self) -> tuple[xr.Dataset, np.ndarray]:
-        """Every model of the segments, and which of them belong to the snapshot, (stored models,) bool."""
-        stored = self._stored(schema.MODEL_VARIABLES)
-        removed_keys = {(removed.segment, removed.model) for removed in self.state.without}
-        ids = [entry.id for entry in self.state.segments for _ in range(entry.models)]
-        names = map(str, stored["model"].values)
-        is_present = np.array([key not in removed_keys for key in zip(ids, names, strict=True)], bool)
-        row_segment = np.repeat(np.arange(len(self.segments)), [entry.models for entry in self.state.segments])
-        return stored.assign(segment=("model", row_segment)), is_present
-
-    @cached_property
-    def _all_models(self) -> xr.Dataset:
-        stored, is_present = self._stored_models
-        models = stored if is_present.all() else stored.isel(model=is_present)
-        rows = snapshots.read_labels(self.files, self.state.labels)
-        if rows:
-            ids = [str(model) for model in models["model"].values]
-            for name in (*schema.LABELS, "extra"):
-                values = models[name].values.copy()
-                for position, model in enumerate(ids):
-                    if model in rows:
-                        values[position] = rows[model][name]
-                models[name] = ("model", values, models[name].attrs)
-        extra = [json.loads(text) for text in models["extra"].values]
-        for name in dict.fromkeys(name for row in extra for name in row):
-            if name not in _RESERVED:
-                models[name] = (
-                    "model",
-                    np.array([row.get(name, schema.UNKNOWN) for row in extra], dtype=object),
-                )
-        return models
+    def model_columns(self) -> Columns:
+        """`models` as columns, for callers that need no xarray."""
+        index = self.all_layer_columns["model_index"].values
+        index = index if self.chosen is None else index[self.chosen]
+        models = self._snapshot_tables.models
+        number = models.sizes["model"]
+        filters = np.zeros(number, np.int64)
+        np.add.at(filters, index, self.layer_columns["row_size"].values)
+        layers = np.bincount(index, minlength=number)
+        models = models.assign(filters=("model", filters), layers=("model", layers))
+        return models if self.chosen is None else models.isel(model=layers > 0)
 
     @cached_property
     def models(self) -> xr.Dataset:
         """The models of the view (model), with their numbers of `filters` and `layers` in the view."""
-        index = self.all_layers["model_index"].values
-        index = index if self.chosen is None else index[self.chosen]
-        number = self._all_models.sizes["model"]
-        filters = np.zeros(number, np.int64)
-        np.add.at(filters, index, self.layers["row_size"].values)
-        layers = np.bincount(index, minlength=number)
-        models = self._all_models.assign(filters=("model", filters), layers=("model", layers))
-        return models if self.chosen is None else models.isel(model=layers > 0)
+        return self.model_columns.to_dataset()
+
+    @property
+    def skipped_columns(self) -> Columns:
+        """`skipped` as columns, for callers that need no xarray."""
+        return self._snapshot_tables.skipped
 
     @cached_property
     def skipped(self) -> xr.Dataset:
         """The ledger (skipped) of the whole snapshot: every convolution that is not stored, and why."""
-        ledger = self._stored(schema.SKIPPED_VARIABLES)
-        names = ledger["skipped_model"].values.astype(str)
-        # Drop the rejection of a file that was fixed and ingested later.
-        is_model = np.isin(names, self._all_models["model"].values.astype(str))
-        is_rejected = ledger["skipped_code"].values == schema.REJECTED
-        is_removed = np.isin(names, [removed.model for removed in self.state.without]) & ~is_model
-        return ledger.isel(skipped=~((is_model & is_rejected) | is_removed))
+        return self.skipped_columns.to_dataset()
+
+    @cached_property
+    def unread_columns(self) -> Columns:
+        """`unread` as columns, for callers that need no xarray."""
+        codes = self.skipped_columns["skipped_code"].values.astype(str)
+        return self.skipped_columns.isel(skipped=np.array([is_unread(code) for code in codes], bool))
 
     @cached_property
     def unread(self) -> xr.Dataset:
         """The rows of the ledger (skipped) for convolutions that should have been read but could not be."""
-        codes = self.skipped["skipped_code"].values.astype(str)
-        return self.skipped.isel(skipped=np.array([is_unread(code) for code in codes], bool))
-
-    def _stored(self, kinds: tuple[schema.Variable, ...]) -> xr.Dataset:
-        """Return the tables of all segments. The `model_index` of layers counts the models of all segments."""
-        table = to_dataset(self.tables.columns, kinds)
-        if "model_index" in table:
-            table["model_index"] = table["model_index"] + self.tables.first_model
-        return table
+        return self.unread_columns.to_dataset()
 
     @cached_property
     def dataset(self) -> xr.Dataset:
@@ -320,10 +284,9 @@ class Database:
         >>> db.dataset.sel(task="segmentation", conv_depth=[0, 1])  # doctest: +SKIP
         >>> db.dataset.groupby("task").mean()  # doctest: +SKIP
         """
-        import xarray as xr
-
         with named_extras():
             import dask.array as da  # takes 0.7 s, which commands and workers save
+            import xarray as xr
             from dask.base import tokenize
 
         from filterdb.store.filter_index import FilterIndex
@@ -405,7 +368,7 @@ class Database:
 
     def keep(self, mask: np.ndarray, words: str) -> Database:
         """Return a view of the layers for which `mask` (layers,) is true. `words` describe the condition."""
-        chosen = np.zeros(self.all_layers.sizes["layer"], bool) if self.chosen is None else self.chosen.copy()
+        chosen = np.zeros(self.all_layer_columns.sizes["layer"], bool) if self.chosen is None else self.chosen.copy()
         if self.chosen is None:
             chosen[:] = mask
         else:
@@ -414,13 +377,14 @@ class Database:
 
     def column(self, name: str) -> np.ndarray:
         """Return the values of a label of the view's layers, (layers,). Raises UsageError if it is unknown."""
-        if name not in self.layers.variables:
-            known = sorted({*map(str, self.layers.variables), "depth_decile"})
+        columns = self.layer_columns
+        if name not in columns:
+            known = sorted({*columns.variables, "depth_decile"})
             near = difflib.get_close_matches(name, known, 1)
             usual = ", ".join([*schema.LABELS[:3], "family", "depth_decile"])
             hint = f"; did you mean {near[0]}?" if near else f", such as {usual}"
             raise UsageError(f"{name}: expected a label of layers or models{hint}")
-        return np.asarray(self.layers[name].values)
+        return columns[name].values
 
     @property
     def counts(self) -> Mapping[str, int]:
@@ -428,9 +392,9 @@ class Database:
         if self.chosen is None:
             return self.state.counts
         return {
-            "filters": int(self.layers["row_size"].sum()),
-            "layers": int(self.layers.sizes["layer"]),
-            "models": int(self.models.sizes["model"]),
+            "filters": int(self.layer_columns["row_size"].values.sum()),
+            "layers": int(self.layer_columns.sizes["layer"]),
+            "models": int(self.model_columns.sizes["model"]),
         }
 
     def __repr__(self) -> str:
@@ -448,24 +412,6 @@ AnyDatabase = Database | str | os.PathLike[str]
 """What public functions accept as `db`: a Database, or its path or URL."""
 
 
-def layer_labels(models: np.ndarray, names: np.ndarray) -> np.ndarray:
-    """Return the label model/name of each layer, made unique, (layers,) object."""
-    labels = schema.distinct([f"{model}/{name}" for model, name in zip(models, names, strict=True)])
-    return np.array(labels, dtype=object)
-
-
-_MODEL_ONLY = {"operators", "filter_shapes", "extra", "total_filters", "share_3x3", "segment"}
-"""Variables of a model that are not labels of its layers."""
-
-_RESERVED = {v.name for v in (schema.FILTERS, *schema.TABLES)} | {
-    "segment",
-    "first_row",
-    "layer",
-    "filters",
-    "layers",
-}
-
-
 def _read_block(segment: Segment, *, block_id: tuple[int, int]) -> np.ndarray:
     """Read a chunk. The task opens it itself, so that the graph holds no open files."""
     try:
@@ -477,7 +423,7 @@ def _read_block(segment: Segment, *, block_id: tuple[int, int]) -> np.ndarray:
 
 def _row_ranges(db: Database) -> list[tuple[int, int]]:
     """Return the ranges of rows of the view's layers among all rows of the segments. Adjacent ranges are joined."""
-    first, sizes = db.layers["first_row"].values, db.layers["row_size"].values
+    first, sizes = db.layer_columns["first_row"].values, db.layer_columns["row_size"].values
     ranges: list[tuple[int, int]] = []
     for start, stop in zip(first.tolist(), (first + sizes).tolist(), strict=True):
         if ranges and ranges[-1][1] == start:

@@ -110,7 +110,7 @@ def relabel(db: Database, rows: Rows) -> Database:
     def build(head: Snapshot | None) -> Snapshot | None:
         head = snapshots.existing(db.files, head)
         newest = Database(db.files, head)
-        ids = set(map(str, newest.models["model"].values))
+        ids = set(map(str, newest.model_columns["model"].values))
         unknown = [model for model in rows if model not in ids]
         if unknown:
             raise InputError(
@@ -127,7 +127,7 @@ def relabel(db: Database, rows: Rows) -> Database:
 
 def changed_rows(db: Database, rows: Rows) -> list[str]:
     """Return the models whose row in the database differs from the given one."""
-    table = db.models
+    table = db.model_columns
     position = {str(model): i for i, model in enumerate(table["model"].values)}
     return [
         model

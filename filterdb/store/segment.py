@@ -32,17 +32,33 @@ Tables = Mapping[str, np.ndarray]
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A segment's location and size. It is small enough to be part of every task."""
+    """The location and size of a segment, or of one of its banks. It is small enough to be part of every task."""
 
     files: Files
     id: str
     rows: int
     chunk_rows: int
+    kernel: schema.Kernel = schema.KERNEL
+    """Shape of the filters. The 3×3 filters are at the root of the segment's group, all others in groups below it."""
 
     @property
     def name(self) -> str:
-        """Name of its Zarr group below the root."""
-        return segment_name(self.id)
+        """Name of its Zarr group below the root of the database."""
+        return f"{segment_name(self.id)}{self._bank}"
+
+    @property
+    def summarised_as(self) -> str:
+        """Name of its folder of summaries."""
+        return f"{self.id}{self._bank}"
+
+    @property
+    def _bank(self) -> str:
+        return "" if self.kernel == schema.KERNEL else f"/{schema.kernel_name(self.kernel)}"
+
+    @property
+    def weights(self) -> int:
+        """Number of weights of a filter."""
+        return self.kernel[0] * self.kernel[1]
 
     @property
     def chunks(self) -> int:
@@ -65,15 +81,15 @@ class Segment:
     @property
     def chunk_bytes(self) -> int:
         """Size of a chunk's object."""
-        return schema.WEIGHTS * self.chunk_rows * 4 + CRC_BYTES
+        return self.weights * self.chunk_rows * 4 + CRC_BYTES
 
     def read_chunk(self, chunk: int) -> np.ndarray:
-        """Read a chunk's filters, (n, 9) float32, without padding."""
+        """Read a chunk's filters, (n, weights) float32, without padding."""
         start, stop = self.bounds(chunk)
         return np.ascontiguousarray(self.read_columns(chunk)[:, : stop - start].T)
 
     def read_columns(self, chunk: int) -> np.ndarray:
-        """Read a chunk as it is stored: columns (9, chunk_rows) float32, read-only, with padding.
+        """Read a chunk as it is stored: columns (weights, chunk_rows) float32, read-only, with padding.
 
         Passes use this method. `zarr_group.CODECS` need no decoding: the array is a view of the object without its
         checksum, which is verified. No memory is allocated: a local chunk is mapped from the page cache until the array
@@ -82,7 +98,7 @@ class Segment:
         return self.files.retry_on_damage(lambda: self._read_columns(chunk))
 
     def _read_columns(self, chunk: int) -> np.ndarray:
-        size = schema.WEIGHTS * self.chunk_rows * 4
+        size = self.weights * self.chunk_rows * 4
         where = f"{self.files.url(self.name)}/{schema.FILTERS.name} chunk {chunk}"
         with (
             self.damage(schema.FILTERS.name, chunk),
@@ -96,20 +112,20 @@ class Segment:
             data = file.whole()
             if checksum != int.from_bytes(data[size:], "little"):
                 raise ValueError("its checksum does not match")
-            return np.frombuffer(data[:size], "<f4").reshape(schema.WEIGHTS, self.chunk_rows)
+            return np.frombuffer(data[:size], "<f4").reshape(self.weights, self.chunk_rows)
 
     def write_chunk(self, chunk: int, filters: np.ndarray) -> None:
-        """Write a chunk (n, 9) float32 atomically. The last chunk is padded with NaN.
+        """Write a chunk (n, weights) float32 atomically. The last chunk is padded with NaN.
 
         The result is that of `zarr_group.CODECS`, with one copy, where Zarr makes four, and with none for `new_rows`.
         """
         start, stop = self.bounds(chunk)
-        if filters.shape != (stop - start, schema.WEIGHTS):  # missing filters would be stored as NaN
+        if filters.shape != (stop - start, self.weights):  # missing filters would be stored as NaN
             raise ValueError(
                 f"{self.files.url(self.name)} chunk {chunk}: expected filters of shape "
-                f"{(stop - start, schema.WEIGHTS)}, got {filters.shape}; nothing was written"
+                f"{(stop - start, self.weights)}, got {filters.shape}; nothing was written"
             )
-        size = schema.WEIGHTS * self.chunk_rows * 4
+        size = self.weights * self.chunk_rows * 4
         data = self._object_of(filters)
         if data is None:
             data = np.empty(self.chunk_bytes, np.uint8)
@@ -120,13 +136,13 @@ class Segment:
         self.files.put({self.chunk_name(chunk): data.data})
 
     def new_rows(self, chunk: int) -> np.ndarray:
-        """Return an array for the filters of a chunk, (n, 9) float32, in a new object that `write_chunk` completes."""
+        """Return an array for the filters of a chunk, (n, weights) float32, in a new object for `write_chunk`."""
         start, stop = self.bounds(chunk)
         # NumPy asks for huge pages: a bytearray takes several times as long to allocate.
         return self._columns_of(np.empty(self.chunk_bytes, np.uint8))[:, : stop - start].T
 
     def columns(self, rows: np.ndarray) -> np.ndarray:
-        """Return the columns of `new_rows` as `read_columns` returns those of a chunk, (9, chunk_rows) float32."""
+        """Return the columns of `new_rows`, (weights, chunk_rows), as `read_columns` returns those of a chunk."""
         data = self._object_of(rows)
         if data is None:
             raise ValueError(f"expected an array of `new_rows`, got one of shape {rows.shape}")
@@ -135,8 +151,8 @@ class Segment:
         return columns
 
     def _columns_of(self, data: np.ndarray) -> np.ndarray:
-        """Return the columns in the bytes of a chunk's object, (9, chunk_rows) float32."""
-        return data[:-CRC_BYTES].view("<f4").reshape(schema.WEIGHTS, self.chunk_rows)
+        """Return the columns in the bytes of a chunk's object, (weights, chunk_rows) float32."""
+        return data[:-CRC_BYTES].view("<f4").reshape(self.weights, self.chunk_rows)
 
     def _object_of(self, rows: np.ndarray) -> np.ndarray | None:
         """Return the bytes of the object in which `new_rows` has placed these filters; None for other filters."""

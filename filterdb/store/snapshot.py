@@ -11,30 +11,28 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
 
 from filterdb import logs, schema
 from filterdb.errors import ConflictError, DamageError, ExpiredSnapshotError, StoreError, StoreMissingError, UsageError
-from filterdb.schema import WEIGHTS
 from filterdb.store import collected
 from filterdb.store.canonical import canonical, digest
 from filterdb.store.files import Files
+from filterdb.store.numbering import mark_of as mark_of  # noqa: PLC0414 - also imported from here
+from filterdb.store.numbering import name_of as name_of  # noqa: PLC0414
+from filterdb.store.numbering import newest, put_hint
+from filterdb.store.numbering import numbers as numbers  # noqa: PLC0414
 from filterdb.store.pages import Entry, Page, paginate, read_pages, write_pages
 from filterdb.store.segment import RESTORE
 
-_NAME = re.compile(r"snapshots/(\d{8})\.(json|committed)")
-
 log = logging.getLogger(__name__)
-
-_PROBES = 8
-"""Snapshots that are looked for at a time in a store that lists nothing."""
 
 COMMIT_TRIES = 20
 """Number of attempts to commit on top of other writers' snapshots."""
@@ -131,59 +129,12 @@ def new(action: str, number: int = 0, **fields: Any) -> Snapshot:
     return Snapshot(number, action, datetime.now(UTC).isoformat(timespec="seconds"), uuid.uuid4().hex, **fields)
 
 
-def name_of(number: int) -> str:
-    """Return the name of a snapshot's object."""
-    return f"snapshots/{number:08d}.json"
-
-
-def mark_of(number: int) -> str:
-    """Return the name of the mark that a snapshot was committed."""
-    return f"snapshots/{number:08d}.committed"
-
-
-def numbers(files: Files) -> tuple[list[int], list[int]]:
-    """Return the numbers of the snapshots that exist, and of those that are lost, in ascending order."""
-    if files.web:
-        return _probe(files)
-    matches = [match for match in map(_NAME.fullmatch, files.list("snapshots")) if match]
-    present = {int(match[1]) for match in matches if match[2] == "json"}
-    end = max((int(match[1]) for match in matches), default=-1) + 1
-    return sorted(present), sorted(set(range(end)) - present)
-
-
-def _probe(files: Files) -> tuple[list[int], list[int]]:
-    """Return what `numbers` does for a store that lists nothing, by looking for objects by name.
-
-    Snapshots are numbered without gaps and never removed, so the end is searched in steps that grow, then by
-    bisection. Of those before the newest, one that is lost is noticed when it is read.
-    """
-
-    lost: set[int] = set()
-
-    def exist(numbers: Sequence[int]) -> list[bool]:
-        contents = files.read_many([name for number in numbers for name in (name_of(number), mark_of(number))])
-        # Some servers answer every request with a page.
-        stored = {name for name, data in contents.items() if data.startswith((b"{", b"committed"))}
-        lost.update(n for n in numbers if mark_of(n) in stored and name_of(n) not in stored)
-        return [name_of(number) in stored or number in lost for number in numbers]
-
-    low, high, step = -1, None, 1  # `low` exists or is -1; `high` does not exist
-    while high is None or high - low > 1:
-        width = step if high is None else max(1, (high - low) // (_PROBES + 1))
-        probed = [n for n in range(low + width, low + width * _PROBES + 1, width) if high is None or n < high]
-        absent = [n for n, exists in zip(probed, exist(probed), strict=True) if not exists]
-        high = absent[0] if absent else high
-        low = max((n for n in probed if not absent or n < absent[0]), default=low)
-        step *= _PROBES
-    return sorted(set(range(low + 1)) - lost), sorted(n for n in lost if n <= low)
-
-
 def latest(files: Files) -> Snapshot | None:
     """Read the newest snapshot; None if there is no database yet. Raises DamageError if the newest is lost."""
-    present, lost = numbers(files)
-    if lost and (not present or lost[-1] > present[-1]):
-        raise DamageError(_lost(files, lost[-1]))
-    return read(files, present[-1]) if present else None
+    head = newest(files)
+    if head is not None and head.is_lost:
+        raise DamageError(_lost(files, head.number))
+    return _read(files, head.number, head.data) if head else None
 
 
 def existing(files: Files, head: Snapshot | None) -> Snapshot:
@@ -346,8 +297,8 @@ def commit(files: Files, base: Snapshot | None, build: Build) -> Snapshot:
         if following is None:
             return existing(files, base)
         number = following.number
-        names = files.list("snapshots")
-        if mark_of(number) in names and name_of(number) not in names:
+        taken = files.read_many([mark_of(number), name_of(number)])
+        if mark_of(number) in taken and name_of(number) not in taken:
             # Later snapshots may be based on the lost one, and would not contain this change.
             raise DamageError(_lost(files, number))
         write_pages(files, following.pages, () if base is None else base.pages)
@@ -355,6 +306,7 @@ def commit(files: Files, base: Snapshot | None, build: Build) -> Snapshot:
             collected.write(files, following.collected)
         if files.create(name_of(number), following.to_json()):
             mark(files, number)
+            put_hint(files, number)
             known = set() if base is None else {entry.id for entry in base.segments}
             added = [entry.id for entry in following.segments if entry.id not in known]
             logs.event(log, "committed", url=files.root, snapshot=number, action=following.action, segments=added)
@@ -366,21 +318,24 @@ def commit(files: Files, base: Snapshot | None, build: Build) -> Snapshot:
 
 
 def mark(files: Files, number: int) -> None:
-    """Mark all snapshots up to this one as committed, because a killed writer may have left its snapshot unmarked.
+    """Mark a snapshot as committed, and those before it that killed writers have left unmarked.
 
     If the store fails, only warn, because the snapshot is committed in any case.
     """
+    unmarked: list[int] = []
     try:
-        marked = files.list("snapshots")
+        for last in range(number, -1, -2):
+            pair = [last, last - 1] if last else [last]
+            marks = files.read_many(list(map(mark_of, pair)))
+            unmarked += takewhile(lambda n: mark_of(n) not in marks, pair)  # noqa: B023
+            if marks:
+                break
+        stored = files.read_many([name_of(n) for n in unmarked[1:]])
+        for n in reversed(unmarked):
+            if n == number or name_of(n) in stored:
+                files.create(mark_of(n), b"committed\n")
     except StoreError as error:
         log.warning("snapshot %d is committed, but not marked: %s", number, error)
-        return
-    for committed in range(number + 1):
-        if name_of(committed) in marked and mark_of(committed) not in marked:
-            try:
-                files.create(mark_of(committed), b"committed\n")
-            except StoreError as error:
-                log.warning("snapshot %d is committed, but not marked: %s", committed, error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -398,7 +353,7 @@ class StoredBasis:
     @property
     def is_usable(self) -> bool:
         """Whether any of its weights is positive. With too few filters, or with equal filters only, none is."""
-        return self.filters > WEIGHTS and sum(self.explained_variance_ratio) > 0
+        return self.filters > len(self.mean) and sum(self.explained_variance_ratio) > 0
 
     def content(self) -> bytes:
         """Encode as canonical JSON without the id, which is computed from it."""

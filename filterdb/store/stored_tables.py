@@ -87,6 +87,11 @@ def joined_name(page_id: str) -> str:
     return f"tables/{page_id}.safetensors"
 
 
+def page_of(name: str) -> str:
+    """Return the id of the page that an object with joined tables or summaries belongs to."""
+    return name.split("/")[1].removesuffix(".safetensors")
+
+
 def _read_pages(files: Files, pages: Sequence[Page]) -> list[Columns]:
     """Read the tables of each page, or those of its parts if the page's object is missing or damaged."""
     contents = files.read_many([joined_name(page.id) for page in pages])

@@ -70,6 +70,11 @@ def name_of(segment_id: str, key: Key) -> str:
     return f"summaries/{segment_id}/{key.label}.npz"
 
 
+def joined_name(page_id: str, key: Key) -> str:
+    """Return the name of the object with a page's summaries, those of its segments one after the other."""
+    return f"tables/{page_id}/{key.label}.npz"
+
+
 def parts_name(segment_id: str) -> str:
     """Return the prefix of a segment's partial summaries."""
     return f"summaries/{segment_id}/parts"
@@ -236,9 +241,26 @@ def load(files: Files, segment_id: str, key: Key, narrow: Collection[str] = ()) 
 
     The arrays of int64 in `narrow` are returned as the smallest signed integers that hold all of their numbers.
     """
-    name = name_of(segment_id, key)
+    return _load(files, name_of(segment_id, key), segment_id, key, narrow)
+
+
+def load_joined(files: Files, page_id: str, key: Key, narrow: Collection[str] = ()) -> Arrays | None:
+    """Read the summaries of a page's segments as `load` does; None also if their object is damaged."""
     try:
-        return _opened(files, name, lambda file: _unpack(file, files.url(name), segment_id, key, narrow))
+        return _load(files, joined_name(page_id, key), page_id, key, narrow)
+    except DamageError as error:
+        log.warning("%s", error)
+        return None
+
+
+def save_joined(files: Files, page_id: str, key: Key, arrays: Arrays) -> None:
+    """Store the summaries of a page's segments, over those of another writer: the object may be deleted at any time."""
+    files.put({joined_name(page_id, key): pack(arrays, page_id, key)})
+
+
+def _load(files: Files, name: str, owner: str, key: Key, narrow: Collection[str]) -> Arrays | None:
+    try:
+        return _opened(files, name, lambda file: _unpack(file, files.url(name), owner, key, narrow))
     except StoreMissingError:
         return None
 

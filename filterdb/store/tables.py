@@ -5,19 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from filterdb import schema
+from filterdb.columns import Columns
 from filterdb.errors import DamageError
+from filterdb.extras import named_extras
 from filterdb.store import pack
 from filterdb.store.canonical import canonical, digest
 from filterdb.store.files import Files
 from filterdb.store.segment import Segment, Tables, differs, missing, pack_name
-
-if TYPE_CHECKING:
-    import xarray as xr
 
 PACK = "pack"
 """The digest that a segment has in a snapshot if its tables are packed."""
@@ -38,7 +36,8 @@ def create(segment: Segment, tables: Tables) -> Created:
     pack has the digests of the others. Since the segment's id depends on the tables, every writer of the segment writes
     the same bytes. Objects that exist with these bytes are not written again.
     """
-    from filterdb.store.zarr_group import group_objects
+    with named_extras():
+        from filterdb.store.zarr_group import group_objects
 
     objects = group_objects(segment, tables)
     digests = {name: digest(data) for name, data in objects.items()}
@@ -62,7 +61,8 @@ def packed(tables: Tables, **metadata: str) -> bytes:
 def check_objects(segment: Segment, digests: Mapping[str, str]) -> dict[str, str]:
     """Return what is wrong with the objects of a segment other than its chunks, by name."""
     if PACK not in digests:
-        from filterdb.store import zarr_tables
+        with named_extras():
+            from filterdb.store import zarr_tables
 
         return zarr_tables.check_objects(segment, digests)
     try:
@@ -88,7 +88,8 @@ def read_many(segments: Sequence[tuple[Segment, Mapping[str, str]]]) -> list[dic
 
 
 def _read_old(segment: Segment, digests: Mapping[str, str]) -> dict[str, np.ndarray]:
-    from filterdb.store import zarr_tables
+    with named_extras():
+        from filterdb.store import zarr_tables
 
     return segment.files.retry_on_damage(lambda: zarr_tables.read(segment, digests))
 
@@ -131,18 +132,14 @@ def completed(tables: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     }
 
 
-def to_dataset(
-    tables: Tables, kinds: tuple[schema.Variable, ...], attrs: Mapping[str, Any] | None = None
-) -> xr.Dataset:
-    """Convert table variables to an xarray Dataset. Text becomes object arrays, which pandas and plots support."""
-    import xarray as xr
-
+def to_columns(tables: Tables, kinds: tuple[schema.Variable, ...]) -> Columns:
+    """Return table variables as columns. Text becomes object arrays, which pandas and plots support."""
     variables = {}
     for variable in kinds:
         values = variable.array(tables[variable.name])
         plain = _texts(values) if variable.dtype == "str" else values
-        variables[variable.name] = xr.Variable(variable.dims, plain, variable.attrs)
-    return xr.Dataset(variables, attrs=dict(attrs or {}))
+        variables[variable.name] = (variable.dims, plain, variable.attrs)
+    return Columns.of(variables, {}, {})
 
 
 def _texts(values: np.ndarray) -> np.ndarray:

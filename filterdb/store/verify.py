@@ -19,7 +19,7 @@ from filterdb.store.database import Database
 from filterdb.store.files import Files
 from filterdb.store.pages import Entry, located
 from filterdb.store.segment import Segment, pack_name
-from filterdb.store.stored_tables import check_joined, joined_name
+from filterdb.store.stored_tables import check_joined, joined_name, page_of
 from filterdb.store.tables import PACK, Created, check_objects, read_tables
 
 
@@ -92,8 +92,15 @@ def check_segment(entry: Entry, files: Files, listing: Listing) -> tuple[list[Pr
 
 
 def check_pages(db: Database, tables: Sequence[dict[str, np.ndarray] | None]) -> list[Problem]:
-    """Check the joined tables of a snapshot's pages against the segments' own, where none of those is damaged."""
-    problems = []
+    """Check the joined tables of a snapshot's pages against the segments' own, where none of those is damaged.
+
+    Of their joined summaries, check that the bytes are those that were stored.
+    """
+    problems, ids = [], {page.id for page, _ in located(db.state.pages)}
+    summaries = [] if db.files.web else [name for name in db.files.list("tables") if name.endswith(".npz")]
+    for name in summaries:
+        what = summary.problem(db.files, name) if page_of(name) in ids else None
+        problems += [Problem("", name, None, what)] if what else []
     for page, first in located(db.state.pages):
         own = [own_tables for own_tables in tables[first : first + len(page.segments)] if own_tables is not None]
         what = check_joined(db.files, page, own) if len(own) == len(page.segments) else None

@@ -41,8 +41,8 @@ def group_objects(segment: Segment, tables: Mapping[str, np.ndarray]) -> dict[st
     group.attrs.put(attributes)
     group.create_array(
         schema.FILTERS.name,
-        shape=(segment.rows, schema.WEIGHTS),
-        chunks=(segment.chunk_rows, schema.WEIGHTS),
+        shape=(segment.rows, segment.weights),
+        chunks=(segment.chunk_rows, segment.weights),
         dtype=schema.FILTERS.dtype,
         filters=CODECS[:1],
         serializer=CODECS[1],

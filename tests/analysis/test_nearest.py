@@ -14,6 +14,7 @@ from scipy.stats import entropy
 
 import filterdb as fdb
 from filterdb.commands.nearest import to_answer as answer_of
+from filterdb.engine.loops import LoopReduction
 from filterdb.errors import InputError, UsageError
 from filterdb.numerics.depth import DECILES
 from filterdb.reduce import model_summary as query
@@ -50,6 +51,14 @@ def test_a_retrained_model_is_nearer_than_other_families(families: fdb.Database,
     assert list(ranked["rank"].values) == list(range(1, 10))
     # Of few filters, and very like them: after all others, without a rank.
     assert (found["model"].values[-1], int(found["rank"][-1]), bool(found["few"][-1])) == ("small", 0, True)
+
+
+def test_compiled_loops_give_the_same(families: fdb.Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = network(tmp_path / "again.onnx", 7, 0)
+    small = fdb.nearest(families, file)
+    monkeypatch.setattr(query, "UNCOMPILED", 0)
+    monkeypatch.delattr(LoopReduction, "add_uncompiled")
+    assert fdb.nearest(families, file).identical(small)
 
 
 def quantised(source: Path, target: Path) -> Path:

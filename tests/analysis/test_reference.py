@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-import xarray as xr
 from scipy.stats import percentileofscore
 
 import filterdb as fdb
 from filterdb.analysis import reference as module
 from filterdb.analysis.findings import _place, findings
 from filterdb.analysis.reference import read_reference, reference_of
+from filterdb.columns import Columns
 from filterdb.commands.check_answer import to_answer
 from filterdb.errors import InputError, UsageError
 from filterdb.numerics.depth import depth_decile
@@ -93,7 +93,7 @@ def test_packaged_reference(real_db: fdb.Database, tmp_path: Path, folder: Path)
     assert to_answer(result)["reference"]["layers"] == packaged["layers"]
 
 
-def measured(layers: int) -> xr.Dataset:
+def measured(layers: int) -> Columns:
     """Return what a `degeneration` result of many layers has for a reference."""
     rng = np.random.default_rng(1)
     names: dict[str, np.ndarray] = {
@@ -103,7 +103,7 @@ def measured(layers: int) -> xr.Dataset:
     }
     names |= {"filters": 16 ** rng.integers(0, 7, layers), "conv_depth_norm": rng.random(layers)}
     counts = {"models": 1_000, "layers": layers, "filters": int(names["filters"].sum())}
-    return xr.Dataset({name: ("layer", values) for name, values in names.items()}, attrs=counts)
+    return Columns.of({name: ("layer", values) for name, values in names.items()}, {}, counts)
 
 
 def test_a_reference_of_many_layers_is_small_and_close(tmp_path: Path) -> None:

@@ -192,7 +192,7 @@ def test_fixed_filters_are_no_sign_of_kinship(tmp_path: Path) -> None:
 
 
 def test_a_measurement_is_no_label_of_a_training(db: fdb.Database) -> None:
-    columns = training_columns(db.models)
+    columns = training_columns(db.model_columns)
     assert {"task", "architecture", "training_dataset", "lr"} <= set(columns)
     assert not {"acc", "epoch", "url"} & set(columns)
     keys = dict(zip(db.models["model"].values.astype(str), training_keys(db), strict=True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -22,6 +23,7 @@ ROOT = Path(__file__).parents[2]
 
 CLUSTER = ("distributed", "bokeh", "tornado", "cryptography")
 REMOTE = ("botocore", "s3fs", "aiohttp", "huggingface_hub")
+DATASETS = ("xarray", "pandas", "dask")
 TABLES = ("xarray", "pandas", "zarr", "dask", "numba", "matplotlib", "pyarrow", "scipy")
 HELP = (*CLUSTER, *REMOTE, *TABLES, "numpy", "onnx", "rich", "yaml", "fsspec", "asyncio")
 
@@ -76,11 +78,13 @@ def test_no_help_of_a_command_imports_anything_heavy() -> None:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a model, a second one, and a reduced database of the first."""
+    """A folder with a model, a second one, a reduced database of the first, and one without summaries."""
     folder = tmp_path_factory.mktemp("startup")
     for name, seed in (("one", 0), ("two", 5)):
         chain(folder / f"{name}.onnx", trained(16, 16, seed), trained(16, 16, seed + 1))
     run("ingest", folder / "db", folder / "one.onnx")
+    shutil.copytree(folder / "db", folder / "new")
+    shutil.rmtree(folder / "new/summaries")
     run("reduce", folder / "db")
     return folder
 
@@ -91,13 +95,16 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("check {place}/one.onnx", (*CLUSTER, *REMOTE, *TABLES)),
         ("check {place}/one.onnx --json", (*CLUSTER, *REMOTE, *TABLES, "rich")),
         ("check {place}/one.onnx --sarif {place}/o.sarif --junit {place}/o.xml", (*CLUSTER, *REMOTE, *TABLES)),
-        ("info {place}/db", (*CLUSTER, *REMOTE, "numba", "matplotlib", "onnx")),
-        ("models {place}/db", (*CLUSTER, *REMOTE, "numba", "matplotlib", "onnx")),
-        ("layers {place}/db", (*CLUSTER, *REMOTE, "numba", "matplotlib", "onnx")),
-        ("snapshots {place}/db", (*CLUSTER, *REMOTE, "numba", "matplotlib", "onnx")),
-        ("nearest {place}/db {place}/two.onnx --threads 2", (*CLUSTER, *REMOTE, "matplotlib")),
+        ("check {place}/one.onnx --db {place}/db", (*CLUSTER, *REMOTE, *DATASETS, "zarr", "matplotlib")),
+        ("info {place}/db", (*CLUSTER, *REMOTE, *TABLES, "onnx")),
+        ("models {place}/db", (*CLUSTER, *REMOTE, *TABLES, "onnx")),
+        ("layers {place}/db --where task=unknown", (*CLUSTER, *REMOTE, *TABLES, "onnx")),
+        ("snapshots {place}/db", (*CLUSTER, *REMOTE, *TABLES, "onnx")),
+        ("nearest {place}/db {place}/two.onnx --threads 2", (*CLUSTER, *REMOTE, *TABLES)),
+        ("nearest {place}/new {place}/two.onnx --threads 2", (*CLUSTER, *REMOTE, *DATASETS, "zarr", "matplotlib")),
         ("drift {place}/db --by model --threads 2", (*CLUSTER, *REMOTE, "matplotlib", "onnx")),
-        ("ingest {place}/other {place}/two.onnx --threads 2", (*CLUSTER, *REMOTE, "matplotlib")),
+        ("ingest {place}/other {place}/two.onnx --threads 2", (*CLUSTER, *REMOTE, *DATASETS, "matplotlib")),
+        ("verify {place}/db --threads 2", (*CLUSTER, *REMOTE, *DATASETS, "zarr", "matplotlib", "onnx")),
     ],
 )
 def test_commands_import_only_what_they_need(arguments: str, unwanted: tuple[str, ...], place: Path) -> None:

@@ -155,7 +155,7 @@ def test_lineage_and_units(db: fdb.Database) -> None:
 def test_layers_of_an_earlier_format_have_only_their_hash(db: fdb.Database, folder: Path, tmp_path: Path) -> None:
     """As segments of format 3, which have no fingerprints: equal files are known, folded ones are not."""
     whole = fdb.open(db.url)
-    whole.all_layers["fingerprint"][:] = ""
+    whole.all_layer_columns["fingerprint"].values[:] = ""
     result = fdb.nearest(whole, folder / "net.onnx")
     same = dict(zip(result["model"].values.tolist(), result["same_filters"].values.tolist(), strict=True))
     assert same == {name: name == "net" for name in NAMES}

@@ -8,6 +8,7 @@ import platform
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numba import njit
 
-from filterdb.numerics import blocks, compiled
+from filterdb.numerics import binning, blocks, compiled
 
 TOP = 2**24
 """Significands of float32 are whole numbers below."""
@@ -35,7 +36,7 @@ def quotients(weights: np.ndarray, peaks: np.ndarray) -> np.ndarray:
     columns = np.tile(weights.astype(np.float32), (9, 1))
     columns.flags.writeable = False
     high, low, out = np.empty(n), np.empty(n), np.empty((9, n))
-    blocks.load_scaled(columns, 0, n, peaks.astype(np.float32), high, low, out)
+    blocks.load_scaled(columns, compiled.NINE, 0, n, peaks.astype(np.float32), high, low, out)
     assert (out.view(np.int64) == out[0].view(np.int64)).all()
     first: np.ndarray = out[0]
     return first
@@ -124,7 +125,9 @@ def test_without_fma_the_bits_are_the_same(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", code], env=environment, check=True)
 
 
-def test_the_loops_name_the_blocks_that_they_compile() -> None:
-    """Numba would otherwise take loops with old blocks from its cache."""
-    digest = hashlib.sha256(Path(blocks.__file__).read_bytes()).hexdigest()
-    assert digest == compiled.BLOCKS, f"set BLOCKS of compiled.py to {digest}"
+@pytest.mark.parametrize("module", [blocks, binning])
+def test_the_loops_name_the_parts_that_they_compile(module: ModuleType) -> None:
+    """Numba would otherwise take loops with old parts from its cache."""
+    name = module.__name__.rpartition(".")[2].upper()
+    digest = hashlib.sha256(Path(str(module.__file__)).read_bytes()).hexdigest()
+    assert getattr(compiled, name) == digest, f"set {name} of compiled.py to {digest}"

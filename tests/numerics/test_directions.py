@@ -20,11 +20,13 @@ from filterdb.numerics.directions import (
     BOX_BLUR,
     DIRECTIONS,
     direction_names,
+    direction_texts,
     directions,
 )
 from filterdb.numerics.layer import moments
 from filterdb.numerics.moments import Moments
-from filterdb.numerics.spectrum import DCT_TERMS, dct_energies
+from filterdb.numerics.spectrum import dct_energies, dct_terms
+from filterdb.schema import Kernel, kernel_name
 from tests.filters import trained
 from tests.models import chain
 
@@ -74,12 +76,34 @@ def test_a_mean_elsewhere_is_no_1x1() -> None:
     assert DIRECTIONS[int(directions(moments(filters)).code)] == BOX_BLUR
 
 
-def test_dct_terms_and_energies_are_scipys() -> None:
-    pictures = np.eye(9).reshape(9, 3, 3)
-    np.testing.assert_allclose(DCT_TERMS.T, dctn(pictures, axes=(1, 2), norm="ortho").reshape(9, 9), atol=1e-15)
-    filters = trained(32, 16).reshape(-1, 9) + np.float32(7)
-    coefficients = dctn(filters.reshape(-1, 3, 3).astype(np.float64), axes=(1, 2), norm="ortho").reshape(-1, 9)
-    np.testing.assert_allclose(dct_energies(moments(filters)), (coefficients**2).mean(axis=0), rtol=1e-12)
+KERNELS: list[Kernel] = [(3, 3), (5, 5), (1, 3), (3, 1), (2, 4), (7, 7)]
+
+
+@pytest.mark.parametrize("kernel", KERNELS, ids=kernel_name)
+def test_dct_terms_and_energies_are_scipys(kernel: Kernel) -> None:
+    weights = kernel[0] * kernel[1]
+    pictures = np.eye(weights).reshape(weights, *kernel)
+    dct = dctn(pictures, axes=(1, 2), norm="ortho").reshape(weights, weights)
+    np.testing.assert_allclose(dct_terms(kernel).T, dct, atol=1e-15)
+    filters = np.random.default_rng(1).standard_normal((512, weights)).astype(np.float32) + np.float32(7)
+    coefficients = dctn(filters.reshape(-1, *kernel).astype(np.float64), axes=(1, 2), norm="ortho")
+    energies = (coefficients.reshape(-1, weights) ** 2).mean(axis=0)
+    np.testing.assert_allclose(dct_energies(moments(filters), kernel), energies, rtol=1e-12)
+
+
+@pytest.mark.parametrize("kernel", KERNELS, ids=kernel_name)
+def test_directions_of_any_kernel(kernel: Kernel) -> None:
+    """Filters along the centre, the mean and each DCT term have that direction."""
+    weights = kernel[0] * kernel[1]
+    texts = direction_texts(kernel)
+    rng = np.random.default_rng(2)
+    centre = np.eye(weights)[kernel[0] // 2 * kernel[1] + kernel[1] // 2]
+    for code, pattern in enumerate([centre, *dct_terms(kernel)], start=1):
+        filters = rng.normal(size=(600, 1)) * pattern + rng.normal(0, 0.001, (600, weights))
+        found = directions(moments(filters.astype(np.float32)), kernel)
+        assert texts[int(found.code)] == texts[code if code <= 2 else code + 1], pattern
+        assert float(found.share) > 0.99
+    assert len(texts) == len(set(texts)) == 3 + weights
 
 
 def test_layers_without_energy_and_codes_of_a_strange_child_have_no_direction() -> None:

@@ -123,7 +123,7 @@ def test_repeated_filters_equal_a_dictionary(block: int, monkeypatch: pytest.Mon
 
 def test_equal_hashes_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
     """With a hash that is always the same nothing is called equal that is not."""
-    monkeypatch.setattr(layer, "_FACTORS", np.zeros(9, np.uint64))
+    monkeypatch.setattr(layer, "_FACTORS", np.zeros(256, np.uint64))
     filters = np.arange(36, dtype=np.float32).reshape(4, 9)
     filters[2] = filters[0]
     np.testing.assert_array_equal(layer.repeated_filters(filters), [False, False, True, False])

@@ -76,7 +76,7 @@ def test_sketches(block: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
     firsts = np.array([0, 5, 0, 123_456, 7])
     ours, theirs = np.zeros((2, 5, sketch.BUCKETS))
     sketch.add(theirs, columns, starts, stops, firsts)
-    without_numba.add(ours, columns, starts, stops, firsts)
+    without_numba.add_nine(ours, columns, starts, stops, firsts)
     assert ours.tobytes() == theirs.tobytes()
     signs, expected = np.zeros((2, 9, sketch.BUCKETS))
     sketch.add_signs(expected, np.ones((9, 1000), np.float32), 3)

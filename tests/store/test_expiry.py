@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from collections.abc import Callable
 from datetime import timedelta
@@ -16,6 +17,7 @@ from filterdb.errors import DamageError, ExpiredSnapshotError, UsageError
 from filterdb.store import history
 from filterdb.store import snapshot as snapshots
 from filterdb.store.files import Files
+from tests.faults.crash import CrashError, mutations
 from tests.models import chain, weights
 
 
@@ -204,6 +206,48 @@ def test_purge(url: str, tmp_path: Path) -> None:
     )
     with pytest.raises(UsageError, match="got 'a'; nothing was purged"):
         fdb.purge(url, "a")
+
+
+def test_a_purge_that_was_stopped_goes_on(tmp_path: Path) -> None:
+    """Wherever it was: while it writes, marks segments as collected, or removes them."""
+    add(tmp_path, str(tmp_path / "base"), "a", "b")
+    add(tmp_path, str(tmp_path / "base"), "c")
+    shutil.copytree(tmp_path / "base", tmp_path / "counted")
+    with mutations() as counted:
+        fdb.purge(tmp_path / "counted", "a")
+    chunks = [i for i, what in enumerate(counted.log) if what.startswith("remove segments/") and "/filters/c/" in what]
+    assert len(chunks) == 3
+    needle = weights(6, 5, seed=ord("a")).reshape(-1, 9)[:10, 0].tobytes()
+    for at in (chunks[0] - 20, chunks[0], chunks[1], chunks[-1] + 1, len(counted.log) - 3):
+        url = shutil.copytree(tmp_path / "base", tmp_path / str(at))
+        with pytest.raises(CrashError), mutations(at):
+            fdb.purge(url, "a")
+        assert list(fdb.purge(url, "a").database.models["model"].values) == ["b", "c"]
+        assert not [path for path in url.rglob("*") if path.is_file() and needle in path.read_bytes()], at
+
+
+def test_purge_looks_into_what_no_snapshot_lists(tmp_path: Path) -> None:
+    """A compaction died while it wrote. Whose filters it left is not known without its tables."""
+    url = str(tmp_path / "db")
+    for name in "ab":
+        add(tmp_path, url, name)
+    shutil.copytree(url, tmp_path / "counted")
+    with mutations() as counted:
+        fdb.compact(tmp_path / "counted")
+    first_summary = [what.startswith("create summaries/") for what in counted.log].index(True)
+    with pytest.raises(CrashError), mutations(first_summary):
+        fdb.compact(url)
+    listed = {entry.id for entry in fdb.open(url).state.segments}
+    (left,) = {path for path in (tmp_path / "db" / "segments").glob("*.safetensors") if path.stem not in listed}
+    tables = left.read_bytes()
+    for damaged, got in ((tables[:-1] + b"?", "damage"), (None, "none")):
+        left.unlink() if damaged is None else left.write_bytes(damaged)
+        with pytest.raises(DamageError, match=rf"which no snapshot lists, got {got}; `filterdb gc --delete` removes"):
+            fdb.purge(url, "a")
+        assert fdb.open(url).counts["models"] == 2
+    left.write_bytes(tables)
+    fdb.purge(url, "a")
+    assert not left.exists() and not left.with_suffix(".zarr").exists()
 
 
 def test_a_purged_model_whose_filters_another_has(tmp_path: Path) -> None:

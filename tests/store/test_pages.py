@@ -143,7 +143,11 @@ def test_an_ingest_compacts(tmp_path: Path) -> None:
 def test_a_compaction_that_fails_fails_no_ingest(
     error: type[FilterDBError], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The model is committed. Another writer's commit is no matter; any other failure is a warning."""
+    """The model is committed. Another writer's commit is no matter; any other failure is a warning.
+
+    An ingest that finds the models there joins the segments.
+    """
+    join_segments = compact.join_segments
 
     def fails(*_: object) -> None:
         raise error("the disk is full")
@@ -157,6 +161,9 @@ def test_a_compaction_that_fails_fails_no_ingest(
     warned = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert [w for w in warned if "not compacted: the disk is full" in w] == warned[: 0 if error is ConflictError else 1]
     assert bool(warned) == (error is StoreError)
+    monkeypatch.setattr(compact, "join_segments", join_segments)
+    again = fdb.ingest(tmp_path / "db", [path])
+    assert (again.added, again.present, len(again.database.segments)) == ([], [str(path)], 1)
 
 
 def runs(*models: int) -> list[str]:
