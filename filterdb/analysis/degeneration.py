@@ -15,15 +15,15 @@ from filterdb.analysis.untrained import untrained as untrained_models
 from filterdb.arguments import as_names, formerly_positional
 from filterdb.columns import Columns
 from filterdb.engine.moments import CLEAN, SCALED, SPARSE, MomentsReduction, raw_state, state
-from filterdb.engine.run import summaries
+from filterdb.engine.run import in_parts
 from filterdb.errors import UsageError
 from filterdb.numerics.directions import direction_names, directions
-from filterdb.numerics.eigen import decompose
+from filterdb.numerics.eigen import variance_ratio
 from filterdb.numerics.modes import AnyMode, Mode, as_mode
-from filterdb.numerics.moments import Moments
 from filterdb.numerics.percentiles import by_class, counts, layer_classes, nearby_percentiles
 from filterdb.numerics.quality import P1, Sigmoid, randomness_threshold, variance_entropy
 from filterdb.numerics.sphericity import p_value, relative_spread
+from filterdb.store import summary
 from filterdb.store.database import AnyDatabase, Database, as_database
 from filterdb.store.summary import Arrays
 
@@ -148,11 +148,10 @@ def judge_layers(
         db = with_depth(db, by)
     mode = as_mode(mode)
     rules = rules or Rules()
-    (arrays,) = summaries(db, MomentsReduction())
     # Judge all layers of the snapshot first: whether a model is untrained does not depend on the view.
-    judged = _judge(db.whole, arrays, mode, rules, _sigmoid(threshold))
+    judged = _judged(db.whole, mode, rules, _sigmoid(threshold))
     models, untrained = _untrained(db.whole, judged, rules, mode)
-    judged = {name: values[chosen(db)] for name, values in judged.items()}
+    judged = {name: values[chosen(db)].copy() for name, values in judged.items()}
     layers, listed = db.layer_columns, db.model_columns
     in_view = np.isin(db.whole.model_columns["model"].values[models].astype(str), layers["model"].values.astype(str))
     layer = ("layer",)
@@ -198,44 +197,73 @@ def _sigmoid(threshold: xr.Dataset | None) -> Sigmoid:
     return sigmoid(threshold)
 
 
-def _judge(db: Database, arrays: Arrays, mode: Mode, rules: Rules, fit: Sigmoid) -> dict[str, npt.NDArray[Any]]:
+def _judged(db: Database, mode: Mode, rules: Rules, fit: Sigmoid) -> dict[str, npt.NDArray[Any]]:
+    """Return MEASURES and verdicts of every layer of the snapshot, computed once for these rules and kept."""
+    place = "", summary.Key("judged", 1, repr((db.state.layers_key, mode.name, rules, fit)))
+    judged = db.kept.get(place)
+    if judged is None:
+        parts = [_measure(arrays) for _, arrays in in_parts(db, MomentsReduction())]
+        measured = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        judged = _judge(db, measured, mode, rules, fit)
+        db.kept[place] = judged
+    return judged
+
+
+def _measure(arrays: Arrays) -> dict[str, npt.NDArray[Any]]:
+    """Return what is measured of some layers from their moments, (layers,) each."""
+    raw, clean = raw_state(arrays), state(arrays, CLEAN)
+    direction = directions(raw)
+    return {
+        "count": raw.count,
+        "clean": clean.count,
+        "sparse": state(arrays, SPARSE).count,
+        "entropy": variance_entropy(variance_ratio(raw)),
+        "clean_entropy": variance_entropy(variance_ratio(clean)),
+        "p_value": p_value(state(arrays, SCALED)),
+        "relative_spread": relative_spread(raw),
+        "span": arrays["span"],
+        "direction": direction.code,
+        "share": direction.share,
+    }
+
+
+def _judge(
+    db: Database, measured: dict[str, npt.NDArray[Any]], mode: Mode, rules: Rules, fit: Sigmoid
+) -> dict[str, npt.NDArray[Any]]:
     """Return MEASURES and verdicts of every layer of the snapshot, (layers,) each."""
-    layers = db.layer_columns
+    layers, count = db.layer_columns, measured["count"]
     known: npt.NDArray[np.bool_] = layers["scale_known"].values
-    raw, clean, sparse = raw_state(arrays), state(arrays, CLEAN), state(arrays, SPARSE)
     all_sparse = (layers["peak"].values == 0) & mode.dead_layers_are_sparse
-    sparsity = np.where(known, np.where(all_sparse, 1.0, sparse.count / raw.count), np.nan)
-    entropy = np.where(known, _entropy(raw), np.nan)
-    threshold = randomness_threshold(raw.count, fit)
-    clean_count = np.where(all_sparse, 0, clean.count)
-    clean_entropy = np.where(known, np.where(clean_count > 0, _entropy(clean), 0.0), np.nan)
+    sparsity = np.where(known, np.where(all_sparse, 1.0, measured["sparse"] / count), np.nan)
+    entropy = np.where(known, measured["entropy"], np.nan)
+    threshold = randomness_threshold(count, fit)
+    clean_count = np.where(all_sparse, 0, measured["clean"])
+    clean_entropy = np.where(known, np.where(clean_count > 0, measured["clean_entropy"], 0.0), np.nan)
     clean_ratio = _ratio(clean_entropy, randomness_threshold(np.maximum(clean_count, 1), fit))
     dead = (layers["peak"].values == 0) & known
-    classes = layer_classes(raw.count, layers["conv_depth_norm"].values)
+    classes = layer_classes(count, layers["conv_depth_norm"].values)
     percentile, peers = nearby_percentiles(entropy, classes, by_class(entropy, classes), counts(classes))
-    direction = directions(raw)
-    scaled = state(arrays, SCALED)
     measures = {
-        "filters": raw.count,
+        "filters": count,
         "sparsity": sparsity,
         "variance_entropy": entropy,
         "threshold": threshold,
         "ratio": _ratio(entropy, threshold),
-        "p_value": np.where(known, p_value(scaled), np.nan),
-        "relative_spread": np.where(known, relative_spread(raw), np.nan),
+        "p_value": np.where(known, measured["p_value"], np.nan),
+        "relative_spread": np.where(known, measured["relative_spread"], np.nan),
         "clean_filters": clean_count,
         "clean_variance_entropy": clean_entropy,
         "clean_ratio": np.where(clean_count > 0, clean_ratio, np.nan),
         "orthogonality": layers["orthogonality"].values,
         "peak": np.where(known, layers["peak"].values, np.nan),
-        "span": np.where(known, arrays["span"] / raw.count, np.nan),
+        "span": np.where(known, measured["span"] / count, np.nan),
         "scale_known": known,
         "percentile": percentile,
         "percentile_peers": peers,
     }
     verdicts = judge(measures, dead, rules, mode)
-    names = direction_names(direction.code, verdicts["collapsed"])
-    share = np.where(verdicts["collapsed"], direction.share, np.nan)
+    names = direction_names(measured["direction"], verdicts["collapsed"])
+    share = np.where(verdicts["collapsed"], measured["share"], np.nan)
     return {**measures, "direction": names, "direction_share": share, **verdicts}
 
 
@@ -246,10 +274,6 @@ def _untrained(
     models, position = np.unique(db.layer_columns["model_index"].values, return_inverse=True)
     shapes = [str(text) for text in db.model_columns["filter_shapes"].values[models]]
     return models, untrained_models(position, judged, shapes, rules, mode)
-
-
-def _entropy(states: Moments) -> npt.NDArray[np.float64]:
-    return variance_entropy(decompose(states).explained_variance_ratio)
 
 
 def _ratio(entropy: npt.NDArray[np.float64], threshold: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -250,6 +250,9 @@ class _Matrix:
     def in_memory(self, asked: noises.Noise = None) -> xr.Dataset:
         """Return the result in heatmap order."""
         question, metric = self.question, self.metric
+        # Finding units takes more memory than anything else, so it comes before the histograms and the matrix.
+        if question.mode.has_noise:
+            self.__dict__.setdefault("units", find_units(question.db, self.unit))
         matrix = divergence.whole(question.groups, metric.block(question))
         judged = self.judge(matrix, asked)
         # The order of P1's heatmaps: ascending row mean, with the zero diagonal. Deciles keep their own order.

@@ -2,33 +2,28 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
-import math
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from statistics import NormalDist
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from filterdb.analysis.aligned_layers import AlignedLayers, aligned_layers, directions, p_values, place_of, sketches
 from filterdb.analysis.grouping import chosen
-from filterdb.engine.moments import SCALED, MomentsReduction, raw_state, state
 from filterdb.engine.run import stored, summaries
 from filterdb.engine.sketches import SketchReduction
 from filterdb.errors import UsageError
 from filterdb.numerics import alignment, sphericity
-from filterdb.numerics.moments import Moments
-from filterdb.numerics.sketch import BUCKETS, of_repeated
-from filterdb.schema import WEIGHTS
-from filterdb.store.canonical import canonical
+from filterdb.numerics.sketch import BUCKETS
 from filterdb.store.database import Database
-from filterdb.store.summary import Arrays, Key
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
+Singles = npt.NDArray[np.float32]
 
 MODEL_LIMIT = 5_000
 """Largest number of models that are compared: the matrices of all pairs would take gigabytes."""
@@ -43,14 +38,8 @@ _CHANNELS = 2.0
 """The cosine of two unrelated layers of n filters has a variance of at most this by n: filters of one channel are not
 independent. A chosen bound."""
 
-_FULL_RANK = 1e-12
-"""Share of the largest eigenvalue below which the smallest is zero: a layer of few distinct, such as fixed, filters."""
-
 _MOVED = 0.01
 """Share of initialisations that are not recognised. Networks that were trained for a few steps can be taken for one."""
-
-_SMALLEST_P = 1e-300
-"""Smaller p-values count as this, because 0 has no logarithm."""
 
 _LARGE = 64
 """Filters from which a layer tells whether a model is an initialisation, and whether models share a layer: networks
@@ -63,15 +52,24 @@ units do not depend on how many models are compared."""
 _MARGIN = 3.0
 """Standard deviations by which a similarity must exceed what a common initialisation explains."""
 
+_SLACK = 1e-3
+"""Error of a sum of cosines in float32, as a share of the weights: that of a thousand terms is 1e-4 at most."""
+
+_ALL_COMPARED = 1_024
+"""Models up to which all pairs are compared; of more, only the blocks in which there are relatives."""
+
+_STACKED = 8
+"""Places of which sketches are multiplied at once."""
+
 _BLOCK = 1_024
 """Models of a block of the matrices, so that the sums of pairs take 60 MB however many models are compared."""
 
-_PART = 16_384
-"""Layers whose moments are used at a time, so that temporary arrays take tens of megabytes."""
-
 
 class Kinship(NamedTuple):
-    """Hold what all pairs of models have in common, (models, models) each, and which models are initialisations."""
+    """Hold what all pairs of models have in common, (models, models) each, and which models are initialisations.
+
+    Of more than 1,024 models, the first four are zero for most pairs of which neither has a relative.
+    """
 
     similarity: Floats
     """Weighted mean of the cosines of the aligned layers, 1 for the same filters; NaN without any."""
@@ -94,18 +92,24 @@ class Kinship(NamedTuple):
 
         The more pairs are compared, the more similar are the most similar strangers: 4.1 for 30 models, 6 for 5,000.
         """
-        models = len(self.initial)
-        pairs = max(models * (models - 1) // 2, 1)
-        return max(LEAST_DEVIATIONS, NormalDist().inv_cdf(1 - FALSE_FAMILIES / pairs))
+        return _threshold(len(self.initial))
 
     @property
     def related(self) -> Bools:
         """Return which pairs share an ancestor, (models, models)."""
         related = self.shares_layer.copy()
-        for row, (similarity, deviation) in enumerate(zip(self.similarity, self.deviation, strict=True)):
-            related[row] |= np.nan_to_num(similarity) >= self.threshold * np.nan_to_num(deviation, nan=np.inf)
+        for row, compared in enumerate(self.compared):
+            others = np.flatnonzero(compared)
+            similarity, deviation = self.similarity[row, others], self.deviation[row, others]
+            related[row, others] |= np.nan_to_num(similarity) >= self.threshold * np.nan_to_num(deviation, nan=np.inf)
         np.fill_diagonal(related, val=False)
         return related
+
+
+def _threshold(models: int) -> float:
+    """Return `Kinship.threshold` for so many models."""
+    pairs = max(models * (models - 1) // 2, 1)
+    return max(LEAST_DEVIATIONS, NormalDist().inv_cdf(1 - FALSE_FAMILIES / pairs))
 
 
 def kinship(db: Database) -> Kinship:
@@ -138,10 +142,10 @@ def descendants(db: Database, *, sketch: bool) -> Bools | None:
         sketch_layers(db)
     elif models > MODEL_LIMIT:
         return None
-    place = _place(db, "descendants", mask)
+    place = place_of(db, "descendants", mask)
     kept = db.kept.get(place)
     if kept is None:
-        if not stored(db, SketchReduction())[1][mask].all():
+        if not stored(db, SketchReduction())[mask].all():
             return None
         kept = {"descend": _descend(db.whole.keep(mask, "all layers of the models"))}
         db.kept[place] = kept
@@ -151,20 +155,19 @@ def descendants(db: Database, *, sketch: bool) -> Bools | None:
 def initialisations(db: Database) -> Bools:
     """Return which of the view's models look like an initialisation in all of their layers, (models,)."""
     mask = _layers_of_models(db)
-    place = _place(db, "initialisations", mask)
+    place = place_of(db, "initialisations", mask)
     kept = db.kept.get(place)
     if kept is None:
-        (moments,) = summaries(db, MomentsReduction())
         models, owner = np.unique(db.all_layer_columns["model_index"].values[mask], return_inverse=True)
-        p_value, sizes = _p_values(moments, np.flatnonzero(mask)), db.all_layer_columns["row_size"].values[mask]
-        kept = {"initial": _initial(p_value, owner.reshape(-1), sizes, len(models))}
+        sizes = db.all_layer_columns["row_size"].values[mask]
+        kept = {"initial": _initial(p_values(db)[mask], owner.reshape(-1), sizes, len(models))}
         db.kept[place] = kept
     return kept["initial"]
 
 
 def has_sketches(db: Database) -> bool:
     """Return whether all layers of the snapshot have a stored sketch."""
-    return bool(stored(db, SketchReduction())[1].all())
+    return bool(stored(db, SketchReduction()).all())
 
 
 def sketch_layers(db: Database) -> None:
@@ -178,110 +181,138 @@ def _layers_of_models(db: Database) -> Bools:
     return np.isin(model, model[chosen(db)])
 
 
-def _place(db: Database, kind: str, mask: Bools) -> tuple[str, Key]:
-    """Return the place in memory of a result about all layers of some models; it depends on nothing else."""
-    content = {
-        "segments": [entry.id for entry in db.state.segments],
-        "layers": hashlib.sha256(np.flatnonzero(db.present)[mask].tobytes()).hexdigest(),
-    }
-    return "", Key(kind, 1, canonical(content).decode())
-
-
 def _compare(db: Database) -> Kinship:
-    """Compare all pairs of the view's models by the sketches of all layers of the snapshot."""
-    models, layers = db.model_columns.sizes["model"], _comparable(db)
-    similarity, deviation, distance = np.full((3, models, models), np.nan)
+    """Compare all pairs of the view's models by the sketches of all layers of the snapshot.
+
+    Of many models, only the blocks of pairs are compared in which there are relatives: the rest of the result is zero.
+    """
+    models = db.model_columns.sizes["model"]
+    compares_all, blocks = models <= _ALL_COMPARED, list(_blocks(models))
+    layers = aligned_layers(db, sketches if compares_all else _nothing)
+    equal, shares_layer = _shared(layers, models)
+    if not compares_all:
+        wanted = _similar(db, models) | shares_layer
+        blocks = [block for block in blocks if wanted[block].any()]
+        layers = aligned_layers(db, sketches) if blocks else layers
+    similarity, deviation, distance = np.zeros((3, models, models))
     compared = np.zeros((models, models), np.int32)
-    for rows, columns in _blocks(models):
+    matrices: tuple[npt.NDArray[Any], ...] = (similarity, deviation, distance, compared)
+    for rows, columns in blocks:
         sums = _sums(layers, rows, columns, alignment.ALL)
         with np.errstate(divide="ignore", invalid="ignore"):
             norms = np.maximum(sums[alignment.NORMS], sums[alignment.OTHER_NORMS])
             values = (*_similarity(sums)[:2], np.sqrt(sums[alignment.SQUARES] / norms), sums[alignment.COMPARED])
-        for matrix, block in zip((similarity, deviation, distance, compared), values, strict=True):
+        for matrix, block in zip(matrices, values, strict=True):
             if rows != columns:
                 matrix[columns, rows] = block.T
             matrix[rows, columns] = block
     np.fill_diagonal(compared, 0)
-    equal, shares_layer = _shared(layers, models)
     initial = _initial(layers.p_value, layers.owner, layers.sizes, models)
     return Kinship(similarity, deviation, distance, compared, equal, shares_layer, initial)
 
 
+def _nothing(db: Database, mean: Floats) -> Floats:
+    """Return no sketches, where only other facts about layers are wanted."""
+    return np.empty((len(mean), 0))
+
+
 def _descend(db: Database) -> Bools:
     """Return which pairs of the view's models are so similar that they share trained weights, (models, models)."""
-    models, layers = db.model_columns.sizes["model"], _comparable(db)
-    descend = np.zeros((models, models), bool)
-    for rows, columns in _blocks(models):
+    models = db.model_columns.sizes["model"]
+    candidates, descend = _similar(db, models), np.zeros((models, models), bool)
+    near = np.flatnonzero(candidates.any(axis=1))
+    if not len(near):
+        return descend
+    is_near = np.isin(db.layer_columns["model_index"].values, near)
+    layers = aligned_layers(db.keep(is_near, "layers of similar models"), sketches)
+    for rows, columns in _blocks(len(near)):
+        pairs = np.ix_(near[rows], near[columns])
+        if not candidates[pairs].any():
+            continue
         similarity, deviation, explained = _similarity(_sums(layers, rows, columns, alignment.OF_COSINES))
         similarity, deviation = np.nan_to_num(similarity), np.nan_to_num(deviation, nan=np.inf)
         with np.errstate(invalid="ignore"):  # inf · 0 where no layers align
             beyond = similarity - explained > _MARGIN * deviation * (1 - similarity**2)
-        descend[rows, columns] = beyond & (similarity >= _DESCENT * deviation)
-        if rows != columns:
-            descend[columns, rows] = descend[rows, columns].T
+        descend[pairs] = beyond & (similarity >= _DESCENT * deviation)
+        descend[np.ix_(near[columns], near[rows])] = descend[pairs].T
     np.fill_diagonal(descend, val=False)
     return descend
 
 
-class _Layers(NamedTuple):
-    """Hold what is compared of the view's layers, (layers,) each, and the layers at each place."""
+def _similar(db: Database, models: int) -> Bools:
+    """Return which pairs of the view's models can be relatives, (models, models): all that are, and few others."""
+    place = place_of(db, f"similar, {models} models", _layers_of_models(db))
+    kept = db.kept.get(place)
+    if kept is None:
+        candidates = np.zeros((models, models), bool)
+        layers = aligned_layers(db, directions)
+        stacks, deviations = _stacks(layers), min(_DESCENT, _threshold(models))
+        for rows, columns in _blocks(models):
+            candidates[rows, columns] = _candidates(layers, stacks, (rows, columns), deviations)
+            candidates[columns, rows] = candidates[rows, columns].T
+        _share_place(layers, candidates)
+        np.fill_diagonal(candidates, val=False)
+        kept = {"bits": np.packbits(candidates, axis=1)}
+        db.kept[place] = kept
+    return np.unpackbits(kept["bits"], axis=1, count=models).view(bool)
 
-    sketch: Floats
-    """(layers, 128), without the layers' mean filters: layers with the same average shape are not taken for relatives.
+
+def _candidates(
+    layers: AlignedLayers, stacks: list[list[Ints]], block: tuple[slice, slice], deviations: float
+) -> Bools:
+    """Return which pairs can be so many deviations more similar than strangers, (rows, columns), by sums in float32.
+
+    Their error is below `_SLACK` of the sum of the weights. Layers with the same filters are left to `_share_place`.
     """
-    isotropic: Floats
-    content: Ints
-    """Equal for layers with the same filters apart from the scales of channels, whose cosine is 1."""
-    is_full: Bools
-    p_value: Floats
-    owner: Ints
-    sizes: Ints
-    aligned: list[Ints]
+    sums = np.zeros((2, *(part.stop - part.start for part in block)), np.float32)
+    for places in stacks:
+        (left, ours, rows), (right, theirs, columns) = (_stacked(layers, places, part) for part in block)
+        if len(rows) and len(columns):
+            weight = np.float32(_weight(layers, places[0]))
+            alignment.add_cosines(sums, left @ right.T, ours @ theirs.T, rows, columns, weight)
+    cosine, weight = sums
+    candidates: Bools = (cosine + _SLACK * weight >= np.float32(deviations) * np.sqrt(weight)) & (weight > 0)
+    return candidates
 
 
-def _comparable(db: Database) -> _Layers:
-    """Return what is compared of the view's layers.
+def _stacks(layers: AlignedLayers) -> list[list[Ints]]:
+    """Return the places in stacks of the same weight and of about the same models, so that products are large."""
+    stacks: list[list[Ints]] = []
+    for place in sorted(layers.aligned, key=lambda place: (layers.sizes[place[0]], -len(place))):
+        stack = stacks[-1] if stacks else []
+        is_alike = stack and layers.sizes[stack[0][0]] == layers.sizes[place[0]] and len(place) >= 0.7 * len(stack[0])
+        if is_alike and len(stack) < _STACKED:
+            stack.append(place)
+        else:
+            stacks.append([place])
+    return stacks
 
-    Moments and sketches, which are large, are read one after the other, so that memory need not hold both.
+
+def _stacked(layers: AlignedLayers, places: list[Ints], part: slice) -> tuple[Singles, Singles, Ints]:
+    """Return the sketches at some places of the models in a range, which places they have, and their rows in the range.
+
+    They are (models, 128 · places), with zeros where a model lacks a place, and (models, places).
     """
-    view, owner, sizes = chosen(db), db.layer_columns["model_index"].values, db.layer_columns["row_size"].values
-    mean, spectrum, p_value = _of_moments(db)
-    (arrays,) = summaries(db, SketchReduction())
-    sketch = of_repeated(mean, arrays["count"][view])
-    np.subtract(arrays["sketch"][view], sketch, out=sketch)
-    is_full = spectrum[:, 0] > _FULL_RANK * spectrum[:, -1]
-    isotropic = _isotropic_share(spectrum, sizes)
-    aligned = _aligned(_places(db), is_full, owner)
-    return _Layers(sketch, isotropic, db.same_filters[view], is_full, p_value, owner, sizes, aligned)
+    own = [place[slice(*np.searchsorted(layers.owner[place], (part.start, part.stop)))] for place in places]
+    models, row = np.unique(np.concatenate([layers.owner[some] for some in own]), return_inverse=True)
+    stacked, has = np.zeros((len(models), len(own), BUCKETS), np.float32), np.zeros((len(models), len(own)), np.float32)
+    start = 0
+    for k, some in enumerate(own):
+        rows = row.reshape(-1)[start : start + len(some)]
+        stacked[rows, k], has[rows, k] = layers.sketch[some], 1
+        start += len(some)
+    return stacked.reshape(len(models), len(own) * BUCKETS), has, models - part.start
 
 
-def _of_moments(db: Database) -> tuple[Floats, Floats, Floats]:
-    """Return mean filter, eigenvalues of the covariance, and p-value of the test of sphericity of the view's layers.
-
-    They are (layers, 9), (layers, 9) ascending and (layers,).
-    """
-    (moments,) = summaries(db, MomentsReduction())
-    rows = np.arange(len(moments["peak"]))[chosen(db)]
-    mean, spectrum = np.empty((len(rows), WEIGHTS)), np.empty((len(rows), WEIGHTS))
-    for part, some in _parts(moments, rows):
-        raw = raw_state(some)
-        mean[part], spectrum[part] = raw.mean, _spectrum(raw)
-    return mean, spectrum, _p_values(moments, rows)
-
-
-def _p_values(moments: Arrays, rows: Ints) -> Floats:
-    """Return the p-value of the test of sphericity of some layers, (rows,)."""
-    p_value = np.empty(len(rows))
-    for part, some in _parts(moments, rows):
-        p_value[part] = sphericity.p_value(state(some, SCALED))
-    return p_value
-
-
-def _parts(arrays: Arrays, rows: Ints) -> Iterator[tuple[slice, Arrays]]:
-    """Yield some rows of arrays, a part of them at a time, so that what is computed from them takes little memory."""
-    for start in range(0, len(rows), _PART):
-        part = slice(start, start + _PART)
-        yield part, {name: array[rows[part]] for name, array in arrays.items()}
+def _share_place(layers: AlignedLayers, candidates: Bools) -> None:
+    """Mark the pairs of models, (models, models), that have a layer with the same filters at the same place."""
+    for place in layers.aligned:
+        values, index, number = np.unique(layers.content[place], return_inverse=True, return_counts=True)
+        if len(values) == len(place):
+            continue
+        for value in np.flatnonzero(number > 1).tolist():
+            models = layers.owner[place[index.reshape(-1) == value]]
+            candidates[np.ix_(models, models)] = True
 
 
 def _blocks(models: int) -> Iterator[tuple[slice, slice]]:
@@ -290,78 +321,44 @@ def _blocks(models: int) -> Iterator[tuple[slice, slice]]:
     yield from itertools.combinations_with_replacement(parts, 2)
 
 
-def _spectrum(raw: Moments) -> Floats:
-    """Return the eigenvalues of the covariance of each layer, ascending, (layers, 9)."""
-    spectrum: Floats = np.clip(np.linalg.eigvalsh(raw.covariance), 0, None)
-    return spectrum
-
-
-def _isotropic_share(spectrum: Floats, sizes: Ints) -> Floats:
-    """Return the largest share of each layer's variance that an initialisation can be, (layers,).
-
-    An initialisation varies equally in all nine directions, so by at most the smallest eigenvalue in each. That of the
-    covariance of n isotropic filters is too small by (1 − √(9/n))² (Marchenko and Pastur 1967).
-    """
-    mean = spectrum.mean(axis=1)
-    edge = np.maximum(1 - np.sqrt(WEIGHTS / sizes), 0) ** 2
-    with np.errstate(divide="ignore", invalid="ignore"):
-        share: Floats = np.nan_to_num(np.minimum(spectrum[:, 0] / mean / edge, 1), nan=1.0)
-    return share
-
-
-def _places(db: Database) -> npt.NDArray[np.str_]:
-    """Return the shape of each of the view's layers and its number among the layers of this shape in its model."""
-    layers = db.all_layer_columns
-    columns = ("model_index", "out_channels", "in_channels", "groups")
-    shapes = list(zip(*(layers[name].values.tolist() for name in columns), strict=True))
-    numbers: dict[tuple[int, ...], int] = defaultdict(int)
-    places = []
-    for shape in shapes:
-        numbers[shape] += 1
-        places.append("x".join(map(str, (*shape[1:], numbers[shape]))))
-    return np.array(places, np.str_)[chosen(db)]
-
-
-def _aligned(places: npt.NDArray[np.str_], usable: Bools, owner: Ints) -> list[Ints]:
-    """Return the usable layers at each of the `places` (layers,) that at least two models have, in the models' order.
-
-    A model, `owner` (layers,), has at most one layer at a place.
-    """
-    _, index, number = np.unique(places, return_inverse=True, return_counts=True)
-    order = np.flatnonzero(usable & (number[index] > 1))
-    order = order[np.argsort(owner[order], kind="stable")]
-    by_place: dict[int, list[int]] = defaultdict(list)
-    for layer, place in zip(order.tolist(), index[order].tolist(), strict=True):
-        by_place[place].append(layer)
-    return [np.array(layers) for layers in by_place.values() if len(layers) > 1]
-
-
-def _sums(layers: _Layers, rows: slice, columns: slice, number: int) -> Floats:
+def _sums(layers: AlignedLayers, rows: slice, columns: slice, number: int) -> Floats:
     """Return sums over the aligned layers of pairs of models, (number, rows, columns): the first ones of `alignment`.
 
     Rows and columns are ranges of models.
     """
     sums = np.zeros((number, rows.stop - rows.start, columns.stop - columns.start))
     for place in layers.aligned:
-        left, right = (
-            place[slice(*np.searchsorted(layers.owner[place], (part.start, part.stop)))] for part in (rows, columns)
-        )
+        left, right = _of_models(layers, place, rows, columns)
         if not (len(left) and len(right)):
             continue
         products = layers.sketch[left] @ layers.sketch[right].T
         squares = [np.ascontiguousarray(np.diag(products))] * 2 if rows == columns else _squares(layers, left, right)
         sides = [
-            alignment.Side(
-                layers.owner[some] - part.start, square, np.sqrt(square), layers.isotropic[some], layers.content[some]
-            )
+            _side(layers, some, part)._replace(square=square, length=np.sqrt(square))
             for some, part, square in zip((left, right), (rows, columns), squares, strict=True)
         ]
-        weight = 1 / (1 / BUCKETS + _CHANNELS / layers.sizes[place[0]])
-        alignment.add_pairs(sums, products, *sides, weight)
+        alignment.add_pairs(sums, products, *sides, _weight(layers, place))
     return sums
 
 
-def _squares(layers: _Layers, *parts: Ints) -> list[Floats]:
+def _of_models(layers: AlignedLayers, place: Ints, *parts: slice) -> list[Ints]:
+    """Return the layers at a place that belong to models in some ranges, for each range."""
+    return [place[slice(*np.searchsorted(layers.owner[place], (part.start, part.stop)))] for part in parts]
+
+
+def _side(layers: AlignedLayers, some: Ints, models: slice) -> alignment.Side:
+    """Return some layers at one place, of a range of models, without the squares of their sketches."""
+    nothing = np.empty(0)
+    position = layers.owner[some] - models.start
+    return alignment.Side(position, nothing, nothing, layers.isotropic[some], layers.content[some])
+
+
+def _weight(layers: AlignedLayers, place: Ints) -> float:
+    """Return the weight of a place, whose layers have the same size."""
+    return float(1 / (1 / BUCKETS + _CHANNELS / layers.sizes[place[0]]))
+
+
+def _squares(layers: AlignedLayers, *parts: Ints) -> list[Floats]:
     """Return ‖S‖² of the sketches of some layers, for each part."""
     return [np.einsum("lb,lb->l", layers.sketch[part], layers.sketch[part]) for part in parts]
 
@@ -377,7 +374,7 @@ def _similarity(sums: Floats) -> tuple[Floats, Floats, Floats]:
     return similarity, deviation, explained
 
 
-def _shared(layers: _Layers, models: int) -> tuple[npt.NDArray[np.int32], Bools]:
+def _shared(layers: AlignedLayers, models: int) -> tuple[npt.NDArray[np.int32], Bools]:
     """Return how many layers of full rank each pair of models has in common, and which have a large one in common.
 
     Both are (models, models); the layers are equal apart from the scales of their channels, at any position.
@@ -417,14 +414,4 @@ def _initial(p_value: Floats, owner: Ints, sizes: Ints, models: int) -> Bools:
     """
     tested = (sizes >= _LARGE) & np.isfinite(p_value)
     number = np.bincount(owner[tested], minlength=models)
-    # Half of Fisher's statistic, whose tail at 2L degrees of freedom is that of a Poisson variable below L.
-    half = np.bincount(owner[tested], -np.log(np.maximum(p_value[tested], _SMALLEST_P)), models)
-    tails = [_poisson_below(layers, mean) for layers, mean in zip(number.tolist(), half.tolist(), strict=True)]
-    return (number > 0) & (np.array(tails) > _MOVED)
-
-
-def _poisson_below(number: int, mean: float) -> float:
-    """Return the probability that a Poisson variable is smaller than a number."""
-    if mean <= 0:
-        return 1.0
-    return math.fsum(math.exp(k * math.log(mean) - math.lgamma(k + 1) - mean) for k in range(number))
+    return (number > 0) & (sphericity.joint_p_values(p_value[tested], owner[tested], models) > _MOVED)

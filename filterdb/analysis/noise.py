@@ -17,6 +17,7 @@ from filterdb.numerics import noise
 from filterdb.numerics.intervals import COVERAGE, ENOUGH_MODELS, intervals
 from filterdb.numerics.largest import largest_p_values
 from filterdb.numerics.modes import Mode
+from filterdb.numerics.pairs import distinct_pairs
 from filterdb.numerics.sampling import Floor
 from filterdb.numerics.significance import LEVEL, benjamini_yekutieli, detectable, harmonic, p_above, p_below
 
@@ -114,24 +115,25 @@ class Verdicts(NamedTuple):
 
 def cells(group: Ints, unit: Ints) -> Cells:
     """Return the cells of layers with these groups and units, (layers,) int."""
-    codes, of_layer = np.unique(np.stack([group, unit]), axis=1, return_inverse=True)
-    return Cells(of_layer.reshape(-1), codes[0], codes[1])
+    pairs = distinct_pairs(group, unit)
+    return Cells(pairs.of_row, pairs.first, pairs.second)
 
 
 def replication(question: Question, cells: Cells) -> Replication:
     """Return the models, units, effective units and filters without copies of the question's groups."""
-    layers, groups = question.db.layers, question.groups
+    layers, groups = question.db.layer_columns, question.groups
     sizes = layers["row_size"].values
-    codes, part = np.unique(np.stack([cells.of_layer, layers["model_index"].values]), axis=1, return_inverse=True)
-    filters = np.zeros(codes.shape[1], np.int64)
-    np.add.at(filters, part.reshape(-1), sizes)
+    cell, _, part = distinct_pairs(cells.of_layer, layers["model_index"].values)
+    filters = np.zeros(len(cell), np.int64)
+    np.add.at(filters, part, sizes)
     largest, total = np.zeros((2, len(cells.group)), np.int64)
-    np.maximum.at(largest, codes[0], filters)
+    np.maximum.at(largest, cell, filters)
     # With equal weights for models, a unit weighs as much as it has models.
-    np.add.at(total, codes[0], np.ones_like(filters) if question.equal_models else filters)
-    effective = [effective_number(total[cells.group == group]) for group in range(groups)]
+    np.add.at(total, cell, np.ones_like(filters) if question.equal_models else filters)
+    of_group = np.split(total, np.searchsorted(cells.group, np.arange(1, groups)))  # cells are in the order of groups
+    effective = [effective_number(weights) for weights in of_group]
     return Replication(
-        np.bincount(cells.group[codes[0]], minlength=groups),
+        np.bincount(cells.group[cell], minlength=groups),
         np.bincount(cells.group, minlength=groups),
         np.array(effective, np.float64),
         np.bincount(cells.group, largest, groups).astype(np.int64),

@@ -21,13 +21,15 @@ from filterdb.analysis.grouping import (
 )
 from filterdb.numerics.histogram import sum_groups
 from filterdb.numerics.modes import AnyMode, Mode, as_mode
-from filterdb.numerics.moments import Moments, pool
+from filterdb.numerics.moments import Moments
+from filterdb.numerics.pairs import distinct_pairs
 from filterdb.reduce.basis import (
     Projection,
     basis_attributes,
     has_scale,
     layer_histograms,
     layer_moments,
+    pooled_moments,
     projection,
     with_range_of,
 )
@@ -150,8 +152,8 @@ class Question:
     @cached_property
     def models(self) -> npt.NDArray[np.int64]:
         """Return the number of models of each group, (groups,) int64."""
-        cells = np.unique(np.column_stack([self.grouping.index, self.db.layer_columns["model_index"].values]), axis=0)
-        return np.bincount(cells[:, 0], minlength=self.groups)
+        cells = distinct_pairs(self.grouping.index, self.db.layer_columns["model_index"].values)
+        return np.bincount(cells.first, minlength=self.groups)
 
     @cached_property
     def snapshot_histograms(self) -> Arrays:
@@ -172,10 +174,9 @@ class Question:
     @cached_property
     def _model_weights(self) -> npt.NDArray[np.float64]:
         """Return what a filter of each layer counts if the models of a group weigh the same, (layers,) float64."""
-        pairs = np.stack([self.grouping.index, self.db.layer_columns["model_index"].values])
-        _, cell = np.unique(pairs, axis=1, return_inverse=True)
-        filters = np.bincount(cell.reshape(-1), self.db.layer_columns["row_size"].values)
-        weights: npt.NDArray[np.float64] = (len(filters) / (1 / filters).sum() / filters)[cell.reshape(-1)]
+        cell = distinct_pairs(self.grouping.index, self.db.layer_columns["model_index"].values).of_row
+        filters = np.bincount(cell, self.db.layer_columns["row_size"].values)
+        weights: npt.NDArray[np.float64] = (len(filters) / (1 / filters).sum() / filters)[cell]
         return weights
 
     @cached_property
@@ -193,6 +194,8 @@ class Question:
     def snapshot_counts(self) -> npt.NDArray[np.int64]:
         """Return the number of filters of the whole snapshot in each bin, (9, 70) int64."""
         used = has_scale(self.db.whole, scaled=self.scaled)
+        if self.db.chosen is None and used.all() and not self.equal_models:
+            return self.counts.sum(axis=0)
         total: npt.NDArray[np.int64] = sum_groups(self.snapshot_histograms["counts"], (~used).astype(np.int64), 2)[0]
         return total
 
@@ -213,7 +216,7 @@ class Question:
     @cached_property
     def moments(self) -> Moments:
         """Return the moments of each group, (groups,)."""
-        return pool(self.layer_moments, self.grouping.index, self.groups)
+        return pooled_moments(self.db, self.grouping.index, self.groups, scaled=self.scaled)
 
     def coords(self, order: npt.NDArray[np.int64] | slice = slice(None)) -> dict[str, Any]:
         """Return the coordinates along `group`: the label, and for a product of keys the label of each key.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -12,7 +13,6 @@ import xarray as xr
 
 from filterdb.analysis.grouping import Key
 from filterdb.analysis.question import Question
-from filterdb.numerics.moments import Moments
 from filterdb.numerics.spectrum import SIDE, dct_energies, kept_energies
 from filterdb.schema import WEIGHTS
 from filterdb.store.database import AnyDatabase
@@ -130,7 +130,7 @@ def spectrum(db: AnyDatabase, by: Key | None = None, *, scaled: bool = False) ->
 
 def _aliasing(question: Question) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
     """Return `aliasing` and `strided` of each group."""
-    layers, moments, index = question.db.layers, question.layer_moments, question.grouping.index
+    layers, index = question.db.layers, question.grouping.index
     columns = (layers[name].values.astype(str).tolist() for name in ("strides", "dilations"))
     kinds: dict[_Sampling, list[int]] = {}
     for i, (strides, dilations) in enumerate(zip(*columns, strict=True)):
@@ -138,8 +138,11 @@ def _aliasing(question: Question) -> tuple[npt.NDArray[np.float64], npt.NDArray[
         if sampling is not None and sampling.is_strided:
             kinds.setdefault(sampling, []).append(i)
     energy, kept = np.zeros(len(index)), np.zeros(len(index))
+    if not kinds:
+        return np.full(question.groups, np.nan), np.zeros(question.groups, np.int64)
+    moments = question.layer_moments
     for sampling, chosen in kinds.items():
-        part: Moments = moments.pick(chosen)
+        part = moments.pick(chosen)
         energy[chosen] = part.count * dct_energies(part).sum(axis=1)
         kept[chosen] = part.count * kept_energies(part, sampling.strides, sampling.dilations)
     chosen = sorted(i for part in kinds.values() for i in part)
@@ -149,6 +152,7 @@ def _aliasing(question: Question) -> tuple[npt.NDArray[np.float64], npt.NDArray[
     return np.clip(share, 0.0, 1.0), strided
 
 
+@lru_cache(maxsize=1_024)
 def _sampling(strides: str, dilations: str) -> _Sampling | None:
     """Return the strides and dilations in two columns of the layer table; None if they are unknown or invalid."""
     pairs = [_pair(text) for text in (strides, dilations)]

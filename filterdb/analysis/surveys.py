@@ -14,6 +14,7 @@ from filterdb.engine.moments import MomentsReduction
 from filterdb.engine.run import summaries
 from filterdb.errors import UsageError
 from filterdb.numerics.depth import DECILES, NO_DECILE, depth_decile
+from filterdb.numerics.pairs import distinct_pairs
 from filterdb.reduce.basis import has_scale
 from filterdb.store.database import AnyDatabase, as_database
 
@@ -139,7 +140,7 @@ def statistics(db: AnyDatabase, columns: str | Sequence[str] = COLUMNS) -> xr.Da
         grouping = group(db, column)
         layers = np.bincount(grouping.index, minlength=len(grouping.labels))
         filters = grouping.sums(sizes)
-        of_label = np.unique(np.column_stack([grouping.index, models]), axis=0)[:, 0]
+        of_label = distinct_pairs(grouping.index, models).first
         number = np.bincount(of_label, minlength=len(grouping.labels))
         for i in np.argsort(-filters, kind="stable"):
             rows.append((grouping.by, grouping.labels[i], int(number[i]), int(layers[i]), int(filters[i])))

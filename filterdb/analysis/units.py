@@ -99,7 +99,7 @@ def find_units(db: Database, unit: str | None = None) -> Units:
     return Units(joined.roots()[of_layer], evidence)
 
 
-def effective_number(weights: npt.NDArray[np.float64]) -> float:
+def effective_number(weights: npt.NDArray[np.float64] | Ints) -> float:
     """Return (Σw)²/Σw²: how many units of equal weight average as well as units of these weights (units,)."""
     total = float((weights**2).sum())
     return float(weights.sum()) ** 2 / total if total else 0.0

@@ -6,6 +6,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator
+from importlib.util import find_spec
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,9 @@ _CONTROL = re.compile("[\x7f-\x9f\u2028\u2029]")
 
 _ITEMS = 1_000
 """Items of a list that are encoded at a time."""
+
+_ALIKE = 1e-4, 1e9
+"""Sizes of the fractions that pyarrow writes as Python does."""
 
 _BATCH = 2**20
 """Characters that are printed at a time."""
@@ -73,7 +77,8 @@ def _pieces(value: Any) -> Iterator[str]:
     elif getattr(value, "ndim", 0) > 1:  # an array of NumPy, which takes long to import
         yield from _joined("[]", map(_pieces, value))
     elif getattr(value, "ndim", 0) == 1 and value.dtype.kind in "biuf":
-        yield json.dumps(_numbers(value), allow_nan=False)
+        is_fast = value.dtype.kind == "f" and len(value) > _ITEMS and find_spec("pyarrow") is not None
+        yield _floats(value) if is_fast else json.dumps(_numbers(value), allow_nan=False)
     elif isinstance(value, list) and len(value) > _ITEMS:
         parts = (_text(value[start : start + _ITEMS])[1:-1] for start in range(0, len(value), _ITEMS))
         yield from _joined("[]", ([part] for part in parts))
@@ -94,6 +99,23 @@ def _joined(brackets: str, items: Iterable[Iterable[str]]) -> Iterator[str]:
 def _numbers(values: np.ndarray) -> list[Any]:
     """Return the values (n,) of a numeric array, None where they are not finite."""
     return [None if isinstance(item, float) and not math.isfinite(item) else item for item in values.tolist()]
+
+
+def _floats(values: np.ndarray) -> str:
+    """Return the JSON of an array of floats (n,) as `json` writes it, by pyarrow, in a third of the time."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    size = np.abs(values)
+    # pyarrow writes the same digits, but other numbers differ from Python's in form: 1 for 1.0, 0.00001 for 1e-05.
+    is_alike = (size >= _ALIKE[0]) & (size < _ALIKE[1]) & (values != np.rint(values))
+    texts = pc.cast(pa.array(values, pa.float64()), pa.string())
+    others = [json.dumps(number) for number in _numbers(values[~is_alike])]
+    if others:
+        texts = pc.replace_with_mask(texts, pa.array(~is_alike), pa.array(others, pa.string()))
+    row = pa.ListArray.from_arrays(pa.array([0, len(values)], pa.int32()), texts)
+    return f"[{pc.binary_join(row, ', ')[0].as_py()}]"
 
 
 def _text(value: Any) -> str:

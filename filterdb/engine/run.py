@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import batched
 from types import MappingProxyType
 
 import numpy as np
 
-from filterdb import cluster
+from filterdb import cluster, schema
 from filterdb.cluster import Memory, Work
 from filterdb.engine import graph, joined
 from filterdb.engine.partition import GROUP_OF_LAYER
@@ -51,20 +51,134 @@ def summaries(db: Database, *reductions: LayerReduction) -> list[Arrays]:
     return answers
 
 
-def stored(db: Database, reduction: LayerReduction) -> tuple[Arrays, np.ndarray]:
-    """Return the arrays of a reduction for every layer of the whole snapshot, and which layers have them, (layers,).
-
-    Nothing is computed: the arrays of segments without a stored summary are those of layers without filters.
-    """
+def stored(db: Database, reduction: LayerReduction) -> np.ndarray:
+    """Return for which layers of the whole snapshot there is a stored summary, (layers,). Nothing is computed."""
     db = db.whole
     wanted = [Wanted(position, (reduction,)) for position in range(len(db.segments))]
-    known, missing = joined.load(db, reduction)
-    found = list(_lookups(db, wanted, known))
-    joined.save(db, reduction, found, missing)
-    layers = [entry.layers for entry in db.state.segments]
-    parts = [reduction.empty(rows) if part is None else part for rows, part in zip(layers, found, strict=True)]
-    has = np.repeat(np.array([part is not None for part in found], bool), layers)
-    return _present(db, _concatenate(reduction, parts)), _present(db, {"": has})[""]
+    if _any_streamed(db, reduction):
+        has = [
+            (
+                _streamed(db, segment, reduction)
+                if _is_streamed(db, segment, entry.layers, reduction)
+                else next(_lookups(db, [request], {}))
+            )
+            is not None
+            for segment, entry, request in zip(db.segments, db.state.segments, wanted, strict=True)
+        ]
+    else:
+        known, missing = joined.load(db, reduction)
+        found = list(_lookups(db, wanted, known))
+        joined.save(db, reduction, found, missing)
+        has = [part is not None for part in found]
+    of_layer = np.repeat(np.array(has, bool), [entry.layers for entry in db.state.segments])
+    return _present(db, {"": of_layer})[""]
+
+
+PART = 16_384
+"""Layers of which `in_parts` yields the arrays at a time, so that temporary arrays take tens of megabytes."""
+
+STREAMED_BYTES = 64 * 2**20
+"""Summaries from which this many bytes are not kept whole by `in_parts`."""
+
+
+def in_parts(db: Database, reduction: LayerReduction) -> Iterator[tuple[slice, Arrays]]:
+    """Yield what `summaries` returns for some layers at a time, with their range in the snapshot.
+
+    Large summaries that are stored in a folder are read again each time, so that memory never holds one of them whole.
+    """
+    db = db.whole
+    if not _any_streamed(db, reduction):
+        (arrays,) = summaries(db, reduction)
+        parts: Iterable[Arrays] = _cut(arrays)
+    else:
+        parts = (_present_part(db, first, arrays) for first, arrays in _stored_parts(db, reduction))
+    start = 0
+    for arrays in parts:
+        stop = start + len(next(iter(arrays.values())))
+        yield slice(start, stop), arrays
+        start = stop
+
+
+def view_parts(db: Database, reduction: LayerReduction) -> Iterator[tuple[slice, slice, Arrays]]:
+    """Yield the arrays of some of the view's layers at a time, with their ranges in the snapshot and in the view."""
+    start = 0
+    for rows, arrays in in_parts(db, reduction):
+        some = arrays if db.chosen is None else {name: array[db.chosen[rows]] for name, array in arrays.items()}
+        stop = start + len(next(iter(some.values())))
+        yield rows, slice(start, stop), some
+        start = stop
+
+
+def _stored_parts(db: Database, reduction: LayerReduction) -> Iterator[tuple[int, Arrays]]:
+    """Yield the arrays of some layers of the segments at a time, with the position of the first one."""
+    first = 0
+    for position, (segment, tables) in enumerate(_segments(db)):
+        for arrays in _parts_of_segment(db, position, segment, tables, reduction):
+            yield first, arrays
+            first += len(next(iter(arrays.values())))
+
+
+def _parts_of_segment(
+    db: Database, position: int, segment: Segment, tables: Arrays, reduction: LayerReduction
+) -> Iterable[Arrays]:
+    """Return the arrays of some of a segment's layers at a time."""
+    if _is_streamed(db, segment, len(tables["row_size"]), reduction):
+        parts = _streamed(db, segment, reduction)
+        if parts is not None:
+            return _checked(parts, tables, segment, reduction)
+    ((_, _, arrays),) = compute(db, [Wanted(position, (reduction,))])
+    return _cut(arrays)
+
+
+def _any_streamed(db: Database, reduction: LayerReduction) -> bool:
+    """Return whether the summary of any segment is read in parts."""
+    segments = zip(db.segments, db.state.segments, strict=True)
+    return any(_is_streamed(db, segment, entry.layers, reduction) for segment, entry in segments)
+
+
+def _is_streamed(db: Database, segment: Segment, layers: int, reduction: LayerReduction) -> bool:
+    """Return whether a segment's summary is read in parts, if there is one."""
+    is_large = layers * reduction.row_bytes >= STREAMED_BYTES
+    return is_large and not db.files.remote and (segment.id, reduction.key) not in db.kept
+
+
+def _streamed(db: Database, segment: Segment, reduction: LayerReduction) -> Iterator[Arrays] | None:
+    """Return an iterator over parts of a segment's stored summary, which is verified once; None if it is not stored."""
+    verified = segment.id, replace(reduction.key, part="verified")
+    parts = summary.load_rows(segment.files, segment.id, reduction.key, PART, is_verified=verified in db.kept)
+    if parts is not None:
+        db.kept[verified] = {}
+    return parts
+
+
+def _segments(db: Database) -> Iterator[tuple[Segment, Arrays]]:
+    """Yield each segment with its tables."""
+    yield from zip(db.segments, db.tables, strict=True)
+
+
+def _checked(parts: Iterator[Arrays], tables: Arrays, segment: Segment, reduction: LayerReduction) -> Iterator[Arrays]:
+    """Yield the parts of a segment's summary, each after its check against the segment's tables."""
+    start = 0
+    for arrays in parts:
+        stop = start + len(next(iter(arrays.values())))
+        checked = {variable.name: tables[variable.name][start:stop] for variable in schema.LAYER_VARIABLES}
+        reduction.check(arrays, checked, segment, reduction.key)
+        yield arrays
+        start = stop
+
+
+def _cut(arrays: Arrays) -> Iterator[Arrays]:
+    """Yield the rows of arrays, a part of them at a time, and at least one part."""
+    for start in range(0, max(len(next(iter(arrays.values()))), 1), PART):
+        yield {name: array[start : start + PART] for name, array in arrays.items()}
+
+
+def _present_part(db: Database, first: int, arrays: Arrays) -> Arrays:
+    """Drop the layers of removed models from the arrays of some layers, of which `first` is the position of one."""
+    if not db.state.without:
+        return arrays
+    is_present = db.present[first : first + len(next(iter(arrays.values())))]
+    return {name: array[is_present] for name, array in arrays.items()}
 
 
 def _present(db: Database, arrays: Arrays) -> Arrays:

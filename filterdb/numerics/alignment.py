@@ -16,6 +16,7 @@ from filterdb.numerics.compilation import njit
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+Singles = NDArray[np.float32]
 
 COSINE, ISOTROPIC, WEIGHT, COMPARED, SQUARES, NORMS, OTHER_NORMS = range(7)
 """The sums of a pair: weighted cosines, the part of them that one initialisation explains, weights, number of layers,
@@ -62,3 +63,18 @@ def add_pairs(sums: Floats, products: Floats, left: Side, right: Side, weight: f
                 sums[SQUARES, row, column] += 0.0 if square < 0 else square
                 sums[NORMS, row, column] += left.square[i]
                 sums[OTHER_NORMS, row, column] += right.square[j]
+
+
+@njit(nogil=True, error_model="numpy")
+def add_cosines(
+    sums: Singles, cosines: Singles, common: Singles, rows: Ints, columns: Ints, weight: np.float32
+) -> None:
+    """Add places of one weight to the sums (2, rows, columns) of weighted cosines and of weights of pairs, in place.
+
+    `cosines` (left, right) are the sums of those of the sketches, and `common` (left, right) the numbers of places that
+    both models have. `rows` (left,) and `columns` (right,) are the places of the models in the sums.
+    """
+    for i in range(rows.size):
+        for j in range(columns.size):
+            sums[0, rows[i], columns[j]] += weight * cosines[i, j]
+            sums[1, rows[i], columns[j]] += weight * common[i, j]

@@ -40,10 +40,22 @@ def decompose(states: Moments) -> Basis:
     values, vectors = np.linalg.eigh(states.covariance)
     values = np.maximum(values[..., ::-1], 0.0)
     components = fix_signs(fix_ties(values, np.swapaxes(vectors, -1, -2)[..., ::-1, :]))
-    total = values.sum(axis=-1, keepdims=True)
-    ratio = np.divide(values, total, out=np.zeros_like(values), where=total > 0)
+    ratio = _ratio(values)
     singular = np.sqrt(values * np.maximum(states.count - 1, 0)[..., None])
     return Basis(states.mean, components, values, ratio, singular)
+
+
+def variance_ratio(states: Moments) -> NDArray[np.float64]:
+    """Return `explained_variance_ratio` of `decompose`, with the same bits."""
+    values, _ = np.linalg.eigh(states.covariance)
+    return _ratio(np.maximum(values[..., ::-1], 0.0))
+
+
+def _ratio(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the share of each variance (…, 9) in their sum, 0 where that is 0."""
+    total = values.sum(axis=-1, keepdims=True)
+    ratio: NDArray[np.float64] = np.divide(values, total, out=np.zeros_like(values), where=total > 0)
+    return ratio
 
 
 def fix_ties(values: NDArray[np.float64], components: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -207,11 +207,13 @@ def _similar(codes: NDArray[np.int32], tolerance: NDArray[np.int32], sizes: Ints
     joined = Components(len(sizes))
     rank = np.unique(sizes, return_inverse=True)[1].reshape(-1) * 2 * (_LARGEST + 1)
     farthest = int(tolerance.max())
-    for column in codes.T:
+    narrow, widths = codes.astype(np.uint16), tolerance.astype(np.uint16)
+    is_whole = (codes > 0).all(axis=1)
+    for k, column in enumerate(codes.T):
         order = np.flatnonzero(column)
         order = order[np.argsort(rank[order] + column[order], kind="stable")]
         code, size = column[order], sizes[order]
-        root = joined.roots()[order]
+        root, whole, beside = joined.roots()[order], is_whole[order], codes[order, k ^ 1]
         # What is too far from the layer `shift` places on is too far from all that follow.
         first = np.arange(len(order))
         for shift in range(1, _NEIGHBOURS + 1):
@@ -221,16 +223,25 @@ def _similar(codes: NDArray[np.int32], tolerance: NDArray[np.int32], sizes: Ints
             if not len(first):
                 break
             apart = first[root[first] != root[first + shift]]
+            # Of 16 pairs of buckets, two layers with all buckets agree in both of at least four.
+            both = np.abs(beside[apart + shift] - beside[apart]) <= farthest
+            apart = apart[both | ~whole[apart] | ~whole[apart + shift]]
             left, right = order[apart], order[apart + shift]
-            agree = _agree(codes[left], codes[right], np.maximum(tolerance[left], tolerance[right]))
+            agree = _agree(narrow[left], narrow[right], np.maximum(widths[left], widths[right]))
             for pair in zip(left[agree].tolist(), right[agree].tolist(), strict=True):
                 joined.join(*pair)
     return joined.roots()
 
 
-def _agree(left: NDArray[np.int32], right: NDArray[np.int32], tolerance: NDArray[np.int32]) -> NDArray[np.bool_]:
+def _agree(left: NDArray[np.uint16], right: NDArray[np.uint16], tolerance: NDArray[np.uint16]) -> NDArray[np.bool_]:
     """Return which pairs of layers agree in five eighths of the buckets that either has, and in at least 8."""
-    is_near = (np.abs(left - right) <= tolerance[:, None]) & (left > 0) & (right > 0)
-    compared, agreeing = ((left > 0) | (right > 0)).sum(axis=1), is_near.sum(axis=1)
+    lower, upper = np.minimum(left, right), np.maximum(left, right)
+    compared, agreeing = _number(upper > 0), _number((upper - lower <= tolerance[:, None]) & (lower > 0))
     result: NDArray[np.bool_] = (8 * agreeing >= 5 * compared) & (agreeing >= _FEWEST_BUCKETS)
     return result
+
+
+def _number(of_buckets: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Return the number of buckets that are marked in each row (rows, 32)."""
+    words = np.packbits(of_buckets, axis=1).view(np.uint32)
+    return np.bitwise_count(words[:, 0]).astype(np.int64)

@@ -9,8 +9,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from filterdb.numerics.compilation import has_numba
 from filterdb.numerics.noise import SEED, TIE
 from filterdb.numerics.resampling import Statistic
+from filterdb.numerics.row_sums import add_rows, is_exact
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
@@ -67,9 +69,23 @@ def _permuted(group: Indices, unit: Indices) -> Indices:
 def _matrices(statistic: Statistic, states: Array, labels: Indices, groups: int) -> Array:
     """Return the drift of all pairs of groups in each permutation, (permutations, groups, groups)."""
     size = max(1, _BATCH_CELLS // (groups * states.shape[1]))
-    member = np.arange(groups)
+    sums = _added if has_numba() and is_exact(states) else _multiplied
     parts = [
-        statistic.matrices((labels[start : start + size, None, :] == member[:, None]).astype(np.float64) @ states)
-        for start in range(0, len(labels), size)
+        statistic.matrices(sums(states, labels[start : start + size], groups)) for start in range(0, len(labels), size)
     ]
     return np.concatenate(parts)
+
+
+def _multiplied(states: Array, labels: Indices, groups: int) -> Array:
+    """Return the sums of the states of each group in some permutations, (permutations, groups, columns)."""
+    sums: Array = (labels[:, None, :] == np.arange(groups)[:, None]).astype(np.float64) @ states
+    return sums
+
+
+def _added(states: Array, labels: Indices, groups: int) -> Array:
+    """Return what `_multiplied` returns, by adding rows; the sums are exact."""
+    sums = np.empty((len(labels), groups, states.shape[1]))
+    for own, label in zip(sums, labels, strict=True):
+        order = np.argsort(label, kind="stable")
+        add_rows(own, states, order, np.searchsorted(label[order], np.arange(groups + 1)))
+    return sums

@@ -6,6 +6,7 @@ is large compared with the spread. The state of any group of layers is a merge o
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,22 +54,36 @@ def pool(states: Moments, group: NDArray[np.int64], groups: int) -> Moments:
 
     This is the same centred update for many states at once: m2 = Σ m2ᵢ + Σ nᵢ (meanᵢ − mean)(meanᵢ − mean)ᵀ.
     """
+    parts = (states.m2[start : start + _POOLED] for start in range(0, len(group), _POOLED))
+    return pool_parts(states.count, states.mean, parts, group, groups)
+
+
+def pool_parts(
+    counts: NDArray[np.int64],
+    means: NDArray[np.float64],
+    m2_parts: Iterable[NDArray[np.float64]],
+    group: NDArray[np.int64],
+    groups: int,
+) -> Moments:
+    """Merge states as `pool` does, with the same bits, from counts (n,), means (n, 9), and m2 in parts (some, 9, 9)."""
     count = np.zeros(groups, np.int64)
-    np.add.at(count, group, states.count)
+    np.add.at(count, group, counts)
     size = np.maximum(count, 1)
     # Subtract the mean of each group's first state, so that equal means stay exactly equal.
-    origin = np.zeros((groups, states.mean.shape[-1]))
-    filled = np.flatnonzero(states.count > 0)
+    origin = np.zeros((groups, means.shape[-1]))
+    filled = np.flatnonzero(counts > 0)
     first_groups, first = np.unique(group[filled], return_index=True)
-    origin[first_groups] = states.mean[filled[first]]
-    away = np.where((states.count > 0)[:, None], states.mean - origin[group], 0.0)
+    origin[first_groups] = means[filled[first]]
+    away = np.where((counts > 0)[:, None], means - origin[group], 0.0)
     total = np.zeros_like(origin)
-    np.add.at(total, group, states.count[:, None] * away)
+    np.add.at(total, group, counts[:, None] * away)
     shift = total / size[:, None]
-    rest = np.where((states.count > 0)[:, None], away - shift[group], 0.0)
-    m2 = np.zeros((groups, *states.m2.shape[1:]))
-    for start in range(0, len(group), _POOLED):
-        part = slice(start, start + _POOLED)
-        beside = states.count[part, None, None] * rest[part, :, None] * rest[part, None, :]
-        np.add.at(m2, group[part], states.m2[part] + beside)
+    rest = np.where((counts > 0)[:, None], away - shift[group], 0.0)
+    m2 = np.zeros((groups, *means.shape[-1:] * 2))
+    start = 0
+    for part in m2_parts:
+        of_part = slice(start, start + len(part))
+        beside = counts[of_part, None, None] * rest[of_part, :, None] * rest[of_part, None, :]
+        np.add.at(m2, group[of_part], part + beside)
+        start = of_part.stop
     return Moments(count, origin + shift, m2)

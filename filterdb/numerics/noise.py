@@ -19,7 +19,9 @@ from numpy.typing import NDArray
 from filterdb.choices import DRAWS as DRAWS  # noqa: PLC0414 - also imported from here
 from filterdb.choices import ENOUGH_PERMUTATIONS as ENOUGH_PERMUTATIONS  # noqa: PLC0414
 from filterdb.choices import MOST_DRAWS as MOST_DRAWS  # noqa: PLC0414
+from filterdb.numerics.compilation import has_numba
 from filterdb.numerics.resampling import Statistic
+from filterdb.numerics.row_sums import add_rows, is_exact
 from filterdb.numerics.sampling import Floor
 from filterdb.numerics.significance import LEVEL, harmonic
 
@@ -149,6 +151,7 @@ class _Permuting:
     def __init__(self, statistic: Statistic, group: Indices, model: Indices, groups: int) -> None:
         self.statistic, self.model = statistic, model
         self.states = statistic.states.astype(np.float32)
+        self.adds_rows = has_numba() and is_exact(self.states)
         self.cells = [np.flatnonzero(group == label) for label in range(groups)]
         self.models = [set(model[rows].tolist()) for rows in self.cells]
         # New arrays for each batch would take more time than the drift: the system clears their memory each time.
@@ -183,13 +186,38 @@ class _Permuting:
         ordered = self.states[_in_order(self.cells[i], self.cells[j], self.model, self.models[i] & self.models[j])]
         left, right = _sides(*self.shape(i, j), draws)
         drift = np.empty(len(left), np.float32)
+        # Products of fewer states are as fast, because they need no threads.
+        adds_rows = self.adds_rows and ordered.size * _FEWEST_ROWS > _UNTHREADED
+        total = ordered.sum(axis=0)
         for start in range(0, len(left), _ROWS):
             batch = slice(start, start + _ROWS)
             ours, theirs, spare = self.buffers[:, : len(left[batch])]
-            _product(left[batch], ordered, ours)
-            _product(right[batch], ordered, theirs)
+            if adds_rows:
+                _add_sides(left[batch], right[batch], ordered, total, ours, theirs)
+            else:
+                _product(left[batch], ordered, ours)
+                _product(right[batch], ordered, theirs)
             drift[batch] = self.statistic.pairs(ours, theirs, spare)
         return drift
+
+
+def _add_sides(
+    left: NDArray[np.float32],
+    right: NDArray[np.float32],
+    states: NDArray[np.float32],
+    total: NDArray[np.float32],
+    ours: NDArray[np.float32],
+    theirs: NDArray[np.float32],
+) -> None:
+    """Store `left @ states` in `ours` and `right @ states` in `theirs`: one by adding rows, the other is the rest.
+
+    All sums are exact; `total` is that of all states.
+    """
+    is_left = left[0].sum() <= right[0].sum()
+    sides, sums, rest = (left, ours, theirs) if is_left else (right, theirs, ours)
+    side, row = np.nonzero(sides)
+    add_rows(sums, states, row, np.searchsorted(side, np.arange(len(sides) + 1)))
+    np.subtract(total, sums, out=rest)
 
 
 def _product(sides: NDArray[np.float32], states: NDArray[np.float32], product: NDArray[np.float32]) -> None:

@@ -40,6 +40,10 @@ DIAGONAL = np.array([1.7630, 1.3519, 1.1805, 0.9718, 0.8265, 0.7408, 0.6666, 0.6
 """(E[u⁴] − E[u²v²]) / 2 E[u²]², at each of SQUARED_NORM. `benchmarks/randomness.py --constants` prints all three."""
 
 
+_SMALLEST_P = 1e-300
+"""Smaller p-values count as this, because 0 has no logarithm."""
+
+
 def statistic(scaled: Moments) -> NDArray[np.float64]:
     """Return Q for moments of max-scaled filters, of any leading shape; NaN where there are no filters or only zeros.
 
@@ -77,6 +81,24 @@ def chi_squared_tail(value: NDArray[np.float64]) -> NDArray[np.float64]:
     terms = [np.exp(k * log_mean - math.lgamma(k + 1) - mean) for k in range(FREEDOM // 2)]
     tail: NDArray[np.float64] = np.where(mean > 0, np.minimum(sum(terms), 1.0), np.where(np.isnan(mean), np.nan, 1.0))
     return tail
+
+
+def joint_p_values(p_value: NDArray[np.float64], owner: NDArray[np.int64], models: int) -> NDArray[np.float64]:
+    """Return the p-value of each model's layers together by Fisher's method, (models,); 1 for none.
+
+    `p_value` (layers,) is that of each layer, and `owner` (layers,) the number of its model.
+    """
+    number = np.bincount(owner, minlength=models)
+    # Half of Fisher's statistic, whose tail at 2L degrees of freedom is that of a Poisson variable below L.
+    half = np.bincount(owner, -np.log(np.maximum(p_value, _SMALLEST_P)), models)
+    return np.array([_poisson_below(layers, mean) for layers, mean in zip(number.tolist(), half.tolist(), strict=True)])
+
+
+def _poisson_below(number: int, mean: float) -> float:
+    """Return the probability that a Poisson variable is smaller than a number."""
+    if mean <= 0:
+        return 1.0
+    return math.fsum(math.exp(k * math.log(mean) - math.lgamma(k + 1) - mean) for k in range(number))
 
 
 def relative_spread(raw: Moments) -> NDArray[np.float64]:

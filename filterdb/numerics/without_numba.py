@@ -6,12 +6,24 @@ in another order: they agree to about 1e-15 of the spread.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from filterdb.numerics.alignment import (
+    ALL,
+    COMPARED,
+    COSINE,
+    ISOTROPIC,
+    NORMS,
+    OTHER_NORMS,
+    SQUARES,
+    WEIGHT,
+    Side,
+)
 from filterdb.numerics.sketch import BITS, BUCKETS, FILTERS, HASHED, SEED
 
 Floats = NDArray[np.float64]
@@ -196,3 +208,34 @@ add_any = add_nine
 def add_signs(signs: Floats, columns: Columns, first: int) -> None:
     """Add the sums for filters whose weights are all 1, as `sketch.add_signs`."""
     signs += _tally(columns, first)
+
+
+def add_rows(sums: NDArray[Any], states: NDArray[Any], rows: Ints, bounds: Ints) -> None:
+    """Store the sum of the rows of each set, as `row_sums.add_rows`."""
+    for i, (start, stop) in enumerate(itertools.pairwise(bounds.tolist())):
+        sums[i] = states[rows[start:stop]].sum(axis=0)
+
+
+def add_pairs(sums: Floats, products: Floats, left: Side, right: Side, weight: float) -> None:
+    """Add one place to the sums of all pairs of models, as `alignment.add_pairs`."""
+    pairs = np.ix_(left.position, right.position)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        cosine = products / (left.length[:, None] * right.length)
+    cosine[left.content[:, None] == right.content] = 1.0
+    sums[COSINE][pairs] += weight * cosine
+    sums[ISOTROPIC][pairs] += weight * np.sqrt(left.isotropic[:, None] * right.isotropic)
+    sums[WEIGHT][pairs] += weight
+    if len(sums) == ALL:
+        sums[COMPARED][pairs] += 1
+        sums[SQUARES][pairs] += np.maximum(left.square[:, None] + right.square - 2 * products, 0.0)
+        sums[NORMS][pairs] += left.square[:, None]
+        sums[OTHER_NORMS][pairs] += right.square
+
+
+def add_cosines(
+    sums: Columns, cosines: Columns, common: Columns, rows: Ints, columns: Ints, weight: np.float32
+) -> None:
+    """Add places to the sums of cosines and weights, as `alignment.add_cosines`."""
+    pairs = np.ix_(rows, columns)
+    sums[0][pairs] += weight * cosines
+    sums[1][pairs] += weight * common

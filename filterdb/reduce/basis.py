@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import logging
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from filterdb.engine.moments import SCALED, MomentsReduction, raw_state, state
-from filterdb.engine.run import summaries
+from filterdb.engine.run import summaries, view_parts
 from filterdb.errors import (
     ConflictError,
     DamageError,
@@ -31,12 +32,12 @@ from filterdb.errors import (
 from filterdb.numerics import eigen
 from filterdb.numerics.modes import MODES as MODES  # noqa: PLC0414 - also imported from here
 from filterdb.numerics.modes import Mode, as_mode
-from filterdb.numerics.moments import Moments, pool
+from filterdb.numerics.moments import Moments, pool_parts
 from filterdb.reduce.reductions import Axes, ExtremesReduction, HistogramsReduction
 from filterdb.store import snapshot as snapshots
 from filterdb.store.database import AnyDatabase, Database, as_database
 from filterdb.store.snapshot import Snapshot, StoredBasis
-from filterdb.store.summary import Arrays
+from filterdb.store.summary import Arrays, Key
 
 STALE_ANGLE = np.radians(1.2)
 """Smallest angle between the current covariance and that of the basis at which D is usually off by more than 2 %.
@@ -75,22 +76,47 @@ def has_scale(db: Database, *, scaled: bool) -> npt.NDArray[np.bool_]:
 def layer_moments(db: Database, *, scaled: bool) -> Moments:
     """Return the moments of every layer of the whole snapshot; raw layers without a known scale have count 0."""
     (arrays,) = summaries(db, MomentsReduction())
+    return _usable_moments(arrays, has_scale(db.whole, scaled=False), scaled=scaled)
+
+
+def _usable_moments(arrays: Arrays, known: npt.NDArray[np.bool_], *, scaled: bool) -> Moments:
+    """Return the moments of layers; raw layers whose scale is not `known` (layers,) have count 0."""
     if scaled:
         return state(arrays, SCALED)
     raw = raw_state(arrays)
-    unknown = ~has_scale(db.whole, scaled=False)
     count, mean, m2 = raw.count.copy(), raw.mean.copy(), raw.m2.copy()
-    count[unknown], mean[unknown], m2[unknown] = 0, 0.0, 0.0
+    count[~known], mean[~known], m2[~known] = 0, 0.0, 0.0
     return Moments(count, mean, m2)
 
 
 def whole_moments(db: Database, *, scaled: bool) -> Moments:
     """Return the moments of all filters of the snapshot."""
-    layers = layer_moments(db, scaled=scaled)
-    total = pool(layers, np.zeros(len(layers.count), np.int64), 1).pick(0)
+    place = "", Key("whole moments", 1, repr((db.state.layers_key, scaled)))
+    kept = db.kept.get(place)
+    if kept is None:
+        whole = db.whole
+        total = pooled_moments(whole, np.zeros(whole.all_layer_columns.sizes["layer"], np.int64), 1, scaled=scaled)
+        kept = {"count": total.count, "mean": total.mean, "m2": total.m2}
+        db.kept[place] = kept
+    total = Moments(**kept).pick(0)
     if not total.count:
         raise InputError(f"{db.url}: expected at least one filter, got none; ingest a model with 3×3 convolutions")
     return total
+
+
+def pooled_moments(db: Database, group: npt.NDArray[np.int64], groups: int, *, scaled: bool) -> Moments:
+    """Return the moments (groups,) of the view's layers by `group` (layers,), from those of some layers at a time."""
+    known = has_scale(db, scaled=False)
+
+    def parts() -> Iterator[Moments]:
+        for _, part, arrays in view_parts(db, MomentsReduction()):
+            yield _usable_moments(arrays, known[part], scaled=scaled)
+
+    counts, means = [], []
+    for part in parts():
+        counts.append(part.count)
+        means.append(part.mean.copy())
+    return pool_parts(np.concatenate(counts), np.concatenate(means), (part.m2 for part in parts()), group, groups)
 
 
 def projection(db: Database, mode: str | Mode, *, scaled: bool = True) -> tuple[Database, Projection]:

@@ -61,7 +61,7 @@ class HistogramsReduction(LoopReduction):
     on_edge counts coefficients within EDGE_TOLERANCE of an inner edge; they also count in the bin above it.
     """
 
-    narrow = ("counts",)
+    narrow = ("counts", "underflow", "overflow", "on_edge")
     kind: ClassVar = "histograms"
     axes: Axes
     low: float

@@ -89,6 +89,12 @@ class Snapshot:
         return (self.segments, self.without, self.labels) == (other.segments, other.without, other.labels)
 
     @property
+    def layers_key(self) -> str:
+        """A text that is equal for snapshots of one database with the same layers, whatever their labels."""
+        removed = [[model.segment, model.model] for model in self.without]
+        return canonical({"segments": [entry.id for entry in self.segments], "without": removed}).decode()
+
+    @property
     def counts(self) -> dict[str, int]:
         """Numbers of filters, layers and models."""
         return {

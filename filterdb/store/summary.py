@@ -12,9 +12,10 @@ import json
 import logging
 import math
 import zipfile
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 
@@ -25,6 +26,12 @@ from filterdb.store.files import Files, Reader
 Arrays = dict[str, np.ndarray]
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 _MARK = b"sha256:"
+
+_ABOUT = "about"
+"""The array that states what the others were computed from."""
+
+_LENGTHS = 26
+"""Where the local header of a zip archive has the lengths of its last two parts, two bytes each."""
 
 _BLOCK = 2**20
 """Numbers that are read at a time."""
@@ -78,7 +85,7 @@ def pack(arrays: Mapping[str, np.ndarray], segment_id: str, key: Key) -> bytes:
     about = canonical({"segment": segment_id, **key.content})
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
-        for name, array in sorted({**arrays, "about": np.frombuffer(about, np.uint8)}.items()):
+        for name, array in sorted({**arrays, _ABOUT: np.frombuffer(about, np.uint8)}.items()):
             with archive.open(zipfile.ZipInfo(f"{name}.npy", _EPOCH), "w") as member:
                 plain = np.ascontiguousarray(array).reshape(np.shape(array))
                 np.lib.format.write_array(member, plain, allow_pickle=False)
@@ -99,12 +106,7 @@ def _unpack(file: Reader, url: str, segment_id: str, key: Key, narrow: Collectio
             name = member.removesuffix(".npy")
             with archive.open(member) as stream:
                 arrays[name] = _read_narrow(stream) if name in narrow else _read_array(stream)
-    about = json.loads(arrays.pop("about", np.empty(0, np.uint8)).tobytes() or "null")
-    expected = {"segment": segment_id, **key.content}
-    if about != expected:
-        log.warning("%s: expected a summary of %s, got one of %s; not used", url, expected, about)
-        return None
-    return arrays
+    return arrays if _is_about(arrays.pop(_ABOUT, np.empty(0, np.uint8)), url, segment_id, key) else None
 
 
 def _read_array(stream: IO[bytes]) -> np.ndarray:
@@ -128,6 +130,88 @@ def _read_narrow(stream: IO[bytes]) -> np.ndarray:
         narrow = narrow.astype(needed, copy=False)
         narrow[start:stop] = block
     return narrow.reshape(shape)
+
+
+def load_rows(
+    files: Files, segment_id: str, key: Key, size: int, *, is_verified: bool = False
+) -> Iterator[Arrays] | None:
+    """Return an iterator over `size` rows of all arrays of a summary at a time; None in the cases of `load`.
+
+    The summary must be a local file. It is verified before this returns, unless it `is_verified`. Memory holds only the
+    rows that are in use.
+    """
+    name = name_of(segment_id, key)
+    url = files.url(name)
+    with ExitStack() as opened:
+        try:
+            file = opened.enter_context(files.opened(name))
+        except StoreMissingError:
+            return None
+
+        def verify() -> None:
+            file.stream()  # from the first byte on
+            _check_digest(file, url)
+
+        if not is_verified:
+            files.retry_on_damage(verify)
+        stream = file.stream()
+        about, places = np.empty(0, np.uint8), {}
+        with zipfile.ZipFile(stream) as archive:
+            for member in archive.infolist():
+                array = member.filename.removesuffix(".npy")
+                _seek_data(stream, member)
+                if array == _ABOUT:
+                    about = _read_array(stream)
+                else:
+                    places[array] = _Place.at(stream)
+        return _rows(opened.pop_all(), stream, places, size) if _is_about(about, url, segment_id, key) else None
+
+
+def _seek_data(stream: IO[bytes], member: zipfile.ZipInfo) -> None:
+    """Move a stream to the first byte of a member of an archive, which is stored behind a local header of its own."""
+    stream.seek(member.header_offset + _LENGTHS)
+    lengths = np.frombuffer(stream.read(4), "<u2").astype(int)
+    stream.seek(lengths.sum(), io.SEEK_CUR)
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where the rows of an array are in a file."""
+
+    offset: int
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    @classmethod
+    def at(cls, stream: IO[bytes]) -> _Place:
+        """Read the header of an array."""
+        np.lib.format.read_magic(stream)
+        shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
+        return cls(stream.tell(), shape, dtype)
+
+    def read(self, stream: IO[bytes], start: int, stop: int) -> np.ndarray:
+        """Read some rows."""
+        numbers = math.prod(self.shape[1:])
+        stream.seek(self.offset + start * numbers * self.dtype.itemsize)
+        rows = np.fromfile(stream, self.dtype, (stop - start) * numbers)
+        return rows.reshape(stop - start, *self.shape[1:])
+
+
+def _rows(opened: ExitStack, stream: IO[bytes], places: dict[str, _Place], size: int) -> Iterator[Arrays]:
+    """Yield the rows of arrays, `size` at a time, and close what is open."""
+    with opened:
+        rows = max((place.shape[0] for place in places.values()), default=0)
+        for start in range(0, rows, size):
+            yield {name: place.read(stream, start, min(start + size, rows)) for name, place in places.items()}
+
+
+def _is_about(about: np.ndarray, url: str, segment_id: str, key: Key) -> bool:
+    """Return whether a summary that states to be about `about` is that of this segment and key."""
+    got = json.loads(about.tobytes() or "null")
+    expected = {"segment": segment_id, **key.content}
+    if got != expected:
+        log.warning("%s: expected a summary of %s, got one of %s; not used", url, expected, got)
+    return bool(got == expected)
 
 
 def _check_digest(file: Reader, url: str) -> None:

@@ -11,6 +11,7 @@ import filterdb as fdb
 from filterdb.analysis import kinship as kin
 from filterdb.analysis.kinship import kinship
 from filterdb.commands.lineage import in_tree_order, to_answer, to_dot
+from filterdb.engine import run
 from filterdb.errors import UsageError
 from tests.filters import moved, trained
 from tests.models import chain
@@ -82,7 +83,9 @@ def test_blocks_of_models_give_the_same_relatives(backbones: fdb.Database, monke
     whole, expected = kinship(backbones), fdb.lineage(backbones)
     descend = kin._descend(backbones)
     monkeypatch.setattr(kin, "_BLOCK", 3)
-    monkeypatch.setattr(kin, "_PART", 2)
+    monkeypatch.setattr(run, "PART", 2)
+    monkeypatch.setattr(run, "STREAMED_BYTES", 0)
+    backbones = fdb.open(backbones.url)
     blocks = kinship(backbones)
     for name, values in whole._asdict().items():
         np.testing.assert_allclose(getattr(blocks, name), values, rtol=0, atol=1e-7, err_msg=name)
@@ -91,6 +94,18 @@ def test_blocks_of_models_give_the_same_relatives(backbones: fdb.Database, monke
     np.testing.assert_array_equal(blocks.related, whole.related)
     for name in ("parent", "family", "equal_layers", "compared_layers"):
         np.testing.assert_array_equal(fdb.lineage(backbones)[name], expected[name])
+    monkeypatch.setattr(kin, "_ALL_COMPARED", 3)
+    relatives = kinship(backbones)
+    np.testing.assert_array_equal(relatives.related, whole.related)
+    is_compared = relatives.compared > 0
+    assert whole.related[is_compared].any() and not is_compared[whole.compared > 0].all()
+    for name in ("similarity", "deviation", "distance"):
+        np.testing.assert_array_equal(getattr(relatives, name)[is_compared], getattr(blocks, name)[is_compared])
+    for name in ("parent", "family", "equal_layers", "compared_layers", "evidence"):
+        np.testing.assert_array_equal(fdb.lineage(backbones)[name], expected[name])
+    # Large summaries are not kept in memory.
+    large = {key.kind for _, key in backbones.kept._entries if not key.part} & {"moments", "sketch"}
+    assert not large
 
 
 def test_similarity_and_distance_are_those_of_the_weights(backbones: fdb.Database) -> None:

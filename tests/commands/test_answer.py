@@ -34,3 +34,13 @@ def test_pieces_are_the_whole(value: dict[str, Any], monkeypatch: pytest.MonkeyP
     with redirect_stdout(io.StringIO()) as stdout:
         print_answer(value, True, lambda _: None)
     assert stdout.getvalue() == expected + "\n"
+
+
+def test_long_rows_of_floats_are_written_as_json_writes_them() -> None:
+    """Any size of number, on both sides of where the two differ in form."""
+    rng = np.random.default_rng(0)
+    edges = [0.0, -0.0, 1.0, 2.5, np.nan, np.inf, 1e-4, np.nextafter(1e-4, 0), 1e9, 1e9 - 0.25, 1e16, 5e-324]
+    values = 10 ** rng.uniform(-320, 308, 3_000) * rng.choice([-1, 1], 3_000)
+    rows = (values, rng.exponential(1, 3_000), np.array(edges * 200), rng.random(3_000).astype(np.float32))
+    for row in rows:
+        assert to_json({"row": row}) == json.dumps({"row": plain(row)}, allow_nan=False)

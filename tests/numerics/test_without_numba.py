@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from filterdb.numerics import compiled, sketch, without_numba
+from filterdb.numerics import alignment, compiled, sketch, without_numba
 from filterdb.numerics.histogram import bin_edges, edge_slack
 
 ROOT = Path(__file__).parents[2]
@@ -105,3 +105,28 @@ def test_commands_without_extras(tmp_path: Path) -> None:
     )  # fmt: skip
     assert [line for line in done.stdout.splitlines() if line.isdigit()] == [*"00000222"], done.stderr
     assert all(f"filterdb[{extra}]" in done.stderr for extra in ("s3", "report", "cluster"))
+
+
+def test_sums_of_pairs_of_models() -> None:
+    rng = np.random.default_rng(3)
+    left, right = (
+        alignment.Side(
+            np.sort(rng.permutation(9)[:size]),
+            rng.random(size),
+            rng.random(size),
+            rng.random(size),
+            rng.integers(0, 3, size),
+        )
+        for size in (5, 7)
+    )
+    products = rng.standard_normal((5, 7))
+    for number in (alignment.OF_COSINES, alignment.ALL):
+        sums = np.ones((2, number, 9, 9))
+        alignment.add_pairs(sums[0], products, left, right, 0.7)
+        without_numba.add_pairs(sums[1], products, left, right, 0.7)
+        np.testing.assert_allclose(sums[0], sums[1], rtol=1e-14)
+    common = rng.integers(0, 4, (5, 7)).astype(np.float32)
+    sums = np.ones((2, 2, 9, 9), np.float32)
+    for own, loops in zip(sums, (alignment, without_numba), strict=True):
+        loops.add_cosines(own, products.astype(np.float32), common, left.position, right.position, np.float32(0.7))
+    np.testing.assert_allclose(sums[0], sums[1], rtol=1e-6)

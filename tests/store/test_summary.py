@@ -40,3 +40,30 @@ def test_a_cut_off_summary_is_damaged(tmp_path: Path, size: int) -> None:
     path.write_bytes(path.read_bytes()[:size])
     with pytest.raises(DamageError, match="expected a summary with its SHA-256"):
         summary.load(files, "segment", KEY)
+
+
+def test_rows_read_in_parts_are_those_of_the_whole(tmp_path: Path) -> None:
+    files, rng = Files(str(tmp_path)), np.random.default_rng(0)
+    arrays = {"m2": rng.random((11, 3, 9, 9)), "count": rng.integers(0, 9, 11), "flat": rng.random((11, 0))}
+    summary.save(files, "segment", KEY, arrays)
+    parts = summary.load_rows(files, "segment", KEY, 4)
+    assert parts is not None
+    listed = list(parts)
+    assert [len(part["count"]) for part in listed] == [4, 4, 3]
+    for name, values in arrays.items():
+        np.testing.assert_array_equal(np.concatenate([part[name] for part in listed]), values)
+    assert summary.load_rows(files, "other", KEY, 4) is None
+    (tmp_path / "summaries/other").mkdir()
+    (tmp_path / summary.name_of("other", KEY)).write_bytes((tmp_path / summary.name_of("segment", KEY)).read_bytes())
+    assert summary.load_rows(files, "other", KEY, 4) is None
+
+
+def test_a_damaged_summary_is_not_read_in_parts(tmp_path: Path) -> None:
+    files = Files(str(tmp_path))
+    summary.save(files, "segment", KEY, {"counts": np.arange(99)})
+    path = tmp_path / summary.name_of("segment", KEY)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(DamageError, match="got damage"):
+        summary.load_rows(files, "segment", KEY, 10)
