@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import filterdb as fdb
-from filterdb.engine.run import stored
+from filterdb.engine.run import stored, summaries
 from filterdb.engine.sketches import SketchReduction
 from filterdb.store.segment import Segment
 from tests.models import chain, weights
@@ -33,9 +33,9 @@ def signs(count: int) -> np.ndarray:
 def check(db: fdb.Database) -> None:
     """Every layer's sketch is stored, and it is that of the layer's filters."""
     db = fdb.open(db.url, db.snapshot)
-    arrays, has = stored(db, SketchReduction())
-    sizes = db.layers["row_size"].values
+    has, sizes = stored(db, SketchReduction()), db.layers["row_size"].values
     assert has.shape == sizes.shape and has.all()
+    (arrays,) = summaries(db, SketchReduction())
     np.testing.assert_array_equal(arrays["count"], sizes)
     matrix = signs(int(sizes.max()))
     for sketch, filters in zip(arrays["sketch"], np.split(db.dataset.filters.values, sizes.cumsum()[:-1]), strict=True):
