@@ -124,6 +124,13 @@ class Database:
     kept: SummaryCache = field(default_factory=SummaryCache, repr=False)
     """Summaries in memory, up to CACHE_BYTES, so that they are read once, or computed once for a read-only store."""
     parent: Database | None = field(default=None, repr=False)
+    kernel: schema.Kernel = schema.KERNEL
+    """Shape of the filters that the view has."""
+
+    @property
+    def weights(self) -> int:
+        """Number of weights of a filter."""
+        return self.kernel[0] * self.kernel[1]
 
     @property
     def url(self) -> str:
@@ -297,7 +304,7 @@ class Database:
                 segment,
                 chunks=(
                     tuple(stop - start for start, stop in map(segment.bounds, range(segment.chunks))),
-                    schema.WEIGHTS,
+                    self.weights,
                 ),
                 dtype=schema.FILTERS.dtype,
                 meta=np.empty((0, 0), schema.FILTERS.dtype),
@@ -307,7 +314,7 @@ class Database:
             if segment.rows
         ]
         if not parts:
-            parts = [da.zeros((0, schema.WEIGHTS), dtype=schema.FILTERS.dtype)]
+            parts = [da.zeros((0, self.weights), dtype=schema.FILTERS.dtype)]
         filters = da.concatenate(parts)
         if self.chosen is not None or self.state.without:
             ranges = [filters[start:stop] for start, stop in _row_ranges(self)]
