@@ -6,8 +6,11 @@ A segment is a contiguous ragged array as in the CF conventions: the rows of `fi
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+from filterdb.errors import UsageError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,6 +39,47 @@ WEIGHTS = KERNEL[0] * KERNEL[1]
 def kernel_name(kernel: Kernel) -> str:
     """Return the name of a kernel shape in stores, commands and answers, such as "5x5"."""
     return f"{kernel[0]}x{kernel[1]}"
+
+
+Kernels = tuple[Kernel, ...] | None
+"""Kernel shapes that are asked for; None: all."""
+
+MAX_WEIGHTS = 256
+"""Most weights of a filter in a bank. A patch embedding has more, and is no filter of local patterns."""
+
+
+def has_bank(kernel: Kernel) -> bool:
+    """Return whether filters of this shape are stored: those of 2 to 256 weights."""
+    return 2 <= kernel[0] * kernel[1] <= MAX_WEIGHTS
+
+
+_KERNEL_NAME = re.compile(r"([1-9][0-9]{0,2})x([1-9][0-9]{0,2})")
+
+
+def parse_kernel(text: str) -> Kernel:
+    """Return the kernel shape of a name such as "5x5". Raises UsageError if no filters of such a shape are stored."""
+    match = _KERNEL_NAME.fullmatch(text.strip())
+    if match is None:
+        raise UsageError(f"kernel: expected rows and columns such as 5x5, got {text[:40]!r}")
+    kernel = int(match[1]), int(match[2])
+    if not has_bank(kernel):
+        weights = kernel[0] * kernel[1]
+        raise UsageError(
+            f"kernel: expected a shape of 2 to {MAX_WEIGHTS} weights, got {text.strip()}, which has {weights}"
+        )
+    return kernel
+
+
+def parse_kernels(text: str) -> Kernels:
+    """Return the kernel shapes of a list such as "3x3,5x5", sorted and each once; None for "all".
+
+    Raises UsageError if the list is empty, or a name is not that of a shape whose filters are stored.
+    """
+    if text.strip() == "all":
+        return None
+    if not text.strip():
+        raise UsageError("kernels: expected shapes such as 3x3,5x5, or all, got an empty text")
+    return tuple(sorted({parse_kernel(name) for name in text.split(",")}))
 
 
 CHUNK_ROWS = 1_048_576
