@@ -29,11 +29,12 @@ from filterdb.columns import Columns
 from filterdb.errors import InputError, UsageError
 from filterdb.extras import require
 from filterdb.ledger import is_unread
+from filterdb.models.answers import EXAMINED
 from filterdb.models.catalog import ModelSource
 from filterdb.models.inputs import expand
 from filterdb.models.model import Skip
 from filterdb.models.sandbox import Limits
-from filterdb.models.scan import EXAMINED, examine
+from filterdb.models.scan import examine
 from filterdb.models.sources import NamedFile, as_sources, on_disk
 from filterdb.numerics.directions import direction_names
 from filterdb.numerics.modes import SOUND
@@ -275,7 +276,7 @@ def _read(file: NamedFile, limits: Limits) -> _File:
     """Read a file in a child process; one that cannot be read has a reason instead of layers."""
     source = file.source()
     try:
-        return _File.of(source.shown, *examine(source, limits))
+        return _File.of(source.shown, *examine(source, limits)[:3])
     except InputError as error:
         return _File(source.shown, [], [], "", str(error))
 

@@ -15,10 +15,10 @@ from typing import Any
 import ml_dtypes  # noqa: F401 - registers bfloat16 and float8 with NumPy
 import numpy as np
 
-from filterdb.models.model import MAX_FILTERS, Model, Skip, Weight, shape_facts
+from filterdb.models.model import Model, Room, Skip, Weight, check_shape, kernel_of, parted, shape_facts
 from filterdb.models.parse_errors import NotStoredError, shortened
 from filterdb.numerics.depth import NO_DEPTH
-from filterdb.schema import KERNEL, WEIGHTS, distinct
+from filterdb.schema import Kernel, Kernels, distinct, has_bank
 
 UNKNOWN_GROUPS = 0
 """The groups of a convolution whose file does not state them."""
@@ -56,12 +56,22 @@ class Convolution:
 
 @dataclass(frozen=True, slots=True)
 class StoredLayer:
-    """A 3×3 convolution whose weight can be read (`model.Layer`)."""
+    """A convolution whose weight can be read (`model.Layer`)."""
 
     name: str
     row: dict[str, Any]
     stored_weight: int
     convolution: Convolution = field(repr=False)
+
+    @property
+    def kernel(self) -> Kernel:
+        """Rows and columns of its filters."""
+        return kernel_of(self.convolution.shape)
+
+    @property
+    def rank(self) -> int:
+        """Dimensions of the convolution."""
+        return len(self.convolution.shape) - 2
 
     @property
     def filters(self) -> int:
@@ -75,36 +85,39 @@ class StoredLayer:
         if values.shape != convolution.shape:
             raise NotStoredError("unreadable", f"the weight has shape {values.shape}, expected {convolution.shape}")
         path = convolution.path or (self.name,)
-        return Weight(as_filters(values), convolution.source_dtype, path, convolution.scale_known)
+        return Weight(as_filters(values, self.kernel), convolution.source_dtype, path, convolution.scale_known)
 
 
-def make_model(convolutions: Sequence[Convolution], *, source_format: str, depth_source: str, **facts: Any) -> Model:
-    """Return the model of a file's convolutions.
+def make_model(
+    convolutions: Sequence[Convolution], kernels: Kernels, *, source_format: str, depth_source: str, **facts: Any
+) -> Model:
+    """Return the model of a file's convolutions, with the layers of the kernel shapes that are asked for.
 
     `source_format` is the format's name, and `depth_source` one of `schema.DEPTH_SOURCE`. Further `facts` may be
     `producer`, `opset`, `model_depth` and `operators` (counts by name).
     """
     names = distinct([shortened(convolution.name) for convolution in convolutions])
-    ranks = _depth_ranks(convolutions)
-    deepest = max(ranks.values(), default=0)
+    ranks = {dimensions: _depth_ranks(convolutions, dimensions) for dimensions in (1, 2)}
     places: dict[Hashable, int] = {}
     shapes: Counter[tuple[int, ...]] = Counter()
     ranked: list[tuple[int, int, StoredLayer]] = []
     skipped: list[Skip] = []
-    room = MAX_FILTERS
+    stored, read = Room(), Room()
     for position, (convolution, name) in enumerate(zip(convolutions, names, strict=True)):
         try:
-            _check(convolution, shapes)
-            if convolution.shape[0] * convolution.shape[1] > room:
-                raise NotStoredError("many", f"with it the model would have more than {MAX_FILTERS:,} filters")
-            room -= convolution.shape[0] * convolution.shape[1]
+            if convolution.refused is not None:
+                raise convolution.refused
+            check_shape(convolution.shape, shapes, kernels)
+            (stored if has_bank(kernel_of(convolution.shape)) else read).take(convolution.shape)
         except NotStoredError as error:
             skipped.append(Skip(name, error.code, error.reason))
             continue
-        rank = NO_DEPTH if convolution.length is None else ranks[convolution.length]
-        row = _row(convolution, name, rank, deepest)
+        series = ranks[len(convolution.shape) - 2]
+        rank = NO_DEPTH if convolution.length is None else series[convolution.length]
+        row = _row(convolution, name, rank, max(series.values(), default=0))
         place = places.setdefault(convolution.place, len(places))
         ranked.append((rank, position, StoredLayer(name, row, place, convolution)))
+    layers, others = parted(ranked)
     return Model(
         {
             "producer": str(facts.get("producer", "")),
@@ -115,24 +128,11 @@ def make_model(convolutions: Sequence[Convolution], *, source_format: str, depth
             "depth_source": depth_source,
             **shape_facts(shapes),
         },
-        [layer for _, _, layer in sorted(ranked, key=lambda item: item[:2])],
+        layers,
         skipped,
         shapes,
+        others,
     )
-
-
-def _check(convolution: Convolution, shapes: Counter[tuple[int, ...]]) -> None:
-    """Count a two-dimensional convolution in `shapes`. Raises NotStoredError if it is not to be stored."""
-    shape = convolution.shape
-    if convolution.refused is not None:
-        raise convolution.refused
-    if len(shape) != 4:
-        raise NotStoredError("rank", f"the weight has rank {len(shape)}, a filter of {len(shape) - 2} dimensions")
-    if min(shape) < 1:
-        raise NotStoredError("empty", f"the weight has shape {shape}")
-    shapes[shape[2:]] += shape[0] * shape[1]
-    if shape[2:] != KERNEL:
-        raise NotStoredError("kernel", f"the kernel is {shape[2]}×{shape[3]}")
 
 
 def _row(convolution: Convolution, name: str, rank: int, deepest: int) -> dict[str, Any]:
@@ -159,25 +159,31 @@ def _spatial(numbers: Sequence[int] | None) -> str:
     return json.dumps(None if numbers is None else list(numbers))
 
 
-def _depth_ranks(convolutions: Iterable[Convolution]) -> dict[int, int]:
-    """Return the rank of each length among those of all two-dimensional convolutions, stored or not."""
+def _depth_ranks(convolutions: Iterable[Convolution], dimensions: int) -> dict[int, int]:
+    """Return the rank of each length among those of all convolutions of so many dimensions, stored or not."""
     lengths = {
         convolution.length
         for convolution in convolutions
-        if convolution.length is not None and len(convolution.shape) == 4 and convolution.refused is None
+        if convolution.length is not None and len(convolution.shape) - 2 == dimensions and convolution.refused is None
     }
     return {length: rank for rank, length in enumerate(sorted(lengths))}
 
 
-def as_filters(values: np.ndarray) -> np.ndarray:
-    """Convert a weight to filters (n, 9) float32. Raises NotStoredError for numbers that float32 cannot represent."""
+def as_filters(values: np.ndarray, kernel: Kernel) -> np.ndarray:
+    """Convert a weight to filters (n, weights) float32.
+
+    Raises NotStoredError for numbers that float32 cannot represent, if filters of this shape are stored.
+    """
+    weights = kernel[0] * kernel[1]
     with np.errstate(over="ignore", under="ignore"):
-        filters = np.ascontiguousarray(values, dtype=np.float32).reshape(-1, WEIGHTS)
+        filters = np.ascontiguousarray(values, dtype=np.float32).reshape(-1, weights)
+    if not has_bank(kernel):
+        return filters
     if not np.isfinite(filters).all():
         bad = int(np.count_nonzero(~np.isfinite(filters)))
         raise NotStoredError("nonfinite", f"{bad} of {filters.size} weights are NaN or infinite in float32")
     if values.dtype == np.float64:
-        peaks = np.abs(values).reshape(-1, WEIGHTS).max(axis=1)
+        peaks = np.abs(values).reshape(-1, weights).max(axis=1)
         lost = int(np.count_nonzero((peaks > 0) & (peaks < np.finfo(np.float32).tiny)))
         if lost:
             reason = f"{lost} of {len(filters)} filters are too small for float32 (all |w| below 1.2e-38)"

@@ -83,7 +83,9 @@ def read_tensors(
             f"{request.named}: no convolution found: expected a weight of rank 4, got {len(chosen):,} tensors of other "
             "ranks; give the weights of a convolutional network"
         )
-    return make_model(convolutions, source_format=source_format, depth_source=depth_source, producer=producer)
+    return make_model(
+        convolutions, request.kernels, source_format=source_format, depth_source=depth_source, producer=producer
+    )
 
 
 def _prefix(key: str) -> str:

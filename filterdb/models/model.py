@@ -1,4 +1,4 @@
-"""What the reader of any format returns: a model's facts, its 3×3 layers, their weights, and what is not stored.
+"""What the reader of any format returns: a model's facts, its layers, their weights, and what is not stored.
 
 A new format implements `ModelFile` and `Layer` and adds itself to `formats.FORMATS`; everything else is shared.
 """
@@ -7,20 +7,25 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import crc32c
 import numpy as np
 
+from filterdb.models.parse_errors import NotStoredError
 from filterdb.numerics.fingerprint import fingerprint
 from filterdb.numerics.layer import largest_weight
-from filterdb.schema import KERNEL
+from filterdb.schema import KERNEL, WEIGHTS, Kernel, Kernels, has_bank
 
 MAX_FILTERS = 2**28
-"""Most filters of a model (9 GiB). A small file may use one weight in any number of layers, each of which is stored."""
+"""Most filters of a model. A small file may use one weight in any number of layers, each of which is stored."""
+
+MAX_WEIGHTS = WEIGHTS * MAX_FILTERS
+"""Most weights of the filters of a model (9 GiB), which are as many filters of 3×3."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +39,10 @@ class Skip:
 
 @dataclass(frozen=True, slots=True)
 class Weight:
-    """A decoded weight: filters (n, 9) float32 in C order of (out, in), each flattened row-major."""
+    """A decoded weight: filters (n, a·b) float32 in C order of (out, in), each flattened row-major.
+
+    They are finite if filters of their shape are stored (`schema.has_bank`).
+    """
 
     filters: np.ndarray
     source_dtype: str
@@ -43,7 +51,7 @@ class Weight:
 
 
 class Layer(Protocol):
-    """A 3×3 convolution whose weight can be read."""
+    """A convolution of a kernel shape that was asked for, whose weight can be read."""
 
     @property
     def name(self) -> str:
@@ -52,6 +60,14 @@ class Layer(Protocol):
     @property
     def row(self) -> dict[str, Any]:
         """Values of `schema.LAYER_VARIABLES` that are known without reading the weight."""
+
+    @property
+    def kernel(self) -> Kernel:
+        """Rows and columns of its filters."""
+
+    @property
+    def rank(self) -> int:
+        """Dimensions of the convolution: 2, or 1 for one whose filters of k weights are read as 1×k."""
 
     @property
     def filters(self) -> int:
@@ -67,15 +83,17 @@ class Layer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A model's facts, its 3×3 layers in order of (conv_depth, topological order), and what is not stored.
+    """A model's facts, its layers in order of (conv_depth, topological order), and what is not stored.
 
-    `shapes` counts its filters by kernel shape; `facts` has the same counts as text.
+    `shapes` counts the filters of its two-dimensional convolutions by kernel shape, whichever were asked for; `facts`
+    has the same counts as text. `others` are convolutions whose filters no bank has, in the same order.
     """
 
     facts: dict[str, Any]
     layers: Sequence[Layer]
     skipped: list[Skip]
     shapes: Counter[tuple[int, ...]]
+    others: Sequence[Layer] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +108,8 @@ class Request:
     """Which of several networks in the file, if the user chose one."""
     order: tuple[str, ...] = ()
     """Names of the layers in the order of execution, for a file without one."""
+    kernels: Kernels = (KERNEL,)
+    """The kernel shapes whose filters are read; None: all, and what is known of 1×1 and very large kernels too."""
 
 
 class ModelFile(Protocol):
@@ -102,16 +122,74 @@ class ModelFile(Protocol):
         """List the model's layers, without reading a weight. Raises ModelError if the file is not a readable model."""
 
 
+def kernel_of(shape: tuple[int, ...]) -> Kernel:
+    """Return the kernel shape of a weight (out, in, height, width), or of (out, in, k), which is read as 1×k."""
+    return (shape[2], shape[3]) if len(shape) == 4 else (1, shape[2])
+
+
+def is_wanted(kernel: Sequence[int], kernels: Kernels) -> bool:
+    """Return whether filters of this shape, of one or two dimensions, are asked for."""
+    return kernels is None or (*(1,) * (2 - len(kernel)), *kernel) in kernels
+
+
+def check_shape(shape: tuple[int, ...], shapes: Counter[tuple[int, ...]], kernels: Kernels) -> None:
+    """Check that a weight of shape (out, in, …) is asked for, and count its filters if it is two-dimensional.
+
+    Raises NotStoredError, with the ledger's reason.
+    """
+    is_1d = len(shape) == 3 and is_wanted(shape[2:], kernels)
+    if len(shape) != 4 and not is_1d:
+        raise NotStoredError("rank", f"the weight has rank {len(shape)}, a filter of {len(shape) - 2} dimensions")
+    if min(shape) < 1:
+        raise NotStoredError("empty", f"the weight has shape {shape}")
+    if not is_1d:
+        shapes[shape[2:]] += shape[0] * shape[1]
+        if not is_wanted(shape[2:], kernels):
+            raise NotStoredError("kernel", f"the kernel is {shape[2]}×{shape[3]}")
+
+
+@dataclass(slots=True)
+class Room:
+    """How many more filters and weights of a model may be stored, or read where no bank has their shape."""
+
+    filters: int = field(default_factory=lambda: MAX_FILTERS)
+    weights: int = field(default_factory=lambda: MAX_WEIGHTS)
+
+    def take(self, shape: tuple[int, ...]) -> None:
+        """Take the room of a weight. Raises NotStoredError if there is too little."""
+        filters, weights = shape[0] * shape[1], math.prod(shape)
+        if filters > self.filters:
+            raise NotStoredError("many", f"with it the model would have more than {MAX_FILTERS:,} filters")
+        if weights > self.weights:
+            raise NotStoredError("many", f"with it the model's filters would have more than {MAX_WEIGHTS:,} weights")
+        self.filters -= filters
+        self.weights -= weights
+
+
+def parted[L: Layer](ranked: Sequence[tuple[int, int, L]]) -> tuple[list[L], list[L]]:
+    """Return layers in order of (conv_depth, position): those whose filters are stored, and the others."""
+    ordered = [layer for _, _, layer in sorted(ranked, key=lambda item: item[:2])]
+    stored = [layer for layer in ordered if has_bank(layer.kernel)]
+    return stored, [layer for layer in ordered if not has_bank(layer.kernel)]
+
+
 def weight_row(weight: Weight, out_channels: int) -> dict[str, Any]:
     """Return the values of a layer's row that describe its weight, such as its hash and peak."""
+    return {
+        **stored_facts(weight),
+        "fingerprint": fingerprint(weight.filters, out_channels, weight.source_dtype),
+        "peak": largest_weight(weight.filters),
+    }
+
+
+def stored_facts(weight: Weight) -> dict[str, Any]:
+    """Return the values of a layer's row that say what its weight is and how it was reached."""
     return {
         "row_size": len(weight.filters),
         "source_dtype": weight.source_dtype,
         "weight_source": " → ".join(weight.path),
         "scale_known": weight.scale_known,
         "hash": filters_hash(weight.filters),
-        "fingerprint": fingerprint(weight.filters, out_channels, weight.source_dtype),
-        "peak": largest_weight(weight.filters),
     }
 
 
@@ -127,10 +205,10 @@ def shape_facts(shapes: Counter[tuple[int, ...]]) -> dict[str, Any]:
 
 
 def filters_hash(filters: np.ndarray) -> str:
-    """Compute the SHA-256 of filters (n, 9) as little-endian float32, row by row."""
+    """Compute the SHA-256 of filters (n, weights) as little-endian float32, row by row."""
     return hashlib.sha256(np.ascontiguousarray(filters, dtype="<f4").data).hexdigest()
 
 
 def filters_checksum(filters: np.ndarray) -> int:
-    """Compute the CRC32C of filters (n, 9). It detects a changed file at almost no cost."""
+    """Compute the CRC32C of filters (n, weights). It detects a changed file at almost no cost."""
     return int(crc32c.crc32c(np.ascontiguousarray(filters, dtype="<f4").data.cast("B")))

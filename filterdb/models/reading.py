@@ -7,6 +7,7 @@ plain bytes.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +17,17 @@ import numpy as np
 
 from filterdb.errors import ModelError
 from filterdb.models import parts
-from filterdb.models.model import Layer, Model, ModelFile, Request, Weight, filters_checksum, shape_facts, weight_row
+from filterdb.models.model import (
+    Layer,
+    Model,
+    ModelFile,
+    Request,
+    Weight,
+    filters_checksum,
+    shape_facts,
+    stored_facts,
+    weight_row,
+)
 from filterdb.models.parse_errors import PARSE_ERRORS, NotStoredError, one_line
 from filterdb.models.sandbox import Channel, allow_cpu
 from filterdb.numerics import layer as whole
@@ -24,22 +35,21 @@ from filterdb.numerics.directions import directions
 from filterdb.numerics.eigen import decompose
 from filterdb.numerics.quality import orthogonality, variance_entropy
 from filterdb.numerics.sphericity import p_value, relative_spread
-from filterdb.schema import KERNEL, WEIGHTS
+from filterdb.schema import KERNEL, WEIGHTS, kernel_name
 
 
 def serve(channel: Channel, open_file: Callable[[Path, Request], ModelFile]) -> None:
     """Answer one request about one file.
 
     The request is {"do": a name in _ANSWERS, "path", "named": the file's name in messages, "memory": bytes, "key",
-    "order", …}. `open_file(path, request)` parses a file, and raises ModelError if it is not a readable model.
+    "order", "kernels": shapes as [rows, columns], or null for all, …}. `open_file(path, request)` parses a file, and
+    raises ModelError if it is not a readable model.
     """
     request = channel.receive()
     path = Path(request["path"])
     parts.begin(channel, path.parent, request.get("parts", {}))
     try:
-        file = open_file(
-            path, Request(request["named"], request["memory"], request.get("key", ""), tuple(request.get("order", ())))
-        )
+        file = open_file(path, _asked(request))
         channel.send({"external": file.external_files()})
         allowed = channel.receive()
         allow_cpu(allowed["cpu"])
@@ -56,6 +66,18 @@ def serve(channel: Channel, open_file: Callable[[Path, Request], ModelFile]) -> 
         channel.send({"rejected": f"{request['named']}: not readable as a model: {reason}"})
 
 
+def _asked(request: dict[str, Any]) -> Request:
+    """Return what a request says of the file and of what is read of it."""
+    kernels = request.get("kernels", [KERNEL])
+    return Request(
+        request["named"],
+        request["memory"],
+        request.get("key", ""),
+        tuple(request.get("order", ())),
+        None if kernels is None else tuple((rows, columns) for rows, columns in kernels),
+    )
+
+
 @contextmanager
 def _reading_weight(folder: Path) -> Iterator[None]:
     """Turn errors of reading a weight into NotStoredError, which has the ledger's code and reason."""
@@ -68,13 +90,13 @@ def _reading_weight(folder: Path) -> Iterator[None]:
 
 
 def _scan(channel: Channel, model: Model, request: dict[str, Any]) -> None:
-    """Send the model's facts, layer rows, checksums of the layers' filters, and skipped layers.
+    """Send the model's facts, layer rows, checksums of the layers' filters, other layers' rows, and skipped layers.
 
     With `keep` in the request, send also the filters, layer by layer, as long as the parent process wants them.
     """
     folder, keep = Path(request["path"]).parent, request["keep"]
     rows, checksums, shapes = [], [], model.shapes
-    parts.fetch_weights(model.layers)
+    parts.fetch_weights([*model.layers, *model.others])
     skipped = [[skip.layer, skip.code, skip.reason] for skip in model.skipped]
     for layer in model.layers:
         try:
@@ -83,23 +105,58 @@ def _scan(channel: Channel, model: Model, request: dict[str, Any]) -> None:
                 row, checksum = _row(layer, weight), filters_checksum(weight.filters)
         except NotStoredError as error:
             skipped.append([layer.name, error.code, error.reason])
-            # An unreadable weight is not counted, because the file's metadata may be wrong about it.
-            shapes[KERNEL] -= layer.filters if error.code == "unreadable" else 0
+            _discount(layer, error, shapes)
             continue
         rows.append(row)
         checksums.append(checksum)
         if keep:
-            channel.send({"filters": len(weight.filters)})
+            channel.send({"filters": weight.filters.shape})
             keep = channel.receive()["send"]
         if keep:
             channel.send_array(np.ascontiguousarray(weight.filters))
+    others = _others(model, folder, skipped)
     facts = {**model.facts, **shape_facts(shapes)}
-    channel.send({"facts": facts, "rows": rows, "checksums": checksums, "skipped": skipped})
+    channel.send({"facts": facts, "rows": rows, "checksums": checksums, "others": others, "skipped": skipped})
+
+
+def _discount(layer: Layer, error: NotStoredError, shapes: Counter[tuple[int, ...]]) -> None:
+    """Count the filters of an unreadable weight no more, because the file's metadata may be wrong about it."""
+    if error.code == "unreadable" and layer.rank == 2:
+        shapes[layer.kernel] -= layer.filters
+
+
+def _others(model: Model, folder: Path, skipped: list[list[str]]) -> list[dict[str, Any]]:
+    """Return the rows of the layers whose filters no bank has. What cannot be read is added to `skipped`."""
+    rows = []
+    for layer in model.others:
+        try:
+            with _reading_weight(folder):
+                rows.append(_other_row(layer, layer.weight()))
+        except NotStoredError as error:
+            skipped.append([layer.name, error.code, error.reason])
+            _discount(layer, error, model.shapes)
+    return rows
+
+
+def _other_row(layer: Layer, weight: Weight) -> dict[str, Any]:
+    return {
+        **_shaped(layer),
+        **layer.row,
+        **stored_facts(weight),
+        **whole.contents(weight.filters, layer.row["out_channels"])._asdict(),
+        "fingerprint": "",
+        "orthogonality": math.nan,
+    }
+
+
+def _shaped(layer: Layer) -> dict[str, Any]:
+    return {"kernel": kernel_name(layer.kernel), "rank": layer.rank}
 
 
 def _row(layer: Layer, weight: Weight) -> dict[str, Any]:
     """Return a layer's complete row, with the values that need the whole layer in memory."""
     return {
+        **_shaped(layer),
         **layer.row,
         **weight_row(weight, layer.row["out_channels"]),
         "orthogonality": orthogonality(weight.filters, layer.row["out_channels"]),
@@ -115,19 +172,22 @@ def _examine(channel: Channel, model: Model, request: dict[str, Any]) -> None:
     rows = []
     skipped = [[skip.layer, skip.code, skip.reason] for skip in model.skipped]
     stored: dict[int, str] = {}
-    parts.fetch_weights(model.layers)
+    parts.fetch_weights([*model.layers, *model.others])
     for layer in model.layers:
-        facts = {**layer.row, "shared_with": stored.get(layer.stored_weight, "")}
+        facts = {**_shaped(layer), **layer.row, "shared_with": stored.get(layer.stored_weight, "")}
         stored.setdefault(layer.stored_weight, layer.name)
         try:
             with _reading_weight(folder):
-                rows.append({**facts, **_measured(layer.weight(), layer.row["out_channels"])})
+                rows.append({**facts, **_measured(layer, layer.weight())})
         except NotStoredError as error:
             if error.code == "nonfinite":
                 rows.append({**facts, **_UNMEASURED, "row_size": layer.filters, "nonfinite": error.reason})
             else:
                 skipped.append([layer.name, error.code, error.reason])
-    channel.send({"rows": rows, "skipped": skipped, "filter_shapes": shape_facts(model.shapes)["filter_shapes"]})
+    # Counted before weights are read: a check names what the file says that it has.
+    shapes = shape_facts(model.shapes)["filter_shapes"]
+    others = _others(model, folder, skipped)
+    channel.send({"rows": rows, "others": others, "skipped": skipped, "filter_shapes": shapes})
 
 
 _UNMEASURED = {
@@ -142,13 +202,14 @@ _UNMEASURED = {
 }
 
 
-def _measured(weight: Weight, out_channels: int) -> dict[str, Any]:
+def _measured(layer: Layer, weight: Weight) -> dict[str, Any]:
     """Return what a check needs of a weight. Sparse filters are not counted as duplicates."""
+    out_channels = layer.row["out_channels"]
     facts = weight_row(weight, out_channels)
     peaks = whole.filter_peaks(weight.filters)
     sparse = whole.sparse_filters(peaks, facts["peak"])
     raw = whole.moments(weight.filters)
-    direction = directions(raw)
+    direction = directions(raw, layer.kernel)
     return {
         **{name: facts[name] for name in ("row_size", "scale_known", "hash", "fingerprint", "peak")},
         **whole.channels(peaks, out_channels)._asdict(),

@@ -1,12 +1,11 @@
-"""Scan a model file: ask a child process for its rows and ledger, and validate the answer."""
+"""Scan a model file: ask a child process for its rows and ledger."""
 
 from __future__ import annotations
 
 import importlib.util
-import math
 import os
 import stat
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,22 +23,32 @@ from filterdb.errors import (
     StoreError,
     StoreMissingError,
 )
+from filterdb.models.answers import (
+    EXAMINED,
+    MAX_REASON,
+    as_list,
+    as_value,
+    checked,
+    filters_shape,
+    layer_row,
+    other_rows,
+    skipped_layer,
+    weights_of,
+)
 from filterdb.models.catalog import ModelSource
 from filterdb.models.file_kinds import recognise
 from filterdb.models.fingerprint import SourceRecord, identify, is_unchanged
 from filterdb.models.formats import ONNX, Format, format_of, format_of_kind
 from filterdb.models.hub_files import pinned
 from filterdb.models.inputs import LocalInput, local_copy
-from filterdb.models.model import MAX_FILTERS, Skip
-from filterdb.models.parse_errors import MAX_NAME, PARSE_ERRORS, one_line, shortened
+from filterdb.models.model import Skip
+from filterdb.models.parse_errors import PARSE_ERRORS, one_line, shortened
 from filterdb.models.sandbox import Channel, Limits, NoAnswerError, sandbox
 from filterdb.models.spool import Spool
+from filterdb.schema import Kernels
 from filterdb.store import download
 from filterdb.store.ranged import again_if_changed
 from filterdb.store.remote import is_remote
-
-MAX_REASON = 2 * MAX_NAME
-"""Most characters of a reason, which may begin with a path."""
 
 MAX_FETCHES = 10_000
 """Most times that a child may ask for parts of a file before it answers."""
@@ -47,17 +56,17 @@ MAX_FETCHES = 10_000
 MAX_LAYERS = 100_000
 """Most layers whose filters a child may send before it answers."""
 
-MAX_TEXT = 2**22
-"""Most characters of a text in a table. The longest are a model's operators and filter shapes."""
-
 
 @dataclass(frozen=True, slots=True)
 class Scan:
     """The result of a scan.
 
-    `checksums` are those of the rows' filters; the write compares them. `rejected` is why the file is not a readable
-    model, and `error` the error if the file was not read at all. `known` is true if the store has this content.
-    `identities` identify the content of a remote file and its companions (see `fingerprint`); {} if nothing does.
+    `rows` have the values of `schema.LAYER_VARIABLES` but `model_index`, and the layer's `kernel`, such as "5x5", and
+    `rank`: 2, or 1 for a one-dimensional convolution that is read as 1×k. `checksums` are those of the rows' filters;
+    the write compares them. `others` are the rows of layers whose filters no bank has, with `answers.OTHER_VARIABLES`
+    besides; there are some only if all kernels are asked for. `rejected` is why the file is not a readable model, and
+    `error` the error if the file was not read at all. `known` is true if the store has this content. `identities`
+    identify the content of a remote file and its companions (see `fingerprint`); {} if nothing does.
     """
 
     source: ModelSource
@@ -70,6 +79,7 @@ class Scan:
     error: FilterDBError | None = None
     known: bool = False
     identities: Mapping[str, str] = field(default_factory=dict)
+    others: list[dict[str, Any]] = field(default_factory=list)
 
 
 class _CompanionError(ModelError):
@@ -82,16 +92,18 @@ def scan(
     limits: Limits,
     records: Sequence[SourceRecord] = (),
     spool: Spool | None = None,
+    kernels: Kernels = (schema.KERNEL,),
 ) -> Scan:
     """Read a model. If its hash is `known_hash`, the store has this content under this id, and no more is read.
 
-    The filters are kept in `spool` as long as it has room for them, so that the write need not read the file again.
-    The result has the source with a URL that names a commit, if it is one of the hub. A remote file is not even fetched
-    if it has not changed since one of the `records`. If it cannot be fetched, it is rejected, because the other models
-    of a run may be elsewhere. Raises InputError if a local file is missing.
+    Layers of other shapes than `kernels` are in the ledger (None: all shapes are read). The filters are kept in
+    `spool` as long as it has room for them, so that the write need not read the file again. The result has the source
+    with a URL that names a commit, if it is one of the hub. A remote file is not even fetched if it has not changed
+    since one of the `records`. If it cannot be fetched, it is rejected, because the other models of a run may be
+    elsewhere. Raises InputError if a local file is missing.
     """
     if not is_remote(source.url):
-        return _scan_file(source, known_hash, limits, spool)[0]
+        return _scan_file(source, known_hash, limits, spool, kernels)[0]
     try:
         source = _pinned(source)
         identity = download.identity(source.url)
@@ -99,7 +111,7 @@ def scan(
             if is_unchanged(record, source.url, identity):
                 rejected = record.rejected or None
                 return Scan(source, record.file_hash, rejected=rejected, known=not rejected)
-        result, companions = again_if_changed(lambda: _scan_file(source, known_hash, limits, spool))
+        result, companions = again_if_changed(lambda: _scan_file(source, known_hash, limits, spool, kernels))
         if identity and companions is not None:
             result = replace(result, identities=identify(source.url, identity, companions))
         return result
@@ -118,7 +130,7 @@ def _pinned(source: ModelSource) -> ModelSource:
 
 
 def _scan_file(
-    source: ModelSource, known_hash: str | None, limits: Limits, spool: Spool | None
+    source: ModelSource, known_hash: str | None, limits: Limits, spool: Spool | None, kernels: Kernels
 ) -> tuple[Scan, list[str] | None]:
     """Read a model, and return the result and the companions on which it depends; None if they are not all known."""
     try:
@@ -127,7 +139,7 @@ def _scan_file(
             if refused:
                 return _rejected(source, "", refused), []
             try:
-                return _scan_or_reject(source, local, known_hash, limits, spool)
+                return _scan_or_reject(source, local, known_hash, limits, spool, kernels)
             except StoreError as error:
                 if local.origin is not None or isinstance(error, StoreMissingError):
                     raise
@@ -137,11 +149,16 @@ def _scan_file(
 
 
 def _scan_or_reject(
-    source: ModelSource, local: LocalInput, known_hash: str | None, limits: Limits, spool: Spool | None
+    source: ModelSource,
+    local: LocalInput,
+    known_hash: str | None,
+    limits: Limits,
+    spool: Spool | None,
+    kernels: Kernels,
 ) -> tuple[Scan, list[str] | None]:
     companions: list[str] = []
     try:
-        return _scan(source, local, known_hash, limits, companions, spool), companions
+        return _scan(source, local, known_hash, limits, companions, spool, kernels), companions
     except ModelError as error:
         result = _rejected(source, local.digest([]), str(error).replace(str(local.path), source.shown))
         return result, None if isinstance(error, _CompanionError) else companions
@@ -197,10 +214,11 @@ def _scan(
     limits: Limits,
     companions: list[str],
     spool: Spool | None,
+    kernels: Kernels,
 ) -> Scan:
     """Scan a file on this machine, and add the names of its external data files to `companions`."""
     layers: list[np.ndarray] = []
-    request = {"do": "scan", "keep": spool is not None and spool.room > 0}
+    request = {"do": "scan", "keep": spool is not None and spool.room > 0, "kernels": kernels}
     with reading(source, local, limits, request) as (channel, names):
         companions += names
         digest = local.digest(companions, source.key, source.order)
@@ -209,62 +227,45 @@ def _scan(
             return Scan(source, digest, known=True)
         answer = _answer(channel, local, layers, spool)
     try:
-        facts, rows, checksums, skipped = checked(answer)
+        facts, rows, checksums, others, skipped = checked(answer, kernels)
     except PARSE_ERRORS as error:
         raise ModelError(
             f"{source.shown}: has facts that no table can hold: {one_line(error, local.path.parent)}"
         ) from error
-    if spool is not None and [len(layer) for layer in layers] == [row["row_size"] for row in rows]:
+    if spool is not None and [layer.shape for layer in layers] == [(row["row_size"], weights_of(row)) for row in rows]:
         spool.keep(source.id, [row["layer_name"] for row in rows], layers)
-    return Scan(source, digest, facts, rows, checksums, skipped)
-
-
-EXAMINED = (
-    *(v for v in schema.LAYER_VARIABLES if v.name in {
-        "layer_name", "row_size", "conv_depth", "conv_depth_norm", "in_channels", "out_channels", "groups",
-        "depthwise", "operator", "scale_known", "hash", "fingerprint", "peak",
-    }),
-    schema.Variable("variance_entropy", ("layer",), "float64", "H of the layer's own raw PCA (P1 eq. 7)"),
-    schema.Variable("direction", ("layer",), "int64", "code of the direction that the filters share"),
-    schema.Variable("direction_share", ("layer",), "float64", "share of the filters' energy in this direction"),
-    schema.Variable("p_value", ("layer",), "float64", "of the test whether filters are isotropic noise"),
-    schema.Variable("relative_spread", ("layer",), "float64", "spread of filters / norm of their mean"),
-    schema.Variable("sparse_filters", ("layer",), "int64", "filters whose |w| are all below peak/100", "1"),
-    schema.Variable("duplicate_filters", ("layer",), "int64", "filters that equal an earlier one of the layer", "1"),
-    schema.Variable("prunable_filters", ("layer",), "int64", "filters below a hundredth of their channel", "1"),
-    schema.Variable("zero_channels", ("layer",), "int64", "output channels whose weights are all zero", "1"),
-    schema.Variable("small_channels", ("layer",), "int64", "other output channels that lie below peak/100", "1"),
-    schema.Variable("outlier_ratio", ("layer",), "float64", "peak / upper quartile of the channels' peaks", "1"),
-    schema.Variable("shared_with", ("layer",), "str", "earlier layer that uses the same stored weight, or empty"),
-    schema.Variable("nonfinite", ("layer",), "str", "how many weights are NaN or infinite, or empty"),
-)  # fmt: skip
-"""What `examine` returns for each layer."""
+    return Scan(source, digest, facts, rows, checksums, skipped, others=others)
 
 
 class Examination(NamedTuple):
-    """Hold EXAMINED of a model's layers, its skipped layers, and its filters by kernel shape as JSON."""
+    """Hold EXAMINED of a model's layers, its skipped layers, its filters by kernel shape as JSON, and other layers.
+
+    All rows have `kernel` and `rank` besides, and those of `others` are as a scan returns them.
+    """
 
     rows: list[dict[str, Any]]
     skipped: list[Skip]
     filter_shapes: str
+    others: list[dict[str, Any]]
 
 
-def examine(source: ModelSource, limits: Limits) -> Examination:
-    """Return what a check needs of a model. Needs no database.
+def examine(source: ModelSource, limits: Limits, kernels: Kernels = (schema.KERNEL,)) -> Examination:
+    """Return what a check needs of a model's layers of these kernel shapes (None: all). Needs no database.
 
     Raises ModelError if the file is not a readable model or exceeds the limits, InputError if it is missing.
     """
-    answer = again_if_changed(lambda: _examine_once(source, limits))
+    answer = again_if_changed(lambda: _examine_once(source, limits, kernels))
     try:
-        rows = [_row(row, EXAMINED, ()) for row in _list(answer["rows"])]
-        skipped = [Skip(*_skipped(entry)) for entry in _list(answer["skipped"])]
-        shapes: str = _checked(answer["filter_shapes"], "str")
+        rows = [layer_row(row, EXAMINED, kernels, is_stored=True) for row in as_list(answer["rows"])]
+        others = other_rows(answer, kernels)
+        skipped = [Skip(*skipped_layer(entry)) for entry in as_list(answer["skipped"])]
+        shapes: str = as_value(answer["filter_shapes"], "str")
     except PARSE_ERRORS as error:
         raise ModelError(f"{source.shown}: expected an answer of the process that reads it, got nonsense") from error
-    return Examination(rows, skipped, shapes)
+    return Examination(rows, skipped, shapes, others)
 
 
-def _examine_once(source: ModelSource, limits: Limits) -> dict[str, Any]:
+def _examine_once(source: ModelSource, limits: Limits, kernels: Kernels) -> dict[str, Any]:
     try:
         source = pinned(source)
         with local_copy(source.url) as local:
@@ -273,7 +274,7 @@ def _examine_once(source: ModelSource, limits: Limits) -> dict[str, Any]:
                 raise ModelError(refused)
             if not local.path.is_file():
                 raise InputError(f"{source.shown}: expected a file, found none")
-            with reading(source, local, limits, {"do": "examine"}) as (channel, _):
+            with reading(source, local, limits, {"do": "examine", "kernels": kernels}) as (channel, _):
                 channel.send({"go": True})
                 return _answer(channel, local)
     except StoreMissingError as error:
@@ -285,6 +286,8 @@ def reading(
     source: ModelSource, local: LocalInput, limits: Limits, request: dict[str, Any]
 ) -> Iterator[tuple[Channel, list[str]]]:
     """Yield the channel to a child that has parsed the model, and the names of its external data files.
+
+    `request` is what `models.reading` answers. Without its `kernels`, only 3×3 layers are read.
 
     These files are fetched, and the child's CPU limit is raised for them. Raises ModelError if the file is not a
     readable model, or if external data is missing, too short or not allowed.
@@ -338,7 +341,7 @@ def received(channel: Channel, local: LocalInput) -> Any:
 def _parts(wanted: Any, local: LocalInput) -> dict[str, list[tuple[int, int]]]:
     """Return the parts of files that the child asks for, of which each must be inside its file."""
     try:
-        ranges = {str(name): [(start, stop) for start, stop in _list(spans)] for name, spans in wanted.items()}
+        ranges = {str(name): [(start, stop) for start, stop in as_list(spans)] for name, spans in wanted.items()}
     except (ValueError, AttributeError) as error:
         raise NoAnswerError("parts that are no ranges") from error
     for name, spans in ranges.items():
@@ -359,7 +362,7 @@ def _answer(
     while layers is not None and spool is not None and isinstance(answer, dict) and "filters" in answer:
         if len(layers) == MAX_LAYERS:
             raise NoAnswerError("filters of too many layers")
-        rows = spool.reserve(_natural(answer["filters"]))
+        rows = spool.reserve(*filters_shape(answer["filters"]))
         channel.send({"send": rows is not None})
         if rows is not None:
             channel.receive_into(rows)
@@ -370,70 +373,3 @@ def _answer(
     if "rejected" in answer:
         raise ModelError(shortened(str(answer["rejected"]), MAX_REASON))
     return answer
-
-
-def _natural(value: Any) -> int:
-    if type(value) is not int or value < 1:
-        raise NoAnswerError("a number of filters that is none")
-    return value
-
-
-Checked = tuple[dict[str, Any], list[dict[str, Any]], list[int], list[Skip]]
-
-
-def checked(answer: dict[str, Any]) -> Checked:
-    """Return the facts, rows, checksums and skipped layers of an answer, and ignore anything else in it.
-
-    The child may be controlled by the file that it reads. It can lie about the model, but do nothing else. Raises one
-    of PARSE_ERRORS for missing values, and for values that their variables cannot hold.
-    """
-    facts = _row(answer["facts"], schema.MODEL_VARIABLES, _OURS)
-    rows = [_row(row, schema.LAYER_VARIABLES, {"model_index"}) for row in _list(answer["rows"])]
-    checksums = [_checked(value, "int64") for value in _list(answer["checksums"])]
-    skipped = [Skip(*_skipped(entry)) for entry in _list(answer["skipped"])]
-    if len(checksums) != len(rows) or len({row["layer_name"] for row in rows}) < len(rows):
-        raise ValueError("layers without a checksum or a name of their own")
-    sizes = [row["row_size"] for row in rows]
-    if min(sizes, default=1) < 1 or sum(sizes) > MAX_FILTERS:
-        raise ValueError("layers without filters, or with too many")
-    if not all(0 <= row["peak"] < math.inf for row in rows):
-        raise ValueError("weights that are not finite")
-    return facts, rows, checksums, skipped
-
-
-_OURS = {"model", "file_hash", "duplicate_of", "extra", *schema.LABELS}
-"""Variables of a model that this process and the catalog provide, not the child."""
-
-_TYPES: dict[str, tuple[type, ...]] = {"int64": (int,), "float64": (float, int), "bool": (bool,), "str": (str,)}
-
-
-def _list(value: Any) -> list[Any]:
-    if not isinstance(value, list):
-        raise TypeError(f"a list that is a {type(value).__name__}")
-    return value
-
-
-def _row(values: Any, variables: tuple[schema.Variable, ...], elsewhere: Collection[str]) -> dict[str, Any]:
-    return {
-        variable.name: _checked(values[variable.name], variable.dtype)
-        for variable in variables
-        if variable.name not in elsewhere
-    }
-
-
-def _checked(value: Any, dtype: str) -> Any:
-    """Return `value` if a variable of this type can hold it. Raises TypeError, OverflowError or ValueError."""
-    if type(value) not in _TYPES[dtype] or (dtype == "str" and len(value) > MAX_TEXT):
-        raise TypeError(f"{dtype}: {shortened(repr(value), 100)}")
-    if dtype == "int64" and not -(2**63) <= value < 2**63:
-        raise OverflowError(f"{dtype}: {value}")
-    if dtype == "str":
-        value.encode()  # raises ValueError for a lone surrogate
-    return value
-
-
-def _skipped(entry: Any) -> tuple[str, str, str]:
-    layer, code, reason = (_checked(value, "str") for value in entry)
-    if not code.removesuffix("?").isalpha() or len(code) > 20 or code == schema.REJECTED:
-        raise ValueError(f"a code {code[:20]!r}")
-    return layer, code, shortened(reason, MAX_REASON)

@@ -10,8 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from filterdb.schema import WEIGHTS
-
 MAX_BYTES = 2**30
 """Most bytes that an ingest keeps. Models beyond that are read again when they are written."""
 
@@ -39,12 +37,12 @@ class Spool:
         """Return what an empty spool is made of."""
         return Spool, (0,)
 
-    def reserve(self, filters: int) -> np.ndarray | None:
-        """Return an array for so many filters, (n, 9) float32, or None if there is no room for them.
+    def reserve(self, filters: int, weights: int) -> np.ndarray | None:
+        """Return an array for so many filters, (filters, weights) float32, or None if there is no room for them.
 
         Arrays are cut from slabs. The bytes of a slab are free again once nothing refers to its arrays.
         """
-        nbytes = filters * WEIGHTS * 4
+        nbytes = filters * weights * 4
         with self._lock:
             if len(self._slab) < nbytes:
                 self._slab = np.empty(0, np.uint8)  # so that its slab is freed, if nothing else refers to it
@@ -59,7 +57,7 @@ class Spool:
                 self.room -= size
                 weakref.finalize(self._slab, self._freed.append, size).atexit = False
             rows, self._slab = self._slab[:nbytes], self._slab[nbytes:]
-        return rows.view(np.float32).reshape(filters, WEIGHTS)
+        return rows.view(np.float32).reshape(filters, weights)
 
     def _collect(self) -> None:
         """Add the bytes of freed slabs to the room."""

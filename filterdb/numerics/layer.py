@@ -111,9 +111,10 @@ def repeated_filters(filters: NDArray[np.float32]) -> NDArray[np.bool_]:
     Filters are compared number by number only where a multilinear hash of their words agrees.
     """
     keys = np.empty(len(filters), np.uint64)
-    for start in range(0, len(filters), BLOCK):
-        words = _words(filters[start : start + BLOCK]).T
-        keys[start : start + BLOCK] = sum(word * factor for word, factor in zip(words, _FACTORS, strict=False))
+    factors, step = _factors(filters.shape[1]), _rows(filters.shape[1])
+    for start in range(0, len(filters), step):
+        words = _words(filters[start : start + step]).T
+        keys[start : start + step] = sum(word * factor for word, factor in zip(words, factors, strict=False))
     repeated = np.zeros(len(filters), bool)
     ordered = np.sort(keys)
     if not (ordered[1:] == ordered[:-1]).any():  # the usual case; a plain sort is several times faster than argsort
@@ -123,9 +124,63 @@ def repeated_filters(filters: NDArray[np.float32]) -> NDArray[np.bool_]:
     new[1:] = keys[order][1:] != keys[order][:-1]
     # The first of each run of equal keys is the earliest filter, because the sort is stable.
     first = order[np.maximum.accumulate(np.where(new, np.arange(len(filters)), 0))]
-    rest = order[~new]
-    repeated[rest] = (_words(filters[rest]) == _words(filters[first[~new]])).all(axis=1)
+    rest, earlier = order[~new], first[~new]
+    for start in range(0, len(rest), step):
+        some, other = rest[start : start + step], earlier[start : start + step]
+        repeated[some] = (_words(filters[some]) == _words(filters[other])).all(axis=1)
     return repeated
+
+
+def _factors(weights: int) -> NDArray[np.uint64]:
+    """Return at least so many of the factors, of which _FACTORS are the first."""
+    if weights <= len(_FACTORS):
+        return _FACTORS
+    return np.random.default_rng(0).integers(0, 2**64, weights, np.uint64) | np.uint64(1)
+
+
+def _rows(weights: int) -> int:
+    """Return how many filters of so many weights are as large as BLOCK filters of 16 weights; BLOCK for fewer."""
+    return max(1, BLOCK * 16 // max(weights, 16))
+
+
+class Contents(NamedTuple):
+    """Facts about the weights of a layer whose filters are not stored: 1×1 kernels, and those of too many weights."""
+
+    peak: float
+    """The largest |w| of the finite weights; 0 if there are none."""
+
+    sparse_filters: int
+    """Filters whose |w| are all strictly below a hundredth of the peak. In an all-zero layer all filters are."""
+
+    duplicate_filters: int
+    """Filters that equal an earlier one and are not sparse. Where filters have one weight: output channels."""
+
+    nonfinite: int
+    """Weights that are NaN or infinite."""
+
+
+def contents(filters: NDArray[np.float32], out_channels: int) -> Contents:
+    """Return facts about filters (n, weights) float32 in the order of their output channels, of any finiteness.
+
+    A filter of one weight is equal to many others by chance, at low precision, so whole output channels are compared.
+    """
+    peak, nonfinite = 0.0, 0
+    is_sparse = np.empty(len(filters), bool)
+    step = _rows(filters.shape[1])
+    for start in range(0, len(filters), step):
+        block = np.abs(filters[start : start + step])
+        finite = np.isfinite(block)
+        nonfinite += block.size - int(np.count_nonzero(finite))
+        peak = max(peak, float(block.max(where=finite, initial=0)))
+    for start in range(0, len(filters), step):
+        # NaN and infinities are not small: they make a filter's largest |w| NaN or infinite.
+        peaks = np.abs(filters[start : start + step]).max(axis=1)
+        is_sparse[start : start + step] = sparse_filters(peaks, peak) & np.isfinite(peaks)
+    compared, small = filters, is_sparse
+    if filters.shape[1] == 1:
+        compared, small = filters.reshape(out_channels, -1), is_sparse.reshape(out_channels, -1).all(axis=1)
+    duplicates = int((repeated_filters(compared) & ~small).sum())
+    return Contents(peak, int(is_sparse.sum()), duplicates, nonfinite)
 
 
 def _words(filters: NDArray[np.float32]) -> NDArray[np.uint64]:

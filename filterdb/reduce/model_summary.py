@@ -53,7 +53,7 @@ def reduce_model(file: NamedFile, reduction: HistogramsReduction, limits: Limits
     Raises InputError if there is no file, no model, or no layer with finite 3×3 filters.
     """
     source = pinned(replace(file, path=local_path(file.path)).source())
-    layers, skipped, _ = examine(source, limits)
+    layers, skipped, *_ = examine(source, limits)
     rows = [row for row in layers if not row["nonfinite"]]
     left_out = {row["layer_name"]: row["nonfinite"] for row in layers if row["nonfinite"]}
     left_out |= {skip.layer: skip.reason for skip in skipped if is_unread(skip.code)}

@@ -37,8 +37,8 @@ def answered(code: str, monkeypatch: pytest.MonkeyPatch, path: Path, rules: dict
     """The check of a file in whose ledger a convolution `odd` has this code."""
 
     def with_code(*args: Any) -> Any:
-        rows, skipped, shapes = examine(*args)
-        return rows, [*skipped, Skip("odd", code, f"it is {code}")], shapes
+        answer = examine(*args)
+        return answer._replace(skipped=[*answer.skipped, Skip("odd", code, f"it is {code}")])
 
     monkeypatch.setattr("filterdb.analysis.check.examine", with_code)
     return fdb.check(path, rules=rules)

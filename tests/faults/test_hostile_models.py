@@ -27,10 +27,11 @@ import numpy as np
 import pytest
 
 import filterdb as fdb
+from filterdb.models.answers import checked
 from filterdb.models.catalog import ModelSource
 from filterdb.models.parse_errors import PARSE_ERRORS
 from filterdb.models.sandbox import Limits
-from filterdb.models.scan import checked, scan
+from filterdb.models.scan import scan
 from filterdb.schema import WEIGHTS
 from tests.hostile import BOMBS, CANARY, CANARY_FLOATS, MIB, Case, W, healthy, write_corpus
 
@@ -433,7 +434,7 @@ LAYER = {
     **{"out_channels": 1, "groups": 1, "depthwise": False, "operator": "Conv", "strides": "", "dilations": ""},
     **{"source_dtype": "", "weight_source": "", "bn_folded": True, "scale_known": True, "hash": "", "peak": 1.0},
     **{"batch_norm": "none", "fingerprint": ""},
-    "orthogonality": math.nan,
+    **{"orthogonality": math.nan, "kernel": "3x3", "rank": 2},
 }
 FACTS = {
     **{"producer": "", "opset": 1, "model_depth": 1, "operators": "{}", "filter_shapes": "{}", "total_filters": 1},
@@ -441,12 +442,15 @@ FACTS = {
 }
 
 
+LEDGER = [["b", "kernel", "r" * 10**6]]
+
+
 def test_an_answer_has_nothing_besides_what_is_asked() -> None:
     """It may not say which model it is of."""
     row, facts = LAYER | {"model_index": 7}, FACTS | {"model": "another", "task": "x"}
-    found = checked({"facts": facts, "rows": [row], "checksums": [1], "skipped": [["b", "kernel", "r" * 10**6]]})
+    found = checked({"facts": facts, "rows": [row], "checksums": [1], "others": [], "skipped": LEDGER})
     assert found[:3] == (FACTS, [LAYER], [1])
-    assert len(found[3][0].reason) < 10**4
+    assert len(found[4][0].reason) < 10**4
 
 
 @pytest.mark.parametrize(
@@ -479,7 +483,7 @@ def test_an_answer_has_nothing_besides_what_is_asked() -> None:
     ids=lambda lie: str(lie)[:60],
 )
 def test_an_answer_that_no_table_can_hold_is_refused(lie: dict[str, Any]) -> None:
-    truth = {"facts": FACTS, "rows": [LAYER], "checksums": [1], "skipped": []}
+    truth = {"facts": FACTS, "rows": [LAYER], "checksums": [1], "others": [], "skipped": []}
     assert checked(truth)[1] == [LAYER]
     with pytest.raises(PARSE_ERRORS):
         checked(truth | lie)

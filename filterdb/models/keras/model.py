@@ -50,7 +50,7 @@ def read_model(graph: Graph | None, layout: Layout, request: Request, producer: 
     if len(convolutions) > MAX_CONVOLUTIONS:
         got = f"{len(convolutions):,}"
         raise ModelError(f"{request.named}: expected at most {MAX_CONVOLUTIONS:,} convolutions, got {got}")
-    return make_model(convolutions, **facts)
+    return make_model(convolutions, request.kernels, **facts)
 
 
 def _of_nodes(nodes: Nodes, layout: Layout) -> list[Convolution]:

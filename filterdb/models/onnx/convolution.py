@@ -9,11 +9,11 @@ import numpy as np
 import onnx
 
 from filterdb.models.convolutions import as_filters
-from filterdb.models.model import Weight
+from filterdb.models.model import Weight, is_wanted, kernel_of
 from filterdb.models.onnx.constants import Constant, Constants, dequantize
 from filterdb.models.onnx.graph import Node, Value
 from filterdb.models.parse_errors import NotStoredError
-from filterdb.schema import KERNEL
+from filterdb.schema import Kernels
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +75,11 @@ def form_of(node: Node) -> Form | None:
     return None if node.is_call else FORMS.get(("" if node.is_standard else node.domain, node.op_type))
 
 
-def check_form(node: Node) -> Form:
-    """Return the node's form. Raises NotStoredError for other kinds of convolution and for unsupported forms."""
+def check_form(node: Node, kernels: Kernels) -> Form:
+    """Return the node's form. Raises NotStoredError for other kinds of convolution and for unsupported forms.
+
+    An unsupported form is not stored because of its kernel shape, if that is not one that is asked for.
+    """
     form = form_of(node)
     if form is not None:
         return form
@@ -86,8 +89,8 @@ def check_form(node: Node) -> Form:
     if node.op_type == "DeformConv":
         raise NotStoredError("deformable", f"a {name}, which samples its input at positions of its own")
     kernel = _stated_kernel(node)
-    if kernel is not None and kernel != KERNEL:
-        code = "kernel" if len(kernel) == len(KERNEL) else "rank"
+    if kernel is not None and not (len(kernel) in {1, 2} and is_wanted(kernel, kernels)):
+        code = "kernel" if len(kernel) == 2 else "rank"
         raise NotStoredError(code, f"the kernel of {name} is {'×'.join(map(str, kernel))}")
     if node.domain == _BLOCKED_DOMAIN:
         reason = "its weight lies in blocks for one kind of CPU; take the model before ONNX Runtime optimised it"
@@ -107,15 +110,18 @@ def _stated_kernel(node: Node) -> tuple[int, ...] | None:
     return None
 
 
-def has_rank_4(node: Node, constants: Constants) -> bool:
-    """Return whether the convolution is two-dimensional, by its weight or else by `kernel_shape`."""
+def dimensions(node: Node, constants: Constants) -> int | None:
+    """Return the number of a convolution's spatial dimensions, by its weight or else by `kernel_shape`.
+
+    None for other kinds of convolution, and if only running the model would tell.
+    """
     if _TRANSPOSED.search(node.op_type) or node.op_type == "DeformConv":
-        return False
+        return None
     rank = constants.rank(weight_value(node))
-    if rank is None:
-        kernel = node.integers("kernel_shape")
-        rank = 2 + len(kernel) if kernel else None
-    return rank == 4
+    if rank is not None:
+        return rank - 2
+    kernel = node.integers("kernel_shape")
+    return len(kernel) if kernel else None
 
 
 def weight_value(node: Node) -> Value | None:
@@ -124,7 +130,7 @@ def weight_value(node: Node) -> Value | None:
 
 
 def weight_shape(node: Node, constants: Constants) -> tuple[int, ...]:
-    """Return the shape (out, in, height, width) of a weight, from the tensor's header if possible.
+    """Return the shape (out, in, height, width) or (out, in, k) of a weight, from the tensor's header if possible.
 
     Raises NotStoredError if the weight is not constant.
     """
@@ -135,9 +141,12 @@ def weight_shape(node: Node, constants: Constants) -> tuple[int, ...]:
     return shape
 
 
-def read_weight(node: Node, constants: Constants) -> Weight:
-    """Decode the weight of a 3×3 convolution. Raises NotStoredError if that is not possible."""
-    form = check_form(node)
+def read_weight(node: Node, constants: Constants, kernel: tuple[int, ...]) -> Weight:
+    """Decode the weight of a convolution of one or two dimensions with this kernel.
+
+    Raises NotStoredError if that is not possible.
+    """
+    form = check_form(node, None)
     constant = constants.weight(weight_value(node))
     scale_known = True
     values = constant.values
@@ -148,16 +157,16 @@ def read_weight(node: Node, constants: Constants) -> Weight:
         values = dequantize(values, scale, _zero_point(node, form, constants), axis=0)
         constant = constant.then(values, node.op_type)
     elif form.scaled_downstream:
-        downstream = _downstream_scale(node, constants, values.shape[0] if values.ndim else 0)
+        downstream = _downstream_scale(node, constants, values.shape)
         scale_known = downstream is not None
         scale = np.ones((), np.float32) if downstream is None else downstream
         values = dequantize(values, scale, _zero_point(node, form, constants), axis=0)
         constant = constant.then(values, node.op_type)
     if form.channels_last and values.ndim == 4:
         values = values.transpose(0, 3, 1, 2)
-    if values.ndim != 4 or values.shape[2:] != KERNEL:
+    if values.shape[2:] != kernel:
         raise NotStoredError("unreadable", f"the weight's tensor has shape {values.shape}")
-    return Weight(as_filters(values), constant.source_dtype, constant.path, scale_known)
+    return Weight(as_filters(values, kernel_of(values.shape)), constant.source_dtype, constant.path, scale_known)
 
 
 def _zero_point(node: Node, form: Form, constants: Constants) -> np.ndarray | None:
@@ -211,9 +220,10 @@ def _is_constant(value: Value, constants: Constants) -> bool:
     return True
 
 
-def _downstream_scale(node: Node, constants: Constants, channels: int) -> np.ndarray | None:
-    """Return the constant that multiplies a ConvInteger's result, a scalar or per channel; None if there is none.
+def _downstream_scale(node: Node, constants: Constants, shape: tuple[int, ...]) -> np.ndarray | None:
+    """Return the constant that multiplies the result of a ConvInteger whose weight has this shape.
 
+    It is a scalar or has one number for each output channel; None if there is none.
     A bias may be added before the scale, as integers, or after it.
     """
     value = node.outputs[0]
@@ -227,7 +237,7 @@ def _downstream_scale(node: Node, constants: Constants, channels: int) -> np.nda
             others = [other for other in consumer.inputs if other and other.consumers is not value.consumers]
             factors = _constant_factors(others[0], constants) if len(others) == 1 else []
             if factors:
-                return _per_channel(factors, channels)
+                return _per_channel(factors, shape)
         elif consumer.op_type not in {"Cast", "Identity"} and not _is_bias(consumer, value, constants):
             return None
         value = consumer.outputs[0]
@@ -258,15 +268,19 @@ def _is_product(node: Node) -> bool:
     return node.is_standard and node.op_type in {"Mul", "Cast", "Identity"} and len(node.inputs) <= 2
 
 
-def _per_channel(factors: list[Constant], channels: int) -> np.ndarray | None:
-    """Multiply factors that are scalars or have one number per channel of an NCHW tensor; None for any other shape."""
+def _per_channel(factors: list[Constant], shape: tuple[int, ...]) -> np.ndarray | None:
+    """Multiply factors that are scalars or have one number for each channel of a tensor with channels first.
+
+    `shape` is that of the weight. None for factors of any other shape.
+    """
+    channels = (*shape[:1], *(1,) * len(shape[2:]))
     scale = np.ones((), np.float32)
     for factor in factors:
         values = factor.values.astype(np.float32)
         if values.size == 1:
             scale = scale * values.reshape(())
-        elif values.shape in {(channels, 1, 1), (1, channels, 1, 1)}:
-            scale = scale * values.reshape(channels)
+        elif values.shape in {channels, (1, *channels)}:
+            scale = scale * values.reshape(-1)
         else:
             return None
     return scale if factors else None

@@ -12,12 +12,12 @@ from typing import Any
 import onnx
 
 from filterdb.errors import ModelError
-from filterdb.models.model import MAX_FILTERS, Model, Skip, Weight, shape_facts
+from filterdb.models.model import Model, Room, Skip, Weight, check_shape, kernel_of, parted, shape_facts
 from filterdb.models.onnx.constants import Constants
 from filterdb.models.onnx.convolution import (
     check_form,
+    dimensions,
     form_of,
-    has_rank_4,
     is_batch_normalised,
     is_convolution,
     read_weight,
@@ -26,7 +26,7 @@ from filterdb.models.onnx.convolution import (
 )
 from filterdb.models.onnx.graph import Node, Value, build_graph, parse, text
 from filterdb.models.parse_errors import MAX_NAME, NotStoredError, shortened
-from filterdb.schema import KERNEL, distinct
+from filterdb.schema import KERNEL, Kernel, Kernels, distinct, has_bank
 
 MAX_SPATIAL = 64
 """Most numbers in strides and dilations."""
@@ -37,17 +37,29 @@ _SAME_WEIGHT = {"Identity", "Cast", "DequantizeLinear", "Reshape", "Transpose"}
 
 @dataclass(frozen=True, slots=True)
 class OnnxLayer:
-    """A 3×3 convolution whose weight can be read. `row` has the values that are known without reading it."""
+    """A convolution whose weight can be read. `row` has the values that are known without reading it."""
 
     name: str
     row: dict[str, Any]
+    shape: tuple[int, ...]
+    """The shape of the weight as (out, in, height, width) or (out, in, k)."""
     node: Node = field(repr=False)
     constants: Constants = field(repr=False)
 
     @property
+    def kernel(self) -> Kernel:
+        """Rows and columns of its filters."""
+        return kernel_of(self.shape)
+
+    @property
+    def rank(self) -> int:
+        """Dimensions of the convolution."""
+        return len(self.shape) - 2
+
+    @property
     def filters(self) -> int:
         """Number of filters according to the weight's header."""
-        return int(self.row["in_channels"] * self.row["out_channels"])
+        return self.shape[0] * self.shape[1]
 
     @property
     def stored_weight(self) -> int:
@@ -61,13 +73,14 @@ class OnnxLayer:
         return id(value if value is None or value.tensor is None else value.tensor)
 
     def weight(self) -> Weight:
-        """Decode the weight; filters are (out·in/groups, 9) float32. Raises NotStoredError."""
-        return read_weight(self.node, self.constants)
+        """Decode the weight; filters are (out·in/groups, weights) float32. Raises NotStoredError."""
+        return read_weight(self.node, self.constants, self.shape[2:])
 
 
-def read_model(path: Path, proto: onnx.ModelProto | None = None) -> Model:
-    """List the layers of the ONNX file at `path`. A layer decodes its weight on request.
+def read_model(path: Path, proto: onnx.ModelProto | None = None, kernels: Kernels = (KERNEL,)) -> Model:
+    """List the layers of the ONNX file at `path` that have one of these kernel shapes (None: any).
 
+    A layer decodes its weight on request.
     `proto` is the file's content, if it has been parsed already. Raises ModelError if the file is not a readable model.
     """
     graph = build_graph(parse(path) if proto is None else proto, str(path))
@@ -76,31 +89,29 @@ def read_model(path: Path, proto: onnx.ModelProto | None = None) -> Model:
     names = distinct([_name(node) for node in convolutions])
     normalised = [is_batch_normalised(node, constants) for node in convolutions]
     ranks = _depth_ranks(convolutions, constants)
-    deepest = max(ranks.values(), default=0)
     shapes: Counter[tuple[int, ...]] = Counter()
     ranked: list[tuple[int, int, OnnxLayer]] = []
     skipped: list[Skip] = []
-    room = MAX_FILTERS
+    stored, read = Room(), Room()
     for position, (node, name) in enumerate(zip(convolutions, names, strict=True)):
         try:
-            shape = _stored_shape(node, constants, shapes)
+            shape = _stored_shape(node, constants, shapes, kernels)
             row = _row(node, name, shape)
-            if shape[0] * shape[1] > room:
-                raise NotStoredError("many", f"with it the model would have more than {MAX_FILTERS:,} filters")
-            room -= shape[0] * shape[1]
+            (stored if has_bank(kernel_of(shape)) else read).take(shape)
         except NotStoredError as error:
             skipped.append(Skip(name, error.code, error.reason))
             continue
         if node.length is None:
             raise ModelError(f"{path}: expected layer {name!r} to follow from an input, got no path; please report it")
-        rank = ranks[node.length]
+        series = ranks[len(shape) - 2]
+        rank, deepest = series[node.length], max(series.values())
         row |= {
             "conv_depth": rank,
             "conv_depth_norm": rank / deepest if deepest else 0.0,
             "bn_folded": not normalised[position],
             "batch_norm": "unfolded" if normalised[position] else _elsewhere(node, has_norms=any(normalised)),
         }
-        ranked.append((rank, position, OnnxLayer(name, row, node, constants)))
+        ranked.append((rank, position, OnnxLayer(name, row, shape, node, constants)))
     facts = {
         "producer": graph.producer,
         "opset": graph.opset,
@@ -110,7 +121,8 @@ def read_model(path: Path, proto: onnx.ModelProto | None = None) -> Model:
         "depth_source": "graph",
         **shape_facts(shapes),
     }
-    return Model(facts, [layer for _, _, layer in sorted(ranked, key=lambda item: item[:2])], skipped, shapes)
+    layers, others = parted(ranked)
+    return Model(facts, layers, skipped, shapes, others)
 
 
 _NUMBERED = re.compile(r"node_\w*conv\w*", re.IGNORECASE)
@@ -169,41 +181,41 @@ def _row(node: Node, name: str, shape: tuple[int, ...]) -> dict[str, Any]:
         "groups": groups,
         "depthwise": groups > 1 and shape[1] == 1,
         "operator": node.op_type,
-        "strides": _spatial(node, "strides"),
-        "dilations": _spatial(node, "dilations"),
+        "strides": _spatial(node, "strides", len(shape) - 2),
+        "dilations": _spatial(node, "dilations", len(shape) - 2),
     }
 
 
-def _spatial(node: Node, name: str) -> str:
-    values = node.integers(name) or [1, 1]
+def _spatial(node: Node, name: str, dimensions: int) -> str:
+    values = node.integers(name) or [1] * dimensions
     if len(values) > MAX_SPATIAL:
         raise NotStoredError("unreadable", f"the convolution has {len(values):,} {name}")
     return json.dumps(values)
 
 
-def _stored_shape(node: Node, constants: Constants, shapes: Counter[tuple[int, ...]]) -> tuple[int, ...]:
-    """Return the shape of a weight to store, and count it in `shapes` if it is two-dimensional.
+def _stored_shape(
+    node: Node, constants: Constants, shapes: Counter[tuple[int, ...]], kernels: Kernels
+) -> tuple[int, ...]:
+    """Return the shape of a weight to read, and count it in `shapes` if it is two-dimensional.
 
-    Raises NotStoredError if the weight is not to be stored.
+    Raises NotStoredError if the weight is not to be read.
     """
-    check_form(node)
+    check_form(node, kernels)
     shape = weight_shape(node, constants)
-    if len(shape) != 4:
-        raise NotStoredError("rank", f"the weight has rank {len(shape)}, a filter of {len(shape) - 2} dimensions")
-    if min(shape) < 1:
-        raise NotStoredError("empty", f"the weight has shape {shape}")
-    shapes[shape[2:]] += shape[0] * shape[1]
-    if shape[2:] != KERNEL:
-        raise NotStoredError("kernel", f"the kernel is {shape[2]}×{shape[3]}")
+    check_shape(shape, shapes, kernels)
     if node.length is None:
         raise NotStoredError("unreachable", "no graph input reaches the convolution")
     return shape
 
 
-def _depth_ranks(convolutions: list[Node], constants: Constants) -> dict[int, int]:
-    """Return the rank of each longest-path length among all two-dimensional convolutions that an input reaches.
+def _depth_ranks(convolutions: list[Node], constants: Constants) -> dict[int, dict[int, int]]:
+    """Return the rank of each longest-path length among all convolutions that an input reaches, by their dimensions.
 
-    Convolutions that are not stored count too.
+    Convolutions that are not stored count too. Those of one dimension are a series of their own.
     """
-    lengths = {node.length for node in convolutions if node.length is not None and has_rank_4(node, constants)}
-    return {length: rank for rank, length in enumerate(sorted(lengths))}
+    lengths: dict[int, set[int]] = {1: set(), 2: set()}
+    for node in convolutions:
+        number = dimensions(node, constants)
+        if node.length is not None and number in lengths:
+            lengths[number].add(node.length)
+    return {number: {length: rank for rank, length in enumerate(sorted(own))} for number, own in lengths.items()}

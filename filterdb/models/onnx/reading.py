@@ -22,11 +22,12 @@ class OnnxFile:
 
     path: Path
     proto: onnx.ModelProto
+    request: Request
 
     @classmethod
     def parse(cls, path: Path, request: Request) -> OnnxFile:
         """Parse the file within the request's memory. Raises ModelError if it is not a readable model."""
-        return cls(path, parse(path, request.memory))
+        return cls(path, parse(path, request.memory), request)
 
     def external_files(self) -> dict[str, int]:
         """Return its external data files, and the bytes that each must have."""
@@ -34,7 +35,7 @@ class OnnxFile:
 
     def model(self) -> Model:
         """List its layers. Raises ModelError if its graph is invalid."""
-        return read_model(self.path, self.proto)
+        return read_model(self.path, self.proto, self.request.kernels)
 
 
 def serve(channel: Channel) -> None:

@@ -16,7 +16,7 @@ from filterdb.models.openvino.constants import Constants
 from filterdb.models.openvino.document import Document, integer
 from filterdb.models.openvino.graph import Node, build_graph
 from filterdb.models.parse_errors import NotStoredError, shortened
-from filterdb.schema import KERNEL
+from filterdb.schema import KERNEL, Kernels
 
 MAX_SPATIAL = 64
 """Most numbers in strides and dilations."""
@@ -32,16 +32,17 @@ _FORMS = {"Convolution": 0, "GroupConvolution": 1}
 """The layers that are read, and the dimensions of their weight before (out, in, …): the groups."""
 
 
-def read_model(document: Document, path: Path, data: str) -> Model:
-    """List the layers of the model at `path`, whose constants are in the file `data` beside it.
+def read_model(document: Document, path: Path, data: str, kernels: Kernels) -> Model:
+    """List the layers of the model at `path` that have one of these kernel shapes (None: any).
 
-    Raises ModelError if its graph is invalid.
+    Its constants are in the file `data` beside it. Raises ModelError if its graph is invalid.
     """
     graph = build_graph(document, path)
     constants = Constants(path.parent, data)
     convolutions = [_convolution(node, constants) for node in graph.nodes if _CONVOLUTION.search(node.type)]
     return make_model(
         convolutions,
+        kernels,
         source_format="OpenVINO",
         depth_source="graph",
         producer=document.producer,

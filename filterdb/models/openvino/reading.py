@@ -19,11 +19,12 @@ class OpenVinoFile:
 
     path: Path
     document: Document
+    request: Request
 
     @classmethod
     def parse(cls, path: Path, request: Request) -> OpenVinoFile:
         """Parse the XML. Raises ModelError if it is not a readable model."""
-        return cls(path, parse(path))
+        return cls(path, parse(path), request)
 
     @property
     def data(self) -> str:
@@ -37,7 +38,7 @@ class OpenVinoFile:
 
     def model(self) -> Model:
         """List its layers. Raises ModelError if its graph is invalid."""
-        return read_model(self.document, self.path, self.data)
+        return read_model(self.document, self.path, self.data, self.request.kernels)
 
 
 def serve(channel: Channel) -> None:

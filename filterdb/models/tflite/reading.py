@@ -31,6 +31,7 @@ class TfliteFile:
     file: BinaryIO
     tables: ModelTables
     graphs: list[Graph]
+    request: Request
 
     @classmethod
     def parse(cls, path: Path, request: Request) -> TfliteFile:
@@ -41,7 +42,7 @@ class TfliteFile:
             raise ModelError(f"{path}: not a TensorFlow Lite model: expected TFL3 at byte 4, got {head[4:]!r}")
         size = file.seek(0, 2)
         tables = ModelTables(FlatBuffer(_mapped(file, min(size, MAX_BYTES)), path), size)
-        return cls(file, tables, tables.graphs())
+        return cls(file, tables, tables.graphs(), request)
 
     def external_files(self) -> dict[str, int]:
         """Return no files: weights in other files are not read."""
@@ -52,6 +53,7 @@ class TfliteFile:
         lengths = [length for graph in self.graphs for length in graph.lengths if length is not None]
         return make_model(
             convolutions(self.graphs, self.file),
+            self.request.kernels,
             source_format=SOURCE_FORMAT,
             depth_source="graph",
             producer=self.tables.producer(),

@@ -292,7 +292,7 @@ def test_long_names_and_reasons_are_cut(tmp_path: Path) -> None:
 
 
 def test_a_weight_that_stands_in_too_many_convolutions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("filterdb.models.onnx.layers.MAX_FILTERS", 30)
+    monkeypatch.setattr("filterdb.models.model.MAX_FILTERS", 30)
     nodes = [conv("x", "good", f"y{k}", f"c{k}") for k in range(4)]
     found = read_model(save(tmp_path / "m.onnx", model(nodes, [tensor("good", GOOD)])))
     assert [layer.name for layer in found.layers] == ["c0", "c1"]

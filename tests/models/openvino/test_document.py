@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from filterdb.errors import ModelError
+from filterdb.models.model import Request
 from filterdb.models.openvino import document
 from filterdb.models.openvino.document import parse
 from filterdb.models.openvino.reading import OpenVinoFile
@@ -137,7 +138,7 @@ def test_producer(tmp_path: Path, more: str, producer: str) -> None:
 def test_the_data_file_has_the_name_of_the_xml(tmp_path: Path) -> None:
     weight = weights()
     path = chain(tmp_path / "a.b.xml", weight)
-    file = OpenVinoFile(path, parse(path))
+    file = OpenVinoFile(path, parse(path), Request("m.xml", 2**30))
     assert file.external_files() == {"a.b.bin": weight.nbytes}
     (layer,) = file.model().layers
     np.testing.assert_array_equal(layer.weight().filters, weight.reshape(-1, 9))
@@ -147,4 +148,4 @@ def test_no_data_file_is_needed_without_constants(tmp_path: Path) -> None:
     net = Net()
     net.add("Result", [net.add("ReLU", [net.input()])])
     path = net.write(tmp_path / "m.xml")
-    assert OpenVinoFile(path, parse(path)).external_files() == {}
+    assert OpenVinoFile(path, parse(path), Request("m.xml", 2**30)).external_files() == {}
