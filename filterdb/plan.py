@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 TASK_ROWS = 1_048_576
-"""Rows that a task reads: of smaller chunks it reads several."""
+"""Rows of nine weights that a task reads: of smaller chunks it reads several."""
 
 MAX_TASKS = 10_000
 """Largest number of reading tasks of a pass: with more chunks, each task reads more of them."""
@@ -46,12 +46,19 @@ def runs(bounds: np.ndarray, start: int, stop: int) -> Runs:
     return Runs(first, last, edges[:-1], edges[1:])
 
 
-def partitions(chunks: int, chunk_rows: int) -> list[range]:
+def bank_rows(size: int, weights: int) -> int:
+    """Return the rows of so many weights that take as much room as `size` rows of nine, but at least 1."""
+    return max(1, size * 9 // weights)
+
+
+def partitions(chunks: int, chunk_rows: int, weights: int = 9) -> list[range]:
     """Return runs of whole chunks, one per task: about TASK_ROWS rows each, more if there were over MAX_TASKS.
+
+    Rows of more weights are fewer, so that a task takes the same memory.
 
     Summaries are merged along them on every scheduler, so they decide the last digits of results.
     """
-    return list(batches(chunks, max(1, TASK_ROWS // chunk_rows, -(-chunks // MAX_TASKS))))
+    return list(batches(chunks, max(1, bank_rows(TASK_ROWS, weights) // chunk_rows, -(-chunks // MAX_TASKS))))
 
 
 def batches(count: int, size: int) -> Iterator[range]:

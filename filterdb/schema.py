@@ -16,14 +16,17 @@ if TYPE_CHECKING:
     import numpy as np
 
 FORMAT = 5
-"""Version of the store's layout that this code writes.
+"""Version of the store's layout that this code writes for 3×3 filters alone.
 
 2 added removed models, labels, tags, manifests and marks. 3 added collected segments, and moved manifests beside the
 Zarr groups. 4 added the variables `batch_norm`, `fingerprint`, `source_format` and `depth_source`. 5 packs the tables
 of a segment into one object, and long lists of segments into pages.
 """
 
-READABLE = (1, 2, 3, 4, 5)
+FORMAT_OF_BANKS = 6
+"""Version of a snapshot that lists filters of other shapes, which earlier versions of filterdb cannot read."""
+
+READABLE = (1, 2, 3, 4, 5, FORMAT_OF_BANKS)
 """Versions that this code reads; any other is rejected."""
 
 Kernel = tuple[int, int]
@@ -152,6 +155,12 @@ FILTERS = Variable(
     "filters", ("filter", "weight"), "float32", "3×3 filters of the layers in order, flattened row-major"
 )
 
+
+def filters_attrs(kernel: Kernel) -> dict[str, Any]:
+    """Return the attributes of the filters of a bank."""
+    return {**FILTERS.attrs, "long_name": FILTERS.doc.replace("3×3", f"{kernel[0]}×{kernel[1]}")}
+
+
 LAYER_VARIABLES = (
     *_variables(
         ("layer",),
@@ -228,7 +237,46 @@ SKIPPED_VARIABLES = _variables(
 )
 
 TABLES = (*LAYER_VARIABLES, *MODEL_VARIABLES, *SKIPPED_VARIABLES)
-"""All variables of a segment except its filters."""
+"""All variables of a segment except its filters, without those of banks of other kernel shapes."""
+
+BANK_VARIABLES = (
+    *LAYER_VARIABLES,
+    Variable("rank", ("layer",), "int64", "dimensions of the convolution: 2, or 1 for one that is stored as 1×k", "1"),
+)
+"""The variables of the layers of a bank of another kernel shape than 3×3."""
+
+OTHER = "other"
+"""The name, among those of banks, of the layers whose kernel is 1×1 or too large: their filters are not stored."""
+
+OTHER_VARIABLES = (
+    *BANK_VARIABLES,
+    *_variables(
+        ("layer",),
+        ("kernel", "str", "shape of the kernel, such as 1x1"),
+        ("sparse_filters", "int64", "filters whose |w| are all below peak/100", "1"),
+        (
+            "duplicate_filters",
+            "int64",
+            "filters that equal an earlier one of the layer; for a kernel of one weight, such output channels",
+            "1",
+        ),
+        ("nonfinite", "int64", "weights that are NaN or infinite", "1"),
+    ),
+)
+"""The variables of layers whose filters are not stored."""
+
+
+def variables_of(bank: str) -> tuple[Variable, ...]:
+    """Return the variables of the layers of a bank, such as "5x5", or of the layers without one, `OTHER`."""
+    if bank == kernel_name(KERNEL):
+        return LAYER_VARIABLES
+    return OTHER_VARIABLES if bank == OTHER else BANK_VARIABLES
+
+
+def in_pack(bank: str, variable: str) -> str:
+    """Return the name that a variable of a bank has among a segment's tables. The 3×3 layers have no prefix."""
+    return variable if bank == kernel_name(KERNEL) else f"{bank}/{variable}"
+
 
 IN_GROUP = ("row_size", "model_index", "model", *LABELS)
 """The table variables that are also in a segment's Zarr group, so that any reader of Zarr finds labels of filters."""

@@ -199,7 +199,7 @@ def _sigmoid(threshold: xr.Dataset | None) -> Sigmoid:
 
 def _judged(db: Database, mode: Mode, rules: Rules, fit: Sigmoid) -> dict[str, npt.NDArray[Any]]:
     """Return MEASURES and verdicts of every layer of the snapshot, computed once for these rules and kept."""
-    place = "", summary.Key("judged", 1, repr((db.state.layers_key, mode.name, rules, fit)))
+    place = "", summary.Key("judged", 1, repr((db.layers_key, mode.name, rules, fit)))
     judged = db.kept.get(place)
     if judged is None:
         parts = [_measure(arrays) for _, arrays in in_parts(db, MomentsReduction())]

@@ -16,7 +16,7 @@ from filterdb.numerics.depth import DECILES, NO_DECILE, depth_decile
 from filterdb.numerics.histogram import sum_groups
 from filterdb.numerics.modes import AnyMode, Mode, as_mode
 from filterdb.reduce.basis import has_scale
-from filterdb.schema import UNKNOWN, distinct
+from filterdb.schema import UNKNOWN, distinct, kernel_name
 from filterdb.store.database import Database
 from filterdb.version import __version__
 
@@ -180,6 +180,7 @@ def provenance(db: Database, **more: Any) -> dict[str, Any]:
         "snapshot": db.snapshot,
         "database": db.url,
         "selection": " and ".join(db.conditions) or WHOLE,
+        "kernel": kernel_name(db.kernel),
         "filterdb_version": __version__,
         **db.counts,
         **{name: value for name, value in more.items() if value is not None},

@@ -28,8 +28,8 @@ log = logging.getLogger(__name__)
 
 def has_checkpoint(stored: Collection[str], group: Sequence[Partition], reductions: Sequence[Reduction]) -> bool:
     """Return whether the `stored` names include the parts of all summaries for these consecutive partitions."""
-    segment_id = group[0].segment.id
-    names = (summary.name_of(segment_id, key) for reduction in reductions for key in _checkpoint_keys(reduction, group))
+    place = group[0].segment.summarised_as
+    names = (summary.name_of(place, key) for reduction in reductions for key in _checkpoint_keys(reduction, group))
     return all(name in stored for name in names)
 
 

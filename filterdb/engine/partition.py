@@ -50,7 +50,7 @@ def partitions(segment: Segment, tables: Arrays) -> list[Partition]:
     bounds = plan.offsets(tables["row_size"])
     groups = tables.get(GROUP_OF_LAYER)
     kept = []
-    for chunks in plan.partitions(segment.chunks, segment.chunk_rows):
+    for chunks in plan.partitions(segment.chunks, segment.chunk_rows, segment.weights):
         runs = plan.runs(bounds, segment.bounds(chunks[0])[0], segment.bounds(chunks[-1])[1])
         layers = slice(runs.first, runs.last)
         own = None if groups is None else groups[layers]

@@ -13,7 +13,7 @@ import numpy as np
 
 from filterdb import cluster, schema
 from filterdb.cluster import Memory, Work
-from filterdb.engine import graph, joined
+from filterdb.engine import checkpoint, graph, joined
 from filterdb.engine.partition import GROUP_OF_LAYER
 from filterdb.engine.parts import kinds
 from filterdb.engine.reduction import LayerReduction, Reduction
@@ -63,14 +63,14 @@ def stored(db: Database, reduction: LayerReduction) -> np.ndarray:
                 else next(_lookups(db, [request], {}))
             )
             is not None
-            for segment, entry, request in zip(db.segments, db.state.segments, wanted, strict=True)
+            for segment, entry, request in zip(db.segments, db.entries, wanted, strict=True)
         ]
     else:
         known, missing = joined.load(db, reduction)
         found = list(_lookups(db, wanted, known))
         joined.save(db, reduction, found, missing)
         has = [part is not None for part in found]
-    of_layer = np.repeat(np.array(has, bool), [entry.layers for entry in db.state.segments])
+    of_layer = np.repeat(np.array(has, bool), [entry.layers for entry in db.entries])
     return _present(db, {"": of_layer})[""]
 
 
@@ -132,20 +132,22 @@ def _parts_of_segment(
 
 def _any_streamed(db: Database, reduction: LayerReduction) -> bool:
     """Return whether the summary of any segment is read in parts."""
-    segments = zip(db.segments, db.state.segments, strict=True)
+    segments = zip(db.segments, db.entries, strict=True)
     return any(_is_streamed(db, segment, entry.layers, reduction) for segment, entry in segments)
 
 
 def _is_streamed(db: Database, segment: Segment, layers: int, reduction: LayerReduction) -> bool:
     """Return whether a segment's summary is read in parts, if there is one."""
     is_large = layers * reduction.row_bytes >= STREAMED_BYTES
-    return is_large and not db.files.remote and (segment.id, reduction.key) not in db.kept
+    return is_large and not db.files.remote and (segment.summarised_as, reduction.key) not in db.kept
 
 
 def _streamed(db: Database, segment: Segment, reduction: LayerReduction) -> Iterator[Arrays] | None:
     """Return an iterator over parts of a segment's stored summary, which is verified once; None if it is not stored."""
-    verified = segment.id, replace(reduction.key, part="verified")
-    parts = summary.load_rows(segment.files, segment.id, reduction.key, PART, is_verified=verified in db.kept)
+    verified = segment.summarised_as, replace(reduction.key, part="verified")
+    parts = summary.load_rows(
+        segment.files, segment.summarised_as, reduction.key, PART, is_verified=verified in db.kept
+    )
     if parts is not None:
         db.kept[verified] = {}
     return parts
@@ -260,7 +262,13 @@ def _tables(db: Database, request: Wanted) -> Arrays:
 
 
 def _find(db: Database, segment: Segment, tables: Arrays, reduction: Reduction, key: Key) -> Arrays | None:
-    """Return a summary from memory or, after checking it, from the store; None if it is in neither."""
+    """Return a summary from memory or, after checking it, from the store; None if it is in neither.
+
+    A segment without filters of another kernel shape has empty summaries, which need no object.
+    """
+    if segment.kernel != schema.KERNEL and not segment.rows:
+        nothing = dict(zip(reduction.keys, reduction.split(reduction.empty(0)), strict=True))[key]
+        return {**nothing, checkpoint.GROUP: np.arange(0)} if reduction.by_group else nothing
     name = (segment.summarised_as, key)
     arrays = db.kept.get(name)
     if arrays is not None:

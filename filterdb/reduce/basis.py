@@ -91,7 +91,7 @@ def _usable_moments(arrays: Arrays, known: npt.NDArray[np.bool_], *, scaled: boo
 
 def whole_moments(db: Database, *, scaled: bool) -> Moments:
     """Return the moments of all filters of the snapshot."""
-    place = "", Key("whole moments", 1, repr((db.state.layers_key, scaled)))
+    place = "", Key("whole moments", 1, repr((db.layers_key, scaled)))
     kept = db.kept.get(place)
     if kept is None:
         whole = db.whole
@@ -169,20 +169,20 @@ def with_basis(db: Database) -> Database:
 
     If the snapshot is not the newest, or the store cannot be written, the basis stays in memory.
     """
-    if db.state.basis is not None:
+    if db.state.basis_of(db.kernel) is not None:
         return db
-    following = _already_fitted(db)
-    if following is not None:
-        return db.at(following)
+    base = _after_fits(db)
+    if base.basis_of(db.kernel) is not None:
+        return db.at(base)
     basis = fit_basis(db)
     if not basis.is_usable:
         log.warning("basis not committed: the filters of snapshot %d have no variance to fit one on", db.snapshot)
         return _in_memory(db, basis)
     try:
         stored = snapshots.write_basis(db.files, basis)
-        if max(snapshots.numbers(db.files)[0]) == db.snapshot:
-            committed = snapshots.commit(db.files, db.state, lambda newest: _with_basis(newest, db, stored))
-            if committed.basis is not None and committed.has_content_of(db.state):
+        if max(snapshots.numbers(db.files)[0]) == base.number:
+            committed = snapshots.commit(db.files, base, lambda newest: _with_basis(newest, db, stored))
+            if committed.basis_of(db.kernel) is not None and committed.has_content_of(db.state):
                 return db.at(committed)
         return _in_memory(db, stored)
     except DamageError:
@@ -216,7 +216,7 @@ def refit(db: AnyDatabase) -> Database:
     """
     db = as_database(db)
     head = snapshots.existing(db.files, snapshots.latest(db.files))
-    newest = Database(db.files, head, kept=db.kept)
+    newest = Database(db.files, head, kept=db.kept).bank(db.kernel)
     fitted = fit_basis(newest)
     if not fitted.is_usable:
         raise InputError(f"{db.url}: expected filters whose variance a basis can be fitted on, got none; ingest more")
@@ -225,7 +225,7 @@ def refit(db: AnyDatabase) -> Database:
     def build(current: Snapshot | None) -> Snapshot:
         if current is None or not current.has_content_of(head):
             raise ConflictError(f"{db.url}: expected to refit snapshot {head.number}, others added to it; run again")
-        return replace(current.next("refit"), basis=basis.id)
+        return current.next("refit").with_basis(db.kernel, basis.id)
 
     return newest.at(snapshots.commit(db.files, head, build))
 
@@ -291,25 +291,30 @@ def basis_attributes(db: Database, projection: Projection) -> dict[str, Any]:
     return attributes
 
 
-def _already_fitted(db: Database) -> Snapshot | None:
-    """Return the snapshot after this one if it only added a basis fitted on this one, else None.
+def _after_fits(db: Database) -> Snapshot:
+    """Return the last of the snapshots after this one that only added bases, up to one that has a basis of the kernel.
 
-    None also if that snapshot is lost or damaged: a basis fitted again on the same filters is the same.
+    It is this snapshot if the next one is of another kind, lost or damaged: a basis fitted again on the same filters is
+    the same.
     """
-    try:
-        following = snapshots.read(db.files, db.snapshot + 1)
-    except (UsageError, StoreMissingError, DamageError):
-        return None
-    same = following.has_content_of(db.state) and following.action == "reduce"
-    return following if same else None
+    state = db.state
+    while state.basis_of(db.kernel) is None:
+        try:
+            following = snapshots.read(db.files, state.number + 1)
+        except (UsageError, StoreMissingError, DamageError):
+            break
+        if following.action != "reduce" or not following.has_content_of(db.state):
+            break
+        state = following
+    return state
 
 
 def _with_basis(head: Snapshot | None, db: Database, basis: StoredBasis) -> Snapshot | None:
     """Return the snapshot that adds the basis to `head`; None if `head` has a basis or other filters by now."""
     head = snapshots.existing(db.files, head)
-    if head.basis is not None or not head.has_content_of(db.state):
+    if head.basis_of(db.kernel) is not None or not head.has_content_of(db.state):
         return None
-    return replace(head.next("reduce"), basis=basis.id)
+    return head.next("reduce").with_basis(db.kernel, basis.id)
 
 
 def _in_memory(db: Database, basis: StoredBasis) -> Database:

@@ -9,6 +9,7 @@ from functools import partial
 from filterdb import cluster, plan, schema
 from filterdb.cluster import Work
 from filterdb.store.database import AnyDatabase, as_database
+from filterdb.store.tables import of_bank
 from filterdb.store.verify import (
     Listing,
     Problem,
@@ -50,8 +51,7 @@ def verify(db: AnyDatabase, *, deep: bool = False) -> Verified:
     StoreError
         If the database cannot be read at all.
     """
-    db = as_database(db)
-    db = db.whole
+    db = as_database(db).root
     problems, layers, checked = check_history(db), [], []
     listing = Listing(db.files)
     for entry in db.state.segments:
@@ -59,19 +59,23 @@ def verify(db: AnyDatabase, *, deep: bool = False) -> Verified:
         problems += segment_problems
         checked.append(tables)
         # Without sound tables it is not known which hashes to expect.
-        if deep and tables is not None:
-            segment = entry.segment(db.files)
-            layers += layers_of(segment, tables, max(plan.TASK_ROWS, segment.chunk_rows))
+        if not deep or tables is None:
+            continue
+        for bank in entry.segments(db.files):
+            own = of_bank(tables, schema.kernel_name(bank.kernel))
+            layers += layers_of(bank, own, max(plan.bank_rows(plan.TASK_ROWS, bank.weights), bank.chunk_rows))
     problems += check_pages(db, checked)
-    seen = {(problem.segment, problem.chunk) for problem in problems}
+    seen = {(problem.segment, problem.variable, problem.chunk) for problem in problems}
     run = uuid.uuid4().hex[:8]
     tasks = [
-        cluster.task(f"verify-{run}-{part.segment.id}-{part.bounds[0]}", partial(check_layers, part)) for part in layers
+        cluster.task(f"verify-{run}-{part.segment.summarised_as}-{part.bounds[0]}", partial(check_layers, part))
+        for part in layers
     ]
-    work = Work(sum(int(part.bounds[-1] - part.bounds[0]) for part in layers) * 4 * schema.WEIGHTS, db.files.remote)
+    nbytes = sum(int(part.bounds[-1] - part.bounds[0]) * 4 * part.segment.weights for part in layers)
+    work = Work(nbytes, db.files.remote)
     for problem in (problem for part in cluster.run(tasks, "verify", work=work) for problem in part):
         # Layers of two tasks can be in the same chunk.
-        if (problem.segment, problem.chunk) not in seen:
+        if (problem.segment, problem.variable, problem.chunk) not in seen:
             problems.append(problem)
-            seen.add((problem.segment, problem.chunk))
-    return Verified(sum(segment.chunks for segment in db.segments), problems)
+            seen.add((problem.segment, problem.variable, problem.chunk))
+    return Verified(sum(bank.chunks for entry in db.state.segments for bank in entry.segments(db.files)), problems)

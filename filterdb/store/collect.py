@@ -35,7 +35,7 @@ from filterdb.store.stored_tables import page_of
 
 _FOLDERS = ("segments", "manifests", "summaries")
 _OF_SEGMENT = re.compile(
-    r"segments/\.?(?P<segment>[^/.]+)\.(?:zarr/|safetensors)|manifests/(?P<manifest>[^/]+)\.json$|"
+    r"segments/\.?(?P<segment>[^/.]+)\.(?:zarr/|(?:[0-9a-f]+\.)?safetensors)|manifests/(?P<manifest>[^/]+)\.json$|"
     r"summaries/(?P<summary>[^/]+)/"
 )
 """Objects of a segment, and temporary files of writers that were killed, whose names begin with a dot."""

@@ -14,12 +14,12 @@ import numpy as np
 from filterdb import schema
 from filterdb.arguments import as_path, unexpected
 from filterdb.columns import Columns
-from filterdb.errors import ConflictError, DamageError, InputError, StoreMissingError, UsageError, portable
-from filterdb.extras import named_extras
+from filterdb.errors import ConflictError, DamageError, InputError, StoreMissingError, UsageError
 from filterdb.ledger import is_unread
 from filterdb.numerics.fingerprint import same_filters
 from filterdb.store import snapshot as snapshots
 from filterdb.store.files import Files
+from filterdb.store.pages import Entry
 from filterdb.store.segment import Segment
 from filterdb.store.snapshot import Snapshot, StoredBasis
 from filterdb.store.snapshot_tables import SnapshotTables
@@ -126,6 +126,8 @@ class Database:
     parent: Database | None = field(default=None, repr=False)
     kernel: schema.Kernel = schema.KERNEL
     """Shape of the filters that the view has."""
+    origin: Database | None = field(default=None, repr=False)
+    """The database of the 3×3 filters, if the view has filters of another shape."""
 
     @property
     def weights(self) -> int:
@@ -149,25 +151,87 @@ class Database:
 
     @property
     def segments(self) -> list[Segment]:
-        """The segments of the snapshot, in order."""
-        return [entry.segment(self.files) for entry in self.state.segments]
+        """The segments of the snapshot, or of the bank of each, in order."""
+        return [entry.segment(self.files) for entry in self.entries]
+
+    @cached_property
+    def entries(self) -> tuple[Entry, ...]:
+        """What the snapshot says of its segments, or of the bank of each, in order."""
+        return tuple(entry.of(self.kernel) for entry in self.state.segments)
+
+    @cached_property
+    def kernels(self) -> tuple[schema.Kernel, ...]:
+        """The kernel shapes of which the snapshot has filters, 3×3 first, then by number of weights."""
+        names = {name for entry in self.state.segments for name in entry.banks} - {schema.OTHER}
+        others = sorted(
+            (schema.parse_kernel(name) for name in names), key=lambda kernel: (kernel[0] * kernel[1], kernel)
+        )
+        return (schema.KERNEL, *others)
+
+    def bank(self, kernel: schema.Kernel | str) -> Database:
+        """Return the filters of another kernel shape, as a Database with its layers, summaries and basis.
+
+        A view of layers becomes the whole bank; select from it what is wanted.
+
+        Parameters
+        ----------
+        kernel
+            The shape, such as (5, 5) or "5x5".
+
+        Returns
+        -------
+        Database
+            The bank at the same snapshot. It has no layers if the snapshot has no such filters.
+
+        Raises
+        ------
+        UsageError
+            If that is no kernel shape.
+
+        Examples
+        --------
+        >>> fdb.open("db").bank("5x5").counts  # doctest: +SKIP
+        {'filters': 1234, 'layers': 56, 'models': 7}
+        """
+        shape = schema.parse_kernel(kernel) if isinstance(kernel, str) else kernel
+        root = self.root
+        if shape == schema.KERNEL:
+            return root
+        if shape not in root.banks:
+            root.banks[shape] = Database(self.files, self.state, kept=self.kept, kernel=shape, origin=root)
+        return root.banks[shape]
+
+    @property
+    def root(self) -> Database:
+        """The 3×3 filters of the snapshot, all layers."""
+        return self.whole if self.origin is None else self.origin
+
+    @cached_property
+    def banks(self) -> dict[schema.Kernel, Database]:
+        """The banks that were asked for, so that their tables are made once."""
+        return {}
 
     @cached_property
     def basis(self) -> StoredBasis | None:
         """The basis of the snapshot; None until the first reduce fits one."""
-        return None if self.state.basis is None else snapshots.read_basis(self.files, self.state.basis)
+        basis = self.state.basis_of(self.kernel)
+        return None if basis is None else snapshots.read_basis(self.files, basis)
 
     @property
     def present(self) -> np.ndarray:
         """Which layers of the segments belong to the snapshot, (stored layers,) bool. Removed models' layers do not."""
         if not self.state.without:
-            return np.ones(sum(entry.layers for entry in self.state.segments), bool)
+            return np.ones(sum(entry.layers for entry in self.entries), bool)
         return self._snapshot_tables.present_layers
 
     @cached_property
     def tables(self) -> StoredTables:
         """The tables of each segment, verified against the snapshot's digests."""
-        return self.parent.tables if self.parent is not None else read_all(self.files, self.state.segments)
+        if self.parent is not None:
+            return self.parent.tables
+        if self.origin is not None:
+            return self.origin.tables.bank(schema.kernel_name(self.kernel), self.entries)
+        return read_all(self.files, self.state.segments)
 
     def damaged_tables(self) -> dict[str, str]:
         """Return what is wrong with the tables of each damaged segment, by the segment's id."""
@@ -189,9 +253,10 @@ class Database:
                 f"{self.url}: expected snapshot {state.number} to have the layers of snapshot {self.snapshot}, "
                 "it has others; open it anew"
             )
-        whole = Database(self.files, state, kept=self.kept)
-        whole.__dict__["tables"] = self.tables
-        return whole if self.chosen is None else replace(self, state=state, parent=whole)
+        root = Database(self.files, state, kept=self.kept)
+        root.__dict__["tables"] = self.root.tables
+        whole = root.bank(self.kernel)
+        return whole if self.chosen is None else replace(self, state=state, parent=whole, origin=whole.origin)
 
     def followed_by(self, state: Snapshot, tables: dict[str, np.ndarray]) -> Database:
         """Return the database at a snapshot, without reading tables if it only adds a segment with these `tables`."""
@@ -204,7 +269,9 @@ class Database:
     def _snapshot_tables(self) -> SnapshotTables:
         if self.parent is not None:
             return self.parent._snapshot_tables
-        return SnapshotTables(self.files, self.state, self.tables)
+        if self.origin is not None:
+            return self.origin._snapshot_tables.bank(schema.kernel_name(self.kernel), self.entries)
+        return SnapshotTables(self.files, self.state, self.tables, self.entries)
 
     @property
     def all_layer_columns(self) -> Columns:
@@ -259,6 +326,18 @@ class Database:
         """The models of the view (model), with their numbers of `filters` and `layers` in the view."""
         return self.model_columns.to_dataset()
 
+    @cached_property
+    def other_columns(self) -> Columns:
+        """The layers (layer) whose filters are not stored: kernels of one weight, and of more than a bank may have."""
+        others = [entry.others for entry in self.state.segments]
+        return self.root._snapshot_tables.bank(schema.OTHER, others).layers
+
+    def tables_of(self, bank: str) -> StoredTables:
+        """Return the tables of each segment with the layers of a bank, such as "5x5", or of `schema.OTHER`."""
+        if bank == schema.OTHER:
+            return self.root.tables.bank(bank, [entry.others for entry in self.state.segments])
+        return self.bank(bank).tables
+
     @property
     def skipped_columns(self) -> Columns:
         """`skipped` as columns, for callers that need no xarray."""
@@ -291,45 +370,16 @@ class Database:
         >>> db.dataset.sel(task="segmentation", conv_depth=[0, 1])  # doctest: +SKIP
         >>> db.dataset.groupby("task").mean()  # doctest: +SKIP
         """
-        with named_extras():
-            import dask.array as da  # takes 0.7 s, which commands and workers save
-            import xarray as xr
-            from dask.base import tokenize
+        from filterdb.store.lazy_filters import dataset
 
-        from filterdb.store.filter_index import FilterIndex
-
-        parts = [
-            da.map_blocks(
-                _read_block,
-                segment,
-                chunks=(
-                    tuple(stop - start for start, stop in map(segment.bounds, range(segment.chunks))),
-                    self.weights,
-                ),
-                dtype=schema.FILTERS.dtype,
-                meta=np.empty((0, 0), schema.FILTERS.dtype),
-                name=f"filters-{tokenize(self.url, segment.id)}",
-            )
-            for segment in self.segments
-            if segment.rows
-        ]
-        if not parts:
-            parts = [da.zeros((0, self.weights), dtype=schema.FILTERS.dtype)]
-        filters = da.concatenate(parts)
-        if self.chosen is not None or self.state.without:
-            ranges = [filters[start:stop] for start, stop in _row_ranges(self)]
-            filters = da.concatenate(ranges) if ranges else filters[:0]
-        layers = self.layers
-        index = FilterIndex.of_layers(layers, schema.FILTERS.dims[0])
-        return xr.Dataset(
-            {schema.FILTERS.name: (schema.FILTERS.dims, filters, schema.FILTERS.attrs)},
-            coords=index.coordinates({name: layers[name].attrs for name in index.tables}),
-            attrs={
-                "snapshot": self.snapshot,
-                "url": self.url,
-                "selection": " and ".join(self.conditions) or "all",
-            },
-        )
+        is_whole = self.chosen is None and not self.state.without
+        attrs = {
+            "snapshot": self.snapshot,
+            "url": self.url,
+            "selection": " and ".join(self.conditions) or "all",
+            "kernel": schema.kernel_name(self.kernel),
+        }
+        return dataset(self.segments, self.layer_columns, self.kernel, is_whole=is_whole, attrs=attrs)
 
     def select(self, **labels: Any) -> Database:
         """Return a view of the layers whose labels have these values.
@@ -394,10 +444,22 @@ class Database:
         return columns[name].values
 
     @property
+    def layers_key(self) -> str:
+        """A text that is equal for snapshots of one database with the same layers of this shape."""
+        key = self.state.layers_key
+        return key if self.kernel == schema.KERNEL else f"{schema.kernel_name(self.kernel)} {key}"
+
+    @property
     def counts(self) -> Mapping[str, int]:
         """Numbers of filters, layers and models in the view. For a whole snapshot, no table is read."""
-        if self.chosen is None:
+        if self.chosen is None and self.kernel == schema.KERNEL:
             return self.state.counts
+        if self.chosen is None and not self.state.without:
+            return {
+                "filters": sum(entry.filters for entry in self.entries),
+                "layers": sum(entry.layers for entry in self.entries),
+                "models": self.state.counts["models"],
+            }
         return {
             "filters": int(self.layer_columns["row_size"].values.sum()),
             "layers": int(self.layer_columns.sizes["layer"]),
@@ -407,6 +469,8 @@ class Database:
     def __repr__(self) -> str:
         counts = ", ".join(f"{number:,} {what}" for what, number in self.counts.items())
         view = f" where {' and '.join(self.conditions)}" if self.conditions else ""
+        if self.kernel != schema.KERNEL:
+            view = f" {schema.kernel_name(self.kernel)}{view}"
         return f"<filterdb.Database {self.url} snapshot {self.snapshot}{view}: {counts}>"
 
     def _repr_html_(self) -> str:
@@ -417,24 +481,3 @@ class Database:
 
 AnyDatabase = Database | str | os.PathLike[str]
 """What public functions accept as `db`: a Database, or its path or URL."""
-
-
-def _read_block(segment: Segment, *, block_id: tuple[int, int]) -> np.ndarray:
-    """Read a chunk. The task opens it itself, so that the graph holds no open files."""
-    try:
-        return segment.read_chunk(block_id[0])
-    except Exception as error:
-        portable(error)
-        raise
-
-
-def _row_ranges(db: Database) -> list[tuple[int, int]]:
-    """Return the ranges of rows of the view's layers among all rows of the segments. Adjacent ranges are joined."""
-    first, sizes = db.layer_columns["first_row"].values, db.layer_columns["row_size"].values
-    ranges: list[tuple[int, int]] = []
-    for start, stop in zip(first.tolist(), (first + sizes).tolist(), strict=True):
-        if ranges and ranges[-1][1] == start:
-            ranges[-1] = (ranges[-1][0], stop)
-        else:
-            ranges.append((start, stop))
-    return ranges

@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
+from filterdb import schema
 from filterdb.errors import DamageError
 from filterdb.store.canonical import canonical, digest
 from filterdb.store.files import Files
@@ -29,9 +30,21 @@ CACHED_PAGES = 4096
 _cache: dict[str, Page] = {}
 
 
+class Bank(NamedTuple):
+    """The size of a bank of a segment."""
+
+    filters: int
+    layers: int
+    chunk_rows: int
+
+
+THREES = schema.kernel_name(schema.KERNEL)
+"""The name of the bank that every segment has, and the kernels that earlier versions read."""
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A segment in a snapshot."""
+    """A segment in a snapshot. `filters`, `layers` and `chunk_rows` are those of 3×3, or of the bank `kernel`."""
 
     id: str
     filters: int
@@ -40,17 +53,49 @@ class Entry:
     skipped: int
     chunk_rows: int
     digests: Mapping[str, str]
+    banks: Mapping[str, Bank] = field(default_factory=dict)
+    """Those of other kernel shapes by name, and under `schema.OTHER` the layers whose filters are not stored."""
+    kernels: str = THREES
+    """The kernel shapes that were read of its models, joined with commas, or "all"."""
+    kernel: schema.Kernel = schema.KERNEL
 
     def __hash__(self) -> int:
         return hash(self.id)
 
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> Entry:
+        """Return an entry from what `to_json` returns."""
+        banks = {str(name): Bank(*map(int, size)) for name, size in fields.get("banks", {}).items()}
+        return cls(**{**fields, "banks": banks})
+
     def to_json(self) -> dict[str, Any]:
-        """Return its fields."""
-        return {name: getattr(self, name) for name in self.__slots__}
+        """Return its fields. A segment of 3×3 filters alone has those that earlier versions know."""
+        names = ("id", "filters", "layers", "models", "skipped", "chunk_rows", "digests")
+        own = {name: getattr(self, name) for name in names}
+        if self.banks:
+            own["banks"] = {name: list(size) for name, size in self.banks.items()}
+        return own if self.kernels == THREES else own | {"kernels": self.kernels}
+
+    def of(self, kernel: schema.Kernel) -> Entry:
+        """Return the entry of a bank of the segment, with no filters if the segment has no such bank."""
+        return self if kernel == self.kernel else replace(self._of(schema.kernel_name(kernel)), kernel=kernel)
+
+    @property
+    def others(self) -> Entry:
+        """The entry of the layers whose filters are not stored."""
+        return self._of(schema.OTHER)
+
+    def _of(self, bank: str) -> Entry:
+        return replace(self, **self.banks.get(bank, Bank(0, 0, 1))._asdict())
 
     def segment(self, files: Files) -> Segment:
         """Return the segment itself."""
-        return Segment(files, self.id, self.filters, self.chunk_rows)
+        return Segment(files, self.id, self.filters, self.chunk_rows, self.kernel)
+
+    def segments(self, files: Files) -> list[Segment]:
+        """Return the segment and its banks of other kernel shapes."""
+        kernels = [schema.parse_kernel(name) for name in self.banks if name != schema.OTHER]
+        return [self.of(kernel).segment(files) for kernel in (schema.KERNEL, *kernels)]
 
 
 @dataclass(frozen=True)
@@ -133,7 +178,7 @@ def _load(files: Files, ids: Sequence[str]) -> dict[str, Page]:
     below = _load(files, [child for content in contents.values() for child in content.get("pages", ())])
     new = {}
     for page_id, content in contents.items():
-        entries = tuple(Entry(**entry) for entry in content.get("segments", ()))
+        entries = tuple(map(Entry.from_json, content.get("segments", ())))
         new[page_id] = Page(content["level"], entries, tuple(below[child] for child in content.get("pages", ())))
     if len(_cache) + len(new) > CACHED_PAGES:
         _cache.clear()

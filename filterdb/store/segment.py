@@ -56,6 +56,15 @@ class Segment:
         return "" if self.kernel == schema.KERNEL else f"/{schema.kernel_name(self.kernel)}"
 
     @property
+    def variable(self) -> str:
+        """Name of the filters in the segment's group, such as filters or 5x5/filters."""
+        return schema.in_pack(schema.kernel_name(self.kernel), schema.FILTERS.name)
+
+    def bank(self, kernel: schema.Kernel, rows: int, chunk_rows: int) -> Segment:
+        """Return a bank of the segment with so many filters."""
+        return Segment(self.files, self.id, rows, chunk_rows, kernel)
+
+    @property
     def weights(self) -> int:
         """Number of weights of a filter."""
         return self.kernel[0] * self.kernel[1]
@@ -208,6 +217,11 @@ def segment_name(segment_id: str) -> str:
 def pack_name(segment_id: str) -> str:
     """Return the name of the object with a segment's tables."""
     return f"segments/{segment_id}.safetensors"
+
+
+def added_pack_name(segment_id: str, sha256: str) -> str:
+    """Return the name of the object with the tables of banks that were added to a segment later, by its digest."""
+    return f"segments/{segment_id}.{sha256[:12]}.safetensors"
 
 
 def missing(segment: Segment, url: str) -> FilterDBError:

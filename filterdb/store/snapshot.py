@@ -29,7 +29,7 @@ from filterdb.store.numbering import mark_of as mark_of  # noqa: PLC0414 - also 
 from filterdb.store.numbering import name_of as name_of  # noqa: PLC0414
 from filterdb.store.numbering import newest, put_hint
 from filterdb.store.numbering import numbers as numbers  # noqa: PLC0414
-from filterdb.store.pages import Entry, Page, paginate, read_pages, write_pages
+from filterdb.store.pages import THREES, Entry, Page, paginate, read_pages, write_pages
 from filterdb.store.segment import RESTORE
 
 log = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ class Removed:
     layers: int
 
 
-_CONTENT = ("segments", "basis", "without", "labels")
+_CONTENT = ("segments", "basis", "bases", "without", "labels")
 """Fields that describe what a database contains; the others belong to its history."""
 
 
@@ -56,6 +56,7 @@ _CONTENT = ("segments", "basis", "without", "labels")
 class Snapshot:
     """The state of a database: its segments in order, and its basis (None until the first reduce fits one).
 
+    `bases`: ids of the bases of other kernel shapes by name.
     `without`: removed models of the segments. `labels`: id of the catalog rows that replace those of the segments.
     `tags`: names of this and earlier snapshots. `collected`: ids of segments that `gc` has removed or is removing, so
     that no later snapshot may list them (see `collect`). `expired`: first and last numbers of the snapshots that are no
@@ -74,6 +75,7 @@ class Snapshot:
     collected: tuple[str, ...] = ()
     expired: tuple[tuple[int, int], ...] = ()
     format: int = schema.FORMAT
+    bases: Mapping[str, str] = field(default_factory=dict)
 
     def next(self, action: str, **changes: Any) -> Snapshot:
         """Return a snapshot to commit after this one, with these changes."""
@@ -103,6 +105,16 @@ class Snapshot:
             "models": sum(e.models for e in self.segments) - len(self.without),
         }
 
+    def basis_of(self, kernel: schema.Kernel) -> str | None:
+        """Return the id of the basis of a kernel shape; None if none is fitted yet."""
+        return self.basis if kernel == schema.KERNEL else self.bases.get(schema.kernel_name(kernel))
+
+    def with_basis(self, kernel: schema.Kernel, basis: str) -> Snapshot:
+        """Return the same snapshot with another basis of a kernel shape."""
+        if kernel == schema.KERNEL:
+            return replace(self, basis=basis)
+        return replace(self, bases={**self.bases, schema.kernel_name(kernel): basis})
+
     def has_expired(self, number: int) -> bool:
         """Return whether this snapshot says that another is no longer part of the history."""
         return any(first <= number <= last for first, last in self.expired)
@@ -112,11 +124,20 @@ class Snapshot:
         """The pages that its list of segments begins with."""
         return paginate(self.segments)[0]
 
+    @property
+    def has_banks(self) -> bool:
+        """Whether it lists what versions of filterdb before FORMAT_OF_BANKS could not read."""
+        return bool(self.bases) or any(entry.banks or entry.kernels != THREES for entry in self.segments)
+
     def to_json(self) -> bytes:
         """Encode as canonical JSON, with the SHA-256 of all other fields."""
         pages, segments = paginate(self.segments)
+        own = asdict(replace(self, segments=()))
+        if not self.bases:
+            del own["bases"]
         content = {
-            **asdict(replace(self, segments=())),
+            **own,
+            "format": schema.FORMAT_OF_BANKS if self.has_banks else self.format,
             "pages": [page.id for page in pages],
             "segments": [entry.to_json() for entry in segments],
             "collected": collected.encode(self.collected),
@@ -268,7 +289,7 @@ def _decoded(files: Files, content: dict[str, Any], url: str) -> Snapshot:
     """Return a snapshot from the content of its object, with the segments of its pages."""
     try:
         pages = read_pages(files, content.pop("pages", ()))
-        entries = tuple(Entry(**entry) for entry in content.pop("segments"))
+        entries = tuple(map(Entry.from_json, content.pop("segments")))
         without = tuple(Removed(**removed) for removed in content.pop("without", ()))
         ids = collected.decode(files, content.pop("collected", ()))
         expired = tuple((int(first), int(last)) for first, last in content.pop("expired", ()))
@@ -340,7 +361,10 @@ def mark(files: Files, number: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class StoredBasis:
-    """A basis in the store: mean (9,), components (9, 9), explained_variance_ratio (9,), range, and its origin."""
+    """A basis in the store, for filters of K weights, and its origin.
+
+    mean (K,), components (K, K), explained_variance_ratio (K,), range.
+    """
 
     mean: list[float]
     components: list[list[float]]
@@ -360,7 +384,7 @@ class StoredBasis:
         return canonical({key: value for key, value in asdict(self).items() if key != "id"})
 
     def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return mean (9,), components (9, 9) and explained_variance_ratio (9,) as float64."""
+        """Return mean (K,), components (K, K) and explained_variance_ratio (K,) as float64."""
         return np.array(self.mean), np.array(self.components), np.array(self.explained_variance_ratio)
 
 

@@ -7,6 +7,7 @@ xarray takes half a second.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -17,6 +18,7 @@ from filterdb.columns import Columns
 from filterdb.plan import offsets
 from filterdb.store import snapshot as snapshots
 from filterdb.store.files import Files
+from filterdb.store.pages import Entry
 from filterdb.store.snapshot import Snapshot
 from filterdb.store.stored_tables import StoredTables
 from filterdb.store.tables import to_columns
@@ -35,24 +37,29 @@ _RESERVED = {v.name for v in (schema.FILTERS, *schema.TABLES)} | {
 
 @dataclass(frozen=True, eq=False)
 class SnapshotTables:
-    """The tables of a snapshot, without its removed models, made from the tables of its segments."""
+    """The tables of a snapshot, without its removed models, made from the tables of its segments.
+
+    `entries` are its segments, of the bank whose layers `stored` has; `variables` are those of the layers.
+    """
 
     files: Files
     state: Snapshot
     stored: StoredTables
+    entries: Sequence[Entry]
+    variables: tuple[schema.Variable, ...] = schema.LAYER_VARIABLES
 
     @cached_property
     def present_layers(self) -> np.ndarray:
         """Which layers of the segments belong to the snapshot, (stored layers,) bool. Removed models' layers do not."""
-        of_layer: np.ndarray = self._stored_models[1][self._of_segments(schema.LAYER_VARIABLES)["model_index"].values]
+        of_layer: np.ndarray = self._stored_models[1][self._of_segments(self.variables)["model_index"].values]
         return of_layer
 
     @cached_property
     def layers(self) -> Columns:
         """Every layer of the snapshot (layer): its variables, and the labels of its model."""
-        layers = self._of_segments(schema.LAYER_VARIABLES)
+        layers = self._of_segments(self.variables)
         bounds = offsets(layers["row_size"].values)
-        row_segment = np.repeat(np.arange(len(self.stored)), [entry.layers for entry in self.state.segments])
+        row_segment = np.repeat(np.arange(len(self.stored)), [entry.layers for entry in self.entries])
         layers = layers.assign(segment=("layer", row_segment), first_row=("layer", bounds[:-1]))
         if self.state.without:
             layers = layers.isel(layer=self.present_layers)
@@ -66,15 +73,21 @@ class SnapshotTables:
         labels = layer_labels(layers["model"].values, layers["layer_name"].values)
         return layers.assign(layer=("layer", labels, {"long_name": "model/name of the layer, unique"}))
 
+    def bank(self, bank: str, entries: Sequence[Entry]) -> SnapshotTables:
+        """Return the tables with the layers of a bank instead of the 3×3 ones. `entries` are those of the bank."""
+        return SnapshotTables(
+            self.files, self.state, self.stored.bank(bank, entries), entries, schema.variables_of(bank)
+        )
+
     @cached_property
     def _stored_models(self) -> tuple[Columns, np.ndarray]:
         """Every model of the segments, and which of them belong to the snapshot, (stored models,) bool."""
         stored = self._of_segments(schema.MODEL_VARIABLES)
         removed_keys = {(removed.segment, removed.model) for removed in self.state.without}
-        ids = [entry.id for entry in self.state.segments for _ in range(entry.models)]
+        ids = [entry.id for entry in self.entries for _ in range(entry.models)]
         names = map(str, stored["model"].values)
         is_present = np.array([key not in removed_keys for key in zip(ids, names, strict=True)], bool)
-        row_segment = np.repeat(np.arange(len(self.stored)), [entry.models for entry in self.state.segments])
+        row_segment = np.repeat(np.arange(len(self.stored)), [entry.models for entry in self.entries])
         return stored.assign(segment=("model", row_segment)), is_present
 
     @cached_property

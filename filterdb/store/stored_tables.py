@@ -14,6 +14,7 @@ import numpy as np
 from filterdb import schema
 from filterdb.errors import DamageError, StoreError
 from filterdb.plan import offsets
+from filterdb.schema import Variable
 from filterdb.store import pack
 from filterdb.store.files import Files
 from filterdb.store.pages import Entry, Page, paginate
@@ -26,15 +27,30 @@ Columns = dict[str, np.ndarray]
 
 
 class StoredTables(Sequence[Columns]):
-    """The tables of segments: `columns` of all, and the tables of one by its position."""
+    """The tables of segments: `columns` of all, and the tables of one by its position.
 
-    def __init__(self, columns: Columns, entries: Sequence[Entry]) -> None:
+    `columns` have those of banks of other kernel shapes too, under the names of `schema.in_pack`. The tables of a
+    segment have the layers of the bank `kernel` only, as entries do.
+    """
+
+    def __init__(
+        self, columns: Columns, entries: Sequence[Entry], variables: Sequence[Variable] = schema.TABLES
+    ) -> None:
         self.columns = columns
+        self._variables = variables
         sizes = {
             name: [getattr(entry, f"{name}s" if name != "skipped" else name) for entry in entries] for name in _DIMS
         }
         self._bounds = {name: offsets(np.array(rows, np.int64)) for name, rows in sizes.items()}
         self._count = len(entries)
+
+    def bank(self, bank: str, entries: Sequence[Entry]) -> StoredTables:
+        """Return the tables with the layers of a bank instead of the 3×3 ones. `entries` are those of the bank."""
+        variables = schema.variables_of(bank)
+        names = {schema.in_pack(bank, variable.name): variable for variable in variables}
+        own = {v.name: self.columns[name] if name in self.columns else v.array([]) for name, v in names.items()}
+        columns = {variable.name: self.columns[variable.name] for variable in _OF_MODELS} | own
+        return StoredTables(columns, entries, (*variables, *_OF_MODELS))
 
     def followed_by(self, tables: Columns, entries: Sequence[Entry]) -> StoredTables:
         """Return the tables of one more segment after these. `entries` are all segments."""
@@ -49,7 +65,7 @@ class StoredTables(Sequence[Columns]):
         if not -self._count <= position < self._count:
             raise IndexError(position)
         rows = {name: slice(*bounds[position % self._count :][:2]) for name, bounds in self._bounds.items()}
-        return {variable.name: self.columns[variable.name][rows[variable.dims[0]]] for variable in schema.TABLES}
+        return {variable.name: self.columns[variable.name][rows[variable.dims[0]]] for variable in self._variables}
 
     def __iter__(self) -> Iterator[Columns]:
         return (self[position] for position in range(self._count))
@@ -61,6 +77,7 @@ class StoredTables(Sequence[Columns]):
 
 
 _DIMS = ("layer", "model", "skipped")
+_OF_MODELS = (*schema.MODEL_VARIABLES, *schema.SKIPPED_VARIABLES)
 
 
 def read_all(files: Files, segments: tuple[Entry, ...]) -> StoredTables:
@@ -79,7 +96,8 @@ def _concatenate(parts: Sequence[Columns]) -> Columns:
         return {variable.name: variable.array([]) for variable in schema.TABLES}
     if len(parts) == 1:
         return parts[0]
-    return {variable.name: np.concatenate([part[variable.name] for part in parts]) for variable in schema.TABLES}
+    names = dict.fromkeys(name for part in parts for name in part)  # a bank need not be in all of them
+    return {name: np.concatenate([part[name] for part in parts if name in part]) for name in names}
 
 
 def joined_name(page_id: str) -> str:

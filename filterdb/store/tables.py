@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,10 +16,10 @@ from filterdb.extras import named_extras
 from filterdb.store import pack
 from filterdb.store.canonical import canonical, digest
 from filterdb.store.files import Files
-from filterdb.store.segment import Segment, Tables, differs, missing, pack_name
+from filterdb.store.segment import Segment, Tables, added_pack_name, differs, missing, pack_name
 
-PACK = "pack"
-"""The digest that a segment has in a snapshot if its tables are packed."""
+PACK, ADDED = "pack", "banks"
+"""The digests that a segment has in a snapshot if its tables are packed, and if banks were added to it later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +30,8 @@ class Created:
     sizes: dict[str, int]
 
 
-def create(segment: Segment, tables: Tables) -> Created:
-    """Write a segment's metadata and tables. The chunks are written later, by `Segment.write_chunk`.
+def create(segment: Segment, tables: Tables, banks: Sequence[Segment] = ()) -> Created:
+    """Write the metadata and tables of a segment and its banks. `Segment.write_chunk` writes the chunks later.
 
     The objects are made in memory and then written, the pack last, so that its presence means that all are there. The
     pack has the digests of the others. Since the segment's id depends on the tables, every writer of the segment writes
@@ -39,37 +40,71 @@ def create(segment: Segment, tables: Tables) -> Created:
     with named_extras():
         from filterdb.store.zarr_group import group_objects
 
-    objects = group_objects(segment, tables)
+    return _write(segment, tables, group_objects(segment, tables, banks), PACK)
+
+
+def add_banks(segment: Segment, tables: Tables, banks: Sequence[Segment]) -> Created:
+    """Write the metadata and tables of banks that a listed segment did not have, as `create` does.
+
+    `tables` have these banks' layers, and the ledger of the segment's models as it is with them. What is there of the
+    segment stays as it is.
+    """
+    with named_extras():
+        from filterdb.store.zarr_group import bank_objects
+
+    return _write(segment, tables, bank_objects(banks, tables), ADDED)
+
+
+def _write(segment: Segment, tables: Tables, objects: Mapping[str, bytes], kind: str) -> Created:
+    """Write the objects of a group, given by their names in it, and then the pack of this kind."""
     digests = {name: digest(data) for name, data in objects.items()}
     data = packed(tables, segment=segment.id, objects=canonical(digests).decode())
     by_full_name = {f"{segment.name}/{name}": data for name, data in objects.items()}
     listing = segment.files.list(segment.name)
-    last = pack_name(segment.id)
+    ((_, last, _),) = packs(segment, {kind: digest(data)})
     stored = segment.files.read_many([*(name for name in by_full_name if name in listing), last])
     segment.files.put({name: data for name, data in by_full_name.items() if stored.get(name) != data})
     if stored.get(last) != data:
         segment.files.put({last: data})
-    return Created({PACK: digest(data)}, {name: len(data) for name, data in by_full_name.items()})
+    return Created({kind: digest(data)}, {name: len(data) for name, data in by_full_name.items()})
 
 
 def packed(tables: Tables, **metadata: str) -> bytes:
     """Encode tables as a pack."""
-    arrays = {variable.name: variable.array(tables[variable.name]) for variable in schema.TABLES}
+    known = {variable.name: variable for variable in schema.TABLES if variable.name in tables}
+    for bank in banks_of(tables):
+        known |= {schema.in_pack(bank, variable.name): variable for variable in schema.variables_of(bank)}
+    arrays = {name: variable.array(tables[name]) for name, variable in known.items()}
     return pack.encode(arrays, {"format": str(schema.FORMAT), **metadata})
+
+
+def banks_of(tables: Tables) -> list[str]:
+    """Return the names of the banks other than 3×3 whose layers are among tables, sorted."""
+    return sorted({bank for name in tables for bank, prefixed, _ in [name.rpartition("/")] if prefixed})
+
+
+def of_bank(tables: Tables, bank: str) -> dict[str, np.ndarray]:
+    """Return the tables of a segment with the layers of one of its banks instead of the 3×3 ones."""
+    own = {variable.name: tables[variable.name] for variable in schema.TABLES if variable.name in tables}
+    return own | {v.name: tables[schema.in_pack(bank, v.name)] for v in schema.variables_of(bank)}
 
 
 def check_objects(segment: Segment, digests: Mapping[str, str]) -> dict[str, str]:
     """Return what is wrong with the objects of a segment other than its chunks, by name."""
+    problems: dict[str, str] = {}
     if PACK not in digests:
         with named_extras():
             from filterdb.store import zarr_tables
 
-        return zarr_tables.check_objects(segment, digests)
-    try:
-        _, metadata = read_packs(segment.files, {segment: digests})[0]
-    except DamageError as error:
-        return {pack_name(segment.id): str(error)}
-    return segment.changed_objects(json.loads(metadata["objects"]))
+        problems |= zarr_tables.check_objects(segment, digests)
+    for wanted in packs(segment, digests):
+        try:
+            ((_, metadata),) = read_packs(segment.files, [wanted])
+        except DamageError as error:
+            problems[wanted.name] = str(error)
+        else:
+            problems |= segment.changed_objects(json.loads(metadata["objects"]))
+    return problems
 
 
 def read_tables(segment: Segment, digests: Mapping[str, str]) -> dict[str, np.ndarray]:
@@ -80,11 +115,15 @@ def read_tables(segment: Segment, digests: Mapping[str, str]) -> dict[str, np.nd
 
 def read_many(segments: Sequence[tuple[Segment, Mapping[str, str]]]) -> list[dict[str, np.ndarray]]:
     """Read the tables of segments, each with the snapshot's digests, packs in parallel. Raises DamageError."""
-    packed = {segment: digests for segment, digests in segments if PACK in digests}
-    arrays = iter(read_packs(segments[0][0].files, packed) if packed else ())
-    return [
-        completed(next(arrays)[0] if PACK in digests else _read_old(segment, digests)) for segment, digests in segments
-    ]
+    wanted = [packs(segment, digests) for segment, digests in segments]
+    decoded = iter(read_packs(segments[0][0].files, [own for several in wanted for own in several]) if segments else ())
+    stored = []
+    for (segment, digests), own in zip(segments, wanted, strict=True):
+        tables = {} if PACK in digests else _read_old(segment, digests)
+        for _ in own:
+            tables |= next(decoded)[0]
+        stored.append(completed(tables))
+    return stored
 
 
 def _read_old(segment: Segment, digests: Mapping[str, str]) -> dict[str, np.ndarray]:
@@ -94,38 +133,54 @@ def _read_old(segment: Segment, digests: Mapping[str, str]) -> dict[str, np.ndar
     return segment.files.retry_on_damage(lambda: zarr_tables.read(segment, digests))
 
 
-def read_packs(
-    files: Files, segments: Mapping[Segment, Mapping[str, str]]
-) -> list[tuple[dict[str, np.ndarray], dict[str, str]]]:
-    """Read the packs of segments, given their digests: arrays and metadata of each. Raises DamageError."""
+class StoredPack(NamedTuple):
+    """An object with tables of a segment, and the SHA-256 that the snapshot has of it."""
+
+    segment: Segment
+    name: str
+    sha256: str
+
+
+def packs(segment: Segment, digests: Mapping[str, str]) -> list[StoredPack]:
+    """Return the objects that hold a segment's tables; the arrays of earlier formats are none."""
+    stored = []
+    if PACK in digests:
+        stored.append(StoredPack(segment, pack_name(segment.id), digests[PACK]))
+    if ADDED in digests:
+        stored.append(StoredPack(segment, added_pack_name(segment.id, digests[ADDED]), digests[ADDED]))
+    return stored
+
+
+def read_packs(files: Files, stored: Sequence[StoredPack]) -> list[tuple[dict[str, np.ndarray], dict[str, str]]]:
+    """Read packs: arrays and metadata of each. Raises DamageError."""
     contents: dict[str, bytes] = {}
 
     def read() -> list[tuple[dict[str, np.ndarray], dict[str, str]]]:
-        missing = [name for name in map(pack_name, (segment.id for segment in segments)) if name not in contents]
-        contents.update(files.read_many(missing))
-        return [_decode(segment, digests[PACK], contents) for segment, digests in segments.items()]
+        contents.update(files.read_many([wanted.name for wanted in stored if wanted.name not in contents]))
+        return [_decode(wanted, contents) for wanted in stored]
 
     return files.retry_on_damage(read)
 
 
-def _decode(
-    segment: Segment, expected: str, contents: dict[str, bytes]
-) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    name = pack_name(segment.id)
-    url = segment.files.url(name)
-    data = contents.get(name)
+def _decode(wanted: StoredPack, contents: dict[str, bytes]) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    url = wanted.segment.files.url(wanted.name)
+    data = contents.get(wanted.name)
     if data is None:
-        raise missing(segment, url)
-    if digest(data) != expected:
-        del contents[name]  # a retry reads it again
-        raise DamageError(differs(url, expected, data))
+        raise missing(wanted.segment, url)
+    if digest(data) != wanted.sha256:
+        del contents[wanted.name]  # a retry reads it again
+        raise DamageError(differs(url, wanted.sha256, data))
     return pack.decode(data, url, is_checked=True)
 
 
+_KNOWN = {variable.name for variable in schema.TABLES}
+
+
 def completed(tables: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Add the variables that the format of an earlier segment did not have."""
+    """Add the variables that the format of an earlier segment did not have, and drop those that a later one added."""
     rows = {"layer": len(tables["row_size"]), "model": len(tables["model"])}
-    return tables | {
+    known = {name: values for name, values in tables.items() if "/" in name or name in _KNOWN}
+    return known | {
         variable.name: variable.array([variable.missing] * rows[variable.dims[0]])
         for variable in schema.TABLES
         if variable.name not in tables

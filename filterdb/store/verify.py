@@ -18,9 +18,9 @@ from filterdb.store.canonical import digest
 from filterdb.store.database import Database
 from filterdb.store.files import Files
 from filterdb.store.pages import Entry, located
-from filterdb.store.segment import Segment, pack_name
+from filterdb.store.segment import Segment
 from filterdb.store.stored_tables import check_joined, joined_name, page_of
-from filterdb.store.tables import PACK, Created, check_objects, read_tables
+from filterdb.store.tables import PACK, Created, check_objects, packs, read_tables
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,15 +42,16 @@ def check_history(db: Database) -> list[Problem]:
     pages.forget()  # so that what is stored is read
     readable, damaged = snapshots.survey(db.files)
     problems = [Problem("", snapshots.name_of(number), None, what) for number, what in damaged.items()]
-    checked: set[tuple[str | None, str | None]] = set()
+    checked: set[tuple[str | None, ...]] = set()
     for state in readable:
-        refers = (state.basis, state.labels)
+        bases = [basis for basis in (state.basis, *state.bases.values()) if basis is not None]
+        refers = (*bases, state.labels)
         if refers in checked:
             continue
         checked.add(refers)
         try:
-            if state.basis is not None:
-                snapshots.read_basis(db.files, state.basis)
+            for basis in bases:
+                snapshots.read_basis(db.files, basis)
             snapshots.read_labels(db.files, state.labels)
         except (DamageError, UsageError) as error:
             problems.append(Problem("", snapshots.name_of(state.number), None, str(error)))
@@ -88,7 +89,8 @@ def check_segment(entry: Entry, files: Files, listing: Listing) -> tuple[list[Pr
         what = summary.problem(files, name)
         if what:
             problems.append(Problem(entry.id, name, None, what))
-    return problems + check_presence(segment, listing.sizes), tables
+    presence = [problem for bank in entry.segments(files) for problem in check_presence(bank, listing.sizes)]
+    return problems + presence, tables
 
 
 def check_pages(db: Database, tables: Sequence[dict[str, np.ndarray] | None]) -> list[Problem]:
@@ -109,19 +111,20 @@ def check_pages(db: Database, tables: Sequence[dict[str, np.ndarray] | None]) ->
     return problems
 
 
-def check_created(segment: Segment, created: Created) -> list[Problem]:
-    """Check, with one listing and one read, that all objects of a new segment exist and have the right size."""
+def check_created(segment: Segment, created: Created, banks: Sequence[Segment] = ()) -> list[Problem]:
+    """Check, with one listing and a read, that all new objects of a segment and its banks exist and have their size."""
     listing = segment.files.list(segment.name)
     problems = []
     for name, size in created.sizes.items():
         if listing.get(name) != size:
             what = f"expected {size} bytes, got {listing[name]}" if name in listing else "missing"
             problems.append(Problem(segment.id, name.removeprefix(f"{segment.name}/"), None, what))
-    name = pack_name(segment.id)
-    pack = segment.files.read_many([name]).get(name)
-    if pack is None or digest(pack) != created.digests[PACK]:
-        problems.append(Problem(segment.id, name, None, "missing" if pack is None else "changed"))
-    return problems + check_presence(segment, listing)
+    for wanted in packs(segment, created.digests):
+        pack = segment.files.read_many([wanted.name]).get(wanted.name)
+        if pack is None or digest(pack) != wanted.sha256:
+            problems.append(Problem(segment.id, wanted.name, None, "missing" if pack is None else "changed"))
+    own = [segment, *banks] if PACK in created.digests else banks
+    return problems + [problem for bank in own for problem in check_presence(bank, listing)]
 
 
 def check_presence(segment: Segment, listing: Mapping[str, int | None] | None = None) -> list[Problem]:
@@ -138,9 +141,9 @@ def check_presence(segment: Segment, listing: Mapping[str, int | None] | None = 
         name = segment.chunk_name(chunk)
         got = listing.get(name)
         if name not in listing:
-            problems.append(Problem(segment.id, schema.FILTERS.name, chunk, "missing"))
+            problems.append(Problem(segment.id, segment.variable, chunk, "missing"))
         elif got is not None and got != size:
-            problems.append(Problem(segment.id, schema.FILTERS.name, chunk, f"expected {size} bytes, got {got}"))
+            problems.append(Problem(segment.id, segment.variable, chunk, f"expected {size} bytes, got {got}"))
     return problems
 
 
@@ -185,7 +188,7 @@ def check_layers(layers: Layers) -> list[Problem]:
                 try:
                     held = chunk, segment.read_columns(chunk)
                 except (DamageError, StoreMissingError) as error:
-                    problems.append(Problem(segment.id, schema.FILTERS.name, chunk, str(error)))
+                    problems.append(Problem(segment.id, segment.variable, chunk, str(error)))
                     held = chunk, None
             end = min(high, int(stop))
             if held[1] is not None:
@@ -197,5 +200,5 @@ def check_layers(layers: Layers) -> list[Problem]:
         if not damaged_chunks and sha256.hexdigest() != expected:
             chunk = int(start) // segment.chunk_rows
             what = f"layer {name!r}: expected filters with SHA-256 {expected[:16]}…, got {sha256.hexdigest()[:16]}…"
-            problems.append(Problem(segment.id, schema.FILTERS.name, chunk, what))
+            problems.append(Problem(segment.id, segment.variable, chunk, what))
     return problems

@@ -8,7 +8,7 @@ its metadata are among the group's.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,12 +25,41 @@ CODECS: Any = [TransposeCodec(order=(1, 0)), BytesCodec(endian="little"), Crc32c
 """The codecs of a chunk of filters."""
 
 
-def group_objects(segment: Segment, tables: Mapping[str, np.ndarray]) -> dict[str, bytes]:
-    """Return the objects of the group by name."""
+def group_objects(
+    segment: Segment, tables: Mapping[str, np.ndarray], banks: Sequence[Segment] = ()
+) -> dict[str, bytes]:
+    """Return the objects of a segment's group by name, with a group below it for each of its banks."""
     buffers: dict[str, Buffer] = {}
     store = MemoryStore(buffers)
     group = zarr.open_group(store, mode="a", zarr_format=3)
-    variables = [variable for variable in schema.TABLES if variable.name in schema.IN_GROUP]
+    _fill(group, segment, tables, [variable for variable in schema.TABLES if variable.name in schema.IN_GROUP])
+    _add_banks(store, banks, tables)
+    _consolidate(store)
+    return _needed(buffers)
+
+
+def bank_objects(banks: Sequence[Segment], tables: Mapping[str, np.ndarray]) -> dict[str, bytes]:
+    """Return the objects of the groups of banks by name, as they are in a segment's group."""
+    buffers: dict[str, Buffer] = {}
+    store = MemoryStore(buffers)
+    _add_banks(store, banks, tables)
+    del buffers["zarr.json"]  # Zarr makes the group above the banks too; the segment has its own
+    return _needed(buffers)
+
+
+def _add_banks(store: MemoryStore, banks: Sequence[Segment], tables: Mapping[str, np.ndarray]) -> None:
+    for bank in banks:
+        name = schema.kernel_name(bank.kernel)
+        group = zarr.open_group(store, path=name, mode="a", zarr_format=3)
+        own = {variable.name: tables[schema.in_pack(name, variable.name)] for variable in schema.BANK_VARIABLES}
+        _fill(group, bank, own, [variable for variable in schema.BANK_VARIABLES if variable.name in schema.IN_GROUP])
+        _consolidate(store, name)
+
+
+def _fill(
+    group: zarr.Group, segment: Segment, tables: Mapping[str, np.ndarray], variables: Sequence[schema.Variable]
+) -> None:
+    """Write the attributes of a group, the metadata of its filters, and table variables."""
     attributes: dict[str, Any] = {
         "Conventions": "CF-1.11",
         "featureType": "contiguous ragged array of filters by layer",
@@ -38,6 +67,8 @@ def group_objects(segment: Segment, tables: Mapping[str, np.ndarray]) -> dict[st
         "segment": segment.id,
         "coordinates": " ".join(variable.name for variable in variables),
     }
+    if segment.kernel != schema.KERNEL:
+        attributes |= {"kernel": list(segment.kernel), "models": "variables of the group above, along `model`"}
     group.attrs.put(attributes)
     group.create_array(
         schema.FILTERS.name,
@@ -49,22 +80,30 @@ def group_objects(segment: Segment, tables: Mapping[str, np.ndarray]) -> dict[st
         compressors=CODECS[2:],
         fill_value=np.nan,
         dimension_names=schema.FILTERS.dims,
-        attributes=schema.FILTERS.attrs,
+        attributes=schema.filters_attrs(segment.kernel),
     )
     for variable in variables:
         _write_table(group, variable, variable.array(tables[variable.name]))
+
+
+def _consolidate(store: MemoryStore, path: str | None = None) -> None:
     with warnings.catch_warnings():
         # Zarr warns that version 3 does not specify consolidated metadata. Without it, xarray warns every reader.
         warnings.simplefilter("ignore", ZarrUserWarning)
-        zarr.consolidate_metadata(store)
-    return {name: buffer.to_bytes() for name, buffer in buffers.items() if not _is_redundant(name, list(buffers))}
+        zarr.consolidate_metadata(store, path=path)
 
 
-def _is_redundant(name: str, names: list[str]) -> bool:
+def _needed(buffers: Mapping[str, Buffer]) -> dict[str, bytes]:
+    return {name: buffer.to_bytes() for name, buffer in buffers.items() if not _is_redundant(name, buffers)}
+
+
+def _is_redundant(name: str, names: Collection[str]) -> bool:
     """Return whether an object has the metadata of an array without chunks, which the group's metadata repeat."""
     folder, _, last = name.rpartition("/")
-    is_filters = folder == schema.FILTERS.name  # whose chunks are written later
-    return last == "zarr.json" and bool(folder) and not is_filters and f"{folder}/c/0" not in names
+    array = folder.rpartition("/")[2]
+    is_group = not folder or f"{folder}/{schema.FILTERS.name}/zarr.json" in names
+    is_filters = array == schema.FILTERS.name  # whose chunks are written later
+    return last == "zarr.json" and not is_group and not is_filters and f"{folder}/c/0" not in names
 
 
 def _write_table(group: zarr.Group, variable: schema.Variable, values: np.ndarray) -> None:

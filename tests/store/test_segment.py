@@ -319,7 +319,8 @@ def test_a_snapshot_of_another_format(copy: Path) -> None:
     del content["sha256"]
     path.write_bytes(canonical({**content, "sha256": digest(canonical(content))}))
     with pytest.raises(
-        UsageError, match="expected store format 1 or 2 or 3 or 4 or 5, got 99; install a newer filterdb: pip install"
+        UsageError,
+        match="expected store format 1 or 2 or 3 or 4 or 5 or 6, got 99; install a newer filterdb: pip install",
     ):
         fdb.open(copy)
 
