@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import groupby, takewhile
 
 import numpy as np
 
 from filterdb import plan, schema
+from filterdb.columns import Columns
 from filterdb.engine.partition import Partition
 from filterdb.errors import ConflictError, DamageError, FilterDBError
-from filterdb.ingestion.segment_writer import commit_segment, new_segment
+from filterdb.ingestion.segment_writer import FillRows, commit_segment, new_banks, new_segment
 from filterdb.models.model import filters_hash
 from filterdb.plan import chunk_count
 from filterdb.store import snapshot as snapshots
 from filterdb.store.database import AnyDatabase, Database, as_database
-from filterdb.store.pages import Entry
+from filterdb.store.pages import THREES, Entry
 from filterdb.store.segment import Segment
-from filterdb.store.snapshot import Snapshot
+from filterdb.store.snapshot import Removed, Snapshot
+from filterdb.store.tables import of_bank
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +88,8 @@ def compact_newest(db: Database, chunk_rows: int = schema.CHUNK_ROWS) -> Databas
 
 def _last_run(state: Snapshot, chunk_rows: int) -> list[str]:
     """Return the ids of the last segments to join, or an empty list."""
-    small = list(takewhile(lambda entry: entry.filters < chunk_rows, reversed(state.segments)))
+    last = state.segments[-1:]
+    small = list(takewhile(lambda entry: _joins(entry, last[0], chunk_rows), reversed(state.segments)))
     limit = 1
     while limit <= COMPACT_FROM * max((entry.models for entry in small), default=0):
         run = list(takewhile(lambda entry: entry.models <= limit, small))  # noqa: B023
@@ -98,9 +102,21 @@ def _last_run(state: Snapshot, chunk_rows: int) -> list[str]:
 
 def _runs(state: Snapshot, chunk_rows: int) -> list[list[str]]:
     """Return the ids of each run of two or more neighbouring small segments."""
-    groups = groupby(state.segments, key=lambda entry: entry.filters < chunk_rows)
-    runs = [[entry.id for entry in group] for small, group in groups if small]
+    groups = groupby(state.segments, key=lambda entry: (_is_small(entry, chunk_rows), entry.kernels))
+    runs = [[entry.id for entry in group] for (small, _), group in groups if small]
     return [run for run in runs if len(run) > 1]
+
+
+def _is_small(entry: Entry, chunk_rows: int) -> bool:
+    """Return whether the filters of a segment and its banks take less room than a chunk of 3×3 filters."""
+    kernels = [schema.parse_kernel(name) for name in entry.banks if name != schema.OTHER]
+    weights = sum(entry.banks[schema.kernel_name(kernel)].filters * kernel[0] * kernel[1] for kernel in kernels)
+    return entry.filters * schema.WEIGHTS + weights < chunk_rows * schema.WEIGHTS
+
+
+def _joins(entry: Entry, other: Entry, chunk_rows: int) -> bool:
+    """Return whether a segment is small, and was read for the same kernel shapes as another."""
+    return _is_small(entry, chunk_rows) and entry.kernels == other.kernels
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,9 +148,9 @@ class Copy:
 
 
 def _read(layer: Copied) -> np.ndarray:
-    """Read a layer's rows, (n, 9) float32. Raises DamageError if they do not have the layer's hash."""
+    """Read a layer's rows, (n, weights) float32. Raises DamageError if they do not have the layer's hash."""
     segment, end = layer.segment, layer.begin + layer.size
-    rows = np.empty((layer.size, schema.WEIGHTS), np.float32)
+    rows = np.empty((layer.size, segment.weights), np.float32)
     for chunk in range(layer.begin // segment.chunk_rows, chunk_count(end, segment.chunk_rows)):
         start, stop = segment.bounds(chunk)
         low, high = max(start, layer.begin), min(stop, end)
@@ -149,19 +165,12 @@ def _read(layer: Copied) -> np.ndarray:
 
 def join_segments(db: Database, ids: list[str], chunk_rows: int = schema.CHUNK_ROWS) -> Snapshot:
     """Copy consecutive segments into one, without their removed models, and commit it. Raises ConflictError."""
+    db = db.root
     wanted = [position for position, entry in enumerate(db.state.segments) if entry.id in ids]
-    layers = db.all_layer_columns.isel(layer=np.isin(db.all_layer_columns["segment"].values, wanted))
-    is_wanted = np.isin(db.model_columns["segment"].values, wanted)
-    models = db.model_columns.isel(model=is_wanted)
-    first_model = int(np.flatnonzero(is_wanted)[0]) if models.sizes["model"] else 0
-    names = {str(model) for model in models["model"].values}
-    ledgers = [db.tables[position] for position in wanted]
+    tables = _tables_of(db, wanted)
+    names = set(map(str, tables["model"]))
     removed_models = {removed.model for removed in db.state.without if removed.segment in ids} - names
-    tables = {
-        **{v.name: v.array(layers[v.name].values) for v in schema.LAYER_VARIABLES},
-        **{v.name: v.array(models[v.name].values) for v in schema.MODEL_VARIABLES},
-    }
-    tables["model_index"] = tables["model_index"] - first_model
+    ledgers = [db.tables[position] for position in wanted]
     kept = [
         np.array([str(model) not in removed_models for model in ledger["skipped_model"]], bool) for ledger in ledgers
     ]
@@ -170,23 +179,6 @@ def join_segments(db: Database, ids: list[str], chunk_rows: int = schema.CHUNK_R
         tables[variable.name] = variable.array(np.concatenate(parts))
     made_from = {"compacted": ids, "without": sorted(removed_models), "labels": db.state.labels}
     segment = new_segment(db.files, tables, made_from, chunk_rows, db.state)
-    starts = plan.offsets(tables["row_size"])
-    stored = np.concatenate([[0], np.cumsum([entry.filters for entry in db.state.segments])])
-
-    def filler(partition: Partition) -> Copy:
-        own_layers = range(partition.first, partition.first + len(partition.peaks))
-        return Copy(
-            tuple(
-                Copied(
-                    db.segments[int(layers["segment"].values[layer])],
-                    int(layers["first_row"].values[layer] - stored[layers["segment"].values[layer]]),
-                    int(starts[layer]),
-                    int(tables["row_size"][layer]),
-                    str(tables["hash"][layer]),
-                )
-                for layer in own_layers
-            )
-        )
 
     def build_snapshot(head: Snapshot | None, entry: Entry) -> Snapshot | None:
         head = snapshots.existing(db.files, head)
@@ -194,10 +186,10 @@ def join_segments(db: Database, ids: list[str], chunk_rows: int = schema.CHUNK_R
             return None
         listed = [other.id for other in head.segments]
         begin = listed.index(ids[0]) if ids[0] in listed else 0
-        removed_then, removed_now = (
-            [removed for removed in state.without if removed.segment in ids] for state in (db.state, head)
+        of_then, of_now = (
+            [_changing(state, other) for other in state.segments if other.id in ids] for state in (db.state, head)
         )
-        if listed[begin : begin + len(ids)] != ids or removed_now != removed_then or head.labels != db.state.labels:
+        if listed[begin : begin + len(ids)] != ids or of_now != of_then or head.labels != db.state.labels:
             raise ConflictError(
                 f"{db.url}: expected to compact snapshot {db.snapshot}, others changed these segments; run again"
             )
@@ -205,4 +197,73 @@ def join_segments(db: Database, ids: list[str], chunk_rows: int = schema.CHUNK_R
         without = tuple(removed for removed in head.without if removed.segment not in ids)
         return replace(head.next("compact"), segments=following, without=without)
 
-    return commit_segment(segment, tables, filler, db.state, build_snapshot)
+    return commit_segment(
+        segment,
+        tables,
+        _filler(db, wanted, tables),
+        db.state,
+        build_snapshot,
+        banks=new_banks(segment, tables, chunk_rows),
+        kernels=db.state.segments[wanted[0]].kernels,
+    )
+
+
+def _changing(state: Snapshot, entry: Entry) -> tuple[Entry, list[Removed]]:
+    """Return what a snapshot may change of a segment."""
+    return entry, [removed for removed in state.without if removed.segment == entry.id]
+
+
+def _tables_of(db: Database, wanted: list[int]) -> dict[str, np.ndarray]:
+    """Return the tables of the snapshot's models in some segments, and of their layers in every bank."""
+    is_wanted = np.isin(db.model_columns["segment"].values, wanted)
+    models = db.model_columns.isel(model=is_wanted)
+    first_model = int(np.flatnonzero(is_wanted)[0]) if models.sizes["model"] else 0
+    tables = {v.name: v.array(models[v.name].values) for v in schema.MODEL_VARIABLES}
+    for bank, columns in _banks(db, wanted).items():
+        layers = columns.isel(layer=np.isin(columns["segment"].values, wanted))
+        if bank != THREES and not layers.sizes["layer"]:
+            continue  # only removed models had such filters
+        for variable in schema.variables_of(bank):
+            tables[schema.in_pack(bank, variable.name)] = variable.array(layers[variable.name].values)
+        tables[schema.in_pack(bank, "model_index")] = tables[schema.in_pack(bank, "model_index")] - first_model
+    return tables
+
+
+def _banks(db: Database, wanted: list[int]) -> dict[str, Columns]:
+    """Return the layers of the snapshot in every bank that some segments have."""
+    names = dict.fromkeys(name for position in wanted for name in db.state.segments[position].banks)
+    banks = {THREES: db.all_layer_columns}
+    for name in names:
+        banks[name] = db.other_columns if name == schema.OTHER else db.bank(name).all_layer_columns
+    return banks
+
+
+def _filler(db: Database, wanted: list[int], tables: dict[str, np.ndarray]) -> FillRows:
+    """Return what fills the rows of a partition: copies of the layers that the wanted segments have."""
+
+    @cache
+    def copied(kernel: schema.Kernel) -> list[Copied]:
+        """Return the layers of a bank of the new segment, as copies."""
+        bank = db.bank(kernel)
+        columns = bank.all_layer_columns
+        layers = columns.isel(layer=np.isin(columns["segment"].values, wanted))
+        segments = layers["segment"].values
+        first_rows = np.concatenate([[0], np.cumsum([entry.filters for entry in bank.entries])])
+        own = of_bank(tables, schema.kernel_name(kernel))
+        return [
+            Copied(bank.segments[segment], begin, start, size, str(sha256))
+            for segment, begin, start, size, sha256 in zip(
+                segments.tolist(),
+                (layers["first_row"].values - first_rows[segments]).tolist(),
+                plan.offsets(own["row_size"]).tolist()[:-1],
+                own["row_size"].tolist(),
+                own["hash"],
+                strict=True,
+            )
+        ]
+
+    def filler(partition: Partition) -> Copy:
+        own_layers = slice(partition.first, partition.first + len(partition.peaks))
+        return Copy(tuple(copied(partition.segment.kernel)[own_layers]))
+
+    return filler

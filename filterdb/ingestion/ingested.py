@@ -13,6 +13,8 @@ class Ingested:
 
     `segment` is the id of the new segment, or None if nothing was new. If there are several, it is the last, and
     `segments` has all. `added` and `present` are ids of models; `rejected` has the reason for each rejected file.
+    `widened` are present models of which filters of more kernel shapes were added, and `left` those of which they could
+    not be, because other models of their segment were not given.
     """
 
     database: Database
@@ -21,6 +23,8 @@ class Ingested:
     present: list[str] = field(default_factory=list)
     rejected: dict[str, str] = field(default_factory=dict)
     segments: list[str] = field(default_factory=list)
+    widened: list[str] = field(default_factory=list)
+    left: list[str] = field(default_factory=list)
 
     @property
     def duplicates(self) -> list[str]:

@@ -20,7 +20,7 @@ from filterdb.store.expiry import drop
 from filterdb.store.files import Files
 from filterdb.store.history import remove
 from filterdb.store.segment import pack_name
-from filterdb.store.tables import read_many
+from filterdb.store.tables import banks_of, of_bank, read_many
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,9 +93,11 @@ def purge(db: AnyDatabase, models: str | Iterable[str]) -> Purged:
     removed = remove_segments(db.files, db.state, list(holding), numbers)
     db = _newest(db.files)
     _check_gone(db.files, holding)
-    layers = db.layer_columns
-    shares = np.isin(layers["hash"].values.astype(str), sorted(hashes))
-    return Purged(db, removed, numbers, sorted(set(layers["model"].values[shares].tolist())))
+    shared = set()
+    for layers in (*(db.bank(kernel).layer_columns for kernel in db.kernels), db.other_columns):
+        shares = np.isin(layers["hash"].values.astype(str), sorted(hashes))
+        shared |= set(layers["model"].values[shares].tolist())
+    return Purged(db, removed, numbers, sorted(shared))
 
 
 def _newest(files: Files) -> Database:
@@ -115,7 +117,9 @@ def _holding(files: Files, wanted: list[str]) -> tuple[set[str], set[str], set[s
         if len(rows):
             holding.add(id_)
             known |= set(map(str, tables["model"][rows]))
-            hashes |= set(map(str, tables["hash"][np.isin(tables["model_index"], rows)]))
+            for bank in (schema.kernel_name(schema.KERNEL), *banks_of(tables)):
+                own = of_bank(tables, bank)
+                hashes |= set(map(str, own["hash"][np.isin(own["model_index"], rows)]))
     return holding, hashes, known
 
 

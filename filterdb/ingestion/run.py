@@ -7,24 +7,24 @@ import os
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
-from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from filterdb import cluster, logs, plan, schema
+from filterdb import cluster, logs, schema
 from filterdb.arguments import as_path, unexpected
-from filterdb.engine.partition import Partition
 from filterdb.errors import ConflictError, FilterDBError, InputError, UsageError
 from filterdb.extras import require
 from filterdb.ingestion.compact import compact_newest
 from filterdb.ingestion.duplicates import Stored
 from filterdb.ingestion.ingested import Ingested
+from filterdb.ingestion.more_kernels import Widening, name_of, widen
+from filterdb.ingestion.scanned import build_tables, from_models
 from filterdb.ingestion.scanning import new_spool, scan_models
-from filterdb.ingestion.segment_writer import FillRows, commit_segment, new_segment, stack
+from filterdb.ingestion.segment_writer import FillRows, commit_segment, new_banks, new_segment
 from filterdb.ingestion.source_records import SourceRecords
-from filterdb.ingestion.write import FromModels, LostModelError, Piece
+from filterdb.ingestion.write import LostModelError
 from filterdb.models.catalog import ModelSource, check_unique, parse_catalog
 from filterdb.models.inputs import expand, is_absent, read_input
 from filterdb.models.sandbox import Limits
@@ -32,10 +32,11 @@ from filterdb.models.scan import Scan
 from filterdb.models.sources import NamedFile, as_id, as_order, as_sources, on_disk
 from filterdb.models.spool import Spool
 from filterdb.redaction import redact_url
+from filterdb.schema import Kernels
 from filterdb.store import snapshot as snapshots
 from filterdb.store.database import AnyDatabase, Database, as_url
 from filterdb.store.files import Files, local_path
-from filterdb.store.pages import Entry
+from filterdb.store.pages import THREES, Entry
 from filterdb.store.remote import is_remote
 from filterdb.store.segment import Segment
 from filterdb.store.snapshot import Snapshot
@@ -44,9 +45,6 @@ if TYPE_CHECKING:
     from filterdb.models.sources import Order, Sources
 
 log = logging.getLogger(__name__)
-
-EXTRACTION = 2
-"""Version of what is read from a model. It is part of a segment's id, since another version makes other segments."""
 
 BATCH = 100
 """Models of a commit, if more than this many are remote and the caller does not say."""
@@ -66,6 +64,7 @@ def ingest(  # noqa: PLR0913 - the options of the command
     order: Order | None = None,
     commit_every: int | None = None,
     compact: bool = True,
+    kernels: str = "3x3",
 ) -> Ingested:
     """Read models into a database, on Dask. All new models become one segment in one commit, or one per batch.
 
@@ -96,6 +95,9 @@ def ingest(  # noqa: PLR0913 - the options of the command
         committed, and a re-run resumes after it. Default: once, or every 100 models if more than 100 files are remote.
     compact
         Join the newest segments into one, with a commit of its own, when there are many small ones.
+    kernels
+        The shapes of the filters to store, such as "3x3,5x5". Default: all, those of 1-D convolutions as 1×k. Models
+        that an earlier ingest has read for fewer shapes are read again, if all models of their segment are given.
 
     Returns
     -------
@@ -123,7 +125,8 @@ def ingest(  # noqa: PLR0913 - the options of the command
         files, names = Files.at(place), as_order(order)
         models = [replace(model, key=key, order=names) for model in find_sources(named, table)]
         every = _models_per_commit(models, commit_every)
-        done = _Run(files, chunk_rows, limits, every, SourceRecords.of_run(files, models, limits)).ingest(models)
+        records = SourceRecords.of_run(files, models, limits)
+        done = _Run(files, chunk_rows, limits, every, records, schema.parse_kernels(kernels)).ingest(models)
     return replace(done, database=compact_newest(done.database, chunk_rows)) if compact else done
 
 
@@ -151,6 +154,12 @@ class _Run:
     limits: Limits
     every: int | None
     records: SourceRecords
+    kernels: Kernels = (schema.KERNEL,)
+    """The kernel shapes to read."""
+    sources: set[str] = field(default_factory=set)
+    """Ids of all models of the run."""
+    wider: Widening = field(default_factory=Widening)
+    """What is read again for more kernel shapes."""
     db: Database | None = None
     """The newest snapshot that was read or committed; None: there is none yet."""
     known: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -167,11 +176,13 @@ class _Run:
     """What duplicates are recognised by; None until the first commit needs it."""
     segments: list[str] = field(default_factory=list)
     added: list[str] = field(default_factory=list)
+    widened: list[str] = field(default_factory=list)
     present: list[str] = field(default_factory=list)
     rejected: dict[str, str] = field(default_factory=dict)
 
     def ingest(self, models: Sequence[ModelSource]) -> Ingested:
         """Read all models, and commit those that are new."""
+        self.sources = {model.id for model in models}
         head = snapshots.latest(self.files)
         if head is None:
             self.files.probe()  # before any work is spent on reading models
@@ -189,6 +200,7 @@ class _Run:
                 while self.waiting and (len(self.waiting) >= (self.every or 1) or start + size >= len(models)):
                     self._commit_next()
                     self._show(tally)
+                self._widen()
         return self._result()
 
     @property
@@ -204,6 +216,8 @@ class _Run:
         """Read what a snapshot has."""
         self.db, self.stored = Database(self.files, head), None
         self.known, self.listed = known_models(self.db), _rejections(self.db)
+        scans, self.wider = self.wider.scans, Widening.of(self.db, self.kernels, self.sources)
+        self.wider.scans = {segment: own for segment, own in scans.items() if segment in self.wider.segments.values()}
 
     def _refresh(self) -> bool:
         """Build on what other writers have committed meanwhile; return whether they have."""
@@ -220,7 +234,9 @@ class _Run:
         return True
 
     def _scan(self, models: Sequence[ModelSource]) -> None:
-        results = scan_models(models, self.known, self.limits, self.records, self.spool)
+        to_read = [(model, self.wider.kernels.get(model.id, self.kernels)) for model in models]
+        known = {model: row for model, row in self.known.items() if model not in self.wider.kernels}
+        results = scan_models(to_read, known, self.limits, self.records, self.spool)
         for source, result in zip(models, results, strict=True):
             self.records.add(source, result)
             self._add(result)
@@ -243,7 +259,10 @@ class _Run:
             self.unlisted.pop(model, None)  # the stored model is sound
             return
         if is_present:
-            self.spool.drop([model])
+            if model in self.wider.segments and not result.known:
+                self.wider.add(result)
+            else:
+                self.spool.drop([model])
             self.present.append(model)
         else:
             self.waiting.append(result)
@@ -264,9 +283,12 @@ class _Run:
         while new:
             tables, made_from = build_tables(new, self.unlisted, self._stored())
             segment = new_segment(self.files, tables, made_from, self.chunk_rows, self.head)
+            banks = new_banks(segment, tables, self.chunk_rows)
             try:
-                filler = from_models(tables, new, self.limits, self.spool)
-                committed = commit_models(segment, tables, filler, self.db, self.known)
+                filler = from_models(tables, dict(enumerate(new)), self.limits, self.spool)
+                committed = commit_models(
+                    segment, tables, filler, self.db, self.known, banks=banks, kernels=name_of(self.kernels)
+                )
             except LostModelError as error:
                 lost = [result for result in new if result.source.id == error.model]
                 if not any(is_remote(result.source.url) for result in lost):
@@ -282,6 +304,16 @@ class _Run:
                 self.spool.drop(result.source.id for result in new)
                 self._add_committed(committed, new, tables)
                 return
+
+    def _widen(self) -> None:
+        """Add banks to the segments of which all models have been read again."""
+        for segment in self.wider.complete():
+            if self.db is not None:
+                models = list(self.wider.scans[segment])
+                widened = widen(self.db, segment, self.wider, self.limits, self.spool, self.chunk_rows)
+                self.spool.drop(models)
+                self.widened += models
+                self._build_on(widened.state)
 
     def _stored(self) -> Stored:
         """Return what duplicates of the head's models are recognised by."""
@@ -313,8 +345,8 @@ class _Run:
             raise self.error or InputError("ingest: expected at least one model, got none")
         if not self.segments:
             snapshots.mark(self.files, db.snapshot)
-            return Ingested(db, None, [], self.present, self.rejected)
-        return Ingested(db, self.segments[-1], self.added, self.present, self.rejected, self.segments)
+        last = self.segments[-1] if self.segments else None
+        return Ingested(db, last, self.added, self.present, self.rejected, self.segments, self.widened, self.wider.left)
 
 
 def find_sources(sources: Sequence[NamedFile], catalog: str | None) -> list[ModelSource]:
@@ -404,74 +436,19 @@ def _check_row(source: ModelSource, known: dict[str, dict[str, Any]]) -> None:
         )
 
 
-def build_tables(
-    new: list[Scan], rejected: dict[str, str], stored: Stored
-) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Return the tables of the new models, and everything else that determines the id of their segment."""
-    rows = [row | {"model_index": index} for index, result in enumerate(new) for row in result.rows]
-    made_from: dict[str, Any] = {
-        "extraction": EXTRACTION,
-        "models": [[r.source.id, r.file_hash, dict(r.source.labels), dict(r.source.extra)] for r in new],
-        "rejected": rejected,
-    }
-    layers = stack(rows, schema.LAYER_VARIABLES)
-    twins = stored.originals([(result.source.id, result.file_hash) for result in new], layers)
-    models = [
-        {
-            "model": result.source.id,
-            "file_hash": result.file_hash,
-            "duplicate_of": twin,
-            **result.source.labels,
-            "extra": result.source.extra_json,
-            **result.facts,
-        }
-        for result, twin in zip(new, twins, strict=True)
-    ]
-    ledger = [(r.source.id, skip.layer, skip.code, skip.reason) for r in new for skip in r.skipped]
-    ledger += [(model, "", schema.REJECTED, reason) for model, reason in rejected.items()]
-    skipped = [dict(zip((v.name for v in schema.SKIPPED_VARIABLES), entry, strict=True)) for entry in ledger]
-    tables = {
-        **layers,
-        **stack(models, schema.MODEL_VARIABLES),
-        **stack(skipped, schema.SKIPPED_VARIABLES),
-    }
-    return tables, made_from
-
-
-def from_models(tables: dict[str, np.ndarray], new: list[Scan], limits: Limits, spool: Spool | None = None) -> FillRows:
-    """Return a function that returns, for a partition, what fills it: the models whose layers overlap it."""
-    bounds = plan.offsets(tables["row_size"])
-    checksums = [checksum for result in new for checksum in result.checksums]
-
-    def filler(partition: Partition) -> FromModels:
-        layers = range(partition.first, partition.first + len(partition.peaks))
-        pieces = []
-        for index, group in groupby(layers, key=lambda layer: int(tables["model_index"][layer])):
-            own_layers = list(group)
-            pieces.append(
-                Piece(
-                    new[index].source,
-                    tuple(str(tables["layer_name"][layer]) for layer in own_layers),
-                    tuple(checksums[layer] for layer in own_layers),
-                    tuple(int(tables["row_size"][layer]) for layer in own_layers),
-                    tuple(int(bounds[layer]) for layer in own_layers),
-                )
-            )
-        return FromModels(tuple(pieces), limits, spool)
-
-    return filler
-
-
 def commit_models(
     segment: Segment,
     tables: dict[str, np.ndarray],
     filler: FillRows,
     db: Database | None,
     known: Collection[str],
+    *,
+    banks: Sequence[Segment] = (),
+    kernels: str = THREES,
 ) -> Ingested:
     """Write and commit a segment of new models, on top of other writers' commits. Raises ConflictError.
 
-    `known` are the models of `db`, the database to add to.
+    `known` are the models of `db`, the database to add to. `banks` and `kernels` are those of `commit_segment`.
     """
     base = None if db is None else db.state
     files, added = segment.files, [str(model) for model in tables["model"]]
@@ -485,7 +462,7 @@ def commit_models(
         _check_disjoint(files, set(ids), added)
         return head.next("ingest", segments=(*head.segments, entry))
 
-    state = commit_segment(segment, tables, filler, base, build)
+    state = commit_segment(segment, tables, filler, base, build, banks=banks, kernels=kernels)
     after = Database(files, state) if db is None else db.followed_by(state, tables)
     return Ingested(after, segment.id, added, segments=[segment.id])
 

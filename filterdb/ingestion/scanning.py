@@ -16,6 +16,7 @@ from filterdb.models.catalog import ModelSource
 from filterdb.models.sandbox import Limits
 from filterdb.models.scan import Scan, scan
 from filterdb.models.spool import MAX_BYTES, Spool
+from filterdb.schema import Kernels
 from filterdb.store.remote import is_remote
 
 _REMOTE_BYTES = 2**27
@@ -31,21 +32,24 @@ def new_spool() -> Spool:
 
 
 def scan_models(
-    models: Sequence[ModelSource],
+    models: Sequence[tuple[ModelSource, Kernels]],
     known: Mapping[str, Mapping[str, Any]],
     limits: Limits,
     records: SourceRecords,
     spool: Spool,
 ) -> list[Scan]:
-    """Return the scan of each model. `known` has the file hash of those that the store has, by id."""
+    """Return the scan of each model, for some kernel shapes.
+
+    `known` has the file hash of those that the store has, by id.
+    """
     # New task names, so that a cluster does not return the result of an earlier scan.
     token = uuid.uuid4().hex[:8]
     tasks = []
-    for position, source in enumerate(models):
+    for position, (source, kernels) in enumerate(models):
         known_hash = known.get(source.id, {}).get("file_hash")
-        work = partial(scan, source, known_hash, limits, records.of(source, known_hash), spool)
+        work = partial(scan, source, known_hash, limits, records.of(source, known_hash), spool, kernels=kernels)
         tasks.append(cluster.task(f"scan-{token}-{position}", work))
-    return cluster.run(tasks, "scan", work=_work(models))
+    return cluster.run(tasks, "scan", work=_work([source for source, _ in models]))
 
 
 def _work(models: Sequence[ModelSource]) -> Work:

@@ -9,7 +9,7 @@ import hashlib
 import itertools
 import logging
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -20,17 +20,16 @@ from filterdb import cluster, logs, plan, schema
 from filterdb.cluster import Memory, Work
 from filterdb.engine import checkpoint, graph, partition
 from filterdb.engine.partition import Partition
-from filterdb.engine.parts import Part
 from filterdb.errors import InterruptedRunError, StoreError
-from filterdb.ingestion.write import TAKEN, Fill, write_partition
+from filterdb.ingestion.write import Fill, taken, write_partition
 from filterdb.store import lease
 from filterdb.store import snapshot as snapshots
 from filterdb.store.canonical import canonical, digest
 from filterdb.store.files import Files
-from filterdb.store.pages import Entry
+from filterdb.store.pages import THREES, Bank, Entry
 from filterdb.store.segment import Segment, Tables
 from filterdb.store.snapshot import Snapshot
-from filterdb.store.tables import Created, create, packed
+from filterdb.store.tables import Created, banks_of, create, of_bank, packed
 from filterdb.store.verify import check_created
 
 log = logging.getLogger(__name__)
@@ -52,6 +51,8 @@ def new_segment(
     rows = int(tables["row_size"].sum())
     size = plan.chunk_rows(rows, chunk_rows)
     content = {**made_from, "format": SEGMENT_FORMAT, "chunk_rows": size, "tables": digest(packed(tables))}
+    if banks_of(tables):
+        content["bank_rows"] = chunk_rows
     collected = set() if base is None else set(base.collected)
     for generation in itertools.count():
         numbered = {**content, "generation": generation} if generation else content
@@ -61,15 +62,38 @@ def new_segment(
     raise AssertionError("unreachable")
 
 
+def new_banks(segment: Segment, tables: Tables, chunk_rows: int) -> list[Segment]:
+    """Return the banks of other kernel shapes whose layers are among a segment's tables.
+
+    Their chunks take about as much room as chunks of `chunk_rows` 3×3 filters.
+    """
+    banks = []
+    for name in banks_of(tables):
+        if name != schema.OTHER:
+            kernel = schema.parse_kernel(name)
+            rows = int(tables[schema.in_pack(name, "row_size")].sum())
+            size = plan.chunk_rows(rows, plan.bank_rows(chunk_rows, kernel[0] * kernel[1]))
+            banks.append(segment.bank(kernel, rows, size))
+    return banks
+
+
 SEGMENT_FORMAT = 3
 """Version of a segment's layout, which is part of its id. In version 3, the tables are packed."""
 
 
 def commit_segment(
-    segment: Segment, tables: Tables, filler: FillRows, base: Snapshot | None, build_snapshot: BuildSnapshot
+    segment: Segment,
+    tables: Tables,
+    filler: FillRows,
+    base: Snapshot | None,
+    build_snapshot: BuildSnapshot,
+    *,
+    banks: Sequence[Segment] = (),
+    kernels: str = THREES,
 ) -> Snapshot:
     """Write a segment, and commit and return the snapshot that `build_snapshot` makes with it.
 
+    `banks` are its `new_banks`, and `kernels` the shapes that were read of its models, as an entry has them.
     Intact objects of the segment from an earlier run are not written again. No snapshot lists the segment before it is
     complete. After a failure nothing is removed, so that a re-run resumes. Raises InterruptedRunError if a collector
     has removed the segment or its lease in the meantime.
@@ -83,15 +107,14 @@ def commit_segment(
 
     with lease.writing(files, segment.id) as claim:
         try:
-            created = create(segment, tables)
-            for reduction, part in zip(TAKEN, _write(segment, tables, filler), strict=True):
-                checkpoint.store(segment, dict(tables), reduction, part)
+            created = create(segment, tables, banks)
+            write_banks([segment, *banks], tables, filler)
         except (StoreError, InterruptedRunError):
             with suppress(StoreError):
                 claim.check()  # if a collector removed our objects, report that instead of an error of the store
             raise
         claim.check()
-        _check_complete(segment, created)
+        check_complete(segment, created, banks)
         entry = Entry(
             id=segment.id,
             filters=segment.rows,
@@ -100,13 +123,27 @@ def commit_segment(
             skipped=len(tables["skipped_model"]),
             chunk_rows=segment.chunk_rows,
             digests=created.digests,
+            banks=sizes_of_banks(banks, tables),
+            kernels=kernels,
         )
         return snapshots.commit(files, base, build)
 
 
-def _check_complete(segment: Segment, created: Created) -> None:
+def sizes_of_banks(banks: Sequence[Segment], tables: Tables) -> dict[str, Bank]:
+    """Return the sizes of banks for an entry, and of the layers whose filters are not stored."""
+    sizes = {}
+    for bank in banks:
+        name = schema.kernel_name(bank.kernel)
+        sizes[name] = Bank(bank.rows, len(tables[schema.in_pack(name, "row_size")]), bank.chunk_rows)
+    if schema.OTHER in banks_of(tables):
+        rows = tables[schema.in_pack(schema.OTHER, "row_size")]
+        sizes[schema.OTHER] = Bank(int(rows.sum()), len(rows), 0)
+    return sizes
+
+
+def check_complete(segment: Segment, created: Created, banks: Sequence[Segment]) -> None:
     """Raise InterruptedRunError if an object that was written is missing or changed."""
-    problems = check_created(segment, created)
+    problems = check_created(segment, created, banks)
     if problems:
         first = problems[0]
         name = first.variable if first.chunk is None else f"chunk {first.chunk}"
@@ -129,31 +166,33 @@ BuildSnapshot = Callable[[Snapshot | None, Entry], Snapshot | None]
 """Builds a snapshot with a new segment on top of a given one; None if that has it already. Raises ConflictError."""
 
 
-def _write(segment: Segment, tables: Tables, filler: FillRows) -> list[Part]:
-    """Write every chunk, with one task per partition, and return what is TAKEN of the segment."""
-    files = segment.files
-    resume = bool(files.list(f"{segment.name}/{schema.FILTERS.name}/c"))
-    token = uuid.uuid4().hex[:8]
-    tasks = [
-        cluster.task(
-            f"write-{token}-{target.chunks[0]}",
-            partial(write_partition, target, filler(target), resume=resume),
-        )
-        for target in partition.partitions(segment, dict(tables))
-    ]
-    tree, work = (
-        graph.merge_tree(tasks, TAKEN, f"write-{token}"),
-        Work(segment.chunks * segment.chunk_bytes, files.remote),
-    )
-    (parts,) = cluster.run([tree], "write", _projected(segment, tables), work)
-    return list(parts)
+def write_banks(banks: Sequence[Segment], tables: Tables, filler: FillRows) -> None:
+    """Write every chunk of a segment's banks, with one task per partition, and store what is `taken` of each."""
+    token, trees, memory, own_tables = uuid.uuid4().hex[:8], [], [], []
+    for bank in banks:
+        own = of_bank(tables, schema.kernel_name(bank.kernel))
+        label = f"write-{token}-{schema.kernel_name(bank.kernel)}"
+        resume = bool(bank.files.list(f"{bank.name}/{schema.FILTERS.name}/c"))
+        tasks = [
+            cluster.task(f"{label}-{target.chunks[0]}", partial(write_partition, target, filler(target), resume=resume))
+            for target in partition.partitions(bank, own)
+        ]
+        trees.append(graph.merge_tree(tasks, taken(bank.weights), label))
+        memory.append(_projected(bank, own))
+        own_tables.append(own)
+    work = Work(sum(bank.chunks * bank.chunk_bytes for bank in banks), banks[0].files.remote)
+    written = cluster.run(trees, "write", Memory.most(memory), work)
+    for bank, own, parts in zip(banks, own_tables, written, strict=True):
+        for reduction, part in zip(taken(bank.weights), parts, strict=True):
+            checkpoint.store(bank, own, reduction, part)
 
 
-def _projected(segment: Segment, tables: Tables) -> Memory:
+def _projected(segment: Segment, tables: dict[str, np.ndarray]) -> Memory:
     """Project the memory of a worker that writes: the rows of a task, and a chunk while it is encoded and put."""
-    chunks = max((len(chunks) for chunks in plan.partitions(segment.chunks, segment.chunk_rows)), default=0)
+    runs = plan.partitions(segment.chunks, segment.chunk_rows, segment.weights)
+    chunks = max((len(chunks) for chunks in runs), default=0)
     chunk = segment.chunk_bytes
-    reading = graph.projected(segment, dict(tables), TAKEN)
+    reading = graph.projected(segment, tables, taken(segment.weights))
     return Memory(chunks * chunk + 3 * chunk + reading.per_thread, reading.once)
 
 

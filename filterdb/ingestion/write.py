@@ -9,6 +9,7 @@ from functools import partial
 
 import numpy as np
 
+from filterdb import schema
 from filterdb.engine.moments import MomentsReduction
 from filterdb.engine.partition import Partition
 from filterdb.engine.parts import Part, count, fold, reduce_partition
@@ -24,8 +25,10 @@ from filterdb.store.ranged import again_if_changed
 from filterdb.store.remote import is_remote, store_errors
 from filterdb.store.segment import Segment
 
-TAKEN: tuple[Reduction, ...] = (MomentsReduction(), SketchReduction())
-"""The reductions that are computed while the rows are written."""
+
+def taken(weights: int) -> tuple[Reduction, ...]:
+    """Return the reductions that are computed while rows of so many weights are written."""
+    return MomentsReduction(weights), SketchReduction()
 
 
 _COPIED = 16_384
@@ -41,6 +44,7 @@ class Piece:
     checksums: tuple[int, ...]
     sizes: tuple[int, ...]
     starts: tuple[int, ...]
+    kernel: schema.Kernel = schema.KERNEL
 
 
 class LostModelError(InputError):
@@ -64,7 +68,7 @@ def write_partition(partition: Partition, fill: Fill, *, resume: bool) -> list[P
     segment, chunks = partition.segment, partition.chunks
     missing = [chunk for chunk in chunks if not (resume and segment.has_chunk(chunk))]
     if not missing:
-        return reduce_partition(partition, TAKEN)
+        return reduce_partition(partition, taken(segment.weights))
     first, last = segment.bounds(missing[0])[0], segment.bounds(missing[-1])[1]
     if len(missing) == 1:
         buffer = segment.new_rows(missing[0])
@@ -73,10 +77,10 @@ def write_partition(partition: Partition, fill: Fill, *, resume: bool) -> list[P
     fill(buffer, first)
     if len(missing) < len(chunks):
         _write_chunks(segment, missing, buffer)
-        return reduce_partition(partition, TAKEN)
+        return reduce_partition(partition, taken(segment.weights))
     with ThreadPoolExecutor(1) as pool:  # writing mostly waits for the disk or the network
         writing = pool.submit(_write_chunks, segment, missing, buffer)
-        parts = fold(partition, _columns(partition, buffer), TAKEN)
+        parts = fold(partition, _columns(partition, buffer), taken(segment.weights))
         writing.result()
     count("ingest", partition)
     return parts
@@ -178,7 +182,11 @@ def _fill(buffer: np.ndarray, first: int, piece: Piece, limits: Limits) -> int:
     overlaps = _overlaps(buffer, first, piece)
     if not overlaps:
         return 0
-    request = {"do": "filters", "wanted": [(part.name, part.begin, part.end) for part in overlaps]}
+    request = {
+        "do": "filters",
+        "wanted": [(part.name, part.begin, part.end) for part in overlaps],
+        "kernels": [list(piece.kernel)],
+    }
     with (
         local_copy(piece.source.url) as local,
         store_errors("reading", piece.source.shown),

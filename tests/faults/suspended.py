@@ -15,9 +15,10 @@ from typing import Any
 import dask
 
 import filterdb as fdb
+from filterdb import schema
 from filterdb.engine import checkpoint
 from filterdb.errors import FilterDBError
-from filterdb.ingestion.write import TAKEN
+from filterdb.ingestion.write import taken
 from filterdb.store.files import Files
 from filterdb.store.segment import Segment
 
@@ -40,11 +41,11 @@ def stop_after_chunk() -> None:
 
 def stop_before_checks() -> None:
     """All is written, nothing is checked."""
-    store, stores = checkpoint.store, iter(range(len(TAKEN)))
+    store, stores = checkpoint.store, iter(range(len(taken(schema.WEIGHTS))))
 
     def store_and_stop(*args: Any) -> Any:
         result = store(*args)
-        if next(stores) == len(TAKEN) - 1:
+        if next(stores) == len(taken(schema.WEIGHTS)) - 1:
             stop()
         return result
 

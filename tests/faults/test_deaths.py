@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import dask
 import numpy as np
@@ -24,7 +25,7 @@ import filterdb as fdb
 from filterdb import cluster
 from filterdb.engine.partition import partitions
 from filterdb.errors import InputError, InterruptedRunError
-from filterdb.ingestion.run import from_models
+from filterdb.ingestion.scanned import from_models
 from filterdb.ingestion.write import write_partition
 from filterdb.models import formats
 from filterdb.models import scan as scanning
@@ -134,7 +135,7 @@ def test_the_same_task_twice(tmp_path: Path) -> None:
     from filterdb.models.catalog import ModelSource
 
     scans = [scanning.scan(ModelSource(str(path), str(path)), None, Limits()) for path in sources]
-    filler = from_models(tables, scans, Limits())
+    filler = from_models(tables, dict(enumerate(scans)), Limits())
     for resume in (False, True):
         times = {path: path.stat().st_mtime_ns for path in Path(db.url).glob("segments/*/filters/c/*/0")}
         for partition in partitions(segment, tables):
@@ -412,16 +413,15 @@ def test_chunks_that_vanish_before_the_commit(tmp_path: Path, monkeypatch: pytes
     """Somebody removes what an ingest has written: no snapshot lists it; run again."""
     from filterdb.ingestion import segment_writer
 
-    real = segment_writer._write
+    real = segment_writer.write_banks
 
-    def robbed(segment: Segment, *args: object) -> object:
-        parts = real(segment, *args)  # type: ignore[arg-type]
-        segment.files.remove([segment.chunk_name(2)])
-        return parts
+    def robbed(banks: list[Segment], *args: Any) -> None:
+        real(banks, *args)
+        banks[0].files.remove([banks[0].chunk_name(2)])
 
-    monkeypatch.setattr(segment_writer, "_write", robbed)
+    monkeypatch.setattr(segment_writer, "write_banks", robbed)
     with pytest.raises(InterruptedRunError, match=r"chunk 2 is missing; .* run again"):
         fdb.ingest(tmp_path / "db", models(tmp_path), chunk_rows=10)
     assert not (tmp_path / "db/snapshots").exists()
-    monkeypatch.setattr(segment_writer, "_write", real)
+    monkeypatch.setattr(segment_writer, "write_banks", real)
     assert fdb.verify(fdb.ingest(tmp_path / "db", models(tmp_path), chunk_rows=10).database, deep=True).problems == []

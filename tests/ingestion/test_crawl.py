@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -287,13 +288,13 @@ def rival(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object], at: int) -
     """Let another writer act before the `at`-th commit of a run."""
     real, calls = run.commit_models, [0]
 
-    def meanwhile(*args: object) -> object:
+    def meanwhile(*args: Any, **kwargs: Any) -> object:
         calls[0] += 1
         if calls[0] == at:
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(run, "commit_models", real)
                 act()
-        return real(*args)  # type: ignore[arg-type]
+        return real(*args, **kwargs)
 
     monkeypatch.setattr(run, "commit_models", meanwhile)
 

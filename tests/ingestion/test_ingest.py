@@ -6,6 +6,7 @@ import hashlib
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -231,10 +232,10 @@ def test_a_model_that_vanishes_between_scan_and_write(folder: Path, monkeypatch:
     real = segment_writer.commit_segment
     gone = ["a", "b"] if room == 88 * 36 else ["b" if room == 0 else "a"]
 
-    def vanish(*args: object) -> object:
+    def vanish(*args: Any, **kwargs: Any) -> object:
         for name in gone:
             (folder / f"m/{name}.onnx").unlink()
-        return real(*args)  # type: ignore[arg-type]
+        return real(*args, **kwargs)
 
     expected = fdb.ingest(folder / "other", catalog=folder / "m/list.csv", chunk_rows=10).database
     monkeypatch.setattr(scanning, "MAX_BYTES", room)
@@ -357,9 +358,9 @@ def test_many_writing_tasks_with_layers_and_models_across_them(
 def test_a_model_that_changes_between_scan_and_write(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = segment_writer.commit_segment
 
-    def swapped(*args: object) -> object:
+    def swapped(*args: Any, **kwargs: Any) -> object:
         chain(folder / "m/b.onnx", weights(4, 4, seed=77))
-        return real(*args)  # type: ignore[arg-type]
+        return real(*args, **kwargs)
 
     monkeypatch.setattr(scanning, "MAX_BYTES", 0)
     monkeypatch.setattr(run, "commit_segment", swapped)
@@ -372,11 +373,11 @@ def rival(folder: Path, monkeypatch: pytest.MonkeyPatch, catalog: str) -> None:
     """Another ingest commits after this one has looked and before it commits."""
     real = segment_writer.commit_segment
 
-    def meanwhile(*args: object) -> object:
+    def meanwhile(*args: Any, **kwargs: Any) -> object:
         monkeypatch.setattr(run, "commit_segment", real)
         (folder / "m/rival.csv").write_text(catalog)
         fdb.ingest(folder / "db", catalog=folder / "m/rival.csv", chunk_rows=10)
-        return real(*args)  # type: ignore[arg-type]
+        return real(*args, **kwargs)
 
     monkeypatch.setattr(run, "commit_segment", meanwhile)
 

@@ -169,10 +169,10 @@ def test_others_change_what_is_being_compacted(db: fdb.Database, monkeypatch: py
 
     real = segment_writer.commit_segment
 
-    def meanwhile(*args: object) -> object:
+    def meanwhile(*args: Any, **kwargs: Any) -> object:
         monkeypatch.setattr(compact, "commit_segment", real)
         fdb.remove(fdb.open(db.url), ["b"])
-        return real(*args)  # type: ignore[arg-type]
+        return real(*args, **kwargs)
 
     monkeypatch.setattr(compact, "commit_segment", meanwhile)
     with pytest.raises(ConflictError, match="others changed these segments"):
