@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from filterdb import schema
 from filterdb.commands import streams
 
 if TYPE_CHECKING:
@@ -138,12 +139,13 @@ def _batches(pieces: Iterable[str]) -> Iterator[str]:
 
 def head_of_database(db: Database) -> Answer:
     """Return the keys that every answer begins with, from a database."""
-    return {"snapshot": db.snapshot, "selection": " and ".join(db.conditions) or "all", **db.counts}
+    about = {"snapshot": db.snapshot, "selection": " and ".join(db.conditions) or "all", **db.counts}
+    return about | {"kernel": schema.kernel_name(db.kernel)}
 
 
 def head_of_result(result: xr.Dataset | Columns) -> Answer:
     """Return the keys that every answer begins with, from a result's provenance."""
-    return {name: result.attrs[name] for name in ("snapshot", "selection", "filters", "layers", "models")}
+    return {name: result.attrs[name] for name in ("snapshot", "selection", "filters", "layers", "models", "kernel")}
 
 
 def basis_of_result(result: xr.Dataset | Columns) -> Answer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING
 
 from filterdb import schema
@@ -27,11 +28,18 @@ def to_answer(db: Database) -> Answer:
     """Return the answer: counts, segments, tags and damage."""
     import numpy as np
 
+    from filterdb.analysis.coverage import coverage
+
     segments = [{"id": e.id, "filters": e.filters, "layers": e.layers, "models": e.models} for e in db.state.segments]
     damaged = db.damaged_tables()
     # With damaged tables these are unknown (null), not 0.
-    skipped: Answer = dict.fromkeys(("skipped_layers", "skipped_by_code", "unread_layers"))
+    skipped: Answer = dict.fromkeys(
+        ("skipped_layers", "skipped_by_code", "unread_layers", "kernels", "weights", "coverage")
+    )
     if not damaged:
+        covered = coverage(db)
+        skipped["kernels"] = [dataclasses.asdict(shape) for shape in covered.shapes]
+        skipped["weights"], skipped["coverage"] = covered.weights, covered.share
         codes, counts = np.unique(db.skipped_columns["skipped_code"].values.astype(str), return_counts=True)
         skipped["skipped_layers"] = int(db.skipped_columns.sizes["skipped"])
         skipped["unread_layers"] = int(db.unread_columns.sizes["skipped"])
@@ -45,7 +53,8 @@ def to_answer(db: Database) -> Answer:
         **skipped,
         "damaged": [{"segment": segment, "what": what} for segment, what in damaged.items()],
         "basis": db.state.basis,
-        "format": schema.FORMAT,
+        "bases": dict(db.state.bases),
+        "format": schema.FORMAT_OF_BANKS if db.state.has_banks else schema.FORMAT,
     }
 
 
@@ -59,6 +68,15 @@ def show(answer: Answer) -> None:
             for s, size in zip(answer["segments"], answer["chunk_rows"], strict=True)
         ],
     )
+    if answer["kernels"]:
+        print_table(
+            ["kernel", "layers", "filters", "weights", "% of weights", "filters stored"],
+            [
+                [s["kernel"], s["layers"], s["filters"], s["weights"], _percent(s["weights"], answer), s["is_stored"]]
+                for s in answer["kernels"]
+            ],
+        )
+        say(f"covered: {_percent(sum(s['weights'] for s in answer['kernels']), answer)} % of convolution weights")
     if answer["damaged"]:
         say(
             f"not stored: unknown, tables are damaged in {len(answer['damaged'])} of {len(answer['segments'])} segments"
@@ -70,3 +88,7 @@ def show(answer: Answer) -> None:
         if answer["unread_layers"]:
             say(f"incomplete: {answer['unread_layers']:,} of these should have been read and could not be")
     say(f"basis: {answer['basis'] or 'none yet; the first reduce fits one'}")
+
+
+def _percent(weights: int, answer: Answer) -> str:
+    return f"{weights / answer['weights']:.1%}".removesuffix("%") if answer["weights"] else "–"

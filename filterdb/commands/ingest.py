@@ -14,6 +14,7 @@ from filterdb.commands.options import (
     chunk_rows_option,
     commit_every_option,
     compact_option,
+    kernels_option,
     limits_option,
     network_options,
     place,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 @chunk_rows_option
 @commit_every_option
 @compact_option
+@kernels_option
 @limits_option
 @network_options
 @place
@@ -47,6 +49,12 @@ def ingest(db: str, sources: tuple[str, ...], catalog: str | None, as_json: bool
     for reason in done.rejected.values():
         click.echo(f"filterdb: rejected {printable(reason)}", err=True)
     _report_unread(done.unread)
+    if done.left:
+        click.echo(
+            f"filterdb: filters of other shapes were not added to {len(done.left):,} models, such as "
+            f"{printable(done.left[0])}: give all models of their segment together",
+            err=True,
+        )
     print_answer(to_answer(done), as_json, show)
 
 
@@ -67,6 +75,7 @@ def to_answer(done: Ingested) -> Answer:
         "segments": done.segments,
         "added": done.added,
         "present": done.present,
+        "widened": done.widened,
         "duplicates": done.duplicates,
         "rejected": rejected,
         "unread": len(done.unread),
@@ -79,7 +88,9 @@ def show(answer: Answer) -> None:
     segment = "nothing new" if answer["segment"] is None else f"segment {answer['segment']}"
     if len(answer["segments"]) > 1:
         segment = f"{len(answer['segments']):,} segments"
-    say(f"models: {added} added ({segment}), {present} were there, {rejected} rejected · now {counts_line(answer)}")
+    widened = f", {len(answer['widened'])} of them with filters of more shapes now" if answer["widened"] else ""
+    came = f"{added} added ({segment}), {present} were there{widened}, {rejected} rejected"
+    say(f"models: {came} · now {counts_line(answer)}")
     copies = answer["duplicates"]
     if copies:
         what = f"{len(copies)} of them have another model's content, such as {copies[0]}"

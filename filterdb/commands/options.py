@@ -52,6 +52,14 @@ commit_every_option: Decorator = click.option(
     "if more than 100 files are remote.",
 )
 
+kernels_option: Decorator = click.option(
+    "--kernels",
+    default="3x3",
+    show_default=True,
+    metavar="LIST|all",
+    help="Shapes of the filters to store, such as 3x3,5x5. Models that were read for fewer are read again.",
+)
+
 compact_option: Decorator = click.option(
     "--no-compact",
     "compact",
@@ -195,8 +203,25 @@ def newest(command: Command) -> Command:
     return place(click.argument("db")(snapshot_option(hidden=True)(wrapped)))
 
 
+kernel_option: Decorator = click.option(
+    "--kernel",
+    metavar="AxB",
+    help="Only filters of this shape, such as 5x5 or 1x9. Default: 3x3; all shapes for reduce and report.",
+)
+
+
+def with_kernel(command: Command) -> Command:
+    """Add --kernel, and pass the bank of this shape to the command."""
+
+    @functools.wraps(command)
+    def wrapped(db: Database, kernel: str | None, **kwargs: Any) -> Any:
+        return command(db if kernel is None else db.bank(kernel), **kwargs)
+
+    return kernel_option(wrapped)
+
+
 def selection(command: Command) -> Command:
-    """Add --where and --exclude-verdict, and pass the view to the command."""
+    """Add --kernel, --where and --exclude-verdict, and pass the view to the command."""
 
     @functools.wraps(command)
     def wrapped(db: Database, where: tuple[str, ...], exclude_verdict: str, **kwargs: Any) -> Any:
@@ -214,12 +239,13 @@ def selection(command: Command) -> Command:
         metavar="'COLUMN=VALUE'",
         help="Only layers with this label (!= too; repeatable).",
     )(wrapped)
-    return click.option(
+    wrapped = click.option(
         "--exclude-verdict",
         default="",
         metavar="LIST",
         help=f"Leave out layers with these verdicts: {', '.join(VERDICTS)}.",
     )(wrapped)
+    return with_kernel(wrapped)
 
 
 def _condition(text: str) -> tuple[str, bool, str]:

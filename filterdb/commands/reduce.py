@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from filterdb import schema
 from filterdb.commands.answer import Answer, head_of_database, print_answer
 from filterdb.commands.group import commands
-from filterdb.commands.options import database, mode_option, raw_option
+from filterdb.commands.options import database, kernel_option, mode_option, raw_option
 from filterdb.commands.table import counts_line, say
 
 if TYPE_CHECKING:
@@ -16,18 +17,29 @@ if TYPE_CHECKING:
 
 @commands.command()
 @database
+@kernel_option
 @mode_option
 @raw_option
-def reduce(db: Database, mode: ModeName, raw: bool, as_json: bool) -> None:
+def reduce(db: Database, mode: ModeName, raw: bool, kernel: str | None, as_json: bool) -> None:
     """Run the passes over the filters that are missing.
 
-    Analyses run the passes that they need by themselves.
+    Analyses run the passes that they need by themselves. Without --kernel, the passes over all kernel shapes run.
     """
     from filterdb.reduce.basis import layer_histograms, projection
 
-    db, fitted = projection(db, mode, scaled=not raw)
-    layer_histograms(db, fitted)
-    print_answer({**head_of_database(db), "mode": mode, "scaled": not raw, "basis": fitted.id}, as_json, show)
+    kernels = db.kernels if kernel is None else (schema.parse_kernel(kernel),)
+    bases = {}
+    for shape in kernels:
+        bank = db.bank(shape)
+        if not bank.counts["filters"] and kernel is None and len(kernels) > 1:
+            continue  # a database of other shapes only
+        bank, fitted = projection(bank, mode, scaled=not raw)
+        layer_histograms(bank, fitted)
+        bases[schema.kernel_name(shape)] = fitted.id
+        db = bank.root
+    basis = bases.get(schema.kernel_name(schema.KERNEL), next(iter(bases.values())))
+    head = head_of_database(db.bank(kernels[0]))
+    print_answer({**head, "mode": mode, "scaled": not raw, "basis": basis, "bases": bases}, as_json, show)
 
 
 def show(answer: Answer) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import filterdb as fdb
 from filterdb.commands.answer import head_of_database, print_answer
 from filterdb.commands.group import commands
-from filterdb.commands.options import newest
+from filterdb.commands.options import newest, with_kernel
 from filterdb.commands.reduce import show
 
 if TYPE_CHECKING:
@@ -16,10 +16,11 @@ if TYPE_CHECKING:
 
 @commands.command()
 @newest
+@with_kernel
 def refit(db: Database, as_json: bool) -> None:
     """Fit a new basis and commit it.
 
     The fit uses the newest snapshot.
     """
     db = fdb.refit(db)
-    print_answer({**head_of_database(db), "basis": db.state.basis}, as_json, show)
+    print_answer({**head_of_database(db), "basis": db.state.basis_of(db.kernel)}, as_json, show)
