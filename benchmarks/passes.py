@@ -28,6 +28,7 @@ from filterdb.reduce.basis import fit_basis
 from filterdb.reduce.reductions import Axes, ExtremesReduction, HistogramsReduction
 from filterdb.store import summary
 from filterdb.store.segment import Segment
+from filterdb.store.summary import Arrays
 
 _kept = threading.local()
 
@@ -56,17 +57,19 @@ def _plain_read(segment: Segment, array: Any, chunk: int) -> Any:
     return np.asarray(array[slice(*segment.bounds(chunk))])[0, 0]
 
 
-def contenders(db: fdb.Database, threads: int) -> list[Contender]:
-    """Floors, zarr's reads, and passes."""
+def contenders_of(db: fdb.Database, threads: int) -> list[Contender]:
+    """Floors, zarr's reads, and passes over a database of one segment."""
     (segment,) = db.segments
-    tables = db.tables[0]
     basis = fit_basis(db)
     mean, components, _ = basis.arrays()
-    axes = Axes.of(mean, components, scaled=True)
-    low, high = basis.range
+    return contenders(segment, db.tables[0], Axes.of(mean, components, scaled=True), basis.range[1], threads)
+
+
+def contenders(segment: Segment, tables: Arrays, axes: Axes, high: float, threads: int) -> list[Contender]:
+    """Floors, zarr's reads, and passes over a bank, in these axes and the range ±high."""
     pool = ThreadPoolExecutor(threads)  # kept, as Dask keeps its own: new threads would need new buffers
-    moments, extremes = MomentsReduction(), ExtremesReduction(axes)
-    histograms = HistogramsReduction(axes, low, high)
+    moments, extremes = MomentsReduction(segment.weights), ExtremesReduction(axes)
+    histograms = HistogramsReduction(axes, -high, high)
 
     def each(read: Callable[[int], object]) -> Callable[[], object]:
         return lambda: list(pool.map(read, range(segment.chunks)))
@@ -74,7 +77,7 @@ def contenders(db: fdb.Database, threads: int) -> list[Contender]:
     def passing(name: str, *reductions: LayerReduction) -> Contender:
         def forget() -> None:
             for reduction in reductions:
-                summary.remove_parts(segment.files, segment.id, reduction.key)
+                summary.remove_parts(segment.files, segment.summarised_as, reduction.key)
 
         return Contender(name, segment.rows, lambda: dask.compute(build(segment, tables, reductions)), after=forget)
 
@@ -108,7 +111,7 @@ def main() -> None:
     options = parser.parse_args()
     db = fdb.open(options.url)
     with dask.config.set(scheduler="threads", num_workers=options.threads):
-        times = interleave(contenders(db, options.threads), options.rounds)
+        times = interleave(contenders_of(db, options.threads), options.rounds)
     (segment,) = db.segments
     print(f"{segment.rows:,} filters, {segment.chunks} chunks, {options.threads} threads, {options.rounds} rounds\n")
     print(table(times, "floor: read + checksum", ratio="floor ÷ it"))
