@@ -26,17 +26,18 @@ _COPY = re.compile(
 """Names of networks that have a twin in the same file."""
 
 
-def choose(tensors: Sequence[Tensor], key: str, where: str) -> list[Tensor]:
+def choose(tensors: Sequence[Tensor], key: str, where: str, ranks: Sequence[int] = (4,)) -> list[Tensor]:
     """Return the tensors of the network that `key` names, or of the only one.
 
+    A network has weights of one of these `ranks`; the later ones only count where none has weights of the first.
     Raises ModelError if there are several and `key` is empty, or if it names none; the message lists
     them. `where` names the file in messages.
     """
     weights = [tensor for tensor in tensors if not _OPTIMIZER.search(tensor.container)]
-    found = _candidates(weights)
+    found = next(filter(None, (_candidates(weights, rank) for rank in ranks)), {})
     if key:
         chosen = [tensor for tensor in tensors if tensor.path.startswith(f"{key}.") or tensor.container == key]
-        if not any(len(tensor.shape) == 4 for tensor in chosen):
+        if not any(_shapes(chosen, rank) for rank in ranks):
             raise ModelError(
                 f"{where}: --key {shortened(key, 100)!r}: expected one of {_listed(found)}, got another name"
             )
@@ -49,16 +50,16 @@ def choose(tensors: Sequence[Tensor], key: str, where: str) -> list[Tensor]:
     return next(iter(found.values())) if found else list(weights)
 
 
-def _candidates(tensors: Sequence[Tensor]) -> dict[str, list[Tensor]]:
+def _candidates(tensors: Sequence[Tensor], rank: int) -> dict[str, list[Tensor]]:
     """Return the networks by name: mappings with convolutions, and the twins inside one mapping."""
     containers: defaultdict[str, list[Tensor]] = defaultdict(list)
     for tensor in tensors:
         containers[tensor.container].append(tensor)
     found: dict[str, list[Tensor]] = {}
     for container, members in containers.items():
-        if not _shapes(members):
+        if not _shapes(members, rank):
             continue
-        twins = _twins(members)
+        twins = _twins(members, rank)
         for prefix, chosen in twins.items():
             found[".".join(filter(None, (container, prefix)))] = chosen
         if not twins:
@@ -66,7 +67,7 @@ def _candidates(tensors: Sequence[Tensor]) -> dict[str, list[Tensor]]:
     return found
 
 
-def _twins(members: Sequence[Tensor]) -> dict[str, list[Tensor]]:
+def _twins(members: Sequence[Tensor], rank: int) -> dict[str, list[Tensor]]:
     """Return the parts of a mapping that are copies of each other, by prefix; empty if there are none.
 
     Copies have convolutions of the same shapes below different prefixes, and the name of one says that it is a copy.
@@ -76,7 +77,7 @@ def _twins(members: Sequence[Tensor]) -> dict[str, list[Tensor]]:
         parts[tensor.key.partition(".")[0]].append(tensor)
     by_shapes: defaultdict[frozenset[tuple[tuple[int, ...], int]], list[str]] = defaultdict(list)
     for prefix, chosen in parts.items():
-        shapes = _shapes(chosen)
+        shapes = _shapes(chosen, rank)
         if shapes:
             by_shapes[frozenset(shapes.items())].append(prefix)
     copies = [
@@ -85,12 +86,22 @@ def _twins(members: Sequence[Tensor]) -> dict[str, list[Tensor]]:
     return {prefix: parts[prefix] for prefix in copies}
 
 
-def _shapes(tensors: Sequence[Tensor]) -> Counter[tuple[int, ...]]:
-    """Count the shapes of tensors of rank 4."""
-    return Counter(tensor.shape for tensor in tensors if len(tensor.shape) == 4)
+def is_weight(tensor: Tensor, rank: int) -> bool:
+    """Return whether a tensor has this rank. One of rank 3 also needs the name of a weight."""
+    return len(tensor.shape) == rank and (rank == 4 or tensor.key.endswith("weight"))
+
+
+def _shapes(tensors: Sequence[Tensor], rank: int) -> Counter[tuple[int, ...]]:
+    """Count the shapes of weights of a rank."""
+    return Counter(tensor.shape for tensor in tensors if is_weight(tensor, rank))
 
 
 def _listed(found: dict[str, list[Tensor]]) -> str:
-    names = [f"{shortened(name, 60)!r} ({sum(_shapes(members).values())})" for name, members in found.items()]
+    names = [f"{shortened(name, 60)!r} ({_count(members)})" for name, members in found.items()]
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return f"{', '.join(names[:SHOWN])}{more} (number of convolutions)" if names else "none with a convolution"
+
+
+def _count(tensors: Sequence[Tensor]) -> int:
+    """Return how many weights of convolutions there are: those of rank 4, or else those of rank 3."""
+    return sum(_shapes(tensors, 4).values()) or sum(_shapes(tensors, 3).values())

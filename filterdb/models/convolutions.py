@@ -89,14 +89,23 @@ class StoredLayer:
 
 
 def make_model(
-    convolutions: Sequence[Convolution], kernels: Kernels, *, source_format: str, depth_source: str, **facts: Any
+    convolutions: Sequence[Convolution],
+    kernels: Kernels,
+    *,
+    source_format: str,
+    depth_source: str,
+    more: Sequence[Convolution] = (),
+    **facts: Any,
 ) -> Model:
     """Return the model of a file's convolutions, with the layers of the kernel shapes that are asked for.
 
+    `more` are convolutions that are listed only if their shapes are asked for; they change no name of the others.
     `source_format` is the format's name, and `depth_source` one of `schema.DEPTH_SOURCE`. Further `facts` may be
     `producer`, `opset`, `model_depth` and `operators` (counts by name).
     """
     names = distinct([shortened(convolution.name) for convolution in convolutions])
+    names = distinct([*names, *(shortened(convolution.name) for convolution in more)])
+    convolutions = [*convolutions, *more]
     ranks = {dimensions: _depth_ranks(convolutions, dimensions) for dimensions in (1, 2)}
     places: dict[Hashable, int] = {}
     shapes: Counter[tuple[int, ...]] = Counter()

@@ -128,8 +128,15 @@ def kernel_of(shape: tuple[int, ...]) -> Kernel:
 
 
 def is_wanted(kernel: Sequence[int], kernels: Kernels) -> bool:
-    """Return whether filters of this shape, of one or two dimensions, are asked for."""
+    """Return whether filters of this shape are asked for, which has one or two dimensions."""
+    if len(kernel) not in {1, 2}:
+        return False
     return kernels is None or (*(1,) * (2 - len(kernel)), *kernel) in kernels
+
+
+def wants_1d(kernels: Kernels) -> bool:
+    """Return whether filters of a shape that one-dimensional convolutions may have are asked for."""
+    return kernels is None or any(rows == 1 for rows, _ in kernels)
 
 
 def check_shape(shape: tuple[int, ...], shapes: Counter[tuple[int, ...]], kernels: Kernels) -> None:

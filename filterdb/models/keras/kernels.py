@@ -60,8 +60,8 @@ KERNELS: dict[str, tuple[Kernel, ...]] = {
 NORMS = frozenset({"BatchNormalization", "BatchNormalizationV1", "BatchNormalizationV2", "SyncBatchNormalization"})
 
 CHANNELWISE = frozenset({
-    "ActivityRegularization", "AlphaDropout", "Cropping2D", "Dropout", "GaussianDropout", "GaussianNoise", "Identity",
-    "SpatialDropout2D", "ZeroPadding2D",
+    "ActivityRegularization", "AlphaDropout", "Cropping1D", "Cropping2D", "Dropout", "GaussianDropout",
+    "GaussianNoise", "Identity", "SpatialDropout1D", "SpatialDropout2D", "ZeroPadding1D", "ZeroPadding2D",
 })  # fmt: skip
 """Layers that keep each channel's values, as a batch normalisation behind them needs to belong to a convolution."""
 

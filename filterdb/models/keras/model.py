@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable
 from functools import partial
 from typing import Any
 
@@ -36,43 +36,45 @@ def read_model(graph: Graph | None, layout: Layout, request: Request, producer: 
     """Return the model. Raises ModelError if it has no convolution."""
     facts: dict[str, Any] = {"producer": producer, "source_format": "Keras"}
     if graph is None:
-        convolutions, facts["depth_source"] = _of_weights(layout, request.order)
+        convolutions, more, facts["depth_source"] = _of_weights(layout, request)
     else:
         nodes = unroll(graph)
-        convolutions = _of_nodes(nodes, layout)
+        convolutions, more = _of_nodes(nodes, layout, request)
         facts |= {"depth_source": "graph", "model_depth": nodes.depth, "operators": nodes.operators}
-    if not convolutions:
+    if not convolutions and not more:
         got = "weights of other layers" if graph is None else f"{len(graph.layers):,} other layers"
         raise ModelError(
             f"{request.named}: no convolution found: expected a Conv2D or a layer like it, got {got}; "
             "give a convolutional network"
         )
-    if len(convolutions) > MAX_CONVOLUTIONS:
-        got = f"{len(convolutions):,}"
+    if len(convolutions) + len(more) > MAX_CONVOLUTIONS:
+        got = f"{len(convolutions) + len(more):,}"
         raise ModelError(f"{request.named}: expected at most {MAX_CONVOLUTIONS:,} convolutions, got {got}")
-    return make_model(convolutions, request.kernels, **facts)
+    return make_model(convolutions, request.kernels, more=more, **facts)
 
 
-def _of_nodes(nodes: Nodes, layout: Layout) -> list[Convolution]:
-    """Return the convolutions of a graph, in the order of its nodes."""
+def _of_nodes(nodes: Nodes, layout: Layout, request: Request) -> tuple[list[Convolution], list[Convolution]]:
+    """Return the convolutions of a graph in the order of its nodes, and those of rank 3 inside unknown layers."""
     normalised = nodes.normalised()
     has_norms = any(node.layer.class_name in NORMS for node in nodes.nodes)
     known: dict[int, list[StoredTensor] | NotStoredError] = {}
-    others: dict[int, list[Found]] = {}
-    convolutions = []
+    others: dict[int, tuple[list[Found], list[Found]]] = {}
+    convolutions: list[Convolution] = []
+    more: list[Convolution] = []
     for position, node in enumerate(nodes.nodes):
         layer, length = node.layer, nodes.lengths[position]
         if node.kernel is None:
             if id(layer) not in others:
-                others[id(layer)] = _inside(layer, layout)
-            convolutions += [_found(found, length, has_norms=has_norms) for found in others[id(layer)]]
+                others[id(layer)] = _inside(layer, layout, request)
+            for listed, inside in zip((convolutions, more), others[id(layer)], strict=True):
+                listed += [_found(found, length, has_norms=has_norms) for found in inside]
             continue
         if id(layer) not in known:
             known[id(layer)] = _located(layer, layout)
         own_norm = position in normalised
         batch_norm = "unfolded" if own_norm else _elsewhere(_has_bias(node), has_norms=has_norms)
         convolutions.append(_convolution(layer, node.kernel, known[id(layer)], length, batch_norm))
-    return convolutions
+    return convolutions, more
 
 
 def _elsewhere(has_bias: bool, *, has_norms: bool) -> str:
@@ -94,11 +96,11 @@ def _located(layer: Layer, layout: Layout) -> list[StoredTensor] | NotStoredErro
         return error
 
 
-def _inside(layer: Layer, layout: Layout) -> list[Found]:
+def _inside(layer: Layer, layout: Layout, request: Request) -> tuple[list[Found], list[Found]]:
     """Return the kernels in a layer whose class is not known, as of a user's own layer made of layers."""
     if layer.class_name in NORMS | NO_CONVOLUTIONS:
-        return []
-    return find_kernels(layout.units_of(layer))
+        return [], []
+    return find_kernels(layout.units_of(layer), request.kernels)
 
 
 def _convolution(
@@ -160,22 +162,24 @@ def _unread(error: NotStoredError) -> np.ndarray:
     raise error
 
 
-def _of_weights(layout: Layout, order: Sequence[str]) -> tuple[list[Convolution], str]:
-    """Return the convolutions of a file without a graph, and where their order comes from."""
+def _of_weights(layout: Layout, request: Request) -> tuple[list[Convolution], list[Convolution], str]:
+    """Return the convolutions of a file without a graph, those of rank 3, and where their order comes from."""
     units = layout.units()
     has_norms = any(map(is_norm, units))
-    found = find_kernels(units)
-    names = [clean("/".join(kernel.name)) for kernel in found]
-    if order:
-        places: dict[str, int] = {name: place for place, name in enumerate(order)}
-        lengths: list[int | None] = [places.get(name) for name in names]
-    else:
-        lengths = list(range(len(found))) if layout.is_ordered else [None] * len(found)
-    convolutions = [
-        _found(kernel, length, has_norms=has_norms, is_graph=False)
-        for kernel, length in zip(found, lengths, strict=True)
-    ]
-    return convolutions, "order" if order or layout.is_ordered else "none"
+    places: dict[str, int] = {name: place for place, name in enumerate(request.order)}
+    found = []
+    for kernels in find_kernels(units, request.kernels):
+        if request.order:
+            lengths = [places.get(clean("/".join(kernel.name))) for kernel in kernels]
+        else:
+            lengths = list(range(len(kernels))) if layout.is_ordered else [None] * len(kernels)
+        found.append(
+            [
+                _found(kernel, length, has_norms=has_norms, is_graph=False)
+                for kernel, length in zip(kernels, lengths, strict=True)
+            ]
+        )
+    return found[0], found[1], "order" if request.order or layout.is_ordered else "none"
 
 
 def _found(found: Found, length: int | None, *, has_norms: bool, is_graph: bool = True) -> Convolution:
@@ -191,7 +195,7 @@ def _found(found: Found, length: int | None, *, has_norms: bool, is_graph: bool 
         path=(clean(tensor.name),),
         batch_norm="unknown" if is_graph and has_norms else norm,
         length=length,
-        groups=tensor.shape[2] if kernel.is_depthwise else UNKNOWN_GROUPS,
+        groups=tensor.shape[-2] if kernel.is_depthwise else UNKNOWN_GROUPS,
         operator=found.operator,
         refused=found.refused,
     )

@@ -89,7 +89,7 @@ def check_form(node: Node, kernels: Kernels) -> Form:
     if node.op_type == "DeformConv":
         raise NotStoredError("deformable", f"a {name}, which samples its input at positions of its own")
     kernel = _stated_kernel(node)
-    if kernel is not None and not (len(kernel) in {1, 2} and is_wanted(kernel, kernels)):
+    if kernel is not None and not is_wanted(kernel, kernels):
         code = "kernel" if len(kernel) == 2 else "rank"
         raise NotStoredError(code, f"the kernel of {name} is {'×'.join(map(str, kernel))}")
     if node.domain == _BLOCKED_DOMAIN:

@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 
 from filterdb.models.convolutions import Convolution, make_model
-from filterdb.models.model import Model
+from filterdb.models.model import Model, is_wanted
 from filterdb.models.openvino.constants import Constants
 from filterdb.models.openvino.document import Document, integer
 from filterdb.models.openvino.graph import Node, build_graph
 from filterdb.models.parse_errors import NotStoredError, shortened
-from filterdb.schema import KERNEL, Kernels
+from filterdb.schema import Kernels
 
 MAX_SPATIAL = 64
 """Most numbers in strides and dilations."""
@@ -39,7 +39,7 @@ def read_model(document: Document, path: Path, data: str, kernels: Kernels) -> M
     """
     graph = build_graph(document, path)
     constants = Constants(path.parent, data)
-    convolutions = [_convolution(node, constants) for node in graph.nodes if _CONVOLUTION.search(node.type)]
+    convolutions = [_convolution(node, constants, kernels) for node in graph.nodes if _CONVOLUTION.search(node.type)]
     return make_model(
         convolutions,
         kernels,
@@ -52,7 +52,7 @@ def read_model(document: Document, path: Path, data: str, kernels: Kernels) -> M
     )
 
 
-def _convolution(node: Node, constants: Constants) -> Convolution:
+def _convolution(node: Node, constants: Constants, kernels: Kernels) -> Convolution:
     """Return what is known of a convolution without reading its weight."""
     convolution = Convolution(
         node.layer.name or node.type,
@@ -64,14 +64,14 @@ def _convolution(node: Node, constants: Constants) -> Convolution:
         operator=node.type,
     )
     try:
-        _check_form(node)
+        _check_form(node, kernels)
         shape = _weight_shape(node, constants)
         if node.length is None:
             raise NotStoredError("unreachable", "no input of the model reaches the convolution")
         strides, dilations = _spatial(node, "strides"), _spatial(node, "dilations")
         origin = constants.origin(node.input(1))
     except NotStoredError as error:
-        return replace(convolution, refused=_refusal(node, error))
+        return replace(convolution, refused=_refusal(node, error, kernels))
     leading = _FORMS[node.type]
     groups = math.prod(shape[:leading])
     return replace(
@@ -103,7 +103,7 @@ def _weight_shape(node: Node, constants: Constants) -> tuple[int, ...]:
     return shape
 
 
-def _check_form(node: Node) -> None:
+def _check_form(node: Node, kernels: Kernels) -> None:
     """Raise NotStoredError for other kinds of convolution."""
     if node.type in _FORMS:
         return
@@ -112,29 +112,29 @@ def _check_form(node: Node) -> None:
         raise NotStoredError("transposed", f"a {kind}")
     if _DEFORMABLE.search(node.type):
         raise NotStoredError("deformable", f"a {kind}, which samples its input at positions of its own")
-    _check_stated_kernel(node, kind)
+    _check_stated_kernel(node, kind, kernels)
     raise NotStoredError("operator", f"{kind} is not one of {', '.join(_FORMS)}")
 
 
-def _refusal(node: Node, error: NotStoredError) -> NotStoredError:
+def _refusal(node: Node, error: NotStoredError, kernels: Kernels) -> NotStoredError:
     """Return why a convolution is not stored, which is its kernel rather than that its weight was not computed."""
     try:
         if error.code == "unsupported":
-            _check_stated_kernel(node, node.type)
+            _check_stated_kernel(node, node.type, kernels)
     except NotStoredError as kernel:
         return kernel
     return error
 
 
-def _check_stated_kernel(node: Node, kind: str) -> None:
-    """Raise NotStoredError if a weight that is not read has no 3×3 kernel, according to the port that it comes from."""
+def _check_stated_kernel(node: Node, kind: str, kernels: Kernels) -> None:
+    """Raise NotStoredError if the port from which an unread weight comes says that its kernel is not asked for."""
     source = node.input(1)
     if source is None:
         return
     dims = source[0].layer.dims[source[1]]
     kernel = tuple(dims[2 + _FORMS.get(node.type, 0) :])
-    if kernel and min(kernel) > 0 and kernel != KERNEL:
-        code = "kernel" if len(kernel) == len(KERNEL) else "rank"
+    if kernel and min(kernel) > 0 and not is_wanted(kernel, kernels):
+        code = "kernel" if len(kernel) == 2 else "rank"
         raise NotStoredError(code, f"the kernel of {kind} is {'×'.join(map(str, kernel))}")
 
 

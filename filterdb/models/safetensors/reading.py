@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from filterdb.models import reading
+from filterdb.models.candidates import is_weight
 from filterdb.models.graphless import read_tensors
-from filterdb.models.model import Model, Request
+from filterdb.models.model import Model, Request, wants_1d
 from filterdb.models.safetensors.header import list_tensors
 from filterdb.models.safetensors.order import order_beside
 from filterdb.models.sandbox import Channel
@@ -36,7 +37,9 @@ class SafetensorsFile:
         # Libraries write the keys sorted by type and name, so their order says nothing of the execution.
         request = self.request
         if not request.order:
-            weights = [tensor.key for tensor in self.tensors if len(tensor.shape) == 4]
+            ranks = (4, 3) if wants_1d(request.kernels) else (4,)
+            listed = ([tensor.key for tensor in self.tensors if is_weight(tensor, rank)] for rank in ranks)
+            weights = next(filter(None, listed), [])
             request = replace(request, order=order_beside(self.path, weights) if weights else ())
         return read_tensors(self.tensors, request, source_format="safetensors", ordered=False)
 
