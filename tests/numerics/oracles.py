@@ -50,18 +50,22 @@ def sphericity(filters: np.ndarray) -> float:
     """Return the p-value of the test of sphericity, with its variances looked up; NaN for fewer than 16 filters."""
     from scipy.stats import chi2
 
+    from filterdb.numerics import max_scaled
     from filterdb.numerics import sphericity as constants
 
     u = scaled(filters)
-    if len(u) < 16 or not u.any():
+    n, k = u.shape
+    if n < max(16, k / 2) or not u.any():
         return float("nan")
-    second = np.sum([np.outer(row, row) for row in u], axis=0) / len(u)
-    size = sum(second[i, i] for i in range(9))
-    off = np.interp(size, constants.SQUARED_NORM, constants.OFF)
-    diagonal = np.interp(size, constants.SQUARED_NORM, constants.DIAGONAL)
+    second = np.sum([np.outer(row, row) for row in u], axis=0) / n
+    size = sum(second[i, i] for i in range(k))
+    knots = (constants.SQUARED_NORM, constants.OFF, constants.DIAGONAL, 0 * constants.OFF)
+    norms, *columns = knots if k == 9 else max_scaled.variances(k)
+    off, diagonal, excess = (np.interp(size, norms, column) for column in columns)
     total = 0.0
-    for i in range(9):
-        for j in range(9):
-            departure = second[i, j] / size - (i == j) / 9
+    for i in range(k):
+        for j in range(k):
+            departure = second[i, j] / size - (i == j) / k
             total += departure**2 / (diagonal if i == j else off)
-    return float(chi2.sf(len(u) * 81 / 2 * total, 44))
+    freedom = k * (k + 1) / 2 - 1
+    return float(chi2.sf(freedom + (n * k**2 / 2 * total - freedom) / np.sqrt(1 + excess / n), freedom))
