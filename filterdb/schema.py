@@ -44,6 +44,11 @@ def kernel_name(kernel: Kernel) -> str:
     return f"{kernel[0]}x{kernel[1]}"
 
 
+def kernel_text(kernel: Kernel) -> str:
+    """Return a kernel shape as sentences have it, such as "5×5"."""
+    return f"{kernel[0]}×{kernel[1]}"
+
+
 Kernels = tuple[Kernel, ...] | None
 """Kernel shapes that are asked for; None: all."""
 
@@ -71,6 +76,15 @@ def parse_kernel(text: str) -> Kernel:
             f"kernel: expected a shape of 2 to {MAX_WEIGHTS} weights, got {text.strip()}, which has {weights}"
         )
     return kernel
+
+
+def as_kernel(kernel: Any) -> Kernel:
+    """Return a kernel shape, a name such as "5x5" or a pair such as (5, 5), as a tuple. Raises UsageError otherwise."""
+    if isinstance(kernel, tuple | list) and len(kernel) == 2 and all(type(side) is int for side in kernel):
+        return parse_kernel(f"{kernel[0]}x{kernel[1]}")
+    if isinstance(kernel, str):
+        return parse_kernel(kernel)
+    raise UsageError(f"kernel: expected rows and columns such as 5x5 or (5, 5), got {type(kernel).__name__}")
 
 
 def parse_kernels(text: str) -> Kernels:

@@ -13,6 +13,7 @@ from filterdb.commands.group import commands
 from filterdb.commands.options import debug_option, json_option
 from filterdb.commands.table import print_table, say
 from filterdb.errors import UsageError
+from filterdb.schema import KERNEL, kernel_name, parse_kernel
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -32,14 +33,17 @@ SYMBOLS = {"span": "L", "rate": "k", "centre": "x0", "offset": "b"}
     "--repeats", type=click.IntRange(1), default=5, show_default=True, help="Experiments; the scatter is theirs."
 )
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--kernel", metavar="AxB", default="3x3", show_default=True, help="Shape of the filters.")
 @json_option
 @debug_option(expose_value=False)
-def randomness_threshold(init: Init, sizes: str | None, draws: int, repeats: int, seed: int, as_json: bool) -> None:
+def randomness_threshold(
+    init: Init, sizes: str | None, draws: int, repeats: int, seed: int, kernel: str, as_json: bool
+) -> None:
     """Fit the entropy that marks a layer as random.
 
     The fit uses layers drawn at random. Needs no database.
     """
-    result = fdb.randomness_threshold(init, sizes=_sizes(sizes), draws=draws, repeats=repeats, seed=seed)
+    result = fdb.randomness_threshold(init, sizes=_sizes(sizes), draws=draws, repeats=repeats, seed=seed, kernel=parse_kernel(kernel))
     print_answer(to_answer(result), as_json, show)
 
 
@@ -76,6 +80,7 @@ def to_answer(result: xr.Dataset) -> Answer:
         "draws": result.attrs["draws"],
         "repeats": result.sizes["repeat"],
         "seed": result.attrs["seed"],
+        **({} if result.attrs["kernel"] == kernel_name(KERNEL) else {"kernel": result.attrs["kernel"]}),
         "constants": named("value"),
         "scatter": named("scatter"),
         "paper": named("paper"),
@@ -98,4 +103,5 @@ def show(answer: Answer) -> None:
         for name, symbol in SYMBOLS.items()
     ]
     print_table(["constant", "fitted", "± over repetitions", "P1's"], constants)
-    say(f"{answer['init']}: {answer['repeats']} × {answer['draws']:,} layers of each size, seed {answer['seed']}")
+    layers = f"layers of {answer['kernel'].replace('x', '×')} filters" if "kernel" in answer else "layers"
+    say(f"{answer['init']}: {answer['repeats']} × {answer['draws']:,} {layers} of each size, seed {answer['seed']}")

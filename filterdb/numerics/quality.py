@@ -7,6 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from filterdb.schema import WEIGHTS
+
 SPARSE_FRACTION = 100
 """A filter is sparse if its |w| are all strictly below the layer's peak divided by this."""
 
@@ -29,9 +31,20 @@ class Sigmoid(NamedTuple):
 
 P1 = Sigmoid()
 
+NO_THRESHOLD = Sigmoid(*[float("nan")] * 4)
+"""The threshold where there is none: NaN for layers of any size."""
+
+
+def paper_threshold(weights: int) -> Sigmoid:
+    """Return P1's threshold for filters of nine weights; for any other number P1 has none."""
+    return P1 if weights == WEIGHTS else NO_THRESHOLD
+
 
 def variance_entropy(ratio: np.ndarray) -> NDArray[np.float64]:
-    """Return H = −Σ âᵢ log₁₀ âᵢ over the last axis, with 0·log 0 = 0 (P1 eq. 7); it is in [0, log₁₀ 9]."""
+    """Return H = −Σ âᵢ log₁₀ âᵢ over the last axis, with 0·log 0 = 0 (P1 eq. 7); it is in [0, log₁₀ K].
+
+    K is the length of that axis, the number of weights of a filter. H of different kernels compares as H / log₁₀ K.
+    """
     safe = np.where(ratio > 0, ratio, 1.0)
     entropy: NDArray[np.float64] = -(ratio * np.log10(safe)).sum(axis=-1)
     positive: NDArray[np.float64] = np.maximum(entropy, 0.0)

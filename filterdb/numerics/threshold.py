@@ -6,6 +6,7 @@ squares. Here the distribution of the layers can be chosen, because networks are
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -97,12 +98,20 @@ def channels(filters: int) -> tuple[int, int]:
     return filters // into, into
 
 
-def fit(filters: Sequence[int] | np.ndarray, entropy: NDArray[np.float64]) -> Sigmoid:
-    """Fit a sigmoid to entropies (sizes,) by least squares; at least four sizes.
+def shift(weights: int) -> float:
+    """Return by how much the curve for filters of K weights lies to the right of that for nine, in log₂ n.
+
+    The entropy of noise depends mostly on n/K.
+    """
+    return math.log2(weights / WEIGHTS)
+
+
+def fit(filters: Sequence[int] | np.ndarray, entropy: NDArray[np.float64], weights: int = WEIGHTS) -> Sigmoid:
+    """Fit a sigmoid to entropies (sizes,) of layers of any kernel shape by least squares; at least four sizes.
 
     Given rate and centre, span and offset follow by linear least squares, so that only two numbers have to be searched
     (variable projection, Golub and Pereyra 1973). The search is Gauss–Newton with Levenberg's damping and starts at
-    P1's constants.
+    P1's rate and centre, the centre shifted by the kernel shape.
     """
     size, wanted = np.log2(np.asarray(filters, np.float64)), np.asarray(entropy, np.float64)
 
@@ -113,7 +122,7 @@ def fit(filters: Sequence[int] | np.ndarray, entropy: NDArray[np.float64]) -> Si
         linear = np.linalg.lstsq(design, wanted, rcond=None)[0]
         return wanted - design @ linear, linear
 
-    search, damping = np.array([np.log(P1.rate), P1.centre]), 1e-3
+    search, damping = np.array([np.log(P1.rate), P1.centre + shift(weights)]), 1e-3
     left, linear = residual(search)
     for _ in range(200):
         slope = np.column_stack([(residual(search + h)[0] - residual(search - h)[0]) / 2e-6 for h in 1e-6 * np.eye(2)])

@@ -9,9 +9,10 @@ import pytest
 import xarray as xr
 
 import filterdb as fdb
-from filterdb.analysis.threshold import sigmoid
+from filterdb.analysis.threshold import default_sizes, sigmoid
 from filterdb.errors import UsageError
 from filterdb.numerics.quality import P1, randomness_threshold
+from filterdb.schema import as_kernel
 from tests.models import chain, weights
 
 
@@ -97,3 +98,33 @@ def test_degeneration_takes_a_fit(tmp_path: Path) -> None:
 def test_refusals(arguments: dict[str, object], says: str) -> None:
     with pytest.raises(UsageError, match=says):
         fdb.randomness_threshold(**arguments)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("kernel", "first", "last"), [((5, 5), 4, 2**17), ("1x3", 2, 2**16), ("7x7", 8, 2**18)])
+def test_default_sizes_by_kernel(kernel: str | tuple[int, int], first: int, last: int) -> None:
+    """Relative to the number of weights, the sizes are about the paper's."""
+    shape = as_kernel(kernel)
+    sizes = default_sizes("normal", shape[0] * shape[1])
+    assert (sizes[0], sizes[-1]) == (first, last)
+    assert default_sizes("normal", 9) == [2**i for i in range(1, 17)]
+    assert default_sizes("uniform", 256)[-1] == 2**13
+
+
+def test_another_kernel() -> None:
+    """The entropy tends to log₁₀ K; the paper has no constants for it."""
+    result = fdb.randomness_threshold(sizes=[8, 64, 512, 4_096, 32_768], draws=20, repeats=2, kernel="5x5")
+    assert float(result["smallest"][:, -1].min()) == pytest.approx(np.log10(25), abs=1e-3)
+    assert np.isnan(result["paper"]).all()
+    assert np.isnan(result["paper_threshold"]).all()
+    np.testing.assert_allclose(result["threshold"], result["smallest"].mean("repeat"), atol=0.05)
+    assert result.attrs["kernel"] == "5x5"
+    same = fdb.randomness_threshold(sizes=[8, 64, 512, 4_096], draws=5, repeats=1, kernel=(1, 9))
+    nine = fdb.randomness_threshold(sizes=[8, 64, 512, 4_096], draws=5, repeats=1)
+    np.testing.assert_array_equal(same["smallest"], nine["smallest"])
+    np.testing.assert_array_equal(same["paper"], nine["paper"])
+
+
+@pytest.mark.parametrize("kernel", ["1x1", "20x20", "5", "axb", (3,), (3, 3, 3), (0, 5), (True, 5), 5, "5x-1", None])
+def test_what_is_no_kernel(kernel: object) -> None:
+    with pytest.raises(UsageError, match="kernel: expected"):
+        fdb.randomness_threshold(kernel=kernel)  # type: ignore[arg-type]

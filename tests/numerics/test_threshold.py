@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy import stats
-from scipy.optimize import curve_fit
+from scipy.optimize import curve_fit, least_squares
 
 from filterdb.numerics.quality import P1, Sigmoid, randomness_threshold, variance_entropy
 from filterdb.numerics.threshold import INITS, channels, fit, smallest_entropy
@@ -102,3 +102,22 @@ def test_smallest_entropy_is_the_smallest(monkeypatch: pytest.MonkeyPatch) -> No
 def _entropy(layer: np.ndarray) -> float:
     singular = np.linalg.svd(layer - layer.mean(axis=0), compute_uv=False)
     return float(stats.entropy(singular**2 / (singular**2).sum(), base=10))
+
+
+@pytest.mark.parametrize("weights", [3, 25, 49])
+def test_the_fit_is_scipys_for_other_kernels(weights: int) -> None:
+    """To entropies of drawn layers of K weights, from many starting points of SciPy's."""
+    rng = np.random.default_rng(weights)
+    sizes = np.array([2**i for i in range(1 + max(round(np.log2(weights / 9)), 0), 15)])
+    entropy = np.array([smallest_entropy("normal", int(size), 20, rng, weights) for size in sizes])
+
+    def residual(constants: np.ndarray) -> np.ndarray:
+        left: np.ndarray = randomness_threshold(sizes, Sigmoid(*constants)) - entropy
+        return left
+
+    starts = [(span, rate, centre, entropy[0]) for span in (0.5, 2) for rate in (0.4, 1) for centre in (2, 4, 6)]
+    best = min(least_squares(residual, start, xtol=1e-12, ftol=1e-12, gtol=1e-12).cost for start in starts)
+    found = fit(sizes, entropy, weights)
+    assert 0.5 * (residual(np.array(found)) ** 2).sum() <= best * (1 + 1e-6)
+    assert np.abs(residual(np.array(found))).max() < 0.12
+    assert entropy[-1] == pytest.approx(np.log10(weights), abs=0.02)
