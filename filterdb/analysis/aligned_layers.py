@@ -17,7 +17,6 @@ from filterdb.engine.sketches import SketchReduction
 from filterdb.numerics import sphericity
 from filterdb.numerics.moments import Moments
 from filterdb.numerics.sketch import BUCKETS, of_repeated
-from filterdb.schema import WEIGHTS
 from filterdb.store.canonical import canonical
 from filterdb.store.database import Database
 from filterdb.store.summary import Key
@@ -79,9 +78,9 @@ def directions(db: Database, mean: Floats) -> npt.NDArray[np.float32]:
 
 
 def _of_moments(db: Database) -> tuple[Floats, Floats]:
-    """Return the mean filter and the eigenvalues of the covariance, ascending, of the view's layers, (layers, 9)."""
-    mean, spectrum = np.empty((2, db.layer_columns.sizes["layer"], WEIGHTS))
-    for _, part, arrays in view_parts(db, MomentsReduction()):
+    """Return the mean filter and the eigenvalues of the covariance, ascending, of the view's layers, (layers, K)."""
+    mean, spectrum = np.empty((2, db.layer_columns.sizes["layer"], db.weights))
+    for _, part, arrays in view_parts(db, MomentsReduction(db.weights)):
         raw = raw_state(arrays)
         mean[part], spectrum[part] = raw.mean, _spectrum(raw)
     return mean, spectrum
@@ -94,7 +93,7 @@ def p_values(db: Database) -> Floats:
     kept = db.kept.get(place)
     if kept is None:
         p_value = np.empty(whole.all_layer_columns.sizes["layer"])
-        for part, _, arrays in view_parts(whole, MomentsReduction()):
+        for part, _, arrays in view_parts(whole, MomentsReduction(db.weights)):
             p_value[part] = sphericity.p_value(state(arrays, SCALED))
         kept = {"p_value": p_value}
         db.kept[place] = kept
@@ -102,7 +101,7 @@ def p_values(db: Database) -> Floats:
 
 
 def _spectrum(raw: Moments) -> Floats:
-    """Return the eigenvalues of the covariance of each layer, ascending, (layers, 9)."""
+    """Return the eigenvalues of the covariance of each layer, ascending, (layers, K)."""
     spectrum: Floats = np.clip(np.linalg.eigvalsh(raw.covariance), 0, None)
     return spectrum
 
@@ -110,11 +109,11 @@ def _spectrum(raw: Moments) -> Floats:
 def _isotropic_share(spectrum: Floats, sizes: Ints) -> Floats:
     """Return the largest share of each layer's variance that an initialisation can be, (layers,).
 
-    An initialisation varies equally in all nine directions, so by at most the smallest eigenvalue in each. That of the
-    covariance of n isotropic filters is too small by (1 − √(9/n))² (Marchenko and Pastur 1967).
+    An initialisation varies equally in all K directions, so by at most the smallest eigenvalue in each. That of the
+    covariance of n isotropic filters is too small by (1 − √(K/n))² (Marchenko and Pastur 1967).
     """
     mean = spectrum.mean(axis=1)
-    edge = np.maximum(1 - np.sqrt(WEIGHTS / sizes), 0) ** 2
+    edge = np.maximum(1 - np.sqrt(spectrum.shape[1] / sizes), 0) ** 2
     with np.errstate(divide="ignore", invalid="ignore"):
         share: Floats = np.nan_to_num(np.minimum(spectrum[:, 0] / mean / edge, 1), nan=1.0)
     return share
@@ -160,6 +159,7 @@ def _aligned(places: Ints, usable: Bools, owner: Ints) -> list[Ints]:
 def place_of(db: Database, kind: str, mask: Bools) -> tuple[str, Key]:
     """Return the place in memory of a result about all layers of some models; it depends on nothing else."""
     content = {
+        "kernel": list(db.kernel),
         "segments": [entry.id for entry in db.state.segments],
         "layers": hashlib.sha256(np.flatnonzero(db.present)[mask].tobytes()).hexdigest(),
     }

@@ -75,7 +75,7 @@ def _project(
     components: npt.NDArray[np.float64],
     scaled: bool,
 ) -> npt.NDArray[np.float64]:
-    """Return the coefficients of filters (n, 9), (n, 9) float64."""
+    """Return the coefficients of filters (n, K), (n, K) float64."""
     values = scale(filters) if scaled else filters.astype(np.float64)
     projected: npt.NDArray[np.float64] = (values - mean) @ components.T
     return projected

@@ -12,7 +12,7 @@ from filterdb.analysis.degeneration_groups import group_layers, summarise
 from filterdb.analysis.grouping import Key, check_raw, chosen, provenance, with_depth
 from filterdb.analysis.rules import LAYER_MEASURES, VERDICTS, Rules, judge
 from filterdb.analysis.untrained import untrained as untrained_models
-from filterdb.arguments import as_names, formerly_positional
+from filterdb.arguments import as_kernel, as_names, formerly_positional
 from filterdb.columns import Columns
 from filterdb.engine.moments import CLEAN, SCALED, SPARSE, MomentsReduction, raw_state, state
 from filterdb.engine.run import in_parts
@@ -21,8 +21,9 @@ from filterdb.numerics.directions import direction_names, directions
 from filterdb.numerics.eigen import variance_ratio
 from filterdb.numerics.modes import AnyMode, Mode, as_mode
 from filterdb.numerics.percentiles import by_class, counts, layer_classes, nearby_percentiles
-from filterdb.numerics.quality import P1, Sigmoid, randomness_threshold, variance_entropy
+from filterdb.numerics.quality import Sigmoid, paper_threshold, randomness_threshold, variance_entropy
 from filterdb.numerics.sphericity import p_value, relative_spread
+from filterdb.schema import KERNEL, Kernel, kernel_text
 from filterdb.store import summary
 from filterdb.store.database import AnyDatabase, Database, as_database
 from filterdb.store.summary import Arrays
@@ -65,7 +66,8 @@ def degeneration(
     rules : Rules, optional
         The thresholds of verdicts. Default: `Rules()`.
     threshold : xarray.Dataset, optional
-        A result of `randomness_threshold`, which replaces P1's constants of T_H. Default: P1's.
+        A result of `randomness_threshold` for filters of as many weights, which replaces P1's constants of T_H.
+        Default: P1's, which are for nine weights; for other kernels T_H is NaN, and no layer is random in `paper` mode.
 
     Returns
     -------
@@ -75,8 +77,8 @@ def degeneration(
 
         - filters (layer), int64: the number of filters n.
         - sparsity (layer): S, the share of filters whose |w| are all below peak/100 (1 for an all-zero layer).
-        - variance_entropy (layer): H of the layer's own raw PCA, in [0, log₁₀ 9].
-        - threshold and ratio (layer): T_H(n) and H / T_H; the ratio is NaN where T_H ≤ 0.
+        - variance_entropy (layer): H of the layer's own raw PCA, in [0, log₁₀ K] for K weights.
+        - threshold and ratio (layer): T_H(n) and H / T_H; the ratio is NaN where T_H ≤ 0 or unknown.
         - random (layer), bool: H > 0, H ≥ T_H and n large enough.
         - clean_filters (layer), int64, clean_variance_entropy, clean_ratio (layer): n, H and H / T_H of the filters
           that are not sparse.
@@ -86,7 +88,7 @@ def degeneration(
           NaN, and it has no verdict.
         - verdict (layer, rule), bool: dead, sparse, collapsed, random.
         - untrained (model), bool: whether no more layers differ from isotropic noise than chance allows; only where
-          3×3 weights are at least half of the convolution weights (docs/explanation/randomness.md).
+          the kernel's weights are at least half of the convolution weights (docs/explanation/randomness.md).
         - direction (layer), str: of a collapsed layer, "acts as a 1×1 convolution" (at least 90 % of the energy of
           the first component is in the centre weight), "a box blur" (… is in the uniform filter), or the DCT term
           (vertical, horizontal frequency) that explains that component best. Empty for other layers.
@@ -105,7 +107,7 @@ def degeneration(
     Raises
     ------
     UsageError
-        For an unknown mode.
+        For an unknown mode, or a threshold for filters of another number of weights.
 
     Notes
     -----
@@ -149,7 +151,7 @@ def judge_layers(
     mode = as_mode(mode)
     rules = rules or Rules()
     # Judge all layers of the snapshot first: whether a model is untrained does not depend on the view.
-    judged = _judged(db.whole, mode, rules, _sigmoid(threshold))
+    judged = _judged(db.whole, mode, rules, _sigmoid(threshold, db.weights))
     models, untrained = _untrained(db.whole, judged, rules, mode)
     judged = {name: values[chosen(db)].copy() for name, values in judged.items()}
     layers, listed = db.layer_columns, db.model_columns
@@ -188,10 +190,13 @@ def judge_layers(
     return Columns(of_layers.variables | of_groups.variables, of_layers.coords | of_groups.coords, of_layers.attrs)
 
 
-def _sigmoid(threshold: xr.Dataset | None) -> Sigmoid:
+def _sigmoid(threshold: xr.Dataset | None, weights: int) -> Sigmoid:
     """Return the randomness threshold of a result of `randomness_threshold`, or P1's."""
     if threshold is None:
-        return P1
+        return paper_threshold(weights)
+    kernel = as_kernel(threshold.attrs.get("kernel", KERNEL))
+    if kernel[0] * kernel[1] != weights:
+        raise UsageError(f"threshold: expected one for filters of {weights} weights, got one for {kernel_text(kernel)}")
     from filterdb.analysis.threshold import sigmoid  # imports xarray, which the result needs anyway
 
     return sigmoid(threshold)
@@ -202,17 +207,17 @@ def _judged(db: Database, mode: Mode, rules: Rules, fit: Sigmoid) -> dict[str, n
     place = "", summary.Key("judged", 1, repr((db.layers_key, mode.name, rules, fit)))
     judged = db.kept.get(place)
     if judged is None:
-        parts = [_measure(arrays) for _, arrays in in_parts(db, MomentsReduction())]
+        parts = [_measure(arrays, db.kernel) for _, arrays in in_parts(db, MomentsReduction(db.weights))]
         measured = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         judged = _judge(db, measured, mode, rules, fit)
         db.kept[place] = judged
     return judged
 
 
-def _measure(arrays: Arrays) -> dict[str, npt.NDArray[Any]]:
+def _measure(arrays: Arrays, kernel: Kernel) -> dict[str, npt.NDArray[Any]]:
     """Return what is measured of some layers from their moments, (layers,) each."""
     raw, clean = raw_state(arrays), state(arrays, CLEAN)
-    direction = directions(raw)
+    direction = directions(raw, kernel)
     return {
         "count": raw.count,
         "clean": clean.count,
@@ -261,8 +266,8 @@ def _judge(
         "percentile": percentile,
         "percentile_peers": peers,
     }
-    verdicts = judge(measures, dead, rules, mode)
-    names = direction_names(measured["direction"], verdicts["collapsed"])
+    verdicts = judge(measures, dead, rules, mode, db.weights)
+    names = direction_names(measured["direction"], verdicts["collapsed"], db.kernel)
     share = np.where(verdicts["collapsed"], measured["share"], np.nan)
     return {**measures, "direction": names, "direction_share": share, **verdicts}
 
@@ -273,7 +278,7 @@ def _untrained(
     """Return the positions of models that have layers, and whether each is untrained."""
     models, position = np.unique(db.layer_columns["model_index"].values, return_inverse=True)
     shapes = [str(text) for text in db.model_columns["filter_shapes"].values[models]]
-    return models, untrained_models(position, judged, shapes, rules, mode)
+    return models, untrained_models(position, judged, shapes, rules, mode, db.kernel)
 
 
 def _ratio(entropy: npt.NDArray[np.float64], threshold: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -15,8 +15,7 @@ from filterdb.errors import UsageError
 from filterdb.numerics.histogram import BINS, bin_edges
 from filterdb.numerics.modes import AnyMode
 from filterdb.reduce.joint_densities import Pair, densities
-from filterdb.schema import WEIGHTS
-from filterdb.store.database import AnyDatabase
+from filterdb.store.database import AnyDatabase, as_database
 
 
 @formerly_positional("components", "bins")
@@ -74,7 +73,8 @@ def density(
     >>> result["counts"].shape, result["counts"].sum(["bin", "other_bin"]).values
     ((2, 70, 70), array([11264, 11264]))
     """
-    check_pairs([components])
+    db = as_database(db)
+    check_pairs([components], db.weights)
     if not 1 <= bins <= MOST_BINS:
         raise UsageError(f"bins: expected 1 to {MOST_BINS:,}, got {bins}")
     question = Question.in_basis(db, by, mode, scaled=scaled)
@@ -98,9 +98,9 @@ def density(
     )
 
 
-def check_pairs(pairs: Sequence[Sequence[int]]) -> None:
-    """Raise UsageError where a pair is not two different components."""
+def check_pairs(pairs: Sequence[Sequence[int]], weights: int) -> None:
+    """Raise UsageError where a pair is not two different components of filters of K weights."""
     for pair in pairs:
-        if len(pair) != 2 or pair[0] == pair[1] or not all(0 <= component < WEIGHTS for component in pair):
+        if len(pair) != 2 or pair[0] == pair[1] or not all(0 <= component < weights for component in pair):
             got = ", ".join(map(str, pair))
-            raise UsageError(f"components: expected two different ones of 0 … {WEIGHTS - 1}, got {got}")
+            raise UsageError(f"components: expected two different ones of 0 … {weights - 1}, got {got}")

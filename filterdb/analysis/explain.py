@@ -208,7 +208,7 @@ def _contributions(question: Question, layers: Ints, side: Ints) -> Floats:
 
 
 def _between(question: Question, counts: Ints | Floats) -> Floats:
-    """Return D, (…), of counts of both sides (…, 2, 9, 70); NaN if a side has no filters."""
+    """Return D, (…), of counts of both sides (…, 2, K, 70); NaN if a side has no filters."""
     probabilities = question.probabilities_of(counts)
     p, q = probabilities[..., 0, :, :], probabilities[..., 1, :, :]
     drift: Floats = symmetric_kl(p, q) @ question.weights

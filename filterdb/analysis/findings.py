@@ -7,9 +7,11 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from filterdb.analysis.rules import FILE_RULES, UNREAD_RULES
+from filterdb.analysis.rules import FILE_RULES, UNREAD_RULES, fewest_directions
+from filterdb.arguments import as_kernel
 from filterdb.numerics.directions import AS_1X1, BOX_BLUR
 from filterdb.numerics.percentiles import FEWEST_PEERS
+from filterdb.schema import KERNEL, WEIGHTS, Kernel
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -53,13 +55,21 @@ REMEDIES = {
 }
 """What to do about each verdict."""
 
-COLLAPSED_REMEDIES = {
-    AS_1X1: "The centre weights do most of the work, usually because the feature map is smaller than the kernel: try "
-    "a 1×1 convolution, which has a ninth of the weights, or larger inputs.",
-    BOX_BLUR: "The nine weights of a filter are much alike: try average pooling and a 1×1 convolution instead, and "
-    "check whether the layer's input is upsampled or nearly constant over the window.",
-}
-"""What to do about a collapsed layer, by its direction; for other directions see REMEDIES."""
+
+def collapsed_remedies(kernel: Kernel = KERNEL) -> dict[str, str]:
+    """Return what to do about a collapsed layer of a kernel shape, by its direction; for others see REMEDIES."""
+    weights = kernel[0] * kernel[1]
+    share, number = ("a ninth", "nine") if weights == WEIGHTS else (f"1/{weights}", str(weights))
+    return {
+        AS_1X1: "The centre weights do most of the work, usually because the feature map is smaller than the kernel: "
+        f"try a 1×1 convolution, which has {share} of the weights, or larger inputs.",
+        BOX_BLUR: f"The {number} weights of a filter are much alike: try average pooling and a 1×1 convolution "
+        "instead, and check whether the layer's input is upsampled or nearly constant over the window.",
+    }
+
+
+COLLAPSED_REMEDIES = collapsed_remedies()
+"""The remedies for layers of 3×3 filters."""
 
 RULES_OF_ENTROPY = ("collapsed", "random")
 """Rules whose message states the percentile of the layer's entropy."""
@@ -67,7 +77,7 @@ RULES_OF_ENTROPY = ("collapsed", "random")
 MEANINGS = {
     "dead": "Every weight of the layer is zero.",
     "sparse": "Most filters of the layer are far below its largest weight.",
-    "collapsed": "The filters of the layer use few of the nine directions that 3×3 filters have.",
+    "collapsed": "The filters of the layer use few of the directions that filters of their size have.",
     "random": "The filters of the layer cannot be told from isotropic noise.",
     "untrained": "The model has hardly moved from its initialisation: its layers cannot be told from isotropic noise.",
     "nonfinite": "The layer has weights that are NaN or infinite.",
@@ -93,11 +103,13 @@ class Finding:
     numbers: dict[str, float] = field(default_factory=dict)
     direction: str = ""
     """The direction of a collapsed layer."""
+    kernel: Kernel = KERNEL
+    """The shape of the layer's filters."""
 
     @property
     def remedy(self) -> str:
         """Return what to do about it."""
-        return COLLAPSED_REMEDIES.get(self.direction) or REMEDIES[self.rule]
+        return collapsed_remedies(self.kernel).get(self.direction) or REMEDIES[self.rule]
 
 
 def findings(result: Result) -> list[Finding]:
@@ -170,8 +182,13 @@ def _layer_findings(result: Result) -> list[Finding]:
             direction = str(layer["direction"].item()) if rule == "collapsed" else ""
             message, numbers = _message(rule, layer, rules)
             message, numbers = _with_percentile(rule, layer, message, numbers)
-            listed.append(Finding(file, name, rule, level, message, numbers, direction))
+            listed.append(Finding(file, name, rule, level, message, numbers, direction, kernel_of(layer)))
     return listed
+
+
+def kernel_of(layer: Result) -> Kernel:
+    """Return the shape of a layer's filters: 3×3 unless the result has a column `kernel`."""
+    return as_kernel(str(layer["kernel"].item())) if "kernel" in layer.coords else KERNEL
 
 
 def _level(rule: str, ignored: bool, failing: set[str]) -> str:
@@ -188,15 +205,16 @@ def _message(rule: str, layer: Result, rules: dict[str, Any]) -> tuple[str, dict
         what = f"{sparsity:.1%} of {filters:,} filters are below 1 % of its largest weight"
         return f"{what} (at most {rules['sparse']:.0%} expected)", {"filters": filters, "sparsity": sparsity}
     if rule == "collapsed":
-        spread = layer["relative_spread"].item()
-        if spread < rules["constant"] and 10**entropy >= rules["collapsed"]:
+        spread, (rows, columns) = layer["relative_spread"].item(), kernel_of(layer)
+        bound = fewest_directions(rules["collapsed"], rows * columns)
+        if spread < rules["constant"] and 10**entropy >= bound:
             what = f"its {filters:,} filters are nearly equal: they differ by {spread:.1%} of their mean"
             return f"{what} (at least {rules['constant']:.0%} expected)", {
                 "filters": filters,
                 "relative_spread": spread,
             }
-        what = f"its {filters:,} filters use {10**entropy:.2f} of 9 directions"
-        what = f"{what} (at least {rules['collapsed']:g} expected){_resemblance(layer)}"
+        what = f"its {filters:,} filters use {10**entropy:.2f} of {rows * columns} directions"
+        what = f"{what} (at least {bound:g} expected){_resemblance(layer)}"
         return what, {"filters": filters, "variance_entropy": entropy}
     if rule == "random":
         p = layer["p_value"].item()

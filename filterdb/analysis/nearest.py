@@ -264,9 +264,9 @@ def _decile_variables(question: Question, query: Query, whole: Ints, order: Ints
 
 
 def _drift(counts: Ints, others: Ints, whole: Ints, weights: Floats) -> tuple[Floats, Floats]:
-    """Return the drift from one group with `counts` (9, 70) to `others` (groups, 9, 70), and that of each component.
+    """Return the drift from one group with `counts` (K, 70) to `others` (groups, K, 70), and that of each component.
 
-    The drift is (groups,), that of components (9, groups). It is computed term by term, not by matrix products, so that
+    The drift is (groups,), that of components (K, groups). It is computed term by term, not by matrix products, so that
     the drift to a copy is exactly 0.
     """
     p = sound_probabilities(np.concatenate([counts[None], others]), whole)

@@ -14,9 +14,6 @@ from filterdb.numerics.eigen import Basis, decompose
 from filterdb.numerics.moments import pool
 from filterdb.store.database import AnyDatabase
 
-DIMENSIONS = np.arange(1, 9)
-"""Dimensions of the leading subspaces between which angles are computed."""
-
 RANK_TOLERANCE = 1e-12
 """A component with a smaller share of the variance is a rounding error, not a direction."""
 
@@ -47,10 +44,10 @@ def pca(db: AnyDatabase, by: Key | None = None, *, scaled: bool = True) -> xr.Da
         - covariance (group, weight, other), with n − 1 in the denominator.
         - components (group, component, weight): a component is a row; its entry of largest magnitude is positive.
         - explained_variance and explained_variance_ratio (group, component).
-        - singular_values (group, component): those of the centred n×9 matrix.
+        - singular_values (group, component): those of the centred n×K matrix.
         - angle_to_whole (group, dimension), only with `by`: the largest principal angle in radians between the leading
-          k-dimensional subspaces of the group and of all filters of the view, k = 1 … 8; NaN if either has variance in
-          fewer than k directions.
+          k-dimensional subspaces of the group and of all filters of the view; NaN if either has variance in fewer than
+          k directions. For K weights k is 1 … K−1, at most 64.
 
     Raises
     ------
@@ -85,7 +82,7 @@ def pca(db: AnyDatabase, by: Key | None = None, *, scaled: bool = True) -> xr.Da
     if by is not None:
         whole = decompose(pool(states, np.zeros(len(states.count), np.int64), 1))
         result["angle_to_whole"] = (("group", "dimension"), _angles(whole, basis), {"units": "rad"})
-        result = result.assign_coords(dimension=DIMENSIONS)
+        result = result.assign_coords(dimension=np.arange(result.sizes["dimension"]) + 1)
     return result
 
 
@@ -107,7 +104,7 @@ def principal_angles(db: AnyDatabase, by: Key, *, scaled: bool = True) -> xr.Dat
         With dims dimension, group, other:
 
         - angle (dimension, group, other), float64: radians in [0, π/2] between the leading k-dimensional subspaces,
-          k = 1 … 8; NaN if either group has variance in fewer than k directions.
+          k = 1 … K−1 for K weights, at most 64; NaN if either group has variance in fewer than k directions.
         - count (group), int64: filters.
 
     Raises
@@ -132,24 +129,24 @@ def principal_angles(db: AnyDatabase, by: Key, *, scaled: bool = True) -> xr.Dat
         raise UsageError(f"principal_angles: expected at most {ANGLES_LIMIT:,} groups, got {groups:,}; select fewer")
     names = ("mean", "components", "explained_variance", "explained_variance_ratio", "singular_values")
     basis = Basis(*(result[name].values for name in names))
-    angles = np.zeros((len(DIMENSIONS), groups, groups))
+    own = _angles(basis, basis).T
+    angles = np.zeros((len(own), groups, groups))
     for i in range(groups - 1):
-        own, others = (Basis(*(values[part] for values in basis)) for part in (slice(i, i + 1), slice(i + 1, None)))
-        angles[:, i, i + 1 :] = angles[:, i + 1 :, i] = _angles(own, others).T
-    missing = np.isnan(_angles(basis, basis)).T
-    angles[missing[:, :, None] & np.eye(groups, dtype=bool)] = np.nan
+        first, others = (Basis(*(values[part] for values in basis)) for part in (slice(i, i + 1), slice(i + 1, None)))
+        angles[:, i, i + 1 :] = angles[:, i + 1 :, i] = _angles(first, others).T
+    angles[np.isnan(own)[:, :, None] & np.eye(groups, dtype=bool)] = np.nan
     return xr.Dataset(
         {
             "angle": (("dimension", "group", "other"), angles, {"units": "rad"}),
             "count": ("group", result["count"].values),
         },
-        coords={"dimension": DIMENSIONS, "group": result["group"], "other": result["group"].values},
+        coords={"dimension": np.arange(len(own)) + 1, "group": result["group"], "other": result["group"].values},
         attrs={**result.attrs, "formula": "largest principal angle, Björck and Golub 1973"},
     )
 
 
 def _angles(bases: Basis, others: Basis) -> npt.NDArray[np.float64]:
-    """Return the angles (groups, 8) between bases (1, 9, 9) or (groups, 9, 9) and others (groups, 9, 9).
+    """Return the angles (groups, K−1) between bases (1, K, K) or (groups, K, K) and others (groups, K, K).
 
     Angles of more dimensions than the rank are NaN.
     """

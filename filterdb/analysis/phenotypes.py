@@ -17,8 +17,7 @@ from filterdb.numerics.histogram import BINS
 from filterdb.numerics.modes import AnyMode
 from filterdb.numerics.shape import Bounds, Shape, shape
 from filterdb.reduce.joint_densities import Pair, densities
-from filterdb.schema import WEIGHTS
-from filterdb.store.database import AnyDatabase
+from filterdb.store.database import AnyDatabase, as_database
 
 DEFAULT_PAIRS: tuple[Pair, ...] = ((0, 1), (2, 3), (4, 5), (6, 7))
 """Pairs of components that are classified by default."""
@@ -53,8 +52,8 @@ def phenotypes(
     by : str or list of str, optional
         The labels by which layers are grouped. Default: one group of all layers.
     pairs : list of (int, int)
-        Pairs of different components. An empty list avoids a pass over the filters. Default: (0, 1), (2, 3), (4, 5),
-        (6, 7).
+        Pairs of different components. An empty list avoids a pass over the filters. Default: those of (0, 1), (2, 3),
+        (4, 5) and (6, 7) that the filters have.
     mode : {"sound", "paper"}
         The basis and range, as in `drift`. Default: "sound".
     scaled : bool
@@ -92,7 +91,10 @@ def phenotypes(
     >>> result["phenotype"].sel(group="classification").values.tolist()
     ['symbols', 'sun', 'sun', 'sun', 'sun', 'sun', 'sun', 'point', 'point']
     """
-    check_pairs(pairs)
+    db = as_database(db)
+    if pairs is DEFAULT_PAIRS:
+        pairs = [pair for pair in DEFAULT_PAIRS if max(pair) < db.weights]
+    check_pairs(pairs, db.weights)
     bounds = bounds or Bounds()
     question = Question.in_basis(db, by, mode, scaled=scaled)
     edges = question.edges
@@ -117,7 +119,7 @@ def phenotypes(
         },
         coords={
             **question.coords(),
-            "component": np.arange(WEIGHTS),
+            "component": np.arange(len(zero)),
             "centre": ("component", np.array(zero)),
             "pair": np.array([f"{first},{second}" for first, second in pairs], dtype=object),
             "first": ("pair", np.array([first for first, _ in pairs], np.int64)),

@@ -126,7 +126,7 @@ class Question:
 
     @property
     def weights(self) -> npt.NDArray[np.float64]:
-        """Return the share of variance â of each component, (9,) float64."""
+        """Return the share of variance â of each component, (K,) float64."""
         return self.projection.weights
 
     @cached_property
@@ -162,7 +162,7 @@ class Question:
 
     @property
     def layer_counts(self) -> npt.NDArray[Any]:
-        """Return the number of filters of each of the view's layers in each bin, (layers, 9, 70).
+        """Return the number of filters of each of the view's layers in each bin, (layers, K, 70).
 
         They are signed integers of any size, with `equal_models` float64: the filters of a model in a group are then
         weighted so that each model weighs the same. The weight of a model is the harmonic mean of the models' numbers
@@ -181,7 +181,7 @@ class Question:
 
     @cached_property
     def counts(self) -> npt.NDArray[Any]:
-        """Return the number of filters of each group in each bin, (groups, 9, 70), weighted as `layer_counts`."""
+        """Return the number of filters of each group in each bin, (groups, K, 70), weighted as `layer_counts`."""
         if self.equal_models:
             return self.grouping.sums(self.layer_counts)
         return self.view_sums("counts")
@@ -192,7 +192,7 @@ class Question:
 
     @cached_property
     def snapshot_counts(self) -> npt.NDArray[np.int64]:
-        """Return the number of filters of the whole snapshot in each bin, (9, 70) int64."""
+        """Return the number of filters of the whole snapshot in each bin, (K, 70) int64."""
         used = has_scale(self.db.whole, scaled=self.scaled)
         if self.db.chosen is None and used.all() and not self.equal_models:
             return self.counts.sum(axis=0)
@@ -200,12 +200,12 @@ class Question:
         return total
 
     def probabilities_of(self, counts: npt.NDArray[np.int64] | npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """Return the probabilities that the mode makes of counts (…, 9, 70), float64 of the same shape."""
+        """Return the probabilities that the mode makes of counts (…, K, 70), float64 of the same shape."""
         return self.mode.probabilities(counts, self.snapshot_counts, self.edges)
 
     @cached_property
     def probabilities(self) -> npt.NDArray[np.float64]:
-        """Return the probability of each bin in each group, (groups, 9, 70) float64."""
+        """Return the probability of each bin in each group, (groups, K, 70) float64."""
         return self.probabilities_of(self.counts)
 
     @cached_property

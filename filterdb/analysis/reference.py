@@ -18,6 +18,7 @@ import numpy.typing as npt
 from filterdb.errors import InputError, UsageError
 from filterdb.numerics.depth import DECILES
 from filterdb.numerics.percentiles import SIZES, by_class, class_percentiles, counts, layer_classes, nearby_percentiles
+from filterdb.schema import kernel_text
 from filterdb.version import __version__
 
 if TYPE_CHECKING:
@@ -146,7 +147,7 @@ def write_reference(db: AnyDatabase, output: str | os.PathLike[str], *, licence:
 
     db = as_database(db)
     if not db.layer_columns.sizes["layer"]:
-        raise InputError(f"{db.url}: expected at least one layer with 3×3 filters, got none")
+        raise InputError(f"{db.url}: expected at least one layer with {kernel_text(db.kernel)} filters, got none")
     db = with_depth(db, "depth_decile")
     reference = reference_of(judge_layers(db), db.url)
     sources = _sources(db.model_columns)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from filterdb.errors import UsageError
+from filterdb.schema import WEIGHTS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -71,7 +72,10 @@ class Rules:
     """A layer is sparse if its share S of sparse filters is above this."""
 
     collapsed: float = 2.0
-    """A layer is collapsed if 10^H, the number of directions it uses, is below this."""
+    """A layer is collapsed if 10^H, the number of directions it uses, is below this.
+
+    For K < 9 weights the bound is K^(log₉ of this): the same share of the largest entropy, log₁₀ K.
+    """
 
     constant: float = 0.1
     """A layer is also collapsed if its filters are nearly equal: if their relative spread is below this."""
@@ -83,7 +87,10 @@ class Rules:
     """A layer is random only if H is also at least this many times T_H(n). None: 1 in `paper` mode, else any H."""
 
     smallest: int = 64
-    """Smallest number of filters of a layer that can be collapsed or random."""
+    """Smallest number of filters of a layer that can be collapsed or random.
+
+    A random layer of K > 128 weights has at least K/2 filters, because the test needs them.
+    """
 
     smallest_paper: int = 3
     """Smallest number of filters of a layer that can be random in `paper` mode."""
@@ -117,7 +124,7 @@ SETTINGS = (
 """Keys of a file of rules."""
 
 _LARGEST = {"sparse": 1.0, "duplicate": 1.0, "dead_channels": 1.0, "collapsed": 9.0, "random_p": 1.0}
-"""Largest values; other numbers have none."""
+"""Largest values; other numbers have none. `collapsed` is for filters of nine weights."""
 
 
 def as_rules(rules: Rules | Mapping[str, Any] | str | os.PathLike[str] | None) -> Rules:
@@ -185,8 +192,27 @@ def as_settings(rules: Rules) -> dict[str, Any]:
     return {key: value for key, value in asdict(rules).items() if key in SETTINGS}
 
 
+def fewest_directions(collapsed: float, weights: int | npt.NDArray[np.int64]) -> Any:
+    """Return the number of directions 10^H below which a layer of filters of K weights is collapsed.
+
+    `collapsed` is that number for nine weights. Fewer than two directions means that filters are nearly multiples of
+    one another, whatever their size. Filters of K < 9 weights cannot use more than K directions, so for them the bound
+    is the same share of the largest entropy as for nine.
+    """
+    share = math.log(max(collapsed, 1e-300)) / math.log(WEIGHTS)
+    if isinstance(weights, int):
+        return collapsed if weights >= WEIGHTS else weights**share
+    bound = weights.astype(float) ** share
+    bound[weights >= WEIGHTS] = collapsed
+    return bound
+
+
 def judge(
-    layers: Mapping[str, npt.NDArray[Any]], dead: npt.NDArray[np.bool_], rules: Rules, mode: Mode
+    layers: Mapping[str, npt.NDArray[Any]],
+    dead: npt.NDArray[np.bool_],
+    rules: Rules,
+    mode: Mode,
+    weights: int | npt.NDArray[np.int64] = WEIGHTS,
 ) -> dict[str, npt.NDArray[np.bool_]]:
     """Return each of VERDICTS as an array (layers,). Where measures are NaN, only `dead` can be true.
 
@@ -200,13 +226,15 @@ def judge(
         The thresholds.
     mode : Mode
         In `sound` mode a test decides what is random, in `paper` mode the entropy.
+    weights : int or ndarray (layers,) of int64
+        Number of weights of a filter.
 
     Notes
     -----
     Source: docs/explanation/method.md, docs/explanation/randomness.md.
     """
     filters, entropy = layers["filters"], layers["variance_entropy"]
-    collapsed = 10**entropy < rules.collapsed
+    collapsed = 10**entropy < fewest_directions(rules.collapsed, weights)
     random = (entropy > 0) & (filters >= mode.smallest_random(rules))
     least = rules.random
     if mode.tests_randomness:

@@ -13,25 +13,36 @@ import xarray as xr
 
 from filterdb.analysis.grouping import Key
 from filterdb.analysis.question import Question
-from filterdb.numerics.spectrum import SIDE, dct_energies, kept_energies
-from filterdb.schema import WEIGHTS
+from filterdb.numerics.spectrum import dct_energies, kept_energies
+from filterdb.schema import KERNEL, Kernel
 from filterdb.store.database import AnyDatabase
 
 LARGEST_STRIDE = 2**16
 """Largest stride or dilation that is taken at its word; files may be hostile."""
 
-VERTICAL, HORIZONTAL = np.divmod(np.arange(WEIGHTS), SIDE)
-"""The vertical and horizontal frequency index of each term."""
+LOW = 0.25
+"""Largest low frequency in cycles per weight: half of the Nyquist frequency, which a stride of 2 keeps."""
 
-SHARES = {
-    "low": ((VERTICAL < SIDE - 1) & (HORIZONTAL < SIDE - 1), "share of the terms with both frequencies up to 1/6"),
-    "high": ((VERTICAL == SIDE - 1) | (HORIZONTAL == SIDE - 1), "share of the terms with a frequency of 1/3"),
-    "constant": ((VERTICAL == 0) & (HORIZONTAL == 0), "share of term 0,0"),
-    "horizontal": ((VERTICAL == 0) & (HORIZONTAL > 0), "share of the terms that change from left to right only"),
-    "vertical": ((VERTICAL > 0) & (HORIZONTAL == 0), "share of the terms that change from top to bottom only"),
-    "diagonal": ((VERTICAL > 0) & (HORIZONTAL > 0), "share of the terms that change both ways"),
-}
-"""The terms of each share, and its description."""
+
+def frequencies(kernel: Kernel) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Return the vertical and the horizontal frequency of each DCT term in cycles per weight, (a·b,) each."""
+    vertical, horizontal = np.divmod(np.arange(kernel[0] * kernel[1]), kernel[1])
+    return vertical / (2 * kernel[0]), horizontal / (2 * kernel[1])
+
+
+def shares_of(kernel: Kernel) -> dict[str, tuple[npt.NDArray[np.bool_], str]]:
+    """Return the terms of each share, and its description."""
+    vertical, horizontal = frequencies(kernel)
+    is_low = (vertical <= LOW) & (horizontal <= LOW)
+    low, high = ("up to 1/6", "of 1/3") if kernel == KERNEL else ("up to 1/4", "above 1/4")
+    return {
+        "low": (is_low, f"share of the terms with both frequencies {low}"),
+        "high": (~is_low, f"share of the terms with a frequency {high}"),
+        "constant": ((vertical == 0) & (horizontal == 0), "share of term 0,0"),
+        "horizontal": ((vertical == 0) & (horizontal > 0), "share of the terms that change from left to right only"),
+        "vertical": ((vertical > 0) & (horizontal == 0), "share of the terms that change from top to bottom only"),
+        "diagonal": ((vertical > 0) & (horizontal > 0), "share of the terms that change both ways"),
+    }
 
 
 class _Sampling(NamedTuple):
@@ -65,9 +76,9 @@ def spectrum(db: AnyDatabase, by: Key | None = None, *, scaled: bool = False) ->
         With dims group, term ("u,v": vertical and horizontal frequency index):
 
         - energy (group, term), float64: mean over the filters of the squared coefficient of the DCT term.
-        - share (group, term), float64: the energy divided by that of all nine terms; NaN without energy.
-        - low and high (group), float64: the share of terms with both frequencies up to 1/6 cycle per weight, and of
-          the others, which have a frequency of 1/3.
+        - share (group, term), float64: the energy divided by that of all terms; NaN without energy.
+        - low and high (group), float64: the share of terms with both frequencies up to 1/4 cycle per weight, and of
+          the others. 3×3 filters have the frequencies 0, 1/6 and 1/3.
         - constant, horizontal, vertical, diagonal (group), float64: the share of term 0,0, and of terms that change
           from left to right only, from top to bottom only, and both ways.
         - aliasing (group), float64: in the group's strided layers, the share of the energy at frequencies above the
@@ -97,13 +108,15 @@ def spectrum(db: AnyDatabase, by: Key | None = None, *, scaled: bool = False) ->
     (array([0.76, 0.49]), array([0.17, 0.21]))
     """
     question = Question.of(db, by, scaled=scaled)
-    energy = dct_energies(question.moments)
+    kernel = question.db.kernel
+    vertical, horizontal = frequencies(kernel)
+    energy = dct_energies(question.moments, kernel)
     total = energy.sum(axis=1)
     share = _ratio(energy, total[:, None])
     aliasing, strided = _aliasing(question)
     shares = {
         name: ("group", share[:, terms].sum(axis=1), {"long_name": doc, "units": "1"})
-        for name, (terms, doc) in SHARES.items()
+        for name, (terms, doc) in shares_of(kernel).items()
     }
     return xr.Dataset(
         {
@@ -120,9 +133,9 @@ def spectrum(db: AnyDatabase, by: Key | None = None, *, scaled: bool = False) ->
         },
         coords={
             **question.coords(),
-            "term": [f"{u},{v}" for u, v in zip(VERTICAL, HORIZONTAL, strict=True)],
-            "vertical_frequency": ("term", VERTICAL / (2 * SIDE), {"units": "cycles per weight"}),
-            "horizontal_frequency": ("term", HORIZONTAL / (2 * SIDE), {"units": "cycles per weight"}),
+            "term": [f"{u},{v}" for u in range(kernel[0]) for v in range(kernel[1])],
+            "vertical_frequency": ("term", vertical, {"units": "cycles per weight"}),
+            "horizontal_frequency": ("term", horizontal, {"units": "cycles per weight"}),
         },
         attrs=question.provenance(formula="d'(S + mm')d of the DCT-II terms d; method 7"),
     )
@@ -143,8 +156,8 @@ def _aliasing(question: Question) -> tuple[npt.NDArray[np.float64], npt.NDArray[
     moments = question.layer_moments
     for sampling, chosen in kinds.items():
         part = moments.pick(chosen)
-        energy[chosen] = part.count * dct_energies(part).sum(axis=1)
-        kept[chosen] = part.count * kept_energies(part, sampling.strides, sampling.dilations)
+        energy[chosen] = part.count * dct_energies(part, question.db.kernel).sum(axis=1)
+        kept[chosen] = part.count * kept_energies(part, *sampling, question.db.kernel)
     chosen = sorted(i for part in kinds.values() for i in part)
     strided = np.bincount(index[chosen], minlength=question.groups).astype(np.int64)
     total = np.bincount(index, energy, question.groups)

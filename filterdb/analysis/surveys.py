@@ -60,7 +60,7 @@ def filter_scale(db: AnyDatabase, by: Key | None = "model") -> xr.Dataset:
     check_raw(db)
     db = with_depth(db, by)
     grouping = group(db, by)
-    (arrays,) = summaries(db, MomentsReduction())
+    (arrays,) = summaries(db, MomentsReduction(db.weights))
     used = has_scale(db, scaled=False)
     span = np.where(used, arrays["span"][chosen(db)], 0.0)
     number = np.where(used, db.layers["row_size"].values, 0)

@@ -17,7 +17,8 @@ import numpy.typing as npt
 
 from filterdb.analysis.rules import Rules
 from filterdb.numerics.modes import Mode
-from filterdb.schema import KERNEL
+from filterdb.numerics.sphericity import smallest_filters
+from filterdb.schema import KERNEL, Kernel
 
 LEVEL = 0.001
 """So many rejections are allowed that an untouched model has more of them with at most this probability."""
@@ -29,13 +30,20 @@ LEAST_LAYERS, LEAST_LARGE = 3, 2
 """A model needs this many tested layers, and this many with at least `Rules.smallest` filters, to be untrained."""
 
 LEAST_SHARE = 0.5
-"""Least share of 3×3 weights among all convolution weights: others may have been trained while these were not."""
+"""Least share of the weights of the kernel shape among all convolution weights: others may have been trained."""
 
 Bools = npt.NDArray[np.bool_]
 Measures = Mapping[str, npt.NDArray[Any]]
 
 
-def untrained(owner: npt.NDArray[np.int64], layers: Measures, shapes: Sequence[str], rules: Rules, mode: Mode) -> Bools:
+def untrained(
+    owner: npt.NDArray[np.int64],
+    layers: Measures,
+    shapes: Sequence[str],
+    rules: Rules,
+    mode: Mode,
+    kernel: Kernel = KERNEL,
+) -> Bools:
     """Return whether each model is untrained, (models,) bool.
 
     In `sound` mode its layers must not differ from isotropic noise, apart from as many as chance allows; in `paper`
@@ -53,9 +61,11 @@ def untrained(owner: npt.NDArray[np.int64], layers: Measures, shapes: Sequence[s
         `smallest`, `random_p` and `untrained_sparsity`.
     mode : Mode
         The mode.
+    kernel : tuple of int
+        Shape of the layers' filters.
     """
     models = len(shapes)
-    large = layers["filters"] >= rules.smallest
+    large = layers["filters"] >= max(rules.smallest, smallest_filters(kernel[0] * kernel[1]))
     if not mode.tests_randomness:
         fresh = layers["random"] & (layers["sparsity"] < rules.untrained_sparsity)
         by_entropy: Bools = (_count(owner, large & ~fresh, models) == 0) & (_count(owner, large, models) > 0)
@@ -69,7 +79,7 @@ def untrained(owner: npt.NDArray[np.int64], layers: Measures, shapes: Sequence[s
     stored = np.bincount(owner, layers["filters"], minlength=models)
     for i in listed.nonzero()[0].tolist():
         few = rejected[i] <= allowed_rejections(int(tested[i]), rules.random_p)
-        listed[i] = few and share_of_weights(shapes[i], int(stored[i])) >= LEAST_SHARE
+        listed[i] = few and share_of_weights(shapes[i], int(stored[i]), kernel) >= LEAST_SHARE
     return listed
 
 
@@ -89,16 +99,17 @@ def allowed_rejections(tested: int, p: float) -> int:
     return tested
 
 
-def share_of_weights(shapes: str, stored: int) -> float:
-    """Return the share of 3×3 weights among the weights of all convolutions; NaN if the counts make no sense.
+def share_of_weights(shapes: str, stored: int, kernel: Kernel = KERNEL) -> float:
+    """Return the share of a kernel shape's weights among those of all convolutions; NaN if counts make no sense.
 
-    `shapes` has the filters by kernel shape, as JSON; if 3×3 is not among them, the model has `stored` such filters.
+    `shapes` has the filters by kernel shape, as JSON; if this one is not among them, the model has `stored` such
+    filters.
     """
     try:
-        counts = {str(KERNEL): stored} | json.loads(shapes or "{}")
+        counts = {str(kernel): stored} | json.loads(shapes or "{}")
         weights = {
-            kernel: int(count) * math.prod(map(int, re.findall(r"\d+", kernel))) for kernel, count in counts.items()
+            shape: int(count) * math.prod(map(int, re.findall(r"\d+", shape))) for shape, count in counts.items()
         }
-        return weights[str(KERNEL)] / sum(weights.values())
+        return weights[str(kernel)] / sum(weights.values())
     except (ValueError, TypeError, ZeroDivisionError):  # the text comes from a file that may be hostile
         return math.nan

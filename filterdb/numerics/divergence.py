@@ -1,6 +1,6 @@
 """Compute divergences between groups, one block of rows and columns at a time, so that memory stays bounded.
 
-The input is probabilities (groups, 9, 70) and the weights â (9,) of the components. The output is a Block, a function
+The input is probabilities (groups, K, 70) and the weights â (K,) of the components. The output is a Block, a function
 that returns any block of the symmetric matrix (groups, groups). `fill` assembles the whole matrix, with a diagonal of
 exactly 0 and negative rounding errors clipped.
 """
@@ -73,7 +73,7 @@ def of_sums(p: Array, q: Array) -> Array:
 
 
 def frechet(mean: Array, covariance: Array) -> Block:
-    """Return the block of squared Fréchet distances of Gaussians: means (groups, 9), covariances (groups, 9, 9).
+    """Return the block of squared Fréchet distances of Gaussians: means (groups, K), covariances (groups, K, K).
 
     The distance is |m₁−m₂|² + tr(C₁ + C₂ − 2 (C₁^½ C₂ C₁^½)^½), unweighted (Dowson and Landau 1982).
     """
@@ -92,7 +92,7 @@ def frechet(mean: Array, covariance: Array) -> Block:
 
 
 def root(covariance: Array) -> Array:
-    """Return the symmetric square root of covariances (…, 9, 9); tiny negative eigenvalues are clipped to 0."""
+    """Return the symmetric square root of covariances (…, K, K); tiny negative eigenvalues are clipped to 0."""
     values, vectors = np.linalg.eigh(covariance)
     roots: Array = (vectors * np.sqrt(np.maximum(values, 0))[..., None, :]) @ np.swapaxes(vectors, -1, -2)
     return roots
@@ -101,7 +101,7 @@ def root(covariance: Array) -> Array:
 def by_rows(p: Array, weights: Array, row: Callable[[Array, Array], Array]) -> Block:
     """Return the block of a divergence Σᵢ âᵢ row(Pᵢ, Qᵢ) of pairs of groups.
 
-    It is computed one row at a time, so that temporary arrays have only columns × 9 × 70 elements.
+    It is computed one row at a time, so that temporary arrays have only columns × K × 70 elements.
 
     Parameters
     ----------

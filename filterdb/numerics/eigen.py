@@ -19,8 +19,8 @@ EIGENVALUE_TIE = 1e-9
 class Basis(NamedTuple):
     """PCA of states of any leading shape, with scikit-learn's names.
 
-    components (…, 9, 9) has one component in each row, by decreasing variance. explained_variance,
-    explained_variance_ratio and singular_values have shape (…, 9).
+    components (…, K, K) has one component in each row, by decreasing variance. explained_variance,
+    explained_variance_ratio and singular_values have shape (…, K).
     """
 
     mean: NDArray[np.float64]
@@ -52,7 +52,7 @@ def variance_ratio(states: Moments) -> NDArray[np.float64]:
 
 
 def _ratio(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the share of each variance (…, 9) in their sum, 0 where that is 0."""
+    """Return the share of each variance (…, K) in their sum, 0 where that is 0."""
     total = values.sum(axis=-1, keepdims=True)
     ratio: NDArray[np.float64] = np.divide(values, total, out=np.zeros_like(values), where=total > 0)
     return ratio
@@ -68,9 +68,9 @@ def fix_ties(values: NDArray[np.float64], components: NDArray[np.float64]) -> ND
     Parameters
     ----------
     values
-        Eigenvalues (…, 9), in decreasing order.
+        Eigenvalues (…, K), in decreasing order.
     components
-        Eigenvectors (…, 9, 9), one in each row.
+        Eigenvectors (…, K, K), one in each row.
     """
     tied = values[..., :-1] - values[..., 1:] <= EIGENVALUE_TIE * values[..., :1]
     affected = tied.any(axis=-1)
@@ -97,7 +97,7 @@ def fix_ties(values: NDArray[np.float64], components: NDArray[np.float64]) -> ND
 
 
 def fix_signs(components: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return rows (…, 9) with the sign that makes the entry of largest magnitude positive; ties to the lowest index."""
+    """Return rows (…, K) with the sign that makes the entry of largest magnitude positive; ties to the lowest index."""
     size = np.abs(components)
     close = size >= size.max(axis=-1, keepdims=True) * (1 - SIGN_TIE)
     leader = np.take_along_axis(components, close.argmax(axis=-1)[..., None], axis=-1)
@@ -105,13 +105,18 @@ def fix_signs(components: NDArray[np.float64]) -> NDArray[np.float64]:
     return signed
 
 
-def principal_angles(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the largest principal angle between the leading k-dimensional subspaces, k = 1 … 8, in radians (…, 8).
+DIMENSIONS = 64
+"""Largest dimension of the subspaces between which angles are computed: more take seconds, and vary with noise."""
 
-    `a` and `b` (…, 9, 9) have orthonormal rows. After Björck and Golub 1973; the sine is exact for small angles too.
+
+def principal_angles(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the largest principal angle between the leading k-dimensional subspaces in radians, (…, K−1).
+
+    k is 1 … K−1, at most DIMENSIONS. `a` and `b` (…, K, K) have orthonormal rows. After Björck and Golub 1973; the sine
+    is exact for small angles too.
     """
     angles = []
-    for k in range(1, a.shape[-2]):
+    for k in range(1, min(a.shape[-2], DIMENSIONS + 1)):
         first, second = a[..., :k, :], b[..., :k, :]
         cosines = second @ np.swapaxes(first, -1, -2)
         sine = np.linalg.svd(second - cosines @ first, compute_uv=False)[..., 0]

@@ -73,7 +73,7 @@ def paper_probabilities(counts: np.ndarray, edges: np.ndarray) -> NDArray[np.flo
 
 
 def prior(whole: np.ndarray) -> NDArray[np.float64]:
-    """Return π = (C + ½)/(N + 35) of the whole snapshot's counts (9, 70)."""
+    """Return π = (C + ½)/(N + 35) of the whole snapshot's counts (K, 70)."""
     smoothed: NDArray[np.float64] = (whole + PSEUDO_FILTERS / BINS) / (
         whole.sum(axis=-1, keepdims=True) + PSEUDO_FILTERS
     )
@@ -81,7 +81,7 @@ def prior(whole: np.ndarray) -> NDArray[np.float64]:
 
 
 def sound_probabilities(counts: np.ndarray, whole: np.ndarray) -> NDArray[np.float64]:
-    """Return the probabilities of counts (…, 9, 70), shrunk toward the whole snapshot's (9, 70): (c + α·π)/(n + α)."""
+    """Return the probabilities of counts (…, K, 70), shrunk toward the whole snapshot's (K, 70): (c + α·π)/(n + α)."""
     probabilities: NDArray[np.float64] = counts + PSEUDO_FILTERS * prior(whole)
     # In place, because for all layers of the published data the array has 108 MB.
     probabilities /= counts.sum(axis=-1, keepdims=True) + PSEUDO_FILTERS

@@ -57,16 +57,16 @@ class Mode(ABC):
 
         Parameters
         ----------
-        counts : ndarray (…, 9, 70) of int
+        counts : ndarray (…, K, 70) of int
             Filters in each bin.
-        whole : ndarray (9, 70) of int64
+        whole : ndarray (K, 70) of int64
             Filters of the whole snapshot in each bin.
         edges : ndarray (71,) of float64
             Edges of the bins.
 
         Returns
         -------
-        ndarray (…, 9, 70) of float64
+        ndarray (…, K, 70) of float64
         """
 
     def labels(self, key: str, column: np.ndarray) -> np.ndarray:

@@ -19,7 +19,7 @@ _POOLED = 8_192
 
 @dataclass(frozen=True, slots=True)
 class Moments:
-    """States of any leading shape: count (…) int64, mean (…, 9), m2 = Σ(f−mean)(f−mean)ᵀ (…, 9, 9) float64."""
+    """States of any leading shape: count (…) int64, mean (…, K), m2 = Σ(f−mean)(f−mean)ᵀ (…, K, K) float64."""
 
     count: NDArray[np.int64]
     mean: NDArray[np.float64]
@@ -31,7 +31,7 @@ class Moments:
 
     @property
     def covariance(self) -> NDArray[np.float64]:
-        """m2 / (n − 1), (…, 9, 9); zero where n < 2."""
+        """m2 / (n − 1), (…, K, K); zero where n < 2."""
         freedom = np.maximum(self.count - 1, 1)
         covariance: NDArray[np.float64] = self.m2 / freedom[..., None, None]
         return covariance
@@ -65,7 +65,7 @@ def pool_parts(
     group: NDArray[np.int64],
     groups: int,
 ) -> Moments:
-    """Merge states as `pool` does, with the same bits, from counts (n,), means (n, 9), and m2 in parts (some, 9, 9)."""
+    """Merge states as `pool` does, with the same bits, from counts (n,), means (n, K), and m2 in parts (some, K, K)."""
     count = np.zeros(groups, np.int64)
     np.add.at(count, group, counts)
     size = np.maximum(count, 1)

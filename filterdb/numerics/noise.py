@@ -20,6 +20,7 @@ from filterdb.choices import DRAWS as DRAWS  # noqa: PLC0414 - also imported fro
 from filterdb.choices import ENOUGH_PERMUTATIONS as ENOUGH_PERMUTATIONS  # noqa: PLC0414
 from filterdb.choices import MOST_DRAWS as MOST_DRAWS  # noqa: PLC0414
 from filterdb.numerics.compilation import has_numba
+from filterdb.numerics.histogram import BINS
 from filterdb.numerics.resampling import Statistic
 from filterdb.numerics.row_sums import add_rows, is_exact
 from filterdb.numerics.sampling import Floor
@@ -275,14 +276,14 @@ def _sides(own: int, other: int, shared: int, draws: int) -> tuple[NDArray[np.fl
 def sampling_floor(statistic: Statistic, draws: int = SAMPLING_DRAWS) -> Floor:
     """Return the sampling floor (groups, groups) by multinomial draws, with NaN on the diagonal.
 
-    The states of `statistic` are those of the groups, from histograms: the number of filters, then 9 × 70 counts.
+    The states of `statistic` are those of the groups, from histograms: the number of filters, then K × 70 counts.
     """
     groups = len(statistic.states)
     mean, q95 = np.full((2, groups, groups), np.nan)
     number = statistic.states[:, 0].astype(np.int64)
     for i, j in itertools.combinations(range(groups), 2):
         rng = np.random.default_rng([SEED, *sorted((number[i], number[j]))])
-        pooled = (statistic.states[i] + statistic.states[j])[1:].reshape(9, -1)
+        pooled = (statistic.states[i] + statistic.states[j])[1:].reshape(-1, BINS)
         p = pooled / pooled.sum(axis=1, keepdims=True)
         sides = []
         for n in (number[i], number[j]):

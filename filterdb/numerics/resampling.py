@@ -50,7 +50,7 @@ class SymmetricKL:
     is_square = True
 
     def __init__(self, counts: np.ndarray, whole: np.ndarray, weights: Array) -> None:
-        """Take counts (cells, 9, 70), the counts of the `whole` snapshot (9, 70), and weights (9,)."""
+        """Take counts (cells, K, 70), the counts of the `whole` snapshot (K, 70), and weights (K,)."""
         flat = counts.reshape(len(counts), -1)
         used = flat.any(axis=0)
         number = counts.sum(axis=-1)[:, :1]
@@ -126,7 +126,7 @@ class HistogramDivergence(_PairwiseStatistic):
         *,
         is_square: bool,
     ) -> None:
-        """Take counts (cells, 9, 70), the counts of the `whole` snapshot (9, 70), weights (9,), and a function.
+        """Take counts (cells, K, 70), the counts of the `whole` snapshot (K, 70), weights (K,), and a function.
 
         The function takes the probabilities (…, 70) of both sides and returns the divergence (…) of each component.
         """

@@ -59,7 +59,7 @@ class SamplingFloor:
     """The sampling floor of the symmetric KL in one snapshot and basis."""
 
     def __init__(self, whole: np.ndarray, weights: Array) -> None:
-        """Prepare the tables for the counts of the `whole` snapshot (9, 70), which give π, and `weights` (9,)."""
+        """Prepare the tables for the counts of the `whole` snapshot (K, 70), which give π, and `weights` (K,)."""
         self._pseudo = PSEUDO_FILTERS * prior(whole).ravel()
         self._weights = np.repeat(weights, whole.shape[-1])
         # One column for each bin: a bin's number of pseudo-filters never changes.
@@ -67,12 +67,12 @@ class SamplingFloor:
         self._covariance, self._log = covariance.astype(np.float32), log.astype(np.float32)
 
     def between(self, group: np.ndarray, others: np.ndarray) -> Floor:
-        """Return the floors (groups,) between a group (9, 70) and each of others (groups, 9, 70), integer counts."""
+        """Return the floors (groups,) between a group (K, 70) and each of others (groups, K, 70), integer counts."""
         counts = np.concatenate([group[None], others])
         return self._rows(counts, self._used(counts))
 
     def matrix(self, counts: np.ndarray) -> Floor:
-        """Return the floors (groups, groups) of all pairs of groups (groups, 9, 70), with NaN on the diagonal."""
+        """Return the floors (groups, groups) of all pairs of groups (groups, K, 70), with NaN on the diagonal."""
         groups = len(counts)
         mean, q95 = np.full((2, groups, groups), np.nan)
         used = self._used(counts)

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 
 def scale(filters: np.ndarray) -> NDArray[np.float64]:
-    """Return f / max|f| for each filter (n, 9) of any float dtype, (n, 9) float64; an all-zero filter stays zero.
+    """Return f / max|f| for each filter (n, K) of any float dtype, (n, K) float64; an all-zero filter stays zero.
 
     Source: P1 eq. 9. Divides, because multiplication with a reciprocal would round twice.
     """

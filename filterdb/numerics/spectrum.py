@@ -11,8 +11,6 @@ from numpy.typing import NDArray
 from filterdb.numerics.moments import Moments
 from filterdb.schema import KERNEL, Kernel
 
-SIDE = KERNEL[0]
-
 
 @cache
 def dct_terms(kernel: Kernel = KERNEL) -> NDArray[np.float64]:

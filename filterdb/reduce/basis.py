@@ -1,9 +1,9 @@
 """Fit and commit the basis of coefficients and histograms, with its weights and range.
 
 In `sound` mode the first reduce fits a basis on the whole snapshot and commits it. Later snapshots inherit it, and its
-range ±(3 + ‖mean‖₂) holds for all later filters, because the norm of a max-scaled filter is at most 3. In `paper` mode
-the basis is fitted on the whole snapshot each time, and the range is from the smallest to the largest coefficient. Raw
-filters use the range of `paper` in both modes.
+range ±(√K + ‖mean‖₂) holds for all later filters, because the norm of a max-scaled filter of K weights is at most √K.
+In `paper` mode the basis is fitted on the whole snapshot each time, and the range is from the smallest to the largest
+coefficient. Raw filters use the range of `paper` in both modes.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from filterdb.numerics.modes import MODES as MODES  # noqa: PLC0414 - also impor
 from filterdb.numerics.modes import Mode, as_mode
 from filterdb.numerics.moments import Moments, pool_parts
 from filterdb.reduce.reductions import Axes, ExtremesReduction, HistogramsReduction
+from filterdb.schema import kernel_text
 from filterdb.store import snapshot as snapshots
 from filterdb.store.database import AnyDatabase, Database, as_database
 from filterdb.store.snapshot import Snapshot, StoredBasis
@@ -45,6 +46,9 @@ STALE_ANGLE = np.radians(1.2)
 Measured on 90 samples of the demo's layers, with the basis fitted on a part of each: the angle separates changes of
 more than 2 % from smaller ones in 92 of 100 cases (docs/explanation/method.md).
 """
+
+ALIGNED = 9
+"""Leading components of which `moved` gives the alignment: all for 3×3 filters. Every result carries these numbers."""
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +79,7 @@ def has_scale(db: Database, *, scaled: bool) -> npt.NDArray[np.bool_]:
 
 def layer_moments(db: Database, *, scaled: bool) -> Moments:
     """Return the moments of every layer of the whole snapshot; raw layers without a known scale have count 0."""
-    (arrays,) = summaries(db, MomentsReduction())
+    (arrays,) = summaries(db, MomentsReduction(db.weights))
     return _usable_moments(arrays, has_scale(db.whole, scaled=False), scaled=scaled)
 
 
@@ -100,7 +104,8 @@ def whole_moments(db: Database, *, scaled: bool) -> Moments:
         db.kept[place] = kept
     total = Moments(**kept).pick(0)
     if not total.count:
-        raise InputError(f"{db.url}: expected at least one filter, got none; ingest a model with 3×3 convolutions")
+        kernel = kernel_text(db.kernel)
+        raise InputError(f"{db.url}: expected at least one filter, got none; ingest a model with {kernel} convolutions")
     return total
 
 
@@ -109,7 +114,7 @@ def pooled_moments(db: Database, group: npt.NDArray[np.int64], groups: int, *, s
     known = has_scale(db, scaled=False)
 
     def parts() -> Iterator[Moments]:
-        for _, part, arrays in view_parts(db, MomentsReduction()):
+        for _, part, arrays in view_parts(db, MomentsReduction(db.weights)):
             yield _usable_moments(arrays, known[part], scaled=scaled)
 
     counts, means = [], []
@@ -159,7 +164,7 @@ def with_range_of(db: Database, projection: Projection) -> Projection:
 
 
 def layer_histograms(db: Database, projection: Projection) -> Arrays:
-    """Return counts (layers, 9, 70), underflow, overflow and on_edge (layers, 9) of the whole snapshot, int64."""
+    """Return counts (layers, K, 70), underflow, overflow and on_edge (layers, K) of the whole snapshot, int64."""
     (arrays,) = summaries(db, projection.histograms)
     return arrays
 
@@ -250,9 +255,10 @@ def fit_basis(db: Database) -> StoredBasis:
 def moved(db: Database, basis: StoredBasis) -> dict[str, Any]:
     """Measure how far the snapshot's own PCA has moved from its basis.
 
-    Returns `angle`, the largest principal angles in radians between the leading k-dimensional subspaces, k = 1 … 8;
-    `alignment`, |V·V′ᵀ| (9, 9); `ratio_change`, the current explained-variance ratios minus those of the basis; and
-    `covariance_angle`, the angle in radians between the current covariance and that of the basis.
+    Returns `angle`, the largest principal angles in radians between the leading k-dimensional subspaces, k = 1 … K−1
+    and at most `eigen.DIMENSIONS`; `alignment`, |V·V′ᵀ| of the leading ALIGNED components; `ratio_change`, the current
+    explained-variance ratios minus those of the basis; and `covariance_angle`, the angle in radians between the current
+    covariance and that of the basis.
     """
     now = eigen.decompose(whole_moments(db, scaled=True))
     mean, components, ratios = basis.arrays()
@@ -260,7 +266,7 @@ def moved(db: Database, basis: StoredBasis) -> dict[str, Any]:
     return {
         "covariance_angle": eigen.covariance_angle(then, now),
         "angle": eigen.principal_angles(components, now.components).tolist(),
-        "alignment": np.abs(components @ now.components.T).tolist(),
+        "alignment": np.abs(components[:ALIGNED] @ now.components[:ALIGNED].T).tolist(),
         "ratio_change": (now.explained_variance_ratio - ratios).tolist(),
     }
 

@@ -31,7 +31,7 @@ MAX_COUNTS = 2**25
 """Most counts that one request may have (268 MB): groups × pairs × bins²."""
 
 Pair = tuple[int, int]
-"""Two components by their numbers, 0 to 8."""
+"""Two components by their numbers, from 0."""
 
 
 @dataclass(frozen=True, slots=True)
