@@ -131,8 +131,8 @@ def layers_of(size: int, draws: int) -> int:
 
 
 def sizes_of(weights: int) -> tuple[int, ...]:
-    """Return the sizes for which the test has an answer."""
-    return tuple(size for size in SIZES if size >= smallest_filters(weights))
+    """Return the sizes for which the test has an answer, without layers of more than 128 MB."""
+    return tuple(size for size in SIZES if smallest_filters(weights) <= size <= 2**24 // weights)
 
 
 def false_rejections(weights: int, draws: int, rng: np.random.Generator) -> None:

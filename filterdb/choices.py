@@ -36,5 +36,8 @@ ENOUGH_PERMUTATIONS = 20
 THRESHOLD_DRAWS = 1_000
 """Random layers drawn of each size to fit the threshold of randomness."""
 
+COMPONENTS = 9
+"""Components that tables and figures show: all of 3×3 filters, the leading ones of larger filters."""
+
 GRACE = 3600.0
 """Seconds after its last write during which an object is never collected."""

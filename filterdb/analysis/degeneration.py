@@ -12,7 +12,7 @@ from filterdb.analysis.degeneration_groups import group_layers, summarise
 from filterdb.analysis.grouping import Key, check_raw, chosen, provenance, with_depth
 from filterdb.analysis.rules import LAYER_MEASURES, VERDICTS, Rules, judge
 from filterdb.analysis.untrained import untrained as untrained_models
-from filterdb.arguments import as_kernel, as_names, formerly_positional
+from filterdb.arguments import as_names, formerly_positional
 from filterdb.columns import Columns
 from filterdb.engine.moments import CLEAN, SCALED, SPARSE, MomentsReduction, raw_state, state
 from filterdb.engine.run import in_parts
@@ -23,7 +23,7 @@ from filterdb.numerics.modes import AnyMode, Mode, as_mode
 from filterdb.numerics.percentiles import by_class, counts, layer_classes, nearby_percentiles
 from filterdb.numerics.quality import Sigmoid, paper_threshold, randomness_threshold, variance_entropy
 from filterdb.numerics.sphericity import p_value, relative_spread
-from filterdb.schema import KERNEL, Kernel, kernel_text
+from filterdb.schema import KERNEL, Kernel, as_kernel, kernel_text
 from filterdb.store import summary
 from filterdb.store.database import AnyDatabase, Database, as_database
 from filterdb.store.summary import Arrays

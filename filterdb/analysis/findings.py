@@ -8,10 +8,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from filterdb.analysis.rules import FILE_RULES, UNREAD_RULES, fewest_directions
-from filterdb.arguments import as_kernel
 from filterdb.numerics.directions import AS_1X1, BOX_BLUR
 from filterdb.numerics.percentiles import FEWEST_PEERS
-from filterdb.schema import KERNEL, WEIGHTS, Kernel
+from filterdb.schema import KERNEL, WEIGHTS, Kernel, parse_kernel
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -188,7 +187,7 @@ def _layer_findings(result: Result) -> list[Finding]:
 
 def kernel_of(layer: Result) -> Kernel:
     """Return the shape of a layer's filters: 3×3 unless the result has a column `kernel`."""
-    return as_kernel(str(layer["kernel"].item())) if "kernel" in layer.coords else KERNEL
+    return parse_kernel(str(layer["kernel"].item())) if "kernel" in layer.coords else KERNEL
 
 
 def _level(rule: str, ignored: bool, failing: set[str]) -> str:

@@ -108,7 +108,7 @@ def nearest(
     UsageError
         For n < 1.
     InputError
-        If the file has no 3×3 filters.
+        If the file has no filters of the view's kernel shape.
 
     Notes
     -----
@@ -138,7 +138,7 @@ def rank_models(
     db, source = as_database(db), as_source(path, "path")
     question = Question.in_basis(db, "model")
     with on_disk([source], key, order) as (file,):
-        query = reduce_model(file, question.projection.histograms, limits)
+        query = reduce_model(file, question.projection.histograms, limits, db.kernel)
     return _ranked(question, query, n)
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import filterdb as fdb
+from filterdb.choices import COMPONENTS
 from filterdb.commands.answer import Answer, basis_of_result, head_of_result, print_answer
 from filterdb.commands.figure import Draw, figure_option
 from filterdb.commands.group import commands
 from filterdb.commands.options import by_option, database, mode_option, raw_option, selection
-from filterdb.commands.table import counts_line, print_basis_warning, print_table, say
+from filterdb.commands.table import counts_line, leading, print_basis_warning, print_table, say, say_leading
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -58,10 +59,12 @@ def to_answer(result: xr.Dataset) -> Answer:
 
 def show(answer: Answer) -> None:
     """Print the standard deviation of each component by group."""
+    components = len(answer["weights"])
     print_table(
-        ["group", "models", "filters", *(f"c{i}" for i in range(9))],
-        ([row["group"], int(row["models"]), int(row["count"]), *row["std"]] for row in answer["groups"]),
+        ["group", "models", "filters", *(f"c{i}" for i in leading(components))],
+        ([row["group"], int(row["models"]), int(row["count"]), *row["std"][:COMPONENTS]] for row in answer["groups"]),
         "standard deviation of the coefficients" + ("" if answer["scaled"] else " (raw filters)"),
     )
+    say_leading(components)
     say(f"mode {answer['mode']} · {counts_line(answer)}")
     print_basis_warning(answer)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import filterdb as fdb
+from filterdb.choices import COMPONENTS
 from filterdb.commands.answer import Answer, head_of_result, print_answer
 from filterdb.commands.figure import Draw, figure_option
 from filterdb.commands.group import commands
 from filterdb.commands.options import by_option, database, raw_option, selection
-from filterdb.commands.table import counts_line, print_table, say
+from filterdb.commands.table import counts_line, leading, print_table, say, say_leading
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -50,9 +51,11 @@ def to_answer(result: xr.Dataset) -> Answer:
 
 def show(answer: Answer) -> None:
     """Print the explained-variance ratios of each group."""
+    components = len(answer["groups"][0]["explained_variance_ratio"])
     print_table(
-        ["group", "filters", *(f"ratio {i}" for i in range(9))],
-        ([g["group"], g["count"], *g["explained_variance_ratio"]] for g in answer["groups"]),
+        ["group", "filters", *(f"ratio {i}" for i in leading(components))],
+        ([g["group"], g["count"], *g["explained_variance_ratio"][:COMPONENTS]] for g in answer["groups"]),
         "explained-variance ratios" + ("" if answer["scaled"] else " (raw filters)"),
     )
+    say_leading(components)
     say(counts_line(answer))

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import filterdb as fdb
+from filterdb.choices import COMPONENTS
 from filterdb.commands.answer import Answer, basis_of_result, head_of_result, print_answer
 from filterdb.commands.group import commands
 from filterdb.commands.options import by_option, database, mode_option, parse_pair, raw_option, selection
-from filterdb.commands.table import counts_line, print_basis_warning, print_table, say
+from filterdb.commands.table import counts_line, leading, print_basis_warning, print_table, say, say_leading
 from filterdb.errors import UsageError
 
 if TYPE_CHECKING:
@@ -75,14 +76,21 @@ def to_answer(result: xr.Dataset) -> Answer:
 def show(answer: Answer) -> None:
     """Print a row for each group with the phenotype of every component and pair."""
     pairs = [pair["components"] for pair in answer["groups"][0]["pairs"]]
-    columns = ["group", "filters", *(f"c{k}" for k in range(9)), *(f"c{first}×c{second}" for first, second in pairs)]
+    components = len(answer["groups"][0]["components"])
+    numbers = leading(components)
+    columns = ["group", "filters", *(f"c{k}" for k in numbers), *(f"c{first}×c{second}" for first, second in pairs)]
     print_table(
         columns,
         (
-            [group["group"], group["count"], *(part["phenotype"] for part in (*group["components"], *group["pairs"]))]
+            [
+                group["group"],
+                group["count"],
+                *(part["phenotype"] for part in (*group["components"][:COMPONENTS], *group["pairs"])),
+            ]
             for group in answer["groups"]
         ),
     )
+    say_leading(components)
     few = answer["bounds"]["fewest"]
     say(f"few: under {few:,} filters (docs/explanation/phenotypes.md) · mode {answer['mode']} · {counts_line(answer)}")
     print_basis_warning(answer)

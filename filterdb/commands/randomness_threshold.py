@@ -43,7 +43,9 @@ def randomness_threshold(
 
     The fit uses layers drawn at random. Needs no database.
     """
-    result = fdb.randomness_threshold(init, sizes=_sizes(sizes), draws=draws, repeats=repeats, seed=seed, kernel=parse_kernel(kernel))
+    result = fdb.randomness_threshold(
+        init, sizes=_sizes(sizes), draws=draws, repeats=repeats, seed=seed, kernel=parse_kernel(kernel)
+    )
     print_answer(to_answer(result), as_json, show)
 
 

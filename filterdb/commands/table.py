@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from filterdb.choices import COMPONENTS
 from filterdb.commands.answer import Answer
 from filterdb.redaction import printable
 
@@ -83,6 +84,17 @@ def counts_line(answer: Answer) -> str:
     where = "" if answer["selection"] == "all" else f" where {answer['selection']}"
     numbers = ", ".join(f"{answer[name]:,} {name}" for name in ("filters", "layers", "models"))
     return f"{numbers}{where} · snapshot {answer['snapshot']}"
+
+
+def leading(components: int) -> range:
+    """Return the numbers of the components that a table shows."""
+    return range(min(components, COMPONENTS))
+
+
+def say_leading(components: int) -> None:
+    """Print that a table shows the leading components only, if it does."""
+    if components > COMPONENTS:
+        say(f"the leading {COMPONENTS} of {components} components; --json has all")
 
 
 def say_units(answer: Answer) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from filterdb.choices import COMPONENTS
 from filterdb.numerics.box import box
 from filterdb.numerics.depth import NO_DECILE, depth_decile
 from filterdb.page import boxes
@@ -21,7 +22,7 @@ from filterdb.page.box_plot import box_plot, draw_boxes
 from filterdb.page.drawing import COLOURS, LINES, canvas, drawn, short
 from filterdb.page.figures_density import corner, density
 from filterdb.page.figures_drift import deciles, families, groupings, heatmap, pair, per_component, ridges
-from filterdb.schema import KERNEL
+from filterdb.schema import KERNEL, WEIGHTS, Kernel, kernel_name, parse_kernel
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -47,21 +48,32 @@ __all__ = [
     "spectrum",
 ]
 
-LARGEST_ENTROPY = float(np.log10(KERNEL[0] * KERNEL[1]))
+LARGEST_ENTROPY = float(np.log10(WEIGHTS))
+"""Largest variance entropy of a layer of 3×3 filters."""
+
+
+def kernel_of(result: xr.Dataset) -> Kernel:
+    """Return the shape of the filters that a result is about."""
+    return parse_kernel(result.attrs.get("kernel", kernel_name(KERNEL)))
+
+
+def _of_all(shown: int, components: int) -> str:
+    """Return which components a figure shows, if not all."""
+    return "" if shown == components else f"the leading {shown} of {components} components"
 
 
 @drawn
 def basis(result: xr.Dataset, group: int = 0) -> Figure:
-    """Draw the nine components of one group of a `pca` result as 3×3 pictures with their variance (P1 fig. 5)."""
-    components = result["components"].values[group]
-    ratios = result["explained_variance_ratio"].values[group]
+    """Draw the leading components of one group of a `pca` result as pictures with their variance (P1 fig. 5)."""
+    components = result["components"].values[group, :COMPONENTS]
+    ratios = result["explained_variance_ratio"].values[group, :COMPONENTS]
     limit = float(np.abs(components).max()) or 1.0
     figure = canvas(9.0, 3.6)
     rows = figure.subplots(2, 1, height_ratios=[1, 1.2])
     rows[0].set_axis_off()
     for i, component in enumerate(components):
         axes = rows[0].inset_axes((i / 9 + 0.006, 0.0, 0.098, 0.95))
-        axes.imshow(component.reshape(KERNEL), cmap="PuOr", vmin=-limit, vmax=limit)
+        axes.imshow(component.reshape(kernel_of(result)), cmap="PuOr", vmin=-limit, vmax=limit)
         axes.set_title(f"c{i}", fontsize=9)
         axes.set_xticks([])
         axes.set_yticks([])
@@ -76,22 +88,23 @@ def basis(result: xr.Dataset, group: int = 0) -> Figure:
     rows[1].set_xticks(index, [f"c{i}" for i in index])
     rows[1].set_ylim(0, 1.15)
     rows[1].set_ylabel("share of the variance")
+    rows[1].set_xlabel(_of_all(len(ratios), result.sizes["component"]))
     rows[1].legend(frameon=False, loc="center right", fontsize=8)
     return figure
 
 
 @drawn
 def bases(result: xr.Dataset, groups: int = 12) -> Figure:
-    """Draw the nine components of each of the largest groups of a `pca` result, a row for each group (P1 fig. 5)."""
+    """Draw the leading components of the largest groups of a `pca` result, a row for each group (P1 fig. 5)."""
     shown = np.sort(np.argsort(-result["count"].values, kind="stable")[:groups])
     figure = canvas(9.5, 0.4 + 1.15 * len(shown))
-    grid = figure.subplots(len(shown), len(result["component"]), squeeze=False)
+    grid = figure.subplots(len(shown), min(result.sizes["component"], COMPONENTS), squeeze=False)
     for row, group in zip(grid, shown, strict=True):
-        components = result["components"].values[group]
+        components = result["components"].values[group, :COMPONENTS]
         limit = float(np.abs(components).max()) or 1.0
-        ratios = result["explained_variance_ratio"].values[group]
+        ratios = result["explained_variance_ratio"].values[group, :COMPONENTS]
         for i, (axes, component, ratio) in enumerate(zip(row, components, ratios, strict=True)):
-            axes.imshow(component.reshape(KERNEL), cmap="PuOr", vmin=-limit, vmax=limit)
+            axes.imshow(component.reshape(kernel_of(result)), cmap="PuOr", vmin=-limit, vmax=limit)
             axes.set_title(f"c{i} {ratio:.1%}", fontsize=7)
             axes.set_xticks([])
             axes.set_yticks([])
@@ -206,8 +219,9 @@ def entropy_and_sparsity(result: xr.Dataset, groups: np.ndarray | None = None) -
             )
         axes.set_xlabel("depth of the layer (0 first, 1 last)")
         axes.set_ylabel(name.replace("_", " "))
-    left.axhline(LARGEST_ENTROPY, color="grey", linewidth=0.8, linestyle=":")
-    left.annotate("largest possible", (1, LARGEST_ENTROPY), ha="right", va="bottom", fontsize=7, color="grey")
+    largest_entropy = float(np.log10(np.prod(kernel_of(result))))
+    left.axhline(largest_entropy, color="grey", linewidth=0.8, linestyle=":")
+    left.annotate("largest possible", (1, largest_entropy), ha="right", va="bottom", fontsize=7, color="grey")
     figure.legend(*right.get_legend_handles_labels(), loc="outside right upper", frameon=False, fontsize=8)
     return figure
 
@@ -241,17 +255,17 @@ def first_filters(result: xr.Dataset, model: str | None = None, layers: int = 24
     number = result.sizes["number"]
     figure = canvas(2.6 + 0.34 * number, 0.5 + 0.36 * len(chosen))
     axes = figure.subplots()
-    side = KERNEL[0] + 1
-    picture = np.full((len(chosen) * side, number * side), np.nan)
+    rows, columns = kernel_of(result)
+    picture = np.full((len(chosen) * (rows + 1), number * (columns + 1)), np.nan)
     for row, i in enumerate(chosen):
         filters = result["filters"].values[i]
         limit = np.nanmax(np.abs(filters), initial=0.0) or 1.0
         for column, weights in enumerate(filters):
-            cells = slice(row * side, row * side + KERNEL[0]), slice(column * side, column * side + KERNEL[1])
-            picture[cells] = weights.reshape(KERNEL) / limit
+            top, left = row * (rows + 1), column * (columns + 1)
+            picture[top : top + rows, left : left + columns] = weights.reshape(rows, columns) / limit
     axes.imshow(picture, cmap="PuOr", vmin=-1, vmax=1, interpolation="nearest")
     names = [short(result["layer_name"].values[i], 28) for i in chosen]
-    axes.set_yticks(np.arange(len(chosen)) * side + 1, names, fontsize=7)
+    axes.set_yticks(np.arange(len(chosen)) * (rows + 1) + (rows - 1) / 2, names, fontsize=7)
     axes.set_xticks([])
     axes.tick_params(left=False)
     axes.spines[:].set_visible(False)

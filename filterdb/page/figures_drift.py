@@ -9,6 +9,7 @@ import numpy.typing as npt
 import xarray as xr
 
 from filterdb.analysis.drift_metrics import METRICS
+from filterdb.choices import COMPONENTS
 from filterdb.numerics.divergence import symmetric_kl
 from filterdb.page import boxes
 from filterdb.page.box_plot import box_plot
@@ -95,14 +96,14 @@ def _plural(number: int, noun: str) -> str:
 
 @drawn
 def ridges(result: xr.Dataset, groups: int = RIDGES) -> Figure:
-    """Draw the distributions of the nine coefficients, with a ridge for each of the largest groups (P1 fig. 3).
+    """Draw the distributions of the leading coefficients, with a ridge for each of the largest groups (P1 fig. 3).
 
     Takes a result of `drift` or of `distributions`; with the latter, a line is the kernel density estimate.
     """
     shown = np.sort(np.argsort(-result["count"].values, kind="stable")[:groups])
     edges = result["bin_edges"].values
-    density = result["probabilities"].values[shown] / np.diff(edges)
-    titles = [f"c{i} ({weight:.0%} of the variance)" for i, weight in enumerate(result["weights"].values)]
+    density = result["probabilities"].values[shown, :COMPONENTS] / np.diff(edges)
+    titles = [f"c{i} ({weight:.0%} of the variance)" for i, weight in enumerate(result["weights"].values[:COMPONENTS])]
     figure = canvas(10.0, 3 * (0.7 + 0.26 * len(shown)))
     panels = Panels(figure, _extent(density.sum(axis=(0, 1)), edges), len(shown) + 0.7, titles)
     for i in range(len(titles)):
@@ -125,7 +126,7 @@ def _extent(mass: Floats, edges: Floats, share: float = 5e-4) -> tuple[float, fl
 
 @drawn
 def pair(result: xr.Dataset, a: str, b: str) -> Figure:
-    """Draw the histograms of two groups of a `drift` result on top of each other, with each component's share of D."""
+    """Draw the histograms of two groups of a `drift` result on top of each other, by component with its share of D."""
     from matplotlib.patches import Patch
 
     edges = result["bin_edges"].values
@@ -133,13 +134,13 @@ def pair(result: xr.Dataset, a: str, b: str) -> Figure:
     parts = result["weights"].values * symmetric_kl(p, q)
     shares = parts / (parts.sum() or 1.0)
     figure = canvas(9.0, 6.2)
-    titles = [f"c{i}: {share:.0%} of D" for i, share in enumerate(shares)]
-    panels = Panels(figure, _extent((p + q).sum(axis=0), edges), 1.2, titles)
+    titles = [f"c{i}: {share:.0%} of D" for i, share in enumerate(shares[:COMPONENTS])]
+    panels = Panels(figure, _extent((p + q)[:COMPONENTS].sum(axis=0), edges), 1.2, titles)
     styles: tuple[dict[str, Any], ...] = (
         {"facecolor": COLOURS[0], "alpha": 0.45},
         {"facecolor": "none", "edgecolor": COLOURS[1], "linewidth": 1.4},
     )
-    for i, both in enumerate(zip(p, q, strict=True)):
+    for i, both in enumerate(zip(p[:COMPONENTS], q[:COMPONENTS], strict=True)):
         top = max(heights.max() for heights in both) or 1.0
         for heights, style in zip(both, styles, strict=True):
             panels.hill(i, edges, heights / top, 0.0, **style)

@@ -6,7 +6,6 @@ import numpy as np
 import xarray as xr
 
 from filterdb.analysis.grouping import provenance
-from filterdb.schema import WEIGHTS
 from filterdb.store.database import Database
 
 FILTERS, LAYERS, MODELS, CHUNKS = 12, 48, 12, 8
@@ -39,7 +38,7 @@ def first_filters(db: Database, *, chunks: int = CHUNKS) -> xr.Dataset | None:
     if not chosen:
         return None
     picked = np.concatenate(chosen)
-    filters = np.full((len(picked), FILTERS, WEIGHTS), np.nan, np.float32)
+    filters = np.full((len(picked), FILTERS, db.weights), np.nan, np.float32)
     for segment_number, chunk_number in sorted(wanted):
         rows = db.segments[segment_number].read_chunk(chunk_number)
         for i in np.flatnonzero((segment[picked] == segment_number) & (chunk[picked] == chunk_number)):

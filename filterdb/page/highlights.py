@@ -13,7 +13,7 @@ from filterdb.numerics.significance import LEVEL
 from filterdb.page.boxes import pairs
 from filterdb.page.drawing import short, visible
 from filterdb.page.results import Results
-from filterdb.schema import REJECTED
+from filterdb.schema import REJECTED, kernel_text
 
 NAMED = 60
 """Maximum number of characters of a name in a sentence."""
@@ -51,11 +51,8 @@ def highlights(results: Results) -> list[Highlight]:
 def _basis(result: xr.Dataset) -> Highlight:
     ratios = np.cumsum(result["explained_variance_ratio"].values[0])
     need = int(np.searchsorted(ratios, 0.9)) + 1
-    return Highlight(
-        "Shapes.",
-        f"{need} of 9 components explain {ratios[need - 1]:.0%} of the variance, the first alone {ratios[0]:.0%}.",
-        "basis",
-    )
+    explain = f"{need} of {len(ratios)} components explain {ratios[need - 1]:.0%} of the variance"
+    return Highlight("Shapes.", f"{explain}, the first alone {ratios[0]:.0%}.", "basis")
 
 
 def is_telling(result: xr.Dataset) -> np.ndarray:
@@ -236,7 +233,7 @@ def _skipped(results: Results) -> Highlight | None:
         kinds = ", ".join(f"{count:,} {visible(name)}" for name, count in zip(names, counts, strict=True))
         parts.append(f"{_counted(int(counts.sum()), 'convolution')} ({kinds})")
     if without:
-        parts.append(f"{_counted(without, 'model')} without any 3×3 filters")
+        parts.append(f"{_counted(without, 'model')} without any {kernel_text(results.db.kernel)} filters")
     if rejected:
         parts.append(f"{_counted(rejected, 'file')} not readable as a model")
     return (

@@ -12,6 +12,7 @@ import xarray as xr
 
 from filterdb.analysis.density import density
 from filterdb.analysis.phenotypes import phenotypes
+from filterdb.choices import COMPONENTS
 from filterdb.numerics.histogram import BINS
 from filterdb.numerics.modes import ModeName
 from filterdb.numerics.shape import shape
@@ -19,7 +20,17 @@ from filterdb.reduce.joint_densities import MAX_COUNTS, Pair
 from filterdb.schema import WEIGHTS
 from filterdb.store.database import Database
 
-COMPONENT_PAIRS: tuple[Pair, ...] = tuple(itertools.combinations(range(WEIGHTS), 2))
+
+def component_pairs(weights: int) -> tuple[Pair, ...]:
+    """Return the pairs of the leading components of filters of K weights: 36 of nine components or more.
+
+    The components behind hold little of the variance, and all 1,176 pairs of 7×7 filters would take 46 MB a group.
+    """
+    return tuple(itertools.combinations(range(min(weights, COMPONENTS)), 2))
+
+
+COMPONENT_PAIRS = component_pairs(WEIGHTS)
+"""The pairs for 3×3 filters."""
 
 MAX_GROUPS = 40
 """Largest number of groups that the page shows. More would take megabytes, and a pass that keeps all in memory."""
@@ -42,8 +53,13 @@ class JointDensities:
     @property
     def edges(self) -> npt.NDArray[np.float64]:
         """Return the edges of the bins."""
-        edges: npt.NDArray[np.float64] = self.densities[COMPONENT_PAIRS[0]]["bin_edges"].values
+        edges: npt.NDArray[np.float64] = self.densities[self.pairs[0]]["bin_edges"].values
         return edges
+
+    @property
+    def pairs(self) -> tuple[Pair, ...]:
+        """Return the pairs of components."""
+        return tuple(self.densities)
 
     @property
     def labels(self) -> list[str]:
@@ -63,7 +79,7 @@ class JointDensities:
             return kinds
         centre = self.phenotypes["centre"].values
         whole = [
-            shape(self.counts(pair)[0], self.edges, centre[list(pair)].tolist()).phenotype() for pair in COMPONENT_PAIRS
+            shape(self.counts(pair)[0], self.edges, centre[list(pair)].tolist()).phenotype() for pair in self.pairs
         ]
         return np.concatenate([np.array([whole], object), kinds])
 
@@ -72,15 +88,13 @@ class JointDensities:
         rows = [
             {"group": label, "component": first, "other": second, "phenotype": kind}
             for label, kinds in zip(self.labels, self.kinds(), strict=True)
-            for (first, second), kind in zip(COMPONENT_PAIRS, kinds, strict=True)
+            for (first, second), kind in zip(self.pairs, kinds, strict=True)
         ]
         return pd.DataFrame(rows)
 
     def cells(self) -> pd.DataFrame:
         """Return a row with the count of all filters for each bin of each pair that is not empty."""
-        parts = [
-            self._nonzero(self.counts(pair)[0], {"component": pair[0], "other": pair[1]}) for pair in COMPONENT_PAIRS
-        ]
+        parts = [self._nonzero(self.counts(pair)[0], {"component": pair[0], "other": pair[1]}) for pair in self.pairs]
         return pd.concat(parts, ignore_index=True)
 
     def groups(self, pair: Pair) -> pd.DataFrame:
@@ -98,9 +112,10 @@ class JointDensities:
 
 
 def joint_densities(db: Database, by: str | None, mode: ModeName) -> JointDensities:
-    """Compute the densities of all pairs of components, in one pass unless its results are stored."""
-    kinds = phenotypes(db, by, pairs=COMPONENT_PAIRS, mode=mode)
-    return JointDensities(by, {pair: density(db, by, components=pair, mode=mode) for pair in COMPONENT_PAIRS}, kinds)
+    """Compute the densities of all pairs of leading components, in one pass unless its results are stored."""
+    pairs = component_pairs(db.weights)
+    kinds = phenotypes(db, by, pairs=pairs, mode=mode)
+    return JointDensities(by, {pair: density(db, by, components=pair, mode=mode) for pair in pairs}, kinds)
 
 
 def is_affordable(db: Database) -> bool:

@@ -15,7 +15,7 @@ WIDTH = 0.92
 
 
 class Panels:
-    """A picture for each of nine components, all with the same range of coefficients and the same `height`."""
+    """A picture for each of up to nine components, all with the same range of coefficients and the same `height`."""
 
     def __init__(self, figure: Figure, window: tuple[float, float], height: float, titles: list[str]) -> None:
         from matplotlib.ticker import MaxNLocator

@@ -21,7 +21,7 @@ from filterdb.page.drawing import visible, visible_all
 from filterdb.page.results import Results, gather
 from filterdb.page.section import Section
 from filterdb.page.sections import section_classes
-from filterdb.schema import UNKNOWN
+from filterdb.schema import UNKNOWN, kernel_text
 from filterdb.store.database import AnyDatabase, Database, as_database
 from filterdb.store.files import Files
 from filterdb.version import __version__
@@ -73,7 +73,8 @@ def report(
     """
     db = as_database(db)
     if not db.layers.sizes["layer"]:
-        raise InputError(f"{db.url}: expected at least one layer with 3×3 filters to report on, got none")
+        kernel = kernel_text(db.kernel)
+        raise InputError(f"{db.url}: expected at least one layer with {kernel} filters to report on, got none")
     if find_spec("jinja2") is None or find_spec("matplotlib") is None:
         raise MissingExtraError("report: the page needs the extra: pip install 'filterdb[report]'")
     place = Files.at(as_path(folder, "folder"))
@@ -182,7 +183,7 @@ def _numbers(db: Database) -> list[tuple[str, str]]:
     with_filters = int((db.models["filters"].values > 0).sum())
     models = "models" if with_filters == counts["models"] else f"of {counts['models']:,} models have such filters"
     rows = [
-        ("3×3 filters", f"{counts['filters']:,}"),
+        (f"{kernel_text(db.kernel)} filters", f"{counts['filters']:,}"),
         ("layers", f"{counts['layers']:,}"),
         (models, f"{with_filters:,}"),
     ]

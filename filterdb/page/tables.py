@@ -103,7 +103,7 @@ def retrainings(result: xr.Dataset) -> pd.DataFrame:
 
 
 def basis(result: xr.Dataset) -> pd.DataFrame:
-    """Return a row for each component of a `pca` result's first group: ratio, cumulative ratio, nine weights."""
+    """Return a row for each component of a `pca` result's first group: ratio, cumulative ratio, weights."""
     return _basis_of_group(result, 0)
 
 

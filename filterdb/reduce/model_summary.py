@@ -16,13 +16,13 @@ from filterdb.models.sandbox import Limits
 from filterdb.models.scan import examine, reading, received
 from filterdb.models.sources import NamedFile
 from filterdb.reduce.reductions import HistogramsReduction
-from filterdb.schema import WEIGHTS
+from filterdb.schema import KERNEL, WEIGHTS, Kernel, kernel_text
 from filterdb.store.files import local_path
 from filterdb.store.remote import store_errors
 from filterdb.store.summary import Arrays
 
 ROWS = 262_144
-"""Filters in memory at a time (9 MB, and as much again as columns)."""
+"""3×3 filters in memory at a time (9 MB, and as much again as columns); as many bytes of other shapes."""
 
 UNCOMPILED = 2_097_152
 """Filters up to which NumPy takes less CPU time than importing Numba: 0.2 µs a filter, and half a second."""
@@ -47,24 +47,26 @@ class Query:
         return np.array([row[name] for row in self.rows])
 
 
-def reduce_model(file: NamedFile, reduction: HistogramsReduction, limits: Limits) -> Query:
-    """Reduce the 3×3 layers of a model file or URL as a pass reduces those of a segment.
+def reduce_model(file: NamedFile, reduction: HistogramsReduction, limits: Limits, kernel: Kernel = KERNEL) -> Query:
+    """Reduce the layers of one kernel shape of a model file or URL as a pass reduces those of a segment.
 
-    Raises InputError if there is no file, no model, or no layer with finite 3×3 filters.
+    Raises InputError if there is no file, no model, or no layer with finite filters of this shape.
     """
     source = pinned(replace(file, path=local_path(file.path)).source())
-    layers, skipped, *_ = examine(source, limits)
+    layers, skipped, *_ = examine(source, limits, (kernel,))
     rows = [row for row in layers if not row["nonfinite"]]
     left_out = {row["layer_name"]: row["nonfinite"] for row in layers if row["nonfinite"]}
     left_out |= {skip.layer: skip.reason for skip in skipped if is_unread(skip.code)}
     if not rows:
-        expected = "expected at least one 3×3 convolution with a constant weight"
+        expected = f"expected at least one {kernel_text(kernel)} convolution with a constant weight"
         raise InputError(f"{source.shown}: {expected}, found {_instead(left_out, len(skipped))}")
+    weights = kernel[0] * kernel[1]
+    step = ROWS * WEIGHTS // weights
     arrays = reduction.empty(len(rows))
     is_small = sum(row["row_size"] for row in rows) <= UNCOMPILED
     add = reduction.add_uncompiled if is_small else reduction.add
     wanted = [(row["layer_name"], 0, row["row_size"]) for row in rows]
-    request = {"do": "filters", "wanted": wanted}
+    request = {"do": "filters", "wanted": wanted, "kernels": (kernel,)}
     with (
         local_copy(source.url) as local,
         store_errors("reading", source.shown),
@@ -77,8 +79,8 @@ def reduce_model(file: NamedFile, reduction: HistogramsReduction, limits: Limits
                 raise InputError(f"{source.shown} layer {name!r}: expected {size} filters, it changed; run again")
             layer_arrays = {key: array[i : i + 1] for key, array in arrays.items()}
             peak = np.array([rows[i]["peak"]])
-            for start in range(0, size, ROWS):
-                filters = np.empty((min(ROWS, size - start), WEIGHTS), np.float32)
+            for start in range(0, size, step):
+                filters = np.empty((min(step, size - start), weights), np.float32)
                 channel.receive_into(filters)
                 if not np.isfinite(filters).all():  # a hostile file may have taken over the child process
                     raise InputError(f"{source.shown} layer {name!r}: expected finite numbers, got NaN or infinity")
@@ -89,7 +91,7 @@ def reduce_model(file: NamedFile, reduction: HistogramsReduction, limits: Limits
 
 
 def _instead(left_out: dict[str, str], skipped: int) -> str:
-    """Say what a model without a usable 3×3 layer has instead."""
+    """Say what a model without a usable layer of a kernel shape has instead."""
     if left_out:
         layer, reason = next(iter(left_out.items()))
         return f"{len(left_out):,} without usable weights, such as {layer!r}: {reason}"

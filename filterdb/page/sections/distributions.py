@@ -12,7 +12,7 @@ from filterdb.analysis.distributions import distributions
 from filterdb.page import figures, tables
 from filterdb.page.drawing import visible_all
 from filterdb.page.figures_density import extent
-from filterdb.page.joint_densities import COMPONENT_PAIRS, JointDensities, fits, is_affordable, joint_densities
+from filterdb.page.joint_densities import JointDensities, fits, is_affordable, joint_densities
 from filterdb.page.payload import pack
 from filterdb.page.results import Results
 from filterdb.page.section import Picture, Section, Table
@@ -76,17 +76,17 @@ class Distributions(Section):
 
 def _shades(joint: JointDensities) -> dict[str, Any]:
     """Return the logarithms of the counts of each group and pair, scaled to 0 … 255, in the bins that are visible."""
-    windows = [extent(joint.counts(pair)[0]) for pair in COMPONENT_PAIRS]
+    windows = [extent(joint.counts(pair)[0]) for pair in joint.pairs]
     first, last = min(low for low, _ in windows), max(high for _, high in windows)
     shades = []
-    for pair in COMPONENT_PAIRS:
+    for pair in joint.pairs:
         logs = np.log1p(joint.counts(pair)[:, first:last, first:last])
         most = logs.max(axis=(1, 2), keepdims=True)
         shades.append(np.rint(255 * logs / np.where(most > 0, most, 1.0)).astype(np.uint8))
     return {
         "by": joint.by,
         "groups": visible_all(joint.labels),
-        "pairs": COMPONENT_PAIRS,
+        "pairs": joint.pairs,
         "kinds": joint.kinds(),
         "edges": [joint.edges[first], joint.edges[last]],
         "bins": last - first,
