@@ -3,6 +3,7 @@
 
 from filterdb import errors as errors
 from filterdb.analysis.check import check as check
+from filterdb.analysis.codebook import codebook as codebook
 from filterdb.analysis.coefficients import coefficients as coefficients
 from filterdb.analysis.counting import CountingOptions as CountingOptions
 from filterdb.analysis.degeneration import degeneration as degeneration
@@ -81,6 +82,7 @@ __all__ = [
     "__version__",
     "catalog",
     "check",
+    "codebook",
     "coefficients",
     "compact",
     "connect",

@@ -18,6 +18,20 @@ Init = Literal["normal", "uniform", "kaiming", "orthogonal"]
 INIT_NAMES: tuple[Init, ...] = get_args(Init)
 """The names of `numerics.threshold.INITS`."""
 
+Normalisation = Literal["scale", "ax+b"]
+"""How filters are made comparable before codes are fitted to them."""
+
+NORMALISATION_NAMES: tuple[Normalisation, ...] = get_args(Normalisation)
+
+CODES = 256
+"""Default number of codes."""
+
+MOST_CODES = 4_096
+"""Largest number of codes."""
+
+MOST_PASSES = 100
+"""Largest number of Lloyd's steps on all filters."""
+
 BINS = 70
 """Bins of a histogram of coefficients."""
 

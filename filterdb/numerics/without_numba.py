@@ -1,7 +1,7 @@
-"""The loops of `compiled` and `sketch` in NumPy, for an installation without Numba: ten times as slow.
+"""The loops of `compiled`, `sketch` and `code_loops` in NumPy, for an installation without Numba: ten times as slow.
 
-Coefficients, bins and sketches have the same bytes, because every number is rounded in the same order. Moments are sums
-in another order: they agree to about 1e-15 of the spread.
+Coefficients, bins, sketches and codes have the same bytes, because every number is rounded in the same order. Moments
+are sums in another order: they agree to about 1e-15 of the spread.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from filterdb.numerics.alignment import (
     WEIGHT,
     Side,
 )
+from filterdb.numerics.code_loops import CONSTANT
 from filterdb.numerics.sketch import BITS, BUCKETS, FILTERS, HASHED, SEED
 
 Floats = NDArray[np.float64]
@@ -32,6 +33,9 @@ Columns = NDArray[np.float32]
 
 BLOCK = 65_536
 """Filters in double precision at a time (5 MB)."""
+
+CODED = 2_048
+"""Filters whose distances from all codes are in memory at a time."""
 
 
 def _blocks(columns: Columns, start: int, stop: int) -> Iterator[Columns]:
@@ -239,3 +243,104 @@ def add_cosines(
     pairs = np.ix_(rows, columns)
     sums[0][pairs] += weight * cosines
     sums[1][pairs] += weight * common
+
+
+def _normalised(columns: Columns, affine: bool) -> tuple[Floats, Floats]:
+    """Return filters (weights, n) normalised, and their norms, 0 without a direction, as `code_loops._normalise`."""
+    x = columns.astype(np.float64)
+    norm, limit = _squares(x), np.zeros(x.shape[1])
+    if affine:
+        x -= sum(x, np.zeros(x.shape[1])) / len(x)
+        limit = norm * (CONSTANT * CONSTANT)
+        norm = _squares(x)
+    norm = np.sqrt(np.where(norm > limit, norm, 0.0))
+    return np.divide(x, norm, out=np.zeros_like(x), where=norm > 0), norm
+
+
+def _squares(x: Floats) -> Floats:
+    """Return the sum of the squares of each filter (weights, n), added in the order of the weights."""
+    total = np.zeros(x.shape[1])
+    for row in x:
+        total += row * row
+    return total
+
+
+def _nearest(x: Floats, codes: Floats) -> tuple[Ints, Floats]:
+    """Return the nearest code of normalised filters (weights, n), and the squared distance from it."""
+    distances = np.zeros((x.shape[1], len(codes)))
+    for row, weights in zip(x, codes.T, strict=True):
+        distances += (row[:, None] - weights) ** 2
+    index = distances.argmin(axis=1)
+    return index, distances[np.arange(len(index)), index]
+
+
+def nearest_codes(columns: Columns, affine: bool, codes: Floats, index: Ints, distance: Floats) -> None:
+    """Store the nearest code of each filter, as `code_loops.nearest_codes`."""
+    for start in range(0, columns.shape[1], CODED):
+        part = slice(start, start + CODED)
+        x, norm = _normalised(columns[:, part], affine)
+        found, squares = _nearest(x, codes)
+        index[part], distance[part] = np.where(norm > 0, found, -1), np.where(norm > 0, squares, 0.0)
+
+
+def _coded(columns: Columns, start: int, stop: int, affine: bool, codes: Floats) -> Iterator[tuple[Any, ...]]:
+    """Yield the filters with a direction of parts of a run, normalised, codes, distances, and the number of others."""
+    for first in range(start, stop, CODED):
+        x, norm = _normalised(columns[:, first : min(first + CODED, stop)], affine)
+        x = x[:, norm > 0]
+        yield x, *_nearest(x, codes), int((norm == 0).sum())
+
+
+def add_to_codes(
+    columns: Columns, starts: Ints, stops: Ints, rows: Ints, affine: bool, codes: Floats, state: Any
+) -> None:
+    """Add the filters of each run to its row's sums by code, as `code_loops.add_to_codes`."""
+    counts, flat, sums, inertia = state
+    for start, stop, row in zip(starts, stops, rows, strict=True):
+        for x, index, distance, without in _coded(columns, start, stop, affine, codes) if row >= 0 else ():
+            counts[row] += np.bincount(index, minlength=len(codes))
+            np.add.at(sums[row], index, x.T)
+            np.add.at(inertia, np.full(len(distance), row), distance)  # in the order of the filters
+            flat[row] += without
+
+
+def add_to_layers(
+    columns: Columns, starts: Ints, stops: Ints, affine: bool, codes: Floats, thresholds: Floats, state: Any
+) -> None:
+    """Add the filters of each run to the code histogram of its layer, as `code_loops.add_to_layers`."""
+    counts, flat, within, sums, inertia = state
+    size = np.sqrt(_squares(codes.T))
+    for r, (start, stop) in enumerate(zip(starts, stops, strict=True)):
+        for x, index, distance, without in _coded(columns, start, stop, affine, codes):
+            counts[r] += np.bincount(index, minlength=len(codes))
+            product = np.zeros(len(index))
+            for row, weights in zip(x, codes.T, strict=True):
+                product += row * weights[index]
+            own = size[index][:, None]
+            within[r] += ((own > 0) & (product[:, None] >= thresholds * own)).sum(axis=0)
+            np.add.at(sums, np.full(len(index), r), x.T)
+            np.add.at(inertia, np.full(len(index), r), distance)
+            flat[r] += without
+
+
+def choose_seeds(x: Floats, draws: Floats, seeds: Ints) -> int:
+    """Choose filters as first codes, as `code_loops.choose_seeds`."""
+    n, inertia = x.shape[1], np.inf
+    nearest = np.full(n, np.inf)
+    for c in range(len(seeds)):
+        if inertia <= 0.0:
+            return c
+        least = np.inf
+        for draw in draws[c].tolist():
+            if c == 0:
+                pick = int(draw * n)
+            else:
+                left = np.add.accumulate(np.concatenate([[draw * inertia], -nearest]))[1:]
+                below = np.flatnonzero((left < 0) & (nearest > 0))
+                pick = int(below[0] if below.size else np.flatnonzero(nearest > 0)[-1])
+            trial = np.minimum(_squares(x - x[:, pick, None]), nearest)
+            total = float(np.add.accumulate(trial)[-1])
+            if total < least:
+                least, best, seeds[c] = total, trial, pick
+        nearest, inertia = best, least
+    return len(seeds)

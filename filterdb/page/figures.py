@@ -20,6 +20,7 @@ from filterdb.numerics.depth import NO_DECILE, depth_decile
 from filterdb.page import boxes
 from filterdb.page.box_plot import box_plot, draw_boxes
 from filterdb.page.drawing import COLOURS, LINES, canvas, drawn, short
+from filterdb.page.figures_codebook import codebook
 from filterdb.page.figures_density import corner, density
 from filterdb.page.figures_drift import deciles, families, groupings, heatmap, pair, per_component, ridges
 from filterdb.schema import KERNEL, WEIGHTS, Kernel, kernel_name, parse_kernel
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = [
     "bases",
     "basis",
+    "codebook",
     "contents",
     "corner",
     "deciles",

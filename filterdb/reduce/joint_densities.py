@@ -151,7 +151,7 @@ def densities(
     joint_bins = JointBins(projection.axes, projection.low, projection.high, bins)
     distinct = tuple(dict.fromkeys((first, second) for first, second in pairs))
     wanted, groups_of_segment, pair_of_key = [], {}, {}
-    for position, segment_groups in enumerate(_by_segment(db, index)):
+    for position, segment_groups in enumerate(groups_by_segment(db, index)):
         present, group_of_layer = _renumbered(segment_groups)
         if not present.size:
             continue
@@ -171,7 +171,7 @@ def densities(
     return counts, outside
 
 
-def _by_segment(db: Database, index: np.ndarray) -> list[np.ndarray]:
+def groups_by_segment(db: Database, index: np.ndarray) -> list[np.ndarray]:
     """Return the group of every stored layer, by segment; −1 for layers that are not in the view."""
     group_of_layer = np.full(len(db.present), -1, np.int64)
     present = np.flatnonzero(db.present)

@@ -26,6 +26,7 @@ ELSEWHERE = {
     ("--catalog", "relabel"): "after the options of every command, because DB is opened before",
     ("--chunk-rows", "compact"): "after the options of every command, because DB is opened before",
     ("--draws", "randomness-threshold"): "beside the other numbers of the experiment",
+    ("--seed", "randomness-threshold"): "beside the other numbers of the experiment",
     ("--snapshot", "check"): "beside --db, its database",
     ("--snapshot", "restore"): "the one thing to say",
     ("--snapshot", "snapshots"): "first, because DB is opened even if it is damaged",
