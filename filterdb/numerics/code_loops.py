@@ -221,7 +221,9 @@ def _buffers(weights, codes):  # type: ignore[no-untyped-def]
     line = np.empty((2, LANES), np.float32)
     work = np.empty((weights, LANES), np.float32), np.empty((GROUP, LANES), np.float32), line[0], line[1]
     filled = (len(codes) + GROUP - 1) // GROUP * GROUP
-    singles, offsets = np.zeros((filled, weights), np.float32), np.full(filled, SMALLEST)
+    singles, offsets = np.zeros((filled, weights), np.float32), np.empty(filled, np.float32)
+    for c in range(filled):
+        offsets[c] = SMALLEST
     for c in range(len(codes)):
         total = 0.0
         for j in range(weights):
@@ -329,7 +331,9 @@ def choose_seeds(x: Floats, draws: Floats, seeds: Ints) -> int:
     codes before it; the candidate that leaves the least inertia is taken (Arthur and Vassilvitskii 2007).
     """
     weights, n = x.shape
-    nearest, trial, best = np.full(n, np.inf), np.empty(n), np.empty(n)
+    nearest, trial, best = np.empty(n), np.empty(n), np.empty(n)
+    for i in range(n):
+        nearest[i] = np.inf
     inertia = np.inf
     for c in range(len(seeds)):
         if inertia <= 0.0:
@@ -353,12 +357,13 @@ def choose_seeds(x: Floats, draws: Floats, seeds: Ints) -> int:
                     trial[i] += (row[i] - weight) * (row[i] - weight)
             total = 0.0
             for i in range(n):
-                trial[i] = min(trial[i], nearest[i])
+                trial[i] = trial[i] if trial[i] < nearest[i] else nearest[i]
                 total += trial[i]
             if total < least:
                 least = total
                 seeds[c] = pick
                 trial, best = best, trial
-        nearest[:] = best
+        for i in range(n):
+            nearest[i] = best[i]
         inertia = least
     return len(seeds)

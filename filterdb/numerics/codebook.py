@@ -132,7 +132,7 @@ def normalised(columns: Columns, *, affine: bool) -> Floats:
         x -= x.mean(axis=0)
     norm = np.sqrt((x**2).sum(axis=0))
     has_direction = norm > limit
-    unit: Floats = x[:, has_direction] / norm[has_direction]
+    unit: Floats = np.ascontiguousarray(x[:, has_direction] / norm[has_direction])
     return unit
 
 
@@ -186,7 +186,7 @@ def sums_of(columns: Columns, codes: Floats, *, affine: bool) -> CodeSums:
     """Return the sums over filters in memory by their nearest code."""
     columns, state = _as_stored(columns), empty_sums(1, *codes.shape)
     whole = np.array([0]), np.array([columns.shape[1]]), np.array([0])
-    code_loops.add_to_codes(columns, *whole, affine, codes, tuple(state.values()))
+    code_loops.add_to_codes(columns, *whole, affine, np.ascontiguousarray(codes), tuple(state.values()))
     counts, flat, sums, inertia = (array[0] for array in state.values())
     return CodeSums(counts, int(flat), sums, float(inertia))
 
@@ -214,7 +214,7 @@ def empty_histograms(layers: int, k: int, weights: int) -> dict[str, NDArray[np.
 
 def figures(columns: Columns, codes: Floats, *, affine: bool) -> Figures:
     """Return how well codes describe filters in memory, of which at least one must have a direction."""
-    columns, state = _as_stored(columns), empty_histograms(1, *codes.shape)
+    columns, codes, state = _as_stored(columns), np.ascontiguousarray(codes), empty_histograms(1, *codes.shape)
     whole = np.array([0]), np.array([columns.shape[1]])
     code_loops.add_to_layers(columns, *whole, affine, codes, np.array(THRESHOLDS), tuple(state.values()))
     counts, _, within, sums, inertia = (array[0] for array in state.values())

@@ -5,6 +5,7 @@ An ingest first, then `expire`, `remove --purge`, `gc`, `compact` and an ingest 
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import sys
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from filterdb.engine.graph import FAN_IN
 
 
 def results_of(module: str, *arguments: object) -> dict[str, Any]:
@@ -76,3 +79,27 @@ def test_commands(
     for command, result in results_of("killed_commands", root, tmp_path, points, *commands).items():
         assert result["problems"] == [], result
         assert result["points"] == (points or result["total"]) and result["total"] > 5, command
+
+
+def resumed_codebook(folder: Path, points: int) -> dict[str, Any]:
+    result = results_of("killed_codebook", folder, points)
+    assert result["problems"] == [], result
+    more = (later - earlier for earlier, later in itertools.pairwise(result["reads"]))
+    assert max(more) <= FAN_IN, "a later kill leaves less to do, but for a checkpoint that was not complete"
+    assert result["reads"][-1] == 0 < result["reads"][0]
+    return result
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_codebook_resumes(tmp_path: Path) -> None:
+    """The same answer and objects, and what was finished is not computed again."""
+    result = resumed_codebook(tmp_path, 6)
+    assert result["points"] == 6 and len(set(result["reads"])) >= 5, result
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+def test_a_codebook_resumes_after_every_call(tmp_path: Path) -> None:
+    result = resumed_codebook(tmp_path, 0)
+    assert result["points"] == result["total"]
