@@ -17,7 +17,7 @@ from filterdb.numerics.codebook import MOST_WEIGHTS, SEEDING, THRESHOLDS, Codes,
 from filterdb.numerics.histogram import sum_groups
 from filterdb.reduce.codebook import CodebookFit, CodeHistograms
 from filterdb.schema import kernel_name
-from filterdb.store.database import AnyDatabase
+from filterdb.store.database import AnyDatabase, AnyKernel, as_database
 from filterdb.store.summary import Arrays
 
 Z95 = 1.6448536269514722
@@ -32,6 +32,7 @@ def codebook(
     normalise: Normalisation = "scale",
     seed: int = 0,
     passes: int = 1,
+    kernel: AnyKernel | None = None,
 ) -> xr.Dataset:
     """Fit k codes to the filters of a view by k-means, and tell how well they describe each group, beside noise.
 
@@ -51,6 +52,8 @@ def codebook(
     passes : int
         Lloyd's steps on all filters after the fit to a sample of 1,024 filters for each code. Default: 1, since more
         change the explained variance by less than 0.001.
+    kernel : (int, int) or str, optional
+        Shape of the filters, such as "5x5". Default: that of `db`, which is 3×3 for a path or URL.
 
     Returns
     -------
@@ -91,6 +94,7 @@ def codebook(
     >>> result["counts"].sum("code").values
     array([11264, 11264])
     """
+    db = as_database(db, kernel=kernel)
     _check(k, normalise, seed, passes)
     question = Question.of(db, by)
     weights = question.db.weights

@@ -9,10 +9,12 @@ import xarray as xr
 from filterdb.analysis.question import Question
 from filterdb.numerics.modes import AnyMode
 from filterdb.numerics.scaling import scale
-from filterdb.store.database import AnyDatabase
+from filterdb.store.database import AnyDatabase, AnyKernel, as_database
 
 
-def coefficients(db: AnyDatabase, *, mode: AnyMode = "sound", scaled: bool = True) -> xr.DataArray:
+def coefficients(
+    db: AnyDatabase, *, mode: AnyMode = "sound", scaled: bool = True, kernel: AnyKernel | None = None
+) -> xr.DataArray:
     """Return the coefficients of every filter of the view, as a lazy Dask array.
 
     Parameters
@@ -23,6 +25,8 @@ def coefficients(db: AnyDatabase, *, mode: AnyMode = "sound", scaled: bool = Tru
         The basis and the signs of its components, as in `drift`. Default: "sound".
     scaled : bool
         False: raw filters, without layers whose scale is unknown. Default: True.
+    kernel : (int, int) or str, optional
+        Shape of the filters, such as "5x5". Default: that of `db`, which is 3×3 for a path or URL.
 
     Returns
     -------
@@ -51,6 +55,7 @@ def coefficients(db: AnyDatabase, *, mode: AnyMode = "sound", scaled: bool = Tru
     >>> c.sel(task="detection").std("filter").values.round(2)[:3]
     array([0.86, 0.62, 0.64])
     """
+    db = as_database(db, kernel=kernel)
     question = Question.in_basis(db, None, mode, scaled=scaled)
     filters = question.db.dataset["filters"]
     mean, components = question.projection.axes.arrays

@@ -25,7 +25,7 @@ from filterdb.numerics.quality import Sigmoid, paper_threshold, randomness_thres
 from filterdb.numerics.sphericity import p_value, relative_spread
 from filterdb.schema import KERNEL, Kernel, as_kernel, kernel_text
 from filterdb.store import summary
-from filterdb.store.database import AnyDatabase, Database, as_database
+from filterdb.store.database import AnyDatabase, AnyKernel, Database, as_database
 from filterdb.store.summary import Arrays
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ def degeneration(
     mode: AnyMode = "sound",
     rules: Rules | None = None,
     threshold: xr.Dataset | None = None,
+    kernel: AnyKernel | None = None,
 ) -> xr.Dataset:
     """Measure every layer of the view on raw filters, and judge it.
 
@@ -68,6 +69,8 @@ def degeneration(
     threshold : xarray.Dataset, optional
         A result of `randomness_threshold` for filters of as many weights, which replaces P1's constants of T_H.
         Default: P1's, which are for nine weights; for other kernels T_H is NaN, and no layer is random in `paper` mode.
+    kernel : (int, int) or str, optional
+        Shape of the filters, such as "5x5". Default: that of `db`, which is 3×3 for a path or URL.
 
     Returns
     -------
@@ -132,6 +135,7 @@ def degeneration(
     array([[0.49, 0.5 , 0.51],
            [0.68, 0.69, 0.69]])
     """
+    db = as_database(db, kernel=kernel)
     return judge_layers(db, by=by, mode=mode, rules=rules, threshold=threshold).to_dataset()
 
 
@@ -292,6 +296,7 @@ def exclude_verdict(
     verdicts: str | Sequence[str],
     *,
     mode: AnyMode = "sound",
+    kernel: AnyKernel | None = None,
 ) -> Database:
     """Return a view without the layers that have any of the given verdicts.
 
@@ -303,6 +308,8 @@ def exclude_verdict(
         Any of dead, sparse, collapsed, random. An empty list leaves the view as it is.
     mode : {"sound", "paper"}
         As in `degeneration`. Default: "sound".
+    kernel : (int, int) or str, optional
+        Shape of the filters, such as "5x5". Default: that of `db`, which is 3×3 for a path or URL.
 
     Returns
     -------
@@ -319,7 +326,7 @@ def exclude_verdict(
     >>> fdb.exclude_verdict(db, ["dead", "random"]).conditions
     ('verdict not dead, random',)
     """
-    db = as_database(db)
+    db = as_database(db, kernel=kernel)
     verdicts = as_names(verdicts, "verdicts")
     unknown = sorted(set(verdicts) - set(VERDICTS))
     if unknown:

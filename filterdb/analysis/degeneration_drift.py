@@ -11,7 +11,7 @@ from filterdb.analysis.drift import drift
 from filterdb.analysis.grouping import Key
 from filterdb.errors import InputError
 from filterdb.numerics.modes import AnyMode
-from filterdb.store.database import AnyDatabase, as_database
+from filterdb.store.database import AnyDatabase, AnyKernel, as_database
 
 MEASURES = ("mean_entropy", "mean_sparsity", "share_sparse", "share_degenerated")
 """Summaries of a group's layers that are correlated with its drift."""
@@ -19,7 +19,9 @@ MEASURES = ("mean_entropy", "mean_sparsity", "share_sparse", "share_degenerated"
 PERMUTATIONS = 9_999
 
 
-def degeneration_drift(db: AnyDatabase, by: Key = "model", *, mode: AnyMode = "sound") -> xr.Dataset:
+def degeneration_drift(
+    db: AnyDatabase, by: Key = "model", *, mode: AnyMode = "sound", kernel: AnyKernel | None = None
+) -> xr.Dataset:
     """Measure the correlation over groups of their degeneration with their mean drift to all groups.
 
     Parameters
@@ -30,6 +32,8 @@ def degeneration_drift(db: AnyDatabase, by: Key = "model", *, mode: AnyMode = "s
         The labels by which layers are grouped. Default: "model".
     mode : {"sound", "paper"}
         As in `drift` and `degeneration`. Default: "sound".
+    kernel : (int, int) or str, optional
+        Shape of the filters, such as "5x5". Default: that of `db`, which is 3×3 for a path or URL.
 
     Returns
     -------
@@ -60,7 +64,7 @@ def degeneration_drift(db: AnyDatabase, by: Key = "model", *, mode: AnyMode = "s
     >>> result["spearman"].sel(measure="mean_entropy").item()
     -0.2
     """
-    db = as_database(db)
+    db = as_database(db, kernel=kernel)
     drifts = drift(db, by, mode=mode, noise=False)
     layers = degeneration(db, by=by, mode=mode)
     table = layers[list(MEASURES)].drop_vars("statistic", errors="ignore").sel(group=drifts["group"].values)

@@ -15,7 +15,7 @@ from filterdb.errors import UsageError
 from filterdb.numerics.histogram import BINS, bin_edges
 from filterdb.numerics.modes import AnyMode
 from filterdb.reduce.joint_densities import Pair, densities
-from filterdb.store.database import AnyDatabase, as_database
+from filterdb.store.database import AnyDatabase, AnyKernel, as_database
 
 
 @formerly_positional("components", "bins")
@@ -27,6 +27,7 @@ def density(
     bins: int = BINS,
     mode: AnyMode = "sound",
     scaled: bool = True,
+    kernel: AnyKernel | None = None,
 ) -> xr.Dataset:
     """Compute the joint histogram of two coefficients, for each group of the view's layers.
 
@@ -44,6 +45,8 @@ def density(
         The basis and range, as in `drift`. Default: "sound".
     scaled : bool
         False: raw filters, without layers whose scale is unknown. Default: True.
+    kernel : (int, int) or str, optional
+        Shape of the filters, such as "5x5". Default: that of `db`, which is 3×3 for a path or URL.
 
     Returns
     -------
@@ -73,7 +76,7 @@ def density(
     >>> result["counts"].shape, result["counts"].sum(["bin", "other_bin"]).values
     ((2, 70, 70), array([11264, 11264]))
     """
-    db = as_database(db)
+    db = as_database(db, kernel=kernel)
     check_pairs([components], db.weights)
     if not 1 <= bins <= MOST_BINS:
         raise UsageError(f"bins: expected 1 to {MOST_BINS:,}, got {bins}")

@@ -9,14 +9,19 @@ from filterdb.analysis.grouping import Key
 from filterdb.analysis.question import Question
 from filterdb.numerics.kde import bandwidths, kernel_density, points
 from filterdb.numerics.modes import AnyMode
-from filterdb.store.database import AnyDatabase
+from filterdb.store.database import AnyDatabase, AnyKernel, as_database
 
 DENSITY_LIMIT = 1_000
 """Largest number of groups for which a result has `kde`."""
 
 
 def distributions(
-    db: AnyDatabase, by: Key | None = None, *, mode: AnyMode = "sound", scaled: bool = True
+    db: AnyDatabase,
+    by: Key | None = None,
+    *,
+    mode: AnyMode = "sound",
+    scaled: bool = True,
+    kernel: AnyKernel | None = None,
 ) -> xr.Dataset:
     """Compute the distribution of the coefficients of each component, whole or by group.
 
@@ -30,6 +35,8 @@ def distributions(
         The basis and range, as in `drift`. Default: "sound".
     scaled : bool
         False: raw filters, without layers whose scale is unknown. Default: True.
+    kernel : (int, int) or str, optional
+        Shape of the filters, such as "5x5". Default: that of `db`, which is 3×3 for a path or URL.
 
     Returns
     -------
@@ -62,6 +69,7 @@ def distributions(
     >>> fdb.distributions(db)["std"].values.round(2)
     array([[1.01, 0.69, 0.64, 0.56, 0.5 , 0.44, 0.25, 0.15, 0.12]])
     """
+    db = as_database(db, kernel=kernel)
     question = Question.in_basis(db, by, mode, scaled=scaled)
     mean, components = question.projection.axes.arrays
     moments = question.moments

@@ -26,7 +26,7 @@ from filterdb.numerics.box import STATISTICS, summary
 from filterdb.numerics.histogram import EDGE_TOLERANCE
 from filterdb.numerics.modes import AnyMode, as_mode
 from filterdb.store import matrix as matrix_store
-from filterdb.store.database import AnyDatabase, as_database
+from filterdb.store.database import AnyDatabase, AnyKernel, as_database
 from filterdb.store.files import Files
 
 FEW = noises.FEW
@@ -50,6 +50,7 @@ def drift(
     scaled: bool = True,
     within: Key | None = None,
     out: str | os.PathLike[str] | None = None,
+    kernel: AnyKernel | None = None,
     **options: Unpack[CountingOptions],
 ) -> xr.Dataset:
     """Compute the drift between all pairs of groups of the view's layers, in heatmap order.
@@ -88,6 +89,8 @@ def drift(
     equal_models : bool
         Whether each model of a group weighs the same, whatever its number of filters, so that large models do not
         decide. Not in `paper` mode, not for `frechet`. Default: False, each filter weighs the same.
+    kernel : (int, int) or str, optional
+        Shape of the filters, such as "5x5". Default: that of `db`, which is 3×3 for a path or URL.
 
     Returns
     -------
@@ -163,7 +166,7 @@ def drift(
     ('different_by_filters', 'sampling')
     """
     counting = Counting.of("drift", options)
-    mode, metric, db = as_mode(mode), as_metric(metric), as_database(db)
+    mode, metric, db = as_mode(mode), as_metric(metric), as_database(db, kernel=kernel)
     if within is not None:
         if out is not None:
             raise UsageError("drift: expected `within` or `out`, got both; select one stratum and write that")

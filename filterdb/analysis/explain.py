@@ -29,7 +29,7 @@ from filterdb.errors import UsageError
 from filterdb.numerics.divergence import symmetric_kl
 from filterdb.numerics.modes import AnyMode
 from filterdb.schema import UNKNOWN
-from filterdb.store.database import AnyDatabase
+from filterdb.store.database import AnyDatabase, AnyKernel, as_database
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -46,7 +46,7 @@ _BATCH = 1_000
 
 
 @formerly_positional("mode")
-def explain(
+def explain(  # noqa: PLR0913 - the options of the command
     db: AnyDatabase,
     by: Key,
     a: str,
@@ -56,6 +56,7 @@ def explain(
     scaled: bool = True,
     match: str = "family",
     unit: str | None = None,
+    kernel: AnyKernel | None = None,
 ) -> xr.Dataset:
     """Split the drift D (kl) between two groups into the shares of components, bins, models and layers.
 
@@ -78,6 +79,8 @@ def explain(
         "family".
     unit : str, optional
         As in `drift`. Default: none.
+    kernel : (int, int) or str, optional
+        Shape of the filters, such as "5x5". Default: that of `db`, which is 3×3 for a path or URL.
 
     Returns
     -------
@@ -122,6 +125,7 @@ def explain(
     >>> result["model_share"].to_series().round(2).to_dict()
     {'classifier-1': 0.25, 'classifier-2': 0.25, 'detector-10': 0.25, 'detector-20': 0.25}
     """
+    db = as_database(db, kernel=kernel)
     question = _two_groups(Question.in_basis(db, by, mode, scaled=scaled), a, b)
     view, side, layers = question.db, question.grouping.index, question.layer_counts
     p, q = question.probabilities

@@ -23,7 +23,7 @@ from filterdb.analysis.trainings import (
 )
 from filterdb.numerics.components import Components
 from filterdb.numerics.fingerprint import models_by_filters
-from filterdb.store.database import AnyDatabase, Database, as_database
+from filterdb.store.database import AnyDatabase, AnyKernel, Database, as_database
 
 EARLIER, EITHER, SIBLING, LATER = "earlier", "either", "sibling", "later"
 """Whether a related model precedes another one: yes; not known; not, because both were trained from scratch; no."""
@@ -39,7 +39,7 @@ _SURE = (_BY_EPOCH, _BY_PRETRAINING, _BY_INITIALISATION)
 fine-tuned on the same data, the one that moved less lies on the way to the other."""
 
 
-def lineage(db: AnyDatabase, *, training: str | list[str] | None = None) -> xr.Dataset:
+def lineage(db: AnyDatabase, *, training: str | list[str] | None = None, kernel: AnyKernel | None = None) -> xr.Dataset:
     """Find the likeliest parent of each of the view's models.
 
     Parameters
@@ -49,6 +49,8 @@ def lineage(db: AnyDatabase, *, training: str | list[str] | None = None) -> xr.D
     training : str or list of str, optional
         The columns in which checkpoints of one training agree. Default: the column `training` where it is known, else
         every label but `epoch`, places and measurements, as in `series`.
+    kernel : (int, int) or str, optional
+        Shape of the filters, such as "5x5". Default: that of `db`, which is 3×3 for a path or URL.
 
     Returns
     -------
@@ -88,7 +90,7 @@ def lineage(db: AnyDatabase, *, training: str | list[str] | None = None) -> xr.D
     >>> result["parent"].values.tolist(), result["similarity"].values.round(2)
     (['', 'models/detector-10.onnx', ''], array([ nan, 0.98,  nan]))
     """
-    db = as_database(db)
+    db = as_database(db, kernel=kernel)
     labels = _labels(db, training)
     pairs = kinship(db)
     related, epoch = pairs.related, np.array(labels.epoch)

@@ -12,7 +12,7 @@ from filterdb.errors import UsageError
 from filterdb.numerics import eigen
 from filterdb.numerics.eigen import Basis, decompose
 from filterdb.numerics.moments import pool
-from filterdb.store.database import AnyDatabase
+from filterdb.store.database import AnyDatabase, AnyKernel, as_database
 
 RANK_TOLERANCE = 1e-12
 """A component with a smaller share of the variance is a rounding error, not a direction."""
@@ -21,7 +21,7 @@ ANGLES_LIMIT = 1_000
 """Largest number of groups for pairwise angles."""
 
 
-def pca(db: AnyDatabase, by: Key | None = None, *, scaled: bool = True) -> xr.Dataset:
+def pca(db: AnyDatabase, by: Key | None = None, *, scaled: bool = True, kernel: AnyKernel | None = None) -> xr.Dataset:
     """Compute mean, covariance and principal components of the view's filters, whole or by group.
 
     Parameters
@@ -33,6 +33,8 @@ def pca(db: AnyDatabase, by: Key | None = None, *, scaled: bool = True) -> xr.Da
     scaled : bool
         True: filters divided by their max |w| (P1 eq. 9). False: raw filters, without the layers whose scale is
         unknown. Default: True.
+    kernel : (int, int) or str, optional
+        Shape of the filters, such as "5x5". Default: that of `db`, which is 3×3 for a path or URL.
 
     Returns
     -------
@@ -63,6 +65,7 @@ def pca(db: AnyDatabase, by: Key | None = None, *, scaled: bool = True) -> xr.Da
     >>> fdb.pca(db)["explained_variance_ratio"].values.round(2)
     array([[0.37, 0.17, 0.15, 0.11, 0.09, 0.07, 0.02, 0.01, 0.01]])
     """
+    db = as_database(db, kernel=kernel)
     question = Question.of(db, by, scaled=scaled)
     states = question.moments
     basis = decompose(states)

@@ -17,7 +17,7 @@ from filterdb.numerics.histogram import BINS
 from filterdb.numerics.modes import AnyMode
 from filterdb.numerics.shape import Bounds, Shape, shape
 from filterdb.reduce.joint_densities import Pair, densities
-from filterdb.store.database import AnyDatabase, as_database
+from filterdb.store.database import AnyDatabase, AnyKernel, as_database
 
 DEFAULT_PAIRS: tuple[Pair, ...] = ((0, 1), (2, 3), (4, 5), (6, 7))
 """Pairs of components that are classified by default."""
@@ -42,6 +42,7 @@ def phenotypes(
     mode: AnyMode = "sound",
     scaled: bool = True,
     bounds: Bounds | None = None,
+    kernel: AnyKernel | None = None,
 ) -> xr.Dataset:
     """Assign a phenotype to every component, and to pairs of components, in each group of the view's layers.
 
@@ -60,6 +61,8 @@ def phenotypes(
         False: raw filters, without layers whose scale is unknown. Default: True.
     bounds : Bounds, optional
         The bounds of the phenotypes. Default: `Bounds()`.
+    kernel : (int, int) or str, optional
+        Shape of the filters, such as "5x5". Default: that of `db`, which is 3×3 for a path or URL.
 
     Returns
     -------
@@ -91,7 +94,7 @@ def phenotypes(
     >>> result["phenotype"].sel(group="classification").values.tolist()
     ['symbols', 'sun', 'sun', 'sun', 'sun', 'sun', 'sun', 'point', 'point']
     """
-    db = as_database(db)
+    db = as_database(db, kernel=kernel)
     if pairs is DEFAULT_PAIRS:
         pairs = [pair for pair in DEFAULT_PAIRS if max(pair) < db.weights]
     check_pairs(pairs, db.weights)

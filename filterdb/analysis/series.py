@@ -34,7 +34,7 @@ from filterdb.arguments import formerly_positional
 from filterdb.errors import InputError
 from filterdb.numerics.modes import AnyMode, Mode, as_mode
 from filterdb.schema import UNKNOWN
-from filterdb.store.database import AnyDatabase, Database, as_database
+from filterdb.store.database import AnyDatabase, AnyKernel, Database, as_database
 
 FLOORS = ("floor", "floor_q95")
 WORDS = ("verdict", "judged_by")
@@ -66,6 +66,7 @@ def series(
     *,
     mode: AnyMode = "sound",
     training: str | Sequence[str] | None = None,
+    kernel: AnyKernel | None = None,
 ) -> xr.Dataset:
     """Compute the drift along trainings and between retrainings, for the view's models.
 
@@ -82,6 +83,8 @@ def series(
         The columns that identify a training, joined with commas or as a list. Default: the column `training` where it
         is known, else all labels but `epoch`, `path`, `name`, `url` and fractional numbers that change from epoch to
         epoch, such as an accuracy; a model whose architecture or training set is unknown has no training.
+    kernel : (int, int) or str, optional
+        Shape of the filters, such as "5x5". Default: that of `db`, which is 3×3 for a path or URL.
 
     Returns
     -------
@@ -131,7 +134,7 @@ def series(
     >>> result["mean_drift"].values.round(3), result["to_nearest"].values.round(3)
     (array([0.021]), array([0.343]))
     """
-    db, mode = as_database(db), as_mode(mode)
+    db, mode = as_database(db, kernel=kernel), as_mode(mode)
     models = _models(db, training)
     trainings = _trainings(db.url, models)
     checkpoints = {key: run for key, run in trainings.items() if len({model.epoch for model in run}) > 1}

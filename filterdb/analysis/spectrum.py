@@ -15,7 +15,7 @@ from filterdb.analysis.grouping import Key
 from filterdb.analysis.question import Question
 from filterdb.numerics.spectrum import dct_energies, kept_energies
 from filterdb.schema import KERNEL, Kernel
-from filterdb.store.database import AnyDatabase
+from filterdb.store.database import AnyDatabase, AnyKernel, as_database
 
 LARGEST_STRIDE = 2**16
 """Largest stride or dilation that is taken at its word; files may be hostile."""
@@ -56,7 +56,9 @@ class _Sampling(NamedTuple):
         return max(self.strides) > 1
 
 
-def spectrum(db: AnyDatabase, by: Key | None = None, *, scaled: bool = False) -> xr.Dataset:
+def spectrum(
+    db: AnyDatabase, by: Key | None = None, *, scaled: bool = False, kernel: AnyKernel | None = None
+) -> xr.Dataset:
     """Compute the energy of the filters of each group by DCT term, and the share that strided layers alias.
 
     Parameters
@@ -69,6 +71,8 @@ def spectrum(db: AnyDatabase, by: Key | None = None, *, scaled: bool = False) ->
     scaled : bool
         True: each filter divided by its largest |w|, so that layers with large weights do not outweigh others.
         Default: False, raw filters, without layers whose scale is unknown.
+    kernel : (int, int) or str, optional
+        Shape of the filters, such as "5x5". Default: that of `db`, which is 3×3 for a path or URL.
 
     Returns
     -------
@@ -107,16 +111,17 @@ def spectrum(db: AnyDatabase, by: Key | None = None, *, scaled: bool = False) ->
     >>> result["low"].values.round(2), result["diagonal"].values.round(2)
     (array([0.76, 0.49]), array([0.17, 0.21]))
     """
+    db = as_database(db, kernel=kernel)
     question = Question.of(db, by, scaled=scaled)
-    kernel = question.db.kernel
-    vertical, horizontal = frequencies(kernel)
-    energy = dct_energies(question.moments, kernel)
+    shape = question.db.kernel
+    vertical, horizontal = frequencies(shape)
+    energy = dct_energies(question.moments, shape)
     total = energy.sum(axis=1)
     share = _ratio(energy, total[:, None])
     aliasing, strided = _aliasing(question)
     shares = {
         name: ("group", share[:, terms].sum(axis=1), {"long_name": doc, "units": "1"})
-        for name, (terms, doc) in shares_of(kernel).items()
+        for name, (terms, doc) in shares_of(shape).items()
     }
     return xr.Dataset(
         {
@@ -133,7 +138,7 @@ def spectrum(db: AnyDatabase, by: Key | None = None, *, scaled: bool = False) ->
         },
         coords={
             **question.coords(),
-            "term": [f"{u},{v}" for u in range(kernel[0]) for v in range(kernel[1])],
+            "term": [f"{u},{v}" for u in range(shape[0]) for v in range(shape[1])],
             "vertical_frequency": ("term", vertical, {"units": "cycles per weight"}),
             "horizontal_frequency": ("term", horizontal, {"units": "cycles per weight"}),
         },

@@ -16,13 +16,13 @@ from filterdb.errors import UsageError
 from filterdb.numerics.depth import DECILES, NO_DECILE, depth_decile
 from filterdb.numerics.pairs import distinct_pairs
 from filterdb.reduce.basis import has_scale
-from filterdb.store.database import AnyDatabase, as_database
+from filterdb.store.database import AnyDatabase, AnyKernel, as_database
 
 COLUMNS = ("task", "visual_category", "training_dataset")
 """The columns that `statistics` counts by default."""
 
 
-def filter_scale(db: AnyDatabase, by: Key | None = "model") -> xr.Dataset:
+def filter_scale(db: AnyDatabase, by: Key | None = "model", *, kernel: AnyKernel | None = None) -> xr.Dataset:
     """Compute the mean of max w − min w over raw filters, by group and depth decile.
 
     Parameters
@@ -31,6 +31,8 @@ def filter_scale(db: AnyDatabase, by: Key | None = "model") -> xr.Dataset:
         The database or a view of it.
     by : str or list of str, optional
         The labels by which layers are grouped; None: one group of all layers. Default: "model".
+    kernel : (int, int) or str, optional
+        Shape of the filters, such as "5x5". Default: that of `db`, which is 3×3 for a path or URL.
 
     Returns
     -------
@@ -56,7 +58,7 @@ def filter_scale(db: AnyDatabase, by: Key | None = "model") -> xr.Dataset:
     >>> result["group"].values, result["scale"].values.round(3)
     (array(['classification', 'detection'], dtype='<U14'), array([0.031, 0.038]))
     """
-    db = as_database(db)
+    db = as_database(db, kernel=kernel)
     check_raw(db)
     db = with_depth(db, by)
     grouping = group(db, by)
@@ -94,7 +96,9 @@ def _mean(total: npt.NDArray[np.float64], count: npt.NDArray[np.int64]) -> npt.N
     return ratio
 
 
-def statistics(db: AnyDatabase, columns: str | Sequence[str] = COLUMNS) -> xr.Dataset:
+def statistics(
+    db: AnyDatabase, columns: str | Sequence[str] = COLUMNS, *, kernel: AnyKernel | None = None
+) -> xr.Dataset:
     """Count the models, layers and filters of the view for each label of some columns.
 
     Parameters
@@ -103,6 +107,8 @@ def statistics(db: AnyDatabase, columns: str | Sequence[str] = COLUMNS) -> xr.Da
         The database or a view of it.
     columns : str or list of str
         The columns to count by. Default: task, visual_category, training_dataset.
+    kernel : (int, int) or str, optional
+        Shape of the filters, such as "5x5". Default: that of `db`, which is 3×3 for a path or URL.
 
     Returns
     -------
@@ -130,7 +136,7 @@ def statistics(db: AnyDatabase, columns: str | Sequence[str] = COLUMNS) -> xr.Da
     classification       2       6    11264
          detection       2       6    11264
     """
-    db = as_database(db)
+    db = as_database(db, kernel=kernel)
     columns = as_names(columns, "columns")
     if not columns:
         raise UsageError("statistics: expected at least one column, got none")

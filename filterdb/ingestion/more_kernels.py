@@ -16,7 +16,7 @@ from filterdb.models.spool import Spool
 from filterdb.schema import Kernels
 from filterdb.store import lease
 from filterdb.store import snapshot as snapshots
-from filterdb.store.database import Database
+from filterdb.store.database import Database, tables_of
 from filterdb.store.pages import THREES, Entry
 from filterdb.store.segment import Tables
 from filterdb.store.snapshot import Snapshot
@@ -124,7 +124,7 @@ def _tables(db: Database, position: int, scans: Mapping[str, Scan]) -> tuple[Tab
     found = {name.rpartition("/")[0] for name in layers} - {"", *entry.banks}
     tables = {name: values for name, values in layers.items() if name.rpartition("/")[0] in found}
     for bank in entry.banks:
-        stored = db.tables_of(bank)[position]
+        stored = tables_of(db, bank)[position]
         tables |= {schema.in_pack(bank, v.name): stored[v.name] for v in schema.variables_of(bank)}
     names = [variable.name for variable in schema.SKIPPED_VARIABLES]
     rows = [row for row in zip(*(map(str, own[name]) for name in names), strict=True) if row[0] not in scans]

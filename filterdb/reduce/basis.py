@@ -36,7 +36,7 @@ from filterdb.numerics.moments import Moments, pool_parts
 from filterdb.reduce.reductions import Axes, ExtremesReduction, HistogramsReduction
 from filterdb.schema import kernel_text
 from filterdb.store import snapshot as snapshots
-from filterdb.store.database import AnyDatabase, Database, as_database
+from filterdb.store.database import AnyDatabase, AnyKernel, Database, as_database
 from filterdb.store.snapshot import Snapshot, StoredBasis
 from filterdb.store.summary import Arrays, Key
 
@@ -197,7 +197,7 @@ def with_basis(db: Database) -> Database:
         return _in_memory(db, basis)
 
 
-def refit(db: AnyDatabase) -> Database:
+def refit(db: AnyDatabase, *, kernel: AnyKernel | None = None) -> Database:
     """Fit a new basis on the newest snapshot and commit it.
 
     Earlier snapshots keep their basis and its summaries.
@@ -206,6 +206,8 @@ def refit(db: AnyDatabase) -> Database:
     ----------
     db : Database, str or path
         The database or a view of it.
+    kernel : (int, int) or str, optional
+        Shape of the filters, such as "5x5". Default: that of `db`, which is 3×3 for a path or URL.
 
     Returns
     -------
@@ -219,7 +221,7 @@ def refit(db: AnyDatabase) -> Database:
     InputError
         If the filters have no variance.
     """
-    db = as_database(db)
+    db = as_database(db, kernel=kernel)
     head = snapshots.existing(db.files, snapshots.latest(db.files))
     newest = Database(db.files, head, kept=db.kept).bank(db.kernel)
     fitted = fit_basis(newest)

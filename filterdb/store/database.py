@@ -89,11 +89,37 @@ def open_readable(url: AnyDatabase, snapshot: int | str | None = None) -> Databa
         return Database(files, readable[-1])
 
 
-def as_database(db: Any, parameter: str = "db") -> Database:
-    """Return a Database unchanged, or open a path or URL at the newest snapshot. Raises UsageError otherwise."""
-    if isinstance(db, Database):
-        return db
-    return open_database(as_path(db, parameter, "a Database, a path or a URL"))
+_DATABASE = "a Database, a path or a URL"
+
+AnyKernel = schema.Kernel | str
+"""What public functions accept as `kernel`: a shape, or its name such as "5x5"."""
+
+
+def as_database(db: Any, parameter: str = "db", *, kernel: AnyKernel | None = None) -> Database:
+    """Return a Database unchanged, or open a path or URL at the newest snapshot; with `kernel`, return that bank of it.
+
+    Raises UsageError for anything else, and for a bank of a view of some layers, which are those of another bank.
+    """
+    opened: Database = db if isinstance(db, Database) else open_database(as_path(db, parameter, _DATABASE))
+    if kernel is None:
+        return opened
+    shape = as_kernel(kernel)
+    if opened.chosen is not None and shape != opened.kernel:
+        name, own = schema.kernel_name(shape), schema.kernel_name(opened.kernel)
+        raise UsageError(
+            f"kernel: expected {own}, the shape of the selected layers, got {name}; choose the shape first: "
+            f'db.bank("{name}").select(…)'
+        )
+    return opened if shape == opened.kernel else opened.bank(shape)
+
+
+def as_kernel(kernel: Any) -> schema.Kernel:
+    """Return a kernel shape from its name or two numbers. Raises UsageError."""
+    if isinstance(kernel, str):
+        return schema.parse_kernel(kernel)
+    if isinstance(kernel, tuple | list) and len(kernel) == 2:
+        return schema.parse_kernel("x".join(map(str, kernel)))
+    raise unexpected("kernel", 'a shape such as "5x5" or (5, 5)', kernel)
 
 
 def as_url(db: Any, parameter: str = "url") -> str:
@@ -168,7 +194,7 @@ class Database:
         )
         return (schema.KERNEL, *others)
 
-    def bank(self, kernel: schema.Kernel | str) -> Database:
+    def bank(self, kernel: AnyKernel) -> Database:
         """Return the filters of another kernel shape, as a Database with its layers, summaries and basis.
 
         A view of layers becomes the whole bank; select from it what is wanted.
@@ -193,7 +219,7 @@ class Database:
         >>> fdb.open("db").bank("5x5").counts  # doctest: +SKIP
         {'filters': 1234, 'layers': 56, 'models': 7}
         """
-        shape = schema.parse_kernel(kernel) if isinstance(kernel, str) else kernel
+        shape = as_kernel(kernel)
         root = self.root
         if shape == schema.KERNEL:
             return root
@@ -331,12 +357,6 @@ class Database:
         """The layers (layer) whose filters are not stored: kernels of one weight, and of more than a bank may have."""
         others = [entry.others for entry in self.state.segments]
         return self.root._snapshot_tables.bank(schema.OTHER, others).layers
-
-    def tables_of(self, bank: str) -> StoredTables:
-        """Return the tables of each segment with the layers of a bank, such as "5x5", or of `schema.OTHER`."""
-        if bank == schema.OTHER:
-            return self.root.tables.bank(bank, [entry.others for entry in self.state.segments])
-        return self.bank(bank).tables
 
     @property
     def skipped_columns(self) -> Columns:
@@ -477,6 +497,13 @@ class Database:
         from filterdb.store import html
 
         return html.database(self)
+
+
+def tables_of(db: Database, bank: str) -> StoredTables:
+    """Return the tables of each segment with the layers of a bank, such as "5x5", or of `schema.OTHER`."""
+    if bank == schema.OTHER:
+        return db.root.tables.bank(bank, [entry.others for entry in db.state.segments])
+    return db.bank(bank).tables
 
 
 AnyDatabase = Database | str | os.PathLike[str]
