@@ -60,7 +60,8 @@ class _Network:
     """The lengths of the vectors, by key."""
     keys: frozenset[str]
     has_norms: bool
-    is_channels_last: bool
+    is_stated: bool
+    """Whether the file states the modules of its convolutions."""
 
     @classmethod
     def of(cls, tensors: Sequence[Tensor], kernels: Kernels, *, ordered: bool) -> _Network:
@@ -68,7 +69,8 @@ class _Network:
         lengths = {tensor.key: tensor.shape[0] for tensor in tensors if len(tensor.shape) == 1}
         keys = frozenset(tensor.key for tensor in tensors)
         has_norms = any(key.endswith("running_mean") for key in keys)
-        return cls(tensors, kernels, ordered, lengths, keys, has_norms, _is_channels_last(tensors))
+        is_stated = any(tensor.stated is not None for tensor in tensors)
+        return cls(tensors, kernels, ordered, lengths, keys, has_norms, is_stated)
 
     def channels(self, position: int) -> int | None:
         """Return how many output channels the bias of a weight, or else the norm behind it, says that there are."""
@@ -80,15 +82,17 @@ class _Network:
         tensor = self.tensors[position]
         if len(tensor.shape) != 3 or _BUFFER.search(tensor.key):
             return False
-        if tensor.stated is not None:
-            return True
+        if self.is_stated:
+            return tensor.stated is not None
         if not tensor.key.endswith("weight") or not self._has_fitting_bias(tensor) or tensor.shape[2] > MAX_WEIGHTS:
             return False
         return _CONVOLUTION_NAME.search(tensor.key) is not None or self.channels(position) == tensor.shape[0]
 
     def is_named(self, tensor: Tensor) -> bool:
         """Return whether the name of a tensor of rank 4, and of that beside it, are those of a convolution."""
-        is_weight = tensor.key.endswith("weight") or _CONVOLUTION_NAME.search(tensor.key) is not None
+        own = tensor.key[len(_prefix(tensor.key)) :]
+        searched = tensor.key if own == "kernel" else own
+        is_weight = own.endswith(("weight", "weights")) or _CONVOLUTION_NAME.search(searched) is not None
         return is_weight and self._has_fitting_bias(tensor)
 
     def _has_fitting_bias(self, tensor: Tensor) -> bool:
@@ -97,18 +101,21 @@ class _Network:
         return bias not in self.keys or bias in self.lengths
 
 
-def _is_channels_last(tensors: Sequence[Tensor]) -> bool:
+def _are_channels_last(shapes: Sequence[tuple[int, ...]]) -> bool:
     """Return whether most weights look like (out, height, width, in) or (out, k, in), as MLX writes them.
 
-    Most kernels are as high as wide, and most convolutions have more input channels than a kernel has columns.
+    Most kernels are as high as wide. If there are none of rank 4, most convolutions have more input channels than a
+    kernel has columns.
     """
-    shapes = [tensor.shape for tensor in tensors if tensor.stated is None and tensor.key.endswith("weight")]
     first = sum(shape[2] == shape[3] for shape in shapes if len(shape) == 4)
     last = sum(1 < shape[1] == shape[2] != shape[3] for shape in shapes if len(shape) == 4)
-    if first or last:
-        return last > first
-    first = sum(shape[1] > shape[2] for shape in shapes if len(shape) == 3)
-    return sum(1 < shape[1] < shape[2] for shape in shapes if len(shape) == 3) > first
+    if not first and not last:
+        first = sum(shape[1] > shape[2] for shape in shapes if len(shape) == 3)
+        last = sum(1 < shape[1] < shape[2] for shape in shapes if len(shape) == 3)
+    return last > _MANY_TIMES * first
+
+
+_MANY_TIMES = 3
 
 
 def read_tensors(
@@ -134,18 +141,23 @@ def read_tensors(
             f"{request.named}: no convolution found: expected a weight {expected}, got {len(chosen):,} tensors "
             f"{'that are none' if 3 in ranks else 'of other ranks'}; give the weights of a convolutional network"
         )
+    listed = [chosen[i] for i in (*places, *more)]
+    is_last = _are_channels_last([t.shape for t in listed if t.stated is None and t.key.endswith("weight")])
     return make_model(
-        [_convolution(network, i, positions) for i in places],
+        [_convolution(network, i, positions, is_last=is_last) for i in places],
         request.kernels,
-        more=[_convolution(network, i, positions) for i in more],
+        more=[_convolution(network, i, positions, is_last=is_last) for i in more],
         source_format=source_format,
         depth_source=depth_source,
         producer=producer,
     )
 
 
-def _convolution(network: _Network, position: int, positions: dict[str, int]) -> Convolution:
-    """Return what is known of a convolution without reading its weight. `positions` are those in the execution."""
+def _convolution(network: _Network, position: int, positions: dict[str, int], *, is_last: bool) -> Convolution:
+    """Return what is known of a convolution without reading its weight.
+
+    `positions` are those of keys in the order of execution. `is_last`: the file has channels last.
+    """
     tensor = network.tensors[position]
     biased = _prefix(tensor.key) + "bias" in network.lengths
     stated = tensor.stated
@@ -162,7 +174,7 @@ def _convolution(network: _Network, position: int, positions: dict[str, int]) ->
         operator="" if stated is None else stated.operator,
         strides=None if stated is None else stated.strides,
         dilations=None if stated is None else stated.dilations,
-        refused=_refused(network, position),
+        refused=_refused(network, position, is_last=is_last),
     )
 
 
@@ -186,10 +198,10 @@ def _following(tensors: Sequence[Tensor], position: int) -> int | None:
     return None
 
 
-def _refused(network: _Network, position: int) -> NotStoredError | None:
+def _refused(network: _Network, position: int, *, is_last: bool) -> NotStoredError | None:
     """Return why a tensor is not stored as a convolution; None if it is one."""
     tensor = network.tensors[position]
-    layout = _other_layout(network, tensor)
+    layout = _other_layout(tensor, network.kernels, is_last=is_last)
     if layout is not None:
         return layout
     kernel = tensor.shape[-min(2, len(tensor.shape) - 2) :]
@@ -203,6 +215,10 @@ def _refused(network: _Network, position: int) -> NotStoredError | None:
         return NotStoredError("transposed", f"a {tensor.stated.operator}")
     if len(tensor.shape) == 5 or tensor.stated is not None:
         return None
+    is_other = len(tensor.shape) == 4 and kernel != KERNEL and is_wanted(kernel, network.kernels)
+    if is_other and (tensor.dtype not in FLOATING or not network.is_named(tensor)):
+        what = f"the kernel would be {kernel[0]}×{kernel[1]}, of a tensor that is not named as a weight"
+        return NotStoredError("kernel", what)
     out, per_group = tensor.shape[:2]
     known = network.channels(position)
     if out != per_group and known is not None and known in {out, per_group}:
@@ -210,21 +226,17 @@ def _refused(network: _Network, position: int) -> NotStoredError | None:
     if _TRANSPOSED_NAME.search(tensor.key) and (out == per_group or known is None):
         reason = "it may be a transposed convolution: its name says so, and no bias or norm decides"
         return NotStoredError("transposed?", reason)
-    if tensor.shape[2:] != KERNEL and len(tensor.shape) == 4 and is_wanted(tensor.shape[2:], network.kernels):
-        is_convolution = network.is_named(tensor) and tensor.dtype in FLOATING
-        unnamed = f"the kernel would be {tensor.shape[2]}×{tensor.shape[3]}, of a tensor that is not named as a weight"
-        return None if is_convolution else NotStoredError("kernel", unnamed)
     return None
 
 
-def _other_layout(network: _Network, tensor: Tensor) -> NotStoredError | None:
+def _other_layout(tensor: Tensor, kernels: Kernels, *, is_last: bool) -> NotStoredError | None:
     """Return why a tensor is not read that has its channels last, or its kernel's shape first."""
-    shape, kernels = tensor.shape, network.kernels
+    shape = tensor.shape
     is_square = shape[0] == shape[1] <= _LARGEST_SQUARE and not shape[-2] == shape[-1] <= _LARGEST_SQUARE
     is_flax = len(shape) > 3 and tensor.key.endswith("kernel") and (is_square or shape[:2] == KERNEL)
     if is_flax and is_wanted(shape[:2], kernels) and shape[:2] != shape[-2:]:
         return NotStoredError("unsupported", "the kernel is (height, width, in, out) as in Flax, which is not read")
-    is_other = network.is_channels_last and tensor.stated is None and shape[2:] != KERNEL
+    is_other = is_last and tensor.stated is None and shape[2:] != KERNEL
     if is_other and is_wanted(shape[2:], kernels):
         return NotStoredError("unsupported", "the weights seem to be (out, height, width, in), which is not read")
     return None

@@ -35,6 +35,27 @@ FAULTS: dict[str, Any] = {
 }
 
 
+SHAPES: dict[str, Any] = {
+    "negative": [-1, 9],
+    "number": 9,
+    "point": [9, 1],
+    "patch": [9, 257],
+    "flag": [True, 9],
+    "long": [1, 1, 9],
+    "other": [3, 27],
+    "much": [2**60, 256],
+}
+"""What a reader says of the nine filters of 3×3 that it then sends."""
+
+ROWS: dict[str, dict[str, Any]] = {
+    "five": {"kernel": "5x5"},
+    "one": {"rank": 1},
+    "nine": {"kernel": "1x9", "rank": 1},
+    "unstored": {"kernel": "1x1"},
+}
+"""What a reader says of the layers, instead of the truth."""
+
+
 class _Faulty:
     """A channel whose request makes the process crash."""
 
@@ -55,10 +76,14 @@ class _Faulty:
     def send(self, message: Any) -> None:
         if self.stem == "endless" and "filters" in message:
             while True:
-                self.inner.send({"filters": 1})
+                self.inner.send({"filters": [1, 9]})
                 if self.inner.receive()["send"]:
                     self.inner.send_array(np.ones((1, 9), np.float32))
-        self.inner.send({"filters": -1} if self.stem == "negative" and "filters" in message else message)
+        if "filters" in message and self.stem in SHAPES:
+            message = {"filters": SHAPES[self.stem]}
+        if "rows" in message and self.stem in ROWS:
+            message = {**message, "rows": [row | ROWS[self.stem] for row in message["rows"]]}
+        self.inner.send(message)
 
     def send_array(self, array: np.ndarray) -> None:
         self.inner.send_array(array * np.float32(np.nan) if self.stem == "nan" else array)

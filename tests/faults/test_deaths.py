@@ -29,9 +29,14 @@ from filterdb.ingestion.scanned import from_models
 from filterdb.ingestion.write import write_partition
 from filterdb.models import formats
 from filterdb.models import scan as scanning
+from filterdb.models.catalog import ModelSource
 from filterdb.models.sandbox import Limits
+from filterdb.models.scan import scan
+from filterdb.models.spool import Spool
+from filterdb.schema import Kernels
 from filterdb.store.files import Files
 from filterdb.store.segment import Segment
+from tests.faults.crashing import ROWS, SHAPES
 from tests.models import chain, weights
 
 pytestmark = pytest.mark.slow
@@ -383,6 +388,28 @@ def test_a_model_that_crashes_its_reader(tmp_path: Path, monkeypatch: pytest.Mon
     assert "nonsense" in reasons["endless"] or "within 2 s" in reasons["endless"]
     assert "ended with exit code 3" in reasons["exit"]
     assert [Path(model).stem for model in found.added] == ["a", "b"]
+
+
+@pytest.mark.parametrize("name", [*SHAPES, *ROWS])
+@pytest.mark.parametrize("kernels", [((3, 3),), None], ids=["3x3", "all"])
+def test_a_reader_that_lies_about_shapes(
+    name: str, kernels: Kernels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Either the file is rejected, or nothing is kept but arrays of the shapes that the rows say."""
+    monkeypatch.setattr(formats, "FORMATS", (replace(formats.ONNX, reader="tests.faults.crashing"),))
+    path = chain(tmp_path / f"{name}.onnx", weights(3, 3))
+    spool = Spool(2**20)
+    found = scan(ModelSource("m", str(path)), None, Limits(2**29, 5), spool=spool, kernels=kernels)
+    kept = spool.layers("m")
+    if name in {"other", "much"}:  # as many numbers in another shape, and more than there is room for
+        assert found.rejected is None and [row["kernel"] for row in found.rows] == ["3x3"] and kept is None
+    elif name == "nine" and kernels is None:
+        assert kept is not None and kept["conv0"].shape == (9, 9)  # the truth, but for its name
+    elif name == "five" and kernels is None:
+        assert kept is None
+    else:
+        assert found.rejected is not None and kept is None and not found.rows
+    assert spool.room >= 0
 
 
 def test_a_reader_that_sends_no_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -442,6 +442,16 @@ FACTS = {
 }
 
 
+OTHER = LAYER | {
+    **{"layer_name": "c", "kernel": "1x1", "row_size": 6, "sparse_filters": 6, "duplicate_filters": 0, "nonfinite": 6},
+}
+ALL = {
+    "facts": FACTS,
+    "rows": [LAYER, LAYER | {"layer_name": "b", "kernel": "1x7", "rank": 1}],
+    "checksums": [1, 2],
+    "others": [OTHER, OTHER | {"layer_name": "d", "kernel": "32x32"}],
+    "skipped": [],
+}
 LEDGER = [["b", "kernel", "r" * 10**6]]
 
 
@@ -475,6 +485,18 @@ def test_an_answer_has_nothing_besides_what_is_asked() -> None:
         {"checksums": [2**64]},
         {"facts": FACTS | {"opset": None}},
         {"facts": []},
+        {"rows": [LAYER | {"kernel": "5x5"}]},
+        {"rows": [LAYER | {"kernel": "3×3"}]},
+        {"rows": [LAYER | {"kernel": "03x3"}]},
+        {"rows": [LAYER | {"kernel": "٣x٣"}]},
+        {"rows": [LAYER | {"kernel": "1x1"}]},
+        {"rows": [LAYER | {"kernel": "3x3" + " " * 10**6}]},
+        {"rows": [LAYER | {"kernel": 3}]},
+        {"rows": [LAYER | {"rank": 1}]},
+        {"rows": [LAYER | {"rank": 3}]},
+        {"rows": [LAYER | {"rank": True}]},
+        {"others": [OTHER]},
+        {"others": {}},
         {"skipped": [["a", "rejected", "r"]]},
         {"skipped": [["a", "two words", "r"]]},
         {"skipped": [["a", "kernel"]]},
@@ -487,3 +509,34 @@ def test_an_answer_that_no_table_can_hold_is_refused(lie: dict[str, Any]) -> Non
     assert checked(truth)[1] == [LAYER]
     with pytest.raises(PARSE_ERRORS):
         checked(truth | lie)
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        {"others": [LAYER | {"layer_name": "c"}]},
+        {"others": [OTHER | {"kernel": "3x3"}]},
+        {"others": [OTHER | {"kernel": "0x9"}]},
+        {"others": [OTHER | {"kernel": "-1x-1"}]},
+        {"others": [OTHER | {"kernel": "2x500", "rank": 1}]},
+        {"others": [OTHER | {"layer_name": "a"}]},
+        {"others": [OTHER, OTHER]},
+        {"others": [OTHER | {"row_size": 0}]},
+        {"others": [OTHER | {"sparse_filters": 7}]},
+        {"others": [OTHER | {"duplicate_filters": -1}]},
+        {"others": [OTHER | {"nonfinite": 7}]},
+        {"others": [OTHER | {"nonfinite": "6"}]},
+        {"others": [OTHER | {"peak": math.inf}]},
+        {"others": [OTHER | {"hash": 5}]},
+        {"others": [{}]},
+        {"rows": [LAYER | {"kernel": "17x17"}], "checksums": [1]},
+        {"rows": [LAYER | {"kernel": "16x16", "row_size": 2**24}], "checksums": [1]},
+        {"rows": [LAYER | {"kernel": "1x2", "row_size": 2**28 + 1}], "checksums": [1]},
+    ],
+    ids=lambda lie: str(lie)[:60],
+)
+def test_a_lie_about_layers_of_any_shape_is_refused(lie: dict[str, Any]) -> None:
+    _, rows, _, others, _ = checked(ALL, None)
+    assert (rows, others) == (ALL["rows"], ALL["others"])
+    with pytest.raises(PARSE_ERRORS):
+        checked(ALL | lie, None)
