@@ -127,3 +127,48 @@ def test_equal_hashes_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
     filters = np.arange(36, dtype=np.float32).reshape(4, 9)
     filters[2] = filters[0]
     np.testing.assert_array_equal(layer.repeated_filters(filters), [False, False, True, False])
+
+
+def repeated(rows: np.ndarray) -> list[bool]:
+    """Which rows equal an earlier one, by a dictionary."""
+    seen: set[bytes] = set()
+    result = []
+    for row in rows + np.float32(0):
+        result.append(row.tobytes() in seen)
+        seen.add(row.tobytes())
+    return result
+
+
+@pytest.mark.parametrize("weights", [1, 25, 256, 257, 1_024])
+@pytest.mark.parametrize("block", [3, 65_536])
+def test_repeated_filters_of_any_size(weights: int, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows that differ only behind the first 256 weights are told apart."""
+    monkeypatch.setattr(layer, "BLOCK", block)
+    rng = np.random.default_rng(weights)
+    filters = np.zeros((200, weights), np.float32)
+    filters[:, -1] = rng.integers(0, 40, 200)
+    np.testing.assert_array_equal(layer.repeated_filters(filters), repeated(filters))
+
+
+@pytest.mark.parametrize("weights", [1, 300])
+@pytest.mark.parametrize("block", [1, 7, 65_536])
+def test_contents_against_numpy(weights: int, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(layer, "BLOCK", block)
+    rng = np.random.default_rng(block)
+    filters = rng.integers(-3, 4, (60, weights)).astype(np.float32)
+    filters[7], filters[20:25], filters[30:35] = 300, filters[10:15], np.nan
+    filters[40, 0], filters[41, 0], filters[50] = np.inf, -np.inf, 0
+    found = layer.contents(filters, 12)
+    finite = np.isfinite(filters)
+    is_sparse = np.array([bool(np.all(np.abs(row) < 3)) for row in filters])  # NaN is not small
+    rows, small = (
+        (filters.reshape(12, 5), is_sparse.reshape(12, 5).all(axis=1)) if weights == 1 else (filters, is_sparse)
+    )
+    assert found.peak == 300 and found.nonfinite == (~finite).sum() > 0
+    assert found.sparse_filters == is_sparse.sum() > 0
+    assert found.duplicate_filters == (np.array(repeated(rows)) & ~small).sum() > 0
+
+
+def test_contents_without_a_finite_weight() -> None:
+    assert layer.contents(np.full((4, 1), np.nan, np.float32), 2) == (0.0, 0, 1, 4)
+    assert layer.contents(np.zeros((4, 1), np.float32), 2) == (0.0, 4, 0, 0)
