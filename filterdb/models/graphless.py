@@ -112,10 +112,7 @@ def _are_channels_last(shapes: Sequence[tuple[int, ...]]) -> bool:
     if not first and not last:
         first = sum(shape[1] > shape[2] for shape in shapes if len(shape) == 3)
         last = sum(1 < shape[1] < shape[2] for shape in shapes if len(shape) == 3)
-    return last > _MANY_TIMES * first
-
-
-_MANY_TIMES = 3
+    return last > max(1, 3 * first)
 
 
 def read_tensors(

@@ -222,3 +222,111 @@ def test_a_layer_that_is_stated_needs_no_evidence(is_transposed: bool) -> None:
     assert skipped(model) == ({"deconv.weight": "transposed"} if is_transposed else {})
     for layer in model.layers:
         assert [layer.row[name] for name in ("operator", "groups", "strides")] == ["Conv2d", 4, "[2, 2]"]
+
+
+def listed(model: Model) -> dict[str, tuple[int, ...]]:
+    """The kernels of all layers, with those without a bank."""
+    return {layer.name: (layer.rank, *layer.kernel) for layer in (*model.layers, *model.others)}
+
+
+RANK_3: dict[str, tuple[Shapes, bool]] = {
+    "a bias of the first dimension": ({"a.weight": (8, 4, 5), "a.bias": (8,)}, True),
+    "a norm of the first dimension": ({"a.weight": (8, 4, 5), "n.weight": (8,)}, True),
+    "its name": ({"a.conv.weight": (8, 4, 5)}, True),
+    "its name, in spite of another bias": ({"a.conv.weight": (8, 4, 5), "a.conv.bias": (3,)}, True),
+    "nothing": ({"a.weight": (8, 4, 5)}, False),
+    "a bias of another dimension": ({"a.weight": (8, 4, 5), "a.bias": (4,)}, False),
+    "another name than weight": ({"conv.query": (8, 4, 5), "conv.bias": (8,)}, False),
+    "a bias of rank 3, as of a LayerNorm": ({"conv.weight": (8, 4, 5), "conv.bias": (8, 4, 5)}, False),
+    "too long": ({"conv.weight": (8, 4, 257), "conv.bias": (8,)}, False),
+    "a linear layer": ({"conv.weight": (8, 4)}, False),
+    "a table of positions": ({"conv.relative_position_weight": (8, 4, 5)}, False),
+}
+
+
+@pytest.mark.parametrize("what", RANK_3)
+def test_what_tells_a_one_dimensional_convolution(what: str) -> None:
+    shapes, expected = RANK_3[what]
+    found = listed(read(NET | shapes, kernels=None))
+    assert found == dict.fromkeys(NET, (2, 3, 3)) | ({next(iter(shapes)): (1, 1, 5)} if expected else {})
+    assert listed(read(NET | shapes)) == dict.fromkeys(NET, (2, 3, 3))
+    assert read(NET | shapes).facts == read(NET).facts
+
+
+def test_a_transposed_one_is_not_stored() -> None:
+    model = read({"conv_t.weight": (8, 4, 5), "conv_t.bias": (4,), "c.weight": (8, 4, 3, 3)}, kernels=None)
+    assert skipped(model) == {"conv_t.weight": "transposed"} and listed(model) == {"c.weight": (2, 3, 3)}
+
+
+def test_a_network_of_one_dimension_alone() -> None:
+    shapes: Shapes = {"conv1.weight": (8, 2, 7), "bn1.weight": (8,), "conv2.weight": (16, 8, 3), "q": (3, 4, 5)}
+    model = read(shapes, kernels=None)
+    assert listed(model) == {"conv1.weight": (1, 1, 7), "conv2.weight": (1, 1, 3)}
+    assert [layer.row["conv_depth"] for layer in model.layers] == [0, 1]
+    assert model.facts["total_filters"] == 0 and model.facts["filter_shapes"] == "{}"
+    assert listed(read(shapes, kernels=((1, 3),))) == {"conv2.weight": (1, 1, 3)}
+    assert skipped(read(shapes, kernels=((1, 3),))) == {"conv1.weight": "rank"}
+    with pytest.raises(ModelError, match=r"m\.pt: no convolution found: expected a weight of rank 4, got 4 tensors of"):
+        read(shapes)
+    ordered = read(shapes, kernels=None, ordered=False, order=("conv2", "conv1"))
+    assert [layer.name for layer in ordered.layers] == ["conv2.weight", "conv1.weight"]
+    with pytest.raises(ModelError, match=r"--order: expected names of its weights such as 'conv1\.weight', got none"):
+        read(shapes, kernels=None, ordered=False, order=("encoder",))
+    twins = {f"{prefix}.{key}": shape for prefix in ("model", "model_ema") for key, shape in shapes.items()}
+    with pytest.raises(ModelError, match=r"expected one network, got 2: 'model' \(2\), 'model_ema' \(2\)"):
+        read(twins, kernels=None)
+    assert len(listed(read(twins, kernels=None, key="model"))) == 2
+    with pytest.raises(
+        ModelError, match="expected a weight of rank 4, or one of a one-dimensional convolution, got 1 "
+    ):
+        read({"q": (3, 4, 5)}, kernels=None)
+
+
+def test_names_do_not_depend_on_what_is_asked_for() -> None:
+    """Two keys that only their middle tells apart get numbers: the 3×3 layer's is the same in all answers."""
+    first, last = "a" * 10_000 + "b" + "a" * 10_000 + ".weight", "a" * 10_000 + "c" + "a" * 10_000 + ".weight"
+    shapes: Shapes = {first: (8, 4, 5), first.replace("weight", "bias"): (8,), last: (8, 4, 3, 3)}
+    (name,) = listed(read(shapes))
+    assert {key for key, kernel in listed(read(shapes, kernels=None)).items() if kernel == (2, 3, 3)} == {name}
+    assert len(listed(read(shapes, kernels=None))) == 2
+
+
+NO_KERNELS: dict[str, tuple[Shapes, dict[str, str]]] = {
+    "the scale of a response normalisation": ({"grn.weight": (1, 1, 1, 96), "grn.bias": (1, 1, 1, 96)}, {
+        "grn.weight": "kernel", "grn.bias": "kernel"}),
+    "a gain of a standardised weight": ({"conv.gain": (8, 1, 1, 1)}, {"conv.gain": "kernel"}),
+    "a mask": ({"attn.mask": (1, 1, 64, 64)}, {"attn.mask": "kernel"}),
+    "channels last, as in Flax": ({"c.kernel": (5, 5, 4, 8), "d.kernel": (1, 1, 40, 80)}, {
+        "c.kernel": "unsupported", "d.kernel": "unsupported"}),
+    "channels last, as in MLX": (
+        {f"c{k}.weight": (64, k, k, 32) for k in (1, 5, 7, 9, 11)},
+        {f"c{k}.weight": "unsupported" for k in (1, 5, 7, 9, 11)}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", NO_KERNELS)
+def test_tensors_of_rank_4_that_are_no_weights_of_the_kernel_that_their_shape_says(what: str) -> None:
+    shapes, codes = NO_KERNELS[what]
+    model = read({"s.weight": (8, 4, 3, 3), **shapes}, kernels=None)
+    assert skipped(model) == codes and listed(model) == {"s.weight": (2, 3, 3)}
+
+
+@pytest.mark.parametrize(("shape", "code"), [((8, 4, 5, 5), "dtype"), ((8, 4, 5), "dtype"), ((1, 1, 64, 64), "kernel")])
+def test_integers_without_a_scale(shape: tuple[int, ...], code: str) -> None:
+    """A mask of an attention is as large as no kernel."""
+    assert skipped(read({"conv.weight": shape}, dtype="int8", kernels=None)) == {"conv.weight": code}
+
+
+def test_every_shape_of_a_checkpoint() -> None:
+    kernels = [(5, 5), (1, 7), (7, 1), (16, 16), (1, 1), (32, 32), (7,), (1,)]
+    shapes: Shapes = {f"more{i}.conv.weight": (8, 4, *kernel) for i, kernel in enumerate(kernels)}
+    model = read(BLOCK | shapes, kernels=None)
+    expected: dict[str, tuple[int, ...]] = {name: (2, *shape[2:]) for name, shape in BLOCK.items() if len(shape) == 4}
+    expected |= {f"more{i}.conv.weight": (len(k), *(1, *k)[-2:]) for i, k in enumerate(kernels)}
+    assert listed(model) == expected and not model.skipped
+    assert {layer.name for layer in model.others} == {
+        n for n, (_, *k) in expected.items() if not 2 <= np.prod(k) <= 256
+    }
+    assert [layer.row["conv_depth"] for layer in model.layers if layer.rank == 2] == [0, 1, 2, 4, 5, 6, 7]
+    three = {layer.name: layer.row for layer in read(BLOCK | shapes).layers}
+    assert {layer.name: layer.row for layer in model.layers if layer.kernel == (3, 3)} == three

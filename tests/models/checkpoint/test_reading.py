@@ -20,6 +20,7 @@ from filterdb.errors import ModelError
 from filterdb.models.checkpoint.reading import CheckpointFile, list_tensors
 from filterdb.models.model import Model, Request, filters_hash
 from filterdb.models.parse_errors import NotStoredError
+from filterdb.schema import Kernels
 from tests.models import weights
 from tests.models.checkpoint.writer import (
     Instance,
@@ -39,11 +40,11 @@ DATA = Path(__file__).parents[2] / "data"
 A, B = weights(8, 4, seed=1), weights(6, 8, seed=2)
 
 
-def read(data: bytes | Path, tmp_path: Path, key: str = "") -> Model:
+def read(data: bytes | Path, tmp_path: Path, key: str = "", kernels: Kernels = ((3, 3),)) -> Model:
     if isinstance(data, bytes):
         (tmp_path / "model.pt").write_bytes(data)
         data = tmp_path / "model.pt"
-    return CheckpointFile.parse(data, Request(data.name, 2**30, key)).model()
+    return CheckpointFile.parse(data, Request(data.name, 2**30, key, kernels=kernels)).model()
 
 
 def kept(model: Model) -> dict[str, np.ndarray]:
@@ -79,6 +80,49 @@ def same(model: Model, expected: dict[str, np.ndarray]) -> None:
 )
 def test_files_that_torch_wrote(name: str, hashes: dict[str, str], tmp_path: Path) -> None:
     assert {layer: filters_hash(filters) for layer, filters in kept(read(DATA / name, tmp_path)).items()} == hashes
+
+
+OF_TORCH = {
+    "conv1.weight": ((8, 2, 7), "14cbb4bb4ec45db6cded9956aed86cef7459baf1b239003baff63b54cd05fb93"),
+    "body.0.weight": ((8, 8, 5), "2fe084a01364c23c188f7aba4eb37b5a3acba272fe2911c2f6a21f2835d4ba93"),
+    "body.2.weight": ((8, 1, 9), "06e8f2bfd09a6c4e1358abc016f177e537e899a840b5572a876fb8b5f5168316"),
+    "body.3.weight": ((4, 8, 1), "f8af5bbee1cd7cb5018e55d589fbf1373b005be6bec8998275cc800860b0bd0b"),
+    "stft.weight": ((2, 1, 1, 5), "540980277d44af074f8d88def02ce6578d08becbd707763a9543d8da229a05dd"),
+    "square.weight": ((2, 2, 3, 3), "1596992a663c0e21f3963bd0968669251f8a7d26ea8f757c7bca7cda9d085881"),
+}
+"""The weights of the Conv1d and Conv2d of both files below, in torch's order: their shapes, and hashes of the values.
+
+Beside them are a ConvTranspose1d, an LSTM, a LayerNorm over three dimensions, and parameters and buffers of rank 3.
+"""
+
+
+@pytest.mark.parametrize("name", ["torch-conv1d.pt", "torch-conv1d-module.pt"])
+def test_one_dimensional_convolutions_that_torch_wrote(name: str, tmp_path: Path) -> None:
+    model = read(DATA / name, tmp_path, kernels=None)
+    layers = {layer.name: layer for layer in (*model.layers, *model.others)}
+    assert {key: filters_hash(layer.weight().filters) for key, layer in layers.items()} == {
+        key: digest for key, (_, digest) in OF_TORCH.items()
+    }
+    for key, (shape, _) in OF_TORCH.items():
+        layer = layers[key]
+        assert (layer.rank, *layer.kernel) == (len(shape) - 2, *(1, *shape[2:])[-2:])
+        assert (layer.row["out_channels"], layer.row["in_channels"]) == shape[:2]
+    for rank in (1, 2):
+        assert [layers[key].row["conv_depth"] for key in OF_TORCH if layers[key].rank == rank] == list(
+            range(4 if rank == 1 else 2)
+        )
+    assert [layer.name for layer in model.others] == ["body.3.weight"]
+    is_module = "module" in name
+    assert skipped(model) == ({"body.4.weight": "transposed"} if is_module else {})
+    rows = [layers[key].row for key in ("conv1.weight", "body.0.weight", "body.2.weight")]
+    stated = [(row["operator"], row["strides"], row["dilations"], row["groups"]) for row in rows]
+    assert not is_module or stated == [
+        ("Conv1d", "[2]", "[1]", 1),
+        ("Conv1d", "[1]", "[3]", 1),
+        ("Conv1d", "[1]", "[1]", 8),
+    ]
+    only = read(DATA / name, tmp_path)
+    assert list(kept(only)) == ["square.weight"] and skipped(only) == {"stft.weight": "kernel"}
 
 
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
