@@ -8,7 +8,8 @@ from typing import NamedTuple
 class Code(NamedTuple):
     """What a code means.
 
-    `is_unread`: the convolution has, or may have, a 3×3 weight, but the weight could not be read.
+    `is_unread`: the convolution has, or may have, a weight of a kernel shape that was asked for, which could not be
+    read.
     """
 
     is_unread: bool
@@ -17,8 +18,8 @@ class Code(NamedTuple):
 
 CODES = {
     # Not read, because such convolutions are never stored.
-    "kernel": Code(False, "the kernel is not 3×3"),
-    "rank": Code(False, "the convolution is not two-dimensional"),
+    "kernel": Code(False, "the kernel has another shape than was asked for"),
+    "rank": Code(False, "the convolution has three dimensions, or one and its kernel was not asked for"),
     "transposed": Code(False, "a ConvTranspose"),
     "transposed?": Code(False, "a convolution or a transposed one; the file does not tell"),
     "deformable": Code(False, "a DeformConv, which samples its input at positions of its own"),
@@ -32,7 +33,7 @@ CODES = {
     # Should have been read.
     "unreadable": Code(True, "the weight is damaged, or takes too long to compute"),
     "memory": Code(True, "the weight takes more memory than reading a model may take"),
-    "many": Code(True, "with it the model would have more filters than a model may have"),
+    "many": Code(True, "with it the model would have more filters, or weights of filters, than a model may have"),
     "missing": Code(True, "the convolution has no weight, or one of a name that nothing defines"),
     "operator": Code(True, "the operator is a form of convolution that is not supported"),
     "unsupported": Code(True, "the weight is an expression with an operator that is not evaluated"),

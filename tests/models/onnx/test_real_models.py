@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,8 @@ from onnx import numpy_helper
 
 from filterdb.models.catalog import ModelSource, parse_catalog
 from filterdb.models.onnx.layers import read_model
+from filterdb.models.sandbox import Limits
+from filterdb.models.scan import scan
 
 # 3×3 convolutions with one group, their filters; depthwise ones; all Conv nodes
 COUNTS = {
@@ -78,3 +82,40 @@ def test_weights(sources: dict[str, ModelSource], name: str) -> None:
     order = {filters.tobytes(): None for filters in found}
     assert order.keys() == {filters.tobytes() for filters in expected}
     np.testing.assert_equal(sum(map(len, found)), sum(map(len, expected)))
+
+
+def convolutions(graph: onnx.GraphProto, outer: dict[str, onnx.TensorProto]) -> Iterator[np.ndarray]:
+    """The weights of the Conv nodes of a graph and of its bodies, by onnx alone."""
+    tensors = {**outer, **{tensor.name: tensor for tensor in graph.initializer}}
+    tensors |= {node.output[0]: node.attribute[0].t for node in graph.node if node.op_type == "Constant"}
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                yield from convolutions(attribute.g, tensors)
+        if node.op_type == "Conv" and node.input[1] in tensors:
+            yield numpy_helper.to_array(tensors[node.input[1]])
+
+
+def test_every_shape_of_every_model(sources: dict[str, ModelSource]) -> None:
+    """Kernels and hashes of layers are those of an independent reader; the 3×3 ones are the same if asked for alone."""
+    total: Counter[str] = Counter()
+    for source in sources.values():
+        full, three = (scan(source, None, Limits(), kernels=kernels) for kernels in (None, ((3, 3),)))
+        expected = Counter(
+            (
+                "x".join(map(str, (1, *weight.shape[2:])[-2:])),
+                weight.ndim - 2,
+                hashlib.sha256(weight.tobytes()).hexdigest(),
+            )
+            for weight in convolutions(onnx.load(source.url).graph, {})
+        )
+        rows = [*full.rows, *full.others]
+        assert Counter((row["kernel"], row["rank"], row["hash"]) for row in rows) == expected
+        assert {skip.code for skip in full.skipped} <= {"generated", "transposed"}
+        np.testing.assert_equal(three.rows, [row for row in full.rows if (row["kernel"], row["rank"]) == ("3x3", 2)])
+        assert three.facts == full.facts and not three.others
+        assert len(three.rows) + len(three.skipped) == len(rows) + len(full.skipped)
+        for row in rows:
+            total[row["kernel"]] += row["row_size"]
+    assert total["3x3"] == 335_243
+    assert sum(total.values()) > 10 * total["3x3"] and {"1x1", "5x5", "1x3", "7x7"} <= total.keys()
