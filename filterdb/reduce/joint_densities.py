@@ -176,7 +176,7 @@ def groups_by_segment(db: Database, index: np.ndarray) -> list[np.ndarray]:
     group_of_layer = np.full(len(db.present), -1, np.int64)
     present = np.flatnonzero(db.present)
     group_of_layer[present if db.chosen is None else present[db.chosen]] = index
-    return np.split(group_of_layer, np.cumsum([entry.layers for entry in db.state.segments])[:-1])
+    return np.split(group_of_layer, np.cumsum([entry.layers for entry in db.entries])[:-1])
 
 
 def _renumbered(group_of_layer: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -28,7 +28,7 @@ from filterdb.store.segment import Segment
 from tests.commands.running import answer, run
 from tests.engine.test_banks import SIZES, bank
 from tests.filters import trained
-from tests.models import chain
+from tests.models import chain, weights
 
 SAMPLE = 2_000
 
@@ -205,6 +205,27 @@ def test_banks_of_other_shapes(tmp_path: Path, kernel: schema.Kernel) -> None:
     used = groups[layer] == 0
     np.testing.assert_allclose(sums["sums"][0], [x[used & (index == c)].sum(axis=0) for c in range(9)], atol=1e-11)
     assert sums["counts"].sum() == used.sum()
+
+
+@pytest.mark.usefixtures("small_sample")
+def test_the_bank_of_a_database(tmp_path: Path) -> None:
+    """5×5 filters in two of three segments, and a joint density of the same bank."""
+    layers = [(weights(40, 40, 1, (5, 5)), weights(8, 40, 2)), (weights(9, 9, 3),), (weights(30, 30, 4, (5, 5)),)]
+    for i, layer in enumerate(layers):
+        path = chain(tmp_path / f"{i}.onnx", *layer)
+        db = fdb.ingest(tmp_path / "db", path, kernels="all", chunk_rows=300, compact=False).database
+    bank = db.bank("5x5")
+    result = fdb.codebook(bank, "layer", k=6)
+    assert result.attrs["kernel"] == "5x5" and result.attrs["filters"] == 2_500 and result.attrs["passes"] == 1
+    x, _ = unit(np.concatenate([layers[0][0].reshape(-1, 25), layers[2][0].reshape(-1, 25)]), "scale")
+    distances = cdist(x, result["codes"].values, "sqeuclidean")
+    index = np.split(distances.argmin(axis=1), [1_600])
+    np.testing.assert_array_equal(result["counts"], [np.bincount(part, minlength=6) for part in index])
+    assert float(result["inertia"].sum()) == pytest.approx(distances.min(axis=1).sum(), rel=1e-12)
+    for name in ("explained_variance", "noise_explained_variance"):
+        assert 0 < result.attrs[name] < 0.2
+    assert answer("codebook", db.url, "--kernel", "5x5", "-k", 6)["kernel"] == "5x5"
+    assert fdb.density(bank, "layer")["counts"].sum(["bin", "other_bin"]).values.tolist() == [1_600, 900]
 
 
 def test_noise_stands_beside_every_figure(db: fdb.Database, tmp_path: Path) -> None:
