@@ -14,6 +14,7 @@ import xarray as xr
 
 from filterdb.analysis.rules import VERDICTS
 from filterdb.arguments import as_path, formerly_positional
+from filterdb.choices import COMPONENTS
 from filterdb.errors import InputError, MissingExtraError, UsageError
 from filterdb.numerics.modes import ModeName
 from filterdb.page import drawing, payload, tables
@@ -21,7 +22,7 @@ from filterdb.page.drawing import visible, visible_all
 from filterdb.page.results import Results, gather
 from filterdb.page.section import Section
 from filterdb.page.sections import section_classes
-from filterdb.schema import UNKNOWN, kernel_text
+from filterdb.schema import UNKNOWN, WEIGHTS, kernel_text
 from filterdb.store.database import AnyDatabase, Database, as_database
 from filterdb.store.files import Files
 from filterdb.version import __version__
@@ -108,6 +109,9 @@ def _html(results: Results, sections: list[Section]) -> bytes:
     shared = {
         "kinds": ["csv", *(["parquet"] if find_spec("pyarrow") is not None else [])],
         "first": next(iter(results.drifts), ""),
+        "kernel": kernel_text(db.kernel),
+        "weights": "nine" if db.weights == WEIGHTS else str(db.weights),
+        "shown": COMPONENTS if db.weights > COMPONENTS else 0,
     }
     macros = '{% from "figure.html" import figure, files with context %}'
     parts = [
@@ -118,6 +122,7 @@ def _html(results: Results, sections: list[Section]) -> bytes:
     drift = next(iter(results.drifts.values()), None)
     warnings = (result.attrs.get("basis_warning", "") for result in results.drifts.values())
     html = environment.get_template("page.html").render(
+        kernel=kernel_text(db.kernel),
         url=visible(db.url),
         selection=visible(" and ".join(db.conditions)),
         snapshot=db.snapshot if drift is None else drift.attrs["snapshot"],
@@ -158,6 +163,8 @@ def _core(results: Results, sections: list[Section]) -> dict[str, Any]:
         "mode": results.mode,
         "options": _options(results),
         "rules": list(VERDICTS),
+        "kernel": db.kernel,
+        "leading": min(db.weights, COMPONENTS),
         "groupings": groupings,
         "weights": ratios if drift is None else drift["weights"].values,
         "edges": [] if drift is None else drift["bin_edges"].values,

@@ -1,4 +1,4 @@
-"""The basis: the nine components of all filters."""
+"""The basis: the components of all filters."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from filterdb.analysis.pca import pca
+from filterdb.choices import COMPONENTS
 from filterdb.page import figures, tables
 from filterdb.page.results import Results
 from filterdb.page.section import Picture, Section, Table
@@ -19,8 +20,8 @@ class Basis(Section):
     title = "Basis"
     template = """\
 <section id="basis">
-<h2>The nine components</h2>
-<p>Every filter, divided by its largest weight, is the mean filter plus a weighted sum of these nine components. If filters are similar, a few components explain most of their variance.</p>
+<h2>The {{ weights }} components</h2>
+<p>Every filter, divided by its largest weight, is the mean filter plus a weighted sum of these {{ weights }} components. If filters are similar, a few components explain most of their variance.{% if shown %} The pictures show the leading {{ shown }}; the tables have all.{% endif %}</p>
 {{ figure("basis", "Components of all filters", "Purple and orange are opposite signs. Below each component are its share of the variance and the cumulative share.", "basis", "basis") }}
 {% if bases %}<p class="soft">The components of the groups’ own filters, as files: {% for name, words in bases %}{{ words }} <a href="figures/{{ name }}.svg">SVG</a> <a href="figures/{{ name }}.png">PNG</a>{{ ", " if not loop.last else "." }}{% endfor %}</p>{% endif %}
 </section>
@@ -40,9 +41,10 @@ class Basis(Section):
         return {"bases": list(words.items())}
 
     def core(self) -> Any:
-        """Return the components and their shares of the variance."""
+        """Return the leading components and their shares of the variance."""
         basis = self.results.basis
-        return {"components": basis["components"].values[0], "ratios": basis["explained_variance_ratio"].values[0]}
+        leading = {name: basis[name].values[0, :COMPONENTS] for name in ("components", "explained_variance_ratio")}
+        return {"components": leading["components"], "ratios": leading["explained_variance_ratio"]}
 
     def pictures(self) -> Iterator[Picture]:
         """Yield the figure of the components."""

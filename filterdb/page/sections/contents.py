@@ -29,7 +29,7 @@ class Contents(Section):
 {{ figure("contents", "By task, category and training set", "The number of models, layers and filters with each label of the catalog. Bars compare the filters within a column.", "contents", "contents") }}
 <figure aria-labelledby="f-models">
 <div class="head"><h3 id="f-models">Models</h3><span class="files">{% for kind in kinds %}<a href="tables/models.{{ kind }}">{{ {"csv": "CSV", "parquet": "Parquet"}[kind] }}</a> {% endfor %}</span></div>
-<p>Click a heading to sort; type to search.{% if without %} {{ without }} more models have no 3×3 filters that can be stored; the CSV file includes them.{% endif %}{% if skipped %} Convolutions that are not stored: {% for code, number in skipped %}{{ number }} {{ code }}{{ ", " if not loop.last }}{% endfor %}; <code>filterdb layers</code> lists the reasons.{% endif %}{% if unread %} <b>{{ unread }} of them could not be read although they have 3×3 or unknown kernels.</b>{% endif %}{% if rejected %} Files that are not readable models: {{ rejected }}.{% endif %}</p>
+<p>Click a heading to sort; type to search.{% if without %} {{ without }} more models have no {{ kernel }} filters that can be stored; the CSV file includes them.{% endif %}{% if skipped %} Convolutions that are not stored: {% for code, number in skipped %}{{ number }} {{ code }}{{ ", " if not loop.last }}{% endfor %}; <code>filterdb layers</code> lists the reasons.{% endif %}{% if unread %} <b>{{ unread }} of them could not be read although they have {{ kernel }} or unknown kernels.</b>{% endif %}{% if rejected %} Files that are not readable models: {{ rejected }}.{% endif %}</p>
 <div data-figure="models"></div>
 </figure>
 </section>

@@ -29,7 +29,7 @@ class Depth(Section):
     template = """\
 <section id="depth">
 <h2>Over the depth</h2>
-{{ figure("depth", "Entropy and sparsity of every layer", "High entropy: the layer uses all nine components, as untrained weights do; near 0: it uses only one. Sparsity is the share of filters that are nearly zero. Lines are means of a tenth of the depth.", "entropy_and_sparsity", "degeneration") }}
+{{ figure("depth", "Entropy and sparsity of every layer", "High entropy: the layer uses all components, as untrained weights do; near 0: it uses only one. Sparsity is the share of filters that are nearly zero. Lines are means of a tenth of the depth.", "entropy_and_sparsity", "degeneration") }}
 <p class="soft">As box plots by tenth of the depth: <a href="figures/degeneration_boxes.svg">SVG</a>, <a href="figures/degeneration_boxes.png">PNG</a>; their numbers: {% for kind in kinds %}<a href="tables/degeneration_boxes.{{ kind }}">{{ {"csv": "CSV", "parquet": "Parquet"}[kind] }}</a>{{ ", " if not loop.last else "." }}{% endfor %}</p>
 {% if deciles %}{{ figure("deciles", "Drift between models at the same depth", "Each box holds all pairs of models, compared on their layers in that tenth of the depth only.", "deciles", "deciles") }}{% endif %}
 {{ figure("scale", "Scale of the filters", "Mean of largest less smallest weight of a filter, one value for each model and tenth of its depth.", "filter_scale", "filter_scale") }}

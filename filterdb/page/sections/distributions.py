@@ -26,7 +26,7 @@ class Distributions(Section):
     template = """\
 <section id="distributions">
 <h2>Distributions</h2>
-{{ figure("ridges", "The nine coefficients of each group", "Each curve is the distribution of a group’s coefficients on one component. A narrow peak at 0 means that the filters hardly use the component; two peaks mean that they use it in two ways.", "ridges", "histograms", each=true) }}
+{{ figure("ridges", "The coefficients of each group", "Each curve is the distribution of a group’s coefficients on one component. A narrow peak at 0 means that the filters hardly use the component; two peaks mean that they use it in two ways.", "ridges", "histograms", each=true) }}
 <p class="soft">All filters with a kernel density estimate, as a file: <a href="figures/ridges_all.svg">SVG</a>, <a href="figures/ridges_all.png">PNG</a>; their histograms: {% for kind in kinds %}<a href="tables/histograms_all.{{ kind }}">{{ {"csv": "CSV", "parquet": "Parquet"}[kind] }}</a>{{ ", " if not loop.last else "." }}{% endfor %}</p>
 {% if planes %}{{ figure("planes", "Pairs of components", "Bright areas have many filters; each square has its own logarithmic scale. Sun: round, similar to a normal distribution. Spikes: hot spots. Symbols: several peaks, or a peak off the centre. Point: nearly all filters at the centre.", "corner", "phenotypes") }}
 {% else %}<p class="soft">Densities of pairs of components need another pass over the filters: <code>filterdb report --densities</code>.</p>{% endif %}

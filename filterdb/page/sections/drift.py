@@ -32,7 +32,7 @@ class Drift(Section):
 {% if drifts %}
 <section id="drift">
 <h2>Drift between groups</h2>
-<p>Drift measures how differently two groups distribute their filters over the nine components; 0 means equal distributions. Groups of few filters or few models differ by chance alone{% if judged %}, so each pair is compared with the drift that chance explains{% endif %}.</p>
+<p>Drift measures how differently two groups distribute their filters over the {{ weights }} components; 0 means equal distributions. Groups of few filters or few models differ by chance alone{% if judged %}, so each pair is compared with the drift that chance explains{% endif %}.</p>
 {{ figure("heatmap", "Drift between all pairs of groups", "Bright cells have the largest drift" ~ ("; hatched cells do not differ by more than chance explains" if judged else "") ~ ". Point at a cell to see its numbers. Click it, or press Enter, to compare the two groups.", "drift", "drift", each=true, parquet="pairs") }}
 {{ figure("components", "Drift of each component", "Each box shows the middle half of all pairs of groups. The farther right a box is, the more differently the groups use the component.", "components", "components", each=true) }}
 {{ figure("groupings", "Drift by grouping", "The drift of all pairs of groups, for each grouping. Labels whose groups differ more are farther right.", "groupings", "groupings") }}

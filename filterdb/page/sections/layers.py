@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from filterdb.analysis.rules import VERDICTS, Rules
+from filterdb.analysis.rules import VERDICTS, Rules, fewest_directions
 from filterdb.numerics.modes import as_mode
 from filterdb.page import figures, tables
 from filterdb.page.drawing import visible_all
@@ -36,10 +36,10 @@ class Layers(Section):
     template = """\
 <section id="layers">
 <h2>Layers</h2>
-{% if tiles %}{{ figure("tiles", "First filters of each layer", "Nine weights each, orange negative and purple positive, every layer on its own scale. Grainy rows look like noise, rows of one picture are collapsed.", "first_filters", "first_filters") }}{% else %}<p class="soft">First filters are not shown: reading them would take too many chunks.</p>{% endif %}
+{% if tiles %}{{ figure("tiles", "First filters of each layer", "Orange is negative and purple positive, every layer on its own scale. Grainy rows look like noise, rows of one picture are collapsed.", "first_filters", "first_filters") }}{% else %}<p class="soft">First filters are not shown: reading them would take too many chunks.</p>{% endif %}
 <figure aria-labelledby="f-layers">
 <div class="head"><h3 id="f-layers">Every layer and its verdict</h3><span class="files">{% for kind in kinds %}<a href="tables/degeneration.{{ kind }}">{{ {"csv": "CSV", "parquet": "Parquet"}[kind] }}</a> {% endfor %}</span></div>
-<p>Dead: all weights zero. Sparse: over half of the filters near zero. Collapsed: fewer than two effective components. {% if tested %}Random: a test cannot tell the filters from isotropic noise (p ≥ {{ p }}), so the layer has hardly moved from its initialisation.{% else %}Random: as varied as untrained weights.{% endif %} The last two need at least {{ smallest }} filters.</p>
+<p>Dead: all weights zero. Sparse: over half of the filters near zero. Collapsed: fewer than {{ directions }} effective components. {% if tested %}Random: a test cannot tell the filters from isotropic noise (p ≥ {{ p }}), so the layer has hardly moved from its initialisation.{% else %}Random: as varied as untrained weights.{% endif %} The last two need at least {{ smallest }} filters.</p>
 <div data-figure="layers"></div>
 </figure>
 </section>
@@ -52,9 +52,11 @@ class Layers(Section):
     def context(self) -> dict[str, Any]:
         """Return whether first filters are shown, and how layers are judged."""
         mode, rules = as_mode(self.results.mode), Rules()
+        bound = fewest_directions(rules.collapsed, self.results.db.weights)
         return {
             "tiles": self.tiles is not None,
             "smallest": mode.smallest_random(rules),
+            "directions": "two" if bound == 2 else f"{bound:.2g}",
             "tested": mode.tests_randomness,
             "p": rules.random_p,
         }

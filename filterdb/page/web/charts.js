@@ -78,11 +78,11 @@ function lines(node, series, { xlabel, ylabel, label }) {
   });
 }
 
-// Draw nine weights as a 3×3 picture.
+// Draw the weights of a filter as a picture whose longer side has this size.
 function tile(context, weights, limit, x, y, size) {
-  const cell = size / 3;
+  const columns = core.kernel[1], cell = size / Math.max(...core.kernel);
   weights.forEach((weight, k) => {
     context.fillStyle = css(colour(SIGNS, 0.5 + weight / (2 * (limit || 1))));
-    context.fillRect(x + (k % 3) * cell, y + Math.floor(k / 3) * cell, cell + 0.3, cell + 0.3);
+    context.fillRect(x + (k % columns) * cell, y + Math.floor(k / columns) * cell, cell + 0.3, cell + 0.3);
   });
 }

@@ -23,7 +23,7 @@ function decoded(data) {
   for (const name of names) data[name] = unpack(data[name]);
   data.n = data.groups.length;
   data.matrix = (name, i, j) => (i === j || !data[name] ? NaN : data[name][triangle(i, j, data.n)]);
-  data.histogram = (group, component) => data.probabilities.subarray((group * 9 + component) * 70, (group * 9 + component + 1) * 70);
+  data.histogram = (group, component) => data.probabilities.subarray((group * core.weights.length + component) * 70, (group * core.weights.length + component + 1) * 70);
   data.verdictOf = (i, j) => (data.verdict && i !== j ? VERDICTS[data.verdict[triangle(i, j, data.n)]] : undefined);
   data.verdictText = (i, j) => VERDICT_TEXTS[data.verdictOf(i, j)];
   data.largest = data.drift.reduce((most, value) => (value > most ? value : most), 0) || 1;

@@ -1,14 +1,14 @@
-// Two groups compared: nine overlaid histograms, and the components that contribute to their drift.
+// Two groups compared: overlaid histograms of the leading components, and the components that contribute to their drift.
 
 const shell = (text) => `'${text.replaceAll("'", "'\\''")}'`;
 
 // Return each component's share of the weighted KL_sym, Σ_b â (p − q) ln(p/q).
 function shares(data, i, j) {
-  const parts = range(9).map((c) => {
+  const parts = core.weights.map((weight, c) => {
     const p = data.histogram(i, c), q = data.histogram(j, c);
     let sum = 0;
     for (let b = 0; b < 70; b++) if (p[b] > 0 && q[b] > 0) sum += (p[b] - q[b]) * Math.log(p[b] / q[b]);
-    return core.weights[c] * sum;
+    return weight * sum;
   });
   const all = total(parts) || 1;
   return parts.map((part) => part / all);
@@ -16,7 +16,7 @@ function shares(data, i, j) {
 
 function compare(node, data, i, j) {
   const share = shares(data, i, j), [first, ...more] = facts(data, i, j);
-  const order = range(9).sort((a, b) => share[b] - share[a]);
+  const order = range(core.weights.length).sort((a, b) => share[b] - share[a]);
   const main = order.filter((_, k) => total(order.slice(0, k).map((c) => share[c])) < 0.6);
   const verdict = data.verdictOf(i, j);
   const head = el("div", { class: "versus" },
@@ -27,10 +27,10 @@ function compare(node, data, i, j) {
   const grid = el("div", { class: "nine" });
   mount(grid, () => {
     const width = Math.floor(grid.clientWidth / 3) - 8, height = 78;
-    const histograms = range(9).flatMap((c) => [data.histogram(i, c), data.histogram(j, c)]);
+    const histograms = range(core.leading).flatMap((c) => [data.histogram(i, c), data.histogram(j, c)]);
     const [low, high] = extent(histograms);
     const x = linear(low, high, 1, width - 1);
-    grid.replaceChildren(...range(9).map((c) => {
+    grid.replaceChildren(...range(core.leading).map((c) => {
       const p = data.histogram(i, c), q = data.histogram(j, c), most = Math.max(...p, ...q);
       const y = linear(0, most, height - 16, 16);
       const plot = picture(width, height, `component ${c}, ${percent(share[c])} of the drift`,

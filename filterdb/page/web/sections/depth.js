@@ -12,7 +12,7 @@ makers.depth = async (node) => {
     const chosen = wish.label === "" ? null : Number(wish.label), codes = chosen === null ? null : core.labels[wish.by].codes;
     highlighted.hidden = chosen === null;
     const isIn = (i) => chosen !== null && codes[data.model[i]] === chosen;
-    charts.replaceChildren(...[["entropy", "variance entropy H", Math.log10(9)], ["sparsity", "sparsity S", Math.max(0.2, 1.05 * data.sparsity.reduce((most, value) => (value > most ? value : most), 0))]].map(([name, title, most]) => {
+    charts.replaceChildren(...[["entropy", "variance entropy H", Math.log10(core.weights.length)], ["sparsity", "sparsity S", Math.max(0.2, 1.05 * data.sparsity.reduce((most, value) => (value > most ? value : most), 0))]].map(([name, title, most]) => {
       const chart = el("div");
       mount(chart, (width) => {
         const height = 270, left = 40, bottom = height - 34;

@@ -10,10 +10,10 @@ makers.ridges = (node) => {
     mount(grid, (whole) => {
       const columns = whole > 860 ? 3 : whole > 560 ? 2 : 1, width = (whole - 18 * (columns - 1)) / columns;
       const step = 21, height = step * places.length + 46, left = Math.min(132, width * 0.34);
-      const [low, high] = extent(places.flatMap((i) => range(9).map((c) => data.histogram(i, c))));
+      const [low, high] = extent(places.flatMap((i) => range(core.leading).map((c) => data.histogram(i, c))));
       const x = linear(low, high, left, width - 4), value = linear(core.edges[low], core.edges[high], left, width - 4, 4);
       grid.style.setProperty("grid-template-columns", `repeat(${columns}, 1fr)`);
-      grid.replaceChildren(...range(9).map((c) => {
+      grid.replaceChildren(...range(core.leading).map((c) => {
         const top = Math.max(...places.map((i) => Math.max(...data.histogram(i, c))));
         const plot = picture(width, height, `Distributions of coefficient ${c} for ${places.length} groups by ${words(data.by)}`,
           svg("text", { x: 0, y: 12, class: "strong" }, `c${c}`), svg("text", { x: 24, y: 12, class: "soft" }, `${percent(core.weights[c])} of the variance`));
@@ -67,7 +67,7 @@ makers.planes = async (node) => {
       }));
     });
   };
-  const choose = (place) => select(place ? "up" : "to the right", range(9).map((c) => [c, `c${c}`]), wish[place], (value) => {
+  const choose = (place) => select(place ? "up" : "to the right", range(core.leading).map((c) => [c, `c${c}`]), wish[place], (value) => {
     if (Number(value) === wish[1 - place]) wish[1 - place] = wish[place];
     wish[place] = Number(value);
     controls();

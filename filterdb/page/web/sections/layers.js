@@ -7,7 +7,7 @@ makers.tiles = async (node) => {
     body.replaceChildren(el("ol", { class: "tiles" }, ...places.map((i) => {
       const size = 26, gap = 4, number = data.number[i];
       const [board, context] = canvas(number * (size + gap), size, `The first ${number} filters of ${data.layer[i]}`);
-      for (let k = 0; k < number; k++) tile(context, [...weights.subarray((i * data.most + k) * 9, (i * data.most + k + 1) * 9)].map((weight) => weight / 127), 1, k * (size + gap), 0, size);
+      for (let k = 0; k < number; k++) tile(context, [...weights.subarray((i * data.most + k) * core.weights.length, (i * data.most + k + 1) * core.weights.length)].map((weight) => weight / 127), 1, k * (size + gap), 0, size);
       return el("li", {}, el("span", { title: data.layer[i] }, shown(data.layer[i], 40)), board);
     })));
   };
@@ -30,10 +30,10 @@ makers.layers = async (node) => {
     columns: [
       { title: "model", kind: "text", width: "minmax(120px, 1.1fr)", hint: "Sort by model", value: ({ i }) => name(i) },
       { title: "layer", kind: "text", width: "minmax(130px, 1.5fr)", hint: "Sort by layer", value: ({ i }) => data.names[i] },
-      number("filters", "filters", "76px", "3×3 filters", count),
+      number("filters", "filters", "76px", `${core.kernel.join("×")} filters`, count),
       number("depth", "depth", "58px", "0 for the first layer, 1 for the last"),
       number("sparsity", "S", "64px", "Sparsity: share of filters that are nearly zero", percent),
-      number("entropy", "H", "58px", "Variance entropy: 0 for one component, 0.954 for all nine"),
+      number("entropy", "H", "58px", `Variance entropy: 0 for one component, ${digits(Math.log10(core.weights.length))} for all`),
       number("ratio", "H/T", "58px", "Entropy divided by the randomness threshold; empty for too few filters"),
       number("p", "p", "64px", "Probability that isotropic noise departs from sphericity as far; empty for too few filters"),
       { title: "verdict", kind: "verdict", width: "minmax(130px, .9fr)", hint: "Sort by verdict", value: (row) => row.kinds.join(" ") || "\uffff", show: (_, row) => verdictCell(row.kinds) },
