@@ -54,7 +54,7 @@ commit_every_option: Decorator = click.option(
 
 kernels_option: Decorator = click.option(
     "--kernels",
-    default="3x3",
+    default="all",
     show_default=True,
     metavar="LIST|all",
     help="Shapes of the filters to store, such as 3x3,5x5. Models that were read for fewer are read again.",

@@ -64,7 +64,7 @@ def ingest(  # noqa: PLR0913 - the options of the command
     order: Order | None = None,
     commit_every: int | None = None,
     compact: bool = True,
-    kernels: str = "3x3",
+    kernels: str = "all",
 ) -> Ingested:
     """Read models into a database, on Dask. All new models become one segment in one commit, or one per batch.
 
