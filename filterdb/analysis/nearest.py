@@ -3,40 +3,33 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
+from filterdb.analysis.compared_shape import Compared, Variables
 from filterdb.analysis.drift_metrics import METRICS
-from filterdb.analysis.layer_swaps import places, swap_pair
-from filterdb.analysis.noise import BY_LAYERS, BY_SAMPLING, FEW, INDISTINGUISHABLE, TOO_FEW
+from filterdb.analysis.nearest_over_shapes import over_shapes
 from filterdb.analysis.question import Question
 from filterdb.analysis.shared_filters import FileLayers, find_shared
 from filterdb.arguments import formerly_positional
 from filterdb.columns import Columns
-from filterdb.errors import UsageError
+from filterdb.errors import InputError, UsageError
 from filterdb.extras import require
 from filterdb.models.sandbox import Limits
 from filterdb.models.sources import as_source, on_disk
-from filterdb.numerics.depth import DECILES, NO_DECILE, depth_decile
-from filterdb.numerics.divergence import symmetric_kl
-from filterdb.numerics.histogram import sound_probabilities
-from filterdb.numerics.resampling import SymmetricKL
-from filterdb.numerics.sampling import Z_RELATED, Floor, SamplingFloor
-from filterdb.numerics.significance import LEVEL
-from filterdb.reduce.model_summary import Query, reduce_model
-from filterdb.store.database import AnyDatabase, Database, as_database
+from filterdb.numerics.depth import DECILES
+from filterdb.reduce.model_summary import examine_model, reduce_examined
+from filterdb.schema import KERNEL, Kernel, kernel_name
+from filterdb.store.database import AnyDatabase, AnyKernel, Database, as_database
 
 if TYPE_CHECKING:
     import xarray as xr
 
     from filterdb.models.sources import Order, Source
-
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
-
-RELATED, DIFFERENT_BY_FILTERS = "related", "different_by_filters"
 
 _MODEL_LABELS = ("task", "visual_category", "training_dataset", "pretraining_dataset", "family", "architecture")
 """Columns of the models that the result has as coordinates."""
@@ -51,8 +44,12 @@ def nearest(
     limits: Limits = Limits(),  # noqa: B008 - frozen
     key: str = "",
     order: Order | None = None,
+    kernel: AnyKernel | None = None,
 ) -> xr.Dataset:
     """Rank the models of a view by how little their filters differ from those of a model file, beyond chance.
+
+    All kernel shapes that file and database have are compared. The drift to a model is the mean over those that both
+    have, weighted by the file's weights.
 
     Parameters
     ----------
@@ -68,6 +65,8 @@ def nearest(
         Which network to read of a checkpoint with several, such as "ema".
     order : str, path or list of str, optional
         The names of the weights in the order of execution, or a JSON file with them, for a file without a graph.
+    kernel : (int, int) or str, optional
+        Compare only filters of this shape, such as "5x5". Default: all shapes, for a view of some layers its own.
 
     Returns
     -------
@@ -97,6 +96,13 @@ def nearest(
         - equal_layers (model), int64: layers of the file whose filters the model has, apart from these scales.
         - decile_drift, decile_floor, decile_floor_q95, decile_count (model, decile): the same for a tenth of the
           depth; NaN if either model has no filters there.
+        - With several shapes, shape_drift, shape_excess, shape_floor, shape_floor_q95, shape_count (int64) and
+          shape_verdict (str) (shape, model): the same in each shape; NaN, 0 and "" where the model has none. Then
+          drift, excess, floors and count are those of the shapes of which file and model have 1,000 filters, or of all
+          shapes if there is none; per_component, swaps and deciles are those of the shape with most of the file's
+          weights; a model is related if it is in any shape, and indistinguishable if it is in all.
+        - compared_share (model), with several shapes: the share of the file's weights that is in these. Models with
+          less than half follow the others.
         - Coordinates along model: task, visual_category, training_dataset, pretraining_dataset, family, architecture,
           str; weights (component); query_count (decile), int64: the file's filters.
 
@@ -126,67 +132,77 @@ def nearest(
     ['related', 'indistinguishable', 'different_by_filters']
     """
     require("xarray")
-    return rank_models(db, path, n=n, limits=limits, key=key, order=order).to_dataset()
+    return rank_models(db, path, n=n, limits=limits, key=key, order=order, kernel=kernel).to_dataset()
 
 
 def rank_models(
-    db: AnyDatabase, path: Source, *, n: int, limits: Limits, key: str = "", order: Order | None = None
+    db: AnyDatabase,
+    path: Source,
+    *,
+    n: int,
+    limits: Limits,
+    key: str = "",
+    order: Order | None = None,
+    kernel: AnyKernel | None = None,
 ) -> Columns:
     """Return what `nearest` returns, without xarray."""
     if n < 1:
         raise UsageError(f"n: expected at least 1, got {n}")
-    db, source = as_database(db), as_source(path, "path")
-    question = Question.in_basis(db, "model")
+    opened, source = as_database(db, kernel=kernel), as_source(path, "path")
+    is_one_shape = kernel is not None or opened.kernel != KERNEL or opened.labels is None
+    shapes = (opened.kernel,) if is_one_shape else opened.kernels
     with on_disk([source], key, order) as (file,):
-        query = reduce_model(file, question.projection.histograms, limits, db.kernel)
-    return _ranked(question, query, n)
+        examined = examine_model(file, limits, shapes)
+        wanted = [shape for shape in shapes if examined.rows.get(shape)]
+        if not wanted:
+            examined.check(shapes[0])
+        questions = _questions(opened, wanted or list(shapes[:1]))
+        reductions = {shape: question.projection.histograms for shape, question in questions.items()}
+        queries = reduce_examined(examined, reductions, limits)
+    compared = [Compared.of(question, queries[shape]) for shape, question in questions.items()]
+    return _ranked(compared, n)
 
 
-def _ranked(question: Question, query: Query, n: int) -> Columns:
-    """Return the first `n` models, which are the `question`'s groups, by their excess drift from the file's filters."""
-    db, models, weights = question.db, question.grouping, question.weights
-    file_counts, counts = query.arrays["counts"].sum(axis=0), question.counts
-    whole = question.snapshot_counts + file_counts
-    drift, components = _drift(file_counts, counts, whole, weights)
-    number = counts[:, 0].sum(axis=-1)
-    few = number < FEW
-    floors = SamplingFloor(whole, weights).between(file_counts, counts)
-    order = np.lexsort((drift, drift - floors.mean, few))[:n]
-    floor = Floor(floors.mean[order], floors.q95[order])
-    no_verdict = few[order] | (file_counts[0].sum() < FEW)
-    swap_q95, by_swaps = np.where(no_verdict, np.nan, _swaps(question, query, whole, order))
-    verdict = _verdicts(drift[order], floor, by_swaps, no_verdict)
-    by_decile = _decile_variables(question, query, whole, order)
+def _questions(db: Database, shapes: Sequence[Kernel]) -> dict[Kernel, Question]:
+    """Return the question about the models of each shape that some of them have. Bases are fitted if needed."""
+    questions = {}
+    for shape in shapes:
+        with suppress(InputError):  # no model of the view has such filters
+            questions[shape] = Question.in_basis(db.bank(shape), "model")
+            db = questions[shape].db.bank(db.kernel)  # at the snapshot that has the basis
+    return questions or {shapes[0]: Question.in_basis(db.bank(shapes[0]), "model")}
+
+
+def _ranked(compared: Sequence[Compared], n: int) -> Columns:
+    """Return the first `n` models by their excess drift from the file's filters, over all shapes that both have."""
+    leading = max(compared, key=lambda one: one.file_filters * one.question.db.weights)
+    if len(compared) == 1:
+        names, variables = _of_one_shape(leading, n)
+    else:
+        names, variables = over_shapes(compared, leading, n)
+    question, query, db = leading.question, leading.query, leading.question.db
+    shapes = {kernel_name(one.question.db.kernel): one.file_filters for one in compared}
     labels = db.model_columns
-    names = labels["model"].values.astype(str)
-    position = [int(np.flatnonzero(names == models.labels[model])[0]) for model in order]
-    same, stored_as = _same_models(db, query)
+    ids = labels["model"].values.astype(str)
+    position = [int(np.flatnonzero(ids == name)[0]) for name in names]
+    same, stored_as = _same_models(compared)
+    few = variables["few"][1]
+    deciles = {name: variables.pop(name) for name in list(variables) if name.startswith("decile_")}
     model = ("model",)
     return Columns.of(
         {
-            "drift": (model, drift[order], {"long_name": "drift to the file"}),
-            "excess": (model, drift[order] - floor.mean, {"long_name": "drift beyond its floor"}),
-            "per_component": (("component", "model"), components[:, order]),
-            "floor": (model, floor.mean, {"long_name": "mean drift of two samples of one distribution"}),
-            "floor_q95": (model, floor.q95, {"long_name": "95 % quantile of the same"}),
-            "related_below": (model, floor.quantile(Z_RELATED), {"long_name": "0.1 % quantile of the same"}),
-            "verdict": (model, verdict),
-            "judged_by": (model, np.where(np.isnan(by_swaps), BY_SAMPLING, BY_LAYERS).astype(object)),
-            "layer_floor_q95": (model, swap_q95, {"long_name": "95 % quantile of the drift after swapping layers"}),
-            "swap_p_value": (model, by_swaps, {"long_name": "share of swaps of layers with at least this drift"}),
-            "closer_than_noise": (model, drift[order] <= floor.q95),
-            "count": (model, number[order], {"long_name": "number of filters"}),
-            "few": (model, few[order]),
-            "rank": (model, np.where(few[order], 0, np.arange(1, len(order) + 1))),
+            **variables,
+            "rank": (model, np.where(few, 0, np.arange(1, len(names) + 1))),
             **{name: (model, values[position]) for name, values in same.items()},
-            **{f"decile_{name}": (("model", "decile"), values) for name, values in by_decile.items()},
+            **deciles,
         },
         coords={
-            "model": names[position].astype(object),
+            "model": ids[position].astype(object),
             "decile": DECILES,
             **{name: (model, labels[name].values[position].astype(object)) for name in _MODEL_LABELS},
-            "weights": ("component", weights),
-            "query_count": ("decile", _decile_counts(query)),
+            "weights": ("component", question.weights),
+            "query_count": ("decile", leading.decile_counts),
+            **({"shape": list(shapes)} if len(compared) > 1 else {}),
         },
         attrs=question.provenance(
             scaled=None,
@@ -195,80 +211,34 @@ def _ranked(question: Question, query: Query, n: int) -> Columns:
             formula=f"{METRICS['kl'].formula}; pi with the file's own counts; floors of method 4; by excess, method 7",
             query=query.shown,
             query_hash=query.file_hash,
-            query_filters=int(file_counts[0].sum()),
-            query_layers=len(query.rows),
+            query_filters=sum(one.file_filters for one in compared),
+            query_layers=sum(len(one.query.rows) for one in compared),
             query_stored_as=json.dumps(stored_as, ensure_ascii=False),
             query_left_out=json.dumps(query.left_out, ensure_ascii=False),
+            query_shapes=json.dumps(shapes),
         ),
     )
 
 
-def _decile_counts(query: Query) -> Ints:
-    """Return the number of the file's filters in each depth decile, (10,)."""
-    decile = depth_decile(query.column("conv_depth_norm"))
-    known = decile != NO_DECILE
-    return np.bincount(decile[known], query.column("row_size")[known], len(DECILES)).astype(np.int64)
+def _of_one_shape(compared: Compared, n: int) -> tuple[list[str], Variables]:
+    """Return the ids and variables of the first models in one shape."""
+    order = np.lexsort((compared.drift, compared.excess, compared.few))[:n]
+    names = [str(compared.question.grouping.labels[model]) for model in order]
+    return names, {**compared.variables(order), **compared.by_decile(order)}
 
 
-def _same_models(db: Database, query: Query) -> tuple[dict[str, npt.NDArray[np.generic]], list[str]]:
+def _same_models(compared: Sequence[Compared]) -> tuple[dict[str, npt.NDArray[np.generic]], list[str]]:
     """Return the variables that say what the view's models share with the file, (models,), and which are the same."""
+    db, query = compared[0].question.db, compared[0].query
     same_file = db.model_columns["file_hash"].values.astype(str) == query.file_hash
-    hashes, fingerprints = (query.column(name).tolist() for name in ("hash", "fingerprint"))
-    shared = find_shared(db, FileLayers(hashes, fingerprints, query.column("row_size")))
-    same_filters = same_file | shared.same_filters
-    variables = {"same_content": same_file, "same_filters": same_filters, "equal_layers": shared.equal_layers}
+    equal, same = [], [np.ones(len(same_file), bool)]
+    for one in compared:
+        hashes, fingerprints = (one.query.column(name).tolist() for name in ("hash", "fingerprint"))
+        layers = FileLayers(hashes, fingerprints, one.query.column("row_size"))
+        shared = find_shared(one.question.db, layers)
+        equal.append(shared.equal_layers)
+        if shared.can_tell:
+            same.append(shared.same_filters)
+    same_filters = same_file | (np.logical_and.reduce(same) & (len(same) > 1))
+    variables = {"same_content": same_file, "same_filters": same_filters, "equal_layers": np.sum(equal, axis=0)}
     return variables, db.model_columns["model"].values[same_filters].astype(str).tolist()
-
-
-def _verdicts(drift: Floats, floor: Floor, by_swaps: Floats, few: npt.NDArray[np.bool_]) -> npt.NDArray[np.object_]:
-    """Return the verdict of each model, (models,); `by_swaps` is the p-value of swapping layers, NaN for none."""
-    verdict = np.where((drift <= floor.q95) | (by_swaps > LEVEL), INDISTINGUISHABLE, DIFFERENT_BY_FILTERS)
-    verdict[drift < floor.quantile(Z_RELATED)] = RELATED
-    verdict[few] = TOO_FEW
-    return verdict.astype(object)
-
-
-def _swaps(question: Question, query: Query, whole: Ints, order: Ints) -> Floats:
-    """Return floor and p-value of swapping the file's layers with each model's in `order`, (2, models), or NaN."""
-    file_places = places(query.column)
-    layers, layer_counts = question.db.layer_columns, question.layer_counts
-    model_places = places(lambda name: layers[name].values)
-    swaps = np.full((2, len(order)), np.nan)
-    for i, model in enumerate(order):
-        rows = np.flatnonzero(question.grouping.index == model)
-        if len(rows) == len(file_places):
-            counts = np.concatenate([query.arrays["counts"], layer_counts[rows]])
-            statistic = SymmetricKL(counts, whole, question.weights)
-            swaps[:, i] = swap_pair(statistic, file_places, [model_places[row] for row in rows])
-    return swaps
-
-
-def _decile_variables(question: Question, query: Query, whole: Ints, order: Ints) -> dict[str, Floats]:
-    """Return drift, floors and count of each model in `order` in each depth decile, (models, 10) each."""
-    floors = SamplingFloor(whole, question.weights)
-    query_counts, layer_counts = query.arrays["counts"], question.layer_counts
-    query_decile = depth_decile(query.column("conv_depth_norm"))
-    decile = depth_decile(question.db.layer_columns["conv_depth_norm"].values)
-    variables = np.full((4, len(order), len(DECILES)), np.nan)
-    for i in np.unique(query_decile[query_decile != NO_DECILE]):
-        rows = [(decile == i) & (question.grouping.index == model) for model in order]
-        counts = np.stack([layer_counts[chosen].sum(axis=0) for chosen in rows])
-        has_filters = counts[:, 0].sum(axis=-1) > 0
-        if has_filters.any():
-            counts = counts[has_filters]
-            file_counts = query_counts[query_decile == i].sum(axis=0)
-            drift, _ = _drift(file_counts, counts, whole, question.weights)
-            noise = floors.between(file_counts, counts)
-            variables[:, has_filters, i] = np.stack((drift, *noise, counts[:, 0].sum(axis=-1)))
-    return dict(zip(("drift", "floor", "floor_q95", "count"), variables, strict=True))
-
-
-def _drift(counts: Ints, others: Ints, whole: Ints, weights: Floats) -> tuple[Floats, Floats]:
-    """Return the drift from one group with `counts` (K, 70) to `others` (groups, K, 70), and that of each component.
-
-    The drift is (groups,), that of components (K, groups). It is computed term by term, not by matrix products, so that
-    the drift to a copy is exactly 0.
-    """
-    p = sound_probabilities(np.concatenate([counts[None], others]), whole)
-    components = symmetric_kl(p[0], p[1:])
-    return components @ weights, components.T

@@ -32,6 +32,8 @@ class Shared(NamedTuple):
     """Layers of the file whose filters the model has."""
     same_filters: Bools
     """Whether file and model have the same filters: the same number, and the same layers that can be told apart."""
+    can_tell: bool
+    """Whether the file has layers that can be told apart from others."""
     stored: Ints
     """For each layer of the file, the first of the view's layers with the same filters, or −1, (file's layers,)."""
 
@@ -53,4 +55,4 @@ def find_shared(db: Database, file: FileLayers) -> Shared:
     owners = np.concatenate([owner, np.full(len(own), models)])
     *keys, key = models_by_filters(labels, fingerprints, sizes, owners, models + 1)
     same = np.array([key is not None and other == key for other in keys], bool)
-    return Shared(equal, same, np.where(is_stored, own, -1))
+    return Shared(equal, same, key is not None, np.where(is_stored, own, -1))

@@ -10,7 +10,13 @@ import click
 
 from filterdb.commands.answer import Answer, basis_of_result, head_of_result, print_answer, rows
 from filterdb.commands.group import commands
-from filterdb.commands.options import database, limits_option, network_options, selection
+from filterdb.commands.options import (
+    database,
+    kernel_option,
+    labels_and_verdicts,
+    limits_option,
+    network_options,
+)
 from filterdb.commands.table import counts_line, print_basis_warning, print_table, say
 from filterdb.redaction import printable
 
@@ -22,28 +28,29 @@ if TYPE_CHECKING:
 
 _REMARKS = {"few": "few", "related": "related", "indistinguishable": "within noise"}
 
-_NO_ACCURACY = "near means similar 3×3 filters; it says nothing of the accuracy after transfer"
+_NO_ACCURACY = "near means similar filters; it says nothing of the accuracy after transfer"
 
 
 @commands.command()
 @limits_option
 @network_options
 @database
-@selection
+@kernel_option
+@labels_and_verdicts
 @click.argument("model")
 @click.option("-n", "number", type=click.IntRange(1), default=10, show_default=True, help="How many models.")
 @click.option("--by-decile", is_flag=True, help="Drift of each depth decile as well.")
-def nearest(db: Database, model: str, number: int, by_decile: bool, as_json: bool, **reading: Any) -> None:
+def nearest(db: Database, model: str, number: int, by_decile: bool, as_json: bool, **options: Any) -> None:
     """Find the stored models most similar to a model.
 
-    MODEL is a file or a URL. Models are ranked by how much more their 3×3 filters drift than chance explains at
-    their sizes. Related models, such as fine-tuned copies, are marked.
+    MODEL is a file or a URL. Models are ranked by how much more their filters drift than chance explains at their
+    sizes, over all kernel shapes that both have. Related models, such as fine-tuned copies, are marked.
     Limit the models compared with --where 'task=…' or 'training_dataset=…'. Similar filters do not promise
     accuracy after transfer.
     """
     from filterdb.analysis.nearest import rank_models  # heavy
 
-    result = rank_models(db, model, n=number, **reading)
+    result = rank_models(db, model, n=number, **options)
     print_answer(to_answer(result), as_json, show_deciles if by_decile else show)
 
 
@@ -55,6 +62,7 @@ def to_answer(result: xr.Dataset | Columns) -> Answer:
         entry = result.isel(model=i)
         row |= {
             "rank": row["rank"] or None,
+            "shapes": _shapes(entry),
             "per_component": entry["per_component"].values,
             "deciles": [
                 {
@@ -83,10 +91,21 @@ def to_answer(result: xr.Dataset | Columns) -> Answer:
             "layers": attrs["query_layers"],
             "stored_as": json.loads(attrs["query_stored_as"]),
             "left_out": json.loads(attrs["query_left_out"]),
+            "shapes": json.loads(attrs["query_shapes"]),
             "deciles": dict(zip(map(str, result["decile"].values), result["query_count"].values.tolist(), strict=True)),
         },
         "rows": table,
     }
+
+
+def _shapes(entry: xr.Dataset | Columns) -> list[Answer]:
+    """Return what is known of a model in each kernel shape that it has; nothing if only one is compared."""
+    if "shape" not in entry.variables:
+        return []
+    names = ("drift", "excess", "floor", "floor_q95", "count", "verdict")
+    columns = [entry["shape"].values.tolist(), *(entry[f"shape_{name}"].values.tolist() for name in names)]
+    rows = [dict(zip(("kernel", *names), row, strict=True)) for row in zip(*columns, strict=True)]
+    return [row for row in rows if row["count"]]
 
 
 def _whole(count: float) -> int:
@@ -96,9 +115,18 @@ def _whole(count: float) -> int:
 
 def show(answer: Answer) -> None:
     """Print the models in order, with the noise floor."""
-    columns = ["", "model", "drift", "excess", "noise", "", "filters", "task", "training_dataset"]
-    print_table(columns, ([row["rank"], *_cells(row, "task", "training_dataset")] for row in answer["rows"]))
+    labels = ["task", "training_dataset"]
+    if len(answer["query"]["shapes"]) > 1:
+        labels.insert(0, "drift by shape")
+        answer = {**answer, "rows": [{**row, "drift by shape": _by_shape(row)} for row in answer["rows"]]}
+    columns = ["", "model", "drift", "excess", "noise", "", "filters", *labels]
+    print_table(columns, ([row["rank"], *_cells(row, *labels)] for row in answer["rows"]))
     _footer(answer)
+
+
+def _by_shape(row: Answer) -> str:
+    """Return the drift of a model in each kernel shape."""
+    return ", ".join(f"{shape['kernel']} {shape['drift']:.3g}" for shape in row["shapes"])
 
 
 def show_deciles(answer: Answer) -> None:
@@ -135,6 +163,9 @@ def _footer(answer: Answer) -> None:
 
     query = answer["query"]
     say(f"{query['file']}: {query['filters']:,} filters, {query['layers']:,} layers, against {counts_line(answer)}")
+    if len(query["shapes"]) > 1:
+        shapes = ", ".join(f"{kernel} {filters:,}" for kernel, filters in query["shapes"].items())
+        say(f"filters by shape: {shapes}; drift is the mean over shapes, weighted by the file's weights")
     if query["stored_as"]:
         say(f"it is stored already: {', '.join(map(printable, query['stored_as']))}")
     if any(row["same_filters"] and not row["same_content"] for row in answer["rows"]):

@@ -222,6 +222,11 @@ def with_kernel(command: Command) -> Command:
 
 def selection(command: Command) -> Command:
     """Add --kernel, --where and --exclude-verdict, and pass the view to the command."""
+    return with_kernel(labels_and_verdicts(command))
+
+
+def labels_and_verdicts(command: Command) -> Command:
+    """Add --where and --exclude-verdict, and pass the view to the command."""
 
     @functools.wraps(command)
     def wrapped(db: Database, where: tuple[str, ...], exclude_verdict: str, **kwargs: Any) -> Any:
@@ -239,13 +244,12 @@ def selection(command: Command) -> Command:
         metavar="'COLUMN=VALUE'",
         help="Only layers with this label (!= too; repeatable).",
     )(wrapped)
-    wrapped = click.option(
+    return click.option(
         "--exclude-verdict",
         default="",
         metavar="LIST",
         help=f"Leave out layers with these verdicts: {', '.join(VERDICTS)}.",
     )(wrapped)
-    return with_kernel(wrapped)
 
 
 def _condition(text: str) -> tuple[str, bool, str]:

@@ -98,19 +98,10 @@ AnyKernel = schema.Kernel | str
 def as_database(db: Any, parameter: str = "db", *, kernel: AnyKernel | None = None) -> Database:
     """Return a Database unchanged, or open a path or URL at the newest snapshot; with `kernel`, return that bank of it.
 
-    Raises UsageError for anything else, and for a bank of a view of some layers, which are those of another bank.
+    Raises UsageError for anything else.
     """
     opened: Database = db if isinstance(db, Database) else open_database(as_path(db, parameter, _DATABASE))
-    if kernel is None:
-        return opened
-    shape = as_kernel(kernel)
-    if opened.chosen is not None and shape != opened.kernel:
-        name, own = schema.kernel_name(shape), schema.kernel_name(opened.kernel)
-        raise UsageError(
-            f"kernel: expected {own}, the shape of the selected layers, got {name}; choose the shape first: "
-            f'db.bank("{name}").select(…)'
-        )
-    return opened if shape == opened.kernel else opened.bank(shape)
+    return opened if kernel is None else opened.bank(kernel)
 
 
 def as_kernel(kernel: Any) -> schema.Kernel:
@@ -147,6 +138,8 @@ class Database:
     """Which of the snapshot's layers the view has, (layers,) bool. None: all."""
     conditions: tuple[str, ...] = ()
     """The conditions of the view, as text."""
+    labels: tuple[tuple[str, tuple[str, ...], bool], ...] | None = ()
+    """The conditions as arguments of `where`; None if one of them is not about labels."""
     kept: SummaryCache = field(default_factory=SummaryCache, repr=False)
     """Summaries in memory, up to CACHE_BYTES, so that they are read once, or computed once for a read-only store."""
     parent: Database | None = field(default=None, repr=False)
@@ -197,7 +190,7 @@ class Database:
     def bank(self, kernel: AnyKernel) -> Database:
         """Return the filters of another kernel shape, as a Database with its layers, summaries and basis.
 
-        A view of layers becomes the whole bank; select from it what is wanted.
+        The conditions of a view hold for the layers of the other shape.
 
         Parameters
         ----------
@@ -212,7 +205,9 @@ class Database:
         Raises
         ------
         UsageError
-            If that is no kernel shape.
+            If that is no kernel shape, or if the view is one of layers with certain verdicts.
+        InputError
+            If no layer of this shape meets the conditions of the view.
 
         Examples
         --------
@@ -220,12 +215,21 @@ class Database:
         {'filters': 1234, 'layers': 56, 'models': 7}
         """
         shape = as_kernel(kernel)
+        if shape == self.kernel:
+            return self
+        if self.labels is None:
+            name, own = schema.kernel_name(shape), schema.kernel_name(self.kernel)
+            raise UsageError(
+                f"kernel: expected {own}, the shape of the chosen layers, got {name}; choose the shape first, with "
+                f'db.bank("{name}")'
+            )
         root = self.root
-        if shape == schema.KERNEL:
-            return root
-        if shape not in root.banks:
+        if shape != schema.KERNEL and shape not in root.banks:
             root.banks[shape] = Database(self.files, self.state, kept=self.kept, kernel=shape, origin=root)
-        return root.banks[shape]
+        bank = root if shape == schema.KERNEL else root.banks[shape]
+        for name, values, negate in self.labels:
+            bank = bank.where(name, values, negate=negate)
+        return bank
 
     @property
     def root(self) -> Database:
@@ -441,7 +445,8 @@ class Database:
             shown = ", ".join(map(str, existing[:12]))
             shown += f" and {len(existing) - 12} more" if len(existing) > 12 else ""
             raise InputError(f"{self.url}: expected layers with {words}, found none; `{name}` has {shown}")
-        return self.keep(mask, words)
+        labels = None if self.labels is None else (*self.labels, (name, tuple(map(str, values)), negate))
+        return replace(self.keep(mask, words), labels=labels)
 
     def keep(self, mask: np.ndarray, words: str) -> Database:
         """Return a view of the layers for which `mask` (layers,) is true. `words` describe the condition."""
@@ -450,7 +455,8 @@ class Database:
             chosen[:] = mask
         else:
             chosen[chosen] = mask
-        return replace(self, chosen=chosen, conditions=(*self.conditions, words), parent=self.whole)
+        conditions = (*self.conditions, words)
+        return replace(self, chosen=chosen, conditions=conditions, labels=None, parent=self.whole)
 
     def column(self, name: str) -> np.ndarray:
         """Return the values of a label of the view's layers, (layers,). Raises UsageError if it is unknown."""

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import filterdb as fdb
-from filterdb.errors import UsageError
+from filterdb.errors import InputError, UsageError
 from tests.models import chain, weights
 
 TAKES_KERNEL = sorted(
@@ -57,11 +57,20 @@ def test_kernel_is_the_bank(db: fdb.Database, name: str) -> None:
     assert CALLS[name](db).attrs["kernel"] == "3x3"
 
 
-def test_a_view_of_another_shape(db: fdb.Database) -> None:
-    view = db.select(conv_depth=0) if 0 in db.layers["conv_depth"].values else db.select(conv_depth=3)
-    with pytest.raises(UsageError, match=r'kernel: expected 3x3, .* got 5x5; .*: db.bank\("5x5"\).select'):
+def test_conditions_hold_in_another_shape(db: fdb.Database) -> None:
+    model = str(db.models["model"].values[1])
+    expected = fdb.pca(db.bank("5x5").select(model=model))
+    for view in (db.select(model=model), db.bank((1, 3)).bank("5x5").select(model=model)):
+        assert fdb.pca(view, kernel="5x5").identical(expected)
+    with pytest.raises(InputError, match="conv_depth = 3, found none"):
+        fdb.pca(db.select(conv_depth=3), kernel="5x5")
+
+
+def test_a_view_by_verdicts_has_its_shape(db: fdb.Database) -> None:
+    view = fdb.exclude_verdict(db, ["dead"])
+    with pytest.raises(UsageError, match=r'kernel: expected 3x3, .* got 5x5; .* with db.bank\("5x5"\)'):
         fdb.pca(view, kernel="5x5")
-    own = db.bank("5x5").select(conv_depth=[0, 1])
+    own = fdb.exclude_verdict(db.bank("5x5"), ["dead"])
     np.testing.assert_array_equal(fdb.pca(own, kernel="5x5")["mean"], fdb.pca(own)["mean"])
 
 
