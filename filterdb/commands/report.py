@@ -9,7 +9,7 @@ import click
 import filterdb as fdb
 from filterdb.commands.answer import Answer, head_of_database, print_answer
 from filterdb.commands.group import commands
-from filterdb.commands.options import database, mode_option, selection
+from filterdb.commands.options import database, kernel_option, labels_and_verdicts, mode_option
 from filterdb.commands.table import say
 
 if TYPE_CHECKING:
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 @commands.command()
 @database
-@selection
+@kernel_option
+@labels_and_verdicts
 @mode_option
 @click.option(
     "-o",
@@ -34,12 +35,14 @@ if TYPE_CHECKING:
     help="Bivariate densities of all pairs of components, which take a pass over the filters.  "
     "[default: up to 50 million filters]",
 )
-def report(db: Database, output: str, mode: ModeName, densities: bool | None, as_json: bool) -> None:
-    """Write a page with all figures and tables.
+def report(
+    db: Database, output: str, mode: ModeName, densities: bool | None, kernel: str | None, as_json: bool
+) -> None:
+    """Write a page with all figures and tables, for each kernel shape with at least 1,000 filters.
 
     Every figure is also an SVG and a PNG file, every table a CSV and a Parquet file.
     """
-    page = fdb.report(db, output, mode=mode, densities=densities)
+    page = fdb.report(db, output, mode=mode, densities=densities, kernel=kernel)
     print_answer({**head_of_database(db), "page": str(page)}, as_json, show)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from importlib import resources
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,6 +14,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from filterdb.analysis.noise import FEW
 from filterdb.analysis.rules import VERDICTS
 from filterdb.arguments import as_path, formerly_positional
 from filterdb.choices import COMPONENTS
@@ -22,8 +25,8 @@ from filterdb.page.drawing import visible, visible_all
 from filterdb.page.results import Results, gather
 from filterdb.page.section import Section
 from filterdb.page.sections import section_classes
-from filterdb.schema import UNKNOWN, WEIGHTS, kernel_text
-from filterdb.store.database import AnyDatabase, Database, as_database
+from filterdb.schema import KERNEL, UNKNOWN, WEIGHTS, kernel_name, kernel_text
+from filterdb.store.database import AnyDatabase, AnyKernel, Database, as_database
 from filterdb.store.files import Files
 from filterdb.version import __version__
 
@@ -38,9 +41,12 @@ def report(
     *,
     mode: ModeName = "sound",
     densities: bool | None = None,
+    kernel: AnyKernel | None = None,
 ) -> Path | str:
     """Write the page about a view's layers into a folder or below a URL.
 
+    There is a page for each kernel shape of which the view has enough filters, with links between them: the first is
+    `index.html`, the others are in folders such as `5x5`.
     `index.html` and its `data` open from disk or from a server, without other network access. `figures` has each figure
     as SVG and PNG, `tables` its numbers as CSV, and as Parquet if pyarrow is installed.
 
@@ -55,6 +61,8 @@ def report(
     densities : bool, optional
         Whether to add the bivariate densities of all pairs of components, which take a pass over the filters. Default:
         for up to 50 million filters.
+    kernel : (int, int) or str, optional
+        Only the page of this shape, such as "5x5". Default: all shapes with at least 1,000 filters.
 
     Returns
     -------
@@ -72,17 +80,45 @@ def report(
     StoreError
         If the folder cannot be written; raised before anything is computed.
     """
-    db = as_database(db)
-    if not db.layers.sizes["layer"]:
-        kernel = kernel_text(db.kernel)
-        raise InputError(f"{db.url}: expected at least one layer with {kernel} filters to report on, got none")
+    banks = _banks(as_database(db, kernel=kernel), only=kernel is not None)
     if find_spec("jinja2") is None or find_spec("matplotlib") is None:
         raise MissingExtraError("report: the page needs the extra: pip install 'filterdb[report]'")
     place = Files.at(as_path(folder, "folder"))
     if not place.remote and Path(place.root).exists() and not Path(place.root).is_dir():
         raise UsageError(f"{place.root}: expected a folder, or a place for one, got a file; say another with -o")
     place.check_writable()
-    results = gather(db, mode, densities)
+    for number in reversed(range(len(banks))):  # the first page last, so that all of its links work
+        _write(place, banks, number, mode, densities)
+    return place.url("index.html") if place.remote else Path(place.url("index.html")).absolute()
+
+
+def _banks(db: Database, *, only: bool) -> list[Database]:
+    """Return the views with a page each: that of the view's shape, or, unless it is the `only` one, of all shapes.
+
+    A shape with fewer filters than a verdict needs has no page, unless no shape has more. Raises InputError if there
+    are no filters.
+    """
+    banks = [db]
+    if not only and db.kernel == KERNEL and db.labels is not None:
+        for kernel in db.kernels[1:]:
+            with suppress(InputError):  # no layer of this shape meets the conditions
+                banks.append(db.bank(kernel))
+    found = [bank for bank in banks if bank.counts["layers"]]
+    if not found:
+        shape = kernel_text(db.kernel)
+        raise InputError(f"{db.url}: expected at least one layer with {shape} filters to report on, got none")
+    return [bank for bank in found if bank.counts["filters"] >= FEW] or found[:1]
+
+
+def _folder(number: int, bank: Database) -> str:
+    """Return the folder of a page below that of the first one, which has none."""
+    return f"{kernel_name(bank.kernel)}/" if number else ""
+
+
+def _write(place: Files, banks: Sequence[Database], number: int, mode: ModeName, densities: bool | None) -> None:
+    """Compute the results of one of the banks, and write its page."""
+    folder, up = _folder(number, banks[number]), "../" if number else ""
+    results = gather(banks[number], mode, densities)
     sections = [section(results) for section in section_classes()]
     objects: dict[str, bytes] = {}
     for section in sections:
@@ -91,13 +127,17 @@ def report(
             objects |= drawing.files(picture.draw(), picture.name)
         for table in section.tables():
             objects |= tables.files(table.name, table.rows, csv=table.has_csv)
-    place.put(objects)
-    place.put({"index.html": _html(results, sections)})  # last, so that a visible page is complete
-    return place.url("index.html") if place.remote else Path(place.url("index.html")).absolute()
+    place.put({f"{folder}{name}": data for name, data in objects.items()})
+    pages = [
+        {"name": kernel_text(bank.kernel), "href": f"{up}{_folder(i, bank)}index.html", "is_this": i == number}
+        for i, bank in enumerate(banks)
+    ]
+    # Last, so that a visible page is complete.
+    place.put({f"{folder}index.html": _html(results, sections, pages if len(pages) > 1 else [])})
 
 
-def _html(results: Results, sections: list[Section]) -> bytes:
-    """Return the page itself, with its script, style and data."""
+def _html(results: Results, sections: list[Section], pages: Sequence[Mapping[str, Any]]) -> bytes:
+    """Return the page itself, with its script, style and data. `pages` are those of all kernel shapes."""
     from jinja2 import Environment, FunctionLoader, StrictUndefined
 
     db = results.db
@@ -129,6 +169,7 @@ def _html(results: Results, sections: list[Section]) -> bytes:
         mode=results.mode,
         version=__version__,
         numbers=_numbers(db),
+        pages=pages,
         basis_warning=next(filter(None, warnings), ""),
         contents=[(section.name(), section.title) for section in sections if section.is_listed()],
         sections=parts,
