@@ -57,31 +57,6 @@ def test_pca_equals_the_svd(db: fdb.Database, filters: np.ndarray, scaled: bool)
         check_pca(by_model, i, values[index])
 
 
-def paper_drift(values: np.ndarray, groups: dict[str, np.ndarray]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """P1's drift, the slow way: SVD of everything, numpy.histogram, a double loop over scipy.stats.entropy."""
-    mean = values.mean(axis=0)
-    u, s, components = np.linalg.svd(values - mean, full_matrices=False)
-    signs = np.sign(u[np.abs(u).argmax(axis=0), np.arange(9)])
-    coefficients = (values - mean) @ (components * signs[:, None]).T
-    weights = s**2 / (s**2).sum()
-    span = (coefficients.min(), coefficients.max())
-    density = {}
-    for label, index in groups.items():
-        parts = [np.histogram(coefficients[index, k], bins=70, range=span, density=True)[0] for k in range(9)]
-        density[label] = np.where(np.array(parts) == 0, np.finfo(np.float32).eps, parts)
-    labels = list(groups)
-    matrix = np.zeros((len(labels), len(labels)))
-    for i, a in enumerate(labels):
-        for j, b in enumerate(labels):
-            both = [entropy(density[a][k], density[b][k]) + entropy(density[b][k], density[a][k]) for k in range(9)]
-            matrix[i, j] = weights @ both
-    counts = {
-        label: np.array([np.histogram(coefficients[index, k], bins=70, range=span)[0] for k in range(9)])
-        for label, index in groups.items()
-    }
-    return matrix, counts
-
-
 def decile_column(db: fdb.Database) -> np.ndarray:
     labels = pd.cut(
         db.layers["conv_depth_norm"].values, np.arange(0, 1.1, 0.1).tolist(), include_lowest=True, labels=DECILES
@@ -99,7 +74,7 @@ def test_paper_drift_equals_the_double_loop(db: fdb.Database, filters: np.ndarra
         "task,depth_decile": np.array([f"{t} × {d}" for t, d in zip(task, decile, strict=True)], dtype=object),
     }[by]
     groups = rows_of(db, column)
-    expected, counts = paper_drift(oracles.scaled(filters), groups)
+    expected, counts = oracles.paper_drift(oracles.scaled(filters), groups)
     found = fdb.drift(db, by=by, mode="paper")
     assert set(found["group"].values) == set(groups)
     # Bin for bin; a coefficient within rounding of an edge may fall on either side of it.

@@ -69,3 +69,31 @@ def sphericity(filters: np.ndarray) -> float:
             total += departure**2 / (diagonal if i == j else off)
     freedom = k * (k + 1) / 2 - 1
     return float(chi2.sf(freedom + (n * k**2 / 2 * total - freedom) / np.sqrt(1 + excess / n), freedom))
+
+
+def paper_drift(values: np.ndarray, groups: dict[str, np.ndarray]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """P1's drift, the slow way: SVD of everything, numpy.histogram, a double loop over scipy.stats.entropy."""
+    from scipy.stats import entropy
+
+    size = values.shape[1]
+    mean = values.mean(axis=0)
+    u, s, components = np.linalg.svd(values - mean, full_matrices=False)
+    signs = np.sign(u[np.abs(u).argmax(axis=0), np.arange(size)])
+    coefficients = (values - mean) @ (components * signs[:, None]).T
+    weights = s**2 / (s**2).sum()
+    span = (coefficients.min(), coefficients.max())
+    density = {}
+    for label, index in groups.items():
+        parts = [np.histogram(coefficients[index, k], bins=70, range=span, density=True)[0] for k in range(size)]
+        density[label] = np.where(np.array(parts) == 0, np.finfo(np.float32).eps, parts)
+    labels = list(groups)
+    matrix = np.zeros((len(labels), len(labels)))
+    for i, a in enumerate(labels):
+        for j, b in enumerate(labels):
+            both = [entropy(density[a][k], density[b][k]) + entropy(density[b][k], density[a][k]) for k in range(size)]
+            matrix[i, j] = weights @ both
+    counts = {
+        label: np.array([np.histogram(coefficients[index, k], bins=70, range=span)[0] for k in range(size)])
+        for label, index in groups.items()
+    }
+    return matrix, counts
