@@ -91,7 +91,7 @@ def basis(result: xr.Dataset, group: int = 0) -> Figure:
     rows[1].set_ylim(0, 1.15)
     rows[1].set_ylabel("share of the variance")
     rows[1].set_xlabel(_of_all(len(ratios), result.sizes["component"]))
-    rows[1].legend(frameon=False, loc="center right", fontsize=8)
+    rows[1].legend(frameon=False, loc="center right" if np.sum(ratios) > 0.9 else "upper left", fontsize=8)
     return figure
 
 

@@ -41,7 +41,8 @@ class Depth(Section):
         self.scale = filter_scale(results.db, "model")
         self.by_depth = degeneration(results.db, by="depth_decile", mode=results.mode)
         has_groups = "model" in results.drifts and "depth_decile" in results.drifts
-        self.deciles = _deciles(results.db, results.mode) if has_groups else None
+        deciles = _deciles(results.db, results.mode) if has_groups else None
+        self.deciles = deciles if deciles is not None and boxes.by_stratum(deciles) else None
 
     def context(self) -> dict[str, Any]:
         """Return whether models can be compared at the same depth."""

@@ -78,11 +78,17 @@ function lines(node, series, { xlabel, ylabel, label }) {
   });
 }
 
+// Return width and height of a filter's picture whose longer side has this size. Rows of many weights stay visible.
+function tileSize(size) {
+  const [rows, columns] = core.kernel, cell = size / Math.max(rows, columns);
+  return [Math.max(columns * cell, 5), Math.max(rows * cell, 5)];
+}
+
 // Draw the weights of a filter as a picture whose longer side has this size.
 function tile(context, weights, limit, x, y, size) {
-  const columns = core.kernel[1], cell = size / Math.max(...core.kernel);
+  const [rows, columns] = core.kernel, [width, height] = tileSize(size), across = width / columns, down = height / rows;
   weights.forEach((weight, k) => {
     context.fillStyle = css(colour(SIGNS, 0.5 + weight / (2 * (limit || 1))));
-    context.fillRect(x + (k % columns) * cell, y + Math.floor(k / columns) * cell, cell + 0.3, cell + 0.3);
+    context.fillRect(x + (k % columns) * across, y + Math.floor(k / columns) * down, across + 0.3, down + 0.3);
   });
 }

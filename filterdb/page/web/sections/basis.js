@@ -4,7 +4,7 @@ makers.basis = (node) => {
     const limit = Math.max(...core.sections.basis.components.flat().map(Math.abs));
     let sum = 0;
     node.replaceChildren(el("ol", { class: "basis", style: { "grid-template-columns": `repeat(${columns}, 1fr)` } }, ...core.sections.basis.components.map((weights, c) => {
-      const [board, context] = canvas(size, size, `component ${c}: ${weights.map((weight) => digits(weight, 2)).join(", ")}`);
+      const [board, context] = canvas(...tileSize(size), `component ${c}: ${weights.map((weight) => digits(weight, 2)).join(", ")}`);
       tile(context, weights, limit, 0, 0, size);
       sum += core.sections.basis.ratios[c];
       const cumulative = sum;

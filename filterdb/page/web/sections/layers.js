@@ -5,9 +5,9 @@ makers.tiles = async (node) => {
   const show = (model) => {
     const places = range(data.model.length).filter((i) => data.model[i] === Number(model));
     body.replaceChildren(el("ol", { class: "tiles" }, ...places.map((i) => {
-      const size = 26, gap = 4, number = data.number[i];
-      const [board, context] = canvas(number * (size + gap), size, `The first ${number} filters of ${data.layer[i]}`);
-      for (let k = 0; k < number; k++) tile(context, [...weights.subarray((i * data.most + k) * core.weights.length, (i * data.most + k + 1) * core.weights.length)].map((weight) => weight / 127), 1, k * (size + gap), 0, size);
+      const size = 26, gap = 4, number = data.number[i], [width, height] = tileSize(size);
+      const [board, context] = canvas(number * (width + gap), height, `The first ${number} filters of ${data.layer[i]}`);
+      for (let k = 0; k < number; k++) tile(context, [...weights.subarray((i * data.most + k) * core.weights.length, (i * data.most + k + 1) * core.weights.length)].map((weight) => weight / 127), 1, k * (width + gap), 0, size);
       return el("li", {}, el("span", { title: data.layer[i] }, shown(data.layer[i], 40)), board);
     })));
   };

@@ -5,7 +5,7 @@ makers.spectrum = (node) => {
     const some = (value) => (value === null || Number.isNaN(value) ? "–" : percent(value));
     node.replaceChildren(el("ol", { class: "basis", style: { "grid-template-columns": `repeat(${columns}, 1fr)` } }, ...deciles.map((label, k) => {
       const values = shares[k].map((value) => value ?? 0);
-      const [board, context] = canvas(size, size, `depth ${label}: ${terms.map((term, i) => `${term} ${some(shares[k][i])}`).join("; ")}`);
+      const [board, context] = canvas(...tileSize(size), `depth ${label}: ${terms.map((term, i) => `${term} ${some(shares[k][i])}`).join("; ")}`);
       tile(context, values, Math.max(...values), 0, 0, size);
       hinted(board, () => [`depth ${label}`, `${count(filters[k])} filters`, ...terms.map((term, i) => `term ${term}: ${some(shares[k][i])}`)]);
       const aliased = some(aliasing[k]) === "–" ? [] : [el("span", { class: "soft" }, `aliased ${some(aliasing[k])}`)];

@@ -1,0 +1,72 @@
+"""The page about filters of another shape than 3×3, in Chromium."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import dask
+import numpy as np
+import pytest
+
+import filterdb as fdb
+from filterdb import schema
+from filterdb.page import figures
+from tests.models import chain
+from tests.page.conftest import Opened
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> fdb.Database:
+    """Four models with layers of two shapes, of which one has more components than the page shows."""
+    folder = tmp_path_factory.mktemp("bank")
+    files = []
+    for number in range(4):
+        rng = np.random.default_rng(number)
+        shapes = [(12, 8, 2, 6), (12, 12, 2, 6), (16, 12, 1, 3)]
+        layers = [rng.standard_normal(shape).astype(np.float32) * rng.uniform(1, 2, shape[2:]) for shape in shapes]
+        files.append(str(chain(folder / f"{number}.onnx", *(layer.astype(np.float32) for layer in layers))))
+    with dask.config.set(scheduler="threads"):
+        database: fdb.Database = fdb.ingest(folder / "db", files, kernels="all").database
+    return database
+
+
+@pytest.mark.parametrize("kernel", [(2, 6), pytest.param((1, 3), marks=pytest.mark.soak)], ids=schema.kernel_name)
+def test_the_page_of_a_bank(
+    whole: fdb.Database, kernel: schema.Kernel, show: Callable[..., Opened], tmp_path: Path
+) -> None:
+    weights = kernel[0] * kernel[1]
+    with dask.config.set(scheduler="threads"):
+        where = fdb.report(whole.bank(kernel), tmp_path / "page", densities=kernel == (1, 3))
+    opened = show(where=where)
+    opened.draw_all()
+    page = opened.page
+    assert opened.complaints == []
+    assert page.locator("h1").text_content() == f"The {schema.kernel_text(kernel)} filters of these models"
+    boards = page.locator("[data-figure=basis] canvas")
+    assert boards.count() == min(weights, 9)
+    box = boards.first.bounding_box()
+    assert box is not None
+    assert box["width"] / box["height"] == pytest.approx(kernel[1] / kernel[0], rel=0.05)
+    assert page.locator("[data-figure=ridges] svg").count() == min(weights, 9)
+    note = "The pictures show the leading 9; the tables have all."
+    assert (note in (page.locator("#basis").text_content() or "")) is (weights > 9)
+    table = (tmp_path / "page/tables/basis.csv").read_text("utf-8").splitlines()
+    assert len(table) == 1 + weights
+
+
+def test_figures_of_a_bank(whole: fdb.Database) -> None:
+    """Nine pictures of 2×6, and what is left out is said."""
+    bank = whole.bank((2, 6))
+    figure = figures.basis(fdb.pca(bank))
+    pictures = [
+        np.asarray(image.get_array()).shape for axes in figure.axes[0].child_axes for image in axes.get_images()
+    ]
+    assert pictures == [(2, 6)] * 9
+    assert figure.axes[1].get_xlabel() == "the leading 9 of 12 components"
+    grid = figures.bases(fdb.pca(bank, "model"))
+    assert len(grid.axes) == 4 * 9
+    entropy = figures.entropy_and_sparsity(fdb.degeneration(bank)).axes[0]
+    assert any(np.asarray(line.get_ydata())[0] == pytest.approx(np.log10(12)) for line in entropy.get_lines())
