@@ -87,7 +87,7 @@ class HistogramMetric(Metric):
         return divergence.by_rows(self.prepare(probabilities), weights, self._distance(question))
 
     def statistic(self, question: Question, counts: NDArray[Any]) -> Statistic:
-        """Return the drift as a function of sums of counts (cells, 9, 70)."""
+        """Return the drift as a function of sums of counts (cells, K, 70)."""
         distance = self._distance(question)
         return HistogramDivergence(
             counts,

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from filterdb.errors import InputError, UsageError
 from filterdb.numerics.depth import DECILES
 from filterdb.numerics.percentiles import SIZES, by_class, class_percentiles, counts, layer_classes, nearby_percentiles
-from filterdb.schema import kernel_text
+from filterdb.schema import KERNEL, Kernel, as_kernel, kernel_name, kernel_text
 from filterdb.version import __version__
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ Floats = npt.NDArray[np.float64]
 FORMAT, VERSION = "filterdb reference", 1
 
 MEASURES = {"sparsity": 1.0, "ratio": math.inf, "variance_entropy": 1.0}
-"""The measures of a layer in a reference, and the largest value of each."""
+"""The measures of a layer in a reference, and the largest value of each for 3×3 filters."""
 
 SIZES_OF_SAMPLES = ((81, 300), (41, 100), (21, 30), (9, 0))
 """Most values of a measure in a class, and most models that a reference names; the first that fits MAX_WRITTEN.
@@ -75,6 +75,8 @@ class Reference:
         For each of MEASURES, the sorted values of each class.
     is_rounded : bool
         Whether values have DIGITS digits, so that what is compared with them is rounded too.
+    kernel : tuple of int
+        The shape of the layers' filters. Layers of another shape cannot be compared with them.
     """
 
     place: str
@@ -82,6 +84,7 @@ class Reference:
     layers: dict[int, int]
     values: dict[str, dict[int, Floats]]
     is_rounded: bool = True
+    kernel: Kernel = KERNEL
 
     def percentiles(self, name: str, values: Floats, classes: npt.NDArray[np.int64]) -> Floats:
         """Return the percentile of each value of a measure among the layers of its class."""
@@ -102,7 +105,8 @@ def reference_of(measured: Columns, place: str) -> Reference:
     classes = layer_classes(measured["filters"].values, measured["conv_depth_norm"].values)
     values = {name: by_class(measured[name].values, classes) for name in MEASURES}
     facts = {name: int(measured.attrs[name]) for name in ("models", "layers", "filters")}
-    return Reference(place, facts, counts(classes), values, is_rounded=False)
+    kernel = as_kernel(measured.attrs.get("kernel", KERNEL))
+    return Reference(place, facts, counts(classes), values, is_rounded=False, kernel=kernel)
 
 
 def write_reference(db: AnyDatabase, output: str | os.PathLike[str], *, licence: str = "not stated") -> dict[str, Any]:
@@ -123,8 +127,8 @@ def write_reference(db: AnyDatabase, output: str | os.PathLike[str], *, licence:
     Returns
     -------
     dict
-        What the file says about itself: format, version, filterdb_version, licence, selection; models, layers and
-        filters (int); sources, up to 300 of the models with their labels.
+        What the file says about itself: format, version, filterdb_version, licence, selection; kernel, if it is not
+        3×3; models, layers and filters (int); sources, up to 300 of the models with their labels.
 
     Raises
     ------
@@ -157,6 +161,7 @@ def write_reference(db: AnyDatabase, output: str | os.PathLike[str], *, licence:
         "filterdb_version": __version__,
         "licence": licence,
         "selection": " and ".join(db.conditions) or "all",
+        **({} if db.kernel == KERNEL else {"kernel": kernel_name(db.kernel)}),
         "models": len(sources),
         "layers": int(sum(reference.layers.values())),
         "filters": int(db.counts["filters"]),
@@ -255,6 +260,12 @@ def _parsed(data: bytes, place: str) -> Reference:
         raise _invalid(place, f"a file without numbers of {', '.join(_COUNTS)}")
     if not all(isinstance(entries, list) for entries in lists):
         raise _invalid(place, "a file without lists of sources and classes")
+    try:
+        kernel = as_kernel(content.get("kernel", KERNEL))
+    except UsageError as error:
+        raise _invalid(place, "an unknown 'kernel'") from error
+    largest_entropy = max(MEASURES["variance_entropy"], math.log10(kernel[0] * kernel[1]) + 10.0**-DIGITS)
+    limits = {**MEASURES, "variance_entropy": largest_entropy}
     layers: dict[int, int] = {}
     values: dict[str, dict[int, Floats]] = {name: {} for name in MEASURES}
     for entry in content["classes"]:
@@ -264,9 +275,9 @@ def _parsed(data: bytes, place: str) -> Reference:
         if kind in layers or not _has_numbers(entry, {"layers": (1, content["layers"])}):
             raise _invalid(place, "a class that is repeated, or without a valid number of 'layers'")
         layers[kind] = entry["layers"]
-        for name, largest in MEASURES.items():
+        for name, largest in limits.items():
             values[name][kind] = _checked_values(entry.get(name), entry["layers"], largest, place)
-    return Reference(place, {name: content[name] for name in _DESCRIBED}, layers, values)
+    return Reference(place, {name: content[name] for name in _DESCRIBED}, layers, values, kernel=kernel)
 
 
 def _has_numbers(entry: Mapping[str, Any], ranges: Mapping[str, tuple[int, int]]) -> bool:

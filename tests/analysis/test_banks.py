@@ -12,6 +12,7 @@ from scipy.stats import entropy
 
 import filterdb as fdb
 from filterdb import schema
+from filterdb.analysis.reference import read_reference
 from filterdb.analysis.rules import VERDICTS
 from filterdb.errors import InputError, UsageError
 from tests.models import chain
@@ -246,3 +247,19 @@ def test_the_snapshot_keeps_a_basis_for_each_shape(whole: fdb.Database) -> None:
         assert first["kernel"] == schema.kernel_name(kernel)
     bases = {fdb.drift(whole.bank(kernel), "model", noise=False).attrs["basis"] for kernel in KERNELS}
     assert len(bases) == len(KERNELS)
+
+
+def test_a_reference_knows_its_shape(whole: fdb.Database, tmp_path: Path) -> None:
+    """And holds entropies above 1."""
+    path = tmp_path / "reference.json"
+    facts = fdb.write_reference(whole.bank("7x7"), path)
+    assert facts["kernel"] == "7x7"
+    reference = read_reference(path)
+    assert reference.kernel == (7, 7)
+    assert max(values.max() for values in reference.values["variance_entropy"].values()) > 1
+    assert all(not len(values) for values in reference.values["ratio"].values())
+    assert "kernel" not in fdb.write_reference(whole, path)
+    assert read_reference(path).kernel == (3, 3)
+    path.write_text(path.read_text("utf-8").replace('"models"', '"kernel":"0x7","models"', 1), "utf-8")
+    with pytest.raises(InputError, match="an unknown 'kernel'"):
+        read_reference(path)
