@@ -75,7 +75,10 @@ def stored(db: Database, reduction: LayerReduction) -> np.ndarray:
 
 
 PART = 16_384
-"""Layers of which `in_parts` yields the arrays at a time, so that temporary arrays take tens of megabytes."""
+"""Most layers of which `in_parts` yields the arrays at a time, so that temporary arrays take tens of megabytes."""
+
+PART_BYTES = 128 * 2**20
+"""Most bytes of arrays that `in_parts` yields at a time: moments of K weights take 24·K² bytes a layer."""
 
 STREAMED_BYTES = 64 * 2**20
 """Summaries from which this many bytes are not kept whole by `in_parts`."""
@@ -89,7 +92,7 @@ def in_parts(db: Database, reduction: LayerReduction) -> Iterator[tuple[slice, A
     db = db.whole
     if not _any_streamed(db, reduction):
         (arrays,) = summaries(db, reduction)
-        parts: Iterable[Arrays] = _cut(arrays)
+        parts: Iterable[Arrays] = _cut(arrays, reduction)
     else:
         parts = (_present_part(db, first, arrays) for first, arrays in _stored_parts(db, reduction))
     start = 0
@@ -127,7 +130,7 @@ def _parts_of_segment(
         if parts is not None:
             return _checked(parts, tables, segment, reduction)
     ((_, _, arrays),) = compute(db, [Wanted(position, (reduction,))])
-    return _cut(arrays)
+    return _cut(arrays, reduction)
 
 
 def _any_streamed(db: Database, reduction: LayerReduction) -> bool:
@@ -146,7 +149,7 @@ def _streamed(db: Database, segment: Segment, reduction: LayerReduction) -> Iter
     """Return an iterator over parts of a segment's stored summary, which is verified once; None if it is not stored."""
     verified = segment.summarised_as, replace(reduction.key, part="verified")
     parts = summary.load_rows(
-        segment.files, segment.summarised_as, reduction.key, PART, is_verified=verified in db.kept
+        segment.files, segment.summarised_as, reduction.key, _layers(reduction), is_verified=verified in db.kept
     )
     if parts is not None:
         db.kept[verified] = {}
@@ -169,10 +172,16 @@ def _checked(parts: Iterator[Arrays], tables: Arrays, segment: Segment, reductio
         start = stop
 
 
-def _cut(arrays: Arrays) -> Iterator[Arrays]:
+def _layers(reduction: LayerReduction) -> int:
+    """Return the number of layers in a part."""
+    return max(1, min(PART, PART_BYTES // reduction.row_bytes))
+
+
+def _cut(arrays: Arrays, reduction: LayerReduction) -> Iterator[Arrays]:
     """Yield the rows of arrays, a part of them at a time, and at least one part."""
-    for start in range(0, max(len(next(iter(arrays.values()))), 1), PART):
-        yield {name: array[start : start + PART] for name, array in arrays.items()}
+    step = _layers(reduction)
+    for start in range(0, max(len(next(iter(arrays.values()))), 1), step):
+        yield {name: array[start : start + step] for name, array in arrays.items()}
 
 
 def _present_part(db: Database, first: int, arrays: Arrays) -> Arrays:

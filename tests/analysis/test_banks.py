@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import xarray as xr
 from scipy.fft import dctn
 from scipy.stats import entropy
 
@@ -14,6 +15,8 @@ import filterdb as fdb
 from filterdb import schema
 from filterdb.analysis.reference import read_reference
 from filterdb.analysis.rules import VERDICTS
+from filterdb.engine import run
+from filterdb.engine.moments import MomentsReduction
 from filterdb.errors import InputError, UsageError
 from tests.models import chain
 from tests.numerics import oracles
@@ -263,3 +266,16 @@ def test_a_reference_knows_its_shape(whole: fdb.Database, tmp_path: Path) -> Non
     path.write_text(path.read_text("utf-8").replace('"models"', '"kernel":"0x7","models"', 1), "utf-8")
     with pytest.raises(InputError, match="an unknown 'kernel'"):
         read_reference(path)
+
+
+@pytest.mark.parametrize("streamed", [0, 2**26])
+def test_moments_are_taken_in_parts(whole: fdb.Database, monkeypatch: pytest.MonkeyPatch, streamed: int) -> None:
+    """A few layers of many weights at a time, down to a single one."""
+    expected = fdb.degeneration(whole.bank("7x7")), fdb.pca(whole.bank("7x7"), "model")
+    monkeypatch.setattr(run, "PART_BYTES", 1)
+    monkeypatch.setattr(run, "STREAMED_BYTES", streamed)
+    bank = fdb.open(whole.url).bank("7x7")
+    sizes = [rows.stop - rows.start for rows, _ in run.in_parts(bank, MomentsReduction(49))]
+    assert sizes == [1] * len(layers_of((7, 7)))
+    xr.testing.assert_identical(fdb.degeneration(bank), expected[0])
+    xr.testing.assert_allclose(fdb.pca(bank, "model"), expected[1], rtol=1e-12)
