@@ -16,7 +16,6 @@ from filterdb.errors import UsageError
 from filterdb.numerics.codebook import MOST_WEIGHTS, SEEDING, THRESHOLDS, Codes, Figures, Floats, squares_about
 from filterdb.numerics.histogram import sum_groups
 from filterdb.reduce.codebook import CodebookFit, CodeHistograms
-from filterdb.schema import kernel_name
 from filterdb.store.database import AnyDatabase, AnyKernel, as_database
 from filterdb.store.summary import Arrays
 
@@ -124,7 +123,6 @@ def codebook(
         coords={**question.coords(), "threshold": list(THRESHOLDS)},
         attrs=question.provenance(
             scaled=None,
-            kernel=kernel_name(question.db.kernel),
             k=k,
             normalise=normalise,
             seed=seed,

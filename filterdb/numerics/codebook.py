@@ -26,8 +26,11 @@ Columns = NDArray[np.float32]
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 """Correlations of a filter with its code from which on the code is said to cover it."""
 
-SEEDING = 64
-"""Filters for each code among which the first codes are chosen, and on which they are fitted first."""
+SEEDING, FEWEST_SEEDING = 64, 8_192
+"""Filters for each code, and fewest, among which the first codes are chosen, and to which they are fitted first."""
+
+MOST_STARTS, MOST_CODES_TWICE = 8, 128
+"""Most starts of a fit, and most codes with more than one. The fewer the codes, the more the local minima differ."""
 
 TOLERANCE = 1e-4
 """Relative decrease of the inertia below which a fit in memory ends."""
@@ -138,18 +141,29 @@ def normalised(columns: Columns, *, affine: bool) -> Floats:
 
 def sample_size(k: int, weights: int) -> int:
     """Return the number of filters that codes are fitted to in memory: 1,024 for each code, within 2²³ weights."""
-    return max(min(max(65_536, 1_024 * k), MOST_WEIGHTS // weights), SEEDING * k)
+    return max(min(max(65_536, 1_024 * k), MOST_WEIGHTS // weights), SEEDING * k, FEWEST_SEEDING)
 
 
 def fit(columns: Columns, codes: Codes) -> Floats:
     """Fit codes to filters in memory, columns (weights, n) float32; return (k, weights) float64.
 
-    Greedy k-means++ chooses the first codes on SEEDING filters for each code; Lloyd's steps move them, on these filters
-    first and then on all.
+    Greedy k-means++ chooses the first codes among a part of the filters, and Lloyd's steps move them there. The best of
+    several starts is then moved on all filters.
     """
     rng = np.random.default_rng([codes.seed, 2])
-    few = columns[:, np.sort(rng.permutation(columns.shape[1])[: SEEDING * codes.k])]
+    size = max(SEEDING * codes.k, FEWEST_SEEDING)
+    few = columns[:, np.sort(rng.permutation(columns.shape[1])[:size])]
     x = normalised(few, affine=codes.affine)
+    starts = [_start(few, x, codes, rng) for _ in range(min(max(2 * MOST_CODES_TWICE // codes.k, 1), MOST_STARTS))]
+    best, _ = min(starts, key=lambda start: start[1])
+    return lloyd(columns, best, affine=codes.affine)[0] if few.shape[1] < columns.shape[1] else best
+
+
+def _start(few: Columns, x: Floats, codes: Codes, rng: np.random.Generator) -> tuple[Floats, float]:
+    """Return codes fitted to a part of the filters, normalised x (weights, n), and their inertia before the last step.
+
+    Raises UsageError if fewer filters differ than there are codes.
+    """
     draws = rng.random((codes.k, 2 + int(math.log(codes.k))))
     seeds = np.zeros(codes.k, np.int64)
     distinct = code_loops.choose_seeds(x, draws, seeds) if x.shape[1] else 0
@@ -157,14 +171,14 @@ def fit(columns: Columns, codes: Codes) -> Floats:
         raise UsageError(
             f"codebook: expected filters of at least k = {codes.k:,} directions, got {distinct:,}; ask for fewer codes"
         )
-    fitted = np.ascontiguousarray(x[:, seeds].T)
-    for part in (few, columns) if few.shape[1] < columns.shape[1] else (few,):
-        fitted = lloyd(part, fitted, affine=codes.affine)
-    return fitted
+    return lloyd(few, np.ascontiguousarray(x[:, seeds].T), affine=codes.affine)
 
 
-def lloyd(columns: Columns, codes: Floats, *, affine: bool) -> Floats:
-    """Move codes (k, weights) by Lloyd's steps until their inertia on filters in memory no longer decreases."""
+def lloyd(columns: Columns, codes: Floats, *, affine: bool) -> tuple[Floats, float]:
+    """Move codes (k, weights) by Lloyd's steps until their inertia on filters in memory no longer decreases.
+
+    Return them with their inertia before the last step.
+    """
     before = np.inf
     for _ in range(MOST_STEPS):
         sums = sums_of(columns, codes, affine=affine)
@@ -172,7 +186,7 @@ def lloyd(columns: Columns, codes: Floats, *, affine: bool) -> Floats:
         if before - sums.inertia <= TOLERANCE * sums.inertia:
             break
         before = sums.inertia
-    return codes
+    return codes, sums.inertia
 
 
 def _as_stored(columns: Columns) -> Columns:
