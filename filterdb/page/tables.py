@@ -192,6 +192,22 @@ def spectrum(db: Database, result: xr.Dataset) -> pd.DataFrame:
     )
 
 
+def codes(result: xr.Dataset) -> pd.DataFrame:
+    """Return a row for each code of a `codebook` result, with its share of the filters and its weights."""
+    weights = {f"w{i}": weight for i, weight in enumerate(result["codes"].values.T)}
+    return pd.DataFrame({"code": np.arange(result.sizes["code"]), "share": result["share"].values, **weights})
+
+
+def codebook(result: xr.Dataset) -> pd.DataFrame:
+    """Return a row for each group of a `codebook` result, each figure beside that of noise."""
+    names = ("count", "flat", "explained_variance", "noise_explained_variance", "noise_explained_variance_q95")
+    columns = {"filters" if name == "count" else name: result[name].values for name in names}
+    for i, threshold in enumerate(result["threshold"].values.tolist()):
+        for name in ("coverage", "noise_coverage"):
+            columns[f"{name}_{threshold:g}"] = result[name].values[:, i]
+    return pd.DataFrame({"group": result["group"].values, **columns})
+
+
 def degeneration_groups(result: xr.Dataset) -> pd.DataFrame:
     """Return a row for each group of a `degeneration` result: means, shares, and the numbers of both boxes."""
     names = [name for name, values in result.data_vars.items() if values.dims == ("group",)]

@@ -59,6 +59,21 @@ def test_tables_hold_the_results(made: Path, page_db: fdb.Database) -> None:
     np.testing.assert_array_equal(shown[[f"w{i}" for i in range(9)]].values, basis["components"].values[0])
 
 
+def test_codes_stand_beside_noise(made: Path, page_db: fdb.Database) -> None:
+    """On the page, in its figure and in both tables; not on one that makes no pass over the filters."""
+    result = fdb.codebook(page_db, "model", k=32)
+    text = made.read_text("utf-8")
+    for name in ("explained_variance", "noise_explained_variance"):
+        assert f"<b>{100 * result.attrs[name]:.0f} %</b>" in text
+        assert f"{result.attrs[name]:.1%}" in (made.parent / "figures/codebook.svg").read_text("utf-8")
+    codes = pd.read_csv(made.parent / "tables/codebook.csv")
+    np.testing.assert_array_equal(codes[[f"w{i}" for i in range(9)]].values, result["codes"].values)
+    np.testing.assert_array_equal(codes["share"], result["share"])
+    models = pd.read_csv(made.parent / "tables/codebook_models.csv")
+    np.testing.assert_array_equal(models["noise_coverage_0.9"], result["noise_coverage"].sel(threshold=0.9))
+    np.testing.assert_array_equal(models["explained_variance"], result["explained_variance"])
+
+
 def test_no_name_leaves_its_place(made: Path) -> None:
     text = made.read_text("utf-8")
     for name in HOSTILE:

@@ -22,8 +22,8 @@ Show = Callable[..., Opened]
 HEATMAP, LAYERS = "[data-figure=heatmap]", "[data-figure=layers]"
 
 FIGURES = {
-    "contents", "models", "basis", "spectrum", "heatmap", "components", "groupings", "ridges", "planes", "depth",
-    "deciles", "scale", "series", "tiles", "layers",
+    "contents", "models", "basis", "codebook", "spectrum", "heatmap", "components", "groupings", "ridges", "planes",
+    "depth", "deciles", "scale", "series", "tiles", "layers",
 }  # fmt: skip
 
 
