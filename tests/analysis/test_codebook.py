@@ -20,10 +20,11 @@ from filterdb.choices import NORMALISATION_NAMES, Normalisation
 from filterdb.commands.codebook import to_answer
 from filterdb.engine.graph import build
 from filterdb.engine.partition import GROUP_OF_LAYER
-from filterdb.errors import UsageError
+from filterdb.errors import StoreError, UsageError
 from filterdb.numerics.codebook import THRESHOLDS
 from filterdb.reduce import codebook as fits
 from filterdb.reduce.codebook import CodeHistograms, CodeSumsReduction, FixedCodes
+from filterdb.store.files import Files
 from filterdb.store.segment import Segment
 from tests.commands.running import answer, run
 from tests.engine.test_banks import SIZES, bank
@@ -145,6 +146,24 @@ def test_a_second_call_reads_no_filter(db: fdb.Database, monkeypatch: pytest.Mon
     fdb.codebook(fdb.open(db.url), "layer", k=6, seed=3)
     with pytest.raises(AssertionError, match="was read"):
         fdb.codebook(fdb.open(db.url), k=6, seed=4)
+
+
+@pytest.mark.usefixtures("small_sample")
+def test_a_store_that_cannot_be_written(db: fdb.Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same answer, kept in memory."""
+    first = fdb.codebook(fresh(db), "layer", k=5)
+    opened = fresh(db)
+
+    def refuse(*_: object) -> None:
+        raise StoreError("read only")
+
+    for name in ("create", "remove"):
+        monkeypatch.setattr(Files, name, refuse)
+    assert same(fdb.codebook(opened, "layer", k=5), first)
+    monkeypatch.setattr(Segment, "_read_columns", None)
+    assert same(fdb.codebook(opened, "layer", k=5), first)
+    monkeypatch.undo()
+    assert not [name for name in db.files.list("summaries") if "/code" in name]
 
 
 @pytest.mark.usefixtures("small_sample")
