@@ -12,7 +12,7 @@ GROUPS = {
     "Analyses": [
         "pca", "principal_angles", "coefficients", "distributions", "drift", "explain", "degeneration",
         "degeneration_drift", "density", "phenotypes", "series", "lineage", "statistics",
-        "filter_scale", "spectrum", "randomness_threshold",
+        "filter_scale", "spectrum", "codebook", "randomness_threshold",
     ],
     "Single models": ["check", "nearest", "write_reference"],
     "The page": ["report"],

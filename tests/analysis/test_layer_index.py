@@ -35,6 +35,7 @@ RESULTS: dict[str, Callable[[fdb.Database], xr.Dataset | None]] = {
     "filter_scale": lambda db: fdb.filter_scale(db, by="layer").rename(group="layer"),
     "spectrum": lambda db: fdb.spectrum(db, by="layer").rename(group="layer"),
     "density": lambda db: fdb.density(db, by="layer").rename(group="layer"),
+    "codebook": lambda db: fdb.codebook(db, by="layer", k=8).rename(group="layer"),
     "phenotypes": lambda db: fdb.phenotypes(db, by="layer", pairs=[]).rename(group="layer"),
 }
 
