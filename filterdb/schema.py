@@ -99,6 +99,10 @@ def parse_kernels(text: str) -> Kernels:
     return tuple(sorted({parse_kernel(name) for name in text.split(",")}))
 
 
+AnyKernel = Kernel | str
+"""What public functions accept as `kernel`: a shape, or its name such as "5x5"."""
+
+
 CHUNK_ROWS = 1_048_576
 """Default number of filters in a Zarr chunk (36 MiB)."""
 

@@ -16,7 +16,8 @@ from filterdb.errors import UsageError
 from filterdb.numerics.codebook import MOST_WEIGHTS, SEEDING, THRESHOLDS, Codes, Figures, Floats, squares_about
 from filterdb.numerics.histogram import sum_groups
 from filterdb.reduce.codebook import CodebookFit, CodeHistograms
-from filterdb.store.database import AnyDatabase, AnyKernel, as_database
+from filterdb.schema import AnyKernel
+from filterdb.store.database import AnyDatabase, as_database
 from filterdb.store.summary import Arrays
 
 Z95 = 1.6448536269514722

@@ -9,7 +9,8 @@ import xarray as xr
 from filterdb.analysis.question import Question
 from filterdb.numerics.modes import AnyMode
 from filterdb.numerics.scaling import scale
-from filterdb.store.database import AnyDatabase, AnyKernel, as_database
+from filterdb.schema import AnyKernel
+from filterdb.store.database import AnyDatabase, as_database
 
 
 def coefficients(

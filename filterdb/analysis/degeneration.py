@@ -23,9 +23,9 @@ from filterdb.numerics.modes import AnyMode, Mode, as_mode
 from filterdb.numerics.percentiles import by_class, counts, layer_classes, nearby_percentiles
 from filterdb.numerics.quality import Sigmoid, paper_threshold, randomness_threshold, variance_entropy
 from filterdb.numerics.sphericity import p_value, relative_spread
-from filterdb.schema import KERNEL, Kernel, as_kernel, kernel_text
+from filterdb.schema import KERNEL, AnyKernel, Kernel, as_kernel, kernel_text
 from filterdb.store import summary
-from filterdb.store.database import AnyDatabase, AnyKernel, Database, as_database
+from filterdb.store.database import AnyDatabase, Database, as_database
 from filterdb.store.summary import Arrays
 
 if TYPE_CHECKING:

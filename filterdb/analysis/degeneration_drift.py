@@ -11,7 +11,8 @@ from filterdb.analysis.drift import drift
 from filterdb.analysis.grouping import Key
 from filterdb.errors import InputError
 from filterdb.numerics.modes import AnyMode
-from filterdb.store.database import AnyDatabase, AnyKernel, as_database
+from filterdb.schema import AnyKernel
+from filterdb.store.database import AnyDatabase, as_database
 
 MEASURES = ("mean_entropy", "mean_sparsity", "share_sparse", "share_degenerated")
 """Summaries of a group's layers that are correlated with its drift."""

@@ -15,7 +15,8 @@ from filterdb.errors import UsageError
 from filterdb.numerics.histogram import BINS, bin_edges
 from filterdb.numerics.modes import AnyMode
 from filterdb.reduce.joint_densities import Pair, densities
-from filterdb.store.database import AnyDatabase, AnyKernel, as_database
+from filterdb.schema import AnyKernel
+from filterdb.store.database import AnyDatabase, as_database
 
 
 @formerly_positional("components", "bins")

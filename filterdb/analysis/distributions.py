@@ -9,7 +9,8 @@ from filterdb.analysis.grouping import Key
 from filterdb.analysis.question import Question
 from filterdb.numerics.kde import bandwidths, kernel_density, points
 from filterdb.numerics.modes import AnyMode
-from filterdb.store.database import AnyDatabase, AnyKernel, as_database
+from filterdb.schema import AnyKernel
+from filterdb.store.database import AnyDatabase, as_database
 
 DENSITY_LIMIT = 1_000
 """Largest number of groups for which a result has `kde`."""

@@ -25,8 +25,9 @@ from filterdb.numerics import divergence
 from filterdb.numerics.box import STATISTICS, summary
 from filterdb.numerics.histogram import EDGE_TOLERANCE
 from filterdb.numerics.modes import AnyMode, as_mode
+from filterdb.schema import AnyKernel
 from filterdb.store import matrix as matrix_store
-from filterdb.store.database import AnyDatabase, AnyKernel, as_database
+from filterdb.store.database import AnyDatabase, as_database
 from filterdb.store.files import Files
 
 FEW = noises.FEW

@@ -28,8 +28,8 @@ from filterdb.arguments import formerly_positional
 from filterdb.errors import UsageError
 from filterdb.numerics.divergence import symmetric_kl
 from filterdb.numerics.modes import AnyMode
-from filterdb.schema import UNKNOWN
-from filterdb.store.database import AnyDatabase, AnyKernel, as_database
+from filterdb.schema import UNKNOWN, AnyKernel
+from filterdb.store.database import AnyDatabase, as_database
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]

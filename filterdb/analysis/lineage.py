@@ -23,7 +23,8 @@ from filterdb.analysis.trainings import (
 )
 from filterdb.numerics.components import Components
 from filterdb.numerics.fingerprint import models_by_filters
-from filterdb.store.database import AnyDatabase, AnyKernel, Database, as_database
+from filterdb.schema import AnyKernel
+from filterdb.store.database import AnyDatabase, Database, as_database
 
 EARLIER, EITHER, SIBLING, LATER = "earlier", "either", "sibling", "later"
 """Whether a related model precedes another one: yes; not known; not, because both were trained from scratch; no."""

@@ -23,8 +23,8 @@ from filterdb.models.sandbox import Limits
 from filterdb.models.sources import as_source, on_disk
 from filterdb.numerics.depth import DECILES
 from filterdb.reduce.model_summary import examine_model, reduce_examined
-from filterdb.schema import KERNEL, Kernel, kernel_name
-from filterdb.store.database import AnyDatabase, AnyKernel, Database, as_database
+from filterdb.schema import KERNEL, AnyKernel, Kernel, kernel_name
+from filterdb.store.database import AnyDatabase, Database, as_database
 
 if TYPE_CHECKING:
     import xarray as xr

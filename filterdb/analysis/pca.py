@@ -12,7 +12,8 @@ from filterdb.errors import UsageError
 from filterdb.numerics import eigen
 from filterdb.numerics.eigen import Basis, decompose
 from filterdb.numerics.moments import pool
-from filterdb.store.database import AnyDatabase, AnyKernel, as_database
+from filterdb.schema import AnyKernel
+from filterdb.store.database import AnyDatabase, as_database
 
 RANK_TOLERANCE = 1e-12
 """A component with a smaller share of the variance is a rounding error, not a direction."""

@@ -17,7 +17,8 @@ from filterdb.numerics.histogram import BINS
 from filterdb.numerics.modes import AnyMode
 from filterdb.numerics.shape import Bounds, Shape, shape
 from filterdb.reduce.joint_densities import Pair, densities
-from filterdb.store.database import AnyDatabase, AnyKernel, as_database
+from filterdb.schema import AnyKernel
+from filterdb.store.database import AnyDatabase, as_database
 
 DEFAULT_PAIRS: tuple[Pair, ...] = ((0, 1), (2, 3), (4, 5), (6, 7))
 """Pairs of components that are classified by default."""

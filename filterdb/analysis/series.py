@@ -33,8 +33,8 @@ from filterdb.analysis.trainings import (
 from filterdb.arguments import formerly_positional
 from filterdb.errors import InputError
 from filterdb.numerics.modes import AnyMode, Mode, as_mode
-from filterdb.schema import UNKNOWN
-from filterdb.store.database import AnyDatabase, AnyKernel, Database, as_database
+from filterdb.schema import UNKNOWN, AnyKernel
+from filterdb.store.database import AnyDatabase, Database, as_database
 
 FLOORS = ("floor", "floor_q95")
 WORDS = ("verdict", "judged_by")

@@ -14,8 +14,8 @@ import xarray as xr
 from filterdb.analysis.grouping import Key
 from filterdb.analysis.question import Question
 from filterdb.numerics.spectrum import dct_energies, kept_energies
-from filterdb.schema import KERNEL, Kernel
-from filterdb.store.database import AnyDatabase, AnyKernel, as_database
+from filterdb.schema import KERNEL, AnyKernel, Kernel
+from filterdb.store.database import AnyDatabase, as_database
 
 LARGEST_STRIDE = 2**16
 """Largest stride or dilation that is taken at its word; files may be hostile."""

@@ -16,7 +16,8 @@ from filterdb.errors import UsageError
 from filterdb.numerics.depth import DECILES, NO_DECILE, depth_decile
 from filterdb.numerics.pairs import distinct_pairs
 from filterdb.reduce.basis import has_scale
-from filterdb.store.database import AnyDatabase, AnyKernel, as_database
+from filterdb.schema import AnyKernel
+from filterdb.store.database import AnyDatabase, as_database
 
 COLUMNS = ("task", "visual_category", "training_dataset")
 """The columns that `statistics` counts by default."""

@@ -10,7 +10,7 @@ import filterdb as fdb
 from filterdb.choices import INIT_NAMES, THRESHOLD_DRAWS, Init
 from filterdb.commands.answer import Answer, print_answer
 from filterdb.commands.group import commands
-from filterdb.commands.options import debug_option, json_option
+from filterdb.commands.options import debug_option, json_option, kernel_option
 from filterdb.commands.table import print_table, say
 from filterdb.errors import UsageError
 from filterdb.schema import KERNEL, kernel_name, parse_kernel
@@ -33,18 +33,23 @@ SYMBOLS = {"span": "L", "rate": "k", "centre": "x0", "offset": "b"}
     "--repeats", type=click.IntRange(1), default=5, show_default=True, help="Experiments; the scatter is theirs."
 )
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
-@click.option("--kernel", metavar="AxB", default="3x3", show_default=True, help="Shape of the filters.")
 @json_option
 @debug_option(expose_value=False)
+@kernel_option
 def randomness_threshold(
-    init: Init, sizes: str | None, draws: int, repeats: int, seed: int, kernel: str, as_json: bool
+    init: Init, sizes: str | None, draws: int, repeats: int, seed: int, kernel: str | None, as_json: bool
 ) -> None:
     """Fit the entropy that marks a layer as random.
 
     The fit uses layers drawn at random. Needs no database.
     """
     result = fdb.randomness_threshold(
-        init, sizes=_sizes(sizes), draws=draws, repeats=repeats, seed=seed, kernel=parse_kernel(kernel)
+        init,
+        sizes=_sizes(sizes),
+        draws=draws,
+        repeats=repeats,
+        seed=seed,
+        kernel=parse_kernel(kernel or kernel_name(KERNEL)),
     )
     print_answer(to_answer(result), as_json, show)
 

@@ -16,10 +16,11 @@ from filterdb.models.spool import Spool
 from filterdb.schema import Kernels
 from filterdb.store import lease
 from filterdb.store import snapshot as snapshots
-from filterdb.store.database import Database, tables_of
+from filterdb.store.database import Database
 from filterdb.store.pages import THREES, Entry
 from filterdb.store.segment import Tables
 from filterdb.store.snapshot import Snapshot
+from filterdb.store.stored_tables import StoredTables
 from filterdb.store.tables import add_banks
 
 log = logging.getLogger(__name__)
@@ -124,12 +125,19 @@ def _tables(db: Database, position: int, scans: Mapping[str, Scan]) -> tuple[Tab
     found = {name.rpartition("/")[0] for name in layers} - {"", *entry.banks}
     tables = {name: values for name, values in layers.items() if name.rpartition("/")[0] in found}
     for bank in entry.banks:
-        stored = tables_of(db, bank)[position]
+        stored = _tables_of(db, bank)[position]
         tables |= {schema.in_pack(bank, v.name): stored[v.name] for v in schema.variables_of(bank)}
     names = [variable.name for variable in schema.SKIPPED_VARIABLES]
     rows = [row for row in zip(*(map(str, own[name]) for name in names), strict=True) if row[0] not in scans]
     rows += [(scan.source.id, skip.layer, skip.code, skip.reason) for scan in scanned for skip in scan.skipped]
     return {**tables, **ledger_table(rows)}, found
+
+
+def _tables_of(db: Database, bank: str) -> StoredTables:
+    """Return the tables of each segment with the layers of a bank, such as "5x5", or of `schema.OTHER`."""
+    if bank == schema.OTHER:
+        return db.root.tables.bank(bank, [entry.others for entry in db.state.segments])
+    return db.bank(bank).tables
 
 
 def _with(db: Database, head: Snapshot | None, entry: Entry, wider: Entry) -> Snapshot | None:

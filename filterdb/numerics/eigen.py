@@ -105,7 +105,7 @@ def fix_signs(components: NDArray[np.float64]) -> NDArray[np.float64]:
     return signed
 
 
-DIMENSIONS = 64
+DIMENSIONS = 16
 """Largest dimension of the subspaces between which angles are computed: more take seconds, and vary with noise."""
 
 

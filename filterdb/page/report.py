@@ -25,8 +25,8 @@ from filterdb.page.drawing import visible, visible_all
 from filterdb.page.results import Results, gather
 from filterdb.page.section import Section
 from filterdb.page.sections import section_classes
-from filterdb.schema import KERNEL, UNKNOWN, WEIGHTS, kernel_name, kernel_text
-from filterdb.store.database import AnyDatabase, AnyKernel, Database, as_database
+from filterdb.schema import KERNEL, UNKNOWN, WEIGHTS, AnyKernel, kernel_name, kernel_text
+from filterdb.store.database import AnyDatabase, Database, as_database
 from filterdb.store.files import Files
 from filterdb.version import __version__
 

@@ -150,8 +150,8 @@ def pair_facts(result: xr.Dataset) -> pd.DataFrame:
         for bound, name in enumerate(("low", "high")):
             table[name] = pairs(result["interval"].values[..., bound])
     if "per_component" in result:
-        for component, values in enumerate(pairs(result["per_component"].values)):
-            table[f"c{component}"] = values
+        components = {f"c{i}": values for i, values in enumerate(pairs(result["per_component"].values))}
+        table = pd.concat([table, pd.DataFrame(components)], axis=1)
     return table
 
 

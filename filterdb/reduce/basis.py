@@ -34,9 +34,9 @@ from filterdb.numerics.modes import MODES as MODES  # noqa: PLC0414 - also impor
 from filterdb.numerics.modes import Mode, as_mode
 from filterdb.numerics.moments import Moments, pool_parts
 from filterdb.reduce.reductions import Axes, ExtremesReduction, HistogramsReduction
-from filterdb.schema import kernel_text
+from filterdb.schema import AnyKernel, kernel_text
 from filterdb.store import snapshot as snapshots
-from filterdb.store.database import AnyDatabase, AnyKernel, Database, as_database
+from filterdb.store.database import AnyDatabase, Database, as_database
 from filterdb.store.snapshot import Snapshot, StoredBasis
 from filterdb.store.summary import Arrays, Key
 
@@ -286,8 +286,13 @@ def basis_attributes(db: Database, projection: Projection) -> dict[str, Any]:
     }
     if projection.id is None or db.basis is None:
         return attributes
-    change = moved(db, db.basis)
-    attributes["basis_moved"] = json.dumps(change)
+    place = "", Key("moved", 1, repr((db.layers_key, projection.id)))
+    kept = db.kept.get(place)
+    if kept is None:
+        kept = {"json": np.frombuffer(json.dumps(moved(db, db.basis)).encode(), np.uint8)}
+        db.kept[place] = kept
+    attributes["basis_moved"] = kept["json"].tobytes().decode()
+    change = json.loads(attributes["basis_moved"])
     if change["covariance_angle"] >= STALE_ANGLE:
         angle, limit = np.degrees([change["covariance_angle"], STALE_ANGLE])
         text = (

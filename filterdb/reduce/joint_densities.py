@@ -7,6 +7,7 @@ has the same result, and the sums along either axis are the one-dimensional hist
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -20,9 +21,9 @@ from filterdb.errors import DamageError, UsageError
 from filterdb.numerics.histogram import EDGE_TOLERANCE, bin_edges, edge_slack
 from filterdb.numerics.loops import compiled
 from filterdb.reduce.basis import Projection
-from filterdb.reduce.reductions import Axes
+from filterdb.reduce.reductions import Axes, encoded
 from filterdb.store import summary
-from filterdb.store.canonical import canonical, digest
+from filterdb.store.canonical import digest
 from filterdb.store.database import Database
 from filterdb.store.segment import Segment
 from filterdb.store.summary import Arrays, Key
@@ -51,8 +52,7 @@ class JointBins:
     def key(self, pair: Pair, grouping: str) -> Key:
         """Return the name of the counts of one pair; `grouping` is the digest of a segment's groups."""
         bins = {"range": [self.low, self.high], "bins": self.bins, "tolerance": EDGE_TOLERANCE}
-        content = {**self.axes.content, **bins, "pair": list(pair)}
-        return Key("density", 2, canonical({**content, "grouping": grouping}).decode())
+        return Key("density", 2, encoded(self.axes, json.dumps({**bins, "pair": list(pair), "grouping": grouping})))
 
 
 def digest_of_groups(group_of_layer: np.ndarray) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, ClassVar
 
 import numpy as np
@@ -16,6 +18,15 @@ from filterdb.store.summary import Arrays, Key
 __all__ = ["Axes", "ExtremesReduction", "HistogramsReduction"]
 
 
+@lru_cache(maxsize=64)
+def encoded(axes: Axes, more: str = "{}") -> str:
+    """Return the JSON of what a summary in these axes is made from, and of `more`, an object as JSON.
+
+    Axes of large kernels have thousands of numbers, and names of summaries are asked for again and again.
+    """
+    return canonical({**axes.content, **json.loads(more)}).decode()
+
+
 @dataclass(frozen=True, slots=True)
 class ExtremesReduction(LoopReduction):
     """Compute, by layer and component, the smallest and the largest coefficient."""
@@ -25,7 +36,7 @@ class ExtremesReduction(LoopReduction):
 
     @property
     def key(self) -> Key:
-        return Key("extremes", 3, canonical(self.axes.content).decode())
+        return Key("extremes", 3, encoded(self.axes))
 
     def empty(self, layers: int) -> Arrays:
         extreme = np.finfo(np.float64).max
@@ -69,8 +80,8 @@ class HistogramsReduction(LoopReduction):
 
     @property
     def key(self) -> Key:
-        content = {**self.axes.content, "range": [self.low, self.high], "bins": BINS, "tolerance": EDGE_TOLERANCE}
-        return Key("histograms", 4, canonical(content).decode())
+        bins = {"range": [self.low, self.high], "bins": BINS, "tolerance": EDGE_TOLERANCE}
+        return Key("histograms", 4, encoded(self.axes, json.dumps(bins)))
 
     @property
     def edges(self) -> np.ndarray:

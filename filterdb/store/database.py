@@ -17,6 +17,7 @@ from filterdb.columns import Columns
 from filterdb.errors import ConflictError, DamageError, InputError, StoreMissingError, UsageError
 from filterdb.ledger import is_unread
 from filterdb.numerics.fingerprint import same_filters
+from filterdb.schema import AnyKernel, as_kernel
 from filterdb.store import snapshot as snapshots
 from filterdb.store.files import Files
 from filterdb.store.pages import Entry
@@ -91,9 +92,6 @@ def open_readable(url: AnyDatabase, snapshot: int | str | None = None) -> Databa
 
 _DATABASE = "a Database, a path or a URL"
 
-AnyKernel = schema.Kernel | str
-"""What public functions accept as `kernel`: a shape, or its name such as "5x5"."""
-
 
 def as_database(db: Any, parameter: str = "db", *, kernel: AnyKernel | None = None) -> Database:
     """Return a Database unchanged, or open a path or URL at the newest snapshot; with `kernel`, return that bank of it.
@@ -102,15 +100,6 @@ def as_database(db: Any, parameter: str = "db", *, kernel: AnyKernel | None = No
     """
     opened: Database = db if isinstance(db, Database) else open_database(as_path(db, parameter, _DATABASE))
     return opened if kernel is None else opened.bank(kernel)
-
-
-def as_kernel(kernel: Any) -> schema.Kernel:
-    """Return a kernel shape from its name or two numbers. Raises UsageError."""
-    if isinstance(kernel, str):
-        return schema.parse_kernel(kernel)
-    if isinstance(kernel, tuple | list) and len(kernel) == 2:
-        return schema.parse_kernel("x".join(map(str, kernel)))
-    raise unexpected("kernel", 'a shape such as "5x5" or (5, 5)', kernel)
 
 
 def as_url(db: Any, parameter: str = "url") -> str:
@@ -316,9 +305,10 @@ class Database:
     @cached_property
     def layer_columns(self) -> Columns:
         """`layers` as columns, for callers that need no xarray."""
-        if self.chosen is None:
+        if self.chosen is None and self.origin is None:
             return self.all_layer_columns
-        layers = self.all_layer_columns.isel(layer=self.chosen)
+        layers = self.all_layer_columns
+        layers = layers if self.chosen is None else layers.isel(layer=self.chosen)
         index = np.unique(layers["model_index"].values, return_inverse=True)[1].astype(np.int64)
         return layers.assign(model_index=("layer", index, layers["model_index"].attrs))
 
@@ -328,7 +318,8 @@ class Database:
 
         `layer` is the label of a layer in every result. `model_index` is a position in `models`.
         """
-        return self.all_layers if self.chosen is None else self.layer_columns.to_dataset()
+        is_all = self.chosen is None and self.origin is None
+        return self.all_layers if is_all else self.layer_columns.to_dataset()
 
     @cached_property
     def same_filters(self) -> np.ndarray:
@@ -349,7 +340,7 @@ class Database:
         np.add.at(filters, index, self.layer_columns["row_size"].values)
         layers = np.bincount(index, minlength=number)
         models = models.assign(filters=("model", filters), layers=("model", layers))
-        return models if self.chosen is None else models.isel(model=layers > 0)
+        return models if self.chosen is None and self.origin is None else models.isel(model=layers > 0)
 
     @cached_property
     def models(self) -> xr.Dataset:
@@ -477,15 +468,9 @@ class Database:
 
     @property
     def counts(self) -> Mapping[str, int]:
-        """Numbers of filters, layers and models in the view. For a whole snapshot, no table is read."""
-        if self.chosen is None and self.kernel == schema.KERNEL:
+        """Numbers of filters, layers and models in the view. For the 3×3 filters of a snapshot, no table is read."""
+        if self.chosen is None and self.origin is None:
             return self.state.counts
-        if self.chosen is None and not self.state.without:
-            return {
-                "filters": sum(entry.filters for entry in self.entries),
-                "layers": sum(entry.layers for entry in self.entries),
-                "models": self.state.counts["models"],
-            }
         return {
             "filters": int(self.layer_columns["row_size"].values.sum()),
             "layers": int(self.layer_columns.sizes["layer"]),
@@ -503,13 +488,6 @@ class Database:
         from filterdb.store import html
 
         return html.database(self)
-
-
-def tables_of(db: Database, bank: str) -> StoredTables:
-    """Return the tables of each segment with the layers of a bank, such as "5x5", or of `schema.OTHER`."""
-    if bank == schema.OTHER:
-        return db.root.tables.bank(bank, [entry.others for entry in db.state.segments])
-    return db.bank(bank).tables
 
 
 AnyDatabase = Database | str | os.PathLike[str]
