@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -12,11 +13,13 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from filterdb.models.catalog import ModelSource
+from filterdb.models.inputs import local_copy
 from filterdb.models.model import Layer, Model
 from filterdb.models.onnx.layers import read_model
 from filterdb.models.sandbox import Limits
-from filterdb.models.scan import Scan, examine, scan
+from filterdb.models.scan import Scan, examine, reading, received, scan
 from filterdb.models.spool import Spool
+from filterdb.numerics.directions import direction_texts
 from filterdb.schema import Kernels, parse_kernels
 from tests.models import conv, model, save, tensor, weights
 
@@ -252,3 +255,58 @@ def test_a_small_file_cannot_demand_more_than_its_room(tmp_path: Path, monkeypat
     assert [layer.name for layer in read.layers] == ["c0", "c1"]
     assert [layer.name for layer in read.others] == ["d0", "d1"]
     assert [(skip.layer, skip.code) for skip in read.skipped] == [("c2", "many"), ("d2", "many")]
+
+
+def test_an_examination_of_all_shapes(tmp_path: Path) -> None:
+    """Entropies are those of a singular value decomposition, names and counts those of the arrays."""
+    rng = np.random.default_rng(0)
+    values = {
+        "square": rng.normal(size=(32, 16, 5, 5)),
+        "line": rng.normal(size=(64, 8, 9)),
+        "centre": rng.normal(size=(16, 8, 7, 7)) * np.eye(49)[24].reshape(7, 7),
+        "point": rng.normal(size=(16, 8, 1, 1)),
+    }
+    nodes = [conv("x", name, f"{name}_y", name) for name in values]
+    inits = [tensor(name, v.astype(np.float32)) for name, v in values.items()]
+    path = save(tmp_path / "m.onnx", model(nodes, inits, outputs=tuple(f"{name}_y" for name in values)))
+    answer = examine(ModelSource("m", str(path)), Limits(), None)
+    rows = {row["layer_name"]: row for row in answer.rows}
+    assert {name: (row["kernel"], row["rank"]) for name, row in rows.items()} == {
+        "square": ("5x5", 2), "line": ("1x9", 1), "centre": ("7x7", 2),
+    }  # fmt: skip
+    assert [(row["layer_name"], row["kernel"]) for row in answer.others] == [("point", "1x1")] and not answer.skipped
+    for name, row in rows.items():
+        filters = values[name].astype(np.float32).astype(np.float64).reshape(row["row_size"], -1)
+        energy = np.linalg.svd(filters - filters.mean(axis=0), compute_uv=False) ** 2
+        share = energy[energy > 1e-9 * energy.max()] / energy.sum()
+        assert row["variance_entropy"] == pytest.approx(-(share * np.log10(share)).sum(), abs=1e-9)
+        assert row["peak"] == np.float32(np.abs(filters).max())
+    assert direction_texts((7, 7))[rows["centre"]["direction"]] == "acts as a 1×1 convolution"
+    assert rows["centre"]["direction_share"] == pytest.approx(1)
+    assert rows["square"]["p_value"] > 1e-6 and rows["line"]["p_value"] > 1e-6
+    some = examine(ModelSource("m", str(path)), Limits(), ((1, 9),))
+    np.testing.assert_equal(some.rows, [rows["line"]])
+    assert [(skip.layer, skip.code) for skip in some.skipped] == [
+        ("square", "kernel"), ("centre", "kernel"), ("point", "kernel"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("kernels", [None, ((3, 3), (5, 5)), [[5, 5], [3, 3]]], ids=str)
+def test_filters_of_a_bank_are_read_again(tmp_path: Path, kernels: Any) -> None:
+    """As a write does. Without kernels in the request, a child has 3×3 layers only."""
+    path, values = everything(tmp_path / "m.onnx")
+    source = ModelSource("m", str(path))
+    wanted = [("3x3", 0, 32), ("depthwise 5x5", 2, 5)]
+    for asked in ({"kernels": kernels}, {}):
+        with (
+            local_copy(source.url) as local,
+            reading(source, local, Limits(), {"do": "filters", "wanted": wanted, **asked}) as (channel, _),
+        ):
+            channel.send({"go": True})
+            for name, first, last in wanted[: 1 + len(asked)]:
+                expected = values[name].reshape(-1, values[name][0, 0].size)
+                assert received(channel, local)["rows"] == len(expected)
+                rows = np.empty((last - first, expected.shape[1]), np.float32)
+                channel.receive_into(rows)
+                np.testing.assert_array_equal(rows, expected[first:last])
+            assert asked or not received(channel, local).get("rows")
