@@ -107,6 +107,7 @@ def make_model(
     names = distinct([*names, *(shortened(convolution.name) for convolution in more)])
     convolutions = [*convolutions, *more]
     ranks = {dimensions: _depth_ranks(convolutions, dimensions) for dimensions in (1, 2)}
+    deepest = {dimensions: max(series.values(), default=0) for dimensions, series in ranks.items()}
     places: dict[Hashable, int] = {}
     shapes: Counter[tuple[int, ...]] = Counter()
     ranked: list[tuple[int, int, StoredLayer]] = []
@@ -121,9 +122,9 @@ def make_model(
         except NotStoredError as error:
             skipped.append(Skip(name, error.code, error.reason))
             continue
-        series = ranks[len(convolution.shape) - 2]
-        rank = NO_DEPTH if convolution.length is None else series[convolution.length]
-        row = _row(convolution, name, rank, max(series.values(), default=0))
+        dimensions = len(convolution.shape) - 2
+        rank = NO_DEPTH if convolution.length is None else ranks[dimensions][convolution.length]
+        row = _row(convolution, name, rank, deepest[dimensions])
         place = places.setdefault(convolution.place, len(places))
         ranked.append((rank, position, StoredLayer(name, row, place, convolution)))
     layers, others = parted(ranked)

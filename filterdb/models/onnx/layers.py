@@ -88,7 +88,9 @@ def read_model(path: Path, proto: onnx.ModelProto | None = None, kernels: Kernel
     convolutions = [node for node in graph.nodes if is_convolution(node)]
     names = distinct([_name(node) for node in convolutions])
     normalised = [is_batch_normalised(node, constants) for node in convolutions]
+    has_norms = any(normalised)
     ranks = _depth_ranks(convolutions, constants)
+    deepest = {number: max(series.values(), default=0) for number, series in ranks.items()}
     shapes: Counter[tuple[int, ...]] = Counter()
     ranked: list[tuple[int, int, OnnxLayer]] = []
     skipped: list[Skip] = []
@@ -103,13 +105,12 @@ def read_model(path: Path, proto: onnx.ModelProto | None = None, kernels: Kernel
             continue
         if node.length is None:
             raise ModelError(f"{path}: expected layer {name!r} to follow from an input, got no path; please report it")
-        series = ranks[len(shape) - 2]
-        rank, deepest = series[node.length], max(series.values())
+        rank, largest = ranks[len(shape) - 2][node.length], deepest[len(shape) - 2]
         row |= {
             "conv_depth": rank,
-            "conv_depth_norm": rank / deepest if deepest else 0.0,
+            "conv_depth_norm": rank / largest if largest else 0.0,
             "bn_folded": not normalised[position],
-            "batch_norm": "unfolded" if normalised[position] else _elsewhere(node, has_norms=any(normalised)),
+            "batch_norm": "unfolded" if normalised[position] else _elsewhere(node, has_norms=has_norms),
         }
         ranked.append((rank, position, OnnxLayer(name, row, shape, node, constants)))
     facts = {
