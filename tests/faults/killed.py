@@ -120,7 +120,7 @@ def content(url: str) -> dict[str, str]:
 def read(url: str) -> list[Any]:
     """What a reader sees: the number of the snapshot, the models, a digest of all filters."""
     db = fdb.open(url)
-    data = db.dataset.filters.values.tobytes()
+    data = b"".join(db.bank(kernel).dataset.filters.values.tobytes() for kernel in db.kernels)
     return [db.snapshot, list(db.models["model"].values), hashlib.sha256(data).hexdigest()]
 
 
@@ -135,7 +135,7 @@ def main() -> None:  # noqa: PLR0915
     for imported_late in (fdb.ingest, fdb.open):  # in the parent, once; a child each would take seconds
         assert callable(imported_late)
     chain(folder / "a.onnx", weights(4, 5, seed=1))
-    chain(folder / "b.onnx", weights(6, 5, seed=2), weights(3, 6, seed=3))
+    chain(folder / "b.onnx", weights(6, 5, seed=2), weights(3, 6, seed=3), weights(4, 3, seed=4, kernel=(5, 5)))
     sandbox(ONNX.reader)._free.append(sandbox(ONNX.reader)._take())
     root = f"{where}/" if "://" in where else f"{folder}/"
 

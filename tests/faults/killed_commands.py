@@ -39,10 +39,16 @@ SMALL = 150
 """Rows of a chunk that make all segments small."""
 
 
-def filters_of(name: str) -> np.ndarray:
-    """The filters of a model, (n, 9)."""
+def layers_of(name: str) -> list[np.ndarray]:
+    """The weights of a model: 3×3, then 5×5."""
     number = MODELS.index(name)
-    return weights(3 + number, 4, seed=number).reshape(-1, 9)
+    return [weights(3 + number, 4, seed=number), weights(2, 3 + number, seed=10 + number, kernel=(5, 5))]
+
+
+def filters_of(name: str, kernel: tuple[int, int] = (3, 3)) -> np.ndarray:
+    """The filters of one shape of a model, (n, weights)."""
+    (own,) = (layer for layer in layers_of(name) if layer.shape[2:] == kernel)
+    return own.reshape(-1, kernel[0] * kernel[1])
 
 
 @dataclass(frozen=True)
@@ -54,10 +60,12 @@ class Command:
     after: str
 
 
-def ingest(url: str, folder: Path, names: str, *, chunk_rows: int = 7, join: bool = False) -> None:
+def ingest(
+    url: str, folder: Path, names: str, *, chunk_rows: int = 7, join: bool = False, kernels: str = "all"
+) -> None:
     rows = "".join(f"{name}.onnx,{name},t{name}\n" for name in names)
     (folder / f"{names}.csv").write_text(f"path,name,task\n{rows}")
-    fdb.ingest(url, catalog=folder / f"{names}.csv", chunk_rows=chunk_rows, compact=join)
+    fdb.ingest(url, catalog=folder / f"{names}.csv", chunk_rows=chunk_rows, compact=join, kernels=kernels)
 
 
 def history(url: str, folder: Path) -> None:
@@ -73,7 +81,7 @@ def history(url: str, folder: Path) -> None:
 def interrupted(url: str, folder: Path) -> None:
     """The same, and what a compaction left that died while it wrote, with all models."""
     history(url, folder)
-    with contextlib.suppress(CrashError), mutations(15):  # after its chunks
+    with contextlib.suppress(CrashError), mutations(22):  # after its chunks
         fdb.compact(url, chunk_rows=SMALL)
     if "://" not in url:  # what a process leaves that dies before it renames a file
         unlisted = set(ids_of(url)) - {entry.id for s in snapshots.history(Files.at(url)) for entry in s.segments}
@@ -92,11 +100,16 @@ def almost_joined(url: str, folder: Path) -> None:
         ingest(url, folder, name, chunk_rows=SMALL)
 
 
+def of_one_shape(url: str, folder: Path) -> None:
+    ingest(url, folder, "abc", kernels="3x3")
+
+
 COMMANDS = {
     "expire": Command(history, lambda url, _: fdb.expire(url, keep=2, tags=True), "abdef"),
     "purge": Command(interrupted, lambda url, _: fdb.purge(url, PURGED), "bdef"),
     "gc": Command(garbage, lambda url, _: fdb.gc(url, delete=True, grace=-1), "abdef"),
     "join": Command(almost_joined, lambda url, folder: ingest(url, folder, "d", chunk_rows=SMALL, join=True), "abcd"),
+    "widen": Command(of_one_shape, lambda url, folder: ingest(url, folder, "abc"), "abc"),
     "compact": Command(history, lambda url, _: fdb.compact(url, chunk_rows=SMALL), "abdef"),
 }
 
@@ -116,17 +129,21 @@ def objects(url: str) -> dict[str, bytes]:
 
 def holding(url: str, model: str) -> list[str]:
     """Names of the objects with two filters in a row of a model, in the order of chunks or of arrays."""
-    filters = filters_of(model)
-    needles = [filters[row : row + 2, column].tobytes() for row in range(len(filters) - 1) for column in range(9)]
-    needles += [row.tobytes() for row in filters]
+    needles = []
+    for kernel in ((3, 3), (5, 5)):
+        filters = filters_of(model, kernel)
+        rows, weights_of_row = range(len(filters) - 1), range(filters.shape[1])
+        needles += [filters[row : row + 2, column].tobytes() for row in rows for column in weights_of_row]
+        needles += [row.tobytes() for row in filters]
     return [name for name, data in objects(url).items() if any(needle in data for needle in needles)]
 
 
 def content(db: fdb.Database) -> str:
     """The models of a snapshot. Raises AssertionError if its filters are not those that were ingested."""
     models = "".join(map(str, db.models["model"].values))
-    expected = [filters_of(name) for name in models]
-    np.testing.assert_array_equal(db.dataset.filters.values, np.concatenate(expected))
+    for kernel in db.kernels:
+        expected = [filters_of(name, kernel) for name in models]
+        np.testing.assert_array_equal(db.bank(kernel).dataset.filters.values, np.concatenate(expected))
     return models
 
 
@@ -180,6 +197,8 @@ def complete(url: str, name: str) -> list[str]:
         return [f"expected one segment, got {len(db.segments)}"]
     if name == "expire" and (len(snapshots.history(db.files)) > 3 or db.state.tags):
         return [f"expected 3 snapshots and no tag, got {[s.number for s in snapshots.history(db.files)]}"]
+    if name == "widen" and db.kernels != ((3, 3), (5, 5)):
+        return [f"expected two shapes, got {db.kernels}"]
     if name == "gc" and fdb.gc(url, grace=-1):
         return [f"expected no garbage, got {fdb.gc(url, grace=-1)}"]
     return []
@@ -261,7 +280,7 @@ def main() -> None:
     where, folder, points, *names = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), *sys.argv[4:]
     set_up()
     for name in MODELS:
-        chain(folder / f"{name}.onnx", weights(3 + MODELS.index(name), 4, seed=MODELS.index(name)))
+        chain(folder / f"{name}.onnx", *layers_of(name))
     sandbox(ONNX.reader)._free.append(sandbox(ONNX.reader)._take())
     with dask.config.set(
         scheduler="synchronous"

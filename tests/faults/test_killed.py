@@ -1,6 +1,7 @@
 """Fault 1: kill −9 of the client at every mutating call, in a folder and on S3.
 
-An ingest first, then `expire`, `remove --purge`, `gc`, `compact` and an ingest that joins small segments.
+An ingest first, then `expire`, `remove --purge`, `gc`, `compact`, an ingest that joins small segments, and one that adds
+banks of other kernel shapes to a segment.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ def test_a_sample_on_s3(tmp_path: Path, s3: Callable[[], str]) -> None:
     assert int(str(result["points"])) > 1
 
 
-EVERYTHING = ("expire", "purge", "gc", "join", "compact")
+EVERYTHING = ("expire", "purge", "gc", "join", "compact", "widen")
 
 
 def enumeration(where: str, command: str) -> object:
@@ -67,7 +68,7 @@ def enumeration(where: str, command: str) -> object:
 @pytest.mark.parametrize(
     ("where", "commands", "points"),
     [
-        pytest.param("folder", ("purge", "gc", "join"), 1, id="sample"),
+        pytest.param("folder", ("purge", "gc", "join", "widen"), 1, id="sample"),
         *(enumeration(where, command) for where in ("folder", "s3") for command in EVERYTHING),
     ],
 )
