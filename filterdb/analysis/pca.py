@@ -50,7 +50,7 @@ def pca(db: AnyDatabase, by: Key | None = None, *, scaled: bool = True, kernel: 
         - singular_values (group, component): those of the centred n×K matrix.
         - angle_to_whole (group, dimension), only with `by`: the largest principal angle in radians between the leading
           k-dimensional subspaces of the group and of all filters of the view; NaN if either has variance in fewer than
-          k directions. For K weights k is 1 … K−1, at most 64.
+          k directions. For K weights k is 1 … K−1, at most 16.
 
     Raises
     ------
@@ -108,7 +108,7 @@ def principal_angles(db: AnyDatabase, by: Key, *, scaled: bool = True) -> xr.Dat
         With dims dimension, group, other:
 
         - angle (dimension, group, other), float64: radians in [0, π/2] between the leading k-dimensional subspaces,
-          k = 1 … K−1 for K weights, at most 64; NaN if either group has variance in fewer than k directions.
+          k = 1 … K−1 for K weights, at most 16; NaN if either group has variance in fewer than k directions.
         - count (group), int64: filters.
 
     Raises
