@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 
 import numpy as np
@@ -280,3 +281,19 @@ def test_moments_are_taken_in_parts(whole: fdb.Database, monkeypatch: pytest.Mon
     assert sizes == [1] * len(layers_of((7, 7)))
     xr.testing.assert_equal(fdb.degeneration(bank), expected[0])
     xr.testing.assert_allclose(fdb.pca(bank, "model"), expected[1], rtol=1e-12)
+
+
+def test_tables_show_the_leading_components(db: fdb.Database, capsys: pytest.CaptureFixture[str]) -> None:
+    """And say so, if there are more than nine."""
+    for name, result in (
+        ("pca", fdb.pca(db)),
+        ("distributions", fdb.distributions(db)),
+        ("phenotypes", fdb.phenotypes(db, pairs=[])),
+    ):
+        command = importlib.import_module(f"filterdb.commands.{name}")
+        command.show(command.to_answer(result))
+        text = capsys.readouterr().out
+        assert (f"the leading 9 of {db.weights} components; --json has all" in text) is (db.weights > 9)
+        prefix = "ratio " if name == "pca" else "c"
+        assert f"{prefix}{min(db.weights, 9) - 1}" in text
+        assert f"{prefix}{min(db.weights, 9)} " not in text
