@@ -86,7 +86,8 @@ class Model:
     """A model's facts, its layers in order of (conv_depth, topological order), and what is not stored.
 
     `shapes` counts the filters of its two-dimensional convolutions by kernel shape, whichever were asked for; `facts`
-    has the same counts as text. `others` are convolutions whose filters no bank has, in the same order.
+    has the same counts as text. `others` are convolutions whose filters no bank has, in the same order. The conv_depth
+    of one-dimensional convolutions is a series of its own, since it ranks those of equal dimensions only.
     """
 
     facts: dict[str, Any]

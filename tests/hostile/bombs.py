@@ -169,8 +169,11 @@ def _work_bombs(writer: Writer) -> None:
     shared: dict[str, Any] = {"or_else": ("rejected",), "layer": "c000000"}
     case("400 casts for 3,000 convolutions", casts, wide, "skipped", extra=convs(3_000, "v400"), **shared)
     shared["layer"] = "same"
+    cubes = [tensor("w", weights(kernel=(1, 1, 1)))]
+    case("50,000 convolutions of one name", [], cubes, "skipped", extra=convs(50_000, "w", name=b"same"), **shared)
     points = [tensor("w", weights(kernel=(1, 1)))]
-    case("50,000 convolutions of one name", [], points, "skipped", extra=convs(50_000, "w", name=b"same"), **shared)
+    either: dict[str, Any] = {"or_else": ("skipped",), "layer": "c000000", "odd": ()}
+    case("50,000 layers without filters", [], points, "stored", extra=convs(50_000, "w"), **either)
     mine = [tensor("w", weights(500, 500))]  # 9 MB
     case("9 MB shared by 2,000 convolutions", [], mine, "rejected", extra=convs(2_000, "w"))
     million = weights(2**20, 1)
@@ -252,6 +255,7 @@ BOMBS = (
     "bomb/a scale behind 50**16 products",
     "bomb/400 casts for 3,000 convolutions",
     "bomb/50,000 convolutions of one name",
+    "bomb/50,000 layers without filters",
     "bomb/9 MB shared by 2,000 convolutions",
     "bomb/a million channels",
     "bomb/50,000 kernel shapes",
