@@ -33,7 +33,7 @@ CODES = {
     # Should have been read.
     "unreadable": Code(True, "the weight is damaged, or takes too long to compute"),
     "memory": Code(True, "the weight takes more memory than reading a model may take"),
-    "many": Code(True, "with it the model would have more filters, or weights of filters, than a model may have"),
+    "many": Code(True, "with it the model would have more filters, weights or kernel shapes than a model may have"),
     "missing": Code(True, "the convolution has no weight, or one of a name that nothing defines"),
     "operator": Code(True, "the operator is a form of convolution that is not supported"),
     "unsupported": Code(True, "the weight is an expression with an operator that is not evaluated"),

@@ -10,7 +10,7 @@ from collections.abc import Collection
 from typing import Any
 
 from filterdb import schema
-from filterdb.models.model import MAX_FILTERS, MAX_WEIGHTS, Skip, is_wanted
+from filterdb.models.model import MAX_FILTERS, MAX_KERNELS, MAX_WEIGHTS, Skip, is_wanted
 from filterdb.models.parse_errors import MAX_NAME, shortened
 from filterdb.models.sandbox import NoAnswerError
 from filterdb.schema import Kernels
@@ -87,6 +87,8 @@ def checked(answer: dict[str, Any], kernels: Kernels = (schema.KERNEL,)) -> Chec
     weights = sum(row["row_size"] * weights_of(row) for row in rows)
     if sum(row["row_size"] for row in rows) > MAX_FILTERS or weights > MAX_WEIGHTS:
         raise ValueError("layers with too many filters")
+    if len({row["kernel"] for row in rows}) > MAX_KERNELS:
+        raise ValueError("filters of too many shapes")
     if not all(0 <= row["peak"] < math.inf for row in rows):
         raise ValueError("weights that are not finite")
     return facts, rows, checksums, others, skipped

@@ -24,6 +24,9 @@ from filterdb.schema import KERNEL, WEIGHTS, Kernel, Kernels, has_bank
 MAX_FILTERS = 2**28
 """Most filters of a model. A small file may use one weight in any number of layers, each of which is stored."""
 
+MAX_KERNELS = 64
+"""Most kernel shapes of a model's filters, each of which takes a bank of the store. Networks have a dozen at most."""
+
 MAX_WEIGHTS = WEIGHTS * MAX_FILTERS
 """Most weights of the filters of a model (9 GiB), which are as many filters of 3×3."""
 
@@ -162,16 +165,22 @@ class Room:
 
     filters: int = field(default_factory=lambda: MAX_FILTERS)
     weights: int = field(default_factory=lambda: MAX_WEIGHTS)
+    kernels: set[Kernel] = field(default_factory=set)
+    """The shapes so far of filters that a bank has."""
 
     def take(self, shape: tuple[int, ...]) -> None:
         """Take the room of a weight. Raises NotStoredError if there is too little."""
         filters, weights = shape[0] * shape[1], math.prod(shape)
+        kernels = self.kernels | ({kernel_of(shape)} if has_bank(kernel_of(shape)) else set())
+        if len(kernels) > MAX_KERNELS:
+            raise NotStoredError("many", f"with it the model would have filters of more than {MAX_KERNELS} shapes")
         if filters > self.filters:
             raise NotStoredError("many", f"with it the model would have more than {MAX_FILTERS:,} filters")
         if weights > self.weights:
             raise NotStoredError("many", f"with it the model's filters would have more than {MAX_WEIGHTS:,} weights")
         self.filters -= filters
         self.weights -= weights
+        self.kernels = kernels
 
 
 def parted[L: Layer](ranked: Sequence[tuple[int, int, L]]) -> tuple[list[L], list[L]]:

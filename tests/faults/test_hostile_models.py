@@ -530,6 +530,7 @@ def test_an_answer_that_no_table_can_hold_is_refused(lie: dict[str, Any]) -> Non
         {"others": [OTHER | {"hash": 5}]},
         {"others": [{}]},
         {"rows": [LAYER | {"kernel": "17x17"}], "checksums": [1]},
+        {"rows": [LAYER | {"layer_name": str(k), "kernel": f"1x{k}"} for k in range(2, 67)], "checksums": [1] * 65},
         {"rows": [LAYER | {"kernel": "16x16", "row_size": 2**24}], "checksums": [1]},
         {"rows": [LAYER | {"kernel": "1x2", "row_size": 2**28 + 1}], "checksums": [1]},
     ],

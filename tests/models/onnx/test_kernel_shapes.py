@@ -310,3 +310,15 @@ def test_filters_of_a_bank_are_read_again(tmp_path: Path, kernels: Any) -> None:
                 channel.receive_into(rows)
                 np.testing.assert_array_equal(rows, expected[first:last])
             assert asked or not received(channel, local).get("rows")
+
+
+def test_a_file_cannot_demand_a_bank_for_each_shape_that_there_is(tmp_path: Path) -> None:
+    """Of 80 shapes 64 are stored, in the file's order; a shape that is stored already, and 1×1, are not counted."""
+    shapes = [(1, 1, 1, k) for k in range(2, 82)] + [(1, 1, 1, 2), (1, 1, 1, 1), (1, 1, 1, 300)]
+    nodes = [conv("x", f"w{i}", f"y{i}", f"c{i}") for i in range(len(shapes))]
+    inits = [tensor(f"w{i}", np.ones(shape, np.float32)) for i, shape in enumerate(shapes)]
+    read = read_model(save(tmp_path / "m.onnx", model(nodes, inits, outputs=("y0",))), kernels=None)
+    assert {layer.name for layer in read.layers} == {*(f"c{i}" for i in range(64)), "c80"}
+    assert {layer.name for layer in read.others} == {"c81", "c82"}
+    assert {skip.layer: skip.code for skip in read.skipped} == {f"c{i}": "many" for i in range(64, 80)}
+    assert len(scanned(tmp_path / "m.onnx", None).rows) == 65
