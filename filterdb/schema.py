@@ -78,6 +78,12 @@ def parse_kernel(text: str) -> Kernel:
     return kernel
 
 
+def parse_shape(name: str) -> Kernel:
+    """Return the rows and columns of a shape's name, also of one whose filters are not stored, such as "1x1"."""
+    rows, columns = name.split("x")
+    return int(rows), int(columns)
+
+
 def as_kernel(kernel: Any) -> Kernel:
     """Return a kernel shape, a name such as "5x5" or a pair such as (5, 5), as a tuple. Raises UsageError otherwise."""
     if isinstance(kernel, tuple | list) and len(kernel) == 2 and all(type(side) is int for side in kernel):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -11,10 +12,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from filterdb.analysis.reference import Reference, read_reference, reference_of
+from filterdb.analysis.peers import add_database, add_peers
+from filterdb.analysis.reference import read_reference
 from filterdb.analysis.rules import (
     LAYER_MEASURES,
     LAYER_RULES,
+    LEAST_COMPARED,
     UNREAD_RULES,
     Rules,
     as_rules,
@@ -22,32 +25,31 @@ from filterdb.analysis.rules import (
     is_ignored,
     judge,
 )
-from filterdb.analysis.shared_filters import FileLayers, find_shared
+from filterdb.analysis.shapes import are_stored, weights_of
 from filterdb.analysis.untrained import untrained
 from filterdb.arguments import formerly_positional
 from filterdb.columns import Columns
 from filterdb.errors import InputError, UsageError
 from filterdb.extras import require
 from filterdb.ledger import is_unread
-from filterdb.models.answers import EXAMINED
+from filterdb.models.answers import EXAMINED, EXAMINED_OTHERS
 from filterdb.models.catalog import ModelSource
 from filterdb.models.inputs import expand
 from filterdb.models.model import Skip
 from filterdb.models.sandbox import Limits
-from filterdb.models.scan import examine
+from filterdb.models.scan import Examination, examine
 from filterdb.models.sources import NamedFile, as_sources, on_disk
 from filterdb.numerics.directions import direction_names
 from filterdb.numerics.modes import SOUND
-from filterdb.numerics.percentiles import layer_classes
-from filterdb.numerics.quality import randomness_threshold
-from filterdb.schema import WEIGHTS, Variable, distinct
+from filterdb.numerics.quality import paper_threshold, randomness_threshold
+from filterdb.schema import Kernel, Variable, as_kernel, distinct, kernel_name, parse_shape
 from filterdb.version import __version__
 
 if TYPE_CHECKING:
     import xarray as xr
 
     from filterdb.models.sources import Order, Sources
-    from filterdb.store.database import AnyDatabase, Database
+    from filterdb.store.database import AnyDatabase, AnyKernel
 
 Path = str | os.PathLike[str]
 
@@ -58,7 +60,8 @@ Table = Mapping[str, npt.NDArray[Any]]
 
 MEASURES = {
     **LAYER_MEASURES,
-    "duplicate_filters": "filters that equal an earlier one of the layer and are not sparse",
+    "channel_p_value": "of a 1×1 layer: probability that its output channels are isotropic noise, for `untrained` only",
+    "duplicate_filters": "filters (1×1: output channels) that equal an earlier one of the layer and are not sparse",
     "prunable_filters": "filters whose |w| are all below a hundredth of their own output channel's peak, or zero",
     "prunable_parameters": "weights of these; 0 where an earlier layer uses the same stored weight",
     "small_filters": "further filters whose |w| are all below peak/100: small only next to the layer's largest channel",
@@ -67,20 +70,11 @@ MEASURES = {
     "outlier_ratio": "peak / upper quartile of the output channels' peaks",
     "parameters": "weights of the layer; 0 where an earlier layer uses the same stored weight",
 }
-GEOMETRY = ("conv_depth", "conv_depth_norm", "in_channels", "out_channels", "groups", "depthwise")
+GEOMETRY = ("rank", "conv_depth", "conv_depth_norm", "in_channels", "out_channels", "groups", "depthwise")
 """Further columns of a layer that was read."""
 
-PLACED = {"sparsity_percentile": "sparsity", "ratio_percentile": "ratio"}
-"""The measures with a percentile among the layers of the same depth decile and size class."""
-
-PEER_MEASURES = {
-    "percentile": "share of layers of its size and similar depth with a smaller H, ties half, in percent",
-    "percentile_peers": "number of these layers",
-    "sparsity_percentile": "share of like layers that are less sparse, ties half, in percent",
-    "ratio_percentile": "share of like layers with a smaller H / T_H, ties half, in percent",
-    "peers": "layers of the reference or database in the same depth decile and size class",
-}
-"""A layer's place among its peers."""
+COUNTED = ("prunable_filters", "prunable_parameters", "small_filters", "zero_channels", "small_channels")
+"""Measures that are counted only in layers of k×k filters, of 2 to 256 weights."""
 
 
 class _File(NamedTuple):
@@ -98,26 +92,39 @@ class _File(NamedTuple):
     reason: str
 
     @classmethod
-    def of(cls, name: str, rows: list[dict[str, Any]], skipped: list[Skip], filter_shapes: str) -> _File:
+    def of(cls, name: str, answer: Examination) -> _File:
         """Return a file that was read. A layer that should have been read but was not becomes a row without numbers."""
-        read = [{**row, "unread_code": "", "unread_reason": ""} for row in rows]
+        rows, skipped = [*answer.rows, *map(_other, answer.others)], answer.skipped
+        if answer.others:
+            rows.sort(key=lambda row: int(row["conv_depth"]))
+        read = [{**_UNREAD, **row} for row in rows]
         unread = [
             {**_UNREAD, "layer_name": skip.layer, "unread_code": skip.code, "unread_reason": skip.reason}
             for skip in skipped
             if is_unread(skip.code)
         ]
-        return cls(name, read + unread, skipped, filter_shapes, "")
+        return cls(name, read + unread, skipped, answer.filter_shapes, "")
 
 
-_EMPTY = {"int64": 0, "float64": float("nan"), "bool": True, "str": ""}
-_UNREAD = {variable.name: _EMPTY[variable.dtype] for variable in EXAMINED} | {"depthwise": False}
-"""The row of a layer that could not be read."""
+def _other(row: dict[str, Any]) -> dict[str, Any]:
+    """Return the row of a layer whose filters no bank has, of which less is known, in the form of the others."""
+    weights = row["row_size"] * math.prod(parse_shape(row["kernel"]))
+    nonfinite = f"{row['nonfinite']} of {weights} weights are NaN or infinite" if row["nonfinite"] else ""
+    return {**{name: row[name] for name in _UNREAD if name in row}, "nonfinite": nonfinite}
+
 
 _COLUMNS = (
     *EXAMINED,
+    EXAMINED_OTHERS[1],
+    Variable("kernel", ("layer",), "str", "shape of the filters, such as 5x5; empty if the layer could not be read"),
+    Variable("rank", ("layer",), "int64", "dimensions of the convolution: 2, or 1 for one that is read as 1×k", "1"),
     Variable("unread_code", ("layer",), "str", "the ledger's code of a layer that could not be read, or empty"),
     Variable("unread_reason", ("layer",), "str", "why the layer could not be read, or empty"),
 )
+
+_EMPTY = {"int64": 0, "float64": math.nan, "bool": True, "str": ""}
+_UNREAD = {variable.name: _EMPTY[variable.dtype] for variable in _COLUMNS} | {"depthwise": False}
+"""The row of a layer that could not be read."""
 
 
 @formerly_positional("db", "rules")
@@ -130,8 +137,9 @@ def check(
     limits: Limits = Limits(),  # noqa: B008 - frozen
     key: str = "",
     order: Order | None = None,
+    kernel: AnyKernel | None = None,
 ) -> xr.Dataset:
-    """Judge the 3×3 layers of model files, without a database.
+    """Judge the convolutions of model files, without a database.
 
     Files are read in a child process with `limits`, one layer in memory at a time. A layer that should have been read
     but was not stays in the result without numbers: its file was not checked completely.
@@ -154,6 +162,8 @@ def check(
         Which network to read of a checkpoint with several, such as "ema".
     order : str, path or list of str, optional
         The names of the weights in the order of execution, or a JSON file with them, for a file without a graph.
+    kernel : tuple of int or str, optional
+        Judge only the layers with filters of this shape, such as (5, 5) or "5x5". Default: layers of every shape.
 
     Returns
     -------
@@ -164,14 +174,16 @@ def check(
           small_channels, parameters (layer), int64; 0 where the layer was not read.
         - sparsity, variance_entropy, threshold, ratio, p_value, relative_spread, peak, outlier_ratio (layer), float64;
           NaN where the layer was not read, its scale is unknown, or its weights are not finite (`threshold` only where
-          it was not read; `p_value` also for fewer than 16 filters).
+          it was not read; `p_value` also for fewer than 16 filters). All but sparsity and peak are NaN for 1×1 kernels
+          and those of more than 256 weights, threshold and ratio for all that have not nine.
+        - channel_p_value (layer), float64: of a 1×1 layer, the p-value of a test of its output channels.
         - scale_known (layer), bool.
         - verdict (layer, rule), bool: dead, sparse, collapsed and random as in `degeneration`; nonfinite; duplicate
           (it has the content of another layer but is stored separately, or many of its filters equal an earlier one);
           outlier; dead-channels; unread; ambiguous.
         - ignored (layer) and ignored_file (file), bool: matched by the patterns of `rules.ignore`.
         - untrained (file), bool: whether no more of its layers differ from isotropic noise than chance allows; only
-          where 3×3 weights are at least half of the convolution weights.
+          where the tested layers have at least half of the convolution weights.
         - unread (file), int64: layers that could not be read.
         - reason (file), str: why the file could not be read, or empty.
         - skipped (file), str: JSON of ledger code → number of convolutions without numbers.
@@ -179,10 +191,10 @@ def check(
           empty), direction and direction_share (as in `degeneration`), unread_code, unread_reason, shared_with,
           hash, fingerprint, nonfinite, str; stored_in (the first layer of `db` with the same filters apart from the
           scales of output channels, as MODEL/LAYER, or empty), str; conv_depth, conv_depth_norm, in_channels,
-          out_channels, groups, depthwise.
-
-        - percentile (layer), float64, and percentile_peers (layer), int64: the place of H among the compared layers,
-          as in `degeneration`, and their number.
+          out_channels, groups, depthwise, kernel (such as "5x5"), rank (1 for a one-dimensional convolution, which is
+          read as 1×k).
+        - percentile (layer), float64, and percentile_peers (layer), int64: the place of H among the compared layers
+          of the same kernel shape, as in `degeneration`, and their number. The packaged reference has 3×3 layers only.
         - sparsity_percentile and ratio_percentile (layer), float64: the share of layers of the same depth decile and
           size class that are less sparse, or have a smaller H / T_H, in percent; ties count half.
         - peers (layer), int64: the number of these layers.
@@ -211,7 +223,9 @@ def check(
     True
     """
     require("xarray")
-    return check_files(paths, db=db, reference=reference, rules=rules, limits=limits, key=key, order=order).to_dataset()
+    return check_files(
+        paths, db=db, reference=reference, rules=rules, limits=limits, key=key, order=order, kernel=kernel
+    ).to_dataset()
 
 
 def check_files(
@@ -223,9 +237,10 @@ def check_files(
     limits: Limits,
     key: str,
     order: Order | None,
+    kernel: AnyKernel | None,
 ) -> Columns:
     """Return what `check` does, without importing xarray."""
-    rules = as_rules(rules)
+    rules, only = as_rules(rules), None if kernel is None else as_kernel(kernel)
     if db is not None and reference is not None:
         raise UsageError("reference: expected none together with `db`, got both")
     if db is not None:  # fail on an invalid database or reference before files are read
@@ -235,22 +250,16 @@ def check_files(
     compared = read_reference(reference) if db is None else None
     seen: set[str] = set()
     with on_disk(as_sources(paths, "paths"), key, order) as named:
-        files = [file for source in named for file in _files(source, limits, seen)]
-    result = _judge_files(files, rules)
+        files = [file for source in named for file in _files(source, limits, seen, only)]
+    result = _judge_files(files, rules, only)
     if db is not None:
-        from filterdb.analysis.degeneration import judge_layers
-
-        compared = reference_of(judge_layers(db), db.url)
-        _add_stored(result, db)
-        result.attrs.update(
-            {"snapshot": db.snapshot, "database": db.url, "corpus": " and ".join(db.conditions) or "all"}
-        )
+        add_database(result, db)
     if compared is not None:
-        _add_peers(result, compared)
+        add_peers(result, {compared.kernel: compared})
     return result
 
 
-def _files(source: NamedFile, limits: Limits, seen: set[str]) -> Iterator[_File]:
+def _files(source: NamedFile, limits: Limits, seen: set[str], kernel: Kernel | None) -> Iterator[_File]:
     """Read the files of a source that are not in `seen`; a source without files counts as one unreadable file."""
     try:
         listed = [source] if source.alias else [replace(source, path=name) for name in expand(source.path)]
@@ -264,7 +273,7 @@ def _files(source: NamedFile, limits: Limits, seen: set[str]) -> Iterator[_File]
         identity = _identity(file.path)
         if identity not in seen:
             seen.add(identity)
-            yield _read(file, limits)
+            yield _read(file, limits, kernel)
 
 
 def _identity(name: str) -> str:
@@ -272,29 +281,36 @@ def _identity(name: str) -> str:
     return name if "://" in name else os.path.realpath(name)
 
 
-def _read(file: NamedFile, limits: Limits) -> _File:
+def _read(file: NamedFile, limits: Limits, kernel: Kernel | None) -> _File:
     """Read a file in a child process; one that cannot be read has a reason instead of layers."""
     source = file.source()
     try:
-        return _File.of(source.shown, *examine(source, limits)[:3])
+        return _File.of(source.shown, examine(source, limits, None if kernel is None else (kernel,)))
     except InputError as error:
         return _File(source.shown, [], [], "", str(error))
 
 
-def _judge_files(files: list[_File], rules: Rules) -> Columns:
-    """Return the result of `check` without a database."""
+def _judge_files(files: list[_File], rules: Rules, kernel: Kernel | None) -> Columns:
+    """Return the result of `check` without a database, of all layers or those of one kernel shape."""
     rows = [row for file in files for row in file.rows]
     table = {v.name: v.array([row[v.name] for row in rows]) for v in _COLUMNS}
     owner = np.repeat(np.arange(len(files)), [len(file.rows) for file in files])
     names = np.array([file.name for file in files], dtype=object)
     duplicate_of = _duplicates(table, names[owner])
-    values = _values(table)
-    verdicts = _verdicts(table, values, duplicate_of != "", rules)
+    weights = weights_of(table["kernel"])
+    values = _values(table, weights)
+    verdicts = _verdicts(table, values, weights, duplicate_of != "", rules)
     ignored = [
         is_ignored(names[i], str(name), rules.ignore) for i, name in zip(owner, table["layer_name"], strict=True)
     ]
     layer = ("layer",)
-    texts = ("shared_with", "hash", "fingerprint", "unread_code", "unread_reason")
+    layers = {
+        **values,
+        **verdicts,
+        **{name: table[name] for name in ("in_channels", "out_channels")},
+        "weights": weights,
+    }
+    texts = ("shared_with", "hash", "fingerprint", "unread_code", "unread_reason", "kernel")
     unread = table["unread_code"] != ""
     return Columns.of(
         {
@@ -302,7 +318,10 @@ def _judge_files(files: list[_File], rules: Rules) -> Columns:
             "verdict": (("layer", "rule"), np.stack([verdicts[name] for name in LAYER_RULES], axis=1)),
             "ignored": (layer, np.array(ignored, bool)),
             "ignored_file": ("file", np.array([is_ignored(name, "", rules.ignore) for name in names], bool)),
-            "untrained": ("file", _untrained(owner, files, values, verdicts, rules)),
+            "untrained": (
+                "file",
+                untrained(owner, layers, [file.filter_shapes for file in files], rules, SOUND, kernel),
+            ),
             "reason": ("file", np.array([file.reason for file in files], dtype=object)),
             "skipped": ("file", np.array([_skipped_counts(file.skipped) for file in files], dtype=object)),
             "unread": ("file", np.bincount(owner, unread, minlength=len(files)).astype(np.int64)),
@@ -315,14 +334,15 @@ def _judge_files(files: list[_File], rules: Rules) -> Columns:
             "layer_name": (layer, table["layer_name"].astype(object)),
             "duplicate_of": (layer, duplicate_of),
             "stored_in": (layer, np.full(len(owner), "", object)),
-            "direction": (layer, direction_names(table["direction"], verdicts["collapsed"])),
+            "direction": (layer, _directions(table, verdicts["collapsed"])),
             "direction_share": (layer, np.where(verdicts["collapsed"], table["direction_share"], np.nan)),
             **{name: (layer, table[name].astype(object)) for name in texts},
             **{name: (layer, table[name]) for name in (*GEOMETRY, "nonfinite")},
         },
         attrs={
             "selection": "all",
-            "filters": int(table["row_size"].sum()),
+            "kernel": "all" if kernel is None else kernel_name(kernel),
+            "filters": int(table["row_size"][weights > 1].sum()),  # a 1×1 layer has no filters but weights
             "layers": int((~unread).sum()),
             "models": sum(not file.reason for file in files),
             "mode": "sound",
@@ -339,11 +359,29 @@ def _labels(files: Strings, layers: Strings) -> Strings:
     return np.array(labels, dtype=object)
 
 
-def _values(table: Table) -> dict[str, npt.NDArray[Any]]:
+def _thresholds(filters: npt.NDArray[np.int64], weights: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """Return T_H of each layer, (layers,); NaN for filters of another number of weights than P1's."""
+    threshold = np.full(len(filters), np.nan)
+    for number in np.unique(weights[weights > 0]).tolist():
+        here = weights == number
+        threshold[here] = randomness_threshold(filters[here], paper_threshold(number))
+    return threshold
+
+
+def _directions(table: Table, collapsed: Bools) -> Strings:
+    """Return the direction of each collapsed layer, (layers,) texts."""
+    texts: Strings = np.full(len(collapsed), "", object)
+    for name in np.unique(table["kernel"][collapsed].astype(object)).tolist():
+        here = collapsed & (table["kernel"] == name)
+        texts[here] = direction_names(table["direction"][here], collapsed[here], parse_shape(name))
+    return texts
+
+
+def _values(table: Table, weights: npt.NDArray[np.int64]) -> dict[str, npt.NDArray[Any]]:
     """Return each of MEASURES as an array (layers,)."""
     filters = table["row_size"]
     measured = _measured(table)
-    threshold = np.where(table["unread_code"] == "", randomness_threshold(np.maximum(filters, 1)), np.nan)
+    threshold = _thresholds(filters, weights)
     entropy = np.where(measured, table["variance_entropy"], np.nan)
     prunable = np.where(measured, table["prunable_filters"], 0)
     own = table["shared_with"] == ""
@@ -354,17 +392,20 @@ def _values(table: Table) -> dict[str, npt.NDArray[Any]]:
         "threshold": threshold,
         "ratio": np.divide(entropy, threshold, out=np.full(len(filters), np.nan), where=threshold > 0),
         "p_value": np.where(measured, table["p_value"], np.nan),
+        "channel_p_value": np.where(measured, table["channel_p_value"], np.nan),
         "relative_spread": np.where(measured, table["relative_spread"], np.nan),
         "peak": np.where(measured, table["peak"], np.nan),
         "duplicate_filters": table["duplicate_filters"],
         "prunable_filters": prunable,
-        "prunable_parameters": np.where(own, prunable * WEIGHTS, 0),
+        "prunable_parameters": np.where(own, prunable * weights, 0),
         # A filter that is small compared with its own channel is also small compared with the layer's peak.
-        "small_filters": np.where(measured, table["sparse_filters"] - table["prunable_filters"], 0),
+        "small_filters": np.where(
+            measured & are_stored(weights), table["sparse_filters"] - table["prunable_filters"], 0
+        ),
         "zero_channels": np.where(measured, table["zero_channels"], 0),
         "small_channels": np.where(measured, table["small_channels"], 0),
         "outlier_ratio": np.where(measured, table["outlier_ratio"], np.nan),
-        "parameters": np.where(own, filters * WEIGHTS, 0),
+        "parameters": np.where(own, filters * weights, 0),
         "scale_known": table["scale_known"],
     }
 
@@ -375,27 +416,29 @@ def _measured(table: Table) -> Bools:
     return measured
 
 
-def _verdicts(table: Table, values: Table, is_copy: Bools, rules: Rules) -> dict[str, Bools]:
+def _verdicts(
+    table: Table, values: Table, weights: npt.NDArray[np.int64], is_copy: Bools, rules: Rules
+) -> dict[str, Bools]:
     """Return which layers break which of LAYER_RULES, (layers,) bool each."""
     filters, measured, code = values["filters"], _measured(table), table["unread_code"]
     dead = (table["peak"] == 0) & measured
     dead_channels = values["zero_channels"] > rules.dead_channels * table["out_channels"]
     named = np.isin(code, UNREAD_RULES)  # codes with a rule of their own
+    pointwise = weights == 1
+    judged = judge(values, dead, rules, SOUND, np.maximum(weights, 1))
+    # The parts of a layer that may repeat: filters, or the output channels of a 1×1 layer.
+    parts = np.where(pointwise, table["out_channels"], filters)
+    comparable = np.where(pointwise, table["in_channels"], weights) >= LEAST_COMPARED
+    repeats = comparable & measured & (table["duplicate_filters"] > rules.duplicate * parts)
     return {
-        **judge(values, dead, rules, SOUND),
+        **judged,
+        "sparse": judged["sparse"] & ~pointwise,  # most single weights are small beside the largest of thousands
         "nonfinite": table["nonfinite"] != "",
-        "duplicate": is_copy | (measured & (table["duplicate_filters"] > rules.duplicate * filters)),
+        "duplicate": is_copy | repeats,
         "outlier": values["outlier_ratio"] >= rules.outlier,
         "dead-channels": dead_channels & ~dead,
         **{rule: (code == rule) | ((code != "") & ~named & (rule == "unread")) for rule in UNREAD_RULES},
     }
-
-
-def _untrained(
-    owner: npt.NDArray[np.int64], files: list[_File], values: Table, verdicts: Mapping[str, Bools], rules: Rules
-) -> Bools:
-    """Return for each file whether its model has hardly moved from its initialisation, (files,) bool."""
-    return untrained(owner, {**values, **verdicts}, [file.filter_shapes for file in files], rules, SOUND)
 
 
 def _duplicates(table: Table, files: Strings) -> Strings:
@@ -404,13 +447,13 @@ def _duplicates(table: Table, files: Strings) -> Strings:
     Layers that share one stored weight are not duplicates. Dead layers are left out: they are all equal, and already
     have a verdict that says so.
     """
-    first: dict[str, int] = {}
+    first: dict[tuple[str, str], int] = {}
     originals = np.full(len(files), "", dtype=object)
     layers, dead = table["layer_name"], (table["peak"] == 0) & table["scale_known"]
     for i, content in enumerate(map(str, table["hash"])):
         if not content or dead[i] or table["shared_with"][i] != "":
             continue
-        j = first.setdefault(content, i)
+        j = first.setdefault((str(table["kernel"][i]), content), i)
         if j != i:
             originals[i] = str(layers[j]) if files[i] == files[j] else f"{files[j]}:{layers[j]}"
     return originals
@@ -422,25 +465,3 @@ def _skipped_counts(skipped: list[Skip]) -> str:
     for skip in skipped:
         counts[skip.code] = counts.get(skip.code, 0) + 1
     return json.dumps(counts, sort_keys=True)
-
-
-def _add_stored(result: Columns, db: Database) -> None:
-    """Set `stored_in`: the first layer of the database with the same filters."""
-    hashes, fingerprints = (result[name].values.astype(str).tolist() for name in ("hash", "fingerprint"))
-    stored = find_shared(db, FileLayers(hashes, fingerprints, result["filters"].values)).stored
-    labels = db.layer_columns["layer"].values
-    result["stored_in"] = ("layer", np.array([str(labels[i]) if i >= 0 else "" for i in stored.tolist()], object))
-
-
-def _add_peers(result: Columns, reference: Reference) -> None:
-    """Add PEER_MEASURES: the place of each layer among the reference's layers of its depth decile and size class."""
-    classes = layer_classes(result["filters"].values, result["conv_depth_norm"].values)
-    classes = np.where(result["unread_code"].values == "", classes, -1)  # a layer that was not read has no peers
-    result["peers"] = ("layer", reference.peers(classes))
-    percentile, peers = reference.nearby(result["variance_entropy"].values, classes)
-    result["percentile"], result["percentile_peers"] = ("layer", percentile), ("layer", peers)
-    for key, name in PLACED.items():
-        result[key] = ("layer", reference.percentiles(name, result[name].values, classes))
-    for name, doc in PEER_MEASURES.items():
-        result[name].attrs["long_name"] = doc
-    result.attrs["reference"] = json.dumps({"place": reference.place, **reference.facts})

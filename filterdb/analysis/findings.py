@@ -7,10 +7,12 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from filterdb.analysis.rules import FILE_RULES, UNREAD_RULES, fewest_directions
+from filterdb.analysis.rules import FILE_RULES, UNREAD_RULES, as_rules, fewest_directions
+from filterdb.analysis.shapes import are_stored, weights_of
+from filterdb.analysis.untrained import tests_of
 from filterdb.numerics.directions import AS_1X1, BOX_BLUR
 from filterdb.numerics.percentiles import FEWEST_PEERS
-from filterdb.schema import KERNEL, WEIGHTS, Kernel, parse_kernel
+from filterdb.schema import KERNEL, WEIGHTS, Kernel, kernel_text, parse_shape
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -83,10 +85,10 @@ MEANINGS = {
     "duplicate": "The layer, or many of its filters, are stored more than once.",
     "outlier": "One weight or output channel of the layer is far larger than the rest.",
     "dead-channels": "Some output channels of the layer are all zero.",
-    "unread": "The weight of a 3×3 convolution could not be read; the check is incomplete.",
+    "unread": "The weight of a convolution could not be read; the check is incomplete.",
     "ambiguous": "A tensor has its data twice, raw and typed; the check is incomplete.",
     "unreadable": "The file could not be read as a model.",
-    "nothing-checked": "The model has no 3×3 convolution that could be checked.",
+    "nothing-checked": "The model has no convolution that could be checked.",
 }
 
 
@@ -102,13 +104,15 @@ class Finding:
     numbers: dict[str, float] = field(default_factory=dict)
     direction: str = ""
     """The direction of a collapsed layer."""
-    kernel: Kernel = KERNEL
-    """The shape of the layer's filters."""
+    kernel: Kernel = (0, 0)
+    """The shape of the layer's filters; (0, 0) for a file, and a layer that could not be read."""
 
     @property
     def remedy(self) -> str:
         """Return what to do about it."""
-        return collapsed_remedies(self.kernel).get(self.direction) or REMEDIES[self.rule]
+        if not self.direction:
+            return REMEDIES[self.rule]
+        return collapsed_remedies(self.kernel).get(self.direction, REMEDIES[self.rule])
 
 
 def findings(result: Result) -> list[Finding]:
@@ -137,7 +141,7 @@ def _file_findings(result: Result) -> list[Finding]:
         if reason:
             rule, message = "unreadable", str(reason).removeprefix(f"{name}: ")
         elif name not in with_layers:
-            rule, message = "nothing-checked", _without_layers(json.loads(skipped))
+            rule, message = "nothing-checked", _without_layers(json.loads(skipped), result.attrs["kernel"])
         elif untrained:
             rule, message = "untrained", _like_noise(result.isel(layer=result["layer_file"].values == file))
         else:
@@ -146,23 +150,30 @@ def _file_findings(result: Result) -> list[Finding]:
     return listed
 
 
-def _without_layers(skipped: dict[str, int]) -> str:
-    """Return a sentence about the convolutions of a file without 3×3 ones."""
+def _without_layers(skipped: dict[str, int], kernel: str) -> str:
+    """Return a sentence about the convolutions of a file without any of a kernel shape, or any that can be checked."""
     if not skipped:
         return "the model has no convolution"
     kinds = ", ".join(f"{count:,} {code}" for code, count in sorted(skipped.items()))
-    return f"none of its {sum(skipped.values()):,} convolutions has a 3×3 weight ({kinds})"
+    what = "a weight that can be checked" if kernel == "all" else f"a {kernel.replace('x', '×')} weight"
+    return f"none of its {sum(skipped.values()):,} convolutions has {what} ({kinds})"
 
 
 def _like_noise(layers: Result) -> str:
     """Return a sentence about an untrained model, given its layers."""
-    rules = json.loads(layers.attrs["rules"])
-    p = layers["p_value"].values[layers["filters"].values >= rules["smallest"]]
-    rejected = int((p < rules["random_p"]).sum())
-    sizes = f"{len(p):,} layers of at least {rules['smallest']} filters"
+    rules = as_rules(json.loads(layers.attrs["rules"]))
+    columns = ("filters", "p_value", "channel_p_value", "in_channels", "out_channels")
+    measures = {name: layers[name].values for name in columns}
+    p, tested, is_large = tests_of({**measures, "weights": weights_of(layers["kernel"].values)}, rules)
+    rejected, pointwise = int((p[tested] < rules.random_p).sum()), int((tested & ~is_large).sum())
+    sizes = f"{int(is_large.sum()):,} layers of at least {rules.smallest} filters"
+    if pointwise:
+        sizes += f" and {pointwise:,} 1×1 layers"
     if not rejected:
         return f"none of its {sizes} can be told from isotropic noise"
-    return f"{len(p) - rejected:,} of its {sizes} cannot be told from isotropic noise, the others may be chance"
+    return (
+        f"{int(tested.sum()) - rejected:,} of its {sizes} cannot be told from isotropic noise, the others may be chance"
+    )
 
 
 def _layer_findings(result: Result) -> list[Finding]:
@@ -186,8 +197,9 @@ def _layer_findings(result: Result) -> list[Finding]:
 
 
 def kernel_of(layer: Result) -> Kernel:
-    """Return the shape of a layer's filters: 3×3 unless the result has a column `kernel`."""
-    return parse_kernel(str(layer["kernel"].item())) if "kernel" in layer.coords else KERNEL
+    """Return the shape of a layer's filters; (0, 0) if the layer could not be read."""
+    name = str(layer["kernel"].item())
+    return parse_shape(name) if name else (0, 0)
 
 
 def _level(rule: str, ignored: bool, failing: set[str]) -> str:
@@ -197,27 +209,27 @@ def _level(rule: str, ignored: bool, failing: set[str]) -> str:
 def _message(rule: str, layer: Result, rules: dict[str, Any]) -> tuple[str, dict[str, float]]:
     """Return the sentence about a layer that breaks a rule, and the numbers in it."""
     filters, sparsity, entropy = (layer[name].item() for name in ("filters", "sparsity", "variance_entropy"))
-    repeated = layer["duplicate_filters"].item()
+    repeated, noun = layer["duplicate_filters"].item(), _noun(kernel_of(layer))
     if rule == "dead":
-        return f"all {filters:,} filters are zero", {"filters": filters}
+        return f"all {filters:,} {noun} are zero", {"filters": filters}
     if rule == "sparse":
-        what = f"{sparsity:.1%} of {filters:,} filters are below 1 % of its largest weight"
+        what = f"{sparsity:.1%} of {filters:,} {noun} are below 1 % of its largest weight"
         return f"{what} (at most {rules['sparse']:.0%} expected)", {"filters": filters, "sparsity": sparsity}
     if rule == "collapsed":
         spread, (rows, columns) = layer["relative_spread"].item(), kernel_of(layer)
         bound = fewest_directions(rules["collapsed"], rows * columns)
         if spread < rules["constant"] and 10**entropy >= bound:
-            what = f"its {filters:,} filters are nearly equal: they differ by {spread:.1%} of their mean"
+            what = f"its {filters:,} {noun} are nearly equal: they differ by {spread:.1%} of their mean"
             return f"{what} (at least {rules['constant']:.0%} expected)", {
                 "filters": filters,
                 "relative_spread": spread,
             }
-        what = f"its {filters:,} filters use {10**entropy:.2f} of {rows * columns} directions"
-        what = f"{what} (at least {bound:g} expected){_resemblance(layer)}"
+        what = f"its {filters:,} {noun} use {10**entropy:.2f} of {rows * columns} directions"
+        what = f"{what} (at least {bound:.3g} expected){_resemblance(layer)}"
         return what, {"filters": filters, "variance_entropy": entropy}
     if rule == "random":
         p = layer["p_value"].item()
-        what = f"its {filters:,} filters cannot be told from isotropic noise (p = {p:.2g})"
+        what = f"its {filters:,} {noun} cannot be told from isotropic noise (p = {p:.2g})"
         return what, {"filters": filters, "variance_entropy": entropy, "p_value": p}
     if rule == "nonfinite":
         return str(layer["nonfinite"].item()), {"filters": filters}
@@ -233,9 +245,17 @@ def _message(rule: str, layer: Result, rules: dict[str, Any]) -> tuple[str, dict
         return what, {"zero_channels": zero, "out_channels": channels}
     twin = str(layer["duplicate_of"].item())
     if twin:
-        return f"its {filters:,} filters are those of {twin}, stored once more", {"filters": filters}
-    what = f"{repeated:,} of {filters:,} filters equal an earlier one of the layer"
+        return f"its {filters:,} {noun} are those of {twin}, stored once more", {"filters": filters}
+    parts = f"{filters:,} {noun}"
+    if kernel_of(layer) == (1, 1):
+        parts = f"{layer['out_channels'].item():,} output channels"
+    what = f"{repeated:,} of {parts} equal an earlier one of the layer"
     return f"{what} (at most {rules['duplicate']:.0%} expected)", {"filters": filters, "duplicate_filters": repeated}
+
+
+def _noun(kernel: Kernel) -> str:
+    """Return what the sentences call the filters of a shape."""
+    return {KERNEL: "filters", (1, 1): "weights"}.get(kernel, f"{kernel_text(kernel)} filters")
 
 
 def _with_percentile(rule: str, layer: Result, message: str, numbers: dict[str, float]) -> tuple[str, dict[str, float]]:
@@ -310,9 +330,11 @@ def _overall(file_statuses: list[str], listed: list[Finding]) -> str:
 def _prunable(result: Result) -> dict[str, Any]:
     """Count filters that are small relative to their channel's peak, and those small only relative to the layer's.
 
-    A weight that several layers share is counted only for the first of them.
+    A weight that several layers share is counted only for the first of them. Layers of 1×1 kernels, and of those whose
+    filters are too large to be stored, do not count.
     """
-    own = result.isel(layer=result["shared_with"].values == "")
+    stored = result.isel(layer=are_stored(weights_of(result["kernel"].values)))
+    own = stored.isel(layer=stored["shared_with"].values == "")
     pruned = own.isel(layer=own["prunable_filters"].values > 0)
     columns = ("layer_file", "layer_name", "prunable_filters", "prunable_parameters", "zero_channels")
     layers = [
@@ -325,7 +347,7 @@ def _prunable(result: Result) -> dict[str, Any]:
         }
         for file, layer, filters, parameters, channels in zip(*(pruned[name].values for name in columns), strict=True)
     ]
-    total, parameters = int(result["parameters"].values.sum()), int(pruned["prunable_parameters"].values.sum())
+    total, parameters = int(stored["parameters"].values.sum()), int(pruned["prunable_parameters"].values.sum())
     return {
         "filters": int(pruned["prunable_filters"].values.sum()),
         "parameters": parameters,

@@ -35,7 +35,7 @@ MODEL_RULES = ("untrained",)
 """Rules for all layers of a model together."""
 
 FILE_RULES = ("unreadable", "nothing-checked")
-"""Rules that a check applies to a whole file: it is not a readable model, or has no 3×3 layer."""
+"""Rules that a check applies to a whole file: it is not a readable model, or has no layer that can be judged."""
 
 CHECKS = (*LAYER_RULES, *MODEL_RULES, *FILE_RULES)
 """All rules of a check of files."""
@@ -49,6 +49,13 @@ uses 1.7 directions). `sparse` and `duplicate` are not faults. `outlier` and `de
 that has them can be as accurate as one without.
 """
 
+
+LEAST_COMPARED = 4
+"""Filters of fewer weights, and 1×1 output channels of fewer, are not compared with others of their layer.
+
+In eight bits, two or three weights have so few values that many are equal by chance: of 4,096 filters of two weights,
+about one in five.
+"""
 
 LAYER_MEASURES = {
     "filters": "number of filters n",

@@ -13,6 +13,7 @@ from filterdb.commands.answer import print_answer
 from filterdb.commands.group import commands
 from filterdb.commands.options import gathered, limits_option, network_options, place, snapshot_option
 from filterdb.errors import InputError, UsageError
+from filterdb.schema import parse_kernel
 
 if TYPE_CHECKING:
     from filterdb.analysis.findings import Result
@@ -69,6 +70,9 @@ class _ComparedWith:
 @click.option("--db", metavar="DB", help="Compare each layer with this database's layers of similar depth and size.")
 @snapshot_option()
 @click.option("--reference", metavar="FILE", help="Compare with this file of `filterdb reference` instead.")
+@click.option(
+    "--kernel", metavar="AxB", help="Judge only layers of this shape, such as 3x3. Default: layers of every shape."
+)
 @click.option("--rules", type=_FILE, help="Thresholds, what fails and what is ignored: TOML or YAML.")
 @click.option("--sarif", type=_FILE, help="Write the findings here, SARIF 2.1.0.")
 @click.option("--junit", type=_FILE, help="Write the findings here, JUnit XML.")
@@ -84,11 +88,12 @@ def check(
     models: tuple[str, ...],
     compared_with: _ComparedWith,
     rules: Path | None,
+    kernel: str | None,
     files: _FindingFiles,
     as_json: bool,
     **reading: Any,
 ) -> None:
-    """Judge the 3×3 layers of model files.
+    """Judge the convolutions of model files, of every kernel shape.
 
     MODELS are files (ONNX, PyTorch, safetensors, Keras, OpenVINO, TensorFlow Lite), folders, globs or URLs. Reports
     layers that are dead, sparse, collapsed, random, non-finite or duplicates, or that have outliers or dead channels,
@@ -99,8 +104,9 @@ def check(
     from filterdb.commands.check_answer import show, to_answer
 
     files.check_writable()
+    only = None if kernel is None else parse_kernel(kernel)
     opened, reference = compared_with.database(), compared_with.reference
-    result = check_files(models, db=opened, reference=reference, rules=rules, **reading)
+    result = check_files(models, db=opened, reference=reference, rules=rules, kernel=only, **reading)
     files.write(result)
     answer = to_answer(result)
     if answer["models"] or as_json or len(answer["files"]) > 1:

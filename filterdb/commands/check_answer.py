@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from filterdb.analysis.check import GEOMETRY, MEASURES
+from filterdb.analysis.check import COUNTED, GEOMETRY, MEASURES
 from filterdb.analysis.findings import (
     ERROR,
     FAILED,
@@ -25,11 +25,15 @@ from filterdb.commands.answer import Answer, rows
 from filterdb.commands.table import console, print_table, say
 from filterdb.ledger import is_unread
 from filterdb.redaction import printable
+from filterdb.schema import KERNEL, has_bank, kernel_name, kernel_text, parse_shape
 
 if TYPE_CHECKING:
     from rich.text import Text
 
     from filterdb.analysis.findings import Result
+
+EVERY_SHAPE = "all"
+"""The kernel of an answer about layers of every shape."""
 
 MARKS = {ERROR: ("✗", "bold red"), WARNING: ("!", "yellow")}
 STYLES = {PASSED: "bold green", NOTHING_CHECKED: "bold yellow", FAILED: "bold red", INCOMPLETE: "bold red"}
@@ -57,6 +61,8 @@ def to_answer(result: Result) -> Answer:
     return {
         "snapshot": result.attrs.get("snapshot"),
         **{name: result.attrs[name] for name in ("selection", "filters", "layers", "models")},
+        "kernel": result.attrs["kernel"],
+        "kernels": _kernels(result),
         "reference": json.loads(result.attrs["reference"]),
         **summary(result),
         "rules": json.loads(result.attrs["rules"]),
@@ -69,6 +75,7 @@ def to_answer(result: Result) -> Answer:
                 "rule": finding.rule,
                 "level": finding.level,
                 "message": finding.message,
+                "kernel": kernel_name(finding.kernel) if finding.kernel[0] else None,
                 "direction": finding.direction or None,
                 "remedy": finding.remedy,
             }
@@ -81,7 +88,21 @@ def _row(row: Answer, verdict: list[str]) -> Answer:
     """Return the row of a layer; a layer that was not read has no numbers."""
     row |= {"verdict": verdict if row["scale_known"] else None, "reason": row["nonfinite"] or row["unread_reason"]}
     row["direction"] = row["direction"] or None
-    return {**row, **dict.fromkeys((*MEASURES, *GEOMETRY))} if row["unread_code"] else row
+    if row["unread_code"]:
+        return {**row, **dict.fromkeys((*MEASURES, *GEOMETRY, "kernel"))}
+    return row if has_bank(parse_shape(row["kernel"])) else {**row, **dict.fromkeys(COUNTED)}
+
+
+def _kernels(result: Result) -> dict[str, int]:
+    """Return the number of layers of each kernel shape that were read, in the order of `_place_of_shape`."""
+    counts = Counter(name for name in result["kernel"].values.astype(str).tolist() if name)
+    return {name: counts[name] for name in sorted(counts, key=_place_of_shape)}
+
+
+def _place_of_shape(name: str) -> tuple[bool, bool, int, str]:
+    """Return a key that sorts shapes: 3×3, then by number of weights, then those whose filters are not stored."""
+    rows, columns = kernel = parse_shape(name)
+    return not has_bank(kernel), kernel != KERNEL, rows * columns, name
 
 
 def _files(result: Result, listed: list[Finding]) -> list[Answer]:
@@ -115,11 +136,14 @@ def show(answer: Answer) -> None:
     names = _short([file["file"] for file in answer["files"]])
     if listed:
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-        for column in ("", "file", "layer", "rule", "found"):
-            table.add_column(column, overflow="fold", no_wrap=column in {"", "rule"})
+        # The shape is a column only if some layer's is not 3×3.
+        shaped = any(row["kernel"] not in {None, kernel_name(KERNEL)} for row in listed)
+        for column in ("", "file", "layer", *(["kernel"] if shaped else []), "rule", "found"):
+            table.add_column(column, overflow="fold", no_wrap=column in {"", "kernel", "rule"})
         for row in listed:
             mark, style = MARKS.get(row["level"], ("·", "dim"))
-            cells = [Text(printable(text)) for text in (names[row["file"]], row["layer"] or "–")]
+            texts = [names[row["file"]], row["layer"] or "–", *([_shown(row["kernel"])] if shaped else [])]
+            cells = [Text(printable(text)) for text in texts]
             table.add_row(Text(mark, style), *cells, Text(row["rule"], style), Text(printable(row["message"])))
         out.print(table)
         for rule, remedy in dict.fromkeys((row["rule"], row["remedy"]) for row in listed):
@@ -129,13 +153,34 @@ def show(answer: Answer) -> None:
         _show_percentiles(answer, names)
         _show_stored(answer, names)
     _show_prunable(answer)
+    _show_shapes(answer)
     _show_not_checked(answer)
     out.print(_last_line(answer))
 
 
+def _shown(kernel: str | None) -> str:
+    return "–" if kernel is None else kernel_text(parse_shape(kernel))
+
+
+def _show_shapes(answer: Answer) -> None:
+    """Print how many layers of which shapes were looked at, and of which there was nothing to compare with."""
+    if answer["kernel"] != EVERY_SHAPE or not answer["kernels"]:
+        return
+    counts = [f"{_shown(name)}: {count:,}" for name, count in answer["kernels"].items()]
+    partly = [name for name in answer["kernels"] if not has_bank(parse_shape(name))]
+    more = f" ({', '.join(map(_shown, partly))}: peak, sparsity and duplicates only)" if partly else ""
+    say(f"layers by kernel: {', '.join(counts)}{more}")
+    compared = answer["reference"]["kernels"]
+    without = [name for name in answer["kernels"] if name not in {*partly, *compared}]
+    if without:
+        where = "reference" if answer["snapshot"] is None else "database"
+        has = ", ".join(map(_shown, compared))
+        say(f"no percentiles for {', '.join(map(_shown, without))}: the {where} has layers of {has} only")
+
+
 def _show_stored(answer: Answer, files: dict[str, str]) -> None:
     """Print for each file how many of its layers the database has."""
-    layers = Counter(row["file"] for row in answer["rows"] if row["filters"] is not None)
+    layers = Counter(row["file"] for row in answer["rows"] if row["kernel"] and has_bank(parse_shape(row["kernel"])))
     stored = Counter(row["file"] for row in answer["rows"] if row["stored_in"])
     for file, count in stored.items():
         first = next(row["stored_in"] for row in answer["rows"] if row["file"] == file and row["stored_in"])
@@ -148,7 +193,8 @@ def _show_not_checked(answer: Answer) -> None:
     others = {code: count for code, count in sorted(skipped.items()) if not is_unread(code) and code != "nonfinite"}
     if others:
         codes = ", ".join(f"{count:,} {code}" for code, count in others.items())
-        say(f"not looked at: {_many(sum(others.values()), 'convolutions')} without a 3×3 weight ({codes})")
+        which = "" if answer["kernel"] == EVERY_SHAPE else f" without a {_shown(answer['kernel'])} weight"
+        say(f"not looked at: {_many(sum(others.values()), 'convolutions')}{which} ({codes})")
     unscaled = sum(row["scale_known"] is False for row in answer["rows"])
     if unscaled:
         say(f"without a verdict: {_many(unscaled, 'layers')} with integer weights of unknown scale")
@@ -194,10 +240,10 @@ def _show_prunable(answer: Answer) -> None:
         more = f" and {rest:,} more" if rest > 0 else ""
         zero = prunable["channels"]
         channels = f"; {_many(zero, 'whole output channels')} of zeros" if zero else ""
+        of = f"{prunable['share']:.1%} of the {_counted(answer)} layers'"
         say(
-            f"could be pruned: {_many(prunable['filters'], 'filters')}, {prunable['parameters']:,} parameters "
-            f"({prunable['share']:.1%} of the 3×3 layers'), below 1 % of their output channel's largest weight, in "
-            f"{first}{more}{channels}"
+            f"could be pruned: {_many(prunable['filters'], 'filters')}, {prunable['parameters']:,} parameters ({of}), "
+            f"below 1 % of their output channel's largest weight, in {first}{more}{channels}"
         )
     small = prunable["small_relative_to_peak"]
     if small:
@@ -205,6 +251,12 @@ def _show_prunable(answer: Answer) -> None:
             f"small relative to the layer's peak: {small:,} more; their own channels are small as well, so that is "
             "no reason to prune them"
         )
+
+
+def _counted(answer: Answer) -> str:
+    """Return what to call the layers in which prunable filters are counted."""
+    shapes = [name for name in answer["kernels"] if has_bank(parse_shape(name))]
+    return _shown(shapes[0]) if len(shapes) == 1 else "k×k"
 
 
 def _show_percentiles(answer: Answer, files: dict[str, str]) -> None:

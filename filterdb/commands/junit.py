@@ -23,25 +23,29 @@ def junit(result: Result) -> str:
     for finding in findings(result):
         by_layer.setdefault((finding.file, finding.layer), []).append(finding)
     suites = ElementTree.Element("testsuites", name="filterdb check")
-    layers = list(zip(result["layer_file"].values, result["layer_name"].values, strict=True))
+    columns = (result[name].values for name in ("layer_file", "layer_name", "kernel"))
+    layers = [(str(file), str(layer), str(kernel)) for file, layer, kernel in zip(*columns, strict=True)]
     for file in map(str, result["file"].values):
         suite = ElementTree.SubElement(suites, "testsuite", name=_text(file))
         whole = by_layer.get((file, ""), [])
         _case(suite, file, "can be checked", [finding for finding in whole if finding.rule in NOT_CHECKED])
-        names = [str(layer) for owner, layer in layers if owner == file]
-        if names:
+        own = [(layer, kernel) for owner, layer, kernel in layers if owner == file]
+        if own:
             _case(suite, file, "is trained", [finding for finding in whole if finding.rule in MODEL_RULES])
-        for layer in names:
-            _case(suite, file, layer, by_layer.get((file, layer), []))
+        for layer, kernel in own:
+            _case(suite, file, layer, by_layer.get((file, layer), []), kernel)
         _count(suite)
     _count(suites)
     ElementTree.indent(suites)
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + ElementTree.tostring(suites, encoding="unicode") + "\n"
 
 
-def _case(suite: ElementTree.Element, file: str, name: str, listed: list[Finding]) -> None:
-    """Add the case of a layer, or of a whole file."""
+def _case(suite: ElementTree.Element, file: str, name: str, listed: list[Finding], kernel: str = "") -> None:
+    """Add the case of a layer, whose kernel shape is a property, or of a whole file."""
     case = ElementTree.SubElement(suite, "testcase", classname=_text(file), name=_text(name))
+    if kernel:
+        properties = ElementTree.SubElement(case, "properties")
+        ElementTree.SubElement(properties, "property", name="kernel", value=kernel)
     errors = [finding for finding in listed if finding.level == ERROR]
     if errors:
         # Only one verdict for a case, because some readers reject a second.

@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 from filterdb.analysis.findings import ERROR, IGNORED, MEANINGS, REMEDIES, Finding, findings
 from filterdb.page.drawing import visible
+from filterdb.schema import kernel_name
 from filterdb.version import __version__
 
 if TYPE_CHECKING:
@@ -60,8 +61,9 @@ def _result(finding: Finding, index: int, folder: Path) -> dict[str, Any]:
     more: dict[str, Any] = {}
     if finding.level == IGNORED:
         more["suppressions"] = [{"kind": "external", "justification": "ignored by the file of rules"}]
-    if finding.numbers:
-        more["properties"] = finding.numbers
+    shape = {"kernel": kernel_name(finding.kernel)} if finding.kernel[0] else {}
+    if finding.numbers or shape:
+        more["properties"] = {**finding.numbers, **shape}
     return {
         "ruleId": finding.rule,
         "ruleIndex": index,

@@ -34,6 +34,11 @@ OTHER_VARIABLES = (
 )
 """What a scan counts in layers whose filters no bank has. Their `peak` is that of the finite weights."""
 
+EXAMINED_OTHERS = (
+    schema.Variable("shared_with", ("layer",), "str", "earlier layer that uses the same stored weight, or empty"),
+    schema.Variable("channel_p_value", ("layer",), "float64", "of the test whether 1×1 channels are isotropic noise"),
+)
+"""What `examine` returns for these layers besides."""
 
 EXAMINED = (
     *(v for v in schema.LAYER_VARIABLES if v.name in {
@@ -114,9 +119,11 @@ def layer_row(
     return {**row, "kernel": name, "rank": rank}
 
 
-def other_rows(answer: dict[str, Any], kernels: Kernels) -> list[dict[str, Any]]:
-    """Return the rows of the layers whose filters no bank has."""
-    variables = (*_LAYER_VARIABLES, *OTHER_VARIABLES)
+def other_rows(
+    answer: dict[str, Any], kernels: Kernels, more: tuple[schema.Variable, ...] = ()
+) -> list[dict[str, Any]]:
+    """Return the rows of the layers whose filters no bank has, with values of `more` variables."""
+    variables = (*_LAYER_VARIABLES, *OTHER_VARIABLES, *more)
     rows = [layer_row(row, variables, kernels, is_stored=False) for row in as_list(answer["others"])]
     for row in rows:
         counts = [(row[name], row["row_size"]) for name in ("sparse_filters", "duplicate_filters")]

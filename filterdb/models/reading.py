@@ -33,6 +33,7 @@ from filterdb.models.sandbox import Channel, allow_cpu
 from filterdb.numerics import layer as whole
 from filterdb.numerics.directions import directions
 from filterdb.numerics.eigen import decompose
+from filterdb.numerics.pointwise import channel_p_value
 from filterdb.numerics.quality import orthogonality, variance_entropy
 from filterdb.numerics.sphericity import p_value, relative_spread
 from filterdb.schema import KERNEL, WEIGHTS, kernel_name
@@ -114,7 +115,7 @@ def _scan(channel: Channel, model: Model, request: dict[str, Any]) -> None:
             keep = channel.receive()["send"]
         if keep:
             channel.send_array(np.ascontiguousarray(weight.filters))
-    others = _others(model, folder, skipped)
+    others = _others(model, folder, skipped, lambda layer, weight: {})
     facts = {**model.facts, **shape_facts(shapes)}
     channel.send({"facts": facts, "rows": rows, "checksums": checksums, "others": others, "skipped": skipped})
 
@@ -125,13 +126,19 @@ def _discount(layer: Layer, error: NotStoredError, shapes: Counter[tuple[int, ..
         shapes[layer.kernel] -= layer.filters
 
 
-def _others(model: Model, folder: Path, skipped: list[list[str]]) -> list[dict[str, Any]]:
-    """Return the rows of the layers whose filters no bank has. What cannot be read is added to `skipped`."""
+def _others(
+    model: Model, folder: Path, skipped: list[list[str]], more: Callable[[Layer, Weight], dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Return the rows of the layers whose filters no bank has, with `more` values of each.
+
+    What cannot be read is added to `skipped`.
+    """
     rows = []
     for layer in model.others:
         try:
             with _reading_weight(folder):
-                rows.append(_other_row(layer, layer.weight()))
+                weight = layer.weight()
+                rows.append({**_other_row(layer, weight), **more(layer, weight)})
         except NotStoredError as error:
             skipped.append([layer.name, error.code, error.reason])
             _discount(layer, error, model.shapes)
@@ -186,7 +193,14 @@ def _examine(channel: Channel, model: Model, request: dict[str, Any]) -> None:
                 skipped.append([layer.name, error.code, error.reason])
     # Counted before weights are read: a check names what the file says that it has.
     shapes = shape_facts(model.shapes)["filter_shapes"]
-    others = _others(model, folder, skipped)
+
+    def more(layer: Layer, weight: Weight) -> dict[str, Any]:
+        shared = stored.get(layer.stored_weight, "")
+        stored.setdefault(layer.stored_weight, layer.name)
+        p = channel_p_value(weight.filters, layer.row["out_channels"])
+        return {"shared_with": shared, "channel_p_value": p}
+
+    others = _others(model, folder, skipped, more)
     channel.send({"rows": rows, "others": others, "skipped": skipped, "filter_shapes": shapes})
 
 

@@ -25,6 +25,7 @@ from filterdb.errors import (
 )
 from filterdb.models.answers import (
     EXAMINED,
+    EXAMINED_OTHERS,
     MAX_REASON,
     as_list,
     as_value,
@@ -240,7 +241,7 @@ def _scan(
 class Examination(NamedTuple):
     """Hold EXAMINED of a model's layers, its skipped layers, its filters by kernel shape as JSON, and other layers.
 
-    All rows have `kernel` and `rank` besides, and those of `others` are as a scan returns them.
+    All rows have `kernel` and `rank` besides. Those of `others` are as a scan returns them, with EXAMINED_OTHERS.
     """
 
     rows: list[dict[str, Any]]
@@ -257,7 +258,7 @@ def examine(source: ModelSource, limits: Limits, kernels: Kernels = (schema.KERN
     answer = again_if_changed(lambda: _examine_once(source, limits, kernels))
     try:
         rows = [layer_row(row, EXAMINED, kernels, is_stored=True) for row in as_list(answer["rows"])]
-        others = other_rows(answer, kernels)
+        others = other_rows(answer, kernels, EXAMINED_OTHERS)
         skipped = [Skip(*skipped_layer(entry)) for entry in as_list(answer["skipped"])]
         shapes: str = as_value(answer["filter_shapes"], "str")
     except PARSE_ERRORS as error:
