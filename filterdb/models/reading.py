@@ -32,7 +32,7 @@ from filterdb.models.parse_errors import PARSE_ERRORS, NotStoredError, one_line
 from filterdb.models.sandbox import Channel, allow_cpu
 from filterdb.numerics import layer as whole
 from filterdb.numerics.directions import directions
-from filterdb.numerics.eigen import decompose
+from filterdb.numerics.eigen import variance_ratio
 from filterdb.numerics.pointwise import channel_p_value
 from filterdb.numerics.quality import orthogonality, variance_entropy
 from filterdb.numerics.sphericity import p_value, relative_spread
@@ -229,7 +229,7 @@ def _measured(layer: Layer, weight: Weight) -> dict[str, Any]:
         **whole.channels(peaks, out_channels)._asdict(),
         "sparse_filters": int(sparse.sum()),
         "duplicate_filters": int((whole.repeated_filters(weight.filters) & ~sparse).sum()),
-        "variance_entropy": float(variance_entropy(decompose(raw).explained_variance_ratio)),
+        "variance_entropy": float(variance_entropy(variance_ratio(raw))),
         "direction": int(direction.code),
         "direction_share": float(direction.share),
         "p_value": float(p_value(whole.moments(weight.filters, peaks))),
