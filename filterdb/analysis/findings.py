@@ -171,9 +171,9 @@ def _like_noise(layers: Result) -> str:
         sizes += f" and {pointwise:,} 1×1 layers"
     if not rejected:
         return f"none of its {sizes} can be told from isotropic noise"
-    return (
-        f"{int(tested.sum()) - rejected:,} of its {sizes} cannot be told from isotropic noise, the others may be chance"
-    )
+    if pointwise:
+        return f"its {sizes} cannot be told from isotropic noise, apart from {rejected:,} that may be chance"
+    return f"{len(p[tested]) - rejected:,} of its {sizes} cannot be told from isotropic noise, the others may be chance"
 
 
 def _layer_findings(result: Result) -> list[Finding]:

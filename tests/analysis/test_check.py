@@ -135,7 +135,8 @@ def test_an_untrained_model_is_called_so(tmp_path: Path) -> None:
     db = fdb.ingest(tmp_path / "db", files).database
     stored = fdb.degeneration(db)
     assert stored["untrained"].values.tolist() == [True, False, False, False]
-    np.testing.assert_allclose(stored["p_value"], result["p_value"], rtol=1e-6)
+    filters = result["kernel"].values == "3x3"
+    np.testing.assert_allclose(stored["p_value"], result["p_value"][filters], rtol=1e-6)
     assert fdb.degeneration(db, mode="paper")["untrained"].values.tolist() == [True, False, True, True]
 
 
@@ -171,14 +172,14 @@ def test_an_unknown_scale_has_no_verdict(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_real_models_are_healthy_but_for_two_layers(demo_catalog: Path, real_db: fdb.Database) -> None:
     """The numbers are those of a database; two layers use fewer than two of nine directions, by their filters' SVD."""
-    result = fdb.check(sorted(demo_catalog.parent.rglob("*.onnx")))
+    result = fdb.check(sorted(demo_catalog.parent.rglob("*.onnx")), kernel="3x3")
     assert result.attrs["models"] == 23 and not any(result["reason"].values)
     assert verdicts(result) == {"p2o.Conv.11": {"collapsed"}, "Conv__580": {"collapsed"}}
     assert {f.rule for f in findings(result)} == {"collapsed", "nothing-checked"}
     assert summary(result)["unread"] == 0 and not summary(result)["ok"]
     with_layers = [file for file in result["file"].values if (result["layer_file"] == file).any()]
     assert len(with_layers) == 8
-    assert summary(fdb.check([demo_catalog.parent / file for file in with_layers]))["status"] == "passed"
+    assert summary(fdb.check([demo_catalog.parent / file for file in with_layers], kernel=(3, 3)))["status"] == "passed"
     stored = fdb.degeneration(real_db)
     hashes = real_db.layers["hash"].values.astype(str)
     for i, content in enumerate(result["hash"].values):
@@ -320,7 +321,7 @@ def test_thresholds_move_the_verdicts(tmp_path: Path) -> None:
 
 def test_places_among_the_layers_of_a_database(real_db: fdb.Database, demo_catalog: Path) -> None:
     model_file = next(demo_catalog.parent.glob("rapidocr*/**/*det*.onnx"))
-    result = fdb.check(model_file, db=real_db)
+    result = fdb.check(model_file, db=real_db, kernel="3x3")
     stored = fdb.degeneration(real_db)
 
     def kind(depth: float, size: int) -> tuple[int, int]:
@@ -352,9 +353,9 @@ def test_percentiles_equal_scipy() -> None:
     assert np.isnan(percentiles(values, among[:0])).all()
 
 
-def test_a_folder_without_3x3_layers(tmp_path: Path) -> None:
+def test_a_folder_without_layers_of_the_kernel(tmp_path: Path) -> None:
     chain(tmp_path / "m.onnx", np.ones((4, 4, 5, 5), np.float32))
-    result = fdb.check(tmp_path)
+    result = fdb.check(tmp_path, kernel="3x3")
     assert result.sizes == {"layer": 0, "rule": 10, "file": 1}
     assert json.loads(result["skipped"].values[0]) == {"kernel": 1}
     answer = checked(result)

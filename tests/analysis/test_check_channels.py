@@ -73,7 +73,7 @@ def test_outliers(kind: str, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_no_healthy_model_has_outliers_or_dead_channels(demo_catalog: Path) -> None:
-    result = fdb.check(demo_catalog.parent)
+    result = fdb.check(demo_catalog.parent, kernel="3x3")
     rules = result["rule"].values.tolist()
     for rule in ("outlier", "dead-channels"):
         assert not result["verdict"].values[:, rules.index(rule)].any()
