@@ -24,9 +24,16 @@ ROOT = Path(__file__).parent.parent.parent
 
 def test_a_newcomer_has_an_answer(demo_catalog: Path) -> None:
     """What takes seconds to import is not imported for the help."""
-    done = run_process("check", next(demo_catalog.parent.glob("*nsfw*/**/*.onnx")))
-    assert "collapsed" in done.stdout and "passed: 1 model, 16 layers, 314,368 filters · 1 warning" in done.stdout
+    path = next(demo_catalog.parent.glob("*nsfw*/**/*.onnx"))
+    done = run_process("check", path)
+    assert "collapsed" in done.stdout and "passed: 1 model, 53 layers, 314,560 filters · 1 warning" in done.stdout
+    assert "layers by kernel: 3×3: 16, 7×7: 1, 1×1: 36 (1×1: peak, sparsity and duplicates only)" in done.stdout
     assert done.stderr == ""
+    done = run_process("check", path, "--kernel", "3x3")
+    assert done.stdout.splitlines()[-2:] == [
+        "not looked at: 37 convolutions without a 3×3 weight (37 kernel)",
+        "passed: 1 model, 16 layers, 314,368 filters · 1 warning",
+    ]
     script = (
         "import sys, runpy; sys.argv = ['filterdb', 'check', '--help']\n"
         "try: runpy.run_module('filterdb', run_name='__main__')\n"
