@@ -255,7 +255,7 @@ def check_files(
     if db is not None:
         add_database(result, db)
     if compared is not None:
-        add_peers(result, {compared.kernel: compared})
+        add_peers(result, {kernel_name(compared.kernel): compared})
     return result
 
 
