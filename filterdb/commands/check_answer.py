@@ -269,6 +269,10 @@ def _show_percentiles(answer: Answer, files: dict[str, str]) -> None:
     title = f"percentiles among the {where}'s layers of the same depth decile and size class"
     if len(shown) < len(with_peers):
         title += f" (of {len(with_peers):,} layers those beyond {EXTREME_PERCENT:g} % at either end; --json has all)"
+    if any(row["kernel"] != kernel_name(KERNEL) for row in shown):
+        names.insert(1, "kernel")
+        shown = [{**row, "kernel": _shown(row["kernel"])} for row in shown]
+        title = title.replace("of the same depth", "of the same kernel, depth")
     print_table(["file", *names], ([files[row["file"]], *(row[name] for name in names)] for row in shown), title)
 
 
