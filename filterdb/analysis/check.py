@@ -49,7 +49,8 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from filterdb.models.sources import Order, Sources
-    from filterdb.store.database import AnyDatabase, AnyKernel
+    from filterdb.schema import AnyKernel
+    from filterdb.store.database import AnyDatabase
 
 Path = str | os.PathLike[str]
 

@@ -1,7 +1,7 @@
 """Fault 1: kill −9 of the client at every mutating call, in a folder and on S3.
 
-An ingest first, then `expire`, `remove --purge`, `gc`, `compact`, an ingest that joins small segments, and one that adds
-banks of other kernel shapes to a segment.
+An ingest first, then `expire`, `remove --purge`, `gc`, `compact`, an ingest that joins small segments, and one that
+adds banks of other kernel shapes to a segment.
 """
 
 from __future__ import annotations
