@@ -6,6 +6,7 @@ import click
 
 from filterdb.commands.answer import Answer, print_answer
 from filterdb.commands.group import commands
+from filterdb.commands.numbers import WholeNumber
 from filterdb.commands.options import debug_option, json_option
 from filterdb.commands.table import print_rows, say
 
@@ -15,7 +16,7 @@ from filterdb.commands.table import print_rows, say
 @json_option
 @debug_option(expose_value=False)
 @click.option("--filter", "filters", multiple=True, metavar="TAG", help="Only models with this tag (repeatable).")
-@click.option("--limit", type=click.IntRange(1), metavar="N", help="At most this many models.")
+@click.option("--limit", type=WholeNumber(1), metavar="N", help="At most this many models.")
 @click.option("-o", "--output", metavar="FILE", help="The CSV file to write.")
 def catalog(source: str, filters: tuple[str, ...], limit: int | None, output: str | None, as_json: bool) -> None:
     """List the models of an organisation of the Hugging Face hub as a catalog.

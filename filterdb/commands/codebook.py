@@ -12,6 +12,7 @@ from filterdb.choices import CODES, MOST_CODES, MOST_PASSES, NORMALISATION_NAMES
 from filterdb.commands.answer import Answer, head_of_result, print_answer, rows_along
 from filterdb.commands.figure import Draw, figure_option
 from filterdb.commands.group import commands
+from filterdb.commands.numbers import WholeNumber
 from filterdb.commands.options import by_option, database, selection
 from filterdb.commands.table import counts_line, print_table, say
 
@@ -31,7 +32,7 @@ SETTINGS = ("by", "kernel", "k", "normalise", "seed", "passes", "sample", "noise
 @database
 @selection
 @by_option()
-@click.option("-k", type=click.IntRange(1, MOST_CODES), default=CODES, show_default=True, help="Number of codes.")
+@click.option("-k", type=WholeNumber(1, MOST_CODES), default=CODES, show_default=True, help="Number of codes.")
 @click.option(
     "--normalise",
     type=click.Choice(NORMALISATION_NAMES),
@@ -39,10 +40,10 @@ SETTINGS = ("by", "kernel", "k", "normalise", "seed", "passes", "sample", "noise
     show_default=True,
     help="Divide filters by their norm, or also subtract their mean first.",
 )
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--seed", type=WholeNumber(0), default=0, show_default=True)
 @click.option(
     "--passes",
-    type=click.IntRange(0, MOST_PASSES),
+    type=WholeNumber(0, MOST_PASSES),
     default=1,
     show_default=True,
     help="Lloyd's steps on all filters, after the fit to a sample.",

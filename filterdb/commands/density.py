@@ -11,6 +11,7 @@ from filterdb.choices import BINS, MOST_BINS
 from filterdb.commands.answer import Answer, basis_of_result, head_of_result, print_answer
 from filterdb.commands.figure import Draw, figure_option
 from filterdb.commands.group import commands
+from filterdb.commands.numbers import WholeNumber
 from filterdb.commands.options import by_option, database, mode_option, parse_pair, raw_option, selection
 from filterdb.commands.table import counts_line, print_basis_warning, print_table, say
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 @mode_option
 @by_option()
 @click.option("--components", default="0,1", show_default=True, metavar="I,J", help="The two components.")
-@click.option("--bins", type=click.IntRange(1, MOST_BINS), default=BINS, show_default=True, help="On either side.")
+@click.option("--bins", type=WholeNumber(1, MOST_BINS), default=BINS, show_default=True, help="On either side.")
 @raw_option
 @figure_option
 def density(

@@ -12,6 +12,7 @@ from filterdb.choices import DRAWS, ENOUGH_PERMUTATIONS, METRIC_NAMES, MOST_DRAW
 from filterdb.commands.answer import Answer, basis_of_result, head_of_result, noise_of_matrix, print_answer
 from filterdb.commands.figure import Draw, figure_option
 from filterdb.commands.group import commands
+from filterdb.commands.numbers import WholeNumber
 from filterdb.commands.options import by_option, database, gathered, mode_option, raw_option, selection, unit_option
 from filterdb.commands.table import counts_line, print_basis_warning, print_table, say, say_units
 from filterdb.errors import UsageError
@@ -104,7 +105,7 @@ class _Comparison:
 )
 @click.option(
     "--draws",
-    type=click.IntRange(ENOUGH_PERMUTATIONS, MOST_DRAWS),
+    type=WholeNumber(ENOUGH_PERMUTATIONS, MOST_DRAWS),
     metavar="N",
     help=f"Permutations of a pair, and draws of models: {DRAWS:,} unless said otherwise.",
 )

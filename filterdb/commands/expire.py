@@ -9,6 +9,7 @@ import click
 import filterdb as fdb
 from filterdb.commands.answer import print_answer
 from filterdb.commands.group import commands
+from filterdb.commands.numbers import WholeNumber
 from filterdb.commands.options import newest
 from filterdb.commands.snapshot_change import show, to_answer
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 @commands.command()
 @newest
 @click.option("--older-than", metavar="AGE", help="Drop snapshots that are older, such as 30d (m, h, d, w).")
-@click.option("--keep", type=click.IntRange(1), metavar="N", help="Drop all but the N newest snapshots.")
+@click.option("--keep", type=WholeNumber(1), metavar="N", help="Drop all but the N newest snapshots.")
 @click.option("--tags", is_flag=True, help="Drop tagged snapshots too. Default: keep them.")
 def expire(db: Database, older_than: str | None, keep: int | None, tags: bool, as_json: bool) -> None:
     """Drop snapshots from the history.

@@ -10,6 +10,7 @@ import filterdb as fdb
 from filterdb.choices import GRACE
 from filterdb.commands.answer import Answer, head_of_database, print_answer
 from filterdb.commands.group import commands
+from filterdb.commands.numbers import Number
 from filterdb.commands.options import database
 from filterdb.commands.table import print_rows, say
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 @click.option("--delete", is_flag=True, help="Remove it; without, it is only listed.")
 @click.option(
     "--grace",
-    type=click.FloatRange(0),
+    type=Number(0),
     default=GRACE / 60,
     show_default=True,
     metavar="MINUTES",

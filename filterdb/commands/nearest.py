@@ -10,6 +10,7 @@ import click
 
 from filterdb.commands.answer import Answer, basis_of_result, head_of_result, print_answer, rows
 from filterdb.commands.group import commands
+from filterdb.commands.numbers import WholeNumber
 from filterdb.commands.options import (
     database,
     kernel_option,
@@ -38,7 +39,7 @@ _NO_ACCURACY = "near means similar filters; it says nothing of the accuracy afte
 @kernel_option
 @labels_and_verdicts
 @click.argument("model")
-@click.option("-n", "number", type=click.IntRange(1), default=10, show_default=True, help="How many models.")
+@click.option("-n", "number", type=WholeNumber(1), default=10, show_default=True, help="How many models.")
 @click.option("--by-decile", is_flag=True, help="Drift of each depth decile as well.")
 def nearest(db: Database, model: str, number: int, by_decile: bool, as_json: bool, **options: Any) -> None:
     """Find the stored models most similar to a model.

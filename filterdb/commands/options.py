@@ -14,6 +14,7 @@ import filterdb as fdb
 from filterdb import schema
 from filterdb.analysis.rules import VERDICTS
 from filterdb.choices import MODE_NAMES
+from filterdb.commands.numbers import Number, WholeNumber
 from filterdb.errors import UsageError
 from filterdb.models.limits import Limits
 
@@ -38,7 +39,7 @@ training_option: Decorator = click.option(
 )
 chunk_rows_option: Decorator = click.option(
     "--chunk-rows",
-    type=click.IntRange(1),
+    type=WholeNumber(1),
     default=schema.CHUNK_ROWS,
     show_default=True,
     help="Filters in a chunk.",
@@ -46,7 +47,7 @@ chunk_rows_option: Decorator = click.option(
 
 commit_every_option: Decorator = click.option(
     "--commit-every",
-    type=click.IntRange(1),
+    type=WholeNumber(1),
     metavar="N",
     help="Commit after every N new models, so that a run that stops keeps them. Default: once, at the end; every 100 "
     "if more than 100 files are remote.",
@@ -151,10 +152,10 @@ def place(command: Command) -> Command:
     """Add --json, --debug and the options that choose where the command computes."""
     options: list[Decorator] = [
         json_option,
-        click.option("--threads", type=click.IntRange(1), help="Work in this many threads of this process."),
+        click.option("--threads", type=WholeNumber(1), help="Work in this many threads of this process."),
         click.option(
             "--workers",
-            type=click.IntRange(1),
+            type=WholeNumber(1),
             help="Work in a local cluster of this many processes (or pods, or jobs).",
         ),
         click.option(
@@ -281,7 +282,7 @@ def limits_option(command: Command) -> Command:
     default = Limits()
     wrapped = click.option(
         "--model-seconds",
-        type=click.FloatRange(1),
+        type=Number(1),
         default=default.seconds,
         show_default=True,
         metavar="S",
@@ -289,7 +290,7 @@ def limits_option(command: Command) -> Command:
     )(wrapped)
     return click.option(
         "--model-memory",
-        type=click.IntRange(1),
+        type=WholeNumber(1),
         default=default.memory // 2**20,
         show_default=True,
         metavar="MIB",

@@ -10,6 +10,7 @@ import filterdb as fdb
 from filterdb.choices import INIT_NAMES, THRESHOLD_DRAWS, Init
 from filterdb.commands.answer import Answer, print_answer
 from filterdb.commands.group import commands
+from filterdb.commands.numbers import WholeNumber
 from filterdb.commands.options import debug_option, json_option, kernel_option
 from filterdb.commands.table import print_table, say
 from filterdb.errors import UsageError
@@ -26,13 +27,11 @@ SYMBOLS = {"span": "L", "rate": "k", "centre": "x0", "offset": "b"}
     "--init", type=click.Choice(INIT_NAMES), default="normal", show_default=True, help="How layers are drawn."
 )
 @click.option("--sizes", metavar="N,N,…", help="Filters of a layer; by default powers of two.")
+@click.option("--draws", type=WholeNumber(1), default=THRESHOLD_DRAWS, show_default=True, help="Layers of each size.")
 @click.option(
-    "--draws", type=click.IntRange(1), default=THRESHOLD_DRAWS, show_default=True, help="Layers of each size."
+    "--repeats", type=WholeNumber(1), default=5, show_default=True, help="Experiments; the scatter is theirs."
 )
-@click.option(
-    "--repeats", type=click.IntRange(1), default=5, show_default=True, help="Experiments; the scatter is theirs."
-)
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--seed", type=WholeNumber(0), default=0, show_default=True)
 @json_option
 @debug_option(expose_value=False)
 @kernel_option

@@ -94,3 +94,17 @@ def test_options_have_one_order_in_all_commands() -> None:
 @pytest.mark.parametrize("long", ["--json", "--debug"])
 def test_every_command_has(long: str) -> None:
     assert all(long in options(command) for command in all_commands().values())
+
+
+def test_every_number_says_what_is_expected() -> None:
+    """No option has click's own words, which name neither the bounds nor what was given."""
+    found = 0
+    for command in all_commands().values():
+        for option in options(command).values():
+            if isinstance(option.type, click.types.IntParamType | click.types.FloatParamType):
+                found += 1
+                for wrong in ("x", "", "-1e99", "1,5"):
+                    with pytest.raises(click.BadParameter, match=r"expected a (whole )?number.*, got '") as raised:
+                        option.type.convert(wrong, option, None)
+                    assert wrong in raised.value.message
+    assert found > 15
