@@ -11,7 +11,7 @@ import click
 import filterdb as fdb
 from filterdb.commands.answer import print_answer
 from filterdb.commands.group import commands
-from filterdb.commands.options import gathered, limits_option, network_options, place, snapshot_option
+from filterdb.commands.options import gathered, kernel_option, limits_option, network_options, place, snapshot_option
 from filterdb.errors import InputError, UsageError
 from filterdb.schema import parse_kernel
 
@@ -70,15 +70,13 @@ class _ComparedWith:
 @click.option("--db", metavar="DB", help="Compare each layer with this database's layers of similar depth and size.")
 @snapshot_option()
 @click.option("--reference", metavar="FILE", help="Compare with this file of `filterdb reference` instead.")
-@click.option(
-    "--kernel", metavar="AxB", help="Judge only layers of this shape, such as 3x3. Default: layers of every shape."
-)
 @click.option("--rules", type=_FILE, help="Thresholds, what fails and what is ignored: TOML or YAML.")
 @click.option("--sarif", type=_FILE, help="Write the findings here, SARIF 2.1.0.")
 @click.option("--junit", type=_FILE, help="Write the findings here, JUnit XML.")
 @limits_option
 @network_options
 @place
+@kernel_option
 @gathered("files", _FindingFiles)
 @gathered("compared_with", _ComparedWith)
 @click.pass_context
