@@ -64,24 +64,23 @@ def has_bank(kernel: Kernel) -> bool:
 _KERNEL_NAME = re.compile(r"([1-9][0-9]{0,2})x([1-9][0-9]{0,2})")
 
 
-def parse_kernel(text: str) -> Kernel:
-    """Return the kernel shape of a name such as "5x5". Raises UsageError if no filters of such a shape are stored."""
+def parse_shape(text: str) -> Kernel:
+    """Return the kernel shape of a name such as "5x5" or "1x1", of any size. Raises UsageError."""
     match = _KERNEL_NAME.fullmatch(text.strip())
     if match is None:
         raise UsageError(f"kernel: expected rows and columns such as 5x5, got {text[:40]!r}")
-    kernel = int(match[1]), int(match[2])
+    return int(match[1]), int(match[2])
+
+
+def parse_kernel(text: str) -> Kernel:
+    """Return the kernel shape of a name such as "5x5". Raises UsageError if no filters of such a shape are stored."""
+    kernel = parse_shape(text)
     if not has_bank(kernel):
         weights = kernel[0] * kernel[1]
         raise UsageError(
             f"kernel: expected a shape of 2 to {MAX_WEIGHTS} weights, got {text.strip()}, which has {weights}"
         )
     return kernel
-
-
-def parse_shape(name: str) -> Kernel:
-    """Return the rows and columns of a shape's name, also of one whose filters are not stored, such as "1x1"."""
-    rows, columns = name.split("x")
-    return int(rows), int(columns)
 
 
 def as_kernel(kernel: Any) -> Kernel:

@@ -10,29 +10,51 @@ from filterdb import schema
 from filterdb.commands.answer import Answer, head_of_database, names_of_columns, print_answer, rows
 from filterdb.commands.figure import Draw, figure_option
 from filterdb.commands.group import commands
-from filterdb.commands.options import database, selection
+from filterdb.commands.options import database, kernel_option, labels_and_verdicts
 from filterdb.commands.table import counts_line, print_rows, print_table, say
-from filterdb.errors import InputError
+from filterdb.errors import InputError, UsageError
 from filterdb.ledger import is_unread
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from filterdb.columns import Columns
     from filterdb.store.database import Database
 
 
 @commands.command()
 @database
-@selection
+@kernel_option
+@labels_and_verdicts
 @figure_option
-def layers(db: Database, draw: Draw, as_json: bool) -> None:
+def layers(db: Database, kernel: str | None, draw: Draw, as_json: bool) -> None:
     """List layers, and convolutions that are not stored.
 
-    The figure shows the first filters of each layer of a model: choose it with --where model=NAME, else it is the
-    largest.
+    With --kernel 1x1, or another shape whose filters are not stored, list what is known of these layers. The figure
+    shows the first filters of each layer of a model: choose it with --where model=NAME, else it is the largest.
     """
-    print_answer(to_answer(db), as_json, show)
-    draw(lambda: _draw_first_filters(db))
+    shape = db.kernel if kernel is None else schema.parse_shape(kernel)
+    if schema.has_bank(shape):
+        bank = db.bank(shape)
+        print_answer(to_answer(bank), as_json, show)
+        draw(lambda: _draw_first_filters(bank))
+    else:
+        print_answer(to_answer(db, _others(db, shape)), as_json, show_others)
+        draw(lambda: _draw_first_filters(db))
+
+
+def _others(db: Database, shape: schema.Kernel) -> Columns:
+    """Return the layers of a shape whose filters are not stored, and that meet the conditions of a view."""
+    import numpy as np
+
+    table = db.other_columns
+    chosen = table["kernel"].values.astype(str) == schema.kernel_name(shape)
+    if db.labels is None:
+        raise UsageError(f"--exclude-verdict: expected none with {schema.kernel_name(shape)}, which has no verdicts")
+    for name, values, negate in db.labels:
+        if name in table:
+            chosen &= np.isin(table[name].values.astype(str), values) ^ negate
+    return table.isel(layer=chosen)
 
 
 def _draw_first_filters(db: Database) -> Figure:
@@ -45,14 +67,15 @@ def _draw_first_filters(db: Database) -> Figure:
     return fdb.plot.first_filters(tiles)
 
 
-def to_answer(db: Database) -> Answer:
-    """Return the answer: the layers, and the convolutions that are not stored."""
-    table = db.layer_columns
+def to_answer(db: Database, table: Columns | None = None) -> Answer:
+    """Return the answer: the view's layers, or those of a `table`, and the convolutions that are not stored."""
+    table = db.layer_columns if table is None else table
     renamed = {"model": "model", "layer": "layer_name", "filters": "row_size"}
-    kept = {v.name for v in schema.LAYER_VARIABLES} - {"model_index"} | {"model"}
+    kept = {v.name for v in schema.OTHER_VARIABLES} - {"model_index"} | {"model"}
     listed = rows(table, names_of_columns(table, renamed, table.variables.keys() - kept))
     for row in listed:
         row |= {"strides": json.loads(row["strides"]), "dilations": json.loads(row["dilations"])}
+        row |= {"kernel": row.get("kernel", schema.kernel_name(db.kernel)), "rank": row.get("rank", 2)}
     ledger = db.skipped_columns
     chosen = set(db.model_columns["model"].values) if db.chosen is not None else None
     skipped = [
@@ -76,6 +99,17 @@ def show(answer: Answer) -> None:
         "groups",
     ]
     print_rows(answer, [*names, "weight_source"])
+    _show_skipped(answer)
+
+
+def show_others(answer: Answer) -> None:
+    """Print layers whose filters are not stored, then the convolutions of which nothing is known."""
+    names = ["model", "layer", "filters", "kernel", "conv_depth", "in_channels", "out_channels", "groups"]
+    print_rows(answer, [*names, "peak", "sparse_filters", "duplicate_filters", "nonfinite"])
+    _show_skipped(answer)
+
+
+def _show_skipped(answer: Answer) -> None:
     if answer["skipped"]:
         columns = ["model", "layer", "code", "unread", "reason"]
         title = "not stored; unread: it should have been read"

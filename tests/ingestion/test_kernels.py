@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,9 @@ from filterdb import schema
 from filterdb.errors import ConflictError, UsageError
 from filterdb.ingestion import more_kernels, segment_writer
 from filterdb.store.database import Database
+from filterdb.store.files import Files
 from filterdb.store.snapshot import Snapshot
+from tests.commands.running import answer, run
 from tests.models import chain, weights
 
 SHAPES: dict[str, list[tuple[int, int, tuple[int, int]]]] = {
@@ -251,3 +255,35 @@ def test_no_kernel_shape(tmp_path: Path, kernel: str) -> None:
     db = fdb.ingest(tmp_path / "db", files(tmp_path, "c"), kernels="all").database
     with pytest.raises(UsageError, match="kernel: expected"):
         db.bank(kernel)
+
+
+def test_same_bytes_on_s3(tmp_path: Path, s3: Callable[[], str]) -> None:
+    sources = files(tmp_path)
+    url = f"{s3()}/db"
+    for place in (tmp_path / "db", url):
+        fdb.ingest(place, sources[:2], chunk_rows=20, kernels="3x3")
+        fdb.ingest(place, sources, chunk_rows=20, kernels="all")
+    check(fdb.open(url))
+    stored = Files.at(url)
+    names = [name for name in stored.list("") if name.startswith(("segments/", "summaries/"))]
+    remote = {name: hashlib.sha256(data).hexdigest() for name, data in stored.read_many(names).items()}
+    local = contents(tmp_path / "db")
+    assert remote == {name: sha256 for name, sha256 in local.items() if name.startswith(("segments/", "summaries/"))}
+    assert any("/5x5/filters/c/" in name for name in remote)
+
+
+def test_info_and_layers_of_every_shape(tmp_path: Path) -> None:
+    fdb.ingest(tmp_path / "db", files(tmp_path), kernels="all")
+    info = answer("info", tmp_path / "db")
+    expected = Counter[str]()
+    for name in "abc":
+        for layer in layers(name):
+            expected[schema.kernel_name(layer.shape[2:])] += layer.size
+    assert {shape["kernel"]: shape["weights"] for shape in info["kernels"]} == expected
+    assert (info["weights"], info["coverage"], info["format"]) == (expected.total(), 1.0, 6)
+    for kernel, number in (("5x5", 3), ("1x1", 1), ("17x17", 1), ("1x7", 0)):
+        rows = answer("layers", tmp_path / "db", "--kernel", kernel)["rows"]
+        assert [row["kernel"] for row in rows] == [kernel] * number
+    only = answer("layers", tmp_path / "db", "--kernel", "1x1", "--where", f"model={files(tmp_path)[0]}")
+    assert len(only["rows"]) == 1
+    assert "1x1" in run("layers", tmp_path / "db", "--kernel", "1x1").stdout

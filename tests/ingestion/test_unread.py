@@ -38,7 +38,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_unread_layers_are_counted(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    done = fdb.ingest(tmp_path / "db", [folder])
+    done = fdb.ingest(tmp_path / "db", [folder], kernels="3x3")
     assert [(Path(model_id).name, layer) for model_id, layer, _ in done.unread] == [
         ("partly.onnx", "broken"),
         ("partly.onnx", "fused"),

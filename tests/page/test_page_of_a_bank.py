@@ -70,3 +70,29 @@ def test_figures_of_a_bank(whole: fdb.Database) -> None:
     assert len(grid.axes) == 4 * 9
     entropy = figures.entropy_and_sparsity(fdb.degeneration(bank)).axes[0]
     assert any(np.asarray(line.get_ydata())[0] == pytest.approx(np.log10(12)) for line in entropy.get_lines())
+
+
+def test_pages_of_all_shapes_lead_to_each_other(show: Callable[..., Opened], tmp_path: Path) -> None:
+    """Shapes with fewer than 1,000 filters have no page."""
+    files = []
+    for number in range(2):
+        rng = np.random.default_rng(number)
+        shapes = [(40, 15, 3, 3), (40, 15, 1, 3), (10, 10, 5, 5)]
+        layers = [rng.standard_normal(shape).astype(np.float32) for shape in shapes]
+        files.append(str(chain(tmp_path / f"{number}.onnx", *layers)))
+    with dask.config.set(scheduler="threads"):
+        db = fdb.ingest(tmp_path / "db", files, kernels="all").database
+        where = fdb.report(db, tmp_path / "page", densities=False)
+    assert {path.relative_to(tmp_path / "page").as_posix() for path in (tmp_path / "page").rglob("index.html")} == {
+        "index.html",
+        "1x3/index.html",
+    }
+    opened = show(where=where)
+    page = opened.page
+    for name, other in (("3×3", "1×3"), ("1×3", "3×3")):
+        assert page.locator("h1").text_content() == f"The {name} filters of these models"
+        assert page.locator(".kernels a").all_text_contents() == ["3×3", "1×3"]
+        assert page.locator(".kernels a[aria-current=page]").text_content() == name
+        page.locator(".kernels a", has_text=other).click()
+    assert page.locator("h1").text_content() == "The 3×3 filters of these models"
+    assert opened.complaints == []
