@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from filterdb.numerics.layer import filter_peaks, moments
-from filterdb.numerics.sphericity import p_value
+from filterdb.numerics.sphericity import p_value, smallest_filters
 
 LONGEST = 32
 """Most input channels in a run; with longer ones, layers of few output channels could not be tested."""
@@ -40,6 +40,8 @@ def channel_p_value(filters: NDArray[np.float32], out_channels: int) -> float:
         return math.nan
     rows = filters.reshape(out_channels, -1)
     length, runs = int(run_length(rows.shape[1])), int(number_of_runs(rows.shape[1]))
+    if out_channels * runs < smallest_filters(length):  # the usual case in a file of very many layers
+        return math.nan
     runs_of_channels = np.ascontiguousarray(rows[:, : length * runs].reshape(-1, length))
     if not np.isfinite(runs_of_channels).all():
         return math.nan
