@@ -180,12 +180,12 @@ def _ranked(compared: Sequence[Compared], n: int) -> Columns:
         names, variables = _of_one_shape(leading, n)
     else:
         names, variables = over_shapes(compared, leading, n)
-    question, query, db = leading.question, leading.query, leading.question.db
+    question, query = leading.question, leading.query
     shapes = {kernel_name(one.question.db.kernel): one.file_filters for one in compared}
-    labels = db.model_columns
+    labels = _models(compared)
     ids = labels["model"].values.astype(str)
     position = [int(np.flatnonzero(ids == name)[0]) for name in names]
-    same, stored_as = _same_models(compared)
+    same, stored_as = _same_models(compared, labels)
     few = variables["few"][1]
     deciles = {name: variables.pop(name) for name in list(variables) if name.startswith("decile_")}
     model = ("model",)
@@ -227,18 +227,31 @@ def _of_one_shape(compared: Compared, n: int) -> tuple[list[str], Variables]:
     return names, {**compared.variables(order), **compared.by_decile(order)}
 
 
-def _same_models(compared: Sequence[Compared]) -> tuple[dict[str, npt.NDArray[np.generic]], list[str]]:
-    """Return the variables that say what the view's models share with the file, (models,), and which are the same."""
-    db, query = compared[0].question.db, compared[0].query
-    same_file = db.model_columns["file_hash"].values.astype(str) == query.file_hash
-    equal, same = [], [np.ones(len(same_file), bool)]
+def _models(compared: Sequence[Compared]) -> Columns:
+    """Return the view's models that have filters of one of the shapes."""
+    views = [one.question.db.model_columns for one in compared]
+    if len(views) == 1:
+        return views[0]
+    found = {str(model) for view in views for model in view["model"].values}
+    models = compared[0].question.db.root.model_columns
+    return models.isel(model=np.array([str(model) in found for model in models["model"].values], bool))
+
+
+def _same_models(compared: Sequence[Compared], models: Columns) -> tuple[dict[str, npt.NDArray[np.generic]], list[str]]:
+    """Return the variables that say what models share with the file, (models,), and which are the same."""
+    same_file = models["file_hash"].values.astype(str) == compared[0].query.file_hash
+    position = {str(model): number for number, model in enumerate(models["model"].values)}
+    equal, same, tells = np.zeros(len(same_file), np.int64), np.ones(len(same_file), bool), False
     for one in compared:
         hashes, fingerprints = (one.query.column(name).tolist() for name in ("hash", "fingerprint"))
-        layers = FileLayers(hashes, fingerprints, one.query.column("row_size"))
-        shared = find_shared(one.question.db, layers)
-        equal.append(shared.equal_layers)
+        shared = find_shared(one.question.db, FileLayers(hashes, fingerprints, one.query.column("row_size")))
+        own = [position[str(model)] for model in one.question.db.model_columns["model"].values]
+        equal[own] += shared.equal_layers
         if shared.can_tell:
-            same.append(shared.same_filters)
-    same_filters = same_file | (np.logical_and.reduce(same) & (len(same) > 1))
-    variables = {"same_content": same_file, "same_filters": same_filters, "equal_layers": np.sum(equal, axis=0)}
-    return variables, db.model_columns["model"].values[same_filters].astype(str).tolist()
+            tells = True
+            has_filters = np.zeros(len(same), bool)
+            has_filters[own] = shared.same_filters
+            same &= has_filters
+    same_filters = same_file | (same & tells)
+    variables = {"same_content": same_file, "same_filters": same_filters, "equal_layers": equal}
+    return variables, models["model"].values[same_filters].astype(str).tolist()
