@@ -79,18 +79,20 @@ def fix_ties(values: NDArray[np.float64], components: NDArray[np.float64]) -> ND
     old = components[affected]
     space = np.concatenate([np.zeros((len(old), 1), np.int64), np.cumsum(~tied[affected], axis=-1)], axis=-1)
     new = old.copy()
-    rows = np.arange(len(old))
     rest = np.zeros_like(old)
     for i in range(old.shape[-1]):
         together = space == space[:, i : i + 1]
-        begins = np.full(len(old), True) if i == 0 else space[:, i] != space[:, i - 1]
-        whole = np.einsum("nj,nja,njb->nab", together, old, old)
-        rest = np.where(begins[:, None, None], whole, rest)
-        diagonal = np.diagonal(rest, axis1=-2, axis2=-1)
+        rows = np.flatnonzero(together.sum(axis=-1) > 1)
+        begin = rows[space[rows, i] != space[rows, i - 1]] if i else rows
+        if len(begin):
+            rest[begin] = np.einsum("nj,nja,njb->nab", together[begin], old[begin], old[begin])
+        own = rest[rows]
+        diagonal = np.diagonal(own, axis1=-2, axis2=-1)
         pivot = (diagonal >= diagonal.max(axis=-1, keepdims=True) * (1 - EIGENVALUE_TIE)).argmax(axis=-1)
-        row = rest[rows, pivot] / np.sqrt(diagonal[rows, pivot])[:, None]
-        rest = rest - row[:, :, None] * row[:, None, :]
-        new[:, i] = np.where(together.sum(axis=-1, keepdims=True) > 1, row, old[:, i])
+        number = np.arange(len(rows))
+        row = own[number, pivot] / np.sqrt(diagonal[number, pivot])[:, None]
+        rest[rows] = own - row[:, :, None] * row[:, None, :]
+        new[rows, i] = row
     result = components.copy()
     result[affected] = new
     return result
