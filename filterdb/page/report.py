@@ -30,6 +30,9 @@ from filterdb.store.database import AnyDatabase, Database, as_database
 from filterdb.store.files import Files
 from filterdb.version import __version__
 
+MOST_WEIGHTS = 121
+"""Most weights of filters that have a page without being asked for, 11×11: the largest that look at images."""
+
 SCRIPTS = ("core", "charts", "heatmap", "pair", "table", "grouping", "layer_data")
 """The scripts that sections share, in order. With the sections' own scripts and `start` they become one script."""
 
@@ -62,7 +65,8 @@ def report(
         Whether to add the bivariate densities of all pairs of components, which take a pass over the filters. Default:
         for up to 50 million filters.
     kernel : (int, int) or str, optional
-        Only the page of this shape, such as "5x5". Default: all shapes with at least 1,000 filters.
+        Only the page of this shape, such as "5x5". Default: all shapes of at most 121 weights with at least 1,000
+        filters.
 
     Returns
     -------
@@ -95,8 +99,8 @@ def report(
 def _banks(db: Database, *, only: bool) -> list[Database]:
     """Return the views with a page each: that of the view's shape, or, unless it is the `only` one, of all shapes.
 
-    A shape with fewer filters than a verdict needs has no page, unless no shape has more. Raises InputError if there
-    are no filters.
+    A shape with fewer filters than a verdict needs, or with more than MOST_WEIGHTS, has no page, unless no shape has
+    more, or less. Raises InputError if there are no filters.
     """
     banks = [db]
     if not only and db.kernel == KERNEL and db.labels is not None:
@@ -107,7 +111,7 @@ def _banks(db: Database, *, only: bool) -> list[Database]:
     if not found:
         shape = kernel_text(db.kernel)
         raise InputError(f"{db.url}: expected at least one layer with {shape} filters to report on, got none")
-    return [bank for bank in found if bank.counts["filters"] >= FEW] or found[:1]
+    return [bank for bank in found if bank.weights <= MOST_WEIGHTS and bank.counts["filters"] >= FEW] or found[:1]
 
 
 def _folder(number: int, bank: Database) -> str:

@@ -42,15 +42,10 @@ def test_info_models_layers(db: Path) -> None:
     assert layers["rows"][0].keys() >= {
         "model", "layer", "filters", "conv_depth", "conv_depth_norm", "in_channels", "out_channels", "groups", "hash",
     }  # fmt: skip
-    assert layers["skipped"] == [
-        {
-            "model": "mtcnn-onet",
-            "layer": "Conv_9",
-            "code": "kernel",
-            "unread": False,
-            "reason": "the kernel is 2×2",
-        }
-    ]
+    assert layers["skipped"] == []
+    (wide,) = answer("layers", db, "--where", "model=mtcnn-onet", "--kernel", "2x2")["rows"]
+    assert (wide["layer"], wide["filters"], wide["kernel"]) == ("Conv_9", 128 * 64, "2x2")
+    assert info["coverage"] >= 0.97
 
 
 def test_analyses(db: Path) -> None:
@@ -87,10 +82,11 @@ def test_analyses(db: Path) -> None:
 def test_history_and_integrity(db: Path) -> None:
     run("reduce", db, "--threads", 2)
     rows = answer("snapshots", db)["rows"]
-    assert [row["action"] for row in rows] == ["ingest", "reduce"]
+    shapes = [shape for shape in answer("info", db)["kernels"] if shape["is_stored"]]
+    assert [row["action"] for row in rows] == ["ingest", *["reduce"] * len(shapes)]
     assert answer("info", db, "--snapshot", 0)["snapshot"] == 0
     sound = answer("verify", db, "--deep")
-    assert (sound["ok"], sound["chunks"], sound["problems"]) == (True, 1, [])
+    assert (sound["ok"], sound["chunks"], sound["problems"]) == (True, len(shapes), [])
 
 
 def test_report(db: Path, tmp_path: Path) -> None:
