@@ -25,10 +25,13 @@ def reduce(db: Database, mode: ModeName, raw: bool, kernel: str | None, as_json:
 
     Analyses run the passes that they need by themselves. Without --kernel, the passes over all kernel shapes run.
     """
-    from filterdb.reduce.basis import layer_histograms, projection
+    from filterdb.numerics.modes import MODES
+    from filterdb.reduce.basis import layer_histograms, projection, with_bases
 
     kernels = db.kernels if kernel is None else (schema.parse_kernel(kernel),)
     bases = {}
+    if kernel is None and not raw and MODES[mode].keeps_basis:
+        db = with_bases(db)
     for shape in kernels:
         bank = db.bank(shape)
         if not bank.counts["filters"] and kernel is None and len(kernels) > 1:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -34,7 +34,7 @@ from filterdb.numerics.modes import MODES as MODES  # noqa: PLC0414 - also impor
 from filterdb.numerics.modes import Mode, as_mode
 from filterdb.numerics.moments import Moments, pool_parts
 from filterdb.reduce.reductions import Axes, ExtremesReduction, HistogramsReduction
-from filterdb.schema import AnyKernel, kernel_text
+from filterdb.schema import AnyKernel, Kernel, kernel_text
 from filterdb.store import snapshot as snapshots
 from filterdb.store.database import AnyDatabase, Database, as_database
 from filterdb.store.snapshot import Snapshot, StoredBasis
@@ -195,6 +195,42 @@ def with_basis(db: Database) -> Database:
     except StoreError as error:
         log.warning("basis kept in memory only: %s", error)
         return _in_memory(db, basis)
+
+
+def with_bases(db: Database) -> Database:
+    """Return the database at a snapshot with a basis of every kernel shape, in one commit if several are missing.
+
+    What `with_basis` does not commit, this does not either.
+    """
+    banks = [db.bank(kernel) for kernel in db.kernels]
+    missing = [bank for bank in banks if db.state.basis_of(bank.kernel) is None and bank.counts["filters"]]
+    newest = max(snapshots.numbers(db.files)[0])
+    if len(missing) < 2 or newest != db.snapshot:
+        return db
+    fitted = {bank.kernel: fit_basis(bank) for bank in missing}
+    usable = {kernel: basis for kernel, basis in fitted.items() if basis.is_usable}
+    try:
+        for basis in usable.values():
+            snapshots.write_basis(db.files, basis)
+        state = snapshots.commit(db.files, db.state, lambda head: _with_bases(head, db, usable))
+    except DamageError:
+        raise
+    except StoreError as error:
+        log.warning("bases kept in memory only: %s", error)
+        return db
+    return db.at(state) if state.has_content_of(db.state) else db
+
+
+def _with_bases(head: Snapshot | None, db: Database, bases: Mapping[Kernel, StoredBasis]) -> Snapshot | None:
+    """Return the snapshot that adds the bases that `head` does not have; None for none, or if it has other filters."""
+    head = snapshots.existing(db.files, head)
+    new = {kernel: basis for kernel, basis in bases.items() if head.basis_of(kernel) is None}
+    if not new or not head.has_content_of(db.state):
+        return None
+    following = head.next("reduce")
+    for kernel, basis in new.items():
+        following = following.with_basis(kernel, basis.id)
+    return following
 
 
 def refit(db: AnyDatabase, *, kernel: AnyKernel | None = None) -> Database:

@@ -125,6 +125,11 @@ class Snapshot:
         return paginate(self.segments)[0]
 
     @property
+    def format_needed(self) -> int:
+        """The version of the format that its content needs, if that is newer than its own."""
+        return schema.FORMAT_OF_BANKS if self.has_banks else self.format
+
+    @property
     def has_banks(self) -> bool:
         """Whether it lists what versions of filterdb before FORMAT_OF_BANKS could not read."""
         return bool(self.bases) or any(entry.banks or entry.kernels != THREES for entry in self.segments)
@@ -137,7 +142,7 @@ class Snapshot:
             del own["bases"]
         content = {
             **own,
-            "format": schema.FORMAT_OF_BANKS if self.has_banks else self.format,
+            "format": self.format_needed,
             "pages": [page.id for page in pages],
             "segments": [entry.to_json() for entry in segments],
             "collected": collected.encode(self.collected),
@@ -317,6 +322,7 @@ def commit(files: Files, base: Snapshot | None, build: Build) -> Snapshot:
         following = build(base)
         if following is None:
             return existing(files, base)
+        following = replace(following, format=following.format_needed)
         number = following.number
         taken = files.read_many([mark_of(number), name_of(number)])
         if mark_of(number) in taken and name_of(number) not in taken:

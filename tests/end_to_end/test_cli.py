@@ -83,7 +83,7 @@ def test_history_and_integrity(db: Path) -> None:
     run("reduce", db, "--threads", 2)
     rows = answer("snapshots", db)["rows"]
     shapes = [shape for shape in answer("info", db)["kernels"] if shape["is_stored"]]
-    assert [row["action"] for row in rows] == ["ingest", *["reduce"] * len(shapes)]
+    assert [row["action"] for row in rows] == ["ingest", "reduce", "reduce"]  # the drift of 3×3, then all other shapes
     assert answer("info", db, "--snapshot", 0)["snapshot"] == 0
     sound = answer("verify", db, "--deep")
     assert (sound["ok"], sound["chunks"], sound["problems"]) == (True, len(shapes), [])
@@ -198,7 +198,8 @@ def test_demo(demo_catalog: Path, tmp_path: Path) -> None:
     """`filterdb demo` from models that are there already; again, it changes nothing."""
     import shutil
 
-    shutil.copytree(demo_catalog.parent, tmp_path / "demo/models")
+    unfinished = shutil.ignore_patterns(".*")  # another process may be writing the catalog
+    shutil.copytree(demo_catalog.parent, tmp_path / "demo/models", ignore=unfinished)
     done = run("demo", "--dir", tmp_path / "demo")
     assert "page: " in done.stdout
     page = Path(done.stdout.rsplit("page: ", 1)[1].strip())

@@ -48,13 +48,13 @@ def test_a_busy_hub_with_broken_repositories(hub: Hub, tmp_path: Path) -> None:
         Fault("hub/api", times=2, status=503, skip=5),
         Fault("cdn/", times=2, cut=5_000, skip=20),
     ]
-    done = fdb.ingest(tmp_path / "db", catalog=catalog, commit_every=15)
+    done = fdb.ingest(tmp_path / "db", catalog=catalog, commit_every=15, kernels="3x3")
     assert (len(done.added), sorted(done.rejected)) == (len(SOUND), ["net-0019", "net-0039"])
     assert_complete(done.database)
     whole = sum(size(data) for place in hub.repositories.values() for data in place.files.values())
     assert hub.sent() < 0.5 * whole
     asked = len(hub.asked)
-    again = fdb.ingest(tmp_path / "db", catalog=catalog, commit_every=15)
+    again = fdb.ingest(tmp_path / "db", catalog=catalog, commit_every=15, kernels="3x3")
     assert (len(again.present), again.segment) == (len(SOUND), None)
     # A request for the commit of each repository, and the broken ones once more.
     assert len(hub.asked) - asked < MODELS + 20 and not any("/cdn" in entry.path for entry in hub.asked[asked:])
@@ -69,6 +69,6 @@ def test_a_killed_crawl_goes_on(hub: Hub, tmp_path: Path) -> None:
         time.sleep(moments.uniform(2, 8))
         run.send_signal(signal.SIGKILL)
         run.wait()
-    done = fdb.ingest(tmp_path / "db", catalog=catalog, commit_every=5)
+    done = fdb.ingest(tmp_path / "db", catalog=catalog, commit_every=5, kernels="3x3")
     assert sorted([*done.added, *done.present]) == [f"net-{number:04}" for number in SOUND]
     assert_complete(done.database)

@@ -27,20 +27,20 @@ TOKEN = "hf_" + "aB3dE5gH7jK9" * 3
 
 def test_a_repository_is_read_in_parts(hub: Hub, tmp_path: Path) -> None:
     hub.add(Repository("timm/net", {"model.safetensors": FILE, "config.json": b"{}"}))
-    done = fdb.ingest(tmp_path / "db", "hf://timm/net")
+    done = fdb.ingest(tmp_path / "db", "hf://timm/net", kernels="3x3")
     assert done.added == ["hf://timm/net"]
     assert_stored(done.database, TENSORS)
     # The hub says what the SHA-256 of a large file is: that of the same file on a disk.
     assert list(done.database.models["file_hash"].values) == [hashlib.sha256(FILE).hexdigest()]
     assert filter_bytes(DIVISOR) <= hub.sent("cdn") < 0.55 * len(FILE)
-    again = fdb.ingest(tmp_path / "db", "hf://timm/net")
+    again = fdb.ingest(tmp_path / "db", "hf://timm/net", kernels="3x3")
     assert again.present == ["hf://timm/net"]
 
 
 def test_a_file_on_disk_and_on_the_hub_are_duplicates(hub: Hub, tmp_path: Path) -> None:
     (tmp_path / "net.safetensors").write_bytes(FILE)
     hub.add(Repository("timm/net", {"model.safetensors": FILE}))
-    done = fdb.ingest(tmp_path / "db", ["hf://timm/net", tmp_path / "net.safetensors"])
+    done = fdb.ingest(tmp_path / "db", ["hf://timm/net", tmp_path / "net.safetensors"], kernels="3x3")
     assert len(done.duplicates) == 1
 
 
@@ -49,7 +49,7 @@ def test_revisions_are_pinned_to_a_commit(hub: Hub, tmp_path: Path) -> None:
     old = {"model.safetensors": safetensors(other)}
     repository = hub.add(Repository("timm/net", {"model.safetensors": FILE}, older={"v1": old, "refs/pr/1": old}))
     for revision in ("v1", "refs/pr/1", repository.commit(old)):
-        done = fdb.ingest(tmp_path / revision.replace("/", "-"), f"hf://timm/net@{revision}")
+        done = fdb.ingest(tmp_path / revision.replace("/", "-"), f"hf://timm/net@{revision}", kernels="3x3")
         assert done.added == [f"hf://timm/net@{revision}"]
         assert_stored(done.database, other)
     source = pinned(ModelSource("x", "hf://timm/net"))
@@ -98,7 +98,7 @@ def test_a_choice_that_is_not_clear_is_an_error() -> None:
 @pytest.mark.parametrize("url", ["hf://org", "hf://", "hf://org/na me", "hf://org/net@", "hf://org/net/../x"])
 def test_other_forms_are_errors(url: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="expected hf://org/repository"):
-        fdb.ingest(tmp_path / "db", url)
+        fdb.ingest(tmp_path / "db", url, kernels="3x3")
 
 
 def test_a_private_repository(
@@ -106,10 +106,10 @@ def test_a_private_repository(
 ) -> None:
     hub.add(Repository("org/secret", {"model.safetensors": FILE}, token=TOKEN))
     with pytest.raises(StoreError, match=r"HTTP 401.*needs a token with access in HF_TOKEN"):
-        fdb.ingest(tmp_path / "db", "hf://org/secret")
+        fdb.ingest(tmp_path / "db", "hf://org/secret", kernels="3x3")
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     with caplog.at_level("DEBUG"):
-        done = fdb.ingest(tmp_path / "db", "hf://org/secret")
+        done = fdb.ingest(tmp_path / "db", "hf://org/secret", kernels="3x3")
     assert_stored(done.database, TENSORS)
     assert {asked.authorization for asked in hub.asked if asked.host == "cdn"} == {""}
     assert TOKEN not in caplog.text
@@ -125,7 +125,7 @@ def test_a_token_is_in_no_message(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> 
         done = run("check", "hf://org/net", code=74)
         assert len(done.stderr.splitlines()) == 1
         with pytest.raises(StoreError) as error:
-            fdb.check("hf://org/net")
+            fdb.check("hf://org/net", kernel="3x3")
         texts = [done.stderr, done.stdout, "".join(traceback.format_exception(error.value))]
         assert not any(secret in text for secret in (TOKEN, "5ec7e7") for text in texts)
 
@@ -133,15 +133,15 @@ def test_a_token_is_in_no_message(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_signature_that_expires_is_asked_for_again(hub: Hub, tmp_path: Path) -> None:
     hub.add(Repository("org/net", {"model.safetensors": FILE}))
     hub.faults.append(Fault("cdn", status=403, times=2, skip=2))
-    assert_stored(fdb.ingest(tmp_path / "db", "hf://org/net").database, TENSORS)
+    assert_stored(fdb.ingest(tmp_path / "db", "hf://org/net", kernels="3x3").database, TENSORS)
 
 
 def test_a_missing_repository_or_revision(hub: Hub, tmp_path: Path) -> None:
     hub.add(Repository("org/net", {"model.safetensors": FILE}))
     with pytest.raises(InputError, match="found none"):
-        fdb.ingest(tmp_path / "db", "hf://org/net@none")
+        fdb.ingest(tmp_path / "db", "hf://org/net@none", kernels="3x3")
     with pytest.raises(InputError, match="expected a file or folder of the repository"):
-        fdb.ingest(tmp_path / "db", "hf://org/net/none.safetensors")
+        fdb.ingest(tmp_path / "db", "hf://org/net/none.safetensors", kernels="3x3")
 
 
 def test_answers_that_are_nonsense(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,7 +150,7 @@ def test_answers_that_are_nonsense(hub: Hub, monkeypatch: pytest.MonkeyPatch) ->
     hub.static["api/models/org/net/revision/main"] = monster
     monkeypatch.setenv("HF_ENDPOINT", hub.web)
     with pytest.raises(StoreError, match="expected the hub's answer, got something else"):
-        fdb.check("hf://org/net")
+        fdb.check("hf://org/net", kernel="3x3")
 
 
 def test_errors_of_the_client_are_of_the_store(hub: Hub) -> None:
@@ -165,7 +165,7 @@ def test_the_hub_may_ask_to_wait(hub: Hub) -> None:
     hub.add(Repository("org/net", {"model.safetensors": FILE}))
     hub.faults += [Fault("hub/api", status=429, headers={"Retry-After": "1"}), Fault("hub/org", status=503, times=2)]
     began = time.monotonic()
-    fdb.check("hf://org/net")
+    fdb.check("hf://org/net", kernel="3x3")
     assert time.monotonic() - began >= 1
     assert not any(fault.times for fault in hub.faults)
 
@@ -177,6 +177,6 @@ def test_a_file_is_what_the_hub_says_that_it_is(hub: Hub, tmp_path: Path) -> Non
     lie = {"X-Linked-ETag": f'"{"0" * 64}"', "Location": f"{hub.cdn}/{digest}?{SIGNATURE}"}
     hub.faults.append(Fault("hub/org", status=302, headers=lie, times=9))
     with pytest.raises(StoreError, match=r"expected content with SHA-256 0000"):
-        fdb.ingest(tmp_path / "db", "hf://org/net")
+        fdb.ingest(tmp_path / "db", "hf://org/net", kernels="3x3")
     hub.faults.clear()
-    assert fdb.ingest(tmp_path / "db", "hf://org/net").added
+    assert fdb.ingest(tmp_path / "db", "hf://org/net", kernels="3x3").added

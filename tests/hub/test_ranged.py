@@ -44,7 +44,7 @@ def assert_stored(db: fdb.Database, tensors: dict[str, np.ndarray]) -> None:
 
 def test_http_is_read_in_parts(hub: Hub, tmp_path: Path) -> None:
     hub.static["net.safetensors"] = FILE
-    done = fdb.ingest(tmp_path / "db", f"{hub.web}/net.safetensors")
+    done = fdb.ingest(tmp_path / "db", f"{hub.web}/net.safetensors", kernels="3x3")
     assert done.added == [f"{hub.web}/net.safetensors"]
     assert_stored(done.database, TENSORS)
     # Once for the scan and the write, which find them in the cache.
@@ -54,7 +54,7 @@ def test_http_is_read_in_parts(hub: Hub, tmp_path: Path) -> None:
 
 def test_a_check_reads_only_the_filters(hub: Hub) -> None:
     hub.static["net.safetensors"] = FILE
-    fdb.check(f"{hub.web}/net.safetensors")
+    fdb.check(f"{hub.web}/net.safetensors", kernel="3x3")
     assert hub.sent() < 0.55 * len(FILE)
     assert hub.count("web/net") <= 18
 
@@ -62,9 +62,9 @@ def test_a_check_reads_only_the_filters(hub: Hub) -> None:
 def test_the_content_decides_the_hash(hub: Hub, tmp_path: Path) -> None:
     hub.static |= {"a.safetensors": FILE, "b.safetensors": FILE, "c.safetensors": safetensors(resnet50(DIVISOR, 1))}
     urls = [f"{hub.web}/{name}.safetensors" for name in "abc"]
-    done = fdb.ingest(tmp_path / "db", urls)
+    done = fdb.ingest(tmp_path / "db", urls, kernels="3x3")
     assert done.duplicates == [urls[1]]
-    again = fdb.ingest(tmp_path / "db", urls)
+    again = fdb.ingest(tmp_path / "db", urls, kernels="3x3")
     assert (again.added, sorted(again.present)) == ([], urls)
 
 
@@ -75,9 +75,9 @@ def test_onnx_and_its_external_data_are_fetched_whole(hub: Hub, tmp_path: Path) 
     onnx.save(onnx.load(path), path, save_as_external_data=True, location="big.data", size_threshold=0)
     hub.static |= {"m/big.onnx": path.read_bytes(), "m/big.data": (tmp_path / "big.data").read_bytes()}
     hub.static["m/one.onnx"] = chain(tmp_path / "one.onnx", weights(256, 256)).read_bytes()
-    done = fdb.ingest(tmp_path / "db", [f"{hub.web}/m/big.onnx", f"{hub.web}/m/one.onnx"])
+    done = fdb.ingest(tmp_path / "db", [f"{hub.web}/m/big.onnx", f"{hub.web}/m/one.onnx"], kernels="3x3")
     assert len(done.added) == 2
-    local = fdb.ingest(tmp_path / "local", [path, tmp_path / "one.onnx"])
+    local = fdb.ingest(tmp_path / "local", [path, tmp_path / "one.onnx"], kernels="3x3")
     for db in (done.database, local.database):
         assert db.counts["filters"] == 3 * 65536
     assert list(done.database.models["file_hash"].values) == list(local.database.models["file_hash"].values)
@@ -98,7 +98,7 @@ def test_external_data_that_looks_like_another_format_is_fetched_whole(hub: Hub,
     if not any(entry.key == "offset" for entry in changed.graph.initializer[0].external_data):
         changed.graph.initializer[0].external_data.add(key="offset", value="4096")
     hub.static |= {"a.onnx": changed.SerializeToString(), "a.data": data}
-    db = fdb.ingest(tmp_path / "db", f"{hub.web}/a.onnx").database
+    db = fdb.ingest(tmp_path / "db", f"{hub.web}/a.onnx", kernels="3x3").database
     np.testing.assert_array_equal(db.dataset["filters"].values, filters.reshape(-1, 9))
 
 
@@ -107,7 +107,7 @@ def test_a_server_without_parts_is_read_whole(hub: Hub, tmp_path: Path, fault: s
     hub.static["net.safetensors"] = FILE
     etag = {"no version": "none", "weak": 'W/"1"'}.get(fault)
     hub.faults.append(Fault("web", times=100, whole=fault == "whole", etag=etag))
-    assert_stored(fdb.ingest(tmp_path / "db", f"{hub.web}/net.safetensors").database, TENSORS)
+    assert_stored(fdb.ingest(tmp_path / "db", f"{hub.web}/net.safetensors", kernels="3x3").database, TENSORS)
 
 
 def test_rate_limits_are_obeyed(hub: Hub) -> None:
@@ -120,7 +120,7 @@ def test_rate_limits_are_obeyed(hub: Hub) -> None:
         Fault("web", cut=1000, times=2, skip=3),
     ]
     began = time.monotonic()
-    fdb.check(f"{hub.web}/net.safetensors")
+    fdb.check(f"{hub.web}/net.safetensors", kernel="3x3")
     assert time.monotonic() - began >= 1
     assert not any(fault.times for fault in hub.faults)
 
@@ -129,7 +129,7 @@ def test_a_rate_limit_that_is_too_long_is_an_error(hub: Hub) -> None:
     hub.static["net.safetensors"] = FILE
     hub.faults.append(Fault("web", times=99, status=429, headers={"Retry-After": "3600"}))
     with pytest.raises(StoreError, match=r"HTTP 429, it asks to wait 3,600 s") as error:
-        fdb.check(f"{hub.web}/net.safetensors?token=hf_secret")
+        fdb.check(f"{hub.web}/net.safetensors?token=hf_secret", kernel="3x3")
     assert "hf_secret" not in str(error.value)
     assert hub.count("web") == 1
 
@@ -139,7 +139,7 @@ def test_time_is_limited(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     hub.static["net.safetensors"] = FILE
     hub.faults.append(Fault("web", times=99, status=503, headers={"Retry-After": "1"}))
     with pytest.raises(StoreError, match="HTTP 503"):
-        fdb.check(f"{hub.web}/net.safetensors")
+        fdb.check(f"{hub.web}/net.safetensors", kernel="3x3")
     assert 2 <= hub.count("web") <= 3
 
 
@@ -151,7 +151,7 @@ def test_time_is_limited(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_errors_are_of_one_line(hub: Hub, tmp_path: Path, status: int, kind: type[Exception], message: str) -> None:
     hub.faults.append(Fault("web", times=99, status=status))
     with pytest.raises(kind, match=message) as error:
-        fdb.ingest(tmp_path / "db", f"{hub.web}/net.safetensors")
+        fdb.ingest(tmp_path / "db", f"{hub.web}/net.safetensors", kernels="3x3")
     assert "\n" not in str(error.value)
 
 
@@ -164,18 +164,18 @@ def test_a_file_that_changes_is_read_again_once(hub: Hub, tmp_path: Path) -> Non
         hub.static["net.safetensors"] = next(versions)
 
     hub.faults.append(Fault("web", change=change, skip=1))
-    assert_stored(fdb.ingest(tmp_path / "db", f"{hub.web}/net.safetensors").database, other)
+    assert_stored(fdb.ingest(tmp_path / "db", f"{hub.web}/net.safetensors", kernels="3x3").database, other)
     versions = cycle([safetensors(resnet50(DIVISOR, seed)) for seed in (2, 3)])
     hub.faults.append(Fault("web", times=99, change=change))
     with pytest.raises(ChangedError, match="expected one version of the file, it changed on the server"):
-        fdb.check(f"{hub.web}/net.safetensors")
+        fdb.check(f"{hub.web}/net.safetensors", kernel="3x3")
 
 
 def test_an_unreachable_host_is_an_error(hub: Hub) -> None:
     hub.static["net.safetensors"] = FILE
     for url in ("http://127.0.0.1:9/net.safetensors", "http://host.invalid/net.safetensors"):
         with pytest.raises(StoreError) as error:
-            fdb.check(url)
+            fdb.check(url, kernel="3x3")
         assert error.value.exit_code == 74
         assert "\n" not in str(error.value)
 
@@ -191,7 +191,7 @@ def test_s3_is_read_in_parts(s3: Callable[[], str], tmp_path: Path, monkeypatch:
         return await plain(url, start, stop, **conditions)
 
     monkeypatch.setattr(ranged, "_get_s3", counted)
-    done = fdb.ingest(tmp_path / "db", url)
+    done = fdb.ingest(tmp_path / "db", url, kernels="3x3")
     assert_stored(done.database, TENSORS)
     assert filter_bytes(DIVISOR) <= sum(parts) < 0.55 * len(FILE)
 
@@ -214,12 +214,12 @@ def test_a_password_is_not_sent_to_another_host(hub: Hub, tmp_path: Path) -> Non
     repository = hub.add(Repository("org/net", {"model.safetensors": FILE}))
     hub.static["net.safetensors"] = FILE
     url = hub.web.replace("://", "://me:secret@") + "/net.safetensors"
-    fdb.check(url)
+    fdb.check(url, kernel="3x3")
     assert {asked.authorization for asked in hub.asked} == {f"Basic {b64encode(b'me:secret').decode()}"}
     hub.asked.clear()
     there = f"{hub.endpoint}/org/net/resolve/{repository.commit(repository.files)}/model.safetensors"
     hub.faults.append(Fault("web/moved", status=302, headers={"Location": there}, times=99))
-    assert_stored(fdb.ingest(tmp_path / "db", url.replace("net.safe", "moved.safe")).database, TENSORS)
+    assert_stored(fdb.ingest(tmp_path / "db", url.replace("net.safe", "moved.safe"), kernels="3x3").database, TENSORS)
     assert {asked.authorization for asked in hub.asked if asked.host != "web"} == {""}
 
 
@@ -230,7 +230,7 @@ def test_redirects_stay_with_https_and_end(hub: Hub) -> None:
     assert http._redirected("https://host/a/b?c", "/d?e") == "https://host/d?e"
     hub.faults.append(Fault("web", status=302, headers={"Location": "/again"}, times=99))
     with pytest.raises(StoreError, match="more than 10 redirects"):
-        fdb.check(f"{hub.web}/net.safetensors")
+        fdb.check(f"{hub.web}/net.safetensors", kernel="3x3")
 
 
 @pytest.mark.parametrize("name", ["..", "...", "a" * 300 + ".safetensors", "ä b%20c.safetensors", ""])
@@ -239,4 +239,4 @@ def test_any_name(hub: Hub, tmp_path: Path, name: str) -> None:
     url = f"{hub.web}/x/{name}"
     if not name.strip("."):  # a client takes dots away
         hub.static |= {"x/": FILE, "": FILE, "x/...": FILE}
-    assert_stored(fdb.ingest(tmp_path / "db", url).database, TENSORS)
+    assert_stored(fdb.ingest(tmp_path / "db", url, kernels="3x3").database, TENSORS)
