@@ -227,18 +227,23 @@ def test_databases_of_every_format_open(format_: int, tmp_path: Path) -> None:
     assert fdb.verify(db, deep=True).problems == []
     assert fdb.drift(db, by="model")["drift"].values[0, 1] == pytest.approx(0.35358814, abs=1e-8)
     chain(tmp_path / "c.onnx", weights(3, 3, seed=9))
-    grown = fdb.ingest(db.url, [tmp_path / "c.onnx"]).database
+    grown = fdb.ingest(db.url, [tmp_path / "c.onnx"], kernels="3x3").database
     assert grown.counts["models"] == 3
     left = fdb.remove(grown, ["A"])
     assert fdb.verify(left, deep=True).problems == []
     assert left.state.format == schema.FORMAT
+    chain(tmp_path / "d.onnx", weights(3, 3, seed=8, kernel=(5, 5)))
+    wider = fdb.ingest(db.url, [tmp_path / "c.onnx", tmp_path / "d.onnx"]).database
+    np.testing.assert_array_equal(wider.bank("5x5").dataset.filters.values, weights(3, 3, 8, (5, 5)).reshape(-1, 25))
+    assert fdb.verify(wider, deep=True).problems == []
+    assert fdb.open(db.url).state.format == schema.FORMAT_OF_BANKS
 
 
 def test_a_database_of_an_unknown_format(tmp_path: Path) -> None:
     with zipfile.ZipFile(DATA / "format-1.zip") as archive:
         archive.extractall(tmp_path)
     for path in (tmp_path / "format-1/snapshots").iterdir():
-        content = json.loads(path.read_text()) | {"format": 6, "something": "new"}
+        content = json.loads(path.read_text()) | {"format": 7, "something": "new"}
         del content["sha256"]
         path.write_bytes(canonical({**content, "sha256": digest(canonical(content))}))
     done = subprocess.run(
@@ -249,7 +254,7 @@ def test_a_database_of_an_unknown_format(tmp_path: Path) -> None:
     )
     assert done.returncode == 2
     assert (
-        "expected store format 1 or 2 or 3 or 4 or 5, got 6; install a newer filterdb: pip install --upgrade filterdb"
+        "expected store format 1 or 2 or 3 or 4 or 5 or 6, got 7; install a newer filterdb: pip install --upgrade filter"
         in done.stderr
     )
     assert len(done.stderr.splitlines()) == 1
