@@ -43,7 +43,7 @@ def bank_objects(banks: Sequence[Segment], tables: Mapping[str, np.ndarray]) -> 
     buffers: dict[str, Buffer] = {}
     store = MemoryStore(buffers)
     _add_banks(store, banks, tables)
-    del buffers["zarr.json"]  # Zarr makes the group above the banks too; the segment has its own
+    buffers.pop("zarr.json", None)  # Zarr makes the group above the banks too; the segment has its own
     return _needed(buffers)
 
 

@@ -254,7 +254,7 @@ def test_a_database_of_an_unknown_format(tmp_path: Path) -> None:
     )
     assert done.returncode == 2
     assert (
-        "expected store format 1 or 2 or 3 or 4 or 5 or 6, got 7; install a newer filterdb: pip install --upgrade filter"
+        "expected store format 1 or 2 or 3 or 4 or 5 or 6, got 7; install a newer filterdb: pip install --upgrade"
         in done.stderr
     )
     assert len(done.stderr.splitlines()) == 1
