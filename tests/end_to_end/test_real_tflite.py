@@ -107,5 +107,5 @@ def test_facts_of_layers_and_models(database: fdb.Database) -> None:
 
 
 def test_a_model_is_checked_without_a_database(models: list[Path]) -> None:
-    result = fdb.check(models[5])
+    result = fdb.check(models[5], kernel="3x3")
     assert result.sizes["layer"] == TRUTH["face_landmark"][0]

@@ -78,7 +78,7 @@ def test_a_bit_of_something_else_flips_for_ever(what: str, checking: None, place
     assert is_one_line(caught.value)
 
 
-@pytest.mark.parametrize("word", ['"format":5', '"number":0', '"sha256"', '"segments"'])
+@pytest.mark.parametrize("word", ['"format":6', '"number":0', '"sha256"', '"segments"'])
 def test_a_bit_of_a_snapshot_flips_where_it_is_looked_at_first(
     word: str, place: Place, models: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
