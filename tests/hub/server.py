@@ -248,11 +248,7 @@ class _Handler(BaseHTTPRequestHandler):
         if fault and fault.etag and "ETag" in answer.headers:
             answer.headers["ETag"] = fault.etag
         data = self._body(answer, whole=bool(fault and fault.whole))
-        self.send_response(answer.status)
-        for name, value in answer.headers.items():
-            self.send_header(name, value)
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
+        # Recorded before a byte of the answer is sent: whoever has it may count at once.
         sent = data if self.command != "HEAD" else b""
         if fault and fault.cut is not None:
             sent, self.close_connection = sent[: fault.cut], True
@@ -268,6 +264,11 @@ class _Handler(BaseHTTPRequestHandler):
                     self.headers.get("Authorization", ""),
                 )
             )
+        self.send_response(answer.status)
+        for name, value in answer.headers.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
         self.wfile.write(sent)
 
     def _body(self, answer: _Answer, *, whole: bool) -> bytes:

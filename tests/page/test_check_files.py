@@ -47,8 +47,8 @@ def schema() -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def result(tmp_path_factory: pytest.TempPathFactory) -> xr.Dataset:
-    """A file with faults and an awkward name, one with a layer that cannot be read, one that is no model, one without
-    a 3×3 layer; a finding is ignored."""
+    """A file with faults and an awkward name, one with a layer that cannot be read, one that is no model, one whose
+    only layer has three dimensions; a finding is ignored."""
     folder = tmp_path_factory.mktemp("models")
     broken = trained(16, 16)
     broken[0, 0, 0, 0] = np.nan
@@ -58,7 +58,7 @@ def result(tmp_path_factory: pytest.TempPathFactory) -> xr.Dataset:
     proto = onnx.load(folder / "b.onnx")
     proto.graph.initializer[1].raw_data = b"short"
     save(folder / "b.onnx", proto)
-    chain(folder / "d.onnx", np.ones((4, 4, 5, 5), np.float32))
+    chain(folder / "d.onnx", np.ones((4, 4, 3, 3, 3), np.float32))
     (folder / "c.onnx").write_bytes(b"no model")
     return fdb.check(folder, rules={"ignore": ["*>2"]})
 
