@@ -26,6 +26,7 @@ from filterdb.numerics.sphericity import p_value, relative_spread
 from filterdb.schema import KERNEL, AnyKernel, Kernel, as_kernel, kernel_text
 from filterdb.store import summary
 from filterdb.store.database import AnyDatabase, Database, as_database
+from filterdb.store.shapes import check_has_filters
 from filterdb.store.summary import Arrays
 
 if TYPE_CHECKING:
@@ -136,6 +137,7 @@ def degeneration(
            [0.68, 0.69, 0.69]])
     """
     db = as_database(db, kernel=kernel)
+    check_has_filters(db)
     return judge_layers(db, by=by, mode=mode, rules=rules, threshold=threshold).to_dataset()
 
 

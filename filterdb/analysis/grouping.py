@@ -16,8 +16,9 @@ from filterdb.numerics.depth import DECILES, NO_DECILE, depth_decile
 from filterdb.numerics.histogram import sum_groups
 from filterdb.numerics.modes import AnyMode, Mode, as_mode
 from filterdb.reduce.basis import has_scale
-from filterdb.schema import UNKNOWN, distinct, kernel_name, kernel_text
+from filterdb.schema import UNKNOWN, distinct, kernel_name
 from filterdb.store.database import Database
+from filterdb.store.shapes import no_filters
 from filterdb.version import __version__
 
 Key = str | Sequence[str]
@@ -73,7 +74,7 @@ def group(db: Database, by: Key | None, mode: AnyMode = "sound") -> Grouping:
     mode = as_mode(mode)
     layers = db.layer_columns.sizes["layer"]
     if not layers:
-        raise InputError(f"{db.url}: expected at least one layer with {kernel_text(db.kernel)} filters, got none")
+        raise no_filters(db)
     if by is None:
         return Grouping(WHOLE, [WHOLE], np.zeros(layers, np.int64), ordered=True)
     keys = _names(by)

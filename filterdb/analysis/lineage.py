@@ -25,6 +25,7 @@ from filterdb.numerics.components import Components
 from filterdb.numerics.fingerprint import models_by_filters
 from filterdb.schema import AnyKernel
 from filterdb.store.database import AnyDatabase, Database, as_database
+from filterdb.store.shapes import check_has_filters
 
 EARLIER, EITHER, SIBLING, LATER = "earlier", "either", "sibling", "later"
 """Whether a related model precedes another one: yes; not known; not, because both were trained from scratch; no."""
@@ -92,6 +93,7 @@ def lineage(db: AnyDatabase, *, training: str | list[str] | None = None, kernel:
     (['', 'models/detector-10.onnx', ''], array([ nan, 0.98,  nan]))
     """
     db = as_database(db, kernel=kernel)
+    check_has_filters(db)
     labels = _labels(db, training)
     pairs = kinship(db)
     related, epoch = pairs.related, np.array(labels.epoch)

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from filterdb.errors import InputError, UsageError
 from filterdb.numerics.depth import DECILES
 from filterdb.numerics.percentiles import SIZES, by_class, class_percentiles, counts, layer_classes, nearby_percentiles
-from filterdb.schema import KERNEL, Kernel, as_kernel, kernel_name, kernel_text
+from filterdb.schema import KERNEL, Kernel, as_kernel, kernel_name
 from filterdb.version import __version__
 
 if TYPE_CHECKING:
@@ -148,10 +148,11 @@ def write_reference(db: AnyDatabase, output: str | os.PathLike[str], *, licence:
     from filterdb.analysis.degeneration import judge_layers
     from filterdb.analysis.grouping import with_depth
     from filterdb.store.database import as_database
+    from filterdb.store.shapes import no_filters
 
     db = as_database(db)
     if not db.layer_columns.sizes["layer"]:
-        raise InputError(f"{db.url}: expected at least one layer with {kernel_text(db.kernel)} filters, got none")
+        raise no_filters(db)
     db = with_depth(db, "depth_decile")
     reference = reference_of(judge_layers(db), db.url)
     sources = _sources(db.model_columns)

@@ -35,6 +35,7 @@ from filterdb.errors import InputError
 from filterdb.numerics.modes import AnyMode, Mode, as_mode
 from filterdb.schema import UNKNOWN, AnyKernel
 from filterdb.store.database import AnyDatabase, Database, as_database
+from filterdb.store.shapes import check_has_filters
 
 FLOORS = ("floor", "floor_q95")
 WORDS = ("verdict", "judged_by")
@@ -135,6 +136,7 @@ def series(
     (array([0.021]), array([0.343]))
     """
     db, mode = as_database(db, kernel=kernel), as_mode(mode)
+    check_has_filters(db)
     models = _models(db, training)
     trainings = _trainings(db.url, models)
     checkpoints = {key: run for key, run in trainings.items() if len({model.epoch for model in run}) > 1}

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import filterdb as fdb
+from filterdb import schema
 from filterdb.commands.answer import Answer, head_of_database, print_answer
 from filterdb.commands.group import commands
 from filterdb.commands.options import (
@@ -68,6 +69,8 @@ def _report_unread(unread: list[tuple[str, str, str]]) -> None:
 
 def to_answer(done: Ingested) -> Answer:
     """Return the answer of `filterdb ingest` and `filterdb import-hdf5`."""
+    from filterdb.store.shapes import filled_shapes
+
     rejected = [{"model": model, "reason": reason} for model, reason in done.rejected.items()]
     return {
         **head_of_database(done.database),
@@ -76,6 +79,7 @@ def to_answer(done: Ingested) -> Answer:
         "added": done.added,
         "present": done.present,
         "widened": done.widened,
+        "kernels": [schema.kernel_name(kernel) for kernel in filled_shapes(done.database)],
         "duplicates": done.duplicates,
         "rejected": rejected,
         "unread": len(done.unread),
@@ -90,7 +94,8 @@ def show(answer: Answer) -> None:
         segment = f"{len(answer['segments']):,} segments"
     widened = f", {len(answer['widened'])} of them with filters of more shapes now" if answer["widened"] else ""
     came = f"{added} added ({segment}), {present} were there{widened}, {rejected} rejected"
-    say(f"models: {came} · now {counts_line(answer)}")
+    others = ", ".join(kernel.replace("x", "×") for kernel in answer["kernels"] if kernel != "3x3")
+    say(f"models: {came} · now {counts_line(answer)}" + (f" · also filters of {others}" if others else ""))
     copies = answer["duplicates"]
     if copies:
         what = f"{len(copies)} of them have another model's content, such as {copies[0]}"

@@ -12,7 +12,7 @@ from filterdb.commands.figure import Draw, figure_option
 from filterdb.commands.group import commands
 from filterdb.commands.options import database, kernel_option, labels_and_verdicts
 from filterdb.commands.table import counts_line, print_rows, print_table, say
-from filterdb.errors import InputError, UsageError
+from filterdb.errors import UsageError
 from filterdb.ledger import is_unread
 
 if TYPE_CHECKING:
@@ -63,7 +63,9 @@ def _draw_first_filters(db: Database) -> Figure:
 
     tiles = first_filters(db, chunks=LAYERS)  # enough for one model, whatever its chunks are
     if tiles is None:
-        raise InputError(f"{db.url}: expected a model with 3×3 filters to draw, got none; choose another with --where")
+        from filterdb.store.shapes import no_filters
+
+        raise no_filters(db, " to draw")
     return fdb.plot.first_filters(tiles)
 
 

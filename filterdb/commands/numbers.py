@@ -2,35 +2,39 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import click
 
 
-def _bounds(kind: click.IntRange | click.FloatRange) -> str:
+class _Bounded:
+    """Replaces click's words for a wrong number by what is expected and what was given."""
+
+    noun: ClassVar[str]
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the number. Raises BadParameter."""
+        try:
+            return super().convert(value, param, ctx)  # type: ignore[misc]
+        except click.BadParameter as error:
+            message = f"expected a {self.noun}{_bounds(self)}, got {value!r}"
+            raise click.BadParameter(message, ctx, param) from error
+
+
+def _bounds(kind: Any) -> str:
     """Return the bounds of a number, as a message names them."""
-    if kind.min is not None and kind.max is not None:
+    if kind.max is not None:
         return f" from {kind.min:,} to {kind.max:,}"
-    return "" if kind.min is None else f" of at least {kind.min:,}"
+    return f" of at least {kind.min:,}"
 
 
-class WholeNumber(click.IntRange):
+class WholeNumber(_Bounded, click.IntRange):
     """A whole number."""
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return the number. Raises BadParameter."""
-        try:
-            return super().convert(value, param, ctx)
-        except click.BadParameter:
-            self.fail(f"expected a whole number{_bounds(self)}, got {value!r}", param, ctx)
+    noun = "whole number"
 
 
-class Number(click.FloatRange):
+class Number(_Bounded, click.FloatRange):
     """A number, which need not be whole."""
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return the number. Raises BadParameter."""
-        try:
-            return super().convert(value, param, ctx)
-        except click.BadParameter:
-            self.fail(f"expected a number{_bounds(self)}, got {value!r}", param, ctx)
+    noun = "number"

@@ -27,21 +27,18 @@ def reduce(db: Database, mode: ModeName, raw: bool, kernel: str | None, as_json:
     """
     from filterdb.numerics.modes import MODES
     from filterdb.reduce.basis import layer_histograms, projection, with_bases
+    from filterdb.store.shapes import filled_shapes
 
-    kernels = db.kernels if kernel is None else (schema.parse_kernel(kernel),)
+    kernels = (filled_shapes(db) or [db.kernel]) if kernel is None else [schema.parse_kernel(kernel)]
     bases = {}
     if kernel is None and not raw and MODES[mode].keeps_basis:
         db = with_bases(db)
     for shape in kernels:
-        bank = db.bank(shape)
-        if not bank.counts["filters"] and kernel is None and len(kernels) > 1:
-            continue  # a database of other shapes only
-        bank, fitted = projection(bank, mode, scaled=not raw)
+        bank, fitted = projection(db.bank(shape), mode, scaled=not raw)
         layer_histograms(bank, fitted)
         bases[schema.kernel_name(shape)] = fitted.id
         db = bank.root
-    basis = bases.get(schema.kernel_name(schema.KERNEL), next(iter(bases.values())))
-    head = head_of_database(db.bank(kernels[0]))
+    head, basis = head_of_database(db.bank(kernels[0])), bases[schema.kernel_name(kernels[0])]
     print_answer({**head, "mode": mode, "scaled": not raw, "basis": basis, "bases": bases}, as_json, show)
 
 

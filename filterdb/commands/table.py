@@ -82,7 +82,9 @@ def print_rows(answer: Answer, names: Sequence[str], title: str | None = None) -
 def counts_line(answer: Answer) -> str:
     """Return the line of counts under a table."""
     where = "" if answer["selection"] == "all" else f" where {answer['selection']}"
-    numbers = ", ".join(f"{answer[name]:,} {name}" for name in ("filters", "layers", "models"))
+    kernel = answer.get("kernel") or "3x3"
+    shape = "" if kernel == "3x3" and answer["filters"] else f"{kernel.replace('x', '×')} "
+    numbers = f"{answer['filters']:,} {shape}filters, {answer['layers']:,} layers, {answer['models']:,} models"
     return f"{numbers}{where} · snapshot {answer['snapshot']}"
 
 

@@ -80,7 +80,7 @@ def _names_none(source: str) -> str:
         return f"{source}: expected files that match, found none"
     if os.path.isdir(source):  # noqa: PTH112
         return f"{source}: expected models ({suffixes}) in the folder, found none"
-    return f"{source}: expected a file, found none"
+    return f"{source}: expected a file, found none; check the path"
 
 
 def is_absent(path: str) -> bool:
@@ -141,7 +141,7 @@ def read_input(url: str) -> bytes:
         with store_errors("reading", place):
             return Path(place).read_bytes()
     except StoreMissingError as error:
-        raise InputError(f"{redact_url(url)}: expected a file, found none") from error
+        raise InputError(f"{redact_url(url)}: expected a file, found none; check the address") from error
     except ValueError as error:
         if isinstance(error, FilterDBError):
             raise

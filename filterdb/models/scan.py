@@ -274,12 +274,12 @@ def _examine_once(source: ModelSource, limits: Limits, kernels: Kernels) -> dict
             if refused:
                 raise ModelError(refused)
             if not local.path.is_file():
-                raise InputError(f"{source.shown}: expected a file, found none")
+                raise InputError(f"{source.shown}: expected a file, found none; check the path")
             with reading(source, local, limits, {"do": "examine", "kernels": kernels}) as (channel, _):
                 channel.send({"go": True})
                 return _answer(channel, local)
     except StoreMissingError as error:
-        raise InputError(f"{source.shown}: expected a file, found none") from error
+        raise InputError(f"{source.shown}: expected a file, found none; check the address") from error
 
 
 @contextmanager

@@ -28,6 +28,7 @@ from filterdb.page.sections import section_classes
 from filterdb.schema import KERNEL, UNKNOWN, WEIGHTS, AnyKernel, kernel_name, kernel_text
 from filterdb.store.database import AnyDatabase, Database, as_database
 from filterdb.store.files import Files
+from filterdb.store.shapes import no_filters
 from filterdb.version import __version__
 
 MOST_WEIGHTS = 121
@@ -109,8 +110,7 @@ def _banks(db: Database, *, only: bool) -> list[Database]:
                 banks.append(db.bank(kernel))
     found = [bank for bank in banks if bank.counts["layers"]]
     if not found:
-        shape = kernel_text(db.kernel)
-        raise InputError(f"{db.url}: expected at least one layer with {shape} filters to report on, got none")
+        raise no_filters(db, " to report on")
     return [bank for bank in found if bank.weights <= MOST_WEIGHTS and bank.counts["filters"] >= FEW] or found[:1]
 
 

@@ -34,9 +34,10 @@ from filterdb.numerics.modes import MODES as MODES  # noqa: PLC0414 - also impor
 from filterdb.numerics.modes import Mode, as_mode
 from filterdb.numerics.moments import Moments, pool_parts
 from filterdb.reduce.reductions import Axes, ExtremesReduction, HistogramsReduction
-from filterdb.schema import AnyKernel, Kernel, kernel_text
+from filterdb.schema import AnyKernel, Kernel
 from filterdb.store import snapshot as snapshots
 from filterdb.store.database import AnyDatabase, Database, as_database
+from filterdb.store.shapes import no_filters
 from filterdb.store.snapshot import Snapshot, StoredBasis
 from filterdb.store.summary import Arrays, Key
 
@@ -104,8 +105,7 @@ def whole_moments(db: Database, *, scaled: bool) -> Moments:
         db.kept[place] = kept
     total = Moments(**kept).pick(0)
     if not total.count:
-        kernel = kernel_text(db.kernel)
-        raise InputError(f"{db.url}: expected at least one filter, got none; ingest a model with {kernel} convolutions")
+        raise no_filters(db)
     return total
 
 
