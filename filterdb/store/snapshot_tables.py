@@ -75,9 +75,11 @@ class SnapshotTables:
 
     def bank(self, bank: str, entries: Sequence[Entry]) -> SnapshotTables:
         """Return the tables with the layers of a bank instead of the 3×3 ones. `entries` are those of the bank."""
-        return SnapshotTables(
+        own = SnapshotTables(
             self.files, self.state, self.stored.bank(bank, entries), entries, schema.variables_of(bank)
         )
+        own.__dict__.update(models=self.models, _stored_models=self._stored_models)  # those of every bank
+        return own
 
     @cached_property
     def _stored_models(self) -> tuple[Columns, np.ndarray]:
