@@ -1,6 +1,6 @@
-"""filterdb: store the 3×3 filters of trained CNNs in a database and compare them.
+"""filterdb: store the convolution filters of trained CNNs in a database and compare them.
 
-ONNX models + catalog → `ingest` (extract, write, commit) → a database in a folder or on S3 → Dask passes, once per
+Model files + catalog → `ingest` (extract, write, commit) → a database in a folder or on S3 → Dask passes, once per
 segment, stored as summaries → `pca`, `drift`, `degeneration`, as xarray → `report`.
 
 >>> import filterdb as fdb

@@ -16,10 +16,12 @@ from onnx import TensorProto, helper, numpy_helper
 
 
 def model(path: Path, seed: int) -> None:
-    """A model of two 3×3 convolutions."""
-    weights = np.random.default_rng(seed).standard_normal((2, 32, 32, 3, 3)).astype(np.float32)
+    """A model of two 3×3 convolutions and a 5×5 one: other shapes have loops of their own, the same for all."""
+    rng = np.random.default_rng(seed)
+    weights = [rng.standard_normal((32, 32, side, side)).astype(np.float32) for side in (3, 3, 5)]
     ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in ("x", "y")]
-    nodes = [helper.make_node("Conv", ["x", "w0"], ["h"]), helper.make_node("Conv", ["h", "w1"], ["y"])]
+    values = ["x", "a", "b", "y"]
+    nodes = [helper.make_node("Conv", [values[i], f"w{i}"], [values[i + 1]]) for i in range(len(weights))]
     initializers = [numpy_helper.from_array(w, f"w{i}") for i, w in enumerate(weights)]
     graph = helper.make_graph(nodes, "warm-up", ends[:1], ends[1:], initializers)
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)]), path)

@@ -54,7 +54,7 @@ class _Commands(click.Group):
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="filterdb")
 def commands() -> None:
-    """Store and analyse the 3×3 filters of trained CNNs.
+    """Store and analyse the convolution filters of trained CNNs.
 
     DB is a folder or a URL such as s3://bucket/db; S3 settings come from the environment (AWS_*).
     """

@@ -207,7 +207,7 @@ def newest(command: Command) -> Command:
 kernel_option: Decorator = click.option(
     "--kernel",
     metavar="AxB",
-    help="Only filters of this shape, such as 5x5 or 1x9. Default: 3x3; all shapes for check, reduce and report.",
+    help="Only filters of this shape, such as 5x5 or 1x9. Default: 3x3; check, nearest, reduce and report: all shapes.",
 )
 
 

@@ -29,8 +29,8 @@ Columns = dict[str, np.ndarray]
 class StoredTables(Sequence[Columns]):
     """The tables of segments: `columns` of all, and the tables of one by its position.
 
-    `columns` have those of banks of other kernel shapes too, under the names of `schema.in_pack`. The tables of a
-    segment have the layers of the bank `kernel` only, as entries do.
+    `columns` have the layers of all banks, under the names of `schema.in_pack`. The tables of a segment have those of
+    one bank, whose variables are `variables`; `entries` have its sizes.
     """
 
     def __init__(

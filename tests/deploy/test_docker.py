@@ -142,7 +142,8 @@ def test_the_cache_of_the_build_serves_a_cluster_and_is_not_added_to(tmp_path: P
         path.chmod(0o555 if path.is_dir() else 0o444)
 
     for i in range(2):
-        models.chain(tmp_path / "models" / f"{i}.onnx", models.weights(8, 3, i), models.weights(8, 8, 9 + i))
+        layers = models.weights(8, 3, i), models.weights(8, 8, 9 + i), models.weights(8, 8, 19 + i, (7, 7))
+        models.chain(tmp_path / "models" / f"{i}.onnx", *layers)
     run = plain | environment(FINAL) | {
         "PATH": sysconfig.get_path("scripts") + os.pathsep + os.environ["PATH"],
         "HOME": str(tmp_path), "FILTERDB_KERNELS": str(kernels), "NUMBA_CACHE_DIR": str(used),
