@@ -175,13 +175,13 @@ def _questions(db: Database, shapes: Sequence[Kernel]) -> dict[Kernel, Question]
 
 def _ranked(compared: Sequence[Compared], n: int) -> Columns:
     """Return the first `n` models by their excess drift from the file's filters, over all shapes that both have."""
-    leading = max(compared, key=lambda one: one.file_filters * one.question.db.weights)
+    leading = max(compared, key=lambda shape: shape.file_filters * shape.question.db.weights)
     if len(compared) == 1:
         names, variables = _of_one_shape(leading, n)
     else:
         names, variables = over_shapes(compared, leading, n)
     question, query = leading.question, leading.query
-    shapes = {kernel_name(one.question.db.kernel): one.file_filters for one in compared}
+    shapes = {kernel_name(shape.question.db.kernel): shape.file_filters for shape in compared}
     labels = _models(compared)
     ids = labels["model"].values.astype(str)
     position = [int(np.flatnonzero(ids == name)[0]) for name in names]
@@ -211,8 +211,8 @@ def _ranked(compared: Sequence[Compared], n: int) -> Columns:
             formula=f"{METRICS['kl'].formula}; pi with the file's own counts; floors of method 4; by excess, method 7",
             query=query.shown,
             query_hash=query.file_hash,
-            query_filters=sum(one.file_filters for one in compared),
-            query_layers=sum(len(one.query.rows) for one in compared),
+            query_filters=sum(shape.file_filters for shape in compared),
+            query_layers=sum(len(shape.query.rows) for shape in compared),
             query_stored_as=json.dumps(stored_as, ensure_ascii=False),
             query_left_out=json.dumps(query.left_out, ensure_ascii=False),
             query_shapes=json.dumps(shapes),
@@ -229,12 +229,12 @@ def _of_one_shape(compared: Compared, n: int) -> tuple[list[str], Variables]:
 
 def _models(compared: Sequence[Compared]) -> Columns:
     """Return the view's models that have filters of one of the shapes."""
-    views = [one.question.db.model_columns for one in compared]
+    views = [shape.question.db.model_columns for shape in compared]
     if len(views) == 1:
         return views[0]
-    found = {str(model) for view in views for model in view["model"].values}
+    with_filters = {str(model) for view in views for model in view["model"].values}
     models = compared[0].question.db.root.model_columns
-    return models.isel(model=np.array([str(model) in found for model in models["model"].values], bool))
+    return models.isel(model=np.array([str(model) in with_filters for model in models["model"].values], bool))
 
 
 def _same_models(compared: Sequence[Compared], models: Columns) -> tuple[dict[str, npt.NDArray[np.generic]], list[str]]:
@@ -242,15 +242,15 @@ def _same_models(compared: Sequence[Compared], models: Columns) -> tuple[dict[st
     same_file = models["file_hash"].values.astype(str) == compared[0].query.file_hash
     position = {str(model): number for number, model in enumerate(models["model"].values)}
     equal, same, tells = np.zeros(len(same_file), np.int64), np.ones(len(same_file), bool), False
-    for one in compared:
-        hashes, fingerprints = (one.query.column(name).tolist() for name in ("hash", "fingerprint"))
-        shared = find_shared(one.question.db, FileLayers(hashes, fingerprints, one.query.column("row_size")))
-        own = [position[str(model)] for model in one.question.db.model_columns["model"].values]
-        equal[own] += shared.equal_layers
+    for shape in compared:
+        hashes, fingerprints = (shape.query.column(name).tolist() for name in ("hash", "fingerprint"))
+        shared = find_shared(shape.question.db, FileLayers(hashes, fingerprints, shape.query.column("row_size")))
+        rows = [position[str(model)] for model in shape.question.db.model_columns["model"].values]
+        equal[rows] += shared.equal_layers
         if shared.can_tell:
             tells = True
             has_filters = np.zeros(len(same), bool)
-            has_filters[own] = shared.same_filters
+            has_filters[rows] = shared.same_filters
             same &= has_filters
     same_filters = same_file | (same & tells)
     variables = {"same_content": same_file, "same_filters": same_filters, "equal_layers": equal}

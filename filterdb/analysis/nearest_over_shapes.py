@@ -26,24 +26,24 @@ def over_shapes(compared: Sequence[Compared], leading: Compared, n: int) -> tupl
 
     `leading` is the shape whose components, swaps and deciles are in the result.
     """
-    names = list(dict.fromkeys(name for one in compared for name in one.positions))
+    names = list(dict.fromkeys(name for shape in compared for name in shape.positions))
     few, used = _used(compared, names)
-    own = np.array([one.file_filters * one.question.db.weights for one in compared], np.float64)
-    weights = np.where(used, own[:, None], 0.0)
-    share = weights.sum(axis=0) / own.sum()
+    file_weights = np.array([shape.file_filters * shape.question.db.weights for shape in compared], np.float64)
+    weights = np.where(used, file_weights[:, None], 0.0)
+    share = weights.sum(axis=0) / file_weights.sum()
     combined = {
-        "drift": _mean(weights, [_of(one, one.drift, names) for one in compared]),
-        "floor": _mean(weights, [_of(one, one.floors.mean, names) for one in compared]),
-        "floor_q95": _mean(weights, [_of(one, one.floors.q95, names) for one in compared]),
-        "related_below": _mean(weights, [_of(one, one.floors.quantile(Z_RELATED), names) for one in compared]),
+        "drift": _mean(weights, [_of(shape, shape.drift, names) for shape in compared]),
+        "floor": _mean(weights, [_of(shape, shape.floors.mean, names) for shape in compared]),
+        "floor_q95": _mean(weights, [_of(shape, shape.floors.q95, names) for shape in compared]),
+        "related_below": _mean(weights, [_of(shape, shape.floors.quantile(Z_RELATED), names) for shape in compared]),
     }
     combined["excess"] = combined["drift"] - combined["floor"]
     order = np.lexsort((combined["drift"], combined["excess"], share < ENOUGH, few))[:n]
     chosen = [names[model] for model in order]
-    by_shape = [_variables(one, chosen) for one in compared]
+    by_shape = [_variables(shape, chosen) for shape in compared]
     verdict, judged_by = _verdicts(by_shape, used[:, order])
-    of_leading = by_shape[[one is leading for one in compared].index(True)]
-    count = np.where(used, [_of(one, one.count, names) for one in compared], 0).sum(axis=0).astype(np.int64)
+    of_leading = by_shape[[shape is leading for shape in compared].index(True)]
+    count = np.where(used, [_of(shape, shape.count, names) for shape in compared], 0).sum(axis=0).astype(np.int64)
     model = ("model",)
     variables: Variables = {
         **of_leading,
@@ -65,16 +65,18 @@ def _used(compared: Sequence[Compared], names: Sequence[str]) -> tuple[Bools, Bo
 
     Those count of which file and model have enough filters, or all that both have if there is no such shape.
     """
-    counts = np.array([_of(one, one.count, names) for one in compared])
+    counts = np.array([_of(shape, shape.count, names) for shape in compared])
     has = counts > 0
-    enough = (counts >= FEW) & (np.array([one.file_filters for one in compared]) >= FEW)[:, None]
+    enough = (counts >= FEW) & (np.array([shape.file_filters for shape in compared]) >= FEW)[:, None]
     few = ~enough.any(axis=0)
     return few, np.where(few, has, enough)
 
 
-def _of(one: Compared, values: npt.NDArray[np.generic], names: Sequence[str]) -> Floats:
+def _of(shape: Compared, values: npt.NDArray[np.generic], names: Sequence[str]) -> Floats:
     """Return a number of each model in one shape, NaN where it has no such filters."""
-    return np.array([values[one.positions[name]] if name in one.positions else np.nan for name in names], np.float64)
+    return np.array(
+        [values[shape.positions[name]] if name in shape.positions else np.nan for name in names], np.float64
+    )
 
 
 def _mean(weights: Floats, values: Sequence[Floats]) -> Floats:
@@ -83,16 +85,15 @@ def _mean(weights: Floats, values: Sequence[Floats]) -> Floats:
     return total
 
 
-def _variables(one: Compared, names: Sequence[str]) -> Variables:
+def _variables(shape: Compared, names: Sequence[str]) -> Variables:
     """Return the variables of models in one shape: NaN, 0 or an empty text where a model has no such filters."""
-    order = np.array([one.positions[name] for name in names if name in one.positions], np.int64)
-    places = [place for place, name in enumerate(names) if name in one.positions]
+    order = np.array([shape.positions[name] for name in names if name in shape.positions], np.int64)
+    places = [place for place, name in enumerate(names) if name in shape.positions]
     spread: Variables = {}
-    for name, (dims, values, *attrs) in {**one.variables(order), **one.by_decile(order)}.items():
+    for name, (dims, values, *attrs) in {**shape.variables(order), **shape.by_decile(order)}.items():
         axis = dims.index("model")
         missing = {"f": np.nan, "O": "", "i": 0, "b": False}[values.dtype.kind]
-        shape = (*values.shape[:axis], len(names), *values.shape[axis + 1 :])
-        full = np.full(shape, missing, values.dtype)
+        full = np.full((*values.shape[:axis], len(names), *values.shape[axis + 1 :]), missing, values.dtype)
         full[(slice(None),) * axis + (places,)] = values
         spread[name] = (dims, full, *(attrs or [{}]))
     return spread

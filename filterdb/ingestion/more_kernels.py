@@ -93,12 +93,12 @@ def widen(db: Database, segment_id: str, wider: Widening, limits: Limits, spool:
     entry, segment = db.state.segments[position], db.segments[position]
     scans = wider.scans[segment_id]
     (kernels,) = {wider.kernels[model] for model in scans}
-    tables, found = _tables(db, position, scans)
-    banks = [bank for bank in new_banks(segment, tables, chunk_rows) if schema.kernel_name(bank.kernel) in found]
+    tables, new_names = _tables(db, position, scans)
+    banks = [bank for bank in new_banks(segment, tables, chunk_rows) if schema.kernel_name(bank.kernel) in new_names]
     stored = entry.segments(db.files)[1:]
     places = {str(model): place for place, model in enumerate(db.tables[position]["model"])}
     filler = from_models(tables, {places[model]: scan for model, scan in scans.items()}, limits, spool)
-    logs.event(log, "widening", url=db.url, segment=segment_id, banks=sorted(found))
+    logs.event(log, "widening", url=db.url, segment=segment_id, banks=sorted(new_names))
     with lease.writing(db.files, segment_id) as claim:
         created = add_banks(segment, tables, [*stored, *banks])
         if banks:
@@ -122,15 +122,15 @@ def _tables(db: Database, position: int, scans: Mapping[str, Scan]) -> tuple[Tab
     models = [str(model) for model in own["model"]]
     scanned = [scans[model] for model in models if model in scans]
     layers = layers_by_bank(scanned, [place for place, model in enumerate(models) if model in scans])
-    found = {name.rpartition("/")[0] for name in layers} - {"", *entry.banks}
-    tables = {name: values for name, values in layers.items() if name.rpartition("/")[0] in found}
+    new_names = {name.rpartition("/")[0] for name in layers} - {"", *entry.banks}
+    tables = {name: values for name, values in layers.items() if name.rpartition("/")[0] in new_names}
     for bank in entry.banks:
         stored = _tables_of(db, bank)[position]
         tables |= {schema.in_pack(bank, v.name): stored[v.name] for v in schema.variables_of(bank)}
     names = [variable.name for variable in schema.SKIPPED_VARIABLES]
     rows = [row for row in zip(*(map(str, own[name]) for name in names), strict=True) if row[0] not in scans]
     rows += [(scan.source.id, skip.layer, skip.code, skip.reason) for scan in scanned for skip in scan.skipped]
-    return {**tables, **ledger_table(rows)}, found
+    return {**tables, **ledger_table(rows)}, new_names
 
 
 def _tables_of(db: Database, bank: str) -> StoredTables:

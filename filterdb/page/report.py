@@ -108,10 +108,12 @@ def _banks(db: Database, *, only: bool) -> list[Database]:
         for kernel in db.kernels[1:]:
             with suppress(InputError):  # no layer of this shape meets the conditions
                 banks.append(db.bank(kernel))
-    found = [bank for bank in banks if bank.counts["layers"]]
-    if not found:
+    with_layers = [bank for bank in banks if bank.counts["layers"]]
+    if not with_layers:
         raise no_filters(db, " to report on")
-    return [bank for bank in found if bank.weights <= MOST_WEIGHTS and bank.counts["filters"] >= FEW] or found[:1]
+    return [
+        bank for bank in with_layers if bank.weights <= MOST_WEIGHTS and bank.counts["filters"] >= FEW
+    ] or with_layers[:1]
 
 
 def _folder(number: int, bank: Database) -> str:
