@@ -446,7 +446,7 @@ def test_empty_models_are_models(tmp_path: Path) -> None:
     db = fdb.ingest(tmp_path / "db", [tmp_path / "none.onnx"]).database
     assert db.counts == {"filters": 0, "layers": 0, "models": 1}
     assert db.dataset.filters.shape == (0, 9)
-    with pytest.raises(InputError, match="at least one filter"):
+    with pytest.raises(InputError, match="at least one layer with 3×3 filters"):
         fdb.drift(db, by="task")
     with pytest.raises(InputError, match="at least one"):
         fdb.pca(db)
