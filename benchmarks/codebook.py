@@ -46,11 +46,13 @@ def ours(url: str, codes: Codes) -> np.ndarray:
     return fixed.array
 
 
-def theirs(columns: np.ndarray, k: int, batch: int) -> np.ndarray:
+def theirs(columns: np.ndarray, k: int, batch: int, epochs: int) -> np.ndarray:
     """Normalise filters, fit codes and assign all filters; return the codes."""
     rows = np.ascontiguousarray(columns.T)
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-    centres: np.ndarray = MiniBatchKMeans(k, batch_size=batch, random_state=0).fit(rows).cluster_centers_
+    centres: np.ndarray = (
+        MiniBatchKMeans(k, batch_size=batch, max_iter=epochs, random_state=0).fit(rows).cluster_centers_
+    )
     return centres.astype(np.float64)
 
 
@@ -79,6 +81,7 @@ def main() -> None:
     parser.add_argument("-k", type=int, default=256)
     parser.add_argument("--passes", type=int, default=1, help="Lloyd's steps on all filters")
     parser.add_argument("--batch", type=int, nargs="+", default=[1_024, 16_384], help="batches of scikit-learn")
+    parser.add_argument("--epochs", type=int, default=100, help="most steps of scikit-learn over all filters")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
@@ -98,7 +101,9 @@ def main() -> None:
         columns = all_filters(db)
         works = {OURS: partial(ours, url, codes)}
         works |= {
-            f"scikit-learn MiniBatchKMeans, batches of {batch:,}": partial(theirs, columns, options.k, batch)
+            f"scikit-learn MiniBatchKMeans, batches of {batch:,}": partial(
+                theirs, columns, options.k, batch, options.epochs
+            )
             for batch in options.batch
         }
         contenders = [Contender(name, options.filters, partial(keep, name, work)) for name, work in works.items()]
