@@ -9,7 +9,15 @@ from dataclasses import dataclass, field, replace
 from filterdb import logs, schema
 from filterdb.errors import ConflictError
 from filterdb.ingestion.scanned import from_models, layers_by_bank, ledger_table
-from filterdb.ingestion.segment_writer import check_complete, new_banks, sizes_of_banks, write_banks
+from filterdb.ingestion.segment_writer import (
+    check_complete,
+    check_not_collected,
+    checking,
+    new_addition,
+    new_banks,
+    sizes_of_banks,
+    write_banks,
+)
 from filterdb.models.sandbox import Limits
 from filterdb.models.scan import Scan
 from filterdb.models.spool import Spool
@@ -18,10 +26,9 @@ from filterdb.store import lease
 from filterdb.store import snapshot as snapshots
 from filterdb.store.database import Database
 from filterdb.store.pages import THREES, Entry
-from filterdb.store.segment import Tables
+from filterdb.store.segment import Tables, with_addition
 from filterdb.store.snapshot import Snapshot
-from filterdb.store.stored_tables import StoredTables
-from filterdb.store.tables import add_banks
+from filterdb.store.tables import PACK, banks_of, create_addition
 
 log = logging.getLogger(__name__)
 
@@ -88,56 +95,54 @@ def widen(db: Database, segment_id: str, wider: Widening, limits: Limits, spool:
 
     Nothing that is stored changes: earlier snapshots list the segment without these banks. Raises ConflictError if
     another writer changes the segment meanwhile.
+
+    The banks are an addition to it, which leases and `gc` treat as a segment of its own.
     """
     position = [entry.id for entry in db.state.segments].index(segment_id)
     entry, segment = db.state.segments[position], db.segments[position]
     scans = wider.scans[segment_id]
     (kernels,) = {wider.kernels[model] for model in scans}
-    tables, new_names = _tables(db, position, scans)
-    banks = [bank for bank in new_banks(segment, tables, chunk_rows) if schema.kernel_name(bank.kernel) in new_names]
-    stored = entry.segments(db.files)[1:]
+    tables = _tables(db, position, scans)
+    addition = new_addition(segment, tables, chunk_rows, db.state)
+    banks = new_banks(addition, tables, chunk_rows)
     places = {str(model): place for place, model in enumerate(db.tables[position]["model"])}
     filler = from_models(tables, {places[model]: scan for model, scan in scans.items()}, limits, spool)
-    logs.event(log, "widening", url=db.url, segment=segment_id, banks=sorted(new_names))
-    with lease.writing(db.files, segment_id) as claim:
-        created = add_banks(segment, tables, [*stored, *banks])
-        if banks:
-            write_banks(banks, tables, filler)
-        claim.check()
-        check_complete(segment, created, banks)
+    logs.event(log, "widening", url=db.url, segment=segment_id, banks=banks_of(tables))
+
+    def build(head: Snapshot | None) -> Snapshot | None:
+        check_not_collected(addition, head)
+        return _with(db, head, entry, widened)
+
+    with lease.writing(db.files, addition.id) as claim:
+        with checking(claim):
+            created = create_addition(segment, addition, tables, banks)
+            if banks:
+                write_banks(banks, tables, filler)
+            check_complete(addition, created, banks)
+        added = {name: bank._replace(addition=addition.id) for name, bank in sizes_of_banks(banks, tables).items()}
         widened = replace(
             entry,
-            banks=sizes_of_banks([*stored, *banks], tables),
+            banks={**entry.banks, **added},
             kernels=name_of(kernels),
-            digests={**entry.digests, **created.digests},
+            digests=with_addition(entry.digests, addition.id, created.digests[PACK]),
             skipped=len(tables["skipped_model"]),
         )
-        state = snapshots.commit(db.files, db.state, lambda head: _with(db, head, entry, widened))
+        state = snapshots.commit(db.files, db.state, build)
     return Database(db.files, state, kept=db.kept)
 
 
-def _tables(db: Database, position: int, scans: Mapping[str, Scan]) -> tuple[Tables, set[str]]:
-    """Return the layers of all banks of a segment but 3×3, with its ledger, and the names of the banks that are new."""
+def _tables(db: Database, position: int, scans: Mapping[str, Scan]) -> Tables:
+    """Return the tables of an addition to a segment: the layers of new banks, its models, and its new ledger."""
     entry, own = db.state.segments[position], db.tables[position]
     models = [str(model) for model in own["model"]]
     scanned = [scans[model] for model in models if model in scans]
     layers = layers_by_bank(scanned, [place for place, model in enumerate(models) if model in scans])
-    new_names = {name.rpartition("/")[0] for name in layers} - {"", *entry.banks}
-    tables = {name: values for name, values in layers.items() if name.rpartition("/")[0] in new_names}
-    for bank in entry.banks:
-        stored = _tables_of(db, bank)[position]
-        tables |= {schema.in_pack(bank, v.name): stored[v.name] for v in schema.variables_of(bank)}
+    known = {"", *entry.banks}
+    tables = {name: values for name, values in layers.items() if name.rpartition("/")[0] not in known}
     names = [variable.name for variable in schema.SKIPPED_VARIABLES]
     rows = [row for row in zip(*(map(str, own[name]) for name in names), strict=True) if row[0] not in scans]
     rows += [(scan.source.id, skip.layer, skip.code, skip.reason) for scan in scanned for skip in scan.skipped]
-    return {**tables, **ledger_table(rows)}, new_names
-
-
-def _tables_of(db: Database, bank: str) -> StoredTables:
-    """Return the tables of each segment with the layers of a bank, such as "5x5", or of `schema.OTHER`."""
-    if bank == schema.OTHER:
-        return db.root.tables.bank(bank, [entry.others for entry in db.state.segments])
-    return db.bank(bank).tables
+    return {**tables, "model": own["model"], **ledger_table(rows)}
 
 
 def _with(db: Database, head: Snapshot | None, entry: Entry, wider: Entry) -> Snapshot | None:

@@ -20,7 +20,7 @@ from filterdb.store.expiry import drop
 from filterdb.store.files import Files
 from filterdb.store.history import remove
 from filterdb.store.segment import pack_name
-from filterdb.store.tables import banks_of, of_bank, read_many
+from filterdb.store.tables import banks_of, read_many
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,18 +108,19 @@ def _holding(files: Files, wanted: list[str]) -> tuple[set[str], set[str], set[s
     """Return the stored segments that have one of the models, the hashes of its layers, and which models they have."""
     states = snapshots.history(files, expired=True)
     collected = set(states[-1].collected) if states else set()
-    entries = {entry.id: entry for state in states for entry in state.segments if entry.id not in collected}
-    listed = [(entry.segment(files), entry.digests) for entry in entries.values()]
-    stored = dict(zip(entries, read_many(listed) if listed else [], strict=True))
+    entries = dict.fromkeys(entry for state in states for entry in state.segments if entry.id not in collected)
+    listed = [(entry.segment(files), entry.digests) for entry in entries]
+    stored = [(entry.ids, tables) for entry, tables in zip(entries, read_many(listed) if listed else [], strict=True)]
+    unlisted = _unlisted(files, {id_ for entry in entries for id_ in entry.ids}, collected)
     holding, hashes, known = set(), set(), set()
-    for id_, tables in (stored | _unlisted(files, set(entries), collected)).items():
+    for ids, tables in [*stored, *(({id_}, tables) for id_, tables in unlisted.items())]:
         rows = np.flatnonzero(np.isin(tables["model"].astype(object), wanted))
         if len(rows):
-            holding.add(id_)
+            holding |= ids
             known |= set(map(str, tables["model"][rows]))
-            for bank in (schema.kernel_name(schema.KERNEL), *banks_of(tables)):
-                own = of_bank(tables, bank)
-                hashes |= set(map(str, own["hash"][np.isin(own["model_index"], rows)]))
+            for prefix in ("", *(f"{bank}/" for bank in banks_of(tables))):
+                if f"{prefix}hash" in tables:  # an addition has no 3×3 filters
+                    hashes |= set(map(str, tables[f"{prefix}hash"][np.isin(tables[f"{prefix}model_index"], rows)]))
     return holding, hashes, known
 
 

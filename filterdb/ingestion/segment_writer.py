@@ -9,8 +9,8 @@ import hashlib
 import itertools
 import logging
 import uuid
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -53,17 +53,28 @@ def new_segment(
     content = {**made_from, "format": SEGMENT_FORMAT, "chunk_rows": size, "tables": digest(packed(tables))}
     if banks_of(tables):
         content["bank_rows"] = chunk_rows
+    return Segment(files, _free_id(content, base), rows, size)
+
+
+def new_addition(segment: Segment, tables: Tables, chunk_rows: int, base: Snapshot) -> Segment:
+    """Return what holds banks that are added to a segment later: a segment without 3×3 filters, named likewise."""
+    content = {"adds_to": segment.id, "format": SEGMENT_FORMAT, "bank_rows": chunk_rows}
+    return Segment(segment.files, _free_id({**content, "tables": digest(packed(tables))}, base), 0, 1)
+
+
+def _free_id(content: dict[str, Any], base: Snapshot | None) -> str:
+    """Return the hash of everything that a segment is made from and, if `gc` has collected that id, of how often."""
     collected = set() if base is None else set(base.collected)
     for generation in itertools.count():
         numbered = {**content, "generation": generation} if generation else content
         segment_id = hashlib.sha256(canonical(numbered)).hexdigest()[:20]
         if segment_id not in collected:
-            return Segment(files, segment_id, rows, size)
+            return segment_id
     raise AssertionError("unreachable")
 
 
 def new_banks(segment: Segment, tables: Tables, chunk_rows: int) -> list[Segment]:
-    """Return the banks of other kernel shapes whose layers are among a segment's tables.
+    """Return the banks of other kernel shapes whose layers are among the tables of a segment or an addition.
 
     Their chunks take about as much room as chunks of `chunk_rows` 3×3 filters.
     """
@@ -102,19 +113,14 @@ def commit_segment(
     logs.event(log, "writing", url=files.root, segment=segment.id, filters=segment.rows, chunks=segment.chunks)
 
     def build(head: Snapshot | None) -> Snapshot | None:
-        _check_not_collected(segment, head)
+        check_not_collected(segment, head)
         return build_snapshot(head, entry)
 
     with lease.writing(files, segment.id) as claim:
-        try:
+        with checking(claim):
             created = create(segment, tables, banks)
             write_banks([segment, *banks], tables, filler)
-        except (StoreError, InterruptedRunError):
-            with suppress(StoreError):
-                claim.check()  # if a collector removed our objects, report that instead of an error of the store
-            raise
-        claim.check()
-        check_complete(segment, created, banks)
+            check_complete(segment, created, banks)
         entry = Entry(
             id=segment.id,
             filters=segment.rows,
@@ -127,6 +133,18 @@ def commit_segment(
             kernels=kernels,
         )
         return snapshots.commit(files, base, build)
+
+
+@contextmanager
+def checking(claim: lease.Lease) -> Iterator[None]:
+    """Write all objects of a segment inside the block; raise InterruptedRunError if a collector removes them."""
+    try:
+        yield
+    except (StoreError, InterruptedRunError):
+        with suppress(StoreError):
+            claim.check()  # if a collector removed our objects, report that instead of an error of the store
+        raise
+    claim.check()
 
 
 def sizes_of_banks(banks: Sequence[Segment], tables: Tables) -> dict[str, Bank]:
@@ -153,7 +171,7 @@ def check_complete(segment: Segment, created: Created, banks: Sequence[Segment])
         )
 
 
-def _check_not_collected(segment: Segment, head: Snapshot | None) -> None:
+def check_not_collected(segment: Segment, head: Snapshot | None) -> None:
     """Raise InterruptedRunError if `head`, on top of which the segment is committed, says that it was collected."""
     if head is not None and segment.id in head.collected:
         raise InterruptedRunError(

@@ -43,6 +43,9 @@ from filterdb.store.database import Database
 from filterdb.store.segment import Segment
 from filterdb.store.summary import Arrays, Key
 
+_CODEBOOK = "codebook"
+"""The kind of the summary that has fitted codes; all others of a fit are removed once it is stored."""
+
 log = logging.getLogger(__name__)
 
 
@@ -84,7 +87,8 @@ class CodeSumsReduction(Reduction):
 
     @property
     def keys(self) -> tuple[Key, ...]:
-        return (Key("code-sums", 1, canonical({**self.codes.content, "grouping": self.grouping}).decode()),)
+        content = {**self.codes.content, "grouping": self.grouping}
+        return (Key("code-sums", 1, canonical(content).decode(), is_temporary=True),)
 
     def empty(self, rows: int) -> Arrays:
         return empty_sums(rows, *self.codes.array.shape)
@@ -172,7 +176,8 @@ class CodebookFit:
         segments = self.db.segments
         layers = [[segments[i].summarised_as, digest_of_groups(groups)] for i, groups in self._groups]
         content = {"k": self.codes.k, "normalise": self.codes.normalise, "seed": self.codes.seed, "passes": passes}
-        return Key(kind, 1, canonical({**content, "sample": self.sample, "layers": layers}).decode())
+        made_from = canonical({**content, "sample": self.sample, "layers": layers}).decode()
+        return Key(kind, 1, made_from, is_temporary=kind != _CODEBOOK)
 
     @property
     def _place(self) -> Segment:
@@ -181,7 +186,7 @@ class CodebookFit:
 
     def fixed(self) -> FixedCodes:
         """Return the codes, from the store or fitted and then stored."""
-        key, start = self._key("codebook", self.passes), self._key("codebook-start", 0)
+        key, start = self._key(_CODEBOOK, self.passes), self._key("codebook-start", 0)
         arrays = _stored(self.db, self._place, key)
         if arrays is None:
             begun = _stored(self.db, self._place, start)

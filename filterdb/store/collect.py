@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from filterdb import schema
 from filterdb.choices import GRACE as GRACE  # noqa: PLC0414 - also imported from here
 from filterdb.errors import StoreError, StoreMissingError
-from filterdb.store import lease
+from filterdb.store import lease, summary
 from filterdb.store import snapshot as snapshots
 from filterdb.store.database import AnyDatabase, as_url
 from filterdb.store.files import Files
@@ -123,7 +123,7 @@ def find_garbage(files: Files, grace: float, now: float) -> list[Garbage]:
     for id_, names in by_segment.items():
         kind, unneeded = "segment", names
         if id_ in history.listed:
-            kind, unneeded = "parts", [name for name in names if name.startswith(f"summaries/{id_}/parts/")]
+            kind, unneeded = "parts", [name for name in names if summary.is_in_parts(name)]
         if unneeded and id_ not in owned and is_old(objects[name] for name in unneeded):
             garbage.append(_garbage(kind, id_, unneeded, objects))
     old_leases = [name for name in expired if is_old([leases[name]])]
@@ -144,7 +144,7 @@ class _History:
     """What snapshots need. `dropped` are the names of those that expired longer ago than the grace period."""
 
     listed: set[str]
-    """Segments that the other snapshots list."""
+    """Segments that the other snapshots list, and additions to them."""
     joined: set[str]
     """Ids of the pages of the newest snapshot."""
     dropped: list[str]
@@ -156,7 +156,9 @@ class _History:
         entries = files.entries("snapshots")
         settled = [s for s in states if now - lease.modified(entries, snapshots.name_of(s.number)) > grace]
         dropped = {s.number for s in states if settled and settled[-1].has_expired(s.number)}
-        listed = {entry.id for state in states if state.number not in dropped for entry in state.segments}
+        listed = {
+            id_ for state in states if state.number not in dropped for entry in state.segments for id_ in entry.ids
+        }
         joined = {page.id for page, _ in located(states[-1].pages)} if states else set()
         return cls(listed, joined, [snapshots.name_of(number) for number in sorted(dropped)])
 
@@ -235,7 +237,8 @@ def _without(files: Files, head: Snapshot | None, ids: list[str], dropped: Colle
     """
     head = snapshots.existing(files, head)
     states = snapshots.history(files, expired=True) if ids else []
-    listed = {e.id for state in states if snapshots.name_of(state.number) not in dropped for e in state.segments}
+    needed = [entry for s in states if snapshots.name_of(s.number) not in dropped for entry in s.segments]
+    listed = {id_ for entry in needed for id_ in entry.ids}
     new = [id_ for id_ in ids if id_ not in listed and id_ not in head.collected]
     return head.next("gc", collected=(*head.collected, *new)) if new else None
 

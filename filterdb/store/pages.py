@@ -19,7 +19,7 @@ from filterdb import schema
 from filterdb.errors import DamageError
 from filterdb.store.canonical import canonical, digest
 from filterdb.store.files import Files
-from filterdb.store.segment import RESTORE, Segment
+from filterdb.store.segment import RESTORE, Segment, additions
 
 FAN = 32
 """Segments of a page of level 1, and pages of a page of a higher level."""
@@ -31,11 +31,22 @@ _cache: dict[str, Page] = {}
 
 
 class Bank(NamedTuple):
-    """The size of a bank of a segment."""
+    """The size of a bank of a segment, and the addition that holds it, which is empty if the segment itself does."""
 
     filters: int
     layers: int
     chunk_rows: int
+    addition: str = ""
+
+    @classmethod
+    def from_json(cls, fields: Sequence[Any]) -> Bank:
+        """Return a bank from what `to_json` returns."""
+        filters, layers, chunk_rows, *addition = fields
+        return cls(filters, layers, chunk_rows, *addition)
+
+    def to_json(self) -> list[Any]:
+        """Return the size, and the addition if there is one."""
+        return list(self) if self.addition else list(self[:3])
 
 
 THREES = schema.kernel_name(schema.KERNEL)
@@ -58,6 +69,8 @@ class Entry:
     kernels: str = THREES
     """The kernel shapes that were read of its models, joined with commas, or "all"."""
     kernel: schema.Kernel = schema.KERNEL
+    addition: str = ""
+    """The addition that holds this bank; empty if the segment itself does."""
 
     def __hash__(self) -> int:
         return hash(self.id)
@@ -65,7 +78,7 @@ class Entry:
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> Entry:
         """Return an entry from what `to_json` returns."""
-        banks = {str(name): Bank(*map(int, size)) for name, size in fields.get("banks", {}).items()}
+        banks = {str(name): Bank.from_json(bank) for name, bank in fields.get("banks", {}).items()}
         return cls(**{**fields, "banks": banks})
 
     def to_json(self) -> dict[str, Any]:
@@ -73,7 +86,7 @@ class Entry:
         names = ("id", "filters", "layers", "models", "skipped", "chunk_rows", "digests")
         own = {name: getattr(self, name) for name in names}
         if self.banks:
-            own["banks"] = {name: list(size) for name, size in self.banks.items()}
+            own["banks"] = {name: bank.to_json() for name, bank in self.banks.items()}
         return own if self.kernels == THREES else own | {"kernels": self.kernels}
 
     def of(self, kernel: schema.Kernel) -> Entry:
@@ -88,9 +101,14 @@ class Entry:
     def _of(self, bank: str) -> Entry:
         return replace(self, **self.banks.get(bank, Bank(0, 0, 1))._asdict())
 
+    @property
+    def ids(self) -> set[str]:
+        """The ids of all that it is made of: its own, and those of its additions."""
+        return {self.id, *additions(self.digests)}
+
     def segment(self, files: Files) -> Segment:
-        """Return the segment itself."""
-        return Segment(files, self.id, self.filters, self.chunk_rows, self.kernel)
+        """Return the segment itself, or its addition that holds the bank."""
+        return Segment(files, self.addition or self.id, self.filters, self.chunk_rows, self.kernel)
 
     def segments(self, files: Files) -> list[Segment]:
         """Return the segment and its banks of other kernel shapes."""

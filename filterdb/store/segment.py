@@ -219,9 +219,19 @@ def pack_name(segment_id: str) -> str:
     return f"segments/{segment_id}.safetensors"
 
 
-def added_pack_name(segment_id: str, sha256: str) -> str:
-    """Return the name of the object with the tables of banks that were added to a segment later, by its digest."""
-    return f"segments/{segment_id}.{sha256[:12]}.safetensors"
+_ADDITION = "addition/"
+"""Precedes the number and the id of an addition among a segment's digests."""
+
+
+def with_addition(digests: Mapping[str, str], addition_id: str, sha256: str) -> dict[str, str]:
+    """Return the digests of a segment with one more addition, whose tables have this SHA-256."""
+    return {**digests, f"{_ADDITION}{len(additions(digests))}/{addition_id}": sha256}
+
+
+def additions(digests: Mapping[str, str]) -> dict[str, str]:
+    """Return the additions to a segment with these digests, in their order: id → SHA-256 of its tables."""
+    names = [name.split("/") for name in digests if name.startswith(_ADDITION)]
+    return {name[2]: digests["/".join(name)] for name in sorted(names, key=lambda name: int(name[1]))}
 
 
 def missing(segment: Segment, url: str) -> FilterDBError:

@@ -30,6 +30,9 @@ _MARK = b"sha256:"
 _ABOUT = "about"
 """The array that states what the others were computed from."""
 
+_PARTS = "parts"
+"""Name of the folder of partial and temporary summaries."""
+
 _LENGTHS = 26
 """Where the local header of a zip archive has the lengths of its last two parts, two bytes each."""
 
@@ -43,13 +46,15 @@ log = logging.getLogger(__name__)
 class Key:
     """Identifies a summary of a segment. `made_from` (JSON) has everything it depends on besides segment and code.
 
-    `part` names the chunks of a partial summary while a pass over the segment is unfinished; otherwise it is empty.
+    `part` names the chunks of a partial summary while a pass over the segment is unfinished; otherwise it is empty. A
+    summary `is_temporary` if it is only needed until something else is stored.
     """
 
     kind: str
     version: int
     made_from: str = ""
     part: str = ""
+    is_temporary: bool = False
 
     @property
     def label(self) -> str:
@@ -67,7 +72,7 @@ def name_of(segment_id: str, key: Key) -> str:
     """Return the name of a summary or of a partial summary."""
     if key.part:
         return f"{parts_name(segment_id)}/{key.label}/{key.part}.npz"
-    return f"summaries/{segment_id}/{key.label}.npz"
+    return f"{parts_name(segment_id) if key.is_temporary else f'summaries/{segment_id}'}/{key.label}.npz"
 
 
 def joined_name(page_id: str, key: Key) -> str:
@@ -76,8 +81,13 @@ def joined_name(page_id: str, key: Key) -> str:
 
 
 def parts_name(segment_id: str) -> str:
-    """Return the prefix of a segment's partial summaries."""
-    return f"summaries/{segment_id}/parts"
+    """Return the prefix of the partial and temporary summaries of a segment or a bank."""
+    return f"summaries/{segment_id}/{_PARTS}"
+
+
+def is_in_parts(name: str) -> bool:
+    """Return whether an object is a partial or temporary summary."""
+    return name.startswith("summaries/") and f"/{_PARTS}/" in name
 
 
 def pack(arrays: Mapping[str, np.ndarray], segment_id: str, key: Key) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -16,10 +16,10 @@ from filterdb.extras import named_extras
 from filterdb.store import pack
 from filterdb.store.canonical import canonical, digest
 from filterdb.store.files import Files
-from filterdb.store.segment import Segment, Tables, added_pack_name, differs, missing, pack_name
+from filterdb.store.segment import Segment, Tables, additions, differs, missing, pack_name
 
-PACK, ADDED = "pack", "banks"
-"""The digests that a segment has in a snapshot if its tables are packed, and if banks were added to it later."""
+PACK = "pack"
+"""The digest that a segment has in a snapshot if its tables are packed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,33 +40,36 @@ def create(segment: Segment, tables: Tables, banks: Sequence[Segment] = ()) -> C
     with named_extras():
         from filterdb.store.zarr_group import group_objects
 
-    return _write(segment, tables, group_objects(segment, tables, banks), PACK)
+    sha256, sizes = _write(segment, tables, group_objects(segment, tables, banks))
+    return Created({PACK: sha256}, sizes)
 
 
-def add_banks(segment: Segment, tables: Tables, banks: Sequence[Segment]) -> Created:
-    """Write the metadata and tables of banks that a listed segment did not have, as `create` does.
+def create_addition(segment: Segment, addition: Segment, tables: Tables, banks: Sequence[Segment]) -> Created:
+    """Write the metadata and tables of an addition to a segment, the banks that it did not have, as `create` does.
 
-    `tables` have these banks' layers, and the ledger of the segment's models as it is with them. What is there of the
-    segment stays as it is.
+    `tables` have the names of the segment's models, the layers of the new banks, and the ledger as it is with them.
     """
     with named_extras():
-        from filterdb.store.zarr_group import bank_objects
+        from filterdb.store.zarr_group import addition_objects
 
-    return _write(segment, tables, bank_objects(banks, tables), ADDED)
+    sha256, sizes = _write(addition, tables, addition_objects(segment, banks, tables))
+    return Created({PACK: sha256}, sizes)
 
 
-def _write(segment: Segment, tables: Tables, objects: Mapping[str, bytes], kind: str) -> Created:
-    """Write the objects of a group, given by their names in it, and then the pack of this kind."""
+def _write(segment: Segment, tables: Tables, objects: Mapping[str, bytes]) -> tuple[str, dict[str, int]]:
+    """Write the objects of a group, given by their names in it, and then the pack.
+
+    Return the SHA-256 of the pack, and the sizes of the others.
+    """
     digests = {name: digest(data) for name, data in objects.items()}
     data = packed(tables, segment=segment.id, objects=canonical(digests).decode())
     by_full_name = {f"{segment.name}/{name}": data for name, data in objects.items()}
-    listing = segment.files.list(segment.name)
-    ((_, last, _),) = packs(segment, {kind: digest(data)})
+    listing, last = segment.files.list(segment.name), pack_name(segment.id)
     stored = segment.files.read_many([*(name for name in by_full_name if name in listing), last])
     segment.files.put({name: data for name, data in by_full_name.items() if stored.get(name) != data})
     if stored.get(last) != data:
         segment.files.put({last: data})
-    return Created({kind: digest(data)}, {name: len(data) for name, data in by_full_name.items()})
+    return digest(data), {name: len(data) for name, data in by_full_name.items()}
 
 
 def packed(tables: Tables, **metadata: str) -> bytes:
@@ -103,7 +106,7 @@ def check_objects(segment: Segment, digests: Mapping[str, str]) -> dict[str, str
         except DamageError as error:
             problems[wanted.name] = str(error)
         else:
-            problems |= segment.changed_objects(json.loads(metadata["objects"]))
+            problems |= wanted.segment.changed_objects(json.loads(metadata["objects"]))
     return problems
 
 
@@ -134,7 +137,7 @@ def _read_old(segment: Segment, digests: Mapping[str, str]) -> dict[str, np.ndar
 
 
 class StoredPack(NamedTuple):
-    """An object with tables of a segment, and the SHA-256 that the snapshot has of it."""
+    """An object with tables of a segment or an addition to it, and the SHA-256 that the snapshot has of it."""
 
     segment: Segment
     name: str
@@ -142,13 +145,12 @@ class StoredPack(NamedTuple):
 
 
 def packs(segment: Segment, digests: Mapping[str, str]) -> list[StoredPack]:
-    """Return the objects that hold a segment's tables; the arrays of earlier formats are none."""
-    stored = []
-    if PACK in digests:
-        stored.append(StoredPack(segment, pack_name(segment.id), digests[PACK]))
-    if ADDED in digests:
-        stored.append(StoredPack(segment, added_pack_name(segment.id, digests[ADDED]), digests[ADDED]))
-    return stored
+    """Return the objects that hold a segment's tables; those of an addition replace the ledger of those before it.
+
+    The arrays of earlier formats are none.
+    """
+    ids = {**({segment.id: digests[PACK]} if PACK in digests else {}), **additions(digests)}
+    return [StoredPack(replace(segment, id=id_), pack_name(id_), sha256) for id_, sha256 in ids.items()]
 
 
 def read_packs(files: Files, stored: Sequence[StoredPack]) -> list[tuple[dict[str, np.ndarray], dict[str, str]]]:

@@ -85,7 +85,7 @@ def check_segment(entry: Entry, files: Files, listing: Listing) -> tuple[list[Pr
         if not damaged_objects:
             problems.append(Problem(entry.id, "tables", None, str(error)))
     # Those on a web server are checked when they are read.
-    for name in listing.summaries.get(entry.id, ()):
+    for name in [name for id_ in sorted(entry.ids) for name in listing.summaries.get(id_, ())]:
         what = summary.problem(files, name)
         if what:
             problems.append(Problem(entry.id, name, None, what))
@@ -112,7 +112,10 @@ def check_pages(db: Database, tables: Sequence[dict[str, np.ndarray] | None]) ->
 
 
 def check_created(segment: Segment, created: Created, banks: Sequence[Segment] = ()) -> list[Problem]:
-    """Check, with one listing and a read, that all new objects of a segment and its banks exist and have their size."""
+    """Check, with one listing and a read, that all objects of a new segment exist and have their size.
+
+    `banks` are its banks of other kernel shapes, or those of an addition that is given in the place of a segment.
+    """
     listing = segment.files.list(segment.name)
     problems = []
     for name, size in created.sizes.items():

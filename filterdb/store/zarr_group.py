@@ -38,21 +38,30 @@ def group_objects(
     return _needed(buffers)
 
 
-def bank_objects(banks: Sequence[Segment], tables: Mapping[str, np.ndarray]) -> dict[str, bytes]:
-    """Return the objects of the groups of banks by name, as they are in a segment's group."""
+def addition_objects(segment: Segment, banks: Sequence[Segment], tables: Mapping[str, np.ndarray]) -> dict[str, bytes]:
+    """Return the objects of the group of an addition to a segment by name: a group for each bank."""
     buffers: dict[str, Buffer] = {}
     store = MemoryStore(buffers)
-    _add_banks(store, banks, tables)
-    buffers.pop("zarr.json", None)  # Zarr makes the group above the banks too; the segment has its own
+    group = zarr.open_group(store, mode="a", zarr_format=3)
+    group.attrs.put({"filterdb_format": schema.FORMAT, "adds_to": segment.id})
+    _add_banks(store, banks, tables, f"variables of {segment.name}, along `model`")
+    _consolidate(store)
     return _needed(buffers)
 
 
-def _add_banks(store: MemoryStore, banks: Sequence[Segment], tables: Mapping[str, np.ndarray]) -> None:
+def _add_banks(
+    store: MemoryStore,
+    banks: Sequence[Segment],
+    tables: Mapping[str, np.ndarray],
+    models: str = "variables of the group above, along `model`",
+) -> None:
+    """Add a group for each bank, which says where the `models` are."""
     for bank in banks:
         name = schema.kernel_name(bank.kernel)
         group = zarr.open_group(store, path=name, mode="a", zarr_format=3)
         own = {variable.name: tables[schema.in_pack(name, variable.name)] for variable in schema.BANK_VARIABLES}
         _fill(group, bank, own, [variable for variable in schema.BANK_VARIABLES if variable.name in schema.IN_GROUP])
+        group.attrs.update({"kernel": list(bank.kernel), "models": models})
         _consolidate(store, name)
 
 
@@ -67,8 +76,6 @@ def _fill(
         "segment": segment.id,
         "coordinates": " ".join(variable.name for variable in variables),
     }
-    if segment.kernel != schema.KERNEL:
-        attributes |= {"kernel": list(segment.kernel), "models": "variables of the group above, along `model`"}
     group.attrs.put(attributes)
     group.create_array(
         schema.FILTERS.name,

@@ -38,13 +38,20 @@ MODELS: dict[str, list[Layer]] = {
         (64, 1, (5, 5), "one"),
         (9, 9, (1, 3), "smooth"),
         (9, 9, (1, 9), "noise"),
+        (28, 20, (11, 11), "smooth"),
     ],
-    "factor": [(8, 9, (1, 3), "noise"), (10, 10, (1, 9), "edges"), (70, 1, (7, 7), "edges"), (8, 8, (5, 5), "noise")],
+    "factor": [
+        (8, 9, (1, 3), "noise"),
+        (10, 10, (1, 9), "edges"),
+        (70, 1, (7, 7), "edges"),
+        (8, 8, (5, 5), "noise"),
+        (24, 20, (11, 11), "edges"),
+    ],
 }
 """Output and input channels, kernel, and what the filters are like, of each layer."""
 
 TASKS = {"mobile": "detection", "large": "classification", "factor": "detection"}
-KERNELS: list[schema.Kernel] = [(5, 5), (1, 3), (7, 7), (1, 9)]
+KERNELS: list[schema.Kernel] = [(5, 5), (1, 3), (7, 7), (1, 9), (11, 11)]
 
 
 def weights_of(name: str, place: int) -> np.ndarray:

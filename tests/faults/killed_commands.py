@@ -167,10 +167,12 @@ def problems_of(url: str, was: dict[int, str], after: str) -> list[str]:
     return [*problems, *(f"verify: {problem}" for problem in damage)]
 
 
-def rerun(url: str, folder: Path, name: str, was: dict[int, str]) -> list[str]:
-    """Problems after a kill, and after the same command is run again."""
+def rerun(url: str, folder: Path, name: str, was: dict[int, str], *, collect: bool) -> list[str]:
+    """Problems after a kill, after `gc` if it is to `collect`, and after the same command is run again."""
     command = COMMANDS[name]
     problems = [f"after the kill: {what}" for what in problems_of(url, was, command.after)]
+    if collect:
+        problems += [f"before the second run: {what}" for what in after_gc(url, was, command.after)]
     try:
         command.run(url, folder)
     except errors.UsageError as error:
@@ -178,12 +180,16 @@ def rerun(url: str, folder: Path, name: str, was: dict[int, str]) -> list[str]:
             problems.append(f"the second run ended with {error}")
     problems += complete(url, name)
     problems += [f"after the second run: {what}" for what in problems_of(url, was, command.after)]
+    return problems + after_gc(url, was, command.after)
+
+
+def after_gc(url: str, was: dict[int, str], after: str) -> list[str]:
+    """Problems after `gc`, such as what it leaves that no snapshot lists."""
     fdb.gc(url, delete=True, grace=-1)
-    problems += [f"gc leaves {garbage}" for garbage in fdb.gc(url, grace=-1)]
-    problems += [f"after gc: {what}" for what in problems_of(url, was, command.after)]
-    known = {entry.id for state in snapshots.history(Files.at(url)) for entry in state.segments}
-    problems += [f"gc leaves {id_}" for id_ in set(ids_of(url)) - known]
-    return problems
+    problems = [f"gc leaves {garbage}" for garbage in fdb.gc(url, grace=-1)]
+    problems += [f"after gc: {what}" for what in problems_of(url, was, after)]
+    listed = {id_ for state in snapshots.history(Files.at(url)) for entry in state.segments for id_ in entry.ids}
+    return problems + [f"gc leaves {id_}" for id_ in set(ids_of(url)) - listed]
 
 
 def complete(url: str, name: str) -> list[str]:
@@ -267,9 +273,12 @@ def enumerate_kills(base: Base, number: int) -> dict[str, Any]:
         if code != -signal.SIGKILL:
             problems.append(f"{base.name}, point {at}: ended with {code}, not killed")
             continue
-        code, found = child(lambda url=url: rerun(url, base.folder, base.name, base.was))  # type: ignore[misc]
-        found = found if code == 0 else [f"the second run ended with {code}"]
-        problems += [f"{base.name}, point {at}: {what}" for what in found]
+        collect = at % 2 == 0  # what a kill leaves is removed, or the second run meets it
+        code, remarks = child(
+            lambda url=url, collect=collect: rerun(url, base.folder, base.name, base.was, collect=collect)  # type: ignore[misc]
+        )
+        remarks = remarks if code == 0 else [f"the second run ended with {code}"]
+        problems += [f"{base.name}, point {at}: {what}" for what in remarks]
         points += 1
         if "://" not in url:
             shutil.rmtree(url)

@@ -116,6 +116,32 @@ def test_a_stopped_writer_whose_segment_was_collected(
     check_whole(url)
 
 
+@pytest.mark.parametrize("point", POINTS)
+def test_a_stopped_writer_whose_added_shapes_were_collected(
+    point: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, url = chain(tmp_path / "a.onnx", weights(6, 5), weights(7, 6, 9, (5, 5))), str(tmp_path / "db")
+    fdb.ingest(url, [model], chunk_rows=20, kernels="3x3")
+    with writer(point, url, model) as stopped:
+        monkeypatch.setattr(lease, "LEASE_SECONDS", 0.5)
+        time.sleep(2.5)
+        removed = {garbage.name for garbage in fdb.gc(url, delete=True, grace=0) if garbage.kind == "segment"}
+        code, said = stopped.go_on()
+    monkeypatch.undo()
+    assert (code, len(removed), len(said.splitlines())) == (75, 1, 1), said
+    assert "`filterdb gc` removed what it had written; nothing is committed, run again" in said
+    assert fdb.open(url).kernels == ((3, 3),)
+    done = fdb.ingest(url, [model], chunk_rows=20)
+    assert done.widened == [str(model)]
+    (entry,) = done.database.state.segments
+    assert len(entry.ids) == 2 and not entry.ids & removed
+    np.testing.assert_array_equal(
+        done.database.bank("5x5").dataset.filters.values, weights(7, 6, 9, (5, 5)).reshape(-1, 25)
+    )
+    for number in (0, done.database.snapshot):
+        assert fdb.verify(fdb.open(url, number), deep=True).problems == []
+
+
 @pytest.mark.parametrize(
     ("ahead", "skew", "where"),
     [

@@ -15,7 +15,7 @@ import xarray as xr
 
 import filterdb as fdb
 from filterdb import schema
-from filterdb.errors import ConflictError, UsageError
+from filterdb.errors import ConflictError, StoreError, UsageError
 from filterdb.ingestion import more_kernels, segment_writer
 from filterdb.store.database import Database
 from filterdb.store.files import Files
@@ -203,11 +203,41 @@ def test_purge_forgets_the_filters_of_every_shape(tmp_path: Path) -> None:
     fdb.ingest(tmp_path / "db", sources, kernels="all")
     copy = str(chain(tmp_path / "copy.onnx", layers("b")[1]))  # shares a 5×5 layer
     fdb.ingest(tmp_path / "db", copy, kernels="all", compact=False)
-    old = fdb.open(tmp_path / "db").state.segments[0].id
+    old = fdb.open(tmp_path / "db").state.segments[0].ids
+    assert len(old) == 2
     assert fdb.purge(tmp_path / "db", sources[1]).shared_with == [copy]
-    assert not [path for path in tmp_path.joinpath("db").rglob("*") if old in str(path)]
+    assert not [path for path in tmp_path.joinpath("db").rglob("*") if any(id_ in str(path) for id_ in old)]
     fdb.remove(tmp_path / "db", copy)
     check(fdb.open(tmp_path / "db"), "ac")
+
+
+def test_purge_forgets_shapes_whose_addition_was_not_committed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sources = files(tmp_path)
+    fdb.ingest(tmp_path / "db", sources, kernels="3x3")
+    with monkeypatch.context() as patch, pytest.raises(StoreError, match="died"):
+        patch.setattr(more_kernels, "check_complete", lambda *_: (_ for _ in ()).throw(StoreError("died")))
+        fdb.ingest(tmp_path / "db", sources, kernels="all")
+    (left,) = tmp_path.glob("db/segments/*/5x5/filters/c/0/0")
+    fdb.purge(tmp_path / "db", sources[1])
+    assert not left.exists()
+    assert fdb.gc(tmp_path / "db", grace=-1) == []
+    fdb.ingest(tmp_path / "db", [sources[0], sources[2]], kernels="all")
+    check(fdb.open(tmp_path / "db"), "ac")
+
+
+def test_an_addition_opens_in_xarray(tmp_path: Path) -> None:
+    sources = files(tmp_path)
+    for kernels in ("3x3", "5x5", "all"):
+        fdb.ingest(tmp_path / "db", sources, kernels=kernels)
+    (five,) = tmp_path.glob("db/segments/*/5x5")
+    (seven,) = tmp_path.glob("db/segments/*/7x7")
+    assert five.parent != seven.parent
+    for bank in (five, seven):
+        kernel = schema.parse_kernel(bank.name)
+        with xr.open_zarr(bank.parent, group=bank.name) as group:
+            np.testing.assert_array_equal(group["filters"].values, expected(kernel))
+            (segment,) = fdb.open(tmp_path / "db").state.segments
+            assert group.attrs["models"] == f"variables of segments/{segment.id}.zarr, along `model`"
 
 
 def test_collection_keeps_what_was_added(tmp_path: Path) -> None:
@@ -226,9 +256,8 @@ def test_verify_finds_damage_of_a_bank(tmp_path: Path, name: str, added: bool) -
     sources = files(tmp_path)
     for kernels in ("3x3", "all") if added else ("all",):
         fdb.ingest(tmp_path / "db", sources, kernels=kernels)
-    (segment,) = (tmp_path / "db/segments").glob("*.zarr")
-    packs = sorted((tmp_path / "db/segments").glob("*.safetensors"), key=lambda path: path.stat().st_mtime_ns)
-    place = packs[-1] if name == "pack" else segment / name
+    (place,) = (tmp_path / "db/segments").glob("*.zarr/5x5")
+    place = place.parent.with_suffix(".safetensors") if name == "pack" else place.parent / name
     assert fdb.verify(tmp_path / "db").problems == []
     data = bytearray(place.read_bytes())
     data[len(data) // 2] ^= 1
