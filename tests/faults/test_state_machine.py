@@ -27,6 +27,14 @@ from tests.models import chain, weights
 MODELS = "abcde"
 TASKS = ["detection", "segmentation", "unknown"]
 ROWS = {name: (3 + i) * 4 for i, name in enumerate(MODELS)}
+KERNELS = st.sampled_from(["3x3", "all"])
+
+
+def layers_of(name: str) -> list[np.ndarray]:
+    """The weights of a model: 3×3, then 5×5."""
+    number = MODELS.index(name)
+    return [weights(4, 3 + number, seed=number), weights(2, 3 + number, seed=10 + number, kernel=(5, 5))]
+
 
 State = dict[str, str]
 """Model → task."""
@@ -50,8 +58,8 @@ class History(RuleBasedStateMachine):
         _forget_pages()
         self.patch.setattr(os, "fsync", lambda _: None)  # processes die here, machines do not
         self.config = dask.config.set(scheduler="synchronous")
-        for i, name in enumerate(MODELS):
-            chain(self.folder / f"{name}.onnx", weights(4, 3 + i, seed=i))
+        for name in MODELS:
+            chain(self.folder / f"{name}.onnx", *layers_of(name))
 
     def teardown(self) -> None:
         self.config.__exit__(None, None, None)
@@ -92,23 +100,26 @@ class History(RuleBasedStateMachine):
         self.past = {number: state for number, state in self.past.items() if not db.state.has_expired(number)}
         self.tags = {name: number for name, number in self.tags.items() if name in db.state.tags}
         assert db.counts["filters"] == sum(ROWS[name] for name in self.now)
-        index = db.layers["model_index"].values
-        filters, sizes = db.dataset.filters.values, db.layers["row_size"].values
-        bounds = np.concatenate([[0], np.cumsum(sizes)])
-        for layer, model in enumerate(index):
-            name = str(db.models["model"].values[model])
-            expected = weights(4, 3 + MODELS.index(name), seed=MODELS.index(name)).reshape(-1, 9)
-            np.testing.assert_array_equal(filters[bounds[layer] : bounds[layer + 1]], expected)
+        assert set(db.kernels) <= {(3, 3), (5, 5)}
+        for place, kernel in enumerate(db.kernels):
+            bank = db.bank(kernel)
+            filters, sizes = bank.dataset.filters.values, bank.layers["row_size"].values
+            bounds = np.concatenate([[0], np.cumsum(sizes)])
+            for layer, model in enumerate(bank.layers["model_index"].values):
+                expected = layers_of(str(bank.models["model"].values[model]))[place].reshape(-1, bank.weights)
+                np.testing.assert_array_equal(filters[bounds[layer] : bounds[layer + 1]], expected)
 
     crashes = st.none() | st.tuples(st.integers(0, 110), st.booleans())
 
-    @rule(names=st.sets(st.sampled_from(MODELS), min_size=1), task=st.sampled_from(TASKS), crash=crashes)
-    def ingest(self, names: set[str], task: str, crash: tuple[int, bool] | None) -> None:
+    @rule(
+        names=st.sets(st.sampled_from(MODELS), min_size=1), task=st.sampled_from(TASKS), kernels=KERNELS, crash=crashes
+    )
+    def ingest(self, names: set[str], task: str, kernels: str, crash: tuple[int, bool] | None) -> None:
         rows = "".join(f"{name}.onnx,{name},{task}\n" for name in sorted(names))
         (self.folder / "list.csv").write_text(f"path,name,task\n{rows}")
 
         def act() -> None:
-            fdb.ingest(self.url, catalog=self.folder / "list.csv", chunk_rows=7)
+            fdb.ingest(self.url, catalog=self.folder / "list.csv", chunk_rows=7, kernels=kernels)
 
         if any(self.now.get(name, task) != task for name in names):
             with pytest.raises(errors.InputError, match="relabel"):
