@@ -141,7 +141,8 @@ def read_input(url: str) -> bytes:
         with store_errors("reading", place):
             return Path(place).read_bytes()
     except StoreMissingError as error:
-        raise InputError(f"{redact_url(url)}: expected a file, found none; check the address") from error
+        name = "address" if is_remote(place) else "path"
+        raise InputError(f"{redact_url(url)}: expected a file, found none; check the {name}") from error
     except ValueError as error:
         if isinstance(error, FilterDBError):
             raise

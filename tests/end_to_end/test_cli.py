@@ -128,7 +128,8 @@ def test_tables(db: Path, command: str) -> None:
         (["info", "DB", "--snapshot", "99"], 2, "00000099.json: expected a snapshot, found none"),
         (["info", "NOWHERE"], 74, "expected a filterdb database, found no snapshot"),
         (["info", "ftps://x/y"], 2, "expected a protocol that fsspec can open"),
-        (["ingest", "NEW", "NOWHERE/m.onnx"], 65, "m.onnx: expected a file, found none"),
+        (["ingest", "NEW", "NOWHERE/m.onnx"], 65, "m.onnx: expected a file, found none; check the path"),
+        (["ingest", "NEW", "--catalog", "NOWHERE/c.csv"], 65, "c.csv: expected a file, found none; check the path"),
         (["ingest", "NEW", "JUNK"], 65, "junk.onnx: not an ONNX model: expected a protobuf ModelProto, got text"),
         (["ingest", "NEW"], 2, "expected sources or a catalog, got neither"),
         (
