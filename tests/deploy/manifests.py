@@ -32,14 +32,25 @@ Resource = dict[str, Any]
 ROOT = Path(__file__).parent.parent.parent
 KUBERNETES = ROOT / "deploy" / "kubernetes"
 JOBS = ("ingest", "reduce", "report")
-OVERLAYS = ("workload-identity", "s3-endpoint", "kind")
+OVERLAYS = ("workload-identity", "gcs", "azure", "s3-endpoint", "volume", "kind")
+APPLIED_ALONE = (*(f"jobs/{job}" for job in JOBS), "interactive")
+WITH_PODS_OF_THEIR_OWN = ("azure", "volume", "kind")
 FOLDERS = (
     "base",
     *(f"overlays/{overlay}" for overlay in OVERLAYS),
-    *(f"jobs/{job}" for job in JOBS),
-    *(f"overlays/kind/jobs/{job}" for job in JOBS),
+    *APPLIED_ALONE,
+    *(f"overlays/{overlay}/{folder}" for overlay in WITH_PODS_OF_THEIR_OWN for folder in APPLIED_ALONE),
 )
-"""What is applied: the other folders are parts of these."""
+"""What is applied to a namespace: the other folders are parts of these, or for the cluster's admin."""
+
+COMPONENTS = (
+    "azure-identity", "cert-manager", "dedicated-nodes", "monitoring", "openshift", "pull-secret", "small", "volume",
+)  # fmt: skip
+UNKNOWN_KINDS = {"PodMonitor", "Issuer", "Certificate"}
+"""Their schemas are in no package."""
+
+ADMIN = ("admin", "admin/namespace")
+"""What the cluster's admin applies."""
 
 NAMESPACE = "filterdb"
 PLACEHOLDER = "filterdb:set-image-to-a-digest"
@@ -66,19 +77,29 @@ def kubectl() -> Path:
     return program
 
 
-def build(folder: str, *, components: Sequence[str] = (), image: str | None = None) -> list[Resource]:
+def build(
+    folder: str, *, components: Sequence[str] = (), image: str | None = None, namespace: str = NAMESPACE
+) -> list[Resource]:
     """`kubectl kustomize` of a folder of deploy/kubernetes; `image`: NAME@DIGEST or NAME:TAG in every place."""
-    return copy.deepcopy(_build(folder, tuple(components), image))
+    return copy.deepcopy(_build((folder,), tuple(components), image, namespace))
+
+
+def everything(overlay: str, *, components: Sequence[str] = (), namespace: str = NAMESPACE) -> list[Resource]:
+    """Return what the scripts apply for an overlay: itself, the interactive cluster and every job."""
+    own = f"overlays/{overlay}"
+    alone = [folder if overlay not in WITH_PODS_OF_THEIR_OWN else f"{own}/{folder}" for folder in APPLIED_ALONE]
+    return copy.deepcopy(_build((own, *alone), tuple(f"components/{name}" for name in components), None, namespace))
 
 
 @cache
-def _build(folder: str, components: tuple[str, ...], image: str | None) -> list[Resource]:
-    if not components and image is None:
-        return _kustomize(KUBERNETES / folder)
+def _build(folders: tuple[str, ...], components: tuple[str, ...], image: str | None, namespace: str) -> list[Resource]:
+    if len(folders) == 1 and not components and image is None and namespace == NAMESPACE:
+        return _kustomize(KUBERNETES / folders[0])
     with tempfile.TemporaryDirectory() as place:
         # Kustomize takes no absolute paths.
-        relative = [os.path.relpath(KUBERNETES / name, Path(place).resolve()) for name in (folder, *components)]
-        wanted: Resource = {"namespace": NAMESPACE, "resources": relative[:1], "components": relative[1:]}
+        relative = [os.path.relpath(KUBERNETES / name, Path(place).resolve()) for name in (*folders, *components)]
+        count = len(folders)
+        wanted: Resource = {"namespace": namespace, "resources": relative[:count], "components": relative[count:]}
         if image is not None:
             name, at, digest = image.partition("@")
             name, tag = (name, digest) if at else name.rsplit(":", 1)

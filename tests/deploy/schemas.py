@@ -41,11 +41,18 @@ def _dask(resource: Resource) -> Iterator[str]:
 
 
 @cache
+def crds() -> dict[str, Any]:
+    """Return the specs of the operator's CustomResourceDefinitions by the plural of their names."""
+    paths = resources.files("dask_kubernetes.operator").joinpath(CRDS).iterdir()
+    specs = [yaml.safe_load(path.read_text())["spec"] for path in paths]
+    return {spec["names"]["plural"]: spec for spec in specs}
+
+
+@cache
 def _schemas() -> dict[str, Any]:
     """By kind, from the CustomResourceDefinitions."""
     found = {}
-    for path in resources.files("dask_kubernetes.operator").joinpath(CRDS).iterdir():
-        definition = yaml.safe_load(path.read_text())["spec"]
+    for definition in crds().values():
         (version,) = (one for one in definition["versions"] if one["name"] == "v1")
         schema = _closed(version["schema"]["openAPIV3Schema"])
         for name in ("apiVersion", "kind", "metadata"):  # every object has them, whatever its schema says

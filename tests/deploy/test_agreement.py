@@ -12,15 +12,27 @@ from dask.utils import parse_bytes, parse_timedelta
 from kubernetes.utils.quantity import parse_quantity
 
 from filterdb import logs
-from filterdb.cluster import settings
+from filterdb.cluster import await_workers, settings
 from filterdb.models.sandbox import Limits
-from tests.deploy.manifests import FOLDERS, JOBS, KUBERNETES, NAMESPACE, ROOT, build, operated, pods, processes
+from tests.deploy.manifests import (
+    ADMIN,
+    APPLIED_ALONE,
+    FOLDERS,
+    KUBERNETES,
+    NAMESPACE,
+    OVERLAYS,
+    ROOT,
+    build,
+    operated,
+    pods,
+    processes,
+)  # fmt: skip
 from tests.deploy.policy import UID
 
 pytestmark = pytest.mark.slow
 
 DEPLOY = ROOT / "deploy"
-SECRETS = {"filterdb-tls", "filterdb-s3"}
+SECRETS = {"filterdb-tls", "filterdb-s3", "filterdb-registry"}
 """Made by scripts or by hand, in no manifest."""
 
 
@@ -92,7 +104,7 @@ def test_ports_of_the_pages() -> None:
         assert values <= {"8787", "8788", "0"}, name
     for role, port in (("scheduler", 8787), ("worker", 8788)):
         assert {one["containerPort"] for one in _ports(role) if one["name"] == "http-dashboard"} == {port}
-        for process in processes(build("base"), build("base")):
+        for process in processes(build("interactive"), build("base")):
             if process.container == role:
                 assert process.command[process.command.index("--dashboard-address") + 1] == f":{port}"
     health = (DEPLOY / "docker/Dockerfile").read_text()
@@ -103,7 +115,7 @@ def test_ports_of_the_pages() -> None:
 
 
 def _ports(role: str) -> list[dict[str, object]]:
-    every = [pod for folder in ("base", *(f"jobs/{job}" for job in JOBS)) for pod in pods(build(folder))]
+    every = [pod for folder in APPLIED_ALONE for pod in pods(build(folder))]
     return [port for pod in every if pod.role == role for one in pod.containers for port in one["ports"]]
 
 
@@ -170,7 +182,7 @@ def test_certificates() -> None:
     assert {Path(value).name for value in told} == {"ca.crt", "tls.crt", "tls.key"}
     made = (DEPLOY / "make-tls").read_text()
     assert all(f"/{Path(value).name}" in made for value in told)
-    for pod in pods([*build("base"), *build("jobs/reduce")]):
+    for pod in pods([*build("base"), *build("interactive"), *build("jobs/reduce")]):
         for container in pod.containers:
             (mount,) = (one["mountPath"] for one in container["volumeMounts"] if one["name"] == "tls")
             assert {str(Path(value).parent) for value in told} == {mount}
@@ -198,7 +210,8 @@ def test_dask_knows_every_variable() -> None:
         for variable in values - own:
             key = variable.removeprefix("DASK_").lower().replace("__", ".")
             if not key.startswith("logging."):  # of Python's loggers, by their names
-                assert dask.config.get(key, "unknown") != "unknown", (name, variable)
+                known = dask.config.get(key, dask.config.get(key, "unknown", config=settings.defaults()))
+                assert known != "unknown", (name, variable)
 
 
 def test_variables_of_filterdb() -> None:
@@ -212,20 +225,23 @@ def test_variables_of_filterdb() -> None:
 
 
 def test_parameters_are_the_same_in_every_overlay() -> None:
-    """But the role, and the endpoint."""
+    """But the role, and how the store is reached."""
     places = {name: text for name, text in texts().items() if name.endswith("parameters.env")}
     names = found(r"(?m)^(\w+)=", places)
-    assert len(names) == 4
-    assert len({frozenset(values - {"FILTERDB_ROLE", "AWS_ENDPOINT_URL"}) for values in names.values()}) == 1
+    assert len(names) == 1 + len(OVERLAYS)
+    own = {"FILTERDB_ROLE", "AWS_ENDPOINT_URL", "AWS_REGION", "AZURE_STORAGE_ACCOUNT_NAME"}
+    assert len({frozenset(values - own) for values in names.values()}) == 1
 
 
-def test_the_runner_waits_as_long_as_it_may() -> None:
+def test_the_waits_fit_into_each_other() -> None:
+    """A pod waits for workers; whoever waits for the pod waits longer, and the job's deadline is later still."""
+    (batch,) = re.findall(r"START_TIMEOUT:-(\d+)", (DEPLOY / "jobs.sh").read_text())
     for folder in FOLDERS:
         for pod in pods(build(folder)):
             if pod.role == "job-runner":
                 (wait,) = pod.spec["initContainers"]
-                (said,) = re.findall(r'timeout="(\w+)"', wait["args"][-1])
-                assert parse_timedelta(said) == pod.spec["activeDeadlineSeconds"]
+                assert wait["args"] == ["python", "-m", await_workers.__name__]
+                assert settings.seconds("filterdb.start-timeout") < int(batch) < pod.spec["activeDeadlineSeconds"]
 
 
 def test_namespace() -> None:
@@ -240,6 +256,7 @@ def test_names_of_objects() -> None:
         built = build(folder, components=["components/monitoring", "components/cert-manager"])
         there |= {one["metadata"]["name"] for one in [*built, *operated(build(folder))]}
         there |= {pod.spec["serviceAccountName"] for pod in pods(build(folder))}
+    there |= {one["metadata"]["name"] for folder in ADMIN for one in build(folder)}
     files = {name: text for name, text in texts().items() if "kubectl" in text or name.startswith("kubernetes/")}
     for name, values in found(r"(?<![\w./-])(filterdb-[a-z][a-z0-9-]*[a-z0-9])\b(?![./(]\w)", files).items():
         assert values <= there, name

@@ -9,13 +9,24 @@ from typing import Any
 
 import pytest
 
-from tests.deploy.manifests import DIGEST, FOLDERS, JOBS, KUBERNETES, PLACEHOLDER, Resource, build, operated, pods
+from tests.deploy.manifests import (
+    ADMIN,
+    COMPONENTS,
+    DIGEST,
+    FOLDERS,
+    JOBS,
+    KUBERNETES,
+    PLACEHOLDER,
+    Resource,
+    build,
+    operated,
+    pods,
+)  # fmt: skip
 from tests.deploy.policy import RULES, object_violations, violations
 from tests.deploy.schemas import problems
 
 pytestmark = pytest.mark.slow
 
-COMPONENTS = ("small", "monitoring", "cert-manager")
 IMAGE = f"registry.example/team/filterdb@{DIGEST}"
 
 
@@ -26,9 +37,11 @@ def everything(folder: str) -> list[Resource]:
 
 def test_every_folder_is_listed() -> None:
     """A new overlay or job is tested, or said to be a part."""
-    parts = {"pods", "base/cluster", "jobs/common"} | {f"components/{name}" for name in COMPONENTS}
+    parts = {"pods", "base/nightly", "interactive/cluster", "jobs/common"} | {
+        f"components/{name}" for name in COMPONENTS
+    }
     there = {str(path.parent.relative_to(KUBERNETES)) for path in KUBERNETES.rglob("kustomization.yaml")}
-    assert there == {*FOLDERS, *parts}
+    assert there == {*FOLDERS, *ADMIN, *parts}
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
@@ -54,7 +67,8 @@ def test_what_the_operator_makes() -> None:
     def made(folder: str) -> list[tuple[str, str]]:
         return sorted((pod.kind, pod.role) for pod in pods(build(folder)))
 
-    assert made("base") == [("CronJob", "ingest-new"), ("Deployment", "scheduler"), ("Deployment", "worker")]
+    assert made("base") == [("CronJob", "ingest-new")]
+    assert made("interactive") == [("Deployment", "scheduler"), ("Deployment", "worker")]
     for job in JOBS:
         assert made(f"jobs/{job}") == [("Deployment", "scheduler"), ("Deployment", "worker"), ("Pod", "job-runner")]
 
@@ -83,6 +97,7 @@ REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms"
 BAD_PODS = [
     ("non_root", _set("securityContext.runAsUser", 0)),
     ("non_root", _set("securityContext.runAsNonRoot", None)),
+    ("non_root", _set("securityContext.fsGroup", None)),
     ("non_root", _set("containers.0.securityContext.runAsUser", 0)),
     ("read_only_root", _set("containers.0.securityContext.readOnlyRootFilesystem", None)),
     ("no_escalation", _set("containers.0.securityContext.allowPrivilegeEscalation", True)),
@@ -94,6 +109,7 @@ BAD_PODS = [
     ("no_token", _set("serviceAccountName", "default")),
     ("no_host", _set("hostNetwork", True)),
     ("no_host", _set("volumes.0", {"name": "tls", "hostPath": {"path": "/etc"}})),
+    ("no_host", _set("volumes.0", {"name": "tls", "persistentVolumeClaim": {"claimName": "other"}})),
     ("bounded_volumes", _set("volumes.1.emptyDir", {})),
     ("resources_set", _set("containers.0.resources", None)),
     ("resources_set", _set("containers.0.resources.limits.memory", "8Gi")),
@@ -124,7 +140,7 @@ BAD_OF_ROLE = [
 
 @pytest.mark.parametrize(("rule", "change"), BAD_PODS)
 def test_a_planted_fault_in_any_pod_is_seen(rule: str, change: Callable[[Resource], None]) -> None:
-    for pod in pods([*build("base"), *build("jobs/reduce")]):
+    for pod in pods([*build("base"), *build("interactive"), *build("jobs/reduce")]):
         change(spec := copy.deepcopy(pod.spec))
         assert rule in violations(pod._replace(spec=spec)), pod.name
 
@@ -160,7 +176,8 @@ def test_a_fault_was_planted_for_every_rule() -> None:
     ],
 )
 def test_a_planted_fault_in_an_object_is_seen(kind: str, change: Callable[[Resource], None]) -> None:
-    resource = next(each for each in everything("base") if each["kind"] == kind)
+    every = [each for folder in ("base", "interactive", "admin/namespace") for each in everything(folder)]
+    resource = next(each for each in every if each["kind"] == kind)
     assert not object_violations(resource)
     change(resource)
     assert object_violations(resource)

@@ -53,7 +53,7 @@ def test_a_component_only_adds(component: str) -> None:
 
 def test_prometheus_asks_every_scheduler_and_worker_where_it_answers(built: list[Resource]) -> None:
     monitor = of_kind(built, "PodMonitor")["filterdb"]["spec"]
-    for pod in pods([*built, *build("jobs/reduce")]):
+    for pod in pods([*built, *build("interactive"), *build("jobs/reduce")]):
         assert selects(monitor["selector"], pod.labels) is (pod.role in {"scheduler", "worker"})
         if pod.role in {"scheduler", "worker"}:
             ports = {port["name"] for container in pod.containers for port in container["ports"]}

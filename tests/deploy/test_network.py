@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from tests.deploy.manifests import JOBS, OVERLAYS, Pod, Resource, build, pods
+from tests.deploy.manifests import APPLIED_ALONE, JOBS, OVERLAYS, Pod, Resource, build, pods
 from tests.deploy.network import INTERNET, End, allowed, selects
 
 OPERATOR = End({"app.kubernetes.io/name": "dask-kubernetes-operator"}, "dask-operator")
@@ -37,7 +37,7 @@ def policies() -> list[Resource]:
 @pytest.fixture(scope="module")
 def everyone() -> dict[str, End]:
     return {
-        **ends("base", "jobs/reduce"),
+        **ends("base", "interactive", "jobs/reduce"),
         "client": CLIENT,
         "operator": OPERATOR,
         "prometheus": PROMETHEUS,
@@ -70,6 +70,7 @@ WANTED = {
         for port in (9000, 9010, 9019)
     },
     ("operator", "scheduler", 8787): "the HTTP API of the interactive cluster",
+    ("operator", "job scheduler", 8787): "the answer that a job's cluster has no such API",
 }
 """Every connection that there may be, of all pairs and ports."""
 
@@ -123,7 +124,38 @@ def test_monitoring_lets_prometheus_in_and_nobody_else(everyone: dict[str, End])
     assert more == {("prometheus", name, port) for name in pages for port in (8787, 8788)}
 
 
+IDENTITIES = {
+    "workload-identity": [("169.254.170.23", 80), ("fd00:ec2::23", 80)],
+    "gcs": [("169.254.169.254", 80), ("169.254.169.254", 988), ("169.254.169.252", 988)],
+    "azure": [("169.254.169.254", 80)],
+}
+"""Where each cloud's nodes give credentials to pods."""
+
+
 @pytest.mark.parametrize("overlay", OVERLAYS)
+def test_credentials_of_its_own_cloud_and_no_other(overlay: str, everyone: dict[str, End]) -> None:
+    built = build(f"overlays/{overlay}")
+    places = {place for each in IDENTITIES.values() for place in each}
+    for name in ("worker", "job worker", "job-runner", "ingest-new"):
+        reached = {place for place in places if allowed(built, everyone[name], End(address=place[0]), place[1])}
+        assert reached >= set(IDENTITIES.get(overlay, []))
+        assert {address for address, _ in reached} == {address for address, _ in IDENTITIES.get(overlay, [])}
+    assert not any(allowed(built, everyone["scheduler"], End(address=place[0]), place[1]) for place in places)
+
+
+OPENSHIFT_DNS = End({"dns.operator.openshift.io/daemonset-dns": "default"}, "openshift-dns")
+
+
+def test_openshift_resolves_names(everyone: dict[str, End]) -> None:
+    built = build("overlays/workload-identity", components=["components/openshift"])
+    for name in OURS:
+        for protocol in ("UDP", "TCP"):
+            assert allowed(built, everyone[name], OPENSHIFT_DNS, 5353, protocol)
+            assert not allowed(build("overlays/workload-identity"), everyone[name], OPENSHIFT_DNS, 5353, protocol)
+    assert connections(built, everyone) == set(WANTED)
+
+
+@pytest.mark.parametrize("overlay", [overlay for overlay in OVERLAYS if overlay != "volume"])
 def test_the_endpoint_can_be_reached(overlay: str, everyone: dict[str, End]) -> None:
     built = build(f"overlays/{overlay}")
     (settings,) = (one["data"] for one in built if one["metadata"]["name"] == "filterdb-job")
@@ -141,7 +173,7 @@ def _range(pod: Pod, option: str) -> range:
     return range(int(first), int(last) + 1)
 
 
-@pytest.mark.parametrize("folder", ["base", *(f"jobs/{job}" for job in JOBS)])
+@pytest.mark.parametrize("folder", APPLIED_ALONE)
 def test_workers_listen_where_the_policies_let_in(folder: str, policies: list[Resource]) -> None:
     for pod in pods(build(folder)):
         if pod.role == "worker":
@@ -158,7 +190,7 @@ def budgets(built: list[Resource]) -> list[Resource]:
 @pytest.mark.parametrize("job", JOBS)
 def test_schedulers_and_runners_are_not_evicted(job: str) -> None:
     """One budget each (Kubernetes refuses to evict under two), that leaves nothing to evict; none for workers."""
-    base, own = build("base"), build(f"jobs/{job}")
+    base, own = [*build("base"), *build("interactive")], build(f"jobs/{job}")
     every = budgets(base) + budgets(own)
     for pod in pods([*base, *own]):
         holding = [one["spec"] for one in every if selects(one["spec"]["selector"], pod.labels)]

@@ -423,8 +423,7 @@ def test_the_scheduler_killed_in_a_pass(machine: Machine, local: Local) -> None:
 
 def test_the_interactive_cluster(machine: Machine, tmp_path: Path) -> None:
     """The operator's questions are answered; whoever has no certificate of its CA is not."""
-    found = manifest("overlays/s3-endpoint", "s3-endpoint")
-    found = [process for process in found if process.pod != "filterdb-ingest-new"]
+    found = manifest("interactive", "s3-endpoint")
     runner = only(manifest("jobs/reduce", "s3-endpoint"), "runner")
     with cluster(machine, found, workers=1) as running:
         assert running.answer("dashboard", "/health")[0] == 200
@@ -470,26 +469,27 @@ def test_a_job_s_scheduler_has_no_api(machine: Machine) -> None:
 
 def test_what_is_not_run_starts_the_same() -> None:
     """Of the folders that are not run above: the same commands, the same environments but for sizes and users."""
-    run = {f"overlays/{overlay}" for overlay in RUN} | {
-        f"{folder}/{job}" for folder, jobs in RUN.values() for job in jobs
-    }
-    same = {
-        "base": "overlays/s3-endpoint",
-        "overlays/workload-identity": "overlays/s3-endpoint",
-        "overlays/kind/jobs/report": "jobs/report",
-    }
-    assert run | set(same) == set(FOLDERS)
-    for folder, like in same.items():
-        own = folder if folder in {"base", "overlays/workload-identity"} else "overlays/s3-endpoint"
+    run = {f"overlays/{overlay}" for overlay in RUN} | {"interactive"}
+    run |= {f"{folder}/{job}" for folder, jobs in RUN.values() for job in jobs}
+    for folder in sorted(set(FOLDERS) - run):
+        like = re.sub(r"^overlays/[\w-]+/", "", folder)
+        if like == folder:
+            like = "overlays/s3-endpoint"
+        own = folder if like == "overlays/s3-endpoint" else "overlays/s3-endpoint"
         found, expected = processes(build(folder), build(own), workers=2), manifest(like, "s3-endpoint")
         assert list(map(without_sizes, found)) == list(map(without_sizes, expected))
 
 
 def without_sizes(process: Process) -> Process:
-    """Without what overlays are there to set: limits, and who may use the bucket."""
+    """Without what overlays are there to set: limits, where the database is, and who may use it."""
     sizes = {name: process.environment[name] for name in ("CPUS", "MEMORY") if name in process.environment}
     users = {"AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "FILTERDB_ROLE"}
+    users |= {"AZURE_STORAGE_ACCOUNT_NAME"}
+    places = [process.environment.get(f"FILTERDB_{name}") for name in ("DATABASE", "CATALOG", "REPORT")]
+    users |= {f"FILTERDB_{name}" for name in ("DATABASE", "CATALOG", "REPORT")}
     return process._replace(
-        command=["a size" if word in sizes.values() else word for word in process.command],
+        command=[
+            "a size" if word in sizes.values() else "a place" if word in places else word for word in process.command
+        ],
         environment={name: value for name, value in process.environment.items() if name not in users | set(sizes)},
     )
