@@ -1,25 +1,16 @@
-"""deploy/'s scripts: shellcheck, --dry-run, what they refuse, make-tls for real, and with a stand-in for kubectl.
-
-The stand-in shows what the scripts make of exit codes and in what order they call: nothing of Kubernetes.
-"""
+"""deploy/'s scripts: shellcheck, --dry-run, what they refuse, and make-tls for real. With kubectl: test_batch.py."""
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import socket
 import stat
 import subprocess
-import sys
 import sysconfig
-from collections.abc import Callable
-from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
 from distributed import Client
 from distributed.deploy.local import LocalCluster
 from distributed.security import Security
@@ -30,13 +21,14 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parent.parent.parent
 DEPLOY = ROOT / "deploy"
-SCRIPTS = ("make-tls", "run-batch", "open-session", "kind-up")
+SCRIPTS = ("make-tls", "renew-tls", "prepare-cluster", "install", "run-batch", "open-session", "kind-up")
 DIGEST = "registry.example/filterdb@sha256:" + "0123456789abcdef" * 4
 
 
 def call(*command: str | Path, path: str | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
     """A script, with this PATH and IMAGE and the like only if named."""
-    base = {name: value for name, value in os.environ.items() if name not in {"IMAGE", "TLS_DIR", "PORT", "RERUNS"}}
+    own = {"IMAGE", "TLS_DIR", "PORT", "RERUNS", "NAMESPACE", "COMPONENTS", "OPERATOR_NAMESPACE"}
+    base = {name: value for name, value in os.environ.items() if name not in own}
     if path is not None:
         base["PATH"] = path
     return subprocess.run(
@@ -64,7 +56,7 @@ def deploy_with_values(tmp_path: Path) -> Path:
     """A copy of deploy/ as a user has it who has filled in the parameters."""
     copy = tmp_path / "deploy"
     shutil.copytree(DEPLOY, copy)
-    for file in copy.glob("kubernetes/overlays/*/parameters.env"):
+    for file in [file for file in copy.glob("kubernetes/overlays/*/*") if file.is_file()]:
         file.write_text(file.read_text().replace("SET-ME", "mine"))
     return copy
 
@@ -101,7 +93,13 @@ def test_help_is_the_scripts_own_head(script: str) -> None:
         (["run-batch", "kind"], "expected IMAGE=registry/filterdb@sha256"),
         (["open-session", "kind"], "expected IMAGE=registry/filterdb@sha256"),
         (["kind-up"], "expected IMAGE=name:tag"),
-        (["run-batch", "nowhere"], "expected one of kind s3-endpoint workload-identity"),
+        (["run-batch", "nowhere"], "expected one of azure gcs kind s3-endpoint volume workload-identity"),
+        (["install", "kind"], "expected IMAGE=registry/filterdb@sha256"),
+        (["install"], "expected one overlay"),
+        (["renew-tls", "kind"], "expected no argument"),
+        (["prepare-cluster", "kind"], "expected no argument"),
+        (["renew-tls", "--namespace"], "--namespace: expected a name"),
+        (["renew-tls", "--namespace", "Team_A"], "--namespace: expected a name in lower case, got Team_A"),
         (["run-batch", "kind", "nothing"], "nothing: expected ingest, reduce or report"),
         (["run-batch", "--quick"], "unknown option --quick"),
         (["run-batch", "--dry-run", "slurm"], "expected FILTERDB_DATABASE"),
@@ -122,8 +120,8 @@ def test_an_image_without_a_digest_is_refused(tmp_path: Path, image: str) -> Non
     assert f"got {image}" in done.stderr
 
 
-@pytest.mark.parametrize("script", ["run-batch", "open-session"])
-@pytest.mark.parametrize("overlay", ["workload-identity", "s3-endpoint"])
+@pytest.mark.parametrize("script", ["run-batch", "open-session", "install"])
+@pytest.mark.parametrize("overlay", ["workload-identity", "s3-endpoint", "gcs", "azure", "volume"])
 def test_parameters_that_nobody_has_set_are_refused(script: str, overlay: str) -> None:
     done = call(DEPLOY / script, "--dry-run", overlay, IMAGE=DIGEST)
     assert done.returncode == 2
@@ -136,6 +134,7 @@ def test_parameters_that_nobody_has_set_are_refused(script: str, overlay: str) -
         (["make-tls", "tls"], "openssl"),
         (["run-batch", "kind"], "kubectl"),
         (["open-session", "kind"], "kubectl"),
+        (["renew-tls"], "kubectl"),
         (["kind-up"], "docker"),
         (["run-batch", "slurm"], "sbatch"),
     ],
@@ -148,6 +147,27 @@ def test_a_missing_program_is_named(command: list[str], program: str, without_to
 
 
 DRY = {
+    "renew-tls": (
+        ["--namespace", "team-a"],
+        [
+            "kubectl --namespace team-a delete secret filterdb-tls",
+            "filterdb-scheduler.team-a.svc",
+            "kubectl --namespace team-a create secret generic filterdb-tls",
+            "kubectl --namespace team-a rollout restart deployment --selector dask.org/cluster-name=filterdb",
+        ],
+    ),
+    "prepare-cluster": (
+        ["--namespace=team-a"],
+        [
+            "#   namespace: team-a",
+            "#   resources: [kubernetes/admin]",
+            "#   resources: [kubernetes/admin/namespace]",
+        ],
+    ),
+    "install": (
+        ["kind"],
+        ["#   resources: [kubernetes/overlays/kind]", "kubectl --namespace filterdb apply --kustomize", "make-tls"],
+    ),
     "make-tls": (
         ["new"],
         ["mkdir -p new", "openssl req -x509", "openssl req -newkey", "openssl x509 -req", "mv -f new/.new/ca.crt"],
@@ -175,6 +195,8 @@ DRY = {
         [
             "#   resources: [kubernetes/overlays/workload-identity]",
             "kubectl --namespace filterdb apply --kustomize",
+            "#   resources: [kubernetes/interactive]",
+            "kubectl --namespace filterdb apply --kustomize",
             "kubectl --namespace filterdb rollout status --timeout=10m deployment/filterdb-scheduler",
             "port-forward --address 127.0.0.1 service/filterdb-scheduler 8786:8786 8787:8787",
         ],
@@ -186,6 +208,7 @@ DRY = {
             "kind load docker-image filterdb:local --name filterdb",
             "helm --kube-context kind-filterdb upgrade dask-operator",
             "--version 2026.3.0",
+            "prepare-cluster --namespace filterdb",
         ],
     ),
 }
@@ -210,6 +233,19 @@ def test_dry_run_tells_every_command_and_does_none(script: str, tmp_path: Path, 
         assert text in done.stdout[place:], (text, done.stdout)
         place = done.stdout.index(text, place)
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_components_of_the_user_s_own(tmp_path: Path) -> None:
+    """They reach the overlay and every job; what is no component is named."""
+    own = tmp_path / "mine"
+    own.mkdir()
+    (own / "kustomization.yaml").write_text("kind: Component\n")
+    script = deploy_with_values(tmp_path) / "run-batch"
+    done = call(script, "--dry-run", "s3-endpoint", IMAGE=DIGEST, COMPONENTS=f"openshift {own}")
+    assert done.stdout.count("#   components: [kubernetes/components/openshift,component-1]") == 4
+    done = call(script, "--dry-run", "s3-endpoint", IMAGE=DIGEST, COMPONENTS="nothing")
+    assert done.returncode == 2
+    assert "COMPONENTS: nothing: expected one of azure-identity cert-manager" in done.stderr
 
 
 def test_dry_run_of_slurm() -> None:
@@ -300,168 +336,3 @@ def test_dask_takes_the_certificates_and_nobody_else(tls: Path, tmp_path: Path) 
             plain.settimeout(1)
             with pytest.raises(TimeoutError):
                 plain.recv(1)
-
-
-# run-batch's re-runs
-
-KUBECTL = '''#!{python} -IS
-"""Plays the pods of runners: each time a job is applied its next exit code is due."""
-import json, re, sys
-from pathlib import Path
-
-place, state = Path(__file__).parent, Path(__file__).parent / "state.json"
-found = json.loads(state.read_text())
-said = sys.argv[1:]
-assert said[:2] == ["--namespace", "filterdb"], said
-said = said[2:]
-found["calls"].append(said)
-code, jobs = 0, found["jobs"]
-name = re.sub("filterdb-|-runner|pod/", "", said[2]) if len(said) > 2 else ""
-if said[0] == "apply":
-    folder = re.search(r"resources: \\[kubernetes/(.*)\\]", (Path(said[2]) / "kustomization.yaml").read_text())[1]
-    found["applied"].append((folder, (Path(said[2]) / "kustomization.yaml").read_text()))
-    if "jobs/" in folder:
-        job = jobs[folder.split("/")[-1]]
-        if not job["there"]:
-            job.update(there=True, asked=0, code=job["codes"].pop(0))
-elif said[:2] == ["delete", "daskjob"]:
-    jobs[name].update(there=False)
-elif said[:2] == ["get", "secret"]:
-    code = 0 if said[2] in found["secrets"] else 1
-    if "--output" in said:
-        import base64
-        sys.stdout.write(base64.b64encode(said[-1].encode()).decode())
-elif said[:2] == ["get", "daskcluster"]:
-    code = 1
-elif said[:2] == ["create", "secret"]:
-    found["secrets"].append(said[3])
-    for option in said[4:]:
-        assert Path(option.removeprefix("--from-file=")).exists(), option
-elif said[:2] == ["get", "daskjob"]:
-    job = jobs[name]
-    if job["there"]:
-        print("Failed" if job.get("code") and job["asked"] > 2 else "Running", end="")
-elif said[:2] == ["get", "pod"]:
-    job = jobs[name]
-    if "exitCode" in said[-1]:
-        print("" if job["code"] == "evicted" else job["code"], end="")
-    else:
-        job["asked"] += 1
-        if job["asked"] == 1:
-            phase = "Pending"
-        elif job["asked"] == 2:
-            phase = "Running"
-        elif job["code"] == "gone":
-            phase = ""
-        else:
-            phase = "Succeeded" if job["code"] == 0 else "Failed"
-        print(phase, end="")
-elif said[0] == "logs":
-    print("log of", said[2])
-state.write_text(json.dumps(found))
-sys.exit(code)
-'''
-
-
-StandIn = tuple[str, Callable[[], dict[str, Any]]]
-"""The PATH that has it, and what reads the state it keeps."""
-
-
-@pytest.fixture
-def stand_in(tmp_path: Path) -> Callable[..., StandIn]:
-    """Makes a kubectl on a PATH: each job's exit codes, one for each time that it is applied."""
-
-    def make(secrets: list[str], **codes: list[int | str]) -> StandIn:
-        place = tmp_path / "stand-in"
-        place.mkdir()
-        (place / "kubectl").write_text(KUBECTL.format(python=sys.executable))
-        (place / "kubectl").chmod(0o755)
-        jobs = {
-            name: {"there": False, "asked": 0, "codes": list(codes.get(name, [0]))}
-            for name in ("ingest", "reduce", "report")
-        }
-        state = place / "state.json"
-        state.write_text(json.dumps({"jobs": jobs, "secrets": secrets, "calls": [], "applied": []}))
-        return f"{place}{os.pathsep}{os.environ['PATH']}", lambda: json.loads(state.read_text())
-
-    return make
-
-
-BOTH = ["filterdb-tls", "filterdb-s3"]
-
-
-@pytest.mark.parametrize(
-    "codes, expected, applied",
-    [
-        ({}, 0, ["ingest", "reduce", "report"]),
-        ({"reduce": [75, 75, 0]}, 0, ["ingest", "reduce", "reduce", "reduce", "report"]),
-        ({"reduce": [75] * 9}, 75, ["ingest", *["reduce"] * 4]),
-        ({"ingest": [65]}, 65, ["ingest"]),
-        ({"ingest": [74]}, 74, ["ingest"]),
-        ({"report": [2]}, 2, ["ingest", "reduce", "report"]),
-        ({"ingest": ["evicted", 137, 0]}, 0, ["ingest", "ingest", "ingest", "reduce", "report"]),
-        ({"ingest": ["gone", 0]}, 0, ["ingest", "ingest", "reduce", "report"]),
-    ],
-)
-def test_run_batch_runs_again_what_was_stopped(
-    codes: dict[str, list[int | str]], expected: int, applied: list[str], stand_in: Callable[..., StandIn]
-) -> None:
-    path, state = stand_in(BOTH, **codes)
-    done = call(DEPLOY / "run-batch", "kind", path=path, IMAGE=DIGEST, PAUSE="0")
-    assert done.returncode == expected, done.stderr
-    found = state()
-    folders = [folder for folder, _ in found["applied"]]
-    assert folders == ["overlays/kind", *(f"overlays/kind/jobs/{job}" for job in applied)]
-    # Between two runs the first one goes, with its cluster and its pod.
-    for again in (job for job, after in pairwise(applied) if job == after):
-        assert ["delete", "daskjob", f"filterdb-{again}", "--ignore-not-found", "--wait"] in found["calls"]
-    assert done.stdout.splitlines() == [f"log of filterdb-{job}-runner" for job in applied]
-
-
-def test_run_batch_follows_a_job_that_runs_already(stand_in: Callable[..., StandIn]) -> None:
-    path, state = stand_in(BOTH)
-    place = Path(path.split(os.pathsep)[0]) / "state.json"
-    found = state()
-    found["jobs"]["reduce"] |= {"there": True, "asked": 1, "code": 0}
-    place.write_text(json.dumps(found))
-    assert call(DEPLOY / "run-batch", "kind", "reduce", path=path, IMAGE=DIGEST, PAUSE="0").returncode == 0
-    assert not [said for said in state()["calls"] if said[0] == "delete"]
-
-
-def test_run_batch_sets_the_image_and_leaves_the_interactive_cluster_alone(stand_in: Callable[..., StandIn]) -> None:
-    path, state = stand_in(BOTH)
-    assert call(DEPLOY / "run-batch", "kind", "reduce", path=path, IMAGE=DIGEST, PAUSE="0").returncode == 0
-    (_, overlay), (_, job) = state()["applied"]
-    name, digest = DIGEST.split("@")
-    for text in (overlay, job):
-        assert yaml.safe_load(text)["images"] == [{"name": "filterdb", "newName": name, "digest": digest}]
-    kinds = {patch["target"]["kind"] for patch in yaml.safe_load(overlay)["patches"]}
-    assert kinds == {"DaskCluster", "DaskAutoscaler", "CronJob"}
-
-
-def test_the_certificates_are_made_once(stand_in: Callable[..., StandIn]) -> None:
-    path, state = stand_in(["filterdb-s3"])
-    for _ in range(2):
-        assert call(DEPLOY / "run-batch", "kind", "ingest", path=path, IMAGE=DIGEST, PAUSE="0").returncode == 0
-    assert len([said for said in state()["calls"] if said[:2] == ["create", "secret"]]) == 1
-
-
-def test_without_the_keys_of_the_server_no_job_starts(stand_in: Callable[..., StandIn]) -> None:
-    path, state = stand_in(["filterdb-tls"])
-    done = call(DEPLOY / "run-batch", "kind", path=path, IMAGE=DIGEST, PAUSE="0")
-    assert done.returncode == 2 and "expected the Secret filterdb-s3" in done.stderr
-    assert [folder for folder, _ in state()["applied"]] == ["overlays/kind"]
-
-
-def test_open_session_writes_the_clients_files(stand_in: Callable[..., StandIn], tmp_path: Path) -> None:
-    path, state = stand_in(BOTH)
-    folder = tmp_path / "client" / "tls"
-    done = call(DEPLOY / "open-session", "kind", path=path, IMAGE=DIGEST, TLS_DIR=str(folder), PORT="9786")
-    assert done.returncode == 0, done.stderr
-    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
-    assert (folder / "tls.key").read_text() == r"jsonpath={.data.tls\.key}"
-    assert stat.S_IMODE((folder / "tls.key").stat().st_mode) == 0o600
-    assert state()["calls"][-1] == [
-        "port-forward", "--address", "127.0.0.1", "service/filterdb-scheduler", "9786:8786", "8787:8787",
-    ]  # fmt: skip
-    compile(done.stdout[done.stdout.index("import filterdb") :], "printed", "exec")

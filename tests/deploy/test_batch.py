@@ -1,0 +1,230 @@
+"""The scripts that talk to a cluster, whole, with the real kubectl against a server that answers as Kubernetes does."""
+
+from __future__ import annotations
+
+import base64
+import stat
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from tests.deploy.api_server import Api
+from tests.deploy.manifests import kubectl
+from tests.deploy.played import PENDING, Played, State, ended, gone, runner
+from tests.deploy.test_scripts import DEPLOY, DIGEST, call
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+
+Serve = Callable[[Api], dict[str, str]]
+OTHER = DIGEST.replace("0123", "3210")
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], dict[str, str]]:
+    """Make the data of a Secret whose certificate holds for some days."""
+
+    def make(days: int) -> dict[str, str]:
+        folder = tmp_path_factory.mktemp("made") / "tls"
+        assert call(DEPLOY / "make-tls", folder, DAYS=str(days)).returncode == 0
+        return {path.name: base64.b64encode(path.read_bytes()).decode() for path in folder.iterdir()}
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def valid(certificates: Callable[[int], dict[str, str]]) -> dict[str, str]:
+    return certificates(365)
+
+
+def script(name: str, environment: dict[str, str], *arguments: str) -> tuple[int, str, str]:
+    """Run a script; return its exit code, stdout and stderr."""
+    path = f"{kubectl().parent}:/usr/bin:/bin"
+    done = call(DEPLOY / name, *arguments, path=path, **{"IMAGE": DIGEST} | environment)
+    return done.returncode, done.stdout, done.stderr
+
+
+def cluster(tls: dict[str, str] | None, **runs: list[list[State]]) -> Api:
+    """An API of a namespace that has the Secrets, with these runs of jobs to come."""
+    api = Api(logs={"runner": "a line of the runner\n"})
+    Played(api, {name: list(each) for name, each in runs.items()})
+    api.put("secrets", "filterdb-s3")
+    if tls is not None:
+        api.put("secrets", "filterdb-tls", data=tls)
+    return api
+
+
+def running(api: Api, job: str, image: str = DIGEST) -> None:
+    """A DaskJob that somebody has started."""
+    api.put(
+        "daskjobs", f"filterdb-{job}", spec={"job": {"spec": {"containers": [{"image": image}]}}},
+        metadata={"labels": {"app.kubernetes.io/name": "filterdb"}},
+    )  # fmt: skip
+    api.on_create("daskjobs", f"filterdb-{job}")
+
+
+def created(api: Api, plural: str) -> list[str]:
+    """What was created of a kind, in order."""
+    return [name for made, name in api.created if made == plural]
+
+
+RERUNS = [
+    ([0], 0),
+    ([75, 0], 0),
+    ([75] * 9, 75),
+    ([65], 65),
+    ([74], 74),
+    ([137, 0], 0),
+]
+"""Exit codes of one run after the other, and the script's."""
+
+
+@pytest.mark.parametrize(("codes", "expected"), RERUNS)
+def test_run_batch_runs_again_what_was_stopped(
+    codes: list[int], expected: int, serve: Serve, valid: dict[str, str]
+) -> None:
+    api = cluster(valid, reduce=[[runner("Failed" if c else "Succeeded", wait=0, exit_code=c)] for c in codes])
+    code, out, errors = script("run-batch", serve(api) | {"RERUNS": "1"}, "kind", "reduce")
+    assert code == expected, errors
+    count = 2 if codes[0] in {75, 137} else 1
+    assert created(api, "daskjobs") == ["filterdb-reduce"] * count
+    assert out.count("a line of the runner\n") == count
+    assert (("daskjobs", "filterdb-reduce") in api.objects) is (expected != 0)  # kept for kubectl describe
+    assert not created(api, "daskclusters") and not created(api, "cronjobs")
+
+
+@pytest.mark.soak
+def test_run_batch_runs_the_jobs_in_order(serve: Serve, valid: dict[str, str]) -> None:
+    api = cluster(valid, ingest=[ended(0)], reduce=[ended(75), ended(0)], report=[ended(2)])
+    code, _, errors = script("run-batch", serve(api), "kind")
+    assert code == 2, errors
+    jobs = created(api, "daskjobs")
+    assert jobs == [f"filterdb-{job}" for job in ("ingest", "reduce", "reduce", "report")]
+    assert [one for one, after in pairwise(jobs) if one == after] == ["filterdb-reduce"]
+
+
+def test_a_job_whose_runner_has_gone_is_started_again(serve: Serve) -> None:
+    """It was waited for without end, and its cluster ran on. The certificates are made when there are none."""
+    api = cluster(None, reduce=[[gone], ended(0)])
+    running(api, "reduce")
+    gone(api, "filterdb-reduce")
+    code, _, errors = script("run-batch", serve(api), "kind", "reduce")
+    assert code == 0, errors
+    assert "its runner has gone (status ClusterCreated); deleting it and applying it again" in errors
+    assert created(api, "daskjobs") == ["filterdb-reduce"]
+    assert not [name for _, name in api.objects if name.startswith("filterdb-reduce")]  # nothing stays behind
+    assert created(api, "secrets") == ["filterdb-tls"]
+
+
+def test_a_job_that_runs_is_followed_and_another_image_is_told(serve: Serve, valid: dict[str, str]) -> None:
+    api = cluster(valid, reduce=[ended(0)])
+    running(api, "reduce", OTHER)
+    PENDING(api, "filterdb-reduce")
+    code, _, errors = script("run-batch", serve(api), "kind", "reduce")
+    assert code == 0, errors
+    assert f"daskjob/filterdb-reduce runs with the image {OTHER}, not with {DIGEST}" in errors
+    assert not created(api, "daskjobs")
+
+
+def test_without_the_keys_of_the_server_no_job_starts(serve: Serve, valid: dict[str, str]) -> None:
+    api = cluster(valid)
+    api.delete("secrets", "filterdb-s3")
+    code, _, errors = script("run-batch", serve(api), "kind")
+    assert code == 2 and "expected the Secret filterdb-s3" in errors
+    assert not created(api, "daskjobs")
+
+
+BAD_SECRETS = {
+    "it ends today": "expected certificates valid for another day, these end",
+    "another CA": "expected tls.crt to be signed by ca.crt, it is not",
+    "no certificate": "expected a certificate in tls.crt, got none",
+}
+
+
+@pytest.mark.parametrize("fault", BAD_SECRETS)
+def test_certificates_that_cannot_do_are_found_before_a_pod_starts(
+    fault: str, serve: Serve, valid: dict[str, str], certificates: Callable[[int], dict[str, str]]
+) -> None:
+    data = dict(valid)
+    if fault == "it ends today":
+        data = certificates(1)
+    elif fault == "another CA":
+        data["ca.crt"] = certificates(365)["ca.crt"]
+    else:
+        del data["tls.crt"]
+    api = cluster(data)
+    code, _, errors = script("run-batch", serve(api), "kind")
+    assert code == 2, errors
+    assert errors.splitlines()[-1].startswith(f"run-batch: Secret filterdb-tls: {BAD_SECRETS[fault]}")
+    assert "deploy/renew-tls --namespace filterdb" in errors
+    assert not created(api, "daskjobs")
+
+
+def test_install_in_another_namespace(serve: Serve, valid: dict[str, str]) -> None:
+    """With the CronJob, without the interactive cluster; what runs with another image is told."""
+    api = cluster(valid)
+    api.namespace = "team-a"  # the server refuses every other
+    running_image = {"scheduler": {"spec": {"containers": [{"image": OTHER}]}}}
+    api.put("daskclusters", "filterdb", spec=running_image)
+    running_job = {"labels": {"app.kubernetes.io/name": "filterdb"}}
+    api.put(
+        "daskjobs", "filterdb-report", spec={"job": {"spec": {"containers": [{"image": DIGEST}]}}}, metadata=running_job
+    )
+    code, _, errors = script("install", serve(api) | {"COMPONENTS": "openshift"}, "--namespace", "team-a", "kind")
+    assert code == 0, errors
+    assert created(api, "cronjobs") == ["filterdb-ingest-new"] and not created(api, "daskclusters")
+    assert f"daskcluster/filterdb runs with the image {OTHER}, not with {DIGEST}" in errors
+    assert "filterdb-report" not in errors
+    pod = api.objects["cronjobs", "filterdb-ingest-new"]["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+    assert "runAsUser" not in pod["securityContext"]
+    assert {container["image"] for container in pod["containers"]} == {DIGEST}
+
+
+def test_renew_tls_makes_new_certificates_and_restarts_the_cluster(serve: Serve, valid: dict[str, str]) -> None:
+    api = cluster(valid)
+    api.put("daskclusters", "filterdb")
+    ready = {"replicas": 1, "updatedReplicas": 1, "readyReplicas": 1, "availableReplicas": 1, "observedGeneration": 9}
+    api.put(
+        "deployments", "filterdb-scheduler", spec={"replicas": 1, "selector": {}, "template": {}}, status=ready,
+        metadata={"labels": {"dask.org/cluster-name": "filterdb"}, "generation": 1},
+    )  # fmt: skip
+    code, _, errors = script("renew-tls", serve(api))
+    assert code == 0, errors
+    assert api.objects["secrets", "filterdb-tls"]["data"]["tls.crt"] != valid["tls.crt"]
+    template = api.objects["deployments", "filterdb-scheduler"]["spec"]["template"]
+    assert "kubectl.kubernetes.io/restartedAt" in template["metadata"]["annotations"]
+
+
+def test_renew_tls_leaves_a_running_job_alone(serve: Serve, valid: dict[str, str]) -> None:
+    api = cluster(valid, reduce=[[]])
+    running(api, "reduce")
+    code, _, errors = script("renew-tls", serve(api))
+    assert code == 2 and "filterdb-reduce runs with the old certificates" in errors
+    assert api.objects["secrets", "filterdb-tls"]["data"] == valid
+
+
+def test_open_session_starts_the_cluster_and_writes_the_client_s_files(
+    serve: Serve, valid: dict[str, str], tmp_path: Path
+) -> None:
+    api = cluster(valid)
+    ready = {"replicas": 1, "updatedReplicas": 1, "readyReplicas": 1, "availableReplicas": 1, "observedGeneration": 9}
+    api.put("deployments", "filterdb-scheduler", spec={"replicas": 1}, status=ready, metadata={"generation": 1})
+    folder = tmp_path / "client" / "tls"
+    _, out, errors = script("open-session", serve(api) | {"TLS_DIR": str(folder), "PORT": "9786"}, "kind")
+    assert created(api, "daskclusters") == ["filterdb"]
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert (folder / "tls.key").read_bytes() == base64.b64decode(valid["tls.key"])
+    assert stat.S_IMODE((folder / "tls.key").stat().st_mode) == 0o600
+    assert "port-forward --address 127.0.0.1 service/filterdb-scheduler 9786:8786 8787:8787" in errors
+    compile(out[out.index("import filterdb") :], "printed", "exec")
+
+
+def test_open_session_names_the_operator_that_does_nothing(serve: Serve, valid: dict[str, str]) -> None:
+    api = cluster(valid)
+    api.put("daskclusters", "filterdb", spec={"scheduler": {"spec": {"containers": [{"image": OTHER}]}}})
+    code, _, errors = script("open-session", serve(api) | {"OPERATOR_TIMEOUT": "1"}, "kind")
+    assert code == 74
+    assert "expected the scheduler's Deployment in time, got none (events above); does the Dask operator run?" in errors
+    assert f"daskcluster/filterdb runs with the image {OTHER}" in errors
+    assert not created(api, "daskclusters")  # it would lose the workers that the autoscaler has given it
