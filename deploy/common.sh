@@ -67,6 +67,7 @@ cluster() {
   [[ $namespace =~ ^[a-z0-9]([-a-z0-9]*[a-z0-9])?$ ]] || die "--namespace: expected a name in lower case, got $namespace"
   need kubectl
   kube=(kubectl --namespace "$namespace")
+  missing="a missing namespace or missing rights are the work of deploy/prepare-cluster --namespace $namespace"
   built=${TMPDIR:-/tmp}/filterdb-kustomize
   if [ -z "$dry" ]; then
     built=$(mktemp -d)
@@ -143,7 +144,8 @@ apply() {
   else
     echo "$text" >"$built/kustomization.yaml"
   fi
-  run "${kube[@]}" apply --kustomize "$built"
+  run "${kube[@]}" apply --kustomize "$built" || die "$folder: kubectl could not apply it (its error is above); \
+$missing" 74
 }
 
 # Where the operator is in another namespace.
@@ -164,10 +166,24 @@ ask() {
   for ((attempt = 1; ; attempt++)); do
     if "${kube[@]}" get --request-timeout=30s "$@" 2>"$built/error"; then return 0; fi
     error=$(head -n 1 "$built/error")
-    [[ ! $error =~ orbidden|nauthorized|"resource type" && $attempt -lt ${ATTEMPTS:-6} ]] ||
+    [[ ! $error =~ orbidden|nauthorized && $attempt -lt ${ATTEMPTS:-6} ]] ||
       die "kubectl get $1: expected an answer, got (after $attempt attempts) ${error:-none}" 74
     sleep "${RETRY_PAUSE:-10}"
   done
+}
+
+# The kinds that the Dask operator brings; nothing where it is not installed.
+dask_kinds() {
+  "${kube[@]}" api-resources --request-timeout=30s --api-group=kubernetes.dask.org --output name ||
+    die "expected the Kubernetes API to answer, it does not (its error is above)" 74
+}
+
+need_operator() {
+  local kinds
+  [ -z "$dry" ] || return 0
+  kinds=$(dask_kinds)
+  [[ $kinds == *daskjobs* ]] || die "expected the Dask operator in the cluster, its kinds are missing; \
+docs/how-to/kubernetes.md, step 2, installs it"
 }
 
 # events NAME : the events of everything called NAME or NAME-…, on stderr, each once.
@@ -195,7 +211,8 @@ tls_secret() {
 make_tls_secret() {
   run "$deploy/make-tls" "$built/tls" filterdb-scheduler "filterdb-scheduler.$namespace.svc" 127.0.0.1
   run "${kube[@]}" create secret generic filterdb-tls --from-file="$built/tls/ca.crt" \
-    --from-file="$built/tls/tls.crt" --from-file="$built/tls/tls.key"
+    --from-file="$built/tls/tls.crt" --from-file="$built/tls/tls.key" ||
+    die "Secret filterdb-tls: kubectl could not make it (its error is above); $missing" 74
 }
 
 # tls_file NAME : a file of the Secret.

@@ -64,6 +64,9 @@ class Api:
     on_delete: Callable[[str, str], bool] = lambda plural, name: True
     """Whether the object goes at once."""
 
+    without_operator: bool = False
+    """Whether the Dask operator's kinds are unknown."""
+
     failing: int = 0
     """How many of the next requests get 503."""
 
@@ -160,10 +163,14 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, handle: Callable[[re.Match[str], dict[str, str], Any], None]) -> None:
         url = urlsplit(self.path)
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        if url.path in DISCOVERY:
-            self._send(200, DISCOVERY[url.path])
-            return
         match = PATH.fullmatch(url.path)
+        if self.api.without_operator and "kubernetes.dask.org" in url.path:
+            match = None
+        elif url.path in DISCOVERY:
+            self._send(
+                200, DISCOVERY[f"{url.path} without" if self.api.without_operator and url.path == "/apis" else url.path]
+            )
+            return
         if match is None or match["plural"] not in GROUPS.get(match["version"], {}):
             self._status(404, "NotFound", f"{url.path} is not served")
             return
@@ -173,7 +180,9 @@ class _Handler(BaseHTTPRequestHandler):
                 self.api.failing -= 1
                 self._status(503, "ServiceUnavailable", "the API server is being replaced")
                 return
-        assert match["namespace"] == self.api.namespace, url.path
+        if match["namespace"] != self.api.namespace:
+            self._status(404, "NotFound", f'namespaces "{match["namespace"]}" not found')
+            return
         query = {name: values[-1] for name, values in parse_qs(url.query).items()}
         handle(match, query, _decoded(body))
 
@@ -336,6 +345,8 @@ def _discovery() -> dict[str, Resource]:
             names = {"groupVersion": version, "version": short}
             groups.append({"name": group, "versions": [names], "preferredVersion": names})
     pages["/apis"] = {"kind": "APIGroupList", "apiVersion": "v1", "groups": groups}
+    others = [group for group in groups if group["name"] != "kubernetes.dask.org"]
+    pages["/apis without"] = {**pages["/apis"], "groups": others}
     prefixes = {version: f"{'apis' if '/' in version else 'api'}/{version}" for version in GROUPS}
     pages["/openapi/v3"] = {
         "paths": {prefix: {"serverRelativeURL": f"/openapi/v3/{prefix}?hash=1"} for prefix in prefixes.values()}

@@ -70,12 +70,11 @@ def created(api: Api, plural: str) -> list[str]:
 
 
 RERUNS = [
-    ([0], 0),
     ([75, 0], 0),
-    ([75] * 9, 75),
-    ([65], 65),
-    ([74], 74),
-    ([137, 0], 0),
+    *(
+        pytest.param(*case, marks=pytest.mark.soak)
+        for case in (([0], 0), ([75] * 9, 75), ([65], 65), ([74], 74), ([137, 0], 0))
+    ),
 ]
 """Exit codes of one run after the other, and the script's."""
 
@@ -133,6 +132,20 @@ def test_without_the_keys_of_the_server_no_job_starts(serve: Serve, valid: dict[
     code, _, errors = script("run-batch", serve(api), "kind")
     assert code == 2 and "expected the Secret filterdb-s3" in errors
     assert not created(api, "daskjobs")
+
+
+def test_run_batch_without_the_operator_or_a_namespace(serve: Serve) -> None:
+    api = cluster(None)
+    api.without_operator = True
+    environment = serve(api)
+    code, _, errors = script("run-batch", environment, "kind")
+    assert code == 2
+    assert errors.splitlines()[-1].startswith(
+        "run-batch: expected the Dask operator in the cluster, its kinds are missing"
+    )
+    code, _, errors = script("install", environment, "--namespace", "nowhere", "kind")
+    assert code == 74
+    assert "deploy/prepare-cluster --namespace nowhere" in errors.splitlines()[-1]
 
 
 BAD_SECRETS = {

@@ -57,7 +57,11 @@ def check(resources: list[Resource]) -> None:
         assert not violations(pod)
 
 
-@pytest.mark.parametrize("overlay", OVERLAYS)
+SOME = [pytest.param(name, marks=[] if name in {"volume", "kind"} else [pytest.mark.soak]) for name in OVERLAYS]
+"""Every overlay, those that differ least from the others in the soak tests only."""
+
+
+@pytest.mark.parametrize("overlay", SOME)
 def test_a_site_s_components_reach_every_pod(overlay: str) -> None:
     resources = everything(overlay, components=SITE)
     check(resources)
@@ -99,7 +103,7 @@ def test_elsewhere_pods_have_the_image_s_user(folder: str) -> None:
 # Namespaces
 
 
-@pytest.mark.parametrize("overlay", OVERLAYS)
+@pytest.mark.parametrize("overlay", SOME)
 def test_two_teams_on_a_cluster(overlay: str) -> None:
     """The same in each namespace, and nothing that both would share."""
     first, second = (

@@ -96,7 +96,12 @@ FAULTS: dict[str, tuple[list[State], dict[str, str], int, str]] = {
 """What happens: the states, bounds, the code, what is said on stderr."""
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+LIKE_OTHERS = {"it fails", "wait has a bug", "wait is killed", "the deadline is over", "somebody deletes the job"}
+
+
+@pytest.mark.parametrize(
+    "fault", [pytest.param(fault, marks=[pytest.mark.soak] if fault in LIKE_OTHERS else []) for fault in FAULTS]
+)
 def test_every_fault_ends_the_wait(fault: str, serve: Callable[[Api], dict[str, str]]) -> None:
     states, bounds, code, said = FAULTS[fault]
     api = with_job(*states)

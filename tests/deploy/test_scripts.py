@@ -166,7 +166,7 @@ DRY = {
     ),
     "install": (
         ["kind"],
-        ["#   resources: [kubernetes/overlays/kind]", "kubectl --namespace filterdb apply --kustomize", "make-tls"],
+        ["make-tls", "#   resources: [kubernetes/overlays/kind]", "kubectl --namespace filterdb apply --kustomize"],
     ),
     "make-tls": (
         ["new"],
@@ -175,10 +175,10 @@ DRY = {
     "run-batch": (
         ["s3-endpoint"],
         [
-            "#   resources: [kubernetes/overlays/s3-endpoint]",
-            "kubectl --namespace filterdb apply --kustomize",
             "make-tls",
             "kubectl --namespace filterdb create secret generic filterdb-tls",
+            "#   resources: [kubernetes/overlays/s3-endpoint]",
+            "kubectl --namespace filterdb apply --kustomize",
             *(
                 line
                 for job in ("ingest", "reduce", "report")
