@@ -197,15 +197,26 @@ events() {
     grep -E "^[A-Za-z]+/$1(-[^ ]*)?: (Warning|Normal [A-Za-z]*Scale)" || true)
 }
 
-# The certificates of all parts: made once, and again by deploy/renew-tls.
-tls_secret() {
-  local there=''
+# apply_overlay OVERLAY KIND... : the overlay without the resources of these kinds, once it has what its pods wait for.
+apply_overlay() {
+  local there='' by_cert_manager=''
+  case " ${COMPONENTS:-} " in *" cert-manager "*) by_cert_manager=1 ;; esac
+  # The certificates of all parts: made once, and again by deploy/renew-tls.
   [ -n "$dry" ] || there=$(ask secret filterdb-tls --ignore-not-found --output name)
   if [ -n "$there" ]; then
     check_tls
-  else
+  elif [ -z "$by_cert_manager" ]; then
     make_tls_secret
   fi
+  s3_secret "$1"
+  apply "overlays/$1" "${@:2}"
+  if [ -z "$there" ] && [ -n "$by_cert_manager" ]; then await_cert_manager; fi
+}
+
+await_cert_manager() {
+  run "${kube[@]}" wait --for=create --timeout="${CERT_MANAGER_TIMEOUT:-120}s" secret/filterdb-tls ||
+    die "expected cert-manager to make the Secret filterdb-tls in time; kubectl --namespace $namespace describe certificate \
+filterdb-tls tells why not" 74
 }
 
 make_tls_secret() {

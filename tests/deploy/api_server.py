@@ -31,6 +31,7 @@ GROUPS = {
         "secrets": "Secret", "serviceaccounts": "ServiceAccount", "services": "Service",
     },
     "apps/v1": {"deployments": "Deployment", "replicasets": "ReplicaSet"},
+    "cert-manager.io/v1": {"certificates": "Certificate", "issuers": "Issuer"},
     "batch/v1": {"cronjobs": "CronJob", "jobs": "Job"},
     "kubernetes.dask.org/v1": {
         "daskautoscalers": "DaskAutoscaler", "daskclusters": "DaskCluster", "daskjobs": "DaskJob",
@@ -40,7 +41,7 @@ GROUPS = {
 }  # fmt: skip
 """Kinds by the plural of their names, by apiVersion."""
 
-PATH = re.compile(r"/(?:api|apis)/(?P<version>(?:[\w.]+/)?v1)/namespaces/(?P<namespace>[\w-]+)/(?P<plural>\w+)"
+PATH = re.compile(r"/(?:api|apis)/(?P<version>(?:[\w.-]+/)?v1)/namespaces/(?P<namespace>[\w-]+)/(?P<plural>\w+)"
                   r"(?:/(?P<name>[\w.-]+))?(?:/(?P<part>log))?")  # fmt: skip
 
 

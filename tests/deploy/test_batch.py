@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import stat
+import threading
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -207,6 +208,35 @@ def test_renew_tls_makes_new_certificates_and_restarts_the_cluster(serve: Serve,
     assert api.objects["secrets", "filterdb-tls"]["data"]["tls.crt"] != valid["tls.crt"]
     template = api.objects["deployments", "filterdb-scheduler"]["spec"]["template"]
     assert "kubectl.kubernetes.io/restartedAt" in template["metadata"]["annotations"]
+
+
+@pytest.mark.soak
+def test_cert_manager_makes_the_certificates(serve: Serve, valid: dict[str, str]) -> None:
+    """Those of the scripts would not fit those that it makes later; without it the wait has an end."""
+    api, tls = cluster(None), {"annotations": {"cert-manager.io/certificate-name": "filterdb-tls"}}
+    environment = serve(api) | {"COMPONENTS": "cert-manager", "CERT_MANAGER_TIMEOUT": "1"}
+    code, _, errors = script("install", environment, "kind")
+    assert code == 74 and "expected cert-manager to make the Secret filterdb-tls in time" in errors
+    assert not created(api, "secrets")
+
+    api.delete("certificates", "filterdb-tls")
+
+    def issue(plural: str, name: str) -> None:
+        if (plural, name) == ("certificates", "filterdb-tls"):
+            api.put("secrets", name, data=valid, metadata=tls)
+
+    api.on_create = issue
+    code, _, errors = script("install", environment, "kind")
+    assert code == 0, errors
+
+    def later(plural: str, name: str) -> bool:
+        threading.Timer(0.5, lambda: api.put(plural, name, data=valid, metadata=tls)).start()
+        return True
+
+    api.on_delete = later
+    code, _, errors = script("renew-tls", environment | {"CERT_MANAGER_TIMEOUT": "20"})
+    assert code == 0, errors
+    assert not created(api, "secrets")
 
 
 def test_renew_tls_leaves_a_running_job_alone(serve: Serve, valid: dict[str, str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import json
 import re
 from importlib import resources
@@ -11,6 +12,7 @@ import dask.config
 import pytest
 import yaml
 from dask.utils import parse_bytes
+from dask_kubernetes.operator.controller import controller
 from dask_kubernetes.operator.validation import validate_cluster_name
 from kubernetes.utils.quantity import parse_quantity
 
@@ -117,6 +119,13 @@ def test_the_role_is_a_parameter(overlay: str) -> None:
     accounts = {each["metadata"]["name"]: each["metadata"] for each in of_kind(built, "ServiceAccount")}
     assert accounts["filterdb"]["annotations"] == {ROLES[overlay]: settings["FILTERDB_ROLE"]}
     assert "annotations" not in accounts["filterdb-scheduler"]
+
+
+def test_the_operator_knows_no_idle_timeout_of_a_job() -> None:
+    """Its schema has one, which it drops: deploy/jobs.sh ties a job's cluster to its runner instead."""
+    assert inspect.signature(controller.build_cluster_spec).parameters.keys() == {
+        "name", "worker_spec", "scheduler_spec", "annotations", "labels",
+    }  # fmt: skip
 
 
 # Dask
