@@ -152,11 +152,15 @@ $missing" 74
 operator_patches() {
   cat <<END
   - target: {kind: NetworkPolicy, name: operator}
-    patch: >-
-      [{op: replace, value: $operator,
-      path: /spec/ingress/0/from/0/namespaceSelector/matchLabels/kubernetes.io~1metadata.name}]
+    patch: |-
+      - op: replace
+        path: /spec/ingress/0/from/0/namespaceSelector/matchLabels/kubernetes.io~1metadata.name
+        value: $operator
   - target: {kind: ClusterRoleBinding, name: filterdb-dask-operator-finalizers}
-    patch: '[{op: replace, path: /subjects/0/name, value: "system:serviceaccounts:$operator"}]'
+    patch: |-
+      - op: replace
+        path: /subjects/0/name
+        value: system:serviceaccounts:$operator
 END
 }
 

@@ -94,7 +94,7 @@ def everything(overlay: str, *, components: Sequence[str] = (), namespace: str =
 @cache
 def _build(folders: tuple[str, ...], components: tuple[str, ...], image: str | None, namespace: str) -> list[Resource]:
     if len(folders) == 1 and not components and image is None and namespace == NAMESPACE:
-        return _kustomize(KUBERNETES / folders[0])
+        return kustomize(KUBERNETES / folders[0])
     with tempfile.TemporaryDirectory() as place:
         # Kustomize takes no absolute paths.
         relative = [os.path.relpath(KUBERNETES / name, Path(place).resolve()) for name in (*folders, *components)]
@@ -105,10 +105,11 @@ def _build(folders: tuple[str, ...], components: tuple[str, ...], image: str | N
             name, tag = (name, digest) if at else name.rsplit(":", 1)
             wanted["images"] = [{"name": "filterdb", "newName": name, "digest" if at else "newTag": tag}]
         (Path(place) / "kustomization.yaml").write_text(yaml.safe_dump(wanted))
-        return _kustomize(Path(place))
+        return kustomize(Path(place))
 
 
-def _kustomize(folder: Path) -> list[Resource]:
+def kustomize(folder: Path) -> list[Resource]:
+    """Return what `kubectl kustomize` makes of any folder."""
     done = subprocess.run([kubectl(), "kustomize", folder], capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0, f"{folder}: {done.stderr}"
     assert not done.stderr, f"{folder}: {done.stderr}"

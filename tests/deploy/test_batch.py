@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import re
+import shutil
 import stat
 import threading
 from collections.abc import Callable
@@ -12,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.deploy.api_server import Api
-from tests.deploy.manifests import kubectl
+from tests.deploy.manifests import KUBERNETES, Resource, kubectl, kustomize
 from tests.deploy.played import PENDING, Played, State, ended, gone, runner
 from tests.deploy.test_scripts import DEPLOY, DIGEST, call
 
@@ -185,7 +187,8 @@ def test_install_in_another_namespace(serve: Serve, valid: dict[str, str]) -> No
     api.put(
         "daskjobs", "filterdb-report", spec={"job": {"spec": {"containers": [{"image": DIGEST}]}}}, metadata=running_job
     )
-    code, _, errors = script("install", serve(api) | {"COMPONENTS": "openshift"}, "--namespace", "team-a", "kind")
+    own = {"COMPONENTS": "openshift", "OPERATOR_NAMESPACE": "dask"}
+    code, _, errors = script("install", serve(api) | own, "--namespace", "team-a", "kind")
     assert code == 0, errors
     assert created(api, "cronjobs") == ["filterdb-ingest-new"] and not created(api, "daskclusters")
     assert f"daskcluster/filterdb runs with the image {OTHER}, not with {DIGEST}" in errors
@@ -193,6 +196,22 @@ def test_install_in_another_namespace(serve: Serve, valid: dict[str, str]) -> No
     pod = api.objects["cronjobs", "filterdb-ingest-new"]["spec"]["jobTemplate"]["spec"]["template"]["spec"]
     assert "runAsUser" not in pod["securityContext"]
     assert {container["image"] for container in pod["containers"]} == {DIGEST}
+    policy = api.objects["networkpolicies", "operator"]["spec"]["ingress"][0]["from"][0]
+    assert policy["namespaceSelector"]["matchLabels"] == {"kubernetes.io/metadata.name": "dask"}
+
+
+def test_prepare_cluster_names_the_team_and_the_operator(tmp_path: Path) -> None:
+    """The server of these tests has nothing outside a namespace: kustomize builds what the script would apply."""
+    environment = {"OPERATOR_NAMESPACE": "dask", "NAMESPACE": "team-a"}
+    _, out, _ = script("prepare-cluster", environment, "--dry-run")
+    texts = re.findall(r"(?:^#   .*\n)+", out, re.MULTILINE)
+    shutil.copytree(KUBERNETES, tmp_path / "kubernetes")
+    names: dict[str, Resource] = {}
+    for text in texts:
+        (tmp_path / "kustomization.yaml").write_text(text.replace("#   ", ""))
+        names |= {one["kind"]: one for one in kustomize(tmp_path)}
+    assert names["Namespace"]["metadata"]["name"] == "team-a"
+    assert names["ClusterRoleBinding"]["subjects"][0]["name"] == "system:serviceaccounts:dask"
 
 
 def test_renew_tls_makes_new_certificates_and_restarts_the_cluster(serve: Serve, valid: dict[str, str]) -> None:

@@ -66,6 +66,7 @@ def follow(environment: dict[str, str]) -> Done:
 
 FAULTS: dict[str, tuple[list[State], dict[str, str], int, str]] = {
     "it ends well": (ended(0), {}, 0, "filterdb-reduce: Succeeded"),
+    "the log's connection is lost": ([RUNNING] * 3 + ended(0)[-1:], {}, 0, "filterdb-reduce: Succeeded"),
     "it fails": (ended(65), {}, 65, "filterdb-reduce: Failed"),
     "the runner is deleted": ([PENDING, RUNNING, gone], {}, 75, "its runner has gone, with its node or by hand"),
     "the runner is deleted before it is seen": ([gone], {}, 75, "its runner has gone before it was seen"),
