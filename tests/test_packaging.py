@@ -31,7 +31,6 @@ NOT_IN_IMAGE = {"all", "kubernetes", "jobqueue"}
 NEVER_IMPORTED = {
     "huggingface-hub": "fsspec's hf:// of data sets and Spaces; models of the hub are read without it",
     "bokeh": "distributed imports it to serve the dashboard",
-    "cryptography": "distributed imports it to make certificates",
     "dask-jobqueue": "filterdb.cluster imports the class of the named batch queue",
     "dask-kubernetes": "filterdb.cluster imports it where a cluster is asked for",
     "s3fs": "fsspec imports it for s3:// URLs",
