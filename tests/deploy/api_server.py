@@ -89,7 +89,14 @@ class Api:
         for (other, dependent), entry in list(self.objects.items()):
             owners = entry["metadata"].get("ownerReferences", [])
             if owners and not any(owner["uid"] in left for owner in owners):
-                self.delete(other, dependent)
+                self.ask_to_delete(other, dependent)
+
+    def ask_to_delete(self, plural: str, name: str) -> None:
+        """Delete an object, or only mark it where somebody holds it."""
+        if self.on_delete(plural, name):
+            self.delete(plural, name)
+        else:
+            self.objects[plural, name]["metadata"]["deletionTimestamp"] = "2026-11-30T00:00:00Z"
 
     def event(self, kind: str, name: str, reason: str, message: str) -> None:
         """Record a warning about an object."""
@@ -256,11 +263,10 @@ class _Handler(BaseHTTPRequestHandler):
             if entry is None:
                 self._one(plural, name)
                 return
-            forced = (body or {}).get("gracePeriodSeconds") == 0
-            if forced or self.api.on_delete(plural, name):
+            if (body or {}).get("gracePeriodSeconds") == 0:
                 self.api.delete(plural, name)
             else:
-                entry["metadata"]["deletionTimestamp"] = "2026-11-30T00:00:00Z"
+                self.api.ask_to_delete(plural, name)
             self._send(200, entry)
 
     def _one(self, plural: str, name: str, code: int = 200) -> None:

@@ -30,12 +30,12 @@ from tests.deploy.test_scripts import DEPLOY, call
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
-FOLLOW = """
+CALL = """
 source {deploy}/common.sh
 cluster
 source {deploy}/jobs.sh
-follow reduce
-echo code=$code force=$force
+{function} reduce
+echo code=${{code:-0}} force=${{force:-}}
 """
 
 
@@ -56,8 +56,8 @@ def with_job(*states: State) -> Api:
     return api
 
 
-def follow(environment: dict[str, str]) -> Done:
-    script = FOLLOW.format(deploy=DEPLOY)
+def follow(environment: dict[str, str], function: str = "follow") -> Done:
+    script = CALL.format(deploy=DEPLOY, function=function)
     path = f"{kubectl().parent}:/usr/bin:/bin"
     done = call("bash", "-c", script, "run-batch", path=path, **environment)
     out, mark, code = done.stdout.partition("code=")
@@ -134,3 +134,15 @@ def test_an_api_server_that_is_away_is_asked_again(
     assert done.code == code, done.errors
     if code:
         assert "expected an answer, got (after 4 attempts)" in done.errors
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_a_cluster_that_the_operator_does_not_release(held: bool, serve: Callable[[Api], dict[str, str]]) -> None:
+    """It holds every DaskCluster by a finalizer (kopf's timers): without it a deletion never ends."""
+    api = with_job(PENDING)
+    PENDING(api, "filterdb-reduce")
+    api.on_delete = lambda plural, name: not (held and plural == "daskclusters")
+    done = follow(serve(api) | {"REMOVE_TIMEOUT": "1"}, "remove")
+    assert done.code == (74 if held else 0), done.errors
+    assert ("expected it to be deleted within 1 s, it is not; does the Dask operator run?" in done.errors) is held
+    assert "--cascade=foreground" in done.errors  # so that its pods go all the same
