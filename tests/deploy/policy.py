@@ -117,7 +117,8 @@ def entry_point(pod: Pod) -> Iterator[str]:
 def dask_commands(pod: Pod) -> Iterator[str]:
     """dask-worker and dask-scheduler, which the operator defaults to, are no longer installed."""
     first = {"scheduler": ["dask", "scheduler"], "worker": ["dask", "worker"]}.get(pod.role)
-    if first is not None and pod.spec["containers"][0]["args"][:2] != first:
+    args = pod.spec["containers"][0]["args"]  # a plain Job's have a shell in front
+    if first is not None and first not in [args[place : place + 2] for place in range(len(args))]:
         yield f"{pod.name}: expected {' '.join(first)} …"
 
 
@@ -138,8 +139,8 @@ def encrypted(pod: Pod) -> Iterator[str]:
 
 
 def deadline(pod: Pod) -> Iterator[str]:
-    """A CronJob's is its Job's: an object rule."""
-    if pod.role == "job-runner":
+    """That of a CronJob's or a Job's pod is its Job's: an object rule."""
+    if pod.role == "job-runner" and pod.kind != "Job":
         if not 0 < pod.spec.get("activeDeadlineSeconds", 0) <= 86_400:
             yield f"{pod.name}: expected activeDeadlineSeconds of a day at most"
         if pod.spec.get("restartPolicy") != "Never":
@@ -231,11 +232,20 @@ def restricted_namespace(resource: Resource) -> Iterator[str]:
 
 
 def bounded_jobs(resource: Resource) -> Iterator[str]:
+    name = f"{resource['kind']} {resource['metadata']['name']}"
     if resource["kind"] == "CronJob":
         if not 0 < resource["spec"]["jobTemplate"]["spec"].get("activeDeadlineSeconds", 0) < 86_400:
-            yield f"CronJob {resource['metadata']['name']}: expected activeDeadlineSeconds of less than a day"
+            yield f"{name}: expected activeDeadlineSeconds of less than a day"
         if resource["spec"].get("concurrencyPolicy") != "Forbid":
-            yield f"CronJob {resource['metadata']['name']}: expected concurrencyPolicy Forbid"
+            yield f"{name}: expected concurrencyPolicy Forbid"
+    if resource["kind"] == "Job":
+        for field in ("activeDeadlineSeconds", "ttlSecondsAfterFinished"):
+            if not 0 < resource["spec"].get(field, 0) <= 86_400:
+                yield f"{name}: expected {field} of a day at most"
+        if not any(0 < resource["spec"].get(field, 0) < 10 for field in ("backoffLimit", "backoffLimitPerIndex")):
+            yield f"{name}: expected a backoffLimit of less than 10"
+        if resource["spec"]["template"]["spec"].get("restartPolicy") != "Never":  # podFailurePolicy needs it
+            yield f"{name}: expected restartPolicy Never"
 
 
 def idle_clusters_end(resource: Resource) -> Iterator[str]:

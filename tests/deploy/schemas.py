@@ -103,9 +103,11 @@ def _restarts(value: Any, kind: str = "") -> Iterator[str]:
             yield from _restarts(one, kind)
     elif isinstance(value, dict):
         kind = value.get("kind", kind)
-        allowed = {"Deployment": {"Always"}, "CronJob": {"Never", "OnFailure"}}.get(
-            kind, {"Always", "Never", "OnFailure"}
-        )
+        allowed = {
+            "Deployment": {"Always"},
+            "CronJob": {"Never", "OnFailure"},
+            "Job": {"Never", "OnFailure"},
+        }.get(kind, {"Always", "Never", "OnFailure"})
         if "containers" in value:
             policy = value.get("restartPolicy", "Always")
             if policy not in allowed:

@@ -17,6 +17,7 @@ from tests.deploy.manifests import (
     JOBS,
     KUBERNETES,
     PLACEHOLDER,
+    PLAIN,
     Resource,
     build,
     operated,
@@ -40,8 +41,9 @@ def test_every_folder_is_listed() -> None:
     parts = {"pods", "base/nightly", "interactive/cluster", "jobs/common"} | {
         f"components/{name}" for name in COMPONENTS
     }
+    parts |= {f"plain/{nodes}/{part}" for nodes in ("one-node", "several-nodes") for part in ("common", "finish")}
     there = {str(path.parent.relative_to(KUBERNETES)) for path in KUBERNETES.rglob("kustomization.yaml")}
-    assert there == {*FOLDERS, *ADMIN, *parts}
+    assert there == {*FOLDERS, *PLAIN, *ADMIN, *parts}
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
