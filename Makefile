@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export PYTHONHASHSEED := 0
 
-.PHONY: help demo test quick faults deploy-tests multihost exporters exporters-extra emulators lint format lock docs bench bench-full clean
+.PHONY: help demo test quick faults deploy-tests multihost exporters exporters-extra emulators lint format lock chart docs bench bench-full clean
 help:
 	@echo "make demo    the whole path on real models, in filterdb-demo/"
 	@echo "make test    every check: lint, types, floors, tests (about 30 minutes on 2 cores)"
@@ -21,6 +21,7 @@ help:
 	@echo "make docs    the documentation site, in docs/_build"
 	@echo "make bench   benchmarks, some in small: 100 ingests, 500 models (about 30 minutes, 7 GB below /tmp)"
 	@echo "make bench-full  1,464,797,156 filters for real (about 20 minutes, 53 GB)"
+	@echo "make chart   write the templates of deploy/helm/filterdb anew from deploy/kubernetes"
 	@echo "make lock    write requirements/*.txt anew from pyproject.toml"
 
 # The environment: what requirements/dev.txt pins by hash, and this checkout.
@@ -149,6 +150,9 @@ lock: $(STAMP)
 	printf '%s\n' 'hatchling>=1.27' 'hatch-fancy-pypi-readme>=25.1' | $(BIN)/$(LOCK) - -o requirements/build.txt
 	$(BIN)/$(LOCK) pyproject.toml --all-extras --group dev -o requirements/dev.txt
 	$(BIN)/$(LOCK) pyproject.toml --extra cluster --extra compiled --extra report --group docs -o requirements/docs.txt
+
+chart: $(STAMP)
+	$(BIN)/python -m tests.deploy.chart
 
 # Sphinx gets an environment of its own, with filterdb's dependencies: it imports the package for the reference.
 DOCS := $(VENV)-docs
