@@ -44,6 +44,9 @@ PARAMETERS = {
 }
 """Values of the parameters that every overlay has."""
 
+IDENTITIES = {"aws": "workload-identity", "gcp": "gcs", "azure": "azure"}
+"""Clouds whose identities pods may use, and the overlays that have what each needs."""
+
 SIZES = {"cpu": "cpu", "memory": "memory", "ephemeral-storage": "storage"}
 
 
@@ -220,6 +223,17 @@ def _dask_job(template: Template, resource: Resource) -> None:
 
 def _pod_labels(template: Template, resource: Resource) -> None:
     labels = resource["metadata"]["labels"]
+    for identity, overlay in IDENTITIES.items():
+        there, base = (
+            _named(build(folder), "CronJob", "filterdb-ingest-new")["spec"]["jobTemplate"]["spec"]["template"]
+            for folder in (f"overlays/{overlay}", "base")
+        )
+        more = {
+            name: value for name, value in there["metadata"]["labels"].items() if name not in base["metadata"]["labels"]
+        }
+        if more:
+            text = yaml.dump(more, Dumper=_Dumper).rstrip()
+            labels[template.lines(_where(f'eq .Values.identity "{identity}"', text))] = None
     labels[template.lines(_where_set("podLabels", "{{- toYaml . | nindent INDENT }}"))] = None
 
 
@@ -277,8 +291,27 @@ def _account(template: Template, resource: Resource) -> None:
     pull = "imagePullSecrets:\n  {{- toYaml . | nindent INDENT+2 }}"
     resource[template.lines(_where_set("imagePullSecrets", pull))] = None
     if resource["metadata"]["name"] == "filterdb":  # the one that may read and write the bucket
-        annotations = "annotations:\n  {{- toYaml . | nindent INDENT+2 }}"
-        resource["metadata"][template.lines(_where_set("serviceAccount.annotations", annotations))] = None
+        resource["metadata"][template.lines(_annotations())] = None
+
+
+def _annotations() -> str:
+    """Return the lines of the role's annotation, as each cloud calls it, and of a release's own ones."""
+    keys = {}
+    for identity, overlay in IDENTITIES.items():
+        resources = build(f"overlays/{overlay}")
+        annotations = _named(resources, "ServiceAccount", "filterdb")["metadata"]["annotations"]
+        role = _named(resources, "ConfigMap", "filterdb-job")["data"]["FILTERDB_ROLE"]
+        (keys[identity],) = (key for key, value in annotations.items() if value == role)
+    names = " ".join(f'"{identity}" "{key}"' for identity, key in keys.items())
+    return f"""\
+{{{{- $role := dict }}}}
+{{{{- if and .Values.identity .Values.role }}}}
+{{{{- $role = dict (get (dict {names}) .Values.identity) .Values.role }}}}
+{{{{- end }}}}
+{{{{- with merge $role .Values.serviceAccount.annotations }}}}
+annotations:
+  {{{{- toYaml . | nindent INDENT+2 }}}}
+{{{{- end }}}}"""
 
 
 def _configuration(template: Template, resource: Resource) -> None:
@@ -291,6 +324,7 @@ def _configuration(template: Template, resource: Resource) -> None:
         )
     for name in data:
         data[name] = template.value(f"{{{{ .Values.{PARAMETERS[name]} | quote }}}}")
+    data[template.lines(_where_set("role", "FILTERDB_ROLE: {{ . | quote }}"))] = None
     data[template.lines(_where_set("endpoint", "AWS_ENDPOINT_URL: {{ . | quote }}"))] = None
     more = "{{- range $name, $value := .Values.environment }}\n{{ $name }}: {{ $value | quote }}\n{{- end }}"
     data[template.lines(more)] = None
@@ -305,27 +339,29 @@ ENDPOINT_PORT = """\
 """The port of another S3 server; 443 is there anyway."""
 
 
+def _named(resources: Iterable[Resource], kind: str, name: str) -> Resource:
+    (resource,) = (each for each in resources if (each["kind"], each["metadata"]["name"]) == (kind, name))
+    return resource
+
+
+def _added_rules(policy: str, resources: Iterable[Resource]) -> str:
+    """Return, as YAML, the rules of a policy's egress that base lacks."""
+    there, base = (_named(each, "NetworkPolicy", policy)["spec"]["egress"] for each in (resources, build("base")))
+    return yaml.dump([rule for rule in there if rule not in base], Dumper=_Dumper, sort_keys=False).rstrip()
+
+
 def _network_policy(template: Template, resource: Resource) -> None:
     name, spec = resource["metadata"]["name"], resource["spec"]
     if name == "storage":
         (rule,) = (each for each in spec["egress"] if {"protocol": "TCP", "port": 443} in each["ports"])
         rule["ports"].append(template.lines(ENDPOINT_PORT))
+        for identity, overlay in IDENTITIES.items():
+            more = _added_rules("storage", build(f"overlays/{overlay}"))
+            spec["egress"].append(template.lines(_where(f'eq .Values.identity "{identity}"', more)))
         spec["egress"].append(template.lines(_where_set("egress", "{{- toYaml . | nindent INDENT }}")))
     elif name == "dns":
-        other = "\n".join(
-            (
-                "- ports:",
-                "    - port: 5353",
-                "      protocol: UDP",
-                "    - port: 5353",
-                "      protocol: TCP",
-                "  to:",
-                "    - namespaceSelector:",
-                "        matchLabels:",
-                "          kubernetes.io/metadata.name: openshift-dns",
-            )
-        )
-        spec["egress"].append(template.lines(_where(".Values.openshift", other)))
+        more = _added_rules("dns", build("base", components=["components/openshift"]))
+        spec["egress"].append(template.lines(_where(".Values.openshift", more)))
     elif name == "operator":
         for peer in (peer for rule in spec["ingress"] for peer in rule["from"]):
             labels = peer["namespaceSelector"]["matchLabels"]

@@ -52,10 +52,8 @@ def built(folders: Sequence[str], components: Sequence[str] = ()) -> list[Resour
     """What kustomize builds of folders, with the parameters of the values files; a release brings no claim."""
     every = []
     for folder in folders:
-        # A folder that has the volume already does not take it twice.
-        own = [
-            f"components/{name}" for name in components if name != "volume" or not folder.startswith("overlays/volume")
-        ]
+        # A folder that has a component already does not take it twice.
+        own = [f"components/{name}" for name in components if name.split("-")[0] not in folder]
         every += build(folder, components=own, image=IMAGE)
     mine = json.loads(json.dumps(every).replace("SET-ME", "mine"))
     return [each for each in mine if each["kind"] != "PersistentVolumeClaim"]
@@ -87,7 +85,10 @@ def jobs(folder: str) -> list[str]:
 
 
 SITE = ("openshift", "pull-secret", "dedicated-nodes")
-LABELS = ("--set-string", "podLabels.azure\\.workload\\.identity/use=true")
+GOOGLE = (
+    *("--set", "identity=gcp,role=mine@mine.iam.gserviceaccount.com,database=gs://mine/filterdb"),
+    *("--set", "catalog=gs://mine/models/catalog.csv,report=gs://mine/report"),
+)
 SAME = {
     "a bucket and the operator": Same("s3-endpoint", ["overlays/s3-endpoint", "interactive", *jobs("jobs")]),
     "a role, no operator": Same("several-nodes", ["overlays/workload-identity", *jobs("plain/several-nodes")]),
@@ -107,16 +108,18 @@ SAME = {
         ("volume", *SITE),
         ("--set", "operator.enabled=false,interactive.enabled=false"),
     ),
-    "labels of pods": Same(
-        "s3-endpoint", ["overlays/s3-endpoint", "interactive", *jobs("jobs")], ("azure-identity",), LABELS
+    "Azure": Same("azure", ["overlays/azure", "overlays/azure/interactive", *jobs("overlays/azure/jobs")]),
+    "Azure, no operator": Same(
+        "azure",
+        ["overlays/azure", *jobs("plain/several-nodes")],
+        ("azure-identity",),
+        ("--set", "operator.enabled=false,interactive.enabled=false"),
     ),
-    "labels of pods, no operator": Same(
-        "several-nodes", ["overlays/workload-identity", *jobs("plain/several-nodes")], ("azure-identity",), LABELS
-    ),
+    "Google": Same("several-nodes", ["overlays/gcs", *jobs("plain/several-nodes")], (), GOOGLE),
 }
 
 
-LONGER = {"several nodes, a queue", "labels of pods", "labels of pods, no operator"}
+LONGER = {"several nodes, a queue", "Azure", "OpenShift and a volume, no operator"}
 """What other cases show in part."""
 
 

@@ -20,7 +20,7 @@ IMAGE = f"registry.example/team/filterdb@{DIGEST}"
 def test_the_files_of_the_guide(tmp_path: Path) -> None:
     """Each kustomization and each values file that it shows can be used as it stands, with the reader's own names."""
     shutil.copytree(KUBERNETES.parent, tmp_path / "deploy")
-    names = {"REGISTRY": "registry.example/team", "sha256:…": DIGEST, "s3://BUCKET": "s3://mine", "::…": "::mine"}
+    names = {"REGISTRY": "registry.example/team", "sha256:…": DIGEST, "s3://BUCKET": "s3://mine", "aws:iam::…": "aws:iam::mine"}
     files = {}
     for block in blocks("docs/how-to/kubernetes-without-operator.md"):
         if block.file:
