@@ -33,6 +33,7 @@ from tests.deploy.manifests import (
 from tests.deploy.network import INTERNET, End, allowed, selects
 from tests.deploy.policy import object_violations, violations
 from tests.deploy.schemas import problems
+from tests.deploy.test_combinations import OF_A_POD
 
 pytestmark = pytest.mark.slow
 
@@ -324,6 +325,20 @@ def test_kueue_starts_every_job_suspended(folder: str) -> None:
             assert resource["spec"]["jobTemplate"].pop("metadata") == {"labels": queue}
             assert resource["spec"]["jobTemplate"]["spec"].pop("suspend") is True
     assert after == before
+
+
+# What a site chooses
+
+
+@pytest.mark.parametrize("folder", PLAIN)
+def test_a_site_s_components_reach_every_pod(folder: str) -> None:
+    """As they reach the operator's pods (tests/deploy/test_combinations.py)."""
+    built = build(folder, components=[f"components/{name}" for name in OF_A_POD])
+    assert all(not problems(resource) and not object_violations(resource) for resource in built)
+    for pod in pods(built):
+        assert not violations(pod)
+        for component, reached in OF_A_POD.items():
+            assert reached(pod), (component, pod.name)
 
 
 # Namespaces
