@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 USER = 65534
@@ -35,8 +36,16 @@ def _closed_ancestor(path: Path) -> Path | None:
     return None
 
 
-def run(*command: object, timeout: float = 240, **environment: str | None) -> subprocess.CompletedProcess[str]:
-    """Run a command as that user; variables that are None are unset.
+def run(
+    *command: object,
+    timeout: float = 240,
+    ids: tuple[int, int] = (USER, USER),
+    only_writable: Sequence[Path] = (),
+    **environment: str | None,
+) -> subprocess.CompletedProcess[str]:
+    """Run a command as that user, or with other IDs of user and group; variables that are None are unset.
+
+    With `only_writable` the root is read-only but for these folders, as a container's is.
 
     Where the interpreter lies in a folder that others may not enter (root's home), the command sees it all the same:
     in a mount namespace of its own, in which that folder holds nothing else.
@@ -52,7 +61,9 @@ def run(*command: object, timeout: float = 240, **environment: str | None) -> su
         *(f"mount --bind '{path}' '{place}'" for path, place in held.items()),
         *(f"mount -t tmpfs -o mode=755 none '{folder}'" for folder in sorted(set(hidden.values()))),
         *(f"mkdir -p '{path}' && mount --bind '{place}' '{path}'" for path, place in held.items()),
-        f'exec setpriv --reuid={USER} --regid={USER} --clear-groups "$@"',
+        *(f"mount --bind '{folder}' '{folder}'" for folder in only_writable),
+        *(["mount -o remount,bind,ro /"] if only_writable else []),
+        f'exec setpriv --reuid={ids[0]} --regid={ids[1]} --clear-groups "$@"',
     ]
     variables = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
     try:

@@ -8,12 +8,15 @@ from __future__ import annotations
 import json
 import os
 import signal
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests import other_user
 from tests.deploy.manifests import Process, build, processes
 from tests.deploy.test_processes import KEYS, Cluster, Done, Machine, cluster, make_tls, new_machine, only, said, wait
 
@@ -97,6 +100,59 @@ def test_a_worker_that_never_had_a_scheduler_is_replaced(machine: Machine) -> No
     short = worker._replace(command=["5" if word == str(ALONE) else word for word in worker.command])
     with cluster(machine) as running:
         assert running.start(short).wait(timeout=90) == 1, running.logs()
+
+
+@pytest.fixture
+def open_machine(s3_server: str) -> Iterator[Machine]:
+    """A machine whose folder other users may enter; its certificates are for the group, as a Secret's volume is."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        machine = new_machine(s3_server, make_tls(folder / "certificates"), folder / "machine")
+        (machine.folder / "tls").chmod(0o755)
+        for file in (machine.folder / "tls").iterdir():
+            file.chmod(0o440)
+        yield machine
+
+
+@pytest.mark.parametrize("folder", ["plain/one-node/ingest", "plain/several-nodes/ingest"])
+def test_a_random_user_a_read_only_root_and_no_home(open_machine: Machine, folder: str) -> None:
+    """As on OpenShift, where group 0 may read the certificates: a job in one pod, a scheduler and a worker.
+
+    HOME is the folder for temporary files, as the image says: without it Bokeh's import fails for a user without entry.
+    """
+    if why := other_user.missing():
+        pytest.skip(why)
+    with cluster(open_machine) as alone:
+        temporary = open_machine.folder / "tmp"
+        for place in (temporary, Path(alone.values["scratch"])):
+            place.mkdir(exist_ok=True)
+            place.chmod(0o1777)
+
+        def run(process: Process, *words: tuple[str, str]) -> Done:
+            command = [dict(words).get(word, word) for word in alone.command(process)]
+            # Nothing comes from the environment around.
+            environment: dict[str, Any] = dict.fromkeys(os.environ) | alone.environment(process)
+            environment |= dict.fromkeys(("TMPDIR", "HOME"), str(temporary))
+            done = other_user.run(
+                *command,
+                ids=(1_234_567_890, 0),
+                only_writable=[temporary, Path(alone.values["scratch"])],
+                **environment,
+            )
+            return Done(done.returncode, done.stdout, done.stderr)
+
+        found = {process.container: process for process in job(folder)}
+        if folder.startswith("plain/one-node"):
+            done = run(found["runner"], ("4", "2"))
+            assert done.code == 0, done.errors
+            assert json.loads(done.out)["filters"] == 4_800
+        else:
+            done = run(found["scheduler"], (f"{IDLE} s", "1 s"))
+            assert (done.code, "after being idle" in done.errors) == (0, True), done
+            done = run(found["worker"], (str(ALONE), "3"))
+            assert (done.code, "Timed out starting worker" in done.errors) == (1, True), done
+            assert "Permission denied" not in done.errors and "Read-only" not in done.errors
 
 
 def test_a_job_in_one_pod(machine: Machine) -> None:
