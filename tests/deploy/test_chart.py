@@ -119,7 +119,7 @@ SAME = {
 }
 
 
-LONGER = {"several nodes, a queue", "Azure", "OpenShift and a volume, no operator"}
+LONGER = {"several nodes, a queue", "Azure", "Google", "OpenShift and a volume, no operator"}
 """What other cases show in part."""
 
 
