@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from functools import cache
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import dask
@@ -15,6 +18,15 @@ from dask.utils import parse_timedelta
 def apply() -> None:
     """Make `filterdb/dask.yaml` Dask's defaults in this process; the user's own settings take precedence."""
     dask.config.update_defaults(defaults())
+    _ensure_home()
+
+
+def _ensure_home() -> None:
+    """Name a home for a user that the system does not know, as in some containers: Dask's dashboard looks for one."""
+    try:
+        Path.home()
+    except RuntimeError:
+        os.environ["HOME"] = tempfile.gettempdir()
 
 
 def defaults() -> dict[str, Any]:
