@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import getpass
 import os
 import re
+import socket
 import subprocess
 import sysconfig
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -67,8 +71,10 @@ class Job:
             "FILTERDB_REPORT": str(place / "report"),
             **environment,
         }
+        # Slurm refuses both kinds of memory on one command line.
+        small = [option for option in SMALL if not ("--mem" in option and any("--mem=" in other for other in options))]
         self.batch = subprocess.Popen(
-            [DEPLOY / "run-batch", "slurm", f"--output={self.log}", *SMALL, *options],
+            [DEPLOY / "run-batch", "slurm", f"--output={self.log}", *small, *options],
             cwd=place, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
         )  # fmt: skip
         assert self.batch.stdout is not None
@@ -119,6 +125,23 @@ class Job:
         return int(self._field("Restarts"))
 
 
+def assert_dashboard_answers(log: str) -> None:
+    """Check that a job's log has one dashboard, where the tunnel ends that the log names."""
+    (line,) = [line for line in log.splitlines() if "ssh" in line]
+    tunnel = re.fullmatch(
+        r"filterdb\.sbatch: dashboard: (http://127\.0\.0\.1:(\d+)/status), through ssh -N -J (\w+)@(\S+) "
+        r"-L (\d+):127\.0\.0\.1:(\d+) (\w+)@(\S+)",
+        line,
+    )
+    assert tunnel, line
+    url, port, user, login, local, remote, same_user, node = tunnel.groups()
+    assert port == local == remote != "8787" and user == same_user == getpass.getuser()
+    assert login == node == socket.gethostname()
+    assert set(re.findall(r"dashboard: (http[^\s,]+)", log)) == {url}
+    with urllib.request.urlopen(url, timeout=60) as answer:  # what ssh does at the node
+        assert answer.status == 200 and b"dask" in answer.read().lower()
+
+
 def minutes(text: str) -> float:
     hours, rest, seconds = map(int, text.split(":"))
     return 60 * hours + rest + seconds / 60
@@ -152,8 +175,14 @@ def test_values_agree() -> None:
 def test_batch_job_that_is_stopped_is_queued_again_and_finishes(
     queue: dict[str, str], catalog: Path, tmp_path: Path
 ) -> None:
-    job = Job(queue, tmp_path)
-    job.wait_for("filterdb.sbatch: filterdb reduce")
+    """With --mem for the whole node, and the usual port of a dashboard taken."""
+    with socket.socket() as other:
+        with contextlib.suppress(OSError):  # taken already
+            other.bind(("127.0.0.1", 8787))
+            other.listen()
+        job = Job(queue, tmp_path, "--mem=16G")
+        job.wait_for("filterdb.sbatch: filterdb reduce")
+    assert_dashboard_answers(job.said())
     job.tell()
     job.wait_for("queued again")
     assert job.end() == 0, job.said()
@@ -161,6 +190,9 @@ def test_batch_job_that_is_stopped_is_queued_again_and_finishes(
     assert not (tmp_path / f"filterdb-{job.id}").exists()  # the key is gone
     assert (tmp_path / "report" / "index.html").exists()
     assert job.said().count("filterdb.sbatch: filterdb ingest") == 2
+    last_run = job.said().rpartition(": made ca.crt")[2]
+    assert not re.search(r"Traceback|CANCELLED|Terminated|srun: |Error", last_run), last_run
+    assert last_run.splitlines()[-1] == f"filterdb.sbatch: done; the page is at {tmp_path}/report/index.html"
 
     there = fdb.open(tmp_path / "db")
     here = fdb.ingest(tmp_path / "here", catalog=catalog).database
@@ -195,6 +227,7 @@ def test_a_failing_command_gives_the_job_its_exit_code(queue: dict[str, str], ca
     [
         ("--ntasks=1", "expected --ntasks of 2 or more"),
         ("--mem-per-cpu=2G", "expected --mem-per-cpu of 3G or more, got 2048M"),
+        ("--mem=9000M", "expected --mem of 9216M or more for 3 tasks on a node, got 9000M"),
         ("--time=4", "expected --time of more than 5 minutes"),
     ],
 )
@@ -219,6 +252,35 @@ def test_sbatch_where_something_is_missing(queue: dict[str, str], tmp_path: Path
     assert done.returncode == 2
     lines = (tmp_path / "log").read_text().splitlines()
     assert len(lines) == 1 and (lacking if lacking == "FILTERDB_CATALOG" else "make-tls") in lines[0]
+
+
+@pytest.mark.parametrize(
+    ("environment", "share", "threads", "limit"),
+    [
+        ({"SLURM_MEM_PER_CPU": "4096", "SLURM_CPUS_PER_TASK": "2"}, 4096, 2, 4096),
+        ({"SLURM_MEM_PER_CPU": "2048", "SLURM_CPUS_PER_TASK": "2"}, 2048, 1, 2048),
+        ({"SLURM_MEM_PER_NODE": "16384", "SLURM_CPUS_PER_TASK": "2", "SLURM_TASKS_PER_NODE": "5"}, 1638, 1, 1228),
+        ({"SLURM_MEM_PER_NODE": "65536", "SLURM_CPUS_PER_TASK": "2", "SLURM_TASKS_PER_NODE": "3(x2),5"}, 6553, 2, 9011),
+        ({"SLURM_MEM_PER_NODE": "32768", "SLURM_CPUS_PER_TASK": "2", "SLURM_TASKS_PER_NODE": "10,2"}, 1638, 1, 1228),
+        ({"SLURM_MEM_PER_NODE": "0", "SLURM_CPUS_PER_TASK": "2", "SLURM_TASKS_PER_NODE": "5"}, 6400, 2, 8704),
+        ({"SLURM_CPUS_PER_TASK": "1", "SLURM_TASKS_PER_NODE": "5"}, 12800, 1, 10752),
+    ],
+)
+def test_memory_of_a_task(environment: dict[str, str], share: int, threads: int, limit: int) -> None:
+    """The script's own lines about memory, with what Slurm 22.05 puts into the environment and into a job's record."""
+    script = BATCH.read_text()
+    lines = script[script.index("cpus=${SLURM") : script.index("unset SLURM_MEM_PER_NODE")]
+    record = "   ReqTRES=cpu=6,mem=1M,node=1\n   TRES=cpu=6,mem=62.50G,node=1,billing=6"
+    functions = f'say() {{ :; }}\nwrong() {{ echo "$@"; exit 2; }}\nscontrol() {{ echo "{record}"; }}'
+    report = 'echo "$((memory / cpus)) $threads $((memory - threads * reader))"'
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", f"{functions}\n{lines}\n{report}"],
+        env={"PATH": os.environ["PATH"], "SLURM_JOB_ID": "7", "SLURM_JOB_NUM_NODES": "1", **environment},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.stdout.split() == [str(share), str(threads), str(limit)], done
+    assert '--mem-per-cpu="$((memory / cpus))M"' in script
+    assert '--nthreads "$threads" --memory-limit "$((memory - threads * reader))MiB"' in script
 
 
 @pytest.mark.slow
