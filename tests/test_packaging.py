@@ -25,12 +25,13 @@ ROOT = Path(__file__).parent.parent
 PYPROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PROJECT: dict[str, Any] = PYPROJECT["project"]
 
-NOT_IN_IMAGE = {"all", "kubernetes", "jobqueue"}
+NOT_IN_IMAGE = {"all", "gateway", "kubernetes", "jobqueue"}
 """Extras that the image does not have."""
 
 NEVER_IMPORTED = {
     "huggingface-hub": "fsspec's hf:// of data sets and Spaces; models of the hub are read without it",
     "bokeh": "distributed imports it to serve the dashboard",
+    "dask-gateway": "filterdb.cluster imports it where a gateway is asked for",
     "dask-jobqueue": "filterdb.cluster imports the class of the named batch queue",
     "dask-kubernetes": "filterdb.cluster imports it where a cluster is asked for",
     "s3fs": "fsspec imports it for s3:// URLs",

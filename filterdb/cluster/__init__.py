@@ -1,4 +1,4 @@
-"""Where the work runs: Dask's current scheduler, a local cluster, a running scheduler, Kubernetes, a batch queue.
+"""Where the work runs: Dask's current scheduler, a local cluster, a running scheduler, Kubernetes, a gateway, a queue.
 
 In Python filterdb starts nothing by itself. It uses the current `distributed.Client` if there is one, otherwise Dask's
 threads or what `dask.config` names; `connect` returns such a client. The command line opens a `session`, which starts

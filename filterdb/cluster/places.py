@@ -5,21 +5,22 @@ from __future__ import annotations
 import logging
 import shutil
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import dask
 import distributed
-import yaml
 from distributed.deploy import Cluster
 from distributed.security import Security
+from distributed.versions import VersionMismatchWarning
 
-from filterdb.cluster import settings
+from filterdb.cluster import gateway, kubernetes, settings
 from filterdb.cluster.closed import ClosedCluster, RunCertificates, has_certificates
+from filterdb.cluster.starting import innermost_reason, load_extra, start_cluster
 from filterdb.cluster.versions import check_scheduler
-from filterdb.errors import InputError, InterruptedRunError, MissingExtraError, StoreError, UsageError
+from filterdb.errors import InterruptedRunError, StoreError, UsageError
 
 QUEUES = {
     "slurm": "SLURMCluster",
@@ -31,6 +32,12 @@ QUEUES = {
     "htcondor": "HTCondorCluster",
 }
 """Batch systems that dask-jobqueue supports, by their names in `connect` and in Dask's configuration."""
+
+CLUSTERS: dict[str, Callable[[str, int | None], Any]] = {
+    "kubernetes": kubernetes.open_cluster,
+    "gateway": gateway.open_cluster,
+}
+"""What opens a cluster, by the part of `where` before the colon; it gets the part after it and `workers`."""
 
 SCHEMES = ("tcp", "tls", "ws", "wss", "ucx", "inproc")
 """Protocols of Dask schedulers."""
@@ -60,10 +67,14 @@ def connect(
         * "tls://HOST:PORT" or "tcp://HOST:PORT": connect to a running scheduler. A tcp:// scheduler runs the code of
           everyone who can reach it.
         * "kubernetes:NAME": connect to a DaskCluster of this namespace; "kubernetes:FILE.yaml": start that manifest's.
+          Both without TLS; a cluster with TLS is reached by deploy/open-session and its tls:// address.
+        * "gateway:": start a cluster of the Dask Gateway in Dask's configuration; "gateway:NAME": connect to a running
+          one; "gateway:URL" and "gateway:URL#NAME": the same at another gateway.
         * "slurm", "pbs", "lsf", "sge", "oar", "moab" or "htcondor": start jobs of that queue, as the section `jobqueue`
           of Dask's configuration describes them (deploy/slurm has an example).
     workers
-        Number of processes, pods or jobs. Default: a process per core, the manifest's pods, or one job.
+        Number of processes, pods or jobs. Default: a process per core, the manifest's pods, a running cluster's
+        workers, or one.
     security
         Certificates for tls:// and queues. Default: those in Dask's configuration (`distributed.comm.tls`); for a queue
         without any, certificates made for this run.
@@ -82,7 +93,7 @@ def connect(
     InputError
         If the manifest cannot be read or is not one DaskCluster.
     MissingExtraError
-        If the extra `kubernetes` or `jobqueue` is not installed.
+        If the extra `kubernetes`, `gateway` or `jobqueue` is not installed.
     StoreError
         If no scheduler answers, or a cluster does not start.
     InterruptedRunError
@@ -121,8 +132,11 @@ def _starting_loop() -> Iterator[None]:
 
 
 def _connect(where: str, workers: int | None, security: Security | None) -> Client:
-    if where.startswith("kubernetes:"):
-        return _own(_kubernetes(where.removeprefix("kubernetes:"), workers))
+    kind, sign, name = where.partition(":")
+    if sign and kind in CLUSTERS:
+        if security is not None:
+            raise UsageError(f"{where}: expected no certificates, which only tls:// and queues use, got some")
+        return _own(CLUSTERS[kind](name, workers))
     if where in QUEUES:
         return _own(_queue(where, 1 if workers is None else workers, security))
     if workers is not None:
@@ -140,7 +154,9 @@ class Client(distributed.Client):
     def start(self, **kwargs: Any) -> Any:
         """Start the client; close it if no scheduler answers."""
         try:
-            return super().start(**kwargs)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", VersionMismatchWarning)  # check_scheduler says what matters
+                return super().start(**kwargs)
         except BaseException:
             self.close()
             self._loop_runner.stop()
@@ -149,7 +165,7 @@ class Client(distributed.Client):
     def close(self, *args: Any, **kwargs: Any) -> Any:
         """Close the client; end the cluster and remove the certificates that were made for it."""
         result = super().close(*args, **kwargs)
-        if self.cluster is not None and self.cluster.status is not distributed.Status.closed:
+        if self.cluster is not None and self.cluster.status not in {distributed.Status.closed, "closed"}:
             self.cluster.close()
             certificates = getattr(self.cluster, "certificates", None)
             if certificates is not None:
@@ -168,7 +184,7 @@ def _own(cluster: Cluster) -> Client:
 def _address(where: str, security: Security | None) -> Client:
     scheme, sign, _ = where.partition("://")
     if not sign or scheme not in SCHEMES:
-        known = f"tcp://HOST:PORT, tls://HOST:PORT, kubernetes:NAME, {', '.join(QUEUES)}"
+        known = f"tcp://HOST:PORT, tls://HOST:PORT, kubernetes:NAME, gateway:NAME, {', '.join(QUEUES)}"
         raise UsageError(f"{where}: expected one of {known}")
     if scheme in {"tcp", "ws", "ucx"} and (Security() if security is None else security).require_encryption:
         raise UsageError(f"{where}: expected tls://, because Dask's configuration or --tls-… requires encryption")
@@ -180,8 +196,8 @@ def _address(where: str, security: Security | None) -> Client:
         return Client(where, security=security, timeout=CONNECT_SECONDS)
     except (OSError, TimeoutError) as error:
         raise StoreError(
-            f"{where}: expected a Dask scheduler, none answered ({_reason(error)}); check the address, and tcp:// or "
-            "tls:// with its certificates"
+            f"{where}: expected a Dask scheduler, none answered ({innermost_reason(error)}); check the address, and "
+            "tcp:// or tls:// with its certificates"
         ) from error
     except (ValueError, TypeError) as error:
         raise UsageError(f"{where}: expected tcp://HOST:PORT or tls://HOST:PORT ({error})") from error
@@ -195,48 +211,9 @@ def _exposed(where: str) -> str:
     return "code and data travel without authentication or encryption; tls:// protects them"
 
 
-def _reason(error: BaseException) -> str:
-    """Return the innermost cause: the message of a socket or of TLS, not the timeout around it."""
-    while (inner := error.__cause__ or error.__context__) is not None:
-        error = inner
-    return " ".join(str(error).split()) or type(error).__name__
-
-
-def _kubernetes(name: str, workers: int | None) -> Cluster:
-    """Return a DaskCluster, starting it if need be. dask-kubernetes only speaks tcp://; for TLS use the address."""
-    cluster_type = _extra("dask_kubernetes.operator", "KubeCluster", "kubernetes")
-    if not name.endswith((".yaml", ".yml")):
-        cluster = _started(lambda: cluster_type.from_name(name), f"kubernetes:{name}")
-    else:
-        spec = _manifest(Path(name))
-        metadata = spec["metadata"]
-        namespace = {"namespace": metadata["namespace"]} if "namespace" in metadata else {}
-        cluster = _started(
-            lambda: cluster_type(name=metadata["name"], custom_cluster_spec=spec, **namespace), f"kubernetes:{name}"
-        )
-    if workers is not None:
-        cluster.scale(workers)
-    return cluster
-
-
-def _manifest(path: Path) -> dict[str, Any]:
-    try:
-        spec = yaml.safe_load(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"{path}: expected a DaskCluster manifest in YAML, cannot read it ({error})") from error
-    match spec:
-        case {"kind": "DaskCluster", "metadata": {"name": str()}}:
-            return dict(spec)
-        case {"kind": kind}:
-            got = f"kind {kind!r}" + (" without one" if kind == "DaskCluster" else "")
-        case _:
-            got = type(spec).__name__
-    raise InputError(f"{path}: expected one DaskCluster with a name, got {got}")
-
-
 def _queue(name: str, jobs: int, security: Security | None) -> Any:
     """Start jobs of a batch system. The scheduler runs here, with TLS, and its dashboard on 127.0.0.1."""
-    cluster_type = _extra("dask_jobqueue", QUEUES[name], "jobqueue")
+    cluster_type = load_extra("dask_jobqueue", QUEUES[name], "jobqueue")
     program = cluster_type.job_cls.submit_command.split()[0]
     if shutil.which(program) is None:  # dask-jobqueue would only log this, and wait for workers
         raise UsageError(f"{name}: expected the program {program} on PATH; run it where jobs are submitted")
@@ -251,7 +228,7 @@ def _queue(name: str, jobs: int, security: Security | None) -> Any:
     if dask.config.get(f"jobqueue.{name}.death-timeout", None) in {None, 60}:  # 60: dask-jobqueue's own default
         options["death_timeout"] = settings.seconds("filterdb.death-timeout")
     try:
-        cluster = _started(lambda: cluster_type(**options), name)
+        cluster = start_cluster(lambda: cluster_type(**options), name)
     except BaseException:
         if certificates is not None:
             certificates.remove()
@@ -259,19 +236,3 @@ def _queue(name: str, jobs: int, security: Security | None) -> Any:
     cluster.certificates = certificates  # Client.close removes them
     cluster.scale(jobs=jobs)
     return cluster
-
-
-def _extra(module: str, name: str, extra: str) -> Any:
-    try:
-        return getattr(__import__(module, fromlist=[name]), name)
-    except ImportError as error:
-        raise MissingExtraError(f"{extra}: expected {module} here; pip install 'filterdb[{extra}]'") from error
-
-
-def _started(start: Callable[[], Any], where: str) -> Any:
-    """Start a cluster. Its library may raise anything for a missing cluster, command or setting; raise StoreError."""
-    try:
-        return start()
-    except Exception as error:
-        reason = _reason(error)
-        raise StoreError(f"{where}: the cluster did not start or is not there: {reason[:300]}") from error

@@ -92,7 +92,8 @@ class Session:
             self.scheduler, workers=self.workers, security=self.security, silence_logs=self.log_level
         )
         self._stack.enter_context(client)
-        print(f"dashboard: {client.dashboard_link}", file=sys.stderr)  # noqa: T201
+        if (link := client.dashboard_link) is not None:  # a gateway's cluster may have none
+            print(f"dashboard: {link}", file=sys.stderr)  # noqa: T201
 
 
 def _has_dask() -> bool:

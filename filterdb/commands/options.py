@@ -161,7 +161,8 @@ def place(command: Command) -> Command:
         click.option(
             "--scheduler",
             metavar="WHERE",
-            help="Work on this cluster: tcp:// or tls://HOST:PORT, kubernetes:NAME|FILE.yaml, slurm, pbs, …",
+            help="Work on this cluster: tcp:// or tls://HOST:PORT, kubernetes:NAME|FILE.yaml, gateway:[NAME|URL], "
+            "slurm, pbs, …",
         ),
         click.option("--tls-ca", type=click.Path(exists=True, dir_okay=False), help="CA file for tls://."),
         click.option("--tls-cert", type=click.Path(exists=True, dir_okay=False), help="Certificate for tls://."),

@@ -28,7 +28,7 @@ import filterdb as fdb
 from filterdb import cluster
 from filterdb.cluster import Work, fork_server, places, settings, versions
 from filterdb.cluster.session import LOCAL_BYTES, REMOTE_BYTES
-from filterdb.errors import FilterDBError, InputError, InterruptedRunError, MissingExtraError, StoreError, UsageError
+from filterdb.errors import FilterDBError, InterruptedRunError, MissingExtraError, StoreError, UsageError
 
 pytestmark = pytest.mark.slow
 
@@ -224,56 +224,16 @@ def test_no_place(where: str) -> None:
         Client.current()
 
 
-def test_other_versions_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with scheduler(tmp_path, ["--nthreads", "1"]) as address, fdb.connect(address) as client:
-        client.wait_for_workers(1, timeout=30)
-        monkeypatch.setattr(versions, "__version__", "0.0.1")
-        with pytest.raises(
-            UsageError, match=r"worker tcp://.*: expected filterdb 0\.0\.1 as on this client, got .*image"
-        ):
-            fdb.cluster.run([fdb.cluster.task("one", _one)], "test")
-
-
-def _one() -> int:
-    return 1
-
-
-def test_another_dask_of_the_scheduler_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = versions._here
-    monkeypatch.setattr(
-        versions, "_here", lambda names: {**real(names), "packages": {**real(names)["packages"], "dask": "2020.1"}}
-    )
-    with scheduler(tmp_path) as address, pytest.raises(UsageError, match=r"scheduler .*expected dask 2020\.1"):
-        fdb.connect(address)
-
-
 def test_missing_extras_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "dask_kubernetes.operator", None)
     with pytest.raises(MissingExtraError, match=r"filterdb\[kubernetes\]"):
         fdb.connect("kubernetes:filterdb")
+    monkeypatch.setitem(sys.modules, "dask_gateway", None)
+    with pytest.raises(MissingExtraError, match=r"filterdb\[gateway\]"):
+        fdb.connect("gateway:")
     monkeypatch.setitem(sys.modules, "dask_jobqueue", None)
     with pytest.raises(MissingExtraError, match=r"filterdb\[jobqueue\]"):
         fdb.connect("slurm")
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        (None, "cannot read it"),
-        ("kind: [", "cannot read it"),
-        ("kind: Pod\nmetadata: {name: a}", "got kind 'Pod'"),
-        ("- 1", "got list"),
-        ("kind: DaskCluster\nmetadata:", "got kind 'DaskCluster' without one"),
-        ("kind: DaskCluster\nmetadata: {name: 7}", "got kind 'DaskCluster' without one"),
-    ],
-)
-def test_odd_manifests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str | None, message: str) -> None:
-    monkeypatch.setattr(places, "_extra", lambda *_: None)
-    path = tmp_path / "cluster.yaml"
-    if text is not None:
-        path.write_text(text)
-    with pytest.raises(InputError, match=message):
-        fdb.connect(f"kubernetes:{path}")
 
 
 @pytest.mark.parametrize(("where", "program"), [("pbs", "qsub"), ("lsf", "bsub"), ("htcondor", "condor_submit")])
@@ -348,7 +308,7 @@ def test_a_queue_takes_the_certificates_of_the_configuration(monkeypatch: pytest
             given.update(options)
             raise OSError("enough")
 
-    monkeypatch.setattr(places, "_extra", lambda *_: Queue)
+    monkeypatch.setattr(places, "load_extra", lambda *_: Queue)
     files = {f"{role}.{part}": f"/tls/{part}" for role in ROLES for part in ("cert", "key")} | {"ca-file": "/tls/ca"}
     tls = {f"distributed.comm.tls.{name}": file for name, file in files.items()}
     with dask.config.set(tls), pytest.raises(StoreError, match="enough"):
