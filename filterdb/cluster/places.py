@@ -166,7 +166,11 @@ class Client(distributed.Client):
         """Close the client; end the cluster and remove the certificates that were made for it."""
         result = super().close(*args, **kwargs)
         if self.cluster is not None and self.cluster.status not in {distributed.Status.closed, "closed"}:
-            self.cluster.close()
+            try:
+                self.cluster.close()
+            except Exception as error:  # noqa: BLE001 - its library may raise anything, and the work is done
+                name = getattr(self.cluster, "name", "cluster")
+                log.warning("%s: could not end this cluster, it may run on: %s", name, innermost_reason(error)[:200])
             certificates = getattr(self.cluster, "certificates", None)
             if certificates is not None:
                 certificates.remove()

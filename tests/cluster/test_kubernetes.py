@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Event
@@ -214,7 +214,7 @@ def test_odd_manifests(tmp_path: Path, text: str | None, message: str) -> None:
         fdb.connect(f"kubernetes:{path}")
 
 
-def running(address: str, requests: list[tuple[str, str, Any]], ready: Callable[[], bool] = lambda: True) -> Answer:
+def running(address: str, requests: list[tuple[str, str, Any]], ready: bool = True, exists: bool = True) -> Answer:
     """An API with the cluster `plain`, whose scheduler is the process at `address`."""
     port = int(address.rpartition(":")[2])
     meta = {"namespace": "team", "labels": {"dask.org/cluster-name": "plain", "dask.org/component": "scheduler"}}
@@ -227,25 +227,26 @@ def running(address: str, requests: list[tuple[str, str, Any]], ready: Callable[
                "spec": {"type": "LoadBalancer", "ports": ports, "selector": {}}, "status": balancer}  # fmt: skip
     group = {"kind": "DaskWorkerGroup", "apiVersion": "kubernetes.dask.org/v1",
              "metadata": {"name": "plain-default", **meta}, "spec": {"worker": {"replicas": 1}}}  # fmt: skip
+    clusters = {"plain": {**dask_cluster("dask", "scheduler"), "status": {"phase": "Running"}}} if exists else {}
 
     def answer(method: str, path: str, body: Any) -> tuple[int, Any]:
         requests.append((method, path, body))
         name = path.partition("?")[0].rpartition("/")[2]
         if method == "PATCH":
             group.update(body)
+        if method == "POST":
+            clusters["plain"] = {**body, "status": {"phase": "Running"}}
+            return 201, clusters["plain"]
+        if method == "DELETE" and name == "plain" and "daskclusters" in path:
+            return 200, clusters.pop("plain")
         if path == "/version/":
             return 200, VERSION
         if name == "pods":
-            return 200, {"kind": "PodList", "apiVersion": "v1", "items": [pod] if ready() else []}
+            return 200, {"kind": "PodList", "apiVersion": "v1", "items": [pod] if ready else []}
         if name in {"services", "daskclusters", "daskworkergroups"}:
-            content = {"services": service, "daskworkergroups": group}.get(name, dask_cluster("dask", "scheduler"))
-            return 200, {"kind": "List", "apiVersion": "v1", "items": [content]}
-        single = {
-            "plain-scheduler-0": pod,
-            "plain-scheduler": service,
-            "plain": dask_cluster("dask", "scheduler"),
-            "plain-default": group,
-        }
+            items = {"services": [service], "daskworkergroups": [group], "daskclusters": list(clusters.values())}
+            return 200, {"kind": "List", "apiVersion": "v1", "items": items[name]}
+        single = {"plain-scheduler-0": pod, "plain-scheduler": service, "plain-default": group, **clusters}
         return (200, single[name]) if name in single else status(404, f"{name} not found")
 
     return answer
@@ -263,12 +264,29 @@ def test_a_cluster_without_tls_is_reached_scaled_and_left(tmp_path: Path, monkey
     assert not [path_ for method, path_, _ in requests if method == "DELETE" and "daskclusters" in path_]
 
 
+@pytest.mark.soak
+def test_a_manifest_is_started_and_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    requests: list[tuple[str, str, Any]] = []
+    manifest = tmp_path / "cluster.yaml"
+    manifest.write_text(yaml.safe_dump(dask_cluster("dask", "scheduler")))
+    with (
+        scheduler(tmp_path, ["--nthreads", "1"]) as address,
+        kubeconfig(tmp_path, running(address, requests, exists=False)) as path,
+    ):
+        monkeypatch.setenv("KUBECONFIG", str(path))
+        with fdb.connect(f"kubernetes:{manifest}") as client:
+            client.wait_for_workers(1, timeout=30)
+            assert client.submit(sum, [1, 2]).result(timeout=30) == 3
+    changes = [(method, path_.rstrip("/")) for method, path_, _ in requests if method in {"POST", "DELETE"}]
+    assert changes == [("POST", CLUSTERS.rstrip("/")), ("DELETE", f"{CLUSTERS}plain")]
+
+
 @pytest.mark.parametrize(("ready", "step"), [(False, "Waiting for scheduler pod"), (True, "Connecting to scheduler")])
 def test_a_scheduler_that_never_answers_ends_the_wait(
     ready: bool, step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with (
-        kubeconfig(tmp_path, running("tcp://127.0.0.1:9", [], lambda: ready)) as path,
+        kubeconfig(tmp_path, running("tcp://127.0.0.1:9", [], ready)) as path,
         dask.config.set({"filterdb.start-timeout": "2 s"}),
     ):
         monkeypatch.setenv("KUBECONFIG", str(path))

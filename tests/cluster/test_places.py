@@ -21,7 +21,7 @@ from typing import Any
 import dask
 import pytest
 import yaml
-from distributed import Client, Scheduler, Worker
+from distributed import Client, LocalCluster, Scheduler, Worker
 from distributed.utils import LoopRunner
 
 import filterdb as fdb
@@ -398,3 +398,18 @@ def test_a_machine_too_busy_for_dask_is_told(where: str | None, monkeypatch: pyt
     monkeypatch.setattr("distributed.utils.threading.Event", Impatient)
     with pytest.raises(InterruptedRunError, match="too busy, or a lost Dask client"):
         fdb.connect(where, **({} if where else {"workers": 1}))
+
+
+def test_a_cluster_that_cannot_be_ended_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The work is done by then: no exception takes its place."""
+
+    class Lost(LocalCluster):
+        def close(self, timeout: float | None = None) -> None:
+            raise OSError("the API is gone")
+
+    cluster = Lost(n_workers=0, processes=False, dashboard_address=None, name="lost")
+    lines: list[str] = []
+    monkeypatch.setattr(places.log, "warning", lambda text, *arguments: lines.append(text % arguments))
+    places.Client(cluster).close()
+    LocalCluster.close(cluster)
+    assert lines == ["lost: could not end this cluster, it may run on: the API is gone"]
