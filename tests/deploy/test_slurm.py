@@ -218,6 +218,7 @@ def test_a_failing_command_gives_the_job_its_exit_code(queue: dict[str, str], ca
     job = Job(queue, tmp_path, FILTERDB_CATALOG=str(tmp_path / "none.csv"))
     assert job.end() == 65, job.said()
     assert "filterdb.sbatch: filterdb reduce" not in job.said()
+    assert job.said().splitlines()[-1] == "filterdb.sbatch: filterdb ended with exit code 65; its error is above"
     assert job.restarts == 0
 
 
