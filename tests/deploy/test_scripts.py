@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 import stat
@@ -40,6 +41,31 @@ def call(*command: str | Path, path: str | None = None, **environment: str) -> s
         timeout=60,
         stdin=subprocess.DEVNULL,
     )
+
+
+WAITS = {
+    r"\bdelete \S": r"--wait=false|--timeout=",
+    r"\bwait --for": r"--timeout=",
+    r"\brollout status": r"--timeout=",
+    r"\bhelm .*--wait": r"--timeout ",
+    r"\bkind create": r"--wait \d+m",
+    r"\bget --|\blogs --(?!follow)": r"--request-timeout=",
+}
+"""What waits, and the bound that its line has. A log is followed beside `follow`, whose own waits are tested."""
+
+
+@pytest.mark.parametrize("script", [*SCRIPTS, "common.sh", "jobs.sh"])
+def test_every_wait_has_a_bound(script: str) -> None:
+    text = (DEPLOY / script).read_text().replace("\\\n", " ")
+    lines = [line for line in text.splitlines() if not line.lstrip().startswith("#")]
+    commands = [line for line in lines if "kube[@]" in line or re.search(r"\b(run|kubectl) (helm|kind|kubectl)", line)]
+    unbounded = [
+        line
+        for line in commands
+        for wait, bound in WAITS.items()
+        if re.search(wait, line) and not re.search(bound, line)
+    ]
+    assert unbounded == []
 
 
 @pytest.fixture
