@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from functools import partial
 from typing import Any
@@ -16,8 +17,9 @@ from filterdb.cluster import threads
 from filterdb.cluster.session import Session, session
 
 
-def joined(name: str, *inputs: Any) -> list[Any]:
-    return [name, *inputs]
+def joined(name: str, *inputs: Any) -> str:
+    """Stand for a task and all before it, in a text that does not grow with them."""
+    return hashlib.sha256(repr((name, inputs)).encode()).hexdigest()
 
 
 @st.composite
