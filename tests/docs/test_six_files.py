@@ -55,7 +55,7 @@ def test_the_command_and_the_section_work(tree: Path, database: Path) -> None:
     assert shown is not None
     assert matches(shown.text, run(tree, "filterdb", "peaks", str(database), "--by", "task"))
     assert "Show percentiles of the layers' largest weights." in run(tree, "filterdb", "--help")
-    run(tree, "filterdb", "report", str(database), "-o", "page", "--no-densities", "--threads", "2")
+    run(tree, "filterdb", "report", str(database), "-o", "page", "--no-densities", "--kernel", "3x3", "--threads", "2")
     page = (tree / "page/index.html").read_text("utf-8")
     assert (
         '<section id="peaks">' in page and "makers.peaks = " in page and '"peaks":{"models":' in page.replace(" ", "")

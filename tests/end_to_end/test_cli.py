@@ -91,7 +91,7 @@ def test_history_and_integrity(db: Path) -> None:
 
 def test_report(db: Path, tmp_path: Path) -> None:
     """The page, what it loads, and each figure and table beside it; densities on request."""
-    found = answer("report", db, "-o", tmp_path / "page", "--no-densities")
+    found = answer("report", db, "-o", tmp_path / "page", "--no-densities", "--kernel", "3x3")
     page = Path(found["page"])
     assert page == tmp_path / "page/index.html"
     text = page.read_text()
@@ -105,7 +105,7 @@ def test_report(db: Path, tmp_path: Path) -> None:
     for link in re.findall(r'href="((?:figures|tables)/[^"]+)"', text):
         assert (tmp_path / "page" / link).stat().st_size > 100, link
     assert not (tmp_path / "page/figures/corner.svg").exists()
-    run("report", db, "-o", tmp_path / "more", "--densities")
+    run("report", db, "-o", tmp_path / "more", "--densities", "--kernel", "3x3")
     for name in ("figures/corner.svg", "figures/corner.png", "tables/corner.csv", "data/planes.js"):
         assert (tmp_path / "more" / name).stat().st_size > 100
 
