@@ -23,6 +23,8 @@ from filterdb.numerics.eigen import DIMENSIONS
 from tests.models import chain
 from tests.numerics import oracles
 
+pytestmark = pytest.mark.slow
+
 Layer = tuple[int, int, schema.Kernel, str]
 
 MODELS: dict[str, list[Layer]] = {

@@ -13,6 +13,8 @@ from filterdb import schema
 from filterdb.analysis.rules import VERDICTS
 from tests.numerics import oracles
 
+pytestmark = pytest.mark.slow
+
 SHAPES = ["1x3", "1x128", "1x256", "2x2", "3x39", "5x5", "7x3", "7x7"]
 
 

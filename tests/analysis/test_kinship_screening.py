@@ -9,6 +9,8 @@ from filterdb.analysis import kinship
 from filterdb.analysis.aligned_layers import AlignedLayers
 from filterdb.numerics.sketch import BUCKETS
 
+pytestmark = pytest.mark.slow
+
 MODELS = 5
 
 

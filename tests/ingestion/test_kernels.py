@@ -23,6 +23,8 @@ from filterdb.store.snapshot import Snapshot
 from tests.commands.running import answer, run
 from tests.models import chain, weights
 
+pytestmark = pytest.mark.slow
+
 SHAPES: dict[str, list[tuple[int, int, tuple[int, int]]]] = {
     "a": [(8, 3, (3, 3)), (16, 8, (5, 5)), (16, 16, (1, 1)), (16, 16, (3, 3)), (4, 16, (1, 3))],
     "b": [(6, 3, (7, 7)), (12, 6, (5, 5)), (5, 12, (3, 1)), (2, 5, (17, 17))],
