@@ -19,6 +19,7 @@ from filterdb.store.database import AnyDatabase, Database, as_database
 from filterdb.store.expiry import drop
 from filterdb.store.files import Files
 from filterdb.store.history import remove
+from filterdb.store.pages import ids_of
 from filterdb.store.segment import pack_name
 from filterdb.store.tables import banks_of, read_many
 
@@ -111,7 +112,7 @@ def _holding(files: Files, wanted: list[str]) -> tuple[set[str], set[str], set[s
     entries = dict.fromkeys(entry for state in states for entry in state.segments if entry.id not in collected)
     listed = [(entry.segment(files), entry.digests) for entry in entries]
     stored = [(entry.ids, tables) for entry, tables in zip(entries, read_many(listed) if listed else [], strict=True)]
-    unlisted = _unlisted(files, {id_ for entry in entries for id_ in entry.ids}, collected)
+    unlisted = _unlisted(files, ids_of(entries), collected)
     holding, hashes, known = set(), set(), set()
     for ids, tables in [*stored, *(({id_}, tables) for id_, tables in unlisted.items())]:
         rows = np.flatnonzero(np.isin(tables["model"].astype(object), wanted))

@@ -29,7 +29,7 @@ from filterdb.store import snapshot as snapshots
 from filterdb.store.database import AnyDatabase, as_url
 from filterdb.store.files import Files
 from filterdb.store.local import ObjectInfo
-from filterdb.store.pages import located
+from filterdb.store.pages import ids_of, located
 from filterdb.store.snapshot import Snapshot
 from filterdb.store.stored_tables import page_of
 
@@ -156,9 +156,7 @@ class _History:
         entries = files.entries("snapshots")
         settled = [s for s in states if now - lease.modified(entries, snapshots.name_of(s.number)) > grace]
         dropped = {s.number for s in states if settled and settled[-1].has_expired(s.number)}
-        listed = {
-            id_ for state in states if state.number not in dropped for entry in state.segments for id_ in entry.ids
-        }
+        listed = ids_of(entry for state in states if state.number not in dropped for entry in state.segments)
         joined = {page.id for page, _ in located(states[-1].pages)} if states else set()
         return cls(listed, joined, [snapshots.name_of(number) for number in sorted(dropped)])
 
@@ -237,8 +235,7 @@ def _without(files: Files, head: Snapshot | None, ids: list[str], dropped: Colle
     """
     head = snapshots.existing(files, head)
     states = snapshots.history(files, expired=True) if ids else []
-    needed = [entry for s in states if snapshots.name_of(s.number) not in dropped for entry in s.segments]
-    listed = {id_ for entry in needed for id_ in entry.ids}
+    listed = ids_of(e for state in states if snapshots.name_of(state.number) not in dropped for e in state.segments)
     new = [id_ for id_ in ids if id_ not in listed and id_ not in head.collected]
     return head.next("gc", collected=(*head.collected, *new)) if new else None
 

@@ -10,7 +10,7 @@ The segments of a page have their tables in one more object, `tables/<page>.safe
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
@@ -114,6 +114,11 @@ class Entry:
         """Return the segment and its banks of other kernel shapes."""
         kernels = [schema.parse_kernel(name) for name in self.banks if name != schema.OTHER]
         return [self.of(kernel).segment(files) for kernel in (schema.KERNEL, *kernels)]
+
+
+def ids_of(entries: Iterable[Entry]) -> set[str]:
+    """Return the ids of all that entries are made of. Snapshots share entries, so each is looked at once."""
+    return {id_ for entry in set(entries) for id_ in entry.ids}
 
 
 @dataclass(frozen=True)
