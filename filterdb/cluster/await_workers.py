@@ -9,7 +9,6 @@ import logging
 import re
 import sys
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from distributed.security import Security
 from filterdb import logs
 from filterdb.cluster import settings
 from filterdb.cluster.places import Client
+from filterdb.cluster.starting import innermost_reason, reasons
 from filterdb.errors import FilterDBError, StoreError, UsageError
 
 REPORT_SECONDS = 60
@@ -65,7 +65,7 @@ def await_workers(address: str, seconds: float) -> None:
                     "filterdb-tls: deploy/renew-tls makes it and restarts what uses it"
                 ) from error
             if missing == "scheduler":
-                reason = _innermost(error)
+                reason = innermost_reason(error)
         except (ValueError, TypeError) as error:
             raise UsageError(f"{address}: expected tls://HOST:PORT and Dask's TLS settings ({error})") from error
         if time.monotonic() >= report:
@@ -97,21 +97,9 @@ def _check_own_certificate(security: Security) -> None:
         )
 
 
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
-
-
-def _innermost(error: BaseException) -> str:
-    (*_, last) = _chain(error)
-    return " ".join(str(last).split()) or type(last).__name__
-
-
 def _refusal(error: BaseException) -> str:
     """Return what TLS says of a certificate, "" if the error is about something else."""
-    messages = [" ".join(str(link).split()) for link in _chain(error)]
-    return next((message for message in reversed(messages) if _CERTIFICATE.search(message)), "")
+    return next((message for message in reversed([*reasons(error)]) if _CERTIFICATE.search(message)), "")
 
 
 def main() -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from filterdb.errors import FilterDBError, MissingExtraError, StoreError
@@ -30,6 +30,12 @@ def start_cluster(start: Callable[[], Any], where: str) -> Any:
 
 def innermost_reason(error: BaseException) -> str:
     """Return the innermost cause: the message of a socket or of TLS, not the timeout around it."""
-    while (inner := error.__cause__ or (None if error.__suppress_context__ else error.__context__)) is not None:
-        error = inner
-    return " ".join(str(error).split()) or type(error).__name__
+    (*_, message) = reasons(error)
+    return message
+
+
+def reasons(error: BaseException | None) -> Iterator[str]:
+    """Yield the message of an error in one line, and those of its causes, the innermost last."""
+    while error is not None:
+        yield " ".join(str(error).split()) or type(error).__name__
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
