@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import dask
+import dask_gateway  # noqa: F401 - its defaults, which a first import inside `dask.config.set` would lose with the block
 import pytest
 from distributed import Client
 
@@ -27,8 +28,6 @@ from filterdb.errors import StoreError, UsageError
 from tests.cluster.http_api import serving
 from tests.models import chain, weights
 
-pytest.importorskip("dask_gateway")
-pytest.importorskip("dask_gateway_server")
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
