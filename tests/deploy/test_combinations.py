@@ -13,7 +13,6 @@ from tests.deploy.manifests import (
     COMPONENTS,
     FOLDERS,
     OVERLAYS,
-    UNKNOWN_KINDS,
     Pod,
     Resource,
     build,
@@ -21,9 +20,10 @@ from tests.deploy.manifests import (
     operated,
     pods,
 )  # fmt: skip
-from tests.deploy.policy import UID, object_violations, violations
+from tests.deploy.policy import UID
 from tests.deploy.schemas import crds, problems
 from tests.deploy.test_network import WANTED, connections, ends
+from tests.deploy.validity import check_valid
 
 pytestmark = pytest.mark.slow
 
@@ -47,16 +47,6 @@ OF_A_POD: dict[str, Callable[[Pod], bool]] = {
 """What a component does to every pod."""
 
 
-def check(resources: list[Resource]) -> None:
-    """Check schemas and policy of everything, and who may reach whom."""
-    made = operated(resources)
-    for resource in [*resources, *made]:
-        assert not object_violations(resource)
-        assert resource["kind"] in UNKNOWN_KINDS or not problems(resource), resource["metadata"]["name"]
-    for pod in pods(resources):
-        assert not violations(pod)
-
-
 SOME = [pytest.param(name, marks=[] if name in {"volume", "kind"} else [pytest.mark.soak]) for name in OVERLAYS]
 """Every overlay, those that differ least from the others in the soak tests only."""
 
@@ -64,7 +54,7 @@ SOME = [pytest.param(name, marks=[] if name in {"volume", "kind"} else [pytest.m
 @pytest.mark.parametrize("overlay", SOME)
 def test_a_site_s_components_reach_every_pod(overlay: str) -> None:
     resources = everything(overlay, components=SITE)
-    check(resources)
+    check_valid(resources)
     every = pods(resources)
     assert {pod.role for pod in every} == {"scheduler", "worker", "job-runner", "ingest-new"}
     for component in SITE:
@@ -81,7 +71,7 @@ def test_every_overlay_with_every_component(overlay: str, component: str) -> Non
     if component == overlay.replace("azure", "azure-identity").replace("kind", "small"):
         pytest.skip("the overlay has it already")
     resources = everything(overlay, components=[component])
-    check(resources)
+    check_valid(resources)
     rule = OF_A_POD.get(component, lambda pod: True)
     assert all(rule(pod) for pod in pods(resources))
     everyone = ends("base", "interactive", "jobs/reduce")

@@ -34,6 +34,7 @@ from tests.deploy.network import INTERNET, End, allowed, selects
 from tests.deploy.policy import object_violations, violations
 from tests.deploy.schemas import problems
 from tests.deploy.test_combinations import OF_A_POD
+from tests.deploy.validity import check_valid
 
 pytestmark = pytest.mark.slow
 
@@ -52,11 +53,7 @@ def by_role(folder: str) -> dict[str, Pod]:
 
 @pytest.mark.parametrize("folder", PLAIN)
 def test_schemas_and_policy(folder: str) -> None:
-    for resource in build(folder):
-        assert not problems(resource), (resource["kind"], resource["metadata"]["name"])
-        assert not object_violations(resource)
-    for pod in pods(build(folder)):
-        assert not violations(pod)
+    check_valid(build(folder))
 
 
 @pytest.mark.parametrize("folder", PLAIN)
