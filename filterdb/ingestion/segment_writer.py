@@ -57,7 +57,7 @@ def new_segment(
 
 
 def new_addition(segment: Segment, tables: Tables, chunk_rows: int, base: Snapshot) -> Segment:
-    """Return what holds banks that are added to a segment later: a segment without 3×3 filters, named likewise."""
+    """Return a segment without 3×3 filters for banks that are added to another one later. Its id is made as others'."""
     content = {"adds_to": segment.id, "format": SEGMENT_FORMAT, "bank_rows": chunk_rows}
     return Segment(segment.files, _free_id({**content, "tables": digest(packed(tables))}, base), 0, 1)
 
@@ -137,7 +137,7 @@ def commit_segment(
 
 @contextmanager
 def checking(claim: lease.Lease) -> Iterator[None]:
-    """Write all objects of a segment inside the block; raise InterruptedRunError if a collector removes them."""
+    """Guard the block in which a segment is written: raise InterruptedRunError if a collector removes what it wrote."""
     try:
         yield
     except (StoreError, InterruptedRunError):
