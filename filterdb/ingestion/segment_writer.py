@@ -137,7 +137,7 @@ def commit_segment(
 
 @contextmanager
 def checking(claim: lease.Lease) -> Iterator[None]:
-    """Guard the block in which a segment is written: raise InterruptedRunError if a collector removes what it wrote."""
+    """Run the block in which a segment is written; raise InterruptedRunError if a collector removes what it wrote."""
     try:
         yield
     except (StoreError, InterruptedRunError):
