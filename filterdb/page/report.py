@@ -20,8 +20,9 @@ from filterdb.arguments import as_path, formerly_positional
 from filterdb.choices import COMPONENTS
 from filterdb.errors import InputError, MissingExtraError, UsageError
 from filterdb.numerics.modes import ModeName
-from filterdb.page import drawing, payload, tables
+from filterdb.page import payload
 from filterdb.page.drawing import visible, visible_all
+from filterdb.page.page_files import all_files
 from filterdb.page.results import Results, gather
 from filterdb.page.section import Section
 from filterdb.page.sections import section_classes
@@ -85,7 +86,7 @@ def report(
     StoreError
         If the folder cannot be written; raised before anything is computed.
     """
-    banks = _banks(as_database(db, kernel=kernel), only=kernel is not None)
+    banks = banks_with_pages(as_database(db, kernel=kernel), only=kernel is not None)
     if find_spec("jinja2") is None or find_spec("matplotlib") is None:
         raise MissingExtraError("report: the page needs the extra: pip install 'filterdb[report]'")
     place = Files.at(as_path(folder, "folder"))
@@ -97,7 +98,7 @@ def report(
     return place.url("index.html") if place.remote else Path(place.url("index.html")).absolute()
 
 
-def _banks(db: Database, *, only: bool) -> list[Database]:
+def banks_with_pages(db: Database, *, only: bool) -> list[Database]:
     """Return the views with a page each: that of the view's shape, or, unless it is the `only` one, of all shapes.
 
     A shape with fewer filters than a verdict needs, or with more than MOST_WEIGHTS, has no page, unless no shape has
@@ -116,34 +117,38 @@ def _banks(db: Database, *, only: bool) -> list[Database]:
     ] or with_layers[:1]
 
 
-def _folder(number: int, bank: Database) -> str:
+def page_folder(number: int, bank: Database) -> str:
     """Return the folder of a page below that of the first one, which has none."""
     return f"{kernel_name(bank.kernel)}/" if number else ""
 
 
 def _write(place: Files, banks: Sequence[Database], number: int, mode: ModeName, densities: bool | None) -> None:
     """Compute the results of one of the banks, and write its page."""
-    folder, up = _folder(number, banks[number]), "../" if number else ""
+    folder = page_folder(number, banks[number])
     results = gather(banks[number], mode, densities)
-    sections = [section(results) for section in section_classes()]
-    objects: dict[str, bytes] = {}
-    for section in sections:
-        objects |= {f"data/{name}.js": payload.script(name, data) for name, data in section.data().items()}
-        for picture in section.pictures():
-            objects |= drawing.files(picture.draw(), picture.name)
-        for table in section.tables():
-            objects |= tables.files(table.name, table.rows, csv=table.has_csv)
-    place.put({f"{folder}{name}": data for name, data in objects.items()})
+    sections = compute_sections(results)
+    place.put({f"{folder}{name}": data for name, data in all_files(sections).items()})
+    # Last, so that a visible page is complete.
+    place.put({f"{folder}index.html": page_html(results, sections, page_links(banks, number))})
+
+
+def compute_sections(results: Results) -> list[Section]:
+    """Compute the sections of a page from its shared results, in the order of the page."""
+    return [section(results) for section in section_classes()]
+
+
+def page_links(banks: Sequence[Database], number: int) -> list[dict[str, Any]]:
+    """Return the links from one of the pages to those of all kernel shapes; none if it is the only one."""
+    up = "../" if number else ""
     pages = [
-        {"name": kernel_text(bank.kernel), "href": f"{up}{_folder(i, bank)}index.html", "is_this": i == number}
+        {"name": kernel_text(bank.kernel), "href": f"{up}{page_folder(i, bank)}index.html", "is_this": i == number}
         for i, bank in enumerate(banks)
     ]
-    # Last, so that a visible page is complete.
-    place.put({f"{folder}index.html": _html(results, sections, pages if len(pages) > 1 else [])})
+    return pages if len(pages) > 1 else []
 
 
-def _html(results: Results, sections: list[Section], pages: Sequence[Mapping[str, Any]]) -> bytes:
-    """Return the page itself, with its script, style and data. `pages` are those of all kernel shapes."""
+def page_html(results: Results, sections: list[Section], pages: Sequence[Mapping[str, Any]]) -> bytes:
+    """Return the page itself, with its script, style and data. `pages` are the links to those of all kernel shapes."""
     from jinja2 import Environment, FunctionLoader, StrictUndefined
 
     db = results.db
