@@ -17,7 +17,7 @@ from distributed import Client, LocalCluster
 import filterdb as fdb
 from filterdb import demo, plan
 from filterdb.cluster import fork_server
-from filterdb.store import part_cache, remote
+from filterdb.store import http, part_cache, remote
 from tests import loggers, seaweed
 
 hypothesis.settings.register_profile("filterdb", deadline=None)  # no test asserts a time
@@ -125,6 +125,13 @@ def s3(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Callable[[], str]:
     if not files.exists("tests"):
         files.mkdir("tests")
     return lambda: f"s3://tests/{uuid.uuid4().hex}"
+
+
+@pytest.fixture
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make requests of this process again at once, as often as usual."""
+    monkeypatch.setattr(http, "PAUSE", 0.01)
+    monkeypatch.setattr(remote, "PAUSE", 0.01)
 
 
 LONGEST = (

@@ -15,6 +15,7 @@ from filterdb.errors import UsageError
 from filterdb.numerics import divergence
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["folder", "s3"])
 @pytest.mark.parametrize("metric", ["kl", "wasserstein"])
 def test_written_in_blocks_and_opened_lazily(

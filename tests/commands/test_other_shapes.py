@@ -58,6 +58,7 @@ def test_a_command_names_the_shapes_that_are_there(db: Path, name: str) -> None:
     assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_what_looks_at_all_shapes(db: Path, tmp_path: Path) -> None:
     assert set(answer("reduce", db)["bases"]) == {"1x7", "5x5"}
     rows = answer("nearest", db, db.parent / "a.onnx")["rows"]

@@ -32,7 +32,7 @@ def refused(attempt: object, codes: set[int]) -> str:
 
 
 @pytest.fixture(autouse=True)
-def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+def offline(monkeypatch: pytest.MonkeyPatch, short_pauses: None) -> None:
     """S3 settings of nowhere, and no second tries."""
     monkeypatch.setattr("filterdb.store.remote.TRIES", 1)
     for name, value in {

@@ -7,17 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from filterdb.store import http, remote
+from filterdb.store import http
 from tests.hub.server import Hub, serving
 
 
 @pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, short_pauses: None) -> Iterator[Hub]:
     """Serve an empty hub, without a token in the environment."""
     for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HTTP_PROXY", "http_proxy"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(http, "PAUSE", 0.01)
-    monkeypatch.setattr(remote, "PAUSE", 0.01)
     monkeypatch.setenv("FILTERDB_CACHE", str(tmp_path / "cache"))
     http._resume_at.clear()
     with serving() as served:

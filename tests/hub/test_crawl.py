@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 import filterdb as fdb
 from tests.hub.server import Fault, Hub, size
@@ -41,6 +42,7 @@ def assert_complete(db: fdb.Database) -> None:
             np.testing.assert_array_equal(values[bounds[layer] : bounds[layer + 1]], expected[names[layer]])
 
 
+@pytest.mark.slow
 def test_a_busy_hub_with_broken_repositories(hub: Hub, tmp_path: Path) -> None:
     catalog = fill(hub, tmp_path)
     hub.faults += [
@@ -60,6 +62,7 @@ def test_a_busy_hub_with_broken_repositories(hub: Hub, tmp_path: Path) -> None:
     assert len(hub.asked) - asked < MODELS + 20 and not any("/cdn" in entry.path for entry in hub.asked[asked:])
 
 
+@pytest.mark.slow
 def test_a_killed_crawl_goes_on(hub: Hub, tmp_path: Path) -> None:
     catalog = fill(hub, tmp_path)
     command = [sys.executable, "-m", "filterdb", "ingest", tmp_path / "db", "--catalog", catalog, "--commit-every", "5"]

@@ -21,7 +21,7 @@ def contents(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
 
 
 @pytest.fixture
-def site(contents: dict[str, bytes]) -> Iterator[Site]:
+def site(contents: dict[str, bytes], short_pauses: None) -> Iterator[Site]:
     with sites.serving() as served:
         served.files.update(contents)
         yield served

@@ -28,6 +28,7 @@ def filters(db: fdb.Database, name: str) -> np.ndarray:
     return values
 
 
+@pytest.mark.slow
 def test_a_commit_for_every_n_models(db: Path, site: Site) -> None:
     done = crawl(db, site)
     assert (done.added, done.present, done.rejected) == (NAMES, [], {})

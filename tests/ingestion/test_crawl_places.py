@@ -37,6 +37,7 @@ def test_on_s3(db: Path, contents: dict[str, bytes], s3: Callable[[], str]) -> N
     assert len(Files.at(f"{url}/db").list("sources")) == 1  # ten models are read at once, in one group
 
 
+@pytest.mark.slow
 def test_on_two_workers(db: Path, site: Site, two_workers: object) -> None:
     site.with_etag, site.with_time = False, True
     site.faults["/m04.onnx"] = 500

@@ -60,6 +60,7 @@ def by_loop(sides: list[np.ndarray], draws: int) -> tuple[float, float]:
     return low, high
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shift", [0.0, 0.6, 1.2])
 def test_interval_equals_a_loop_over_draws(shift: float) -> None:
     """Groups of six and eight models of unequal size."""

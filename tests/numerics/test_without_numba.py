@@ -51,6 +51,7 @@ def test_moments(block: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
     assert (results[1][2][4, 0] == 0).all()  # equal filters have no spread
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scaled", [True, False])
 def test_coefficients(
     scaled: bool, block: tuple[np.ndarray, np.ndarray, np.ndarray], axes: tuple[np.ndarray, np.ndarray]

@@ -43,7 +43,8 @@ def test_create_again_with_the_same_bytes_is_mine(files: Files) -> None:
     assert files.create("x", b"mine")
 
 
-def test_one_of_many_racers_wins(files: Files) -> None:
+@pytest.mark.slow
+def test_one_of_many_racers_wins(files: Files, short_pauses: None) -> None:
     for round_ in range(5):
         with ThreadPoolExecutor(16) as pool:
             won = list(pool.map(lambda i, name=f"race-{round_}": files.create(name, f"{i}".encode()), range(16)))
