@@ -272,7 +272,7 @@ class _Matrix:
         blocks = metric.component_blocks(question, order) if question.groups <= PER_COMPONENT_LIMIT else []
         if blocks:
             parts = np.stack([divergence.whole(question.groups, block) for block in blocks])
-            doc = {"long_name": f"{metric.name} of each component, unweighted"}
+            doc = {"long_name": f"{metric.name} of each component, unweighted", "label": metric.label}
             result["per_component"] = (("component", "group", "other"), parts, doc)
             result["component_box"] = (("component", "statistic"), summary(map(divergence.upper, parts)))
             result.attrs["per_component_metric"] = metric.name

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 import filterdb as fdb
-from filterdb.page.drawing import encode
+from filterdb.plotting.drawing import encode
 from tests.commands.running import answer, run
 from tests.filters import network
 

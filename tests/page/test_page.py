@@ -16,7 +16,8 @@ from matplotlib.patches import Polygon
 
 import filterdb as fdb
 from filterdb.errors import UsageError
-from filterdb.page import drawing, figures, highlights, joint_densities, panels, payload, results, tables
+from filterdb.page import figures, highlights, joint_densities, payload, results, tables
+from filterdb.plotting import drawing, panels
 from tests.models import chain, weights
 from tests.page.conftest import HOSTILE
 

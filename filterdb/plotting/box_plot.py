@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from filterdb.numerics.box import Box
-from filterdb.page.drawing import COLOURS, canvas, short, visible
+from filterdb.plotting.drawing import COLOURS, canvas, short, visible
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

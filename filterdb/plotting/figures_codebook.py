@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from filterdb.page.drawing import canvas, drawn
+from filterdb.plotting.drawing import canvas, drawn
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

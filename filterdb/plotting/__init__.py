@@ -1,0 +1,1 @@
+"""Draw results with matplotlib: `fdb.plot`."""

@@ -1,0 +1,169 @@
+"""Draw figures of drift: each function returns a matplotlib Figure of a result of `fdb.drift`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+
+from filterdb.choices import COMPONENTS
+from filterdb.numerics.divergence import symmetric_kl
+from filterdb.plotting import box_numbers as boxes
+from filterdb.plotting.box_plot import box_plot
+from filterdb.plotting.drawing import COLOURS, canvas, drawn, legible, short, visible
+from filterdb.plotting.panels import Panels
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Floats = npt.NDArray[np.float64]
+
+RIDGES = 12
+"""Largest groups shown in a ridge plot."""
+
+
+@drawn
+def heatmap(result: xr.Dataset) -> Figure:
+    """Draw the matrix of a `drift` result in its order, with models and filters of each group (P1 fig. 7 and 8).
+
+    Dots mark pairs that do not differ by more than chance, if the result has a `verdict`. Up to 40 groups have labels,
+    up to 13 also have the values.
+    """
+    return _matrix(result, np.arange(result.sizes["group"]), [])
+
+
+@drawn
+def families(result: xr.Dataset, family: npt.NDArray[Any]) -> Figure:
+    """Draw the matrix of a `drift` result by model, with models of one family next to each other (P1 fig. 10).
+
+    `family` (group,) is the family of each group of the result.
+    """
+    order = np.lexsort((np.arange(len(family)), family.astype(str)))
+    borders = np.flatnonzero(family[order][1:] != family[order][:-1]) + 0.5
+    return _matrix(result, order, borders.tolist())
+
+
+def _matrix(result: xr.Dataset, order: npt.NDArray[np.int64], borders: list[float]) -> Figure:
+    """Draw the matrix with groups in `order` and lines at `borders`."""
+    from matplotlib.colors import PowerNorm
+
+    values = result["drift"].values[np.ix_(order, order)]
+    groups = [
+        f"{short(label)} ({_plural(models, 'model')}, {count:,}{', few' if small else ''})"
+        for label, models, count, small in zip(
+            *(result[name].values[order] for name in ("group", "models", "count", "few")), strict=True
+        )
+    ]
+    number = len(groups)
+    side = min(9.0, 2.8 + 0.36 * number)
+    figure = canvas(side + 1.2, side)
+    axes = figure.subplots()
+    largest = float(np.nanmax(values, initial=0.0)) or 1.0
+    # "none" stores the matrix cell by cell in formats that can, such as SVG, not as it is rendered.
+    image = axes.imshow(values, cmap="cividis", norm=PowerNorm(0.5, 0.0, largest), interpolation="none")
+    axes.spines[:].set_visible(False)
+    if legible(number):
+        axes.set_xticks(range(number), groups, rotation=55, ha="right", rotation_mode="anchor", fontsize=8)
+        axes.set_yticks(range(number), groups, fontsize=8)
+    else:
+        axes.set_xticks([])
+        axes.set_yticks([])
+    for border in borders:
+        axes.axhline(border, color="white", linewidth=0.6)
+        axes.axvline(border, color="white", linewidth=0.6)
+    if legible(number, most=13):
+        for i, j in np.ndindex(number, number):
+            if i != j and np.isfinite(values[i, j]):
+                colour = "black" if values[i, j] > largest * 0.3 else "white"
+                axes.text(j, i, f"{values[i, j]:.2g}", ha="center", va="center", fontsize=7, color=colour)
+    label = "drift D"
+    if "verdict" in result and legible(number):
+        indistinguishable = result["verdict"].values[np.ix_(order, order)] == "indistinguishable"
+        rows, columns = np.nonzero(indistinguishable & ~np.eye(number, dtype=bool))
+        axes.plot(columns, rows + 0.33, ".", color="white", markeredgecolor="black", markersize=5, markeredgewidth=0.4)
+        label += " (dots: within chance)"
+    figure.colorbar(image, ax=axes, label=label, shrink=0.8)
+    axes.set_title(f"Drift by {visible(result.attrs['by']).replace('_', ' ')}", loc="left")
+    return figure
+
+
+def _plural(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+@drawn
+def ridges(result: xr.Dataset, groups: int = RIDGES) -> Figure:
+    """Draw the distributions of the leading coefficients, with a ridge for each of the largest groups (P1 fig. 3).
+
+    Takes a result of `drift` or of `distributions`; with the latter, a line is the kernel density estimate.
+    """
+    shown = np.sort(np.argsort(-result["count"].values, kind="stable")[:groups])
+    edges = result["bin_edges"].values
+    density = result["probabilities"].values[shown, :COMPONENTS] / np.diff(edges)
+    titles = [f"c{i} ({weight:.0%} of the variance)" for i, weight in enumerate(result["weights"].values[:COMPONENTS])]
+    figure = canvas(10.0, 3 * (0.7 + 0.26 * len(shown)))
+    panels = Panels(figure, _extent(density.sum(axis=(0, 1)), edges), len(shown) + 0.7, titles)
+    for i in range(len(titles)):
+        top = density[:, i].max() or 1.0
+        for base, heights in zip(range(len(shown))[::-1], density[:, i], strict=True):
+            panels.hill(i, edges, 1.5 * heights / top, base, facecolor="#0072b28c", edgecolor="#083a5c", linewidth=0.7)
+        if "kde" in result:
+            for base, heights in zip(range(len(shown))[::-1], result["kde"].values[shown, i], strict=True):
+                panels.line(i, result["at"].values, 1.5 * heights / top, base, color=COLOURS[1], linewidth=0.9)
+    panels.labels([short(label, 24) for label in result["group"].values[shown]][::-1])
+    return figure
+
+
+def _extent(mass: Floats, edges: Floats, share: float = 5e-4) -> tuple[float, float]:
+    """Return the range of bins that leaves out at most `share` of the mass at either end."""
+    total = np.cumsum(mass) / mass.sum()
+    first, last = np.searchsorted(total, [share, 1 - share])
+    return float(edges[max(first - 1, 0)]), float(edges[min(last + 2, len(edges) - 1)])
+
+
+@drawn
+def pair(result: xr.Dataset, a: str, b: str) -> Figure:
+    """Draw the histograms of two groups of a `drift` result on top of each other, by component with its share of D."""
+    from matplotlib.patches import Patch
+
+    edges = result["bin_edges"].values
+    p, q = (result["probabilities"].sel(group=label).values for label in (a, b))
+    parts = result["weights"].values * symmetric_kl(p, q)
+    shares = parts / (parts.sum() or 1.0)
+    figure = canvas(9.0, 6.2)
+    titles = [f"c{i}: {share:.0%} of D" for i, share in enumerate(shares[:COMPONENTS])]
+    panels = Panels(figure, _extent((p + q)[:COMPONENTS].sum(axis=0), edges), 1.2, titles)
+    styles: tuple[dict[str, Any], ...] = (
+        {"facecolor": COLOURS[0], "alpha": 0.45},
+        {"facecolor": "none", "edgecolor": COLOURS[1], "linewidth": 1.4},
+    )
+    for i, both in enumerate(zip(p[:COMPONENTS], q[:COMPONENTS], strict=True)):
+        top = max(heights.max() for heights in both) or 1.0
+        for heights, style in zip(both, styles, strict=True):
+            panels.hill(i, edges, heights / top, 0.0, **style)
+    handles = [Patch(label=short(label), **style) for label, style in zip((a, b), styles, strict=True)]
+    figure.legend(handles=handles, loc="outside upper right", ncols=2, frameon=False)
+    return figure
+
+
+@drawn
+def per_component(result: xr.Dataset) -> Figure:
+    """Draw box plots of the unweighted drift of each component over all pairs of groups (P1 fig. 6)."""
+    metric = result["per_component"].attrs.get("label", result.attrs["per_component_metric"])
+    return box_plot(boxes.by_component(result), f"unweighted {metric}", f"Drift per component, by {result.attrs['by']}")
+
+
+@drawn
+def groupings(results: dict[str, xr.Dataset]) -> Figure:
+    """Draw a box plot of D over all pairs of groups for the `drift` result of each grouping (P2 fig. 4)."""
+    return box_plot(boxes.by_grouping(results), "drift D", "Drift between the groups of each grouping")
+
+
+@drawn
+def deciles(result: xr.Dataset) -> Figure:
+    """Draw a box plot of D between models for each stratum of `fdb.drift(…, within="depth_decile")` (P1 fig. 9)."""
+    label = "drift D between models" if result.attrs["by"] == "model" else f"drift D by {result.attrs['by']}"
+    title = f"{label[0].upper()}{label[1:].replace(' D', '')}, by {result.attrs['within']}"
+    return box_plot(boxes.by_stratum(result), label, title)
