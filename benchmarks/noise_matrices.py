@@ -18,7 +18,7 @@ import numpy as np
 from noise import SPREAD, WEIGHTS, Models, between, models
 from real_layers import pseudo_models
 
-from filterdb.analysis.noise import BY_MODELS, DIFFERENT, ENOUGH_UNITS, Verdicts, decide
+from filterdb.analysis.noise import ENOUGH_UNITS, Verdicts, decide
 from filterdb.analysis.units import effective_number
 from filterdb.numerics import divergence, noise
 from filterdb.numerics.histogram import sound_probabilities
@@ -27,6 +27,7 @@ from filterdb.numerics.largest import largest_p_values
 from filterdb.numerics.resampling import SymmetricKL
 from filterdb.numerics.sampling import SamplingFloor
 from filterdb.numerics.significance import LEVEL
+from filterdb.verdicts import BY_MODELS, DIFFERENT
 
 REAL = "real filters"
 TAILS = ("normal", "heavy tails", "two modes", REAL)

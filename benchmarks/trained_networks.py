@@ -161,7 +161,7 @@ PROMISES = {
     "accurate networks pass check": (accurate_ones_pass, 1.0),
     "untouched initialisations are untrained": (initialisations_are_untrained, 1.0),
     "accurate networks are not untrained": (trained_ones_are_not_untrained, 1.0),
-    "seeds of one recipe are within noise": (seeds_are_within_noise, 0.8),
+    "seeds of one recipe are like noise": (seeds_are_within_noise, 0.8),
     "fine-tuned and frozen copies are related in drift": (copies_are_related_in_drift, 1.0),
     "fine-tuned and frozen copies are related in nearest": (copies_are_related_in_nearest, 1.0),
     "parents of copies are found by lineage": (parents_are_found, 0.95),

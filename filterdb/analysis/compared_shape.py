@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from filterdb.analysis.layer_swaps import places, swap_pair
-from filterdb.analysis.noise import BY_LAYERS, BY_SAMPLING, FEW, INDISTINGUISHABLE, TOO_FEW
+from filterdb.analysis.noise import FEW
 from filterdb.analysis.question import Question
 from filterdb.numerics.depth import DECILES, NO_DECILE, depth_decile
 from filterdb.numerics.divergence import symmetric_kl
@@ -19,12 +19,11 @@ from filterdb.numerics.resampling import SymmetricKL
 from filterdb.numerics.sampling import Z_RELATED, Floor, SamplingFloor
 from filterdb.numerics.significance import LEVEL
 from filterdb.reduce.model_summary import Query
+from filterdb.verdicts import BY_FILTERS, BY_LAYERS, BY_SAMPLING, INDISTINGUISHABLE, RELATED, TOO_FEW
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Variables = dict[str, tuple[Any, ...]]
-
-RELATED, DIFFERENT_BY_FILTERS = "related", "different_by_filters"
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,7 +110,7 @@ class Compared:
 
 def _verdicts(drift: Floats, floor: Floor, by_swaps: Floats, few: npt.NDArray[np.bool_]) -> npt.NDArray[np.object_]:
     """Return the verdict of each model, (models,); `by_swaps` is the p-value of swapping layers, NaN for none."""
-    verdict = np.where((drift <= floor.q95) | (by_swaps > LEVEL), INDISTINGUISHABLE, DIFFERENT_BY_FILTERS)
+    verdict = np.where((drift <= floor.q95) | (by_swaps > LEVEL), INDISTINGUISHABLE, BY_FILTERS)
     verdict[drift < floor.quantile(Z_RELATED)] = RELATED
     verdict[few] = TOO_FEW
     return verdict.astype(object)

@@ -12,17 +12,7 @@ import xarray as xr
 
 from filterdb.analysis.drift import drift
 from filterdb.analysis.grouping import Grouping, Key, group
-from filterdb.analysis.noise import (
-    BY_FEW_MODELS,
-    BY_LAYERS,
-    BY_MODELS,
-    BY_SAMPLING,
-    FEW,
-    FLOOR_BEHIND,
-    RELATED,
-    REPLICATION,
-    TOO_FEW,
-)
+from filterdb.analysis.noise import FEW, FLOOR_BEHIND, REPLICATION
 from filterdb.analysis.question import Question
 from filterdb.arguments import formerly_positional
 from filterdb.errors import UsageError
@@ -30,6 +20,7 @@ from filterdb.numerics.divergence import symmetric_kl
 from filterdb.numerics.modes import AnyMode
 from filterdb.schema import UNKNOWN, AnyKernel
 from filterdb.store.database import AnyDatabase, as_database
+from filterdb.verdicts import BY_LAYERS, BY_MODELS, BY_SAMPLING, RELATED, TOO_FEW, sentence, verdict_of
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -37,7 +28,7 @@ Ints = npt.NDArray[np.int64]
 _NOISE = {
     BY_MODELS: "noise of models",
     BY_LAYERS: "swapping layers of the two models",
-    BY_SAMPLING: "the models are too few to judge by, noise of filters alone",
+    BY_SAMPLING: "noise of filters alone",
 }
 """The noise behind a verdict, by `judged_by`."""
 
@@ -285,12 +276,18 @@ def _verdict(result: xr.Dataset) -> str:
     verdict = str(result["verdict"].item()) if "verdict" in result else ""
     if not verdict:
         return ""
-    if verdict == TOO_FEW:
-        return f" (one has under {FEW:,} filters: no verdict)"
-    if verdict == RELATED:
-        return f" (related: independent filters would drift by {float(result['floor']):.3g})"
-    if result["judged_by"].item() == BY_FEW_MODELS:
-        return " (the models are too few to tell it from chance)"
     judged_by = str(result["judged_by"].item())
-    floor = float(result[FLOOR_BEHIND[judged_by]])
-    return f" ({verdict.replace('_', ' ')}: {_NOISE[judged_by]} reaches {floor:.3g})"
+    if verdict == RELATED:
+        why = f"independent filters would drift by {float(result['floor']):.3g}"
+    elif verdict == TOO_FEW or judged_by not in _NOISE:
+        why = _clause(sentence(verdict, judged_by))
+    else:
+        why = f"{_NOISE[judged_by]} reaches {float(result[FLOOR_BEHIND[judged_by]]):.3g}"
+        if judged_by != BY_MODELS:
+            why = f"{_clause(sentence(verdict, judged_by))}; {why}"
+    return f" ({verdict_of(verdict).text}: {why})"
+
+
+def _clause(text: str) -> str:
+    """Return a sentence as a part of another one."""
+    return text[0].lower() + text[1:].removesuffix(".")

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from filterdb.analysis.compared_shape import DIFFERENT_BY_FILTERS, RELATED, Compared, Variables
-from filterdb.analysis.noise import BY_LAYERS, BY_SAMPLING, FEW, INDISTINGUISHABLE, TOO_FEW
+from filterdb.analysis.compared_shape import Compared, Variables
+from filterdb.analysis.noise import FEW
 from filterdb.numerics.sampling import Z_RELATED
+from filterdb.verdicts import BY_FILTERS, BY_LAYERS, BY_SAMPLING, INDISTINGUISHABLE, RELATED, TOO_FEW
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -105,7 +106,7 @@ def _verdicts(by_shape: Sequence[Variables], used: Bools) -> tuple[npt.NDArray[n
     by_layers = np.where(used, [own["judged_by"][1] for own in by_shape], BY_LAYERS) == BY_LAYERS
     few = ((verdicts == TOO_FEW) | (verdicts == "")).all(axis=0)
     same = ((verdicts == INDISTINGUISHABLE) | (verdicts == "")).all(axis=0)
-    verdict = np.where(same, INDISTINGUISHABLE, DIFFERENT_BY_FILTERS).astype(object)
+    verdict = np.where(same, INDISTINGUISHABLE, BY_FILTERS).astype(object)
     verdict[(verdicts == RELATED).any(axis=0)] = RELATED
     verdict[few] = TOO_FEW
     return verdict, np.where(by_layers.all(axis=0), BY_LAYERS, BY_SAMPLING).astype(object)

@@ -20,6 +20,17 @@ from filterdb.numerics.modes import Mode
 from filterdb.numerics.pairs import distinct_pairs
 from filterdb.numerics.sampling import Floor
 from filterdb.numerics.significance import LEVEL, benjamini_yekutieli, detectable, harmonic, p_above, p_below
+from filterdb.verdicts import (
+    BY_FEW_MODELS,
+    BY_FILTERS,
+    BY_LAYERS,
+    BY_MODELS,
+    BY_SAMPLING,
+    DIFFERENT,
+    INDISTINGUISHABLE,
+    RELATED,
+    TOO_FEW,
+)
 
 Ints = npt.NDArray[np.int64]
 Array = npt.NDArray[Any]
@@ -38,11 +49,6 @@ _PAIR_COST = 10
 
 MAX_GROUPS = 3_000
 """Largest number of groups with noise: its matrices would take gigabytes."""
-
-DIFFERENT, INDISTINGUISHABLE, TOO_FEW = "different", "indistinguishable", "few"
-RELATED, BY_FILTERS = "related", "different_by_filters"
-
-BY_MODELS, BY_LAYERS, BY_FEW_MODELS, BY_SAMPLING = "model", "layers", "few models", "sampling"
 
 FLOOR_BEHIND = {BY_MODELS: "model_floor_q95", BY_LAYERS: "layer_floor_q95", BY_SAMPLING: "floor_q95"}
 """The variable of the 95 % quantile that a verdict compares with, by `judged_by`."""

@@ -16,6 +16,7 @@ from filterdb.commands.numbers import WholeNumber
 from filterdb.commands.options import by_option, database, gathered, mode_option, raw_option, selection, unit_option
 from filterdb.commands.table import counts_line, print_basis_warning, print_table, say, say_units
 from filterdb.errors import UsageError
+from filterdb.verdicts import WORDS, legend, mark
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -177,7 +178,7 @@ def _boxes_of_strata(whole: xr.Dataset, strata: dict[str, xr.Dataset], within: s
 
 def to_answer(result: xr.Dataset, strata: dict[str, xr.Dataset] | None = None, within: str | None = None) -> Answer:
     """Return the answer, with a matrix for each stratum if there are any."""
-    answer = {**head_of_result(result), **_matrix(result), "within": within}
+    answer = {**head_of_result(result), **_matrix(result), "within": within, "verdict_words": legend()}
     if strata is not None:
         answer["strata"] = [
             {"stratum": name, **head_of_result(stratum), **_matrix(stratum)} for name, stratum in strata.items()
@@ -187,7 +188,13 @@ def to_answer(result: xr.Dataset, strata: dict[str, xr.Dataset] | None = None, w
 
 def to_answer_of_file(result: xr.Dataset, place: str) -> Answer:
     """Return the answer about a matrix that was written to `place`, without the matrix itself."""
-    return {**head_of_result(result), **_matrix(result, matrix=False), "within": None, "output": place}
+    return {
+        **head_of_result(result),
+        **_matrix(result, matrix=False),
+        "within": None,
+        "verdict_words": legend(),
+        "output": place,
+    }
 
 
 def _matrix(result: xr.Dataset, *, matrix: bool = True) -> Answer:
@@ -237,10 +244,7 @@ def show(answer: Answer) -> None:
     for stratum in answer.get("strata", ()):
         _show_matrix(stratum, f"{answer['within']} = {stratum['stratum']}")
     if any(matrix.get("verdict") for matrix in (answer, *answer.get("strata", ()))):
-        say(
-            "≈ within noise · = related, nearer than chance · ? under 1,000 filters: no verdict · "
-            "° too few models: by filters only"
-        )
+        say(f"{WORDS} (under 1,000 filters) · ° too few models: by filters only")
         say_units(answer)
     if answer["component_box"] and len(answer["groups"]) > 1:
         means = " ".join(f"c{i} {box['mean']:.3g}" for i, box in enumerate(answer["component_box"]))
@@ -303,13 +307,7 @@ def _marked(answer: Answer, i: int, j: int) -> Any:
     """Return a drift, followed by the mark of its verdict."""
     from rich.text import Text
 
-    from filterdb.analysis.noise import BY_FEW_MODELS, BY_FILTERS, BY_SAMPLING, INDISTINGUISHABLE, RELATED, TOO_FEW
-
     value = float(answer["drift"][i][j])
-    if not answer.get("verdict"):
+    if not answer.get("verdict") or i == j:
         return value
-    verdict = answer["verdict"][i][j]
-    mark = {INDISTINGUISHABLE: "≈", RELATED: "=", TOO_FEW: "?"}.get(verdict, "")
-    by_filters = answer["judged_by"][i][j] in {BY_SAMPLING, BY_FEW_MODELS}
-    few_models = "°" if verdict == BY_FILTERS or (by_filters and verdict not in {TOO_FEW, RELATED}) else ""
-    return Text(f"{value:.4g}{mark}{few_models}")
+    return Text(f"{value:.4g}{mark(answer['verdict'][i][j], answer['judged_by'][i][j])}")

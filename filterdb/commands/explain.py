@@ -12,6 +12,7 @@ from filterdb.commands.answer import Answer, basis_of_result, head_of_result, no
 from filterdb.commands.group import commands
 from filterdb.commands.options import by_option, database, gathered, mode_option, raw_option, selection, unit_option
 from filterdb.commands.table import counts_line, print_basis_warning, print_table, say, say_units
+from filterdb.verdicts import legend
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -102,6 +103,7 @@ def to_answer(result: xr.Dataset) -> Answer:
         "drift": drift,
         **basis_of_result(result),
         **noise_of_pair(result),
+        "verdict_words": legend(),
         "units_by": result.attrs.get("units_by"),
         "summary": result.attrs["summary"],
         "by_component": components,

@@ -88,9 +88,9 @@ def show(answer: Answer) -> None:
     alone = len(answer["rows"]) - len(rows)
     say(f"{len(answer['families']):,} families; {alone:,} models without relatives")
     if any(row["parent"] and not row["direction"] for row in rows):
-        say("~ relatives: which of the two came first, or whether they are siblings, is not known")
+        say("= related: which of the two came first, or whether they are siblings, is not known")
     if any(row["same_filters"] for row in answer["rows"]):
-        say("= the same filters as its parent, apart from the scale and sign of each output channel")
+        say("≡ the same filters as its parent, apart from the scale and sign of each output channel")
     say("copies with permuted or pruned channels are not recognised")
     say(counts_line(answer))
 
@@ -111,8 +111,8 @@ def in_tree_order(rows: list[Answer]) -> list[Answer]:
 
 def _cells(row: Answer) -> list[object]:
     """Return the cells of a model."""
-    parent = row["parent"] if row["direction"] or not row["parent"] else f"~ {row['parent']}"
+    parent = row["parent"] if row["direction"] or not row["parent"] else f"= {row['parent']}"
     equal = f"{row['equal_layers']} of {row['compared_layers']}" if row["parent"] else ""
     if row["same_filters"]:
-        equal = f"= {equal}"
+        equal = f"≡ {equal}"
     return [row["model"], parent or "", row["evidence"] or "", row["similarity"], row["distance"], equal]

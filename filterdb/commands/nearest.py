@@ -20,14 +20,13 @@ from filterdb.commands.options import (
 )
 from filterdb.commands.table import counts_line, print_basis_warning, print_table, say
 from filterdb.redaction import printable
+from filterdb.verdicts import legend, mark, verdict_of
 
 if TYPE_CHECKING:
     import xarray as xr
 
     from filterdb.columns import Columns
     from filterdb.store.database import Database
-
-_REMARKS = {"few": "few", "related": "related", "indistinguishable": "within noise"}
 
 _NO_ACCURACY = "near means similar filters; it says nothing of the accuracy after transfer"
 
@@ -96,6 +95,7 @@ def to_answer(result: xr.Dataset | Columns) -> Answer:
             "deciles": dict(zip(map(str, result["decile"].values), result["query_count"].values.tolist(), strict=True)),
         },
         "rows": table,
+        "verdict_words": legend(),
     }
 
 
@@ -131,7 +131,7 @@ def _by_shape(row: Answer) -> str:
 
 
 def show_deciles(answer: Answer) -> None:
-    """Print a column for each depth decile in which the file has filters; ~ marks drift within noise."""
+    """Print a column for each depth decile in which the file has filters; ≈ marks drift like noise."""
     deciles = [label for label, count in answer["query"]["deciles"].items() if count]
     short = (label.strip("[(])").replace(", ", "–") for label in deciles)
     columns = ["", "model", "drift", "excess", "noise", "", "filters", *short]
@@ -143,7 +143,7 @@ def show_deciles(answer: Answer) -> None:
 def _cells(row: Answer, *labels: str) -> list[Any]:
     """Return the cells of a model."""
     remark = "the same file" if row["same_content"] else "the same filters" if row["same_filters"] else ""
-    remark = remark or _REMARKS.get(row["verdict"], "")
+    remark = remark or f"{mark(row['verdict'], row['judged_by'])} {verdict_of(row['verdict']).word}"
     import numpy as np
 
     noise = np.fmax(row["floor_q95"], row["layer_floor_q95"])
@@ -152,10 +152,10 @@ def _cells(row: Answer, *labels: str) -> list[Any]:
 
 
 def _decile_cell(decile: Answer) -> Any:
-    """Return the drift in a depth decile, marked ~ within noise; None if the model has no filters there."""
+    """Return the drift in a depth decile, marked ≈ if it is like noise; None if the model has no filters there."""
     if not decile["count"]:
         return None
-    return f"{decile['drift']:.4g}" + ("~" if decile["drift"] <= decile["floor_q95"] else "")
+    return f"{decile['drift']:.4g}" + ("≈" if decile["drift"] <= decile["floor_q95"] else "")
 
 
 def _footer(answer: Answer) -> None:
@@ -179,10 +179,10 @@ def _footer(answer: Answer) -> None:
         say(f"it has fewer than {FEW:,} filters: chance decides much of this order")
     say(
         "noise: drift below it is what two samples of one distribution show (95 %), or the two models after swapping "
-        f"layers; few: under {FEW:,}, not ranked"
+        f"layers; ? under {FEW:,} filters, not ranked; ?° the filters differ, as nearly any two models' do"
     )
     say("excess: drift minus its mean under chance; models are in this order")
     if any(row["verdict"] == "related" for row in answer["rows"]):
-        say("related: drift so far below the noise that one was made from the other, or both from a third")
+        say("= related: drift so far below the noise that one was made from the other, or both from a third")
     say(_NO_ACCURACY)
     print_basis_warning(answer)

@@ -10,6 +10,7 @@ from filterdb.commands.figure import Draw, figure_option
 from filterdb.commands.group import commands
 from filterdb.commands.options import database, mode_option, selection, training_option
 from filterdb.commands.table import counts_line, print_basis_warning, print_table, say
+from filterdb.verdicts import legend, mark, verdict_of
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -44,6 +45,7 @@ def to_answer(result: xr.Dataset) -> Answer:
         "training": result.attrs.get("training"),
         **basis_of_result(result),
         **tables,
+        "verdict_words": legend(),
     }
 
 
@@ -78,6 +80,7 @@ def show(answer: Answer) -> None:
 
 
 def _cell(row: Answer, column: str) -> Any:
-    """Return a cell; ° marks a verdict by numbers of filters only."""
-    mark = "°" if column.endswith("verdict") and row[column.replace("verdict", "judged_by")] == "sampling" else ""
-    return f"{row[column]}{mark}" if mark else row[column]
+    """Return a cell; a verdict with its symbol and word."""
+    if not column.endswith("verdict") or not row[column]:
+        return row[column]
+    return f"{mark(row[column], row[column.replace('verdict', 'judged_by')])} {verdict_of(row[column]).word}"

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
-from filterdb.analysis.noise import BY_FILTERS, BY_MODELS, DIFFERENT, FLOOR_BEHIND, TOO_FEW
+from filterdb.analysis.noise import FLOOR_BEHIND
 from filterdb.numerics.depth import depth_decile
 from filterdb.numerics.significance import LEVEL
 from filterdb.page.boxes import pairs
 from filterdb.page.drawing import short, visible
 from filterdb.page.results import Results
 from filterdb.schema import REJECTED, kernel_text
+from filterdb.verdicts import BY_FILTERS, BY_MODELS, DIFFERENT, TOO_FEW
 
 NAMED = 60
 """Maximum number of characters of a name in a sentence."""
@@ -88,7 +89,7 @@ def _farthest(by: str, result: xr.Dataset) -> Highlight | None:
         text = (
             "No two groups differ by more than chance explains."
             if _judged(result).any()
-            else "There are too few filters or models to distinguish any two groups."
+            else "No two groups have enough filters and models for a verdict."
         )
         return Highlight(lead, text, "drift", by)
     a, b = (short(result["group"].values[i], NAMED) for i in pair)

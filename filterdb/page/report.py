@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from filterdb import verdicts
 from filterdb.analysis.noise import FEW
 from filterdb.analysis.rules import VERDICTS
 from filterdb.arguments import as_path, formerly_positional
@@ -35,7 +36,7 @@ from filterdb.version import __version__
 MOST_WEIGHTS = 121
 """Most weights of filters that have a page without being asked for, 11×11: the largest that look at images."""
 
-SCRIPTS = ("core", "charts", "heatmap", "pair", "table", "grouping", "layer_data")
+SCRIPTS = ("core", "charts", "verdicts", "heatmap", "pair", "table", "grouping", "layer_data")
 """The scripts that sections share, in order. With the sections' own scripts and `start` they become one script."""
 
 
@@ -215,6 +216,7 @@ def _core(results: Results, sections: list[Section]) -> dict[str, Any]:
         "mode": results.mode,
         "options": _options(results),
         "rules": list(VERDICTS),
+        "verdicts": _verdicts(),
         "kernel": db.kernel,
         "leading": min(db.weights, COMPONENTS),
         "groupings": groupings,
@@ -226,6 +228,17 @@ def _core(results: Results, sections: list[Section]) -> dict[str, Any]:
         },
         "sections": {section.name(): section.core() for section in sections},
     }
+
+
+def _verdicts() -> list[dict[str, Any]]:
+    """Return the verdicts on pairs: code, word, symbol, tone, and the sentence for each of JUDGED_BY."""
+    return [
+        {
+            **{name: getattr(verdict, name) for name in ("code", "word", "symbol", "tone")},
+            "sentences": [verdicts.sentence(verdict.code, judged_by) for judged_by in verdicts.JUDGED_BY],
+        }
+        for verdict in verdicts.VERDICTS
+    ]
 
 
 def _options(results: Results) -> str | None:

@@ -14,8 +14,10 @@ from filterdb.plotting import box_numbers as boxes
 from filterdb.plotting.box_plot import box_plot
 from filterdb.plotting.drawing import COLOURS, canvas, drawn, legible, short, visible
 from filterdb.plotting.panels import Panels
+from filterdb.verdicts import VERDICTS
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 Floats = npt.NDArray[np.float64]
@@ -28,7 +30,7 @@ RIDGES = 12
 def heatmap(result: xr.Dataset) -> Figure:
     """Draw the matrix of a `drift` result in its order, with models and filters of each group (P1 fig. 7 and 8).
 
-    Dots mark pairs that do not differ by more than chance, if the result has a `verdict`. Up to 40 groups have labels,
+    Symbols mark the verdict of each pair, if the result has a `verdict`. Up to 40 groups have labels,
     up to 13 also have the values.
     """
     return _matrix(result, np.arange(result.sizes["group"]), [])
@@ -51,7 +53,7 @@ def _matrix(result: xr.Dataset, order: npt.NDArray[np.int64], borders: list[floa
 
     values = result["drift"].values[np.ix_(order, order)]
     groups = [
-        f"{short(label)} ({_plural(models, 'model')}, {count:,}{', few' if small else ''})"
+        f"{short(label)} ({_plural(models, 'model')}, {count:,}{', few filters' if small else ''})"
         for label, models, count, small in zip(
             *(result[name].values[order] for name in ("group", "models", "count", "few")), strict=True
         )
@@ -80,13 +82,27 @@ def _matrix(result: xr.Dataset, order: npt.NDArray[np.int64], borders: list[floa
                 axes.text(j, i, f"{values[i, j]:.2g}", ha="center", va="center", fontsize=7, color=colour)
     label = "drift D"
     if "verdict" in result and legible(number):
-        indistinguishable = result["verdict"].values[np.ix_(order, order)] == "indistinguishable"
-        rows, columns = np.nonzero(indistinguishable & ~np.eye(number, dtype=bool))
-        axes.plot(columns, rows + 0.33, ".", color="white", markeredgecolor="black", markersize=5, markeredgewidth=0.4)
-        label += " (dots: within chance)"
+        texts = _mark_verdicts(axes, result["verdict"].values[np.ix_(order, order)], values > largest * 0.3)
+        label += f" ({', '.join(texts)})" if texts else ""
     figure.colorbar(image, ax=axes, label=label, shrink=0.8)
     axes.set_title(f"Drift by {visible(result.attrs['by']).replace('_', ' ')}", loc="left")
     return figure
+
+
+def _mark_verdicts(axes: Axes, codes: npt.NDArray[Any], bright: npt.NDArray[np.bool_]) -> list[str]:
+    """Draw the symbol of each pair's verdict below the middle of its cell, and return the symbols with their words."""
+    legend: dict[str, None] = {}
+    for verdict in VERDICTS:
+        chosen = (codes == verdict.code) & ~np.eye(len(codes), dtype=bool)
+        if verdict.code and chosen.any():
+            legend[verdict.text] = None
+            for cells, colour in ((chosen & bright, "black"), (chosen & ~bright, "white")):
+                rows, columns = np.nonzero(cells)
+                marker = f"${verdict.symbol}$"
+                axes.plot(
+                    columns, rows + 0.32, linestyle="", marker=marker, color=colour, markersize=4.5, markeredgewidth=0
+                )
+    return list(legend)
 
 
 def _plural(number: int, noun: str) -> str:

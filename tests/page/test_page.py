@@ -218,7 +218,7 @@ def test_what_stands_out_says_by_what_it_was_judged(page_db: fdb.Database) -> No
         assert "sampling of filters alone" in said and "too few models to say more" in said
         few = page_db.select(model=list(HOSTILE))
         texts = {one.lead: one.text for one in highlights.highlights(results.gather(few, "sound", False))}
-    assert texts["By model."] == "There are too few filters or models to distinguish any two groups."
+    assert texts["By model."] == "No two groups have enough filters and models for a verdict."
     assert "Beyond chance." not in texts
 
 

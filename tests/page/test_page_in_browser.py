@@ -130,9 +130,10 @@ def test_hover_tells_drift_floor_and_interval(show: Show, by_task: xr.Dataset) -
     assert shown(tip, "drift") == pytest.approx(here["drift"].item(), rel=5e-3)
     assert shown(tip, "by chance up to") == pytest.approx(here["model_floor_q95"].item(), rel=5e-3)
     assert np.isnan(here["interval"].values).all() and "no interval: too few effective units" in tip.splitlines()
-    assert tip.splitlines()[-1] == "more than chance explains"
+    assert tip.splitlines()[-1] == "≠ differs: The groups differ by more than chance explains."
     opened.page.mouse.move(*cell(opened, by_task, "detection", "segmentation"))
-    assert opened.page.locator("#tip").inner_text().splitlines()[-1] == "no more than chance explains"
+    tip = opened.page.locator("#tip").inner_text()
+    assert tip.splitlines()[-1] == "≈ like noise: Chance alone explains this drift."
     opened.page.mouse.move(5, 5)
     assert not opened.page.locator("#tip").is_visible()
 

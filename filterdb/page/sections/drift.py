@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -10,7 +10,6 @@ import numpy as np
 import xarray as xr
 
 from filterdb.analysis.drift import drift
-from filterdb.analysis.noise import BY_FEW_MODELS, BY_LAYERS, BY_MODELS
 from filterdb.page import boxes, figures, tables
 from filterdb.page.drawing import visible_all
 from filterdb.page.highlights import farthest
@@ -18,9 +17,7 @@ from filterdb.page.leave_one_out import LeaveOneOut, without_models
 from filterdb.page.payload import pack
 from filterdb.page.results import GROUP_LIMIT, GROUPINGS, LABELS, Results, family_of_models, groups
 from filterdb.page.section import Picture, Section, Table
-
-KNOWN_VERDICTS = ("different", "indistinguishable", "few", "related", "different_by_filters")
-"""Verdicts on a pair; the page's scripts use their indices."""
+from filterdb.verdicts import JUDGED_BY, VERDICTS
 
 
 class Drift(Section):
@@ -33,7 +30,7 @@ class Drift(Section):
 <section id="drift">
 <h2>Drift between groups</h2>
 <p>Drift measures how differently two groups distribute their filters over the {{ weights }} components; 0 means equal distributions. Groups of few filters or few models differ by chance alone{% if judged %}, so each pair is compared with the drift that chance explains{% endif %}.</p>
-{{ figure("heatmap", "Drift between all pairs of groups", "Bright cells have the largest drift" ~ ("; hatched cells do not differ by more than chance explains" if judged else "") ~ ". Point at a cell to see its numbers. Click it, or press Enter, to compare the two groups.", "drift", "drift", each=true, parquet="pairs") }}
+{{ figure("heatmap", "Drift between all pairs of groups", "Bright cells have the largest drift" ~ ("; hatched cells are like noise or related, crossed ones cannot tell" if judged else "") ~ ". Point at a cell to see its numbers. Click it, or press Enter, to compare the two groups.", "drift", "drift", each=true, parquet="pairs") }}
 {{ figure("components", "Drift of each component", "Each box shows the middle half of all pairs of groups. The farther right a box is, the more differently the groups use the component.", "components", "components", each=true) }}
 {{ figure("groupings", "Drift by grouping", "The drift of all pairs of groups, for each grouping. Labels whose groups differ more are farther right.", "groupings", "groupings") }}
 {% if families %}<p class="soft">To see models by family, choose “model” above and order by family. As a file: <a href="figures/families.svg">SVG</a>, <a href="figures/families.png">PNG</a>.</p>{% endif %}
@@ -129,13 +126,8 @@ def _drift_data(results: Results, result: xr.Dataset, without: LeaveOneOut) -> d
         if name in result and np.isfinite(result[name].values).any():
             data[name] = pack(boxes.pairs(result[name].values))
     if "verdict" in result:
-        verdicts = boxes.pairs(result["verdict"].values.astype(str))
-        codes = np.select([verdicts == verdict for verdict in KNOWN_VERDICTS], range(len(KNOWN_VERDICTS)), 255)
-        data["verdict"] = pack(codes.astype(np.uint8))
-    if "judged_by" in result:
-        judged = boxes.pairs(result["judged_by"].values.astype(str))
-        known = [judged == word for word in (BY_MODELS, BY_FEW_MODELS, BY_LAYERS)]
-        data["judged"] = pack(np.select(known, [1, 2, 3], 0).astype(np.uint8))
+        data["verdict"] = pack(_positions(result["verdict"], [verdict.code for verdict in VERDICTS]))
+        data["judged"] = pack(_positions(result["judged_by"], JUDGED_BY))
     if "units" in result:
         data["units"] = pack(result["units"].values)
     data["bounded"] = "interval" in result
@@ -155,6 +147,12 @@ def _drift_data(results: Results, result: xr.Dataset, without: LeaveOneOut) -> d
         rows = rows.loc[result["group"].values]
         data["labels"] = {name: visible_all(rows[name]) for name in LABELS if rows[name].nunique() > 1}
     return data
+
+
+def _positions(words: xr.DataArray, known: Sequence[str]) -> np.ndarray:
+    """Return the index in `known` of the word of each pair of groups, (pairs,) uint8; 0 for others."""
+    values = boxes.pairs(words.values.astype(str))
+    return np.select([values == word for word in known], range(len(known)), 0).astype(np.uint8)
 
 
 SECTION = Drift

@@ -1,14 +1,5 @@
 // The drift matrix: cells on a canvas, names and cursor above it. Arrow keys move; Enter or a click compares two groups.
 
-const VERDICTS = ["different", "indistinguishable", "few", "related", "different_by_filters"];
-const VERDICT_TEXTS = {
-  different: "more than chance explains",
-  indistinguishable: "no more than chance explains",
-  few: "too few filters for a verdict",
-  related: "related: nearer than independent filters can be",
-  different_by_filters: "these filters differ; too few models to say more",
-};
-
 // The floor behind a verdict, by the code of `judged_by`.
 const FLOORS = {
   0: ["floor_q95", "filters resampled"],
@@ -24,8 +15,7 @@ function decoded(data) {
   data.n = data.groups.length;
   data.matrix = (name, i, j) => (i === j || !data[name] ? NaN : data[name][triangle(i, j, data.n)]);
   data.histogram = (group, component) => data.probabilities.subarray((group * core.weights.length + component) * 70, (group * core.weights.length + component + 1) * 70);
-  data.verdictOf = (i, j) => (data.verdict && i !== j ? VERDICTS[data.verdict[triangle(i, j, data.n)]] : undefined);
-  data.verdictText = (i, j) => VERDICT_TEXTS[data.verdictOf(i, j)];
+  data.verdictOf = (i, j) => (data.verdict && i !== j ? verdictAt(data.verdict[triangle(i, j, data.n)], data.judged[triangle(i, j, data.n)]) : null);
   data.largest = data.drift.reduce((most, value) => (value > most ? value : most), 0) || 1;
   return data;
 }
@@ -45,7 +35,7 @@ function facts(data, i, j) {
   if (Number.isFinite(smallest)) lines.push(`a drift of ${digits(smallest)} would be found in 4 of 5 cases`);
   if (data.units && data.by !== "model") lines.push(`${count(data.units[i])} and ${count(data.units[j])} units of models`);
   const verdict = data.verdictOf(i, j);
-  if (verdict) lines.push(data.verdictText(i, j));
+  if (verdict) lines.push(`${verdict.symbol} ${verdict.word}: ${verdict.sentence}`);
   return lines;
 }
 
@@ -168,7 +158,7 @@ function paint(context, data, places, cell, side) {
     context.fillStyle = css([red, green, blue]);
     context.fillRect(b * cell, a * cell, cell - (cell > 12 ? 1 : 0), cell - (cell > 12 ? 1 : 0));
     const verdict = data.verdictOf(i, j);
-    if (cell >= 8 && verdict && !verdict.startsWith("different")) hatch(context, b * cell, a * cell, cell, verdict === "few");
+    if (cell >= 8 && verdict && verdict.tone !== "bad") hatch(context, b * cell, a * cell, cell, verdict.tone === "unknown");
     if (cell >= 33) { // no hatching behind the value
       context.fillStyle = css([red, green, blue]);
       context.fillRect(b * cell + 2, a * cell + cell / 2 - 8, cell - 5, 16);
@@ -181,7 +171,7 @@ function paint(context, data, places, cell, side) {
   context.imageSmoothingEnabled = false;
   context.drawImage(plain, 0, 0, side, side);
 }
-function hatch(context, x, y, cell, isFew) {
+function hatch(context, x, y, cell, isCrossed) {
   context.save();
   context.beginPath();
   context.rect(x, y, cell - 1, cell - 1);
@@ -192,7 +182,7 @@ function hatch(context, x, y, cell, isFew) {
   for (let k = -cell; k < cell; k += 5) {
     context.moveTo(x + k, y + cell);
     context.lineTo(x + k + cell, y);
-    if (isFew) { context.moveTo(x + k, y); context.lineTo(x + k + cell, y + cell); }
+    if (isCrossed) { context.moveTo(x + k, y); context.lineTo(x + k + cell, y + cell); }
   }
   context.stroke();
   context.restore();
@@ -202,13 +192,14 @@ function legend(data, width, cell) {
   bar.setAttribute("aria-hidden", "true");
   for (let x = 0; x < width; x++) { context.fillStyle = css(colour(CIVIDIS, x / width)); context.fillRect(x, 0, 1.5, 12); }
   const ticks = el("div", { class: "ticks", style: { width: `${width}px` } }, ...[0, 0.25, 0.5, 0.75, 1].map((t) => el("span", { style: { left: `${100 * t}%` } }, digits(t * t * data.largest, 2))));
-  const kinds = data.verdict && cell >= 8 ? ["indistinguishable", "few", "related"].filter((verdict) => data.verdict.includes(VERDICTS.indexOf(verdict))) : [];
+  const words = new Map(core.verdicts.filter(({ tone }, k) => tone !== "bad" && data.verdict?.includes(k)).map((verdict) => [verdict.word, verdict]));
+  const kinds = cell >= 8 ? [...words.values()] : [];
   const patterns = kinds.map((kind) => {
     const [swatch, inside] = canvas(22, 14, "");
     inside.fillStyle = css(colour(CIVIDIS, 0.3));
     inside.fillRect(0, 0, 22, 14);
-    hatch(inside, 0, 0, 23, kind === "few");
-    return el("li", {}, swatch, VERDICT_TEXTS[kind]);
+    hatch(inside, 0, 0, 23, kind.tone === "unknown");
+    return el("li", {}, swatch, `${kind.symbol} ${kind.word}`);
   });
   return el("div", { class: "legend" }, el("div", {}, el("span", { class: "soft" }, "drift D"), bar, ticks), el("ul", { class: "keys" }, ...patterns));
 }

@@ -21,8 +21,9 @@ function compare(node, data, i, j) {
   const verdict = data.verdictOf(i, j);
   const head = el("div", { class: "versus" },
     el("h4", { tabindex: -1 }, el("span", { class: "a" }, data.groups[i]), el("span", { class: "soft" }, " against "), el("span", { class: "b" }, data.groups[j])),
-    el("p", { class: "lead" }, el("b", {}, `D = ${digits(data.matrix("drift", i, j))}`), verdict ? el("span", { class: `verdict v-${verdict}` }, data.verdictText(i, j)) : null),
-    el("p", { class: "soft" }, [...more.slice(1).filter((line) => !verdict || line !== data.verdictText(i, j)), `${count(data.counts[i])} and ${count(data.counts[j])} filters`].join(" · ")),
+    el("p", { class: "lead" }, el("b", {}, `D = ${digits(data.matrix("drift", i, j))}`), verdict ? verdictMark(verdict) : null),
+    el("p", { class: "soft" }, [...more.slice(1, verdict ? -1 : undefined), `${count(data.counts[i])} and ${count(data.counts[j])} filters`].join(" · ")),
+    verdict ? el("p", {}, verdict.sentence) : null,
     el("p", {}, `Most of the drift comes from ${main.map((c) => `c${c} (${percent(share[c])})`).join(", ")}.`));
   const grid = el("div", { class: "nine" });
   mount(grid, () => {

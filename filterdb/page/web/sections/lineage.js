@@ -1,7 +1,7 @@
 makers.lineage = (node) => {
   const { models, parents, evidence, directed, similarity } = core.sections.lineage;
   const items = models.map((model, i) => {
-    const known = directed[i] ? `by ${evidence[i]}` : `~ ${evidence[i] || "relatives"}`;
+    const known = directed[i] ? `by ${evidence[i]}` : `= related${evidence[i] ? `, ${evidence[i]}` : ""}`;
     const facts = parents[i] === null ? [] : [el("span", { class: "soft" }, ` ${similarity[i] === null ? "" : digits(similarity[i])} ${known}`)];
     return el("li", {}, model, ...facts);
   });
