@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from filterdb.redaction import redact
+from filterdb.terminal import width_of, wrap
 
 VARIABLE = "FILTERDB_LOG"
 """The environment variable: `json` logs JSON, `info` logs every event as text, anything else logs only warnings."""
@@ -70,4 +71,6 @@ class _Words(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         fields = getattr(record, "fields", {})
         pairs = [f"{name}={redact(str(value))}" for name, value in fields.items()]
-        return " ".join([redact(super().format(record)), *pairs])
+        line = " ".join([redact(super().format(record)), *pairs])
+        # The lines of a traceback are code, which stays as it is.
+        return line if record.exc_info else "\n".join(wrap(line, width_of(sys.stderr), "  "))

@@ -28,6 +28,7 @@ from filterdb.store import summary
 from filterdb.store.database import AnyDatabase, Database, as_database
 from filterdb.store.shapes import check_has_filters
 from filterdb.store.summary import Arrays
+from filterdb.wording import meant
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -332,7 +333,8 @@ def exclude_verdict(
     verdicts = as_names(verdicts, "verdicts")
     unknown = sorted(set(verdicts) - set(VERDICTS))
     if unknown:
-        raise UsageError(f"verdict: expected one of {', '.join(VERDICTS)}, got {unknown[0]!r}")
+        hint = meant(unknown[0], VERDICTS)
+        raise UsageError(f"verdict: expected one of {', '.join(VERDICTS)}, got {unknown[0]!r}{hint}")
     if not verdicts:
         return db
     result = judge_layers(db, mode=mode)

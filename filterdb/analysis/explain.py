@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import replace
 from typing import Any
 
@@ -21,6 +20,7 @@ from filterdb.numerics.modes import AnyMode
 from filterdb.schema import UNKNOWN, AnyKernel
 from filterdb.store.database import AnyDatabase, as_database
 from filterdb.verdicts import BY_LAYERS, BY_MODELS, BY_SAMPLING, RELATED, TOO_FEW, sentence, verdict_of
+from filterdb.wording import near
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -180,8 +180,8 @@ def _two_groups(question: Question, a: str, b: str) -> Question:
 def _position(grouping: Grouping, label: str) -> int:
     """Return the position of a label among the groups; raise UsageError, with a similar label, if it is no group."""
     if label not in grouping.labels:
-        near = difflib.get_close_matches(label, grouping.labels, 1)
-        hint = f"did you mean {near[0]!r}? There are" if near else "one of"
+        guess = near(label, grouping.labels)
+        hint = f"did you mean {guess!r}? There are" if guess else "one of"
         labels = ", ".join(grouping.labels[:12]) + (" …" if len(grouping.labels) > 12 else "")
         raise UsageError(f"{grouping.by}: expected a group, got {label!r}; {hint} {labels}")
     return grouping.labels.index(label)

@@ -49,12 +49,27 @@ REMEDIES = {
     "the weight. One scale for the whole layer quantises its other channels badly; use one per channel.",
     "dead-channels": "Remove these output channels here and their inputs in the layers behind (each adds only its "
     "bias), or find out why they died: too strong a weight decay, units that never fire.",
-    "unread": "The layer was not checked. Export its weight as a plain constant, such as an initializer.",
-    "ambiguous": "Runtimes differ in which of the two they read. Export the model again, or remove one of them.",
-    "unreadable": "Export the model again, or leave the file out.",
+    "unread": "The layer was not checked. Do what the message says, or ignore the layer (FILE:LAYER).",
+    "ambiguous": "Runtimes differ in which of the two they read. Remove one of them, or take the file as it was before "
+    "the tool that added the other.",
+    "unreadable": "Do what the message says, or leave the file out.",
     "nothing-checked": "Leave the file out, ignore it (FILE:*), or take nothing-checked out of `fail`.",
 }
 """What to do about each verdict."""
+
+
+UNREAD_REMEDIES = {
+    "unreadable": "Fetch the file again if it is damaged; a weight that takes long to compute can be read with a "
+    "larger --model-seconds.",
+    "memory": "Give its reading more memory (--model-memory).",
+    "many": "No model may have so many filters: ignore the layer (FILE:LAYER).",
+    "missing": "The file lacks the weight: fetch it whole, with its external data.",
+    "operator": "Export it as an ordinary convolution, or ignore the layer (FILE:LAYER).",
+    "unsupported": "Export its weight as a plain constant, such as an initializer.",
+    "underflow": "Its weights are too small for float32: scale them up.",
+    "dtype": "Convert its weight to float32.",
+}
+"""What to do about a layer that could not be read, by the ledger's code; export it again only where that helps."""
 
 
 def collapsed_remedies(kernel: Kernel = KERNEL) -> dict[str, str]:
@@ -106,10 +121,14 @@ class Finding:
     """The direction of a collapsed layer."""
     kernel: Kernel = (0, 0)
     """The shape of the layer's filters; (0, 0) for a file, and a layer that could not be read."""
+    unread_code: str = ""
+    """The ledger's code of a layer that could not be read."""
 
     @property
     def remedy(self) -> str:
         """Return what to do about it."""
+        if self.rule == "unread" and self.unread_code in UNREAD_REMEDIES:
+            return f"The layer was not checked. {UNREAD_REMEDIES[self.unread_code]}"
         if not self.direction:
             return REMEDIES[self.rule]
         return collapsed_remedies(self.kernel).get(self.direction, REMEDIES[self.rule])
@@ -192,7 +211,8 @@ def _layer_findings(result: Result) -> list[Finding]:
             direction = str(layer["direction"].item()) if rule == "collapsed" else ""
             message, numbers = _message(rule, layer, rules)
             message, numbers = _with_percentile(rule, layer, message, numbers)
-            listed.append(Finding(file, name, rule, level, message, numbers, direction, kernel_of(layer)))
+            code = str(layer["unread_code"].item())
+            listed.append(Finding(file, name, rule, level, message, numbers, direction, kernel_of(layer), code))
     return listed
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from filterdb.errors import UsageError
 from filterdb.schema import WEIGHTS
+from filterdb.wording import meant
 
 if TYPE_CHECKING:
     import numpy as np
@@ -165,7 +166,9 @@ def _from_mapping(settings: Mapping[str, Any], where: str) -> Rules:
     values = {"dead_channels" if key == "dead-channels" else key: value for key, value in settings.items()}
     for key, value in values.items():
         if key not in SETTINGS:
-            raise UsageError(f"{where}: expected one of the keys {', '.join(SETTINGS)}, got {key!r}")
+            raise UsageError(
+                f"{where}: expected one of the keys {', '.join(SETTINGS)}, got {key!r}{meant(str(key), SETTINGS)}"
+            )
         if key == "random" and value is None:
             continue
         if key in {"fail", "ignore"}:
@@ -186,7 +189,8 @@ def _check_names(where: str, value: Any, known: tuple[str, ...] | None) -> None:
         raise UsageError(f"{where}: expected a list of texts, got {value!r}")
     unknown = [] if known is None else [name for name in value if name not in known]
     if unknown:
-        raise UsageError(f"{where}: expected a list out of {', '.join(known or ())}, got {unknown[0]!r}")
+        hint = meant(unknown[0], known or ())
+        raise UsageError(f"{where}: expected a list out of {', '.join(known or ())}, got {unknown[0]!r}{hint}")
 
 
 def is_ignored(file: str, layer: str, patterns: Sequence[str]) -> bool:

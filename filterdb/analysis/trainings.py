@@ -16,6 +16,7 @@ from filterdb.columns import Columns
 from filterdb.errors import UsageError
 from filterdb.schema import LABELS, UNKNOWN
 from filterdb.store.database import Database
+from filterdb.wording import meant
 
 EPOCH, SEED, TRAINING = "epoch", "seed", "training"
 
@@ -97,7 +98,7 @@ def given_columns(models: Columns, columns: str | Sequence[str]) -> list[str]:
     names = [part.strip() for part in columns.split(",")] if isinstance(columns, str) else as_names(columns, TRAINING)
     for name in names:
         if name not in models:
-            raise UsageError(f"training: expected columns of the catalog, got {name!r}")
+            raise UsageError(f"training: expected columns of the catalog, got {name!r}{meant(name, models.variables)}")
         if name == EPOCH:
             raise UsageError("training: expected columns that all epochs of a training share, got 'epoch'")
     return names

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from filterdb import logs
+from filterdb.terminal import width_of
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -22,6 +23,15 @@ RECENT = 10
 
 LINE_SECONDS = 10.0
 """Shortest time between two lines about a tally, where stderr is no terminal."""
+
+NUMBERS_WIDTH = 44
+"""Columns of a terminal for the label of a bar, two numbers of six digits, and the time."""
+
+NOTE_WIDTH = 36
+"""Columns for a rate and the remaining time."""
+
+NARROWEST_BAR, WIDEST_BAR = 8, 40
+"""Columns of a bar."""
 
 log = logging.getLogger(__name__)
 
@@ -46,10 +56,22 @@ def bar(label: str) -> Iterator[tuple[Progress, TaskID]]:
 
 def _bars() -> Progress:
     from rich.console import Console  # takes a while, which commands save that show no bar
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        ProgressColumn,
+        TextColumn,
+        TimeElapsedColumn,
+    )
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    return Progress(*columns, TextColumn("{task.fields[note]}"), console=Console(stderr=True))
+    console = Console(stderr=True, width=width_of(sys.stderr))
+    # Numbers are never cut: in a narrow terminal the bar is shorter, and the rate is left out.
+    room = console.width - NUMBERS_WIDTH
+    has_note = room >= NOTE_WIDTH + NARROWEST_BAR
+    bar = BarColumn(max(min(room - NOTE_WIDTH * has_note, WIDEST_BAR), NARROWEST_BAR))
+    columns: list[ProgressColumn] = [TextColumn("{task.description}"), bar, MofNCompleteColumn(), TimeElapsedColumn()]
+    return Progress(*columns, *([TextColumn("{task.fields[note]}")] if has_note else []), console=console)
 
 
 @dataclass(slots=True)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from filterdb.cluster.threads import cores
 from filterdb.errors import MissingExtraError
+from filterdb.terminal import complain
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -93,7 +94,7 @@ class Session:
         )
         self._stack.enter_context(client)
         if (link := client.dashboard_link) is not None:  # a gateway's cluster may have none
-            print(f"dashboard: {link}", file=sys.stderr)  # noqa: T201
+            complain(f"dashboard: {link}")
 
 
 def _has_dask() -> bool:

@@ -17,6 +17,7 @@ from filterdb.commands import stopping, streams
 from filterdb.errors import FilterDBError, InterruptedRunError, StaleBasisWarning
 from filterdb.extras import missing_extra
 from filterdb.redaction import printable, redact
+from filterdb.terminal import complain
 
 INTERNAL = 70
 
@@ -31,7 +32,7 @@ def main() -> None:
     try:
         sys.exit(run(sys.argv[1:], _prepare_process))
     except (click.Abort, KeyboardInterrupt):
-        click.echo(stopping.message(), err=True)
+        complain(stopping.message())
         stopping.leave()
 
 
@@ -54,7 +55,7 @@ def run(arguments: Sequence[str], prepare: Callable[[], None] | None = None) -> 
     except click.ClickException as error:
         command = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "filterdb"
         line = f"{_one_line(error.format_message(), arguments)} (see `{command} --help`)"
-        click.echo(f"filterdb: {line}", err=True)
+        complain(f"filterdb: {line}")
         return error.exit_code
     except click.Abort:
         raise
@@ -123,7 +124,7 @@ def _report(error: Exception, code: int, arguments: Sequence[str]) -> int:
     line = str(error).strip() or type(error).__name__
     if code == INTERNAL:
         line = f"unexpected {type(error).__name__}: {line}; --debug shows where, please report it"
-    click.echo(f"filterdb: {_one_line(line, arguments)}", err=True)
+    complain(f"filterdb: {_one_line(line, arguments)}")
     return code
 
 

@@ -6,12 +6,15 @@ import click
 
 from filterdb.commands.answer import Answer, print_answer
 from filterdb.commands.group import commands
+from filterdb.commands.layout import name
 from filterdb.commands.numbers import WholeNumber
 from filterdb.commands.options import debug_option, json_option
-from filterdb.commands.table import print_rows, say
+from filterdb.commands.table import print_rows, say, wide_option
+from filterdb.wording import counted
 
 
 @commands.command()
+@wide_option
 @click.argument("source")
 @json_option
 @debug_option(expose_value=False)
@@ -23,6 +26,9 @@ def catalog(source: str, filters: tuple[str, ...], limit: int | None, output: st
 
     SOURCE is hf://ORGANISATION. The rows have what each model's card and config say; `ingest --catalog` reads them. The
     hub is HF_ENDPOINT and the token HF_TOKEN, from the environment.
+
+    Examples:
+        filterdb catalog hf://timm --limit 100 -o timm.csv
     """
     from filterdb.models.hub_catalog import list_models
 
@@ -34,7 +40,9 @@ def catalog(source: str, filters: tuple[str, ...], limit: int | None, output: st
 def show(answer: Answer) -> None:
     """Print the main columns, or where they were written."""
     if answer["output"] is None:
-        print_rows(answer, ["name", "task", "training_dataset", "architecture", "licence"])
+        print_rows(
+            answer, ["name", name("task", 2), name("training_dataset", 3), name("architecture", 1), name("licence", 4)]
+        )
     else:
         file = answer["output"]
-        say(f"{file}: {answer['models']:,} models; `filterdb ingest DB --catalog {file}` reads them")
+        say(f"{file}: {counted(answer['models'], 'model')}; `filterdb ingest DB --catalog {file}` reads them")

@@ -12,6 +12,7 @@ import filterdb as fdb
 from filterdb.commands.answer import print_answer
 from filterdb.commands.group import commands
 from filterdb.commands.options import gathered, kernel_option, limits_option, network_options, place, snapshot_option
+from filterdb.commands.table import wide_option
 from filterdb.errors import InputError, UsageError
 from filterdb.schema import parse_kernel
 
@@ -66,6 +67,7 @@ class _ComparedWith:
 
 
 @commands.command()
+@wide_option
 @click.argument("models", nargs=-1, required=True, metavar="MODEL...")
 @click.option("--db", metavar="DB", help="Compare each layer with this database's layers of similar depth and size.")
 @snapshot_option()
@@ -97,6 +99,10 @@ def check(
     layers that are dead, sparse, collapsed, random, non-finite or duplicates, or that have outliers or dead channels,
     models that are untrained, and what could not be checked. Needs no database. The exit code is 1 if a rule fails or
     something could not be checked, and 65 if no file can be read.
+
+    Examples:
+        filterdb check model.onnx
+        filterdb check models/*.onnx --db db --sarif findings.sarif
     """
     from filterdb.analysis.check import check_files
     from filterdb.commands.check_answer import show, to_answer

@@ -22,10 +22,12 @@ from filterdb.analysis.findings import (
 from filterdb.analysis.reference import PACKAGED
 from filterdb.analysis.rules import FILE_RULES
 from filterdb.commands.answer import Answer, rows
-from filterdb.commands.table import console, print_table, say
+from filterdb.commands.layout import Column, name, number, text, word
+from filterdb.commands.table import Styled, console, print_table, say
 from filterdb.ledger import is_unread
 from filterdb.redaction import printable
 from filterdb.schema import KERNEL, has_bank, kernel_name, kernel_text, parse_shape
+from filterdb.wording import counted
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -127,25 +129,13 @@ def _files(result: Result, listed: list[Finding]) -> list[Answer]:
 
 def show(answer: Answer) -> None:
     """Print a line for each finding, then what was checked and what was not."""
-    from rich import box  # takes a while, which JSON saves
-    from rich.table import Table
-    from rich.text import Text
+    from rich.text import Text  # takes a while, which JSON saves
 
     out = console()
     listed = answer["findings"]
     names = _short([file["file"] for file in answer["files"]])
     if listed:
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-        # The shape is a column only if some layer's is not 3×3.
-        shaped = any(row["kernel"] not in {None, kernel_name(KERNEL)} for row in listed)
-        for column in ("", "file", "layer", *(["kernel"] if shaped else []), "rule", "found"):
-            table.add_column(column, overflow="fold", no_wrap=column in {"", "kernel", "rule"})
-        for row in listed:
-            mark, style = MARKS.get(row["level"], ("·", "dim"))
-            texts = [names[row["file"]], row["layer"] or "–", *([_shown(row["kernel"])] if shaped else [])]
-            cells = [Text(printable(text)) for text in texts]
-            table.add_row(Text(mark, style), *cells, Text(row["rule"], style), Text(printable(row["message"])))
-        out.print(table)
+        _show_findings(listed, names)
         for rule, remedy in dict.fromkeys((row["rule"], row["remedy"]) for row in listed):
             out.print(Text.assemble((f"{rule}: ", "bold"), remedy))
         out.print()
@@ -156,6 +146,20 @@ def show(answer: Answer) -> None:
     _show_shapes(answer)
     _show_not_checked(answer)
     out.print(_last_line(answer))
+
+
+def _show_findings(listed: list[Answer], files: dict[str, str]) -> None:
+    """Print a row for each finding. The shape is a column only if some layer's is not 3×3."""
+    shaped = any(row["kernel"] not in {None, kernel_name(KERNEL)} for row in listed)
+    columns = [word(""), name("file", 0 if len(files) > 1 else 2), name("layer")]
+    columns += [*([word("kernel", 1)] if shaped else []), word("rule"), text("found")]
+    table = []
+    for row in listed:
+        mark, style = MARKS.get(row["level"], ("·", "dim"))
+        shape = [_shown(row["kernel"])] if shaped else []
+        cells = [files[row["file"]], row["layer"] or "–", *shape, Styled(row["rule"], style), row["message"]]
+        table.append([Styled(mark, style), *cells])
+    print_table(columns, table)
 
 
 def _shown(kernel: str | None) -> str:
@@ -184,7 +188,9 @@ def _show_stored(answer: Answer, files: dict[str, str]) -> None:
     stored = Counter(row["file"] for row in answer["rows"] if row["stored_in"])
     for file, count in stored.items():
         first = next(row["stored_in"] for row in answer["rows"] if row["file"] == file and row["stored_in"])
-        say(f"{files[file]}: the database has {count:,} of {_many(layers[file], 'layers')}, such as {printable(first)}")
+        say(
+            f"{files[file]}: the database has {count:,} of {counted(layers[file], 'layer')}, such as {printable(first)}"
+        )
 
 
 def _show_not_checked(answer: Answer) -> None:
@@ -194,17 +200,17 @@ def _show_not_checked(answer: Answer) -> None:
     if others:
         codes = ", ".join(f"{count:,} {code}" for code, count in others.items())
         which = "" if answer["kernel"] == EVERY_SHAPE else f" without a {_shown(answer['kernel'])} weight"
-        say(f"not looked at: {_many(sum(others.values()), 'convolutions')}{which} ({codes})")
+        say(f"not looked at: {counted(sum(others.values()), 'convolution')}{which} ({codes})")
     unscaled = sum(row["scale_known"] is False for row in answer["rows"])
     if unscaled:
-        say(f"without a verdict: {_many(unscaled, 'layers')} with integer weights of unknown scale")
+        say(f"without a verdict: {counted(unscaled, 'layer')} with integer weights of unknown scale")
 
 
 def _last_line(answer: Answer) -> Text:
     """Return the status, what was checked and what was not, and the number of findings."""
     from rich.text import Text
 
-    models, layers, filters = (_many(answer[name], name) for name in ("models", "layers", "filters"))
+    models, layers, filters = (counted(answer[f"{noun}s"], noun) for noun in ("model", "layer", "filter"))
     # If something was not checked, the numbers say what.
     numbers = f"{models}, {layers}, {filters}"
     if answer["status"] == INCOMPLETE:
@@ -213,15 +219,11 @@ def _last_line(answer: Answer) -> Text:
     if without == answer["models"]:
         numbers = f"{models} without a layer to check"
     elif without:
-        numbers += f" · {_many(without, 'models')} without a layer to check"
-    counted = [_many(answer[name], name) for name in ("errors", "warnings", "ignored") if answer[name]]
+        numbers += f" · {counted(without, 'model')} without a layer to check"
+    results = [counted(answer[f"{noun}s"], noun) for noun in ("error", "warning") if answer[f"{noun}s"]]
+    results += [f"{answer['ignored']:,} ignored"] if answer["ignored"] else []
     status = Text(answer["status"], STYLES[answer["status"]])
-    return Text.assemble(status, f": {numbers} · {', '.join(counted) or 'nothing found'}")
-
-
-def _many(number: int, what: str) -> str:
-    """Return a number with its noun, singular for 1."""
-    return f"{number:,} {what.removesuffix('s') if number == 1 else what}"
+    return Text.assemble(status, f": {numbers} · {', '.join(results) or 'nothing found'}")
 
 
 def _short(files: list[str]) -> dict[str, str]:
@@ -239,12 +241,10 @@ def _show_prunable(answer: Answer) -> None:
         rest = len(layers) - PRUNABLE_LAYERS_SHOWN
         more = f" and {rest:,} more" if rest > 0 else ""
         zero = prunable["channels"]
-        channels = f"; {_many(zero, 'whole output channels')} of zeros" if zero else ""
+        channels = f"; {counted(zero, 'whole output channel')} of zeros" if zero else ""
         of = f"{prunable['share']:.1%} of the {_counted(answer)} layers'"
-        say(
-            f"could be pruned: {_many(prunable['filters'], 'filters')}, {prunable['parameters']:,} parameters ({of}), "
-            f"below 1 % of their output channel's largest weight, in {first}{more}{channels}"
-        )
+        what = f"{counted(prunable['filters'], 'filter')}, {counted(prunable['parameters'], 'parameter')} ({of})"
+        say(f"could be pruned: {what}, below 1 % of their output channel's largest weight, in {first}{more}{channels}")
     small = prunable["small_relative_to_peak"]
     if small:
         say(
@@ -264,16 +264,20 @@ def _show_percentiles(answer: Answer, files: dict[str, str]) -> None:
     with_peers = [row for row in answer["rows"] if row["peers"]]
     extreme = [row for row in with_peers if _is_extreme(row)]
     shown = with_peers if len(with_peers) <= PERCENTILES_SHOWN else extreme[:PERCENTILES_SHOWN]
-    names = ["layer", "filters", "sparsity", "sparsity_percentile", "ratio", "ratio_percentile", "peers"]
+    columns: list[Column] = [name("file", 1), name("layer")]
+    columns += [number("filters", 2), number("sparsity", 3), number("sparsity_percentile")]
+    columns += [number("ratio", 3), number("ratio_percentile"), number("peers", 1)]
     where = "reference" if answer["snapshot"] is None else "database"
     title = f"percentiles among the {where}'s layers of the same depth decile and size class"
     if len(shown) < len(with_peers):
-        title += f" (of {len(with_peers):,} layers those beyond {EXTREME_PERCENT:g} % at either end; --json has all)"
+        extremes = f"those beyond {EXTREME_PERCENT:g} % at either end"
+        title += f" (of {counted(len(with_peers), 'layer')} {extremes}; --json has all)"
     if any(row["kernel"] != kernel_name(KERNEL) for row in shown):
-        names.insert(1, "kernel")
+        columns.insert(2, word("kernel", 2))
         shown = [{**row, "kernel": _shown(row["kernel"])} for row in shown]
         title = title.replace("of the same depth", "of the same kernel, depth")
-    print_table(["file", *names], ([files[row["file"]], *(row[name] for name in names)] for row in shown), title)
+    shown = [{**row, "file": files[row["file"]]} for row in shown]
+    print_table(columns, ([row[column.title] for column in columns] for row in shown), title)
 
 
 def _is_extreme(row: Answer) -> bool:

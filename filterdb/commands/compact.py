@@ -18,5 +18,9 @@ if TYPE_CHECKING:
 @newest
 @chunk_rows_option
 def compact(db: Database, chunk_rows: int, as_json: bool) -> None:
-    """Join small neighbouring segments into larger ones."""
+    """Join small neighbouring segments into larger ones.
+
+    Examples:
+        filterdb compact db
+    """
     print_answer(to_answer(db, fdb.compact(db, chunk_rows=chunk_rows)), as_json, show)

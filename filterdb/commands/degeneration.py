@@ -11,9 +11,11 @@ import filterdb as fdb
 from filterdb.commands.answer import Answer, head_of_result, print_answer, rows, rows_along
 from filterdb.commands.figure import Draw, figure_option
 from filterdb.commands.group import commands
+from filterdb.commands.layout import name, number, word
 from filterdb.commands.options import by_option, database, mode_option, selection
-from filterdb.commands.table import counts_line, print_rows, print_table, say
+from filterdb.commands.table import counts_line, print_rows, print_table, say, wide_option
 from filterdb.errors import UsageError
+from filterdb.wording import counted
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
 
 @commands.command()
+@wide_option
 @database
 @selection
 @mode_option
@@ -33,6 +36,10 @@ def degeneration(db: Database, mode: ModeName, by: str | None, with_drift: bool,
     """Show the sparsity, entropy, test of randomness and verdict of every layer, or summaries by group.
 
     The figure shows every layer over its depth; with --by, box plots of the groups.
+
+    Examples:
+        filterdb degeneration db --where model=resnet50
+        filterdb degeneration db --by task --drift
     """
     if with_drift and by is None:
         raise UsageError("--drift: expected with --by, got no groups; such as --by model")
@@ -71,8 +78,8 @@ def _groups(result: xr.Dataset) -> list[Answer]:
     groups = rows_along(result, "group")
     rules, statistics = result["rule"].values.tolist(), result["statistic"].values.tolist()
     for i, row in enumerate(groups):
-        for name in BOXES:
-            row[name] = dict(zip(statistics, result[name].values[i].tolist(), strict=True))
+        for box in BOXES:
+            row[box] = dict(zip(statistics, result[box].values[i].tolist(), strict=True))
         row["verdict_share"] = dict(zip(rules, result["verdict_share"].values[i].tolist(), strict=True))
     return groups
 
@@ -93,23 +100,25 @@ def show(answer: Answer) -> None:
     for model in answer["untrained"]:
         say(f"untrained: {model}")
     with_verdict = sum(bool(row["verdict"]) for row in answer["rows"])
-    say(f"{with_verdict} of {len(answer['rows'])} layers with a verdict, mode {answer['mode']} · {counts_line(answer)}")
+    judged = f"{with_verdict:,} of {counted(len(answer['rows']), 'layer')} with a verdict"
+    say(f"{judged}, mode {answer['mode']} · {counts_line(answer)}")
 
 
 def _show_groups(answer: Answer) -> None:
     """Print entropy and sparsity of each group."""
     quartiles = ("q1", "median", "q3")
-    columns = [f"{measure} {name}" for measure in "HS" for name in ("mean", *quartiles)]
+    hide = {"mean": 0, "q1": 3, "median": 2, "q3": 3}
+    columns = [number(f"{measure} {statistic}", rank) for measure in "HS" for statistic, rank in hide.items()]
     print_table(
-        [answer["by"], "layers", *columns, "S < 0.01", "sparse"],
+        [name(answer["by"]), number("layers", 1), *columns, number("S < 0.01", 4), number("sparse", 1)],
         (
             [
                 row["group"],
                 row["layer_count"],
                 row["mean_entropy"],
-                *(row["entropy_box"][name] for name in quartiles),
+                *(row["entropy_box"][quartile] for quartile in quartiles),
                 row["mean_sparsity"],
-                *(row["sparsity_box"][name] for name in quartiles),
+                *(row["sparsity_box"][quartile] for quartile in quartiles),
                 row["share_dense"],
                 row["share_sparse"],
             ]
@@ -126,15 +135,15 @@ def _show_layers(answer: Answer) -> None:
         [
             "model",
             "layer",
-            "filters",
-            "sparsity",
-            "variance_entropy",
-            "threshold",
-            "ratio",
-            "p_value",
-            "orthogonality",
-            "verdict",
-            "direction",
+            number("filters", 2),
+            number("sparsity", 1),
+            number("variance_entropy", 1),
+            number("threshold", 5),
+            number("ratio", 3),
+            number("p_value", 4),
+            number("orthogonality", 6),
+            word("verdict"),
+            word("direction", 2),
         ],
     )
     for whole in answer["groups"]:  # none without layers

@@ -10,10 +10,11 @@ import filterdb as fdb
 from filterdb.commands.answer import Answer, head_of_database, print_answer
 from filterdb.commands.group import commands
 from filterdb.commands.options import place
-from filterdb.commands.table import counts_line, say
+from filterdb.commands.table import counts_line, say, wide_option
 
 
 @commands.command()
+@wide_option
 @click.option(
     "--dir",
     "folder",
@@ -23,7 +24,11 @@ from filterdb.commands.table import counts_line, say
 )
 @place
 def demo(folder: Path, as_json: bool) -> None:
-    """Fetch, ingest and analyse a few small real models."""
+    """Fetch, ingest and analyse a few small real models.
+
+    Examples:
+        filterdb demo --dir filterdb-demo
+    """
     from filterdb import demo as demonstration
     from filterdb.commands import degeneration, drift, models
 

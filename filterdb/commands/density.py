@@ -11,9 +11,10 @@ from filterdb.choices import BINS, MOST_BINS
 from filterdb.commands.answer import Answer, basis_of_result, head_of_result, print_answer
 from filterdb.commands.figure import Draw, figure_option
 from filterdb.commands.group import commands
+from filterdb.commands.layout import name, number
 from filterdb.commands.numbers import WholeNumber
 from filterdb.commands.options import by_option, database, mode_option, parse_pair, raw_option, selection
-from filterdb.commands.table import counts_line, print_basis_warning, print_table, say
+from filterdb.commands.table import counts_line, print_basis_warning, print_table, say, wide_option
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 
 @commands.command()
+@wide_option
 @database
 @selection
 @mode_option
@@ -37,6 +39,9 @@ def density(
     """Count two coefficients jointly, by group.
 
     Reads the filters once for each grouping and pair of components.
+
+    Examples:
+        filterdb density db --by task --components 0,1
     """
     result = fdb.density(db, by, components=parse_pair(components), bins=bins, mode=mode, scaled=not raw)
     print_answer(to_answer(result), as_json, show)
@@ -70,11 +75,12 @@ def show(answer: Answer) -> None:
     low, high = answer["range"]
     width = (high - low) / answer["bins"]
     rows = []
-    for group, number, counts in zip(answer["groups"], answer["count"], answer["counts"], strict=True):
+    for group, filters, counts in zip(answer["groups"], answer["count"], answer["counts"], strict=True):
         i, j = np.unravel_index(int(np.argmax(counts)), counts.shape)
         centre = [low + (k + 0.5) * width for k in (int(i), int(j))]
-        rows.append([group, int(number), *centre, float(counts[i, j] / number), int((counts > 0).sum())])
-    print_table(["group", "filters", f"densest at c{first}", f"and c{second}", "share there", "bins with any"], rows)
+        rows.append([group, int(filters), *centre, float(counts[i, j] / filters), int((counts > 0).sum())])
+    columns = [name("group"), number("filters", 1), number(f"densest at c{first}"), number(f"and c{second}")]
+    print_table([*columns, number("share there"), number("bins with any", 2)], rows)
     bins = answer["bins"]
     say(f"{bins}×{bins} bins of {width:.3g}, mode {answer['mode']} · {counts_line(answer)}; --json has the counts")
     print_basis_warning(answer)

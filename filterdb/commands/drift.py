@@ -12,11 +12,14 @@ from filterdb.choices import DRAWS, ENOUGH_PERMUTATIONS, METRIC_NAMES, MOST_DRAW
 from filterdb.commands.answer import Answer, basis_of_result, head_of_result, noise_of_matrix, print_answer
 from filterdb.commands.figure import Draw, figure_option
 from filterdb.commands.group import commands
+from filterdb.commands.layout import name, number
 from filterdb.commands.numbers import WholeNumber
+from filterdb.commands.one_of import OneOf
 from filterdb.commands.options import by_option, database, gathered, mode_option, raw_option, selection, unit_option
-from filterdb.commands.table import counts_line, print_basis_warning, print_table, say, say_units
+from filterdb.commands.table import counts_line, print_basis_warning, print_table, say, say_units, wide_option
 from filterdb.errors import UsageError
 from filterdb.verdicts import WORDS, legend, mark
+from filterdb.wording import counted
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -81,16 +84,17 @@ class _Comparison:
 
 
 @commands.command()
+@wide_option
 @database
 @selection
 @mode_option
 @by_option(required=True)
-@click.option("--metric", type=click.Choice(METRIC_NAMES), default="kl", show_default=True)
+@click.option("--metric", type=OneOf(METRIC_NAMES), default="kl", show_default=True)
 @raw_option
 @click.option(
     "--range",
     "range_of",
-    type=click.Choice(["all", "compared"]),
+    type=OneOf(["all", "compared"]),
     default="all",
     show_default=True,
     help="With --mode paper: bins over the coefficients of the whole database, or of the compared groups.",
@@ -115,7 +119,7 @@ class _Comparison:
 @click.option(
     "--draw",
     "shows",
-    type=click.Choice(["matrix", "components", "ridges", "families"]),
+    type=OneOf(["matrix", "components", "ridges", "families"]),
     default="matrix",
     show_default=True,
     help="What --figure shows; with --within it is a box plot for each of those groups.",
@@ -135,6 +139,11 @@ def drift(
 
     Figures: the matrix, box plots of each component's drift, ridges of the coefficients, or the matrix of models with
     those of one family side by side.
+
+    Examples:
+        filterdb drift db --by task
+        filterdb drift db --by task --within depth_decile --metric js
+        filterdb drift db --by model --where 'task=face detection'
     """
     if shows == "families" and comparison.by != "model":
         raise UsageError(f"--draw families: expected with --by model, got --by {comparison.by}")
@@ -181,7 +190,7 @@ def to_answer(result: xr.Dataset, strata: dict[str, xr.Dataset] | None = None, w
     answer = {**head_of_result(result), **_matrix(result), "within": within, "verdict_words": legend()}
     if strata is not None:
         answer["strata"] = [
-            {"stratum": name, **head_of_result(stratum), **_matrix(stratum)} for name, stratum in strata.items()
+            {"stratum": label, **head_of_result(stratum), **_matrix(stratum)} for label, stratum in strata.items()
         ]
     return answer
 
@@ -258,8 +267,8 @@ def show(answer: Answer) -> None:
 
 def show_file(answer: Answer) -> None:
     """Print what was written and where."""
-    number = len(answer["groups"])
-    say(f"{answer['output']}: {answer['metric']} drift of {number:,} × {number:,} groups by {answer['by']}")
+    size = len(answer["groups"])
+    say(f"{answer['output']}: {answer['metric']} drift of {size:,} × {counted(size, 'group')} by {answer['by']}")
     say(f"mode {answer['mode']} · {counts_line(answer)}; xarray.open_zarr opens it, lazily")
     print_basis_warning(answer)
 
@@ -289,15 +298,17 @@ def _show_matrix(answer: Answer, title: str | None) -> None:
             ]
             for i, group in enumerate(groups)
         ]
-        names = ["group", "models", "filters", *(["units"] if "units" in answer else []), "mean"]
-        print_table([*names, *(str(i + 1) for i in range(len(groups)))], rows, title)
+        names = [name("group"), number("models", 2), number("filters", 1)]
+        names += [number("units", 3)] if "units" in answer else []
+        matrix_columns = [number(str(i + 1)) for i in range(len(groups))]
+        print_table([*names, number("mean", 4), *matrix_columns], rows, title)
         return
     from filterdb.numerics import divergence
 
     pairs = divergence.largest_pairs(matrix, PAIRS_SHOWN)
-    shown = f"the {len(pairs)} largest of {len(groups) * (len(groups) - 1) // 2} pairs; --json has all"
+    shown = f"the {len(pairs)} largest of {len(groups) * (len(groups) - 1) // 2:,} pairs; --json has all"
     print_table(
-        ["group", "other", "drift"],
+        ["group", "other", number("drift")],
         ([groups[a], groups[b], _marked(answer, a, b)] for a, b in pairs),
         f"{title}: {shown}" if title else shown,
     )
@@ -305,9 +316,8 @@ def _show_matrix(answer: Answer, title: str | None) -> None:
 
 def _marked(answer: Answer, i: int, j: int) -> Any:
     """Return a drift, followed by the mark of its verdict."""
-    from rich.text import Text
 
     value = float(answer["drift"][i][j])
     if not answer.get("verdict") or i == j:
         return value
-    return Text(f"{value:.4g}{mark(answer['verdict'][i][j], answer['judged_by'][i][j])}")
+    return f"{value:.4g}{mark(answer['verdict'][i][j], answer['judged_by'][i][j])}"

@@ -26,5 +26,9 @@ def expire(db: Database, older_than: str | None, keep: int | None, tags: bool, a
     """Drop snapshots from the history.
 
     Afterwards, `filterdb gc --delete` frees the room of what only they listed, after its grace period.
+
+    Examples:
+        filterdb expire db --older-than 30d
+        filterdb expire db --keep 10
     """
     print_answer(to_answer(db, fdb.expire(db, older_than=older_than, keep=keep, tags=tags)), as_json, show)

@@ -10,8 +10,9 @@ import click
 import filterdb as fdb
 from filterdb.commands.answer import Answer, basis_of_result, head_of_result, noise_of_pair, print_answer
 from filterdb.commands.group import commands
+from filterdb.commands.layout import name, number
 from filterdb.commands.options import by_option, database, gathered, mode_option, raw_option, selection, unit_option
-from filterdb.commands.table import counts_line, print_basis_warning, print_table, say, say_units
+from filterdb.commands.table import counts_line, print_basis_warning, print_table, say, say_units, wide_option
 from filterdb.verdicts import legend
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ class _Pair:
 
 
 @commands.command()
+@wide_option
 @database
 @click.argument("a")
 @click.argument("b")
@@ -57,6 +59,9 @@ def explain(db: Database, pair: _Pair, as_json: bool) -> None:
     """Show what causes the drift between two groups.
 
     Splits the drift of groups A and B of KEY by component, bin, model and layer.
+
+    Examples:
+        filterdb explain db segmentation classification --by task
     """
     print_answer(to_answer(pair.explain(db)), as_json, show)
 
@@ -124,22 +129,24 @@ def show(answer: Answer) -> None:
     say(answer["summary"])
     a, b = answer["groups"]
     components = [[f"c{row['component']}", row["share"], row["drift"], row["weight"]] for row in answer["by_component"]]
-    print_table(["component", "share", "part of D", "weight"], components)
+    print_table(["component", "share", "part of D", number("weight", 1)], components)
     models = [[row["model"], *row["filters"], row["share"], row["without"]] for row in answer["by_model"]]
     print_table(
-        ["model", f"filters in {a}", f"in {b}", "share", "D without it"],
+        ["model", number(f"filters in {a}", 1), number(f"in {b}", 1), number("share"), number("D without it")],
         models[:ROWS_SHOWN],
         _title("models", len(models)),
     )
     names = ("layer", "group", "filters", "share", "without")
-    layers = [[row[name] for name in names] for row in answer["by_layer"]]
-    print_table([*names[:-1], "D without it"], layers[:ROWS_SHOWN], _title("layers", len(layers)))
+    layers = [[row[key] for key in names] for row in answer["by_layer"]]
+    columns = [name("layer"), name("group", 1), number("filters", 2), number("share"), number("D without it")]
+    print_table(columns, layers[:ROWS_SHOWN], _title("layers", len(layers)))
     if answer["matched"]:
         rows = [
             [row["label"] + (" (few)" if row["few"] else ""), *row["filters"], row["drift"]]
             for row in answer["matched"]
         ]
-        print_table([f"{answer['match']} in both", f"filters in {a}", f"in {b}", "drift"], rows)
+        counts = [number(f"filters in {a}", 1), number(f"in {b}", 1)]
+        print_table([name(f"{answer['match']} in both"), *counts, number("drift")], rows)
         say(f"in the same mix of these: {answer['within_matched']:.4g}; what the mix makes: {answer['left']:.4g}")
     else:
         say(f"no {answer['match']} is in both groups")

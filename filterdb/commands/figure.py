@@ -13,6 +13,7 @@ import click
 from filterdb.commands.options import Command
 from filterdb.errors import MissingExtraError, UsageError
 from filterdb.page.drawing import SUFFIXES, encode
+from filterdb.terminal import complain
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -40,7 +41,7 @@ class _Target:
         """Draw the figure and write its file."""
         content = encode(make(), self.name.removesuffix(self.suffix), self.suffix)
         self.folder.put({self.name: content})
-        click.echo(f"figure: {self.folder.url(self.name)}", err=True)
+        complain(f"figure: {self.folder.url(self.name)}")
 
 
 def figure_option(command: Command) -> Command:

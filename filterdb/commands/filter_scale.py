@@ -8,8 +8,9 @@ import filterdb as fdb
 from filterdb.commands.answer import Answer, head_of_result, print_answer, rows_along
 from filterdb.commands.figure import Draw, figure_option
 from filterdb.commands.group import commands
+from filterdb.commands.layout import name, number
 from filterdb.commands.options import by_option, database, selection
-from filterdb.commands.table import counts_line, print_table, say
+from filterdb.commands.table import counts_line, print_table, say, wide_option
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 
 @commands.command("filter-scale")
+@wide_option
 @database
 @selection
 @by_option(default="model")
@@ -26,6 +28,9 @@ def filter_scale(db: Database, by: str, draw: Draw, as_json: bool) -> None:
     """Show how large filters are, by group and depth.
 
     The scale of a filter is max w − min w; the table has its mean by group and depth decile.
+
+    Examples:
+        filterdb filter-scale db --by task
     """
     result = fdb.filter_scale(db, by)
     print_answer(to_answer(result), as_json, show)
@@ -50,7 +55,7 @@ def show(answer: Answer) -> None:
     kept = [k for k in range(10) if any(row["deciles"][k]["count"] for row in answer["rows"])]
     labels = [answer["rows"][0]["deciles"][k]["decile"].strip("[(])").replace(", ", "–") for k in kept]
     print_table(
-        ["group", "filters", "all", *labels],
+        [name("group"), number("filters", 1), number("all"), *map(number, labels)],
         (
             [row["group"], row["count"], row["scale"], *(row["deciles"][k]["scale"] for k in kept)]
             for row in answer["rows"]

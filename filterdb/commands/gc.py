@@ -10,9 +10,10 @@ import filterdb as fdb
 from filterdb.choices import GRACE
 from filterdb.commands.answer import Answer, head_of_database, print_answer
 from filterdb.commands.group import commands
+from filterdb.commands.layout import name, number, word
 from filterdb.commands.numbers import Number
 from filterdb.commands.options import database
-from filterdb.commands.table import print_rows, say
+from filterdb.commands.table import print_rows, say, wide_option
 
 if TYPE_CHECKING:
     from filterdb.store.collect import Garbage
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 
 @commands.command()
+@wide_option
 @database
 @click.option("--delete", is_flag=True, help="Remove it; without, it is only listed.")
 @click.option(
@@ -34,6 +36,10 @@ def gc(db: Database, delete: bool, grace: float, as_json: bool) -> None:
     """List or delete objects that nothing refers to.
 
     These are objects that no snapshot lists and no running ingest owns.
+
+    Examples:
+        filterdb gc db
+        filterdb gc db --delete
     """
     garbage = fdb.gc(db.url, delete=delete, grace=60 * grace)
     print_answer(to_answer(db, garbage, deleted=delete), as_json, show)
@@ -52,5 +58,5 @@ def show(answer: Answer) -> None:
     if not answer["rows"]:
         say("nothing to collect")
         return
-    names = ["kind", "name", "objects", "bytes"]
-    print_rows(answer, names, "removed" if answer["deleted"] else "to be removed by --delete")
+    columns = [word("kind"), name("name"), number("objects", 1), number("bytes")]
+    print_rows(answer, columns, "removed" if answer["deleted"] else "to be removed by --delete")

@@ -11,14 +11,14 @@ import filterdb as fdb
 from filterdb.commands.answer import print_answer
 from filterdb.commands.group import commands
 from filterdb.commands.ingest import show, to_answer
-from filterdb.commands.options import chunk_rows_option, limits_option, place
+from filterdb.commands.options import chunk_rows_option, database_argument, limits_option, place
 
 if TYPE_CHECKING:
     from filterdb.models.limits import Limits
 
 
 @commands.command("import-hdf5")
-@click.argument("db")
+@database_argument
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option(
     "--tables",
@@ -37,6 +37,9 @@ def import_hdf5(
     """Import the data set published with the paper.
 
     The HDF5 file of CNN Filter DB (CVPR 2022) becomes one segment of DB.
+
+    Examples:
+        filterdb import-hdf5 db dataset.h5
     """
     done = fdb.import_hdf5(db, file, tables=csv, chunk_rows=chunk_rows, limits=limits)
     print_answer(to_answer(done), as_json, show)

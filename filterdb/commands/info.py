@@ -8,17 +8,24 @@ from typing import TYPE_CHECKING
 from filterdb import schema
 from filterdb.commands.answer import Answer, head_of_database, print_answer
 from filterdb.commands.group import commands
+from filterdb.commands.layout import number, word
 from filterdb.commands.options import database
-from filterdb.commands.table import counts_line, print_table, say, warn
+from filterdb.commands.table import counts_line, print_table, say, warn, wide_option
+from filterdb.wording import counted
 
 if TYPE_CHECKING:
     from filterdb.store.database import Database
 
 
 @commands.command()
+@wide_option
 @database
 def info(db: Database, as_json: bool) -> None:
-    """Show counts, segments and snapshot of a database."""
+    """Show counts, segments and snapshot of a database.
+
+    Examples:
+        filterdb info s3://bucket/db
+    """
     answer = to_answer(db)
     warn(damage["what"] for damage in answer["damaged"])
     print_answer(answer, as_json, show)
@@ -62,7 +69,7 @@ def show(answer: Answer) -> None:
     """Print the segments, what is not stored, and the basis."""
     say(f"{answer['url']}: {counts_line(answer)}")
     print_table(
-        ["segment", "filters", "layers", "models", "chunk rows"],
+        ["segment", "filters", number("layers", 1), number("models", 1), number("chunk rows", 2)],
         [
             [s["id"], s["filters"], s["layers"], s["models"], size]
             for s, size in zip(answer["segments"], answer["chunk_rows"], strict=True)
@@ -70,7 +77,14 @@ def show(answer: Answer) -> None:
     )
     if answer["kernels"]:
         print_table(
-            ["kernel", "layers", "filters", "weights", "% of weights", "filters stored"],
+            [
+                word("kernel"),
+                number("layers", 2),
+                "filters",
+                number("weights", 1),
+                number("% of weights"),
+                word("filters stored"),
+            ],
             [
                 [s["kernel"], s["layers"], s["filters"], s["weights"], _percent(s["weights"], answer), s["is_stored"]]
                 for s in answer["kernels"]
@@ -79,12 +93,13 @@ def show(answer: Answer) -> None:
         say(f"covered: {_percent(sum(s['weights'] for s in answer['kernels']), answer)} % of convolution weights")
     if answer["damaged"]:
         say(
-            f"not stored: unknown, tables are damaged in {len(answer['damaged'])} of {len(answer['segments'])} segments"
+            f"not stored: unknown, tables are damaged in {len(answer['damaged'])} of "
+            f"{counted(len(answer['segments']), 'segment')}"
         )
     else:
-        codes_text = ", ".join(f"{count} {code}" for code, count in answer["skipped_by_code"].items())
-        skipped = f"{answer['skipped_layers']} convolutions ({codes_text or 'none'})"
-        say(f"not stored: {skipped}; `filterdb layers` gives each reason")
+        codes_text = ", ".join(f"{count:,} {code}" for code, count in answer["skipped_by_code"].items())
+        skipped = f"{counted(answer['skipped_layers'], 'convolution')} ({codes_text or 'none'})"
+        say(f"not stored: {skipped}; `filterdb layers --skipped` gives each reason")
         if answer["unread_layers"]:
             say(f"incomplete: {answer['unread_layers']:,} of these should have been read and could not be")
     say(f"basis: {answer['basis'] or 'none yet; the first reduce fits one'}")

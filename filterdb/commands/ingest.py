@@ -15,6 +15,7 @@ from filterdb.commands.options import (
     chunk_rows_option,
     commit_every_option,
     compact_option,
+    database_argument,
     kernels_option,
     limits_option,
     network_options,
@@ -22,13 +23,15 @@ from filterdb.commands.options import (
 )
 from filterdb.commands.table import counts_line, say
 from filterdb.redaction import printable
+from filterdb.terminal import complain
+from filterdb.wording import counted
 
 if TYPE_CHECKING:
     from filterdb.ingestion.ingested import Ingested
 
 
 @commands.command()
-@click.argument("db")
+@database_argument
 @click.argument("sources", nargs=-1)
 @catalog_option()
 @chunk_rows_option
@@ -45,16 +48,20 @@ def ingest(db: str, sources: tuple[str, ...], catalog: str | None, as_json: bool
     hf://org/repo), or every row of a catalog. A file that cannot be fetched or read is reported, and the rest is
     added. A run that stopped resumes when it is repeated: remote files that are stored and have not changed are not
     fetched again.
+
+    Examples:
+        filterdb ingest db model.onnx models/
+        filterdb ingest db --catalog models.csv
+        filterdb ingest db hf://timm/resnet50.a1_in1k
     """
     done = fdb.ingest(db, sources, catalog=catalog, **options)
     for reason in done.rejected.values():
-        click.echo(f"filterdb: rejected {printable(reason)}", err=True)
+        complain(f"filterdb: rejected {printable(reason)}")
     _report_unread(done.unread)
     if done.left:
-        click.echo(
-            f"filterdb: filters of other shapes were not added to {len(done.left):,} models, such as "
-            f"{printable(done.left[0])}: give all models of their segment together",
-            err=True,
+        complain(
+            f"filterdb: filters of other shapes were not added to {counted(len(done.left), 'model')}, such as "
+            f"{printable(done.left[0])}: give all models of their segment together"
         )
     print_answer(to_answer(done), as_json, show)
 
@@ -63,8 +70,8 @@ def _report_unread(unread: list[tuple[str, str, str]]) -> None:
     """Print on stderr how many convolutions could not be read, and why the first could not."""
     if unread:
         model, layer, reason = map(printable, unread[0])
-        what = f"{len(unread):,} convolution{'s' if len(unread) > 1 else ''} could not be read"
-        click.echo(f"filterdb: {what}, such as {model} layer {layer}: {reason}; `filterdb layers` lists all", err=True)
+        what = f"{counted(len(unread), 'convolution')} could not be read"
+        complain(f"filterdb: {what}, such as {model} layer {layer}: {reason}; `filterdb layers --skipped` lists all")
 
 
 def to_answer(done: Ingested) -> Answer:
@@ -91,12 +98,14 @@ def show(answer: Answer) -> None:
     added, present, rejected = (len(answer[name]) for name in ("added", "present", "rejected"))
     segment = "nothing new" if answer["segment"] is None else f"segment {answer['segment']}"
     if len(answer["segments"]) > 1:
-        segment = f"{len(answer['segments']):,} segments"
+        segment = counted(len(answer["segments"]), "segment")
     widened = f", {len(answer['widened'])} of them with filters of more shapes now" if answer["widened"] else ""
-    came = f"{added} added ({segment}), {present} were there{widened}, {rejected} rejected"
+    there = "was there" if present == 1 else "were there"
+    came = f"{added:,} added ({segment}), {present:,} {there}{widened}, {rejected:,} rejected"
     others = ", ".join(kernel.replace("x", "×") for kernel in answer["kernels"] if kernel != "3x3")
     say(f"models: {came} · now {counts_line(answer)}" + (f" · also filters of {others}" if others else ""))
     copies = answer["duplicates"]
     if copies:
-        what = f"{len(copies)} of them have another model's content, such as {copies[0]}"
-        say(f"{what}; `--where duplicate_of=` leaves them out")
+        have, them = ("has", "it") if len(copies) == 1 else ("have", "them")
+        what = f"{len(copies):,} of them {have} another model's content, such as {copies[0]}"
+        say(f"{what}; `--where duplicate_of=` leaves {them} out")

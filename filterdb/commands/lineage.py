@@ -10,10 +10,12 @@ import click
 import filterdb as fdb
 from filterdb.commands.answer import Answer, head_of_result, print_answer, rows_along
 from filterdb.commands.group import commands
+from filterdb.commands.layout import name, number, word
 from filterdb.commands.options import database, selection, training_option
-from filterdb.commands.table import counts_line, print_table, say
+from filterdb.commands.table import counts_line, print_table, say, wide_option
 from filterdb.errors import UsageError
 from filterdb.redaction import printable
+from filterdb.wording import counted
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
 
 @commands.command()
+@wide_option
 @database
 @selection
 @training_option
@@ -31,6 +34,9 @@ def lineage(db: Database, training: str | None, dot: str | None, as_json: bool) 
 
     Models are compared by their weights, layer by layer. The catalog's columns `epoch`, `pretraining_dataset` and
     `training_dataset` help to decide which of two relatives came first.
+
+    Examples:
+        filterdb lineage db --dot family.dot
     """
     answer = to_answer(fdb.lineage(db, training=training))
     if dot is not None:
@@ -45,7 +51,7 @@ def to_answer(result: xr.Dataset) -> Answer:
     """Return the answer: a row for each model, families of relatives, and their trees as roots and edges."""
     texts = ("parent", "direction", "evidence")
     rows = [
-        {"model": row["model"], **row, **{name: row[name] or None for name in texts}}
+        {"model": row["model"], **row, **{key: row[key] or None for key in texts}}
         for row in rows_along(result, "model")
     ]
     families: dict[int, list[str]] = {}
@@ -74,19 +80,27 @@ def to_dot(answer: Answer) -> str:
     return "\n".join([*lines, "}", ""])
 
 
-def _quoted(name: str) -> str:
+def _quoted(model: str) -> str:
     """Return a name as a quoted identifier of DOT, with control characters replaced."""
-    return '"' + printable(name).replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return '"' + printable(model).replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 def show(answer: Answer) -> None:
     """Print the trees, each model after its parent."""
-    columns = ["model", "parent", "known by", "similarity", "distance", "equal layers"]
+    columns = [
+        name("model"),
+        name("parent"),
+        name("known by", 2),
+        number("similarity"),
+        number("distance", 3),
+        word("equal layers", 1),
+    ]
     rows = [row for row in in_tree_order(answer["rows"]) if row["family"]]
     if rows:
         print_table(columns, map(_cells, rows))
     alone = len(answer["rows"]) - len(rows)
-    say(f"{len(answer['families']):,} families; {alone:,} models without relatives")
+    families = counted(len(answer["families"]), "family", "families")
+    say(f"{families}; {counted(alone, 'model')} without relatives")
     if any(row["parent"] and not row["direction"] for row in rows):
         say("= related: which of the two came first, or whether they are siblings, is not known")
     if any(row["same_filters"] for row in answer["rows"]):

@@ -7,18 +7,24 @@ from typing import TYPE_CHECKING
 
 from filterdb.commands.answer import Answer, head_of_database, names_of_columns, print_answer, rows
 from filterdb.commands.group import commands
+from filterdb.commands.layout import name, number
 from filterdb.commands.options import database, selection
-from filterdb.commands.table import counts_line, print_rows, say
+from filterdb.commands.table import counts_line, print_rows, say, wide_option
 
 if TYPE_CHECKING:
     from filterdb.store.database import Database
 
 
 @commands.command()
+@wide_option
 @database
 @selection
 def models(db: Database, as_json: bool) -> None:
-    """List the models."""
+    """List the models.
+
+    Examples:
+        filterdb models db --where task=segmentation
+    """
     print_answer(to_answer(db), as_json, show)
 
 
@@ -38,6 +44,15 @@ def show(answer: Answer) -> None:
     """Print the main columns."""
     print_rows(
         answer,
-        ["model", "task", "visual_category", "training_dataset", "filters", "layers", "opset", "producer"],
+        [
+            "model",
+            name("task", 3),
+            name("visual_category", 5),
+            name("training_dataset", 4),
+            "filters",
+            number("layers", 1),
+            number("opset", 7),
+            name("producer", 6),
+        ],
     )
     say(counts_line(answer))

@@ -10,6 +10,7 @@ import click
 
 from filterdb.commands.answer import Answer, basis_of_result, head_of_result, print_answer, rows
 from filterdb.commands.group import commands
+from filterdb.commands.layout import name, number, text, word
 from filterdb.commands.numbers import WholeNumber
 from filterdb.commands.options import (
     database,
@@ -18,9 +19,10 @@ from filterdb.commands.options import (
     limits_option,
     network_options,
 )
-from filterdb.commands.table import counts_line, print_basis_warning, print_table, say
+from filterdb.commands.table import counts_line, print_basis_warning, print_table, say, wide_option
 from filterdb.redaction import printable
 from filterdb.verdicts import legend, mark, verdict_of
+from filterdb.wording import counted
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -28,29 +30,43 @@ if TYPE_CHECKING:
     from filterdb.columns import Columns
     from filterdb.store.database import Database
 
+_COLUMNS = (
+    number(""),
+    name("model"),
+    number("drift"),
+    number("excess", 1),
+    number("noise", 1),
+    word(""),
+    number("filters", 2),
+)
+
 _NO_ACCURACY = "near means similar filters; it says nothing of the accuracy after transfer"
 
 
 @commands.command()
+@wide_option
 @limits_option
 @network_options
 @database
 @kernel_option
 @labels_and_verdicts
 @click.argument("model")
-@click.option("-n", "number", type=WholeNumber(1), default=10, show_default=True, help="How many models.")
+@click.option("-n", "most", type=WholeNumber(1), default=10, show_default=True, help="How many models.")
 @click.option("--by-decile", is_flag=True, help="Drift of each depth decile as well.")
-def nearest(db: Database, model: str, number: int, by_decile: bool, as_json: bool, **options: Any) -> None:
+def nearest(db: Database, model: str, most: int, by_decile: bool, as_json: bool, **options: Any) -> None:
     """Find the stored models most similar to a model.
 
     MODEL is a file or a URL. Models are ranked by how much more their filters drift than chance explains at their
     sizes, over all kernel shapes that both have. Related models, such as fine-tuned copies, are marked.
     Limit the models compared with --where 'task=…' or 'training_dataset=…'. Similar filters do not promise
     accuracy after transfer.
+
+    Examples:
+        filterdb nearest db model.onnx -n 5
     """
     from filterdb.analysis.nearest import rank_models  # heavy
 
-    result = rank_models(db, model, n=number, **options)
+    result = rank_models(db, model, n=most, **options)
     print_answer(to_answer(result), as_json, show_deciles if by_decile else show)
 
 
@@ -120,7 +136,10 @@ def show(answer: Answer) -> None:
     if len(answer["query"]["shapes"]) > 1:
         labels.insert(0, "drift by shape")
         answer = {**answer, "rows": [{**row, "drift by shape": _by_shape(row)} for row in answer["rows"]]}
-    columns = ["", "model", "drift", "excess", "noise", "", "filters", *labels]
+    shown = [
+        text(label, 5) if label == "drift by shape" else name(label, 4 - i) for i, label in enumerate(labels[::-1])
+    ]
+    columns = [*_COLUMNS, *shown[::-1]]
     print_table(columns, ([row["rank"], *_cells(row, *labels)] for row in answer["rows"]))
     _footer(answer)
 
@@ -134,7 +153,7 @@ def show_deciles(answer: Answer) -> None:
     """Print a column for each depth decile in which the file has filters; ≈ marks drift like noise."""
     deciles = [label for label, count in answer["query"]["deciles"].items() if count]
     short = (label.strip("[(])").replace(", ", "–") for label in deciles)
-    columns = ["", "model", "drift", "excess", "noise", "", "filters", *short]
+    columns = [*_COLUMNS, *map(number, short)]
     ranked = [[row["rank"], *_cells(row), *map(_decile_cell, row["deciles"])] for row in answer["rows"]]
     print_table(columns, ranked, "whole, and by depth decile (normalised depth)")
     _footer(answer)
@@ -163,7 +182,8 @@ def _footer(answer: Answer) -> None:
     from filterdb.analysis.noise import FEW
 
     query = answer["query"]
-    say(f"{query['file']}: {query['filters']:,} filters, {query['layers']:,} layers, against {counts_line(answer)}")
+    numbers = f"{counted(query['filters'], 'filter')}, {counted(query['layers'], 'layer')}"
+    say(f"{query['file']}: {numbers}, against {counts_line(answer)}")
     if len(query["shapes"]) > 1:
         shapes = ", ".join(f"{kernel} {filters:,}" for kernel, filters in query["shapes"].items())
         say(f"filters by shape: {shapes}; drift is the mean over shapes, weighted by the file's weights")

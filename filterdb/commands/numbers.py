@@ -12,6 +12,14 @@ class _Bounded:
 
     noun: ClassVar[str]
 
+    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
+        """Return what stands for the number in the help."""
+        return "N"
+
+    def _describe_range(self) -> str:
+        """Return the bounds, which click adds to the help of an option."""
+        return _bounds(self).removeprefix(" of ").removeprefix(" from ")
+
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return the number. Raises BadParameter."""
         try:

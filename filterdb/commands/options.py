@@ -15,11 +15,17 @@ from filterdb import schema
 from filterdb.analysis.rules import VERDICTS
 from filterdb.choices import MODE_NAMES
 from filterdb.commands.numbers import Number, WholeNumber
+from filterdb.commands.one_of import OneOf
 from filterdb.errors import UsageError
 from filterdb.models.limits import Limits
 
 if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
     from filterdb.store.database import Database
+
+KEYS = (*schema.LABELS, "depth_decile", "layer", "model")
+"""Keys of groups that every database has; a catalog may have more."""
 
 Command = Callable[..., Any]
 Decorator = Callable[[Command], Command]
@@ -95,6 +101,28 @@ def snapshot_option(*, hidden: bool = False) -> Decorator:
     return click.option("--snapshot", metavar="N|TAG", hidden=hidden, help="Open DB at this snapshot, not the newest.")
 
 
+def complete_keys(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Return the keys of groups that begin like the last of those joined with commas. The database is not opened."""
+    del context, parameter
+    from click.shell_completion import CompletionItem
+
+    head, comma, last = incomplete.rpartition(",")
+    return [CompletionItem(f"{head}{comma}{key}") for key in KEYS if key.startswith(last)]
+
+
+def complete_folders(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Return that the shell should complete a folder, as a database is one."""
+    del context, parameter
+    from click.shell_completion import CompletionItem
+
+    return [CompletionItem(incomplete, type="dir")]
+
+
+def database_argument(command: Command) -> Command:
+    """Add DB."""
+    return click.argument("db", shell_complete=complete_folders)(command)
+
+
 def by_option(*, required: bool = False, default: str | None = None) -> Decorator:
     """Return --by, which chooses the labels by which layers are grouped."""
     defaults: dict[str, Any] = {} if default is None else {"default": default, "show_default": True}
@@ -102,6 +130,7 @@ def by_option(*, required: bool = False, default: str | None = None) -> Decorato
         "--by",
         metavar="KEY",
         required=required,
+        shell_complete=complete_keys,
         **defaults,
         help="A label, depth_decile, layer, or several joined with commas.",
     )
@@ -190,7 +219,7 @@ def database(command: Command) -> Command:
     def wrapped(db: str, snapshot: str | None, **kwargs: Any) -> Any:
         return command(fdb.open(db, snapshot), **kwargs)
 
-    return place(click.argument("db")(snapshot_option()(wrapped)))
+    return place(database_argument(snapshot_option()(wrapped)))
 
 
 def newest(command: Command) -> Command:
@@ -202,7 +231,7 @@ def newest(command: Command) -> Command:
             raise UsageError("--snapshot: expected none, a change always follows the newest snapshot; leave it out")
         return command(fdb.open(db), **kwargs)
 
-    return place(click.argument("db")(snapshot_option(hidden=True)(wrapped)))
+    return place(database_argument(snapshot_option(hidden=True)(wrapped)))
 
 
 kernel_option: Decorator = click.option(
@@ -266,7 +295,7 @@ def mode_option(command: Command) -> Command:
     """Add --mode."""
     return click.option(
         "--mode",
-        type=click.Choice(MODE_NAMES),
+        type=OneOf(MODE_NAMES),
         default="sound",
         show_default=True,
         help="sound: our best estimate; paper: as the CVPR 2022 paper computes it.",

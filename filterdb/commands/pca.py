@@ -9,8 +9,9 @@ from filterdb.choices import COMPONENTS
 from filterdb.commands.answer import Answer, head_of_result, print_answer
 from filterdb.commands.figure import Draw, figure_option
 from filterdb.commands.group import commands
+from filterdb.commands.layout import name, number
 from filterdb.commands.options import by_option, database, raw_option, selection
-from filterdb.commands.table import counts_line, leading, print_table, say, say_leading
+from filterdb.commands.table import counts_line, leading, print_table, say, say_leading, wide_option
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 
 @commands.command()
+@wide_option
 @database
 @selection
 @by_option()
@@ -28,6 +30,9 @@ def pca(db: Database, by: str | None, raw: bool, draw: Draw, as_json: bool) -> N
     """Show mean, basis and variance ratios, by group.
 
     The figure shows the components as pictures, for the twelve largest groups.
+
+    Examples:
+        filterdb pca db --by task
     """
     result = fdb.pca(db, by, scaled=not raw)
     print_answer(to_answer(result), as_json, show)
@@ -36,9 +41,9 @@ def pca(db: Database, by: str | None, raw: bool, draw: Draw, as_json: bool) -> N
 
 def to_answer(result: xr.Dataset) -> Answer:
     """Return the answer: all variables of each group."""
-    names = [str(name) for name in result.data_vars]
+    names = [str(key) for key in result.data_vars]
     groups = [
-        {"group": str(label), **{name: result[name].values[i] for name in names}}
+        {"group": str(label), **{key: result[key].values[i] for key in names}}
         for i, label in enumerate(result["group"].values)
     ]
     return {
@@ -53,7 +58,7 @@ def show(answer: Answer) -> None:
     """Print the explained-variance ratios of each group."""
     components = len(answer["groups"][0]["explained_variance_ratio"])
     print_table(
-        ["group", "filters", *(f"ratio {i}" for i in leading(components))],
+        [name("group"), number("filters", 1), *(number(f"ratio {i}") for i in leading(components))],
         ([g["group"], g["count"], *g["explained_variance_ratio"][:COMPONENTS]] for g in answer["groups"]),
         "explained-variance ratios" + ("" if answer["scaled"] else " (raw filters)"),
     )

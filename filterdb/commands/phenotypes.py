@@ -11,8 +11,17 @@ import filterdb as fdb
 from filterdb.choices import COMPONENTS
 from filterdb.commands.answer import Answer, basis_of_result, head_of_result, print_answer
 from filterdb.commands.group import commands
+from filterdb.commands.layout import name, number, word
 from filterdb.commands.options import by_option, database, mode_option, parse_pair, raw_option, selection
-from filterdb.commands.table import counts_line, leading, print_basis_warning, print_table, say, say_leading
+from filterdb.commands.table import (
+    counts_line,
+    leading,
+    print_basis_warning,
+    print_table,
+    say,
+    say_leading,
+    wide_option,
+)
 from filterdb.errors import UsageError
 
 if TYPE_CHECKING:
@@ -23,6 +32,7 @@ if TYPE_CHECKING:
 
 
 @commands.command()
+@wide_option
 @database
 @selection
 @mode_option
@@ -38,6 +48,9 @@ def phenotypes(
     """Name the shapes of coefficient distributions.
 
     The phenotypes are sun, spikes, symbols and point.
+
+    Examples:
+        filterdb phenotypes db --by task --components 0,1
     """
     if pairs and no_pairs:
         raise UsageError("--no-pairs: expected without --components, got both")
@@ -48,15 +61,15 @@ def phenotypes(
 
 def to_answer(result: xr.Dataset) -> Answer:
     """Return the answer: components and pairs of each group, with the measures that the rule uses."""
-    names = [str(name) for name, array in result.data_vars.items() if array.dims == ("group", "component")]
+    names = [str(key) for key, array in result.data_vars.items() if array.dims == ("group", "component")]
     groups = []
     for i, label in enumerate(result["group"].values):
         group = result.isel(group=i)
-        components = [{name: group[name].values[k] for name in names} for k in range(result.sizes["component"])]
+        components = [{key: group[key].values[k] for key in names} for k in range(result.sizes["component"])]
         pairs = [
             {
                 "components": [int(group["first"][k]), int(group["second"][k])],
-                **{name: group[f"pair_{name}"].values[k] for name in names},
+                **{key: group[f"pair_{key}"].values[k] for key in names},
             }
             for k in range(result.sizes["pair"])
         ]
@@ -78,9 +91,9 @@ def show(answer: Answer) -> None:
     pairs = [pair["components"] for pair in answer["groups"][0]["pairs"]]
     components = len(answer["groups"][0]["components"])
     numbers = leading(components)
-    columns = ["group", "filters", *(f"c{k}" for k in numbers), *(f"c{first}×c{second}" for first, second in pairs)]
+    titles = [*(f"c{k}" for k in numbers), *(f"c{first}×c{second}" for first, second in pairs)]
     print_table(
-        columns,
+        [name("group"), number("filters", 1), *map(word, titles)],
         (
             [
                 group["group"],

@@ -10,9 +10,11 @@ import filterdb as fdb
 from filterdb.choices import INIT_NAMES, THRESHOLD_DRAWS, Init
 from filterdb.commands.answer import Answer, print_answer
 from filterdb.commands.group import commands
+from filterdb.commands.layout import number
 from filterdb.commands.numbers import WholeNumber
+from filterdb.commands.one_of import OneOf
 from filterdb.commands.options import debug_option, json_option, kernel_option
-from filterdb.commands.table import print_table, say
+from filterdb.commands.table import print_table, say, wide_option
 from filterdb.errors import UsageError
 from filterdb.schema import KERNEL, kernel_name, parse_kernel
 
@@ -23,9 +25,8 @@ SYMBOLS = {"span": "L", "rate": "k", "centre": "x0", "offset": "b"}
 
 
 @commands.command("randomness-threshold")
-@click.option(
-    "--init", type=click.Choice(INIT_NAMES), default="normal", show_default=True, help="How layers are drawn."
-)
+@wide_option
+@click.option("--init", type=OneOf(INIT_NAMES), default="normal", show_default=True, help="How layers are drawn.")
 @click.option("--sizes", metavar="N,N,…", help="Filters of a layer; by default powers of two.")
 @click.option("--draws", type=WholeNumber(1), default=THRESHOLD_DRAWS, show_default=True, help="Layers of each size.")
 @click.option(
@@ -41,6 +42,9 @@ def randomness_threshold(
     """Fit the entropy that marks a layer as random.
 
     The fit uses layers drawn at random. Needs no database.
+
+    Examples:
+        filterdb randomness-threshold --init kaiming --kernel 5x5
     """
     result = fdb.randomness_threshold(
         init,
@@ -108,6 +112,6 @@ def show(answer: Answer) -> None:
         [f"{symbol} ({name})", *(answer[key][name] for key in ("constants", "scatter", "paper"))]
         for name, symbol in SYMBOLS.items()
     ]
-    print_table(["constant", "fitted", "± over repetitions", "P1's"], constants)
+    print_table(["constant", "fitted", number("± over repetitions"), number("P1's")], constants)
     layers = f"layers of {answer['kernel'].replace('x', '×')} filters" if "kernel" in answer else "layers"
     say(f"{answer['init']}: {answer['repeats']} × {answer['draws']:,} {layers} of each size, seed {answer['seed']}")

@@ -24,6 +24,9 @@ def reduce(db: Database, mode: ModeName, raw: bool, kernel: str | None, as_json:
     """Run the passes over the filters that are missing.
 
     Analyses run the passes that they need by themselves. Without --kernel, the passes over all kernel shapes run.
+
+    Examples:
+        filterdb reduce s3://bucket/db --scheduler tcp://host:8786
     """
     from filterdb.numerics.modes import MODES
     from filterdb.reduce.basis import layer_histograms, projection, with_bases

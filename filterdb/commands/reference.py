@@ -11,6 +11,7 @@ from filterdb.commands.answer import Answer, head_of_database, print_answer
 from filterdb.commands.group import commands
 from filterdb.commands.options import database, selection
 from filterdb.commands.table import say
+from filterdb.wording import counted
 
 if TYPE_CHECKING:
     from filterdb.store.database import Database
@@ -25,6 +26,9 @@ def reference(db: Database, output: str, licence: str, as_json: bool) -> None:
     """Write a small file of percentiles for `check --reference`.
 
     It has counts and quantiles of the layers' measures by depth and size, at most 200 KB, and no weights.
+
+    Examples:
+        filterdb reference db -o reference.json --licence CC0-1.0
     """
     facts = fdb.write_reference(db, output, licence=licence)
     print_answer({**head_of_database(db), **facts, "output": output}, as_json, show)
@@ -32,4 +36,5 @@ def reference(db: Database, output: str, licence: str, as_json: bool) -> None:
 
 def show(answer: Answer) -> None:
     """Print where the reference is and what it holds."""
-    say(f"{answer['output']}: {answer['layers']:,} layers of {answer['models']:,} models, licence: {answer['licence']}")
+    layers, models = counted(answer["layers"], "layer"), counted(answer["models"], "model")
+    say(f"{answer['output']}: {layers} of {models}, licence: {answer['licence']}")

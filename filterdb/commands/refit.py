@@ -21,6 +21,9 @@ def refit(db: Database, as_json: bool) -> None:
     """Fit a new basis and commit it.
 
     The fit uses the newest snapshot.
+
+    Examples:
+        filterdb refit db
     """
     db = fdb.refit(db)
     print_answer({**head_of_database(db), "basis": db.state.basis_of(db.kernel)}, as_json, show)

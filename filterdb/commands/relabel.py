@@ -21,5 +21,8 @@ def relabel(db: Database, catalog: str, as_json: bool) -> None:
     """Replace the labels of models by those of a catalog.
 
     Commits a new snapshot; no filter is rewritten.
+
+    Examples:
+        filterdb relabel db --catalog models.csv
     """
     print_answer(to_answer(db, fdb.relabel(db, catalog)), as_json, show)

@@ -12,6 +12,7 @@ from filterdb.commands.group import commands
 from filterdb.commands.options import newest
 from filterdb.commands.snapshot_change import show, to_answer
 from filterdb.commands.table import say
+from filterdb.wording import counted
 
 if TYPE_CHECKING:
     from filterdb.store.database import Database
@@ -27,6 +28,10 @@ def remove(db: Database, models: tuple[str, ...], purge: bool, as_json: bool) ->
     """Remove models in a new snapshot.
 
     Earlier snapshots keep them, unless they are purged.
+
+    Examples:
+        filterdb remove db resnet50 vgg16
+        filterdb remove db resnet50 --purge
     """
     if not purge:
         print_answer(to_answer(db, fdb.remove(db, models)), as_json, show)
@@ -45,9 +50,11 @@ def _show_purged(answer: Answer) -> None:
     """Print what was removed, and which models still have the same filters."""
     purged = answer["purged"]
     show({**answer, "action": "purge"})
-    say(f"{purged['objects']:,} objects ({purged['bytes']:,} bytes) and {len(purged['snapshots']):,} snapshots removed")
+    objects = f"{counted(purged['objects'], 'object')} ({counted(purged['bytes'], 'byte')})"
+    say(f"{objects} and {counted(len(purged['snapshots']), 'snapshot')} removed")
     shared = purged["shared_with"]
     if shared:
-        say(f"{len(shared)} models still have some of these filters, such as {shared[0]}; purge them too")
+        has = "has" if len(shared) == 1 else "have"
+        say(f"{counted(len(shared), 'model')} still {has} some of these filters, such as {shared[0]}; purge them too")
     else:
         say("no stored model has any of these filters")

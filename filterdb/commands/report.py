@@ -41,6 +41,9 @@ def report(
     """Write a page with all figures and tables, for each kernel shape with at least 1,000 filters.
 
     Every figure is also an SVG and a PNG file, every table a CSV and a Parquet file.
+
+    Examples:
+        filterdb report db -o report
     """
     page = fdb.report(db, output, mode=mode, densities=densities, kernel=kernel)
     print_answer({**head_of_database(db), "page": str(page)}, as_json, show)

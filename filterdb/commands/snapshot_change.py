@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from filterdb.commands.answer import Answer, head_of_database
 from filterdb.commands.table import counts_line, say
+from filterdb.wording import counted
 
 if TYPE_CHECKING:
     from filterdb.store.database import Database
@@ -26,5 +27,4 @@ def to_answer(before: Database, after: Database) -> Answer:
 def show(answer: Answer) -> None:
     """Print what was done and what the database holds now."""
     what = answer["action"] if answer["changed"] else "nothing to change"
-    segments = len(answer["segments"])
-    say(f"{what} · now {counts_line(answer)}, {segments} segment{'' if segments == 1 else 's'}")
+    say(f"{what} · now {counts_line(answer)}, {counted(len(answer['segments']), 'segment')}")

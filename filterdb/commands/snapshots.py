@@ -4,23 +4,27 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import click
-
 from filterdb.commands.answer import Answer, head_of_database, print_answer
 from filterdb.commands.group import commands
-from filterdb.commands.options import place, snapshot_option
-from filterdb.commands.table import print_table, warn
+from filterdb.commands.layout import name, number, word
+from filterdb.commands.options import database_argument, place, snapshot_option
+from filterdb.commands.table import print_table, warn, wide_option
 
 if TYPE_CHECKING:
     from filterdb.store.database import Database
 
 
 @commands.command()
-@click.argument("db")
+@wide_option
+@database_argument
 @snapshot_option()
 @place
 def snapshots(db: str, snapshot: str | None, as_json: bool) -> None:
-    """List the snapshots of a database."""
+    """List the snapshots of a database.
+
+    Examples:
+        filterdb snapshots db
+    """
     from filterdb.store.database import open_readable
 
     answer = to_answer(open_readable(db, snapshot))
@@ -55,7 +59,17 @@ def to_answer(db: Database) -> Answer:
 def show(answer: Answer) -> None:
     """Print a row for each snapshot."""
     print_table(
-        ["snapshot", "tags", "created", "action", "segments", "filters", "layers", "models", "basis"],
+        [
+            word("snapshot"),
+            name("tags", 1),
+            word("created", 4),
+            word("action"),
+            number("segments", 3),
+            "filters",
+            number("layers", 2),
+            number("models", 2),
+            name("basis", 5),
+        ],
         (
             [
                 str(r["snapshot"]),

@@ -9,8 +9,9 @@ import click
 import filterdb as fdb
 from filterdb.commands.answer import Answer, head_of_result, print_answer, rows_along
 from filterdb.commands.group import commands
+from filterdb.commands.layout import name, number
 from filterdb.commands.options import by_option, database, selection
-from filterdb.commands.table import counts_line, print_table, say
+from filterdb.commands.table import counts_line, print_table, say, wide_option
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -22,6 +23,7 @@ DIGITS = 3
 
 
 @commands.command()
+@wide_option
 @database
 @selection
 @by_option()
@@ -31,6 +33,9 @@ def spectrum(db: Database, by: str | None, scaled: bool, as_json: bool) -> None:
 
     The shares are those of the nine DCT terms, the orientations and, for strided layers, the frequencies above the
     Nyquist frequency after striding. No filter is read.
+
+    Examples:
+        filterdb spectrum db --by task
     """
     print_answer(to_answer(fdb.spectrum(db, by, scaled=scaled)), as_json, show)
 
@@ -56,12 +61,12 @@ def show(answer: Answer) -> None:
         [
             row["group"],
             row["count"],
-            *(round(value, DIGITS) for value in (*row["share"], *(row[name] for name in names))),
+            *(round(value, DIGITS) for value in (*row["share"], *(row[key] for key in names))),
         ]
         for row in answer["rows"]
     )
     print_table(
-        ["group", "filters", *answer["terms"], *names],
+        [name("group"), number("filters", 1), *(number(term, 2) for term in answer["terms"]), *map(number, names)],
         rows,
         "share of the energy of DCT terms (vertical, horizontal frequency)",
     )

@@ -10,8 +10,9 @@ import filterdb as fdb
 from filterdb.commands.answer import Answer, head_of_result, print_answer, rows_along
 from filterdb.commands.figure import Draw, figure_option
 from filterdb.commands.group import commands
+from filterdb.commands.layout import number, word
 from filterdb.commands.options import database, selection
-from filterdb.commands.table import counts_line, print_rows, say
+from filterdb.commands.table import counts_line, print_rows, say, wide_option
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 
 @commands.command()
+@wide_option
 @database
 @selection
 @click.option("--by", "columns", metavar="COLUMN", multiple=True, help="A column to count by (repeatable).")
@@ -28,6 +30,9 @@ def statistics(db: Database, columns: tuple[str, ...], draw: Draw, as_json: bool
     """Count models, layers and filters by label.
 
     By task, visual category and training set, or by other columns.
+
+    Examples:
+        filterdb statistics db --by task --by family
     """
     result = fdb.statistics(db, columns) if columns else fdb.statistics(db)
     print_answer(to_answer(result), as_json, show)
@@ -41,5 +46,5 @@ def to_answer(result: xr.Dataset) -> Answer:
 
 def show(answer: Answer) -> None:
     """Print a row for each label of each column."""
-    print_rows(answer, ["column", "label", "models", "layers", "filters", "share"])
+    print_rows(answer, [word("column"), "label", "models", number("layers", 2), "filters", number("share", 1)])
     say(counts_line(answer))

@@ -23,5 +23,9 @@ def tag(db: Database, name: str, as_json: bool) -> None:
     """Name a snapshot.
 
     Names the newest one, or that of --snapshot. Afterwards, --snapshot NAME opens it.
+
+    Examples:
+        filterdb tag db cvpr-2026
+        filterdb tag db before --snapshot 3
     """
     print_answer(to_answer(db, fdb.tag(db, name)), as_json, show)

@@ -8,8 +8,9 @@ import click
 
 from filterdb.commands.answer import Answer, print_answer
 from filterdb.commands.group import commands
+from filterdb.commands.layout import name, text, word
 from filterdb.commands.options import database
-from filterdb.commands.table import counts_line, print_table, say
+from filterdb.commands.table import counts_line, print_table, say, wide_option
 
 if TYPE_CHECKING:
     from filterdb.reduce.integrity import Verified
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 
 @commands.command()
+@wide_option
 @database
 @click.option("--deep", is_flag=True, help="Read every byte, recompute every layer's hash.")
 @click.pass_context
@@ -24,6 +26,9 @@ def verify(context: click.Context, db: Database, deep: bool, as_json: bool) -> N
     """Check the integrity of a database.
 
     Checks that history, tables and summaries are whole and every chunk is present; with --deep, every byte.
+
+    Examples:
+        filterdb verify db --deep
     """
     from filterdb.reduce import integrity
 
@@ -54,5 +59,6 @@ def show(answer: Answer) -> None:
     if answer["ok"]:
         say(f"intact: chunks {answer['chunks']}, {counts_line(answer)}")
         return
-    names = ["segment", "variable", "chunk", "what"]
-    print_table(names, ([problem[name] for name in names] for problem in answer["problems"]), "damage")
+    columns = [name("segment", 1), name("variable"), word("chunk"), text("what")]
+    rows = ([problem[column.title] for column in columns] for problem in answer["problems"])
+    print_table(columns, rows, "damage")

@@ -22,6 +22,7 @@ from filterdb.store.history import remove
 from filterdb.store.pages import ids_of
 from filterdb.store.segment import pack_name
 from filterdb.store.tables import banks_of, read_many
+from filterdb.wording import meant
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +80,8 @@ def purge(db: AnyDatabase, models: str | Iterable[str]) -> Purged:
     unknown = [model for model in wanted if model not in known]
     if unknown:
         raise UsageError(
-            f"{db.url}: expected models of a stored segment, got {unknown[0]!r}; nothing was purged, "
-            "`filterdb models` lists them"
+            f"{db.url}: expected models of a stored segment, got {unknown[0]!r}{meant(unknown[0], known)}; nothing was "
+            "purged, `filterdb models` lists them"
         )
     current = [model for model in wanted if model in set(map(str, db.model_columns["model"].values))]
     if current:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import difflib
 import io
 import json
 import logging
@@ -17,6 +16,7 @@ from filterdb.errors import InputError, MissingExtraError
 from filterdb.models.parquet import read_parquet
 from filterdb.redaction import redact, redact_label, redact_url
 from filterdb.schema import FILTERS, LABELS, TABLES, UNKNOWN
+from filterdb.wording import near
 
 RESERVED = ({v.name for v in (FILTERS, *TABLES)} | {"layer", "layers", "segment", "first_row", "depth_decile"}) - set(
     LABELS
@@ -75,9 +75,9 @@ def parse_catalog(data: bytes, url: str, *, needs_path: bool = True) -> list[Mod
     if taken:
         raise InputError(f"{url}: expected a column name of your own, got {taken[0]!r}, which has a meaning; rename it")
     for column in set(columns) - {"path", "name", *LABELS}:
-        near = difflib.get_close_matches(column, LABELS, 1, cutoff=0.7)
-        if near and near[0] not in columns:
-            log.warning("%s: column %r is kept as one of your own; did you mean %r?", url, column, near[0])
+        guess = near(column, LABELS)
+        if guess is not None and guess not in columns:
+            log.warning("%s: column %r is kept as one of your own; did you mean %r?", url, column, guess)
     sources = []
     for number, row in enumerate(rows, start=1):
         if len(row) != len(columns):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -27,6 +26,7 @@ from filterdb.store.snapshot_tables import SnapshotTables
 from filterdb.store.stored_tables import StoredTables, read_all
 from filterdb.store.summary_cache import SummaryCache
 from filterdb.store.tables import read_tables
+from filterdb.wording import meant
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -454,9 +454,8 @@ class Database:
         columns = self.layer_columns
         if name not in columns:
             known = sorted({*columns.variables, "depth_decile"})
-            near = difflib.get_close_matches(name, known, 1)
             usual = ", ".join([*schema.LABELS[:3], "family", "depth_decile"])
-            hint = f"; did you mean {near[0]}?" if near else f", such as {usual}"
+            hint = meant(name, known) or f", such as {usual}"
             raise UsageError(f"{name}: expected a label of layers or models{hint}")
         return columns[name].values
 

@@ -14,6 +14,7 @@ from filterdb.store.database import AnyDatabase, Database, as_database, as_url, 
 from filterdb.store.files import Files
 from filterdb.store.snapshot import Removed, Rows, Snapshot
 from filterdb.store.tables import read_tables
+from filterdb.wording import meant
 
 log = logging.getLogger(__name__)
 
@@ -92,8 +93,10 @@ def _stored(db: Database, wanted: list[str]) -> list[Removed]:
     if unknown and damage is not None:
         raise damage
     if unknown:
+        hint = meant(unknown[0], map(str, db.model_columns["model"].values))
         raise UsageError(
-            f"{db.url}: expected models of snapshot {db.snapshot}, got {unknown[0]!r}; `filterdb models` lists them"
+            f"{db.url}: expected models of snapshot {db.snapshot}, got {unknown[0]!r}{hint}; "
+            "`filterdb models` lists them"
         )
     if damage is not None:
         log.warning("%s", damage)
@@ -114,7 +117,7 @@ def relabel(db: Database, rows: Rows) -> Database:
         unknown = [model for model in rows if model not in ids]
         if unknown:
             raise InputError(
-                f"{db.url}: expected rows of models that are there, got one of {unknown[0]!r}; "
+                f"{db.url}: expected rows of models that are there, got one of {unknown[0]!r}{meant(unknown[0], ids)}; "
                 "`filterdb models` lists them, `filterdb ingest` adds it"
             )
         if not changed_rows(newest, rows):

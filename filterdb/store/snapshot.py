@@ -31,6 +31,7 @@ from filterdb.store.numbering import newest, put_hint
 from filterdb.store.numbering import numbers as numbers  # noqa: PLC0414
 from filterdb.store.pages import THREES, Entry, Page, paginate, read_pages, write_pages
 from filterdb.store.segment import RESTORE
+from filterdb.wording import meant
 
 log = logging.getLogger(__name__)
 
@@ -222,7 +223,8 @@ def tagged(files: Files, name: str) -> Snapshot:
     tags = {} if head is None else head.tags
     if name not in tags:
         known = ", ".join(sorted(tags)) or "none"
-        raise UsageError(f"{files.root}: expected a snapshot's number or a tag, got {name!r}; there are tags: {known}")
+        got = f"{name!r}{meant(name, tags)}"
+        raise UsageError(f"{files.root}: expected a snapshot's number or a tag, got {got}; there are tags: {known}")
     return read(files, tags[name])
 
 

@@ -16,8 +16,8 @@ from filterdb.commands import check_answer
 from filterdb.commands.group import commands
 
 SHARED = {
-    "answer", "check_answer", "figure", "group", "junit", "numbers", "options", "sarif", "snapshot_change", "stopping",
-    "streams", "table",
+    "answer", "check_answer", "figure", "group", "help", "junit", "layout", "numbers", "one_of", "options", "sarif",
+    "snapshot_change", "stopping", "streams", "table",
 }  # fmt: skip
 """Modules that several commands use, or the command line as a whole, and what `check` writes."""
 
