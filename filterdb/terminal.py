@@ -58,13 +58,17 @@ def wrap(text: str, width: int | None, indent: str = "") -> list[str]:
     lines: list[str] = []
     line, begin = "", ""
     for word in text.split():
-        if line and cells(begin + line) + 1 + cells(word) <= width:
+        length, rest = cells(begin + line) + 1, word
+        if line and length + cells(word) <= width:
             line = f"{line} {word}"
             continue
+        if line and cells(indent) + cells(word) > width > length:  # no line has room for it
+            head = left(word, width - length)
+            line, rest = f"{line} {head}", word[len(head) :]
         if line:
             lines.append(begin + line)
             begin = indent
-        line = word
+        line = rest
         while cells(begin + line) > width:
             head = left(line, max(width - cells(begin), 1)) or line[0]
             lines.append(begin + head)

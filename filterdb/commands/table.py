@@ -94,7 +94,8 @@ def print_table(columns: Sequence[Column | str], rows: Iterable[Sequence[Any]], 
     else:
         _print_blocks(resolved, texts, styles, width or _PIPE_WIDTH)
     if plan.hidden:
-        names = ", ".join(resolved[i].title for i in plan.hidden)
+        titles = [resolved[i].title for i in plan.hidden]
+        names = ("; " if any("," in title for title in titles) else ", ").join(titles)
         say(f"{counted(len(plan.hidden), 'column')} hidden: {names}; --wide shows all")
         click.echo()
 

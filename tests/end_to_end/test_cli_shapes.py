@@ -79,7 +79,10 @@ def test_surveys(db: Path) -> None:
         (["phenotypes", "DB", "--no-pairs", "--components", "0,1"], "--no-pairs: expected without --components"),
         (["randomness-threshold", "--sizes", "4,x"], "--sizes: expected numbers joined with commas"),
         (["randomness-threshold", "--sizes", "4,8"], "sizes: expected at least four different ones"),
-        (["randomness-threshold", "--init", "zeros"], "expected one of normal, uniform, kaiming, orthogonal, got 'zeros'"),
+        (
+            ["randomness-threshold", "--init", "zeros"],
+            "expected one of normal, uniform, kaiming, orthogonal, got 'zeros'",
+        ),
     ],
 )
 def test_refusals(db: Path, args: list[str], says: str) -> None:
