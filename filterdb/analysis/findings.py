@@ -13,6 +13,7 @@ from filterdb.analysis.untrained import tests_of
 from filterdb.numerics.directions import AS_1X1, BOX_BLUR
 from filterdb.numerics.percentiles import FEWEST_PEERS
 from filterdb.schema import KERNEL, WEIGHTS, Kernel, kernel_text, parse_shape
+from filterdb.wording import counted
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -175,7 +176,10 @@ def _without_layers(skipped: dict[str, int], kernel: str) -> str:
         return "the model has no convolution"
     kinds = ", ".join(f"{count:,} {code}" for code, count in sorted(skipped.items()))
     what = "a weight that can be checked" if kernel == "all" else f"a {kernel.replace('x', '×')} weight"
-    return f"none of its {sum(skipped.values()):,} convolutions has {what} ({kinds})"
+    number = sum(skipped.values())
+    if number == 1:
+        return f"its only convolution does not have {what} ({kinds})"
+    return f"none of its {number:,} convolutions has {what} ({kinds})"
 
 
 def _like_noise(layers: Result) -> str:
@@ -185,9 +189,9 @@ def _like_noise(layers: Result) -> str:
     measures = {name: layers[name].values for name in columns}
     p, tested, is_large = tests_of({**measures, "weights": weights_of(layers["kernel"].values)}, rules)
     rejected, pointwise = int((p[tested] < rules.random_p).sum()), int((tested & ~is_large).sum())
-    sizes = f"{int(is_large.sum()):,} layers of at least {rules.smallest} filters"
+    sizes = f"{counted(int(is_large.sum()), 'layer')} of at least {rules.smallest} filters"
     if pointwise:
-        sizes += f" and {pointwise:,} 1×1 layers"
+        sizes += f" and {counted(pointwise, '1×1 layer')}"
     if not rejected:
         return f"none of its {sizes} can be told from isotropic noise"
     if pointwise:
@@ -268,7 +272,7 @@ def _message(rule: str, layer: Result, rules: dict[str, Any]) -> tuple[str, dict
         return f"its {filters:,} {noun} are those of {twin}, stored once more", {"filters": filters}
     parts = f"{filters:,} {noun}"
     if kernel_of(layer) == (1, 1):
-        parts = f"{layer['out_channels'].item():,} output channels"
+        parts = counted(layer["out_channels"].item(), "output channel")
     what = f"{repeated:,} of {parts} equal an earlier one of the layer"
     return f"{what} (at most {rules['duplicate']:.0%} expected)", {"filters": filters, "duplicate_filters": repeated}
 
@@ -283,7 +287,7 @@ def _with_percentile(rule: str, layer: Result, message: str, numbers: dict[str, 
     percentile, peers = layer["percentile"].item(), layer["percentile_peers"].item()
     if rule not in RULES_OF_ENTROPY or peers < FEWEST_PEERS or math.isnan(percentile):
         return message, numbers
-    place = f"{_place(percentile)} {peers:,} layers of this shape and depth"
+    place = f"{_place(percentile)} {counted(peers, 'layer')} of this shape and depth"
     return f"{message}; {place}", {**numbers, "percentile": percentile, "percentile_peers": peers}
 
 

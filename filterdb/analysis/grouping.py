@@ -20,6 +20,7 @@ from filterdb.schema import UNKNOWN, distinct, kernel_name
 from filterdb.store.database import Database
 from filterdb.store.shapes import no_filters
 from filterdb.version import __version__
+from filterdb.wording import counted
 
 Key = str | Sequence[str]
 """One label, several joined with commas, or a list of labels."""
@@ -142,7 +143,7 @@ def with_depth(db: Database, *keys: Key | None) -> Database:
             f"{db.url}: expected layers whose depth is known, got none: their files have no graph and no order; ingest "
             "them with --order, or group by another label"
         )
-    return db.keep(known, f"depth known ({np.count_nonzero(~known):,} layers left out)")
+    return db.keep(known, f"depth known ({counted(np.count_nonzero(~known), 'layer')} left out)")
 
 
 def _names(key: Key) -> list[str]:
@@ -163,8 +164,9 @@ def check_raw(db: Database) -> None:
     if not (apart.any() and inside.any()):
         return
     kinds = " or ".join(sorted(set(where[inside].tolist())))
+    layers = counted(np.count_nonzero(apart), "layer")
     raise InputError(
-        f"{db.url}: raw filters: expected one kind of batch normalisation, got {np.count_nonzero(apart):,} layers "
+        f"{db.url}: raw filters: expected one kind of batch normalisation, got {layers} "
         f"whose scale is apart (unfolded) and {np.count_nonzero(inside):,} in whose weights it is or may be "
         f"({kinds}); choose with --where batch_norm=unfolded or --where batch_norm!=unfolded"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import xarray as xr
@@ -16,6 +17,7 @@ from filterdb.numerics.quality import randomness_threshold as threshold_of
 from filterdb.numerics.threshold import INITS, fit, shift, smallest_entropy
 from filterdb.schema import KERNEL, Kernel, as_kernel, kernel_name
 from filterdb.version import __version__
+from filterdb.wording import counted
 
 SIZES = {"normal": 65_536, "kaiming": 65_536, "uniform": 4_096, "orthogonal": 1_024}
 """3×3 filters of the largest layer drawn by default. Sizes are the powers of two, evenly spaced on the axis of the fit.
@@ -41,6 +43,7 @@ def randomness_threshold(
     repeats: int = 5,
     seed: int = 0,
     kernel: Kernel | str = KERNEL,
+    threads: int = 1,
 ) -> xr.Dataset:
     """Fit the randomness threshold to the smallest variance entropy of random layers of each size.
 
@@ -61,6 +64,8 @@ def randomness_threshold(
         Seed of the random numbers; the same seed returns the same result. Default: 0.
     kernel : tuple of int or str
         Shape of the filters, such as (5, 5) or "5x5". Only the number of their weights matters. Default: (3, 3).
+    threads : int
+        Threads that draw layers; the result does not depend on their number. Default: 1.
 
     Returns
     -------
@@ -101,18 +106,19 @@ def randomness_threshold(
     if len(listed) < 4 or not 2 <= listed[0] <= listed[-1] <= MAX_FILTERS:
         got = ", ".join(map(str, sizes))
         raise UsageError(f"sizes: expected at least four different ones of 2 to {MAX_FILTERS:,} filters, got {got}")
-    if draws < 1 or repeats < 1:
-        raise UsageError(f"draws, repeats: expected at least 1 of each, got {draws} and {repeats}")
+    if min(draws, repeats, threads) < 1:
+        raise UsageError(f"draws, repeats, threads: expected at least 1 of each, got {draws}, {repeats} and {threads}")
     # A random stream for each size of each repetition, so that no result depends on the other sizes.
     streams = [np.random.default_rng([seed, repeat, size]) for repeat in range(repeats) for size in listed]
-    pairs = zip(streams, listed * repeats, strict=True)
-    smallest = np.array([smallest_entropy(init, size, draws, rng, weights) for rng, size in pairs]).reshape(repeats, -1)
+    with ThreadPoolExecutor(threads) as pool:
+        drawn = pool.map(lambda rng, size: smallest_entropy(init, size, draws, rng, weights), streams, listed * repeats)
+        smallest = np.array([*drawn]).reshape(repeats, -1)
     fitted = np.array([fit(listed, entropies, weights) for entropies in smallest])
     constants = fit(listed, smallest.mean(axis=0), weights)
     paper = paper_threshold(weights)
     return xr.Dataset(
         {
-            "smallest": (("repeat", "size"), smallest, {"long_name": f"smallest H of {draws} layers"}),
+            "smallest": (("repeat", "size"), smallest, {"long_name": f"smallest H of {counted(draws, 'layer')}"}),
             "fitted": (("repeat", "constant"), fitted),
             "value": ("constant", np.array(constants)),
             "scatter": ("constant", fitted.std(axis=0, ddof=1) if repeats > 1 else np.full(4, np.nan)),

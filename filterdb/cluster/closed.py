@@ -21,6 +21,7 @@ from distributed.utils import LoopRunner
 
 from filterdb.errors import UsageError
 from filterdb.private import private_folder
+from filterdb.wording import counted
 
 _FILES = 64
 """Files that a process with a local cluster may open for itself …"""
@@ -74,8 +75,8 @@ def _allow_open_files(workers: int) -> None:
     enough = _FILES + workers * _FILES_PER_WORKER
     if hard != resource.RLIM_INFINITY and hard < enough:
         raise UsageError(
-            f"local cluster: {workers} processes need {enough} open files, the hard limit is {hard}; "
-            "raise it (`ulimit -Hn`), or use fewer processes, or --threads"
+            f"local cluster: {counted(workers, 'process', 'processes')} must open {enough} files, the hard "
+            f"limit is {hard}; raise it (`ulimit -Hn`), or use fewer processes, or --threads"
         )
     if soft != resource.RLIM_INFINITY and soft < enough:
         resource.setrlimit(resource.RLIMIT_NOFILE, (enough, hard))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from filterdb.cluster.session import current_client
 from filterdb.errors import UsageError
+from filterdb.wording import counted
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -43,8 +44,9 @@ def check_memory(client: Client, memory: Memory) -> None:
         need = PROCESS_BYTES + threads * memory.per_thread + memory.once
         if limit and need > limit:
             raise UsageError(
-                f"worker {address}: expected a memory limit of {need / 2**20:,.0f} MiB or more for {threads} threads, "
-                f"got {limit / 2**20:,.0f} MiB; start it with more memory or fewer threads"
+                f"worker {address}: expected a memory limit of {need / 2**20:,.0f} MiB or more for "
+                f"{counted(threads, 'thread')}, got {limit / 2**20:,.0f} MiB; start it with more memory or fewer "
+                "threads"
             )
 
 

@@ -172,14 +172,15 @@ def _parts(
     names = [i for i in required if columns[i].kind == "name"]
     if not names or sum(columns[i].kind in WHOLE for i in required) < CONTINUED:
         return ()
-    parts: list[list[int]] = [[]]
-    for i in required:
-        if parts[-1] and _total(least, [*parts[-1], i], GAP) > width:
-            parts.append([names[0]])
-        parts[-1].append(i)
-    if any(_total(least, part, GAP) > width for part in parts):
-        return ()
-    return tuple(map(tuple, parts))
+    key = required.index(names[0])
+    head, others = required[: key + 1], required[key + 1 :]
+    for number_of_parts in range(2, len(others) + 1):  # of nearly equal numbers of columns
+        size = -(-len(others) // number_of_parts)
+        slices = [others[start : start + size] for start in range(0, len(others), size)]
+        parts = [(*head, *slices[0]), *((names[0], *rest) for rest in slices[1:])]
+        if all(_total(least, part, GAP) <= width for part in parts):
+            return tuple(parts)
+    return ()
 
 
 def _words(title: str) -> list[str]:

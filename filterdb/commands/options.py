@@ -31,6 +31,9 @@ Command = Callable[..., Any]
 Decorator = Callable[[Command], Command]
 
 json_option: Decorator = click.option("--json", "as_json", is_flag=True, help="Print only JSON on stdout.")
+threads_option: Decorator = click.option(
+    "--threads", type=WholeNumber(1), help="Work in this many threads of this process."
+)
 raw_option: Decorator = click.option("--raw", is_flag=True, help="Raw filters instead of max-scaled ones.")
 unit_option: Decorator = click.option(
     "--unit",
@@ -181,7 +184,7 @@ def place(command: Command) -> Command:
     """Add --json, --debug and the options that choose where the command computes."""
     options: list[Decorator] = [
         json_option,
-        click.option("--threads", type=WholeNumber(1), help="Work in this many threads of this process."),
+        threads_option,
         click.option(
             "--workers",
             type=WholeNumber(1),

@@ -13,7 +13,7 @@ from filterdb.commands.group import commands
 from filterdb.commands.layout import number
 from filterdb.commands.numbers import WholeNumber
 from filterdb.commands.one_of import OneOf
-from filterdb.commands.options import debug_option, json_option, kernel_option
+from filterdb.commands.options import debug_option, json_option, kernel_option, threads_option
 from filterdb.commands.table import print_table, say, wide_option
 from filterdb.errors import UsageError
 from filterdb.schema import KERNEL, kernel_name, parse_kernel
@@ -34,10 +34,18 @@ SYMBOLS = {"span": "L", "rate": "k", "centre": "x0", "offset": "b"}
 )
 @click.option("--seed", type=WholeNumber(0), default=0, show_default=True)
 @json_option
+@threads_option
 @debug_option(expose_value=False)
 @kernel_option
 def randomness_threshold(
-    init: Init, sizes: str | None, draws: int, repeats: int, seed: int, kernel: str | None, as_json: bool
+    init: Init,
+    sizes: str | None,
+    draws: int,
+    repeats: int,
+    seed: int,
+    kernel: str | None,
+    threads: int | None,
+    as_json: bool,
 ) -> None:
     """Fit the entropy that marks a layer as random.
 
@@ -53,6 +61,7 @@ def randomness_threshold(
         repeats=repeats,
         seed=seed,
         kernel=parse_kernel(kernel or kernel_name(KERNEL)),
+        threads=threads or 1,
     )
     print_answer(to_answer(result), as_json, show)
 

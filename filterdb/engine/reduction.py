@@ -11,6 +11,7 @@ import numpy as np
 from filterdb.errors import DamageError
 from filterdb.store.segment import Segment
 from filterdb.store.summary import Arrays, Key
+from filterdb.wording import counted
 
 
 class Block(NamedTuple):
@@ -115,6 +116,7 @@ class LayerReduction(Reduction):
         if wrong.size:
             layer = str(tables["layer_name"][wrong[0]])
             raise DamageError(
-                f"{segment.files.url(segment.name)} layer {layer!r}: expected {tables['row_size'][wrong[0]]} filters "
-                f"in {key.label}, got {count[wrong[0]]}; delete it, it is computed again"
+                f"{segment.files.url(segment.name)} layer {layer!r}: expected "
+                f"{counted(int(tables['row_size'][wrong[0]]), 'filter')} in {key.label}, got {count[wrong[0]]}; "
+                "delete it, it is computed again"
             )

@@ -40,6 +40,7 @@ from filterdb.store.pages import THREES, Entry
 from filterdb.store.remote import is_remote
 from filterdb.store.segment import Segment
 from filterdb.store.snapshot import Snapshot
+from filterdb.wording import counted
 
 if TYPE_CHECKING:
     from filterdb.models.sources import Order, Sources
@@ -472,6 +473,6 @@ def _check_disjoint(files: Files, ids: set[str], added: list[str]) -> None:
     taken = ids & set(added)
     if taken:
         raise ConflictError(
-            f"{files.root}: expected to add {len(added)} models, but another ingest committed {sorted(taken)[0]!r} "
-            "meanwhile; run again"
+            f"{files.root}: expected to add {counted(len(added), 'model')}, but another ingest committed "
+            f"{sorted(taken)[0]!r} meanwhile; run again"
         )

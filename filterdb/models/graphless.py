@@ -22,6 +22,7 @@ from filterdb.models.model import Model, Request, is_wanted, wants_1d
 from filterdb.models.parse_errors import NotStoredError, shortened
 from filterdb.models.tensors import Tensor
 from filterdb.schema import KERNEL, MAX_WEIGHTS, Kernels
+from filterdb.wording import counted
 
 MAX_TENSORS = 1_000_000
 """Most tensors of a file."""
@@ -135,8 +136,9 @@ def read_tensors(
     if not places and not more:
         expected = "of rank 4" + (", or one of a one-dimensional convolution" if 3 in ranks else "")
         raise ModelError(
-            f"{request.named}: no convolution found: expected a weight {expected}, got {len(chosen):,} tensors "
-            f"{'that are none' if 3 in ranks else 'of other ranks'}; give the weights of a convolutional network"
+            f"{request.named}: no convolution found: expected a weight {expected}, got "
+            f"{counted(len(chosen), 'tensor')} {'without one' if 3 in ranks else 'of other ranks'}; "
+            "give the weights of a convolutional network"
         )
     listed = [chosen[i] for i in (*places, *more)]
     is_last = _are_channels_last([t.shape for t in listed if t.stated is None and t.key.endswith("weight")])

@@ -42,6 +42,7 @@ from filterdb.store.canonical import canonical, digest
 from filterdb.store.database import Database
 from filterdb.store.segment import Segment
 from filterdb.store.summary import Arrays, Key
+from filterdb.wording import counted
 
 _CODEBOOK = "codebook"
 """The kind of the summary that has fitted codes; all others of a fit are removed once it is stored."""
@@ -107,7 +108,9 @@ class CodeSumsReduction(Reduction):
         got = int(arrays["counts"].sum() + arrays["flat"].sum())
         if got != expected:
             where = segment.files.url(summary.name_of(segment.summarised_as, key))
-            raise DamageError(f"{where}: expected {expected} filters, got {got}; delete it, it is computed again")
+            raise DamageError(
+                f"{where}: expected {counted(expected, 'filter')}, got {got}; delete it, it is computed again"
+            )
 
 
 @dataclass(frozen=True, slots=True)

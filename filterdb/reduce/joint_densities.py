@@ -27,6 +27,7 @@ from filterdb.store.canonical import digest
 from filterdb.store.database import Database
 from filterdb.store.segment import Segment
 from filterdb.store.summary import Arrays, Key
+from filterdb.wording import counted
 
 MAX_COUNTS = 2**25
 """Most counts that one request may have (268 MB): groups × pairs × bins²."""
@@ -128,8 +129,8 @@ class JointHistograms(Reduction):
         if wrong.size:
             where = segment.files.url(summary.name_of(segment.summarised_as, key))
             raise DamageError(
-                f"{where}: expected {sizes[wrong[0]]} filters in group {wrong[0]}, got {total[wrong[0]]}; "
-                "delete it, it is computed again"
+                f"{where}: expected {counted(int(sizes[wrong[0]]), 'filter')} in group {wrong[0]}, got "
+                f"{total[wrong[0]]}; delete it, it is computed again"
             )
 
 

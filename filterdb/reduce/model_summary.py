@@ -22,6 +22,7 @@ from filterdb.schema import KERNEL, WEIGHTS, Kernel, Kernels, kernel_text, parse
 from filterdb.store.files import local_path
 from filterdb.store.remote import store_errors
 from filterdb.store.summary import Arrays
+from filterdb.wording import counted
 
 ROWS = 262_144
 """3×3 filters in memory at a time (9 MB, and as much again as columns); as many bytes of other shapes."""
@@ -111,7 +112,9 @@ def reduce_examined(
         for kernel, i, row in places:
             name, size = row["layer_name"], row["row_size"]
             if received(channel, local).get("rows") != size:
-                raise InputError(f"{source.shown} layer {name!r}: expected {size} filters, it changed; run again")
+                raise InputError(
+                    f"{source.shown} layer {name!r}: expected {counted(size, 'filter')}, it changed; run again"
+                )
             is_small = sum(own["row_size"] for own in rows[kernel]) <= UNCOMPILED
             add = reductions[kernel].add_uncompiled if is_small else reductions[kernel].add
             layer_arrays = {key: array[i : i + 1] for key, array in arrays[kernel].items()}
@@ -142,4 +145,4 @@ def _instead(left_out: dict[str, str], skipped: int) -> str:
     if left_out:
         layer, reason = next(iter(left_out.items()))
         return f"{len(left_out):,} without usable weights, such as {layer!r}: {reason}"
-    return f"{skipped:,} convolutions of other kinds" if skipped else "no convolution"
+    return f"{counted(skipped, 'convolution')} of other kinds" if skipped else "no convolution"

@@ -17,6 +17,7 @@ from filterdb import schema
 from filterdb.errors import LabelError, UsageError
 from filterdb.plan import offsets
 from filterdb.store.run_length import RunLengthArray, Runs, positions
+from filterdb.wording import counted
 
 NOT_LABELS = ("row_size", "model_index", "segment", "first_row")
 """Variables of layers that describe where a layer is stored, so they are not labels of its filters."""
@@ -178,11 +179,11 @@ class FilterIndex(xr.Index):
 
     def __repr__(self) -> str:
         # xarray's error when a single label is replaced or dropped ends with this text.
-        size = f"{self.runs.rows:,} filters in {len(self.runs.codes):,} layers"
+        size = f"{counted(self.runs.rows, 'filter')} in {counted(len(self.runs.codes), 'layer')}"
         return f"<FilterIndex: {size}; to change single labels, first ds.drop_indexes(list(ds.xindexes))>"
 
     def _repr_inline_(self, max_width: int) -> str:
-        return f"FilterIndex ({len(self.runs.codes):,} layers)"[:max_width]
+        return f"FilterIndex ({counted(len(self.runs.codes), 'layer')})"[:max_width]
 
 
 def _matching(name: str, values: np.ndarray, label: Any) -> np.ndarray:

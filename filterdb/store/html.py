@@ -14,6 +14,7 @@ import numpy as np
 from filterdb.errors import FilterDBError
 from filterdb.store.segment import Segment
 from filterdb.store.snapshot import Snapshot, StoredBasis
+from filterdb.wording import counted
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -98,7 +99,7 @@ def _basis(db: Database) -> str:
         return str(error)
     if basis is None:
         return "none yet: the first drift fits one"
-    return f"{basis.id}, fitted on the {basis.filters:,} filters of snapshot {basis.snapshot}"
+    return f"{basis.id}, fitted on the {counted(basis.filters, 'filter')} of snapshot {basis.snapshot}"
 
 
 def _label(db: Database, name: str) -> tuple[tuple[str, ...], list[tuple[Cell, ...]]]:

@@ -224,7 +224,7 @@ def test_answers_and_refusals(families: fdb.Database, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"absent\.onnx: expected a file, found none"):
         fdb.nearest(families, tmp_path / "absent.onnx")
     chain(tmp_path / "five.onnx", weights(4, 4, kernel=(5, 5)))
-    with pytest.raises(InputError, match=r"expected at least one 3×3 convolution .* 1 convolutions of other kinds"):
+    with pytest.raises(InputError, match=r"expected at least one 3×3 convolution .* 1 convolution of other kinds"):
         fdb.nearest(families, tmp_path / "five.onnx")
     short = tensor("w", trained(16, 16, 1))
     short.raw_data = short.raw_data[:-4]

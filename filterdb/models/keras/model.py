@@ -27,6 +27,7 @@ from filterdb.models.keras.weights import Layout
 from filterdb.models.keras.weights_file import StoredTensor
 from filterdb.models.model import Model, Request
 from filterdb.models.parse_errors import NotStoredError
+from filterdb.wording import counted
 
 MAX_CONVOLUTIONS = 100_000
 """Most convolutions of a model."""
@@ -42,7 +43,7 @@ def read_model(graph: Graph | None, layout: Layout, request: Request, producer: 
         convolutions, more = _of_nodes(nodes, layout, request)
         facts |= {"depth_source": "graph", "model_depth": nodes.depth, "operators": nodes.operators}
     if not convolutions and not more:
-        got = "weights of other layers" if graph is None else f"{len(graph.layers):,} other layers"
+        got = "weights of other layers" if graph is None else counted(len(graph.layers), "other layer")
         raise ModelError(
             f"{request.named}: no convolution found: expected a Conv2D or a layer like it, got {got}; "
             "give a convolutional network"

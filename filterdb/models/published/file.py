@@ -20,6 +20,7 @@ from filterdb.models.parse_errors import PARSE_ERRORS
 from filterdb.models.published.metadata import PublishedLayer, PublishedModel, Runs
 from filterdb.models.sandbox import Channel, Limits, NoAnswerError, sandbox
 from filterdb.schema import WEIGHTS
+from filterdb.wording import counted
 
 _STEP_ROWS = 32_768
 """Rows that are read at a time. They stay in a core's cache while they are copied to columns."""
@@ -90,7 +91,9 @@ class PublishedFile:
                     buffer[filled : filled + len(part)] = part
                     filled += len(part)
         if filled != len(buffer):  # the uninitialised rest of the buffer would be committed as filters
-            raise InputError(f"{self.path}: expected {len(buffer):,} filters of the plan, got {filled:,}; run again")
+            raise InputError(
+                f"{self.path}: expected {counted(len(buffer), 'filter')} of the plan, got {filled:,}; run again"
+            )
 
     @contextmanager
     def _rows(self, runs: Runs) -> Iterator[Callable[[int, np.ndarray], None]]:
