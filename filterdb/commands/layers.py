@@ -147,7 +147,8 @@ def _show_skipped(answer: Answer, *, listed: bool) -> None:
         title = "not stored; unread: it should have been read"
         print_table(columns, ([row[column.title] for column in columns] for row in skipped), title)
     elif skipped:
-        say(f"not stored: {counted(len(skipped), 'convolution')}; --skipped lists them")
+        them = "it" if len(skipped) == 1 else "them"
+        say(f"not stored: {counted(len(skipped), 'convolution')}; --skipped lists {them}")
         for code, number_of_code in Counter(row["code"] for row in skipped).most_common():
             rows_of_code = [row for row in skipped if row["code"] == code]
             reason, number_of_reason = Counter(row["reason"] for row in rows_of_code).most_common(1)[0]

@@ -11,10 +11,11 @@ import pty
 import re
 import shutil
 import struct
+import subprocess
 import sys
 import termios
 from collections.abc import Callable, Iterator
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass, field
 from fcntl import ioctl
 from importlib import import_module
@@ -30,6 +31,7 @@ from rich.cells import cell_len
 import filterdb as fdb
 from filterdb import commands as program
 from filterdb import demo
+from filterdb.cluster import progress
 from filterdb.commands import layout, table
 from filterdb.commands.group import commands, listed_helps
 from tests import loggers
@@ -245,7 +247,7 @@ def assert_fits(text: str, width: int) -> None:
         assert cell_len(line.rstrip()) <= width, f"{cell_len(line)} columns of {width}: {line!r}"
 
 
-NUMBER = re.compile(r"[~<]?-?\d[\d,]*(\.\d+)?(e[+-]\d+)?[≈=?°~%]*")
+NUMBER = re.compile(r"[~<]?-?\d[\d,]*(\.\d+)?(e[+-]\d+)?[≈≠=?°~%]*")
 
 
 def numbers(text: str) -> set[str]:
@@ -326,20 +328,17 @@ def test_errors_fit(words: list[str], width: int, monkeypatch: pytest.MonkeyPatc
 def test_the_width_is_that_of_the_terminal(places: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """A real terminal, whose width no variable says."""
     monkeypatch.delenv("COLUMNS", raising=False)
-    pid, terminal = pty.fork()
-    if pid == 0:
-        os.read(0, 1)  # until the terminal has its size
-        os.execv(sys.executable, [sys.executable, "-m", "filterdb", "models", str(places["db"])])
-    ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 72, 0, 0))
-    os.write(terminal, b"\n")
-    text = b""
-    while True:
-        try:
-            data = os.read(terminal, 65_536)
-        except OSError:  # Linux ends a terminal whose last process has ended with an error
-            break
-        text += data
-    assert os.waitpid(pid, 0)[1] == 0, text
+    terminal, inner = pty.openpty()
+    ioctl(inner, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 72, 0, 0))
+    command = [sys.executable, "-m", "filterdb", "models", str(places["db"])]
+    with subprocess.Popen(command, stdin=inner, stdout=inner, stderr=inner) as process:
+        os.close(inner)
+        text = b""
+        with suppress(OSError):  # Linux ends a terminal whose last process has ended with an error
+            while data := os.read(terminal, 65_536):
+                text += data
+    os.close(terminal)
+    assert process.returncode == 0, text
     shown = settled(text.decode())
     assert_fits(shown, 72)
     assert "hidden: " in shown and max(map(cell_len, shown.splitlines())) > 60
@@ -350,6 +349,31 @@ TABLE = [layout.name("model"), layout.number("filters"), layout.number("layers",
 
 def laid_out(columns: list[layout.Column], rows: list[list[Any]], width: int | None) -> str:
     return printed(lambda: table.print_table(columns, rows), width)
+
+
+def test_skipped_convolutions_are_counted(places: dict[str, Path]) -> None:
+    """With their reason; --skipped lists them."""
+    text = run("layers", places["db"]).stdout
+    assert "not stored: 5 convolutions; --skipped lists them\n  5 rank: " in text
+    assert text.count("rank: ") == 1 and text.count("rank 5") == 1
+    assert run("layers", places["db"], "--skipped").stdout.count("has rank 5") == 5
+    assert "not stored: 1 convolution; --skipped lists it\n  1 rank: " in run("layers", places["one"]).stdout
+    assert "512 filters, 2 layers, 1 model ·" in run("info", places["one"]).stdout
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_progress_fits(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its numbers are whole at every width; the rate is shown where there is room."""
+    monkeypatch.setenv("COLUMNS", str(width))
+    with (
+        redirect_stderr(Terminal()) as stream,
+        progress.tally("joint histograms", 999_999, bars=True, lines=False) as tally,
+    ):
+        tally._recent.append((tally._recent[-1][0] - 10, 0))
+        tally.done(123_456)
+    text = settled(stream.getvalue())
+    assert_fits(text, width)
+    assert "123456/999999" in text and ("per second" in text) == (width > 80)
 
 
 def test_names_stay_distinct() -> None:
