@@ -143,7 +143,7 @@ def with_depth(db: Database, *keys: Key | None) -> Database:
             f"{db.url}: expected layers whose depth is known, got none: their files have no graph and no order; ingest "
             "them with --order, or group by another label"
         )
-    return db.keep(known, f"depth known ({counted(np.count_nonzero(~known), 'layer')} left out)")
+    return db.keep(known, f"depth known ({counted(int(np.count_nonzero(~known)), 'layer')} left out)")
 
 
 def _names(key: Key) -> list[str]:
@@ -164,7 +164,7 @@ def check_raw(db: Database) -> None:
     if not (apart.any() and inside.any()):
         return
     kinds = " or ".join(sorted(set(where[inside].tolist())))
-    layers = counted(np.count_nonzero(apart), "layer")
+    layers = counted(int(np.count_nonzero(apart)), "layer")
     raise InputError(
         f"{db.url}: raw filters: expected one kind of batch normalisation, got {layers} "
         f"whose scale is apart (unfolded) and {np.count_nonzero(inside):,} in whose weights it is or may be "

@@ -218,12 +218,22 @@ def aligned(column: Column, value: str, width: int) -> str:
 
 
 def block(columns: Sequence[Column], row: Sequence[str], width: int) -> Iterator[tuple[str, str, int]]:
-    """Yield the lines of a row as a block: the title with spaces, a line of the value, and the cell's column."""
+    """Yield the lines of a row as a block: the title with spaces, a line of the value, and the cell's column.
+
+    A cell without a title, such as a mark, is behind the one before, or else before the next.
+    """
     label = min(max(cells(column.title) for column in columns), max(width // 3, 1))
     room = max(width - label - GAP, 1)
-    for i, (column, value) in enumerate(zip(columns, row, strict=True)):
-        title = shorten(column.title, label)
-        values = [value] if column.kind in WHOLE else wrap(value, room)
-        for line in values or [""]:
+    values = dict(enumerate(row))
+    titled = [i for i, column in enumerate(columns) if column.title]
+    for i in values.keys() - titled:
+        owner = max((k for k in titled if k < i), default=min(titled, default=i))
+        if owner != i and values[i]:
+            values[owner] = f"{values[owner]} {values[i]}" if owner < i else f"{values[i]} {values[owner]}"
+    for i in titled or range(len(columns)):
+        title = shorten(columns[i].title, label)
+        is_whole = columns[i].kind in WHOLE and " " not in values[i]
+        lines = [values[i]] if is_whole else wrap(values[i], room)
+        for line in lines or [""]:
             yield title + " " * (label + GAP - cells(title)), line, i
             title = ""

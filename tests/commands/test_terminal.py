@@ -405,6 +405,13 @@ def test_rows_become_blocks() -> None:
     assert_fits(text, 24)
 
 
+def test_a_mark_in_a_block_is_beside_a_value() -> None:
+    """Before the first value, or behind the one before."""
+    columns = [layout.word(""), layout.name("file"), layout.number("n"), layout.word(""), layout.text("found")]
+    text = laid_out(columns, [["!", f"{'f' * 40}{k}{'f' * 40}", LARGE, "few", "words " * 9] for k in range(2)], 40)
+    assert "file   ! fff" in text and f"n      {LARGE:,} few\n" in text and "\n       !" not in text
+
+
 def test_numbers_continue_below() -> None:
     columns = [layout.name("group"), *(layout.number(str(i)) for i in range(12))]
     text = laid_out(columns, [[f"group {k}", *(round(0.1234 + i + k, 4) for i in range(12))] for k in range(3)], 40)
