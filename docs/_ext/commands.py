@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+from filterdb.commands.help import grouped_options
+
 
 def command_tree() -> click.Group:
     """Return the group that holds every command."""
@@ -13,7 +15,7 @@ def command_tree() -> click.Group:
 
 
 def commands_page() -> str:
-    """Return a page with each command: its usage, what it does, its arguments and options."""
+    """Return a page with each command: its usage, what it does, examples and options in groups."""
     group = command_tree()
     context = click.Context(group, info_name="filterdb")
     parts = [
@@ -31,10 +33,12 @@ def commands_page() -> str:
 def _section(command: click.Command, context: click.Context) -> str:
     usage = " ".join([context.command_path, *command.collect_usage_pieces(context)])
     parts = [f"## {context.info_name}", f"```text\n{usage}\n```", _prose(command.help or "")]
-    records = [parameter.get_help_record(context) for parameter in command.get_params(context)]
-    rows = [record for record in records if record is not None and record[1]]  # arguments have no help of their own
-    if rows:
-        parts.append("\n".join(f"`{_plain(names)}`\n: {_cell(text)}\n" for names, text in rows))
+    if examples := getattr(command, "examples", []):
+        parts.append("```bash\n" + "\n".join(examples) + "\n```")
+    for heading, options in grouped_options(command, context).items():
+        records = [record for option in options if (record := option.get_help_record(context)) is not None]
+        if records:
+            parts += [f"**{heading}**", "\n".join(f"`{_plain(names)}`\n: {_cell(text)}\n" for names, text in records)]
     return "\n\n".join(part for part in parts if part)
 
 

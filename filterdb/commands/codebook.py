@@ -15,7 +15,7 @@ from filterdb.commands.group import commands
 from filterdb.commands.layout import name, number
 from filterdb.commands.numbers import WholeNumber
 from filterdb.commands.one_of import OneOf
-from filterdb.commands.options import by_option, database, selection
+from filterdb.commands.options import by_option, database, seed_option, selection
 from filterdb.commands.table import counts_line, print_table, say, wide_option
 from filterdb.wording import counted
 
@@ -44,7 +44,7 @@ SETTINGS = ("by", "kernel", "k", "normalise", "seed", "passes", "sample", "noise
     show_default=True,
     help="Divide filters by their norm, or also subtract their mean first.",
 )
-@click.option("--seed", type=WholeNumber(0), default=0, show_default=True)
+@seed_option
 @click.option(
     "--passes",
     type=WholeNumber(0, MOST_PASSES),

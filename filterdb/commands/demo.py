@@ -21,6 +21,7 @@ from filterdb.commands.table import counts_line, say, wide_option
     type=click.Path(file_okay=False, path_type=Path),
     default=Path("filterdb-demo"),
     show_default=True,
+    help="Folder of the models, the database and the page.",
 )
 @place
 def demo(folder: Path, as_json: bool) -> None:

@@ -89,7 +89,9 @@ class _Comparison:
 @selection
 @mode_option
 @by_option(required=True)
-@click.option("--metric", type=OneOf(METRIC_NAMES), default="kl", show_default=True)
+@click.option(
+    "--metric", type=OneOf(METRIC_NAMES), default="kl", show_default=True, help="How two distributions are compared."
+)
 @raw_option
 @click.option(
     "--range",

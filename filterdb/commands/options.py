@@ -31,6 +31,9 @@ Command = Callable[..., Any]
 Decorator = Callable[[Command], Command]
 
 json_option: Decorator = click.option("--json", "as_json", is_flag=True, help="Print only JSON on stdout.")
+seed_option: Decorator = click.option(
+    "--seed", type=WholeNumber(0), default=0, show_default=True, metavar="N", help="Seed of the random numbers."
+)
 threads_option: Decorator = click.option(
     "--threads", type=WholeNumber(1), help="Work in this many threads of this process."
 )

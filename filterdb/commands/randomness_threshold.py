@@ -13,7 +13,7 @@ from filterdb.commands.group import commands
 from filterdb.commands.layout import number
 from filterdb.commands.numbers import WholeNumber
 from filterdb.commands.one_of import OneOf
-from filterdb.commands.options import debug_option, json_option, kernel_option, threads_option
+from filterdb.commands.options import debug_option, json_option, kernel_option, seed_option, threads_option
 from filterdb.commands.table import print_table, say, wide_option
 from filterdb.errors import UsageError
 from filterdb.schema import KERNEL, kernel_name, parse_kernel
@@ -32,7 +32,7 @@ SYMBOLS = {"span": "L", "rate": "k", "centre": "x0", "offset": "b"}
 @click.option(
     "--repeats", type=WholeNumber(1), default=5, show_default=True, help="Experiments; the scatter is theirs."
 )
-@click.option("--seed", type=WholeNumber(0), default=0, show_default=True)
+@seed_option
 @json_option
 @threads_option
 @debug_option(expose_value=False)

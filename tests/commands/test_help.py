@@ -99,6 +99,11 @@ def test_every_command_has_a_section() -> None:
     assert set(placed) - TO_COME == set(listed_helps()) - TO_COME
 
 
+def test_every_option_says_what_it_does() -> None:
+    for name in listed_helps():
+        assert [long for long, option in options(name).items() if not option.help] == [], name
+
+
 def completed(*words: str) -> list[str]:
     *before, last = words
     items = BashComplete(commands, {}, "filterdb", "_FILTERDB_COMPLETE").get_completions(before, last)

@@ -30,6 +30,7 @@ def test_every_command_is_in_the_reference() -> None:
     context = click.Context(group)
     for name in group.list_commands(context):
         section = page.split(f"\n## {name}\n")[1].split("\n## ")[0]
+        assert all(f"\n{example}\n" in section for example in group.get_command(context, name).examples)
         for parameter in group.get_command(context, name).params:
             if isinstance(parameter, click.Option) and not parameter.hidden:
                 assert f"{parameter.opts[0]}" in section, (name, parameter.opts)
