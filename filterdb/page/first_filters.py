@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 import xarray as xr
 
 from filterdb.analysis.grouping import provenance
@@ -18,35 +19,12 @@ def first_filters(db: Database, *, chunks: int = CHUNKS) -> xr.Dataset | None:
     Returns filters (layer, number, weight), NaN where a layer has fewer, with coordinates layer_model, layer_name and
     model_index (layer). At most `chunks` chunks are read; returns None if a single model would take more.
     """
-    layers = db.layers
-    starts = np.concatenate([[0], np.cumsum([segment.rows for segment in db.segments])])
-    segment = layers["segment"].values
-    row = layers["first_row"].values - starts[segment]
-    chunk_rows = np.array([stored.chunk_rows for stored in db.segments])[segment]
-    chunk = row // chunk_rows
-    number = np.minimum(np.minimum(FILTERS, layers["row_size"].values), (chunk + 1) * chunk_rows - row)
-    chosen: list[np.ndarray] = []
-    wanted: set[tuple[int, int]] = set()
-    for model in _varied(db):
-        of_model = np.flatnonzero(layers["model_index"].values == model)[:LAYERS]
-        needs = set(zip(segment[of_model].tolist(), chunk[of_model].tolist(), strict=True))
-        if len(wanted | needs) <= chunks:
-            chosen.append(of_model)
-            wanted |= needs
-        if len(chosen) == MODELS:
-            break
-    if not chosen:
+    picked = affordable_layers(db, chunks, layers=LAYERS, models=MODELS)
+    if not len(picked):
         return None
-    picked = np.concatenate(chosen)
-    filters = np.full((len(picked), FILTERS, db.weights), np.nan, np.float32)
-    for segment_number, chunk_number in sorted(wanted):
-        rows = db.segments[segment_number].read_chunk(chunk_number)
-        for i in np.flatnonzero((segment[picked] == segment_number) & (chunk[picked] == chunk_number)):
-            layer = picked[i]
-            first = int(row[layer] - chunk_number * chunk_rows[layer])
-            filters[i, : number[layer]] = rows[first : first + number[layer]]
+    layers = db.layers
     return xr.Dataset(
-        {"filters": (("layer", "number", "weight"), filters)},
+        {"filters": (("layer", "number", "weight"), read_filters(db, picked, FILTERS))},
         coords={
             "layer": layers["layer"].values[picked],
             "layer_model": ("layer", layers["model"].values[picked]),
@@ -55,6 +33,57 @@ def first_filters(db: Database, *, chunks: int = CHUNKS) -> xr.Dataset | None:
         },
         attrs=provenance(db, formula="P1 fig. 1"),
     )
+
+
+def affordable_layers(
+    db: Database, chunks: int, *, layers: int | None = None, models: int | None = None, only: int | None = None
+) -> npt.NDArray[np.int64]:
+    """Return layers whose first filters are in at most `chunks` chunks: all layers of a model, or none of them.
+
+    At most the first `layers` of each model are taken, and at most `models` models, one of each family first, or `only`
+    the one at this position of the snapshot.
+    """
+    segment, chunk, *_ = _places(db)
+    index = db.layers["model_index"].values
+    chosen: list[npt.NDArray[np.int64]] = []
+    wanted: set[tuple[int, int]] = set()
+    rows_of = np.split(np.argsort(index, kind="stable"), np.flatnonzero(np.diff(np.sort(index))) + 1)
+    by_model = {int(index[rows[0]]): rows for rows in rows_of if len(rows)}
+    for model in _varied(db) if only is None else [only]:
+        of_model = by_model.get(model, np.empty(0, np.int64))[:layers]
+        needs = set(zip(segment[of_model].tolist(), chunk[of_model].tolist(), strict=True))
+        if len(wanted | needs) <= chunks:
+            chosen.append(of_model)
+            wanted |= needs
+        if len(chosen) == models:
+            break
+    return np.concatenate(chosen) if chosen else np.empty(0, np.int64)
+
+
+def read_filters(db: Database, picked: npt.NDArray[np.int64], most: int) -> npt.NDArray[np.float32]:
+    """Read the first filters of some layers, (layers, most, weights), NaN where a layer has fewer.
+
+    Each chunk is read once. Of a layer that begins near the end of a chunk, only the filters in that chunk are read.
+    """
+    segment, chunk, offset, left = _places(db)
+    number = np.minimum(np.minimum(most, db.layers["row_size"].values), left)
+    filters = np.full((len(picked), most, db.weights), np.nan, np.float32)
+    for segment_number, chunk_number in sorted(set(zip(segment[picked].tolist(), chunk[picked].tolist(), strict=True))):
+        rows = db.segments[segment_number].read_chunk(chunk_number)
+        for i in np.flatnonzero((segment[picked] == segment_number) & (chunk[picked] == chunk_number)):
+            layer = picked[i]
+            filters[i, : number[layer]] = rows[offset[layer] : offset[layer] + number[layer]]
+    return filters
+
+
+def _places(db: Database) -> tuple[npt.NDArray[np.int64], ...]:
+    """Return where each layer begins: its segment, chunk, row in the chunk, and the rows left in the chunk."""
+    layers = db.layers
+    starts = np.concatenate([[0], np.cumsum([segment.rows for segment in db.segments])])
+    segment = layers["segment"].values
+    row = layers["first_row"].values - starts[segment]
+    chunk_rows = np.array([stored.chunk_rows for stored in db.segments])[segment]
+    return segment, row // chunk_rows, row % chunk_rows, chunk_rows - row % chunk_rows
 
 
 def _varied(db: Database) -> list[int]:

@@ -1,8 +1,9 @@
-"""Highlights of a database: a few sentences with numbers, at the top of the page."""
+"""Findings about a database, as sentences with numbers below the answer card of the page."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from urllib.parse import urlencode
 
 import numpy as np
 import xarray as xr
@@ -14,7 +15,7 @@ from filterdb.page.boxes import pairs
 from filterdb.page.drawing import short, visible
 from filterdb.page.results import Results
 from filterdb.schema import REJECTED, kernel_text
-from filterdb.verdicts import BY_FILTERS, BY_MODELS, DIFFERENT, TOO_FEW
+from filterdb.verdicts import BY_FILTERS, BY_MODELS, DIFFERENT, TOO_FEW, verdict_of
 
 NAMED = 60
 """Maximum number of characters of a name in a sentence."""
@@ -24,9 +25,15 @@ MANY = {"task": "tasks", "visual_category": "categories", "training_dataset": "t
 """The plural of each grouping, for sentences."""
 
 
+def address(section: str, **state: str) -> str:
+    """Return a link to a section that sets what its figures show; empty values are left out."""
+    query = urlencode({key: value for key, value in state.items() if value})
+    return f"#{section}?{query}" if query else f"#{section}"
+
+
 @dataclass(frozen=True, slots=True)
 class Highlight:
-    """A sentence of the summary: its topic, its text, and the section that shows it."""
+    """A sentence of the summary: its topic, its text, and the section that shows it, with its state."""
 
     lead: str
     text: str
@@ -34,12 +41,18 @@ class Highlight:
     group: str = ""
     search: str = ""
 
+    @property
+    def href(self) -> str:
+        """The link to the section, which sets what its figures show."""
+        return address(self.section, by=self.group, layers=self.search)
 
-def highlights(results: Results) -> list[Highlight]:
-    """Return the highlights: first what is missing, then the most useful ones."""
-    sentences: list[Highlight | None] = [_unread(results), _basis(results.basis)]
-    sentences += [_farthest(by, result) for by, result in results.drifts.items() if by in ("task", "family", "model")]
-    sentences += [_different(results.drifts), _outlier(results.drifts.get("model")), _verdicts(results.degeneration)]
+
+def highlights(results: Results, shown: str | None = None) -> list[Highlight]:
+    """Return the findings that the answer card does not show, of which `shown` is the grouping of its pairs."""
+    named = [by for by in ("task", "family", "model") if by in results.drifts and by != shown]
+    sentences: list[Highlight | None] = [_unread(results)]
+    sentences += [_farthest(by, results.drifts[by]) for by in named]
+    sentences += [_different(results.drifts)]
     sentences += [
         _depth(results.degeneration),
         _untrained(results.degeneration),
@@ -47,13 +60,6 @@ def highlights(results: Results) -> list[Highlight]:
         _skipped(results),
     ]
     return [sentence for sentence in sentences if sentence is not None]
-
-
-def _basis(result: xr.Dataset) -> Highlight:
-    ratios = np.cumsum(result["explained_variance_ratio"].values[0])
-    need = int(np.searchsorted(ratios, 0.9)) + 1
-    explain = f"{need} of {len(ratios)} components explain {ratios[need - 1]:.0%} of the variance"
-    return Highlight("Shapes.", f"{explain}, the first alone {ratios[0]:.0%}.", "basis")
 
 
 def is_telling(result: xr.Dataset) -> np.ndarray:
@@ -88,30 +94,31 @@ def _farthest(by: str, result: xr.Dataset) -> Highlight | None:
             return None
         text = (
             "No two groups differ by more than chance explains."
-            if _judged(result).any()
+            if judged(result).any()
             else "No two groups have enough filters and models for a verdict."
         )
         return Highlight(lead, text, "drift", by)
     a, b = (short(result["group"].values[i], NAMED) for i in pair)
-    text = f"“{a}” and “{b}” differ most: D = {result['drift'].values[pair]:.2g}"
-    floor = _floor(result, *pair)
+    text = f"“{a}” and “{b}” are farthest apart: D = {result['drift'].values[pair]:.2g}"
+    floor = floor_behind(result, *pair)
     if floor is None:
         return Highlight(lead, f"{text}.", "drift", by)
-    if _judged(result)[pair]:
-        return Highlight(lead, f"{text}; chance alone explains up to {floor:.2g}.", "drift", by)
+    verdict = verdict_of(str(result["verdict"].values[pair])).text
+    if judged(result)[pair]:
+        return Highlight(lead, f"{text}, {verdict}: chance alone explains up to {floor:.2g}.", "drift", by)
     what = "sampling of filters" if _floor_name(result, *pair) == "floor_q95" else "swapping layers of the two"
     more = f"{what} alone explains up to {floor:.2g}, and there are too few models to say more"
-    return Highlight(lead, f"{text}; {more}.", "drift", by)
+    return Highlight(lead, f"{text}, {verdict}: {more}.", "drift", by)
 
 
-def _judged(result: xr.Dataset) -> np.ndarray:
+def judged(result: xr.Dataset) -> np.ndarray:
     """Return the pairs (group, other) with a verdict by their models, which holds for other models of the same kind."""
     by_models = result["judged_by"].values == BY_MODELS
     judged: np.ndarray = by_models & (result["verdict"].values != TOO_FEW)
     return judged
 
 
-def _floor(result: xr.Dataset, i: int, j: int) -> float | None:
+def floor_behind(result: xr.Dataset, i: int, j: int) -> float | None:
     """Return the drift that chance alone explains in 95 % of the cases; None without noise."""
     name = _floor_name(result, i, j)
     value = float(result[name].values[i, j]) if name in result else np.nan
@@ -128,46 +135,13 @@ def _different(drifts: dict[str, xr.Dataset]) -> Highlight | None:
     parts = []
     for by, result in drifts.items():
         if "verdict" in result:
-            by_models = pairs(_judged(result))
-            judged = int(by_models.sum())
+            by_models = pairs(judged(result))
+            number = int(by_models.sum())
             differ = int((by_models & (pairs(result["verdict"].values) == DIFFERENT)).sum())
-            if judged:
-                parts.append(f"{differ:,} of {judged:,} pairs of {MANY[by]}")
+            if number:
+                parts.append(f"{differ:,} of {number:,} pairs of {MANY[by]}")
     text = f"Groups differ by more than chance explains in {', '.join(parts)}."
     return Highlight("Beyond chance.", text, "drift") if parts else None
-
-
-def _outlier(result: xr.Dataset | None) -> Highlight | None:
-    if result is None or result.sizes["group"] < 4:
-        return None
-    enough = ~result["few"].values
-    if enough.sum() < 3:
-        return None
-    values = result["drift"].values[np.ix_(enough, enough)]
-    other = ~np.eye(len(values), dtype=bool)
-    medians = np.array([np.median(row[keep]) for row, keep in zip(values, other, strict=True)])
-    most = int(np.argmax(medians))
-    name = short(result["group"].values[enough][most], NAMED)
-    text = f"“{name}” is farthest from the others: its median drift is D = {medians[most]:.2g}"
-    more = f"compared with {np.median(medians):.2g} for a typical model"
-    return Highlight("Outlier.", f"{text}, {more}.", "drift", "model")
-
-
-def _verdicts(result: xr.Dataset) -> Highlight:
-    verdicts = result["verdict"].values.astype(bool)
-    number = int(verdicts.any(axis=1).sum())
-    if not number:
-        return Highlight(
-            "Health.", f"None of the {len(verdicts):,} layers is dead, sparse, collapsed or random.", "layers"
-        )
-    kinds = [
-        f"{count:,} {rule}" for rule, count in zip(result["rule"].values, verdicts.sum(axis=0), strict=True) if count
-    ]
-    models, counts = np.unique(result["layer_model"].values[verdicts.any(axis=1)].astype(str), return_counts=True)
-    worst = str(models[np.argmax(counts)])
-    text = f"{number:,} of {len(verdicts):,} layers have a verdict ({', '.join(kinds)})"
-    more = f"; “{short(worst, NAMED)}” has the most, {counts.max():,}" if len(models) > 1 and counts.max() > 1 else ""
-    return Highlight("Health.", f"{text}{more}.", "layers", search=worst if more else "")
 
 
 def _depth(result: xr.Dataset) -> Highlight | None:
@@ -218,7 +192,7 @@ def _unread(results: Results) -> Highlight | None:
     if not ledger.sizes["skipped"]:
         return None
     number, models = ledger.sizes["skipped"], len(np.unique(ledger["skipped_model"].values.astype(str)))
-    layers = f"{_counted(number, 'convolution')} of {_counted(models, 'model')}"
+    layers = f"{counted(number, 'convolution')} of {counted(models, 'model')}"
     return Highlight(
         "Not read.", f"{layers} could not be read. They are not part of any result on this page.", "contents"
     )
@@ -232,11 +206,11 @@ def _skipped(results: Results) -> Highlight | None:
     parts = []
     if len(names):
         kinds = ", ".join(f"{count:,} {visible(name)}" for name, count in zip(names, counts, strict=True))
-        parts.append(f"{_counted(int(counts.sum()), 'convolution')} ({kinds})")
+        parts.append(f"{counted(int(counts.sum()), 'convolution')} ({kinds})")
     if without:
-        parts.append(f"{_counted(without, 'model')} without any {kernel_text(results.db.kernel)} filters")
+        parts.append(f"{counted(without, 'model')} without any {kernel_text(results.db.kernel)} filters")
     if rejected:
-        parts.append(f"{_counted(rejected, 'file')} not readable as a model")
+        parts.append(f"{counted(rejected, 'file')} not readable as a model")
     return (
         Highlight("Not stored.", f"{'; '.join(parts)}. “filterdb layers” lists the reasons.", "contents")
         if parts
@@ -244,6 +218,6 @@ def _skipped(results: Results) -> Highlight | None:
     )
 
 
-def _counted(number: int, noun: str) -> str:
+def counted(number: int, noun: str) -> str:
     """Return a number with its noun, in the plural unless there is one."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -15,6 +15,8 @@ from filterdb.analysis.drift import drift
 from filterdb.analysis.grouping import group
 from filterdb.analysis.kinship import has_sketches, sketch_layers
 from filterdb.analysis.pca import pca
+from filterdb.analysis.series import series
+from filterdb.errors import InputError
 from filterdb.numerics.modes import ModeName, as_mode
 from filterdb.reduce.basis import projection
 from filterdb.schema import UNKNOWN
@@ -32,6 +34,11 @@ LABELS = ("task", "visual_category", "training_dataset", "family")
 
 GROUP_LIMIT = 1_000
 """Largest number of groups of a grouping that the page shows."""
+
+NO_SERIES = (
+    "The catalog has no columns epoch or seed that identify checkpoints or retrainings of one architecture and "
+    "training set."
+)
 
 SKETCH_LIMIT = 10_000_000
 """Most filters of a database without sketches that the page sketches by itself: the pass takes about a second."""
@@ -53,6 +60,15 @@ class Results:
     def model_index(self) -> npt.NDArray[np.int64]:
         """Return the positions in the snapshot of the view's models that have layers, (models,) int."""
         return np.unique(self.db.layers["model_index"].values)
+
+    @cached_property
+    def trainings(self) -> tuple[xr.Dataset | None, str]:
+        """Return the trainings and retrainings of the catalog, or None and the reason why there are none."""
+        try:
+            result = series(self.db, mode=self.mode)
+        except InputError as error:
+            return None, str(error)
+        return (result, "") if result.sizes["checkpoint"] or result.sizes["pair"] else (None, NO_SERIES)
 
     @property
     def labels(self) -> dict[str, tuple[list[str], list[int]]]:

@@ -224,4 +224,4 @@ def test_what_stands_out_says_by_what_it_was_judged(page_db: fdb.Database) -> No
 
 @pytest.mark.parametrize(("number", "text"), [(0, "0 models"), (1, "1 model"), (1_000, "1,000 models")])
 def test_numbers_have_their_nouns(number: int, text: str) -> None:
-    assert highlights._counted(number, "model") == text
+    assert highlights.counted(number, "model") == text

@@ -44,7 +44,7 @@ def test_the_page_of_a_bank(
     opened.draw_all()
     page = opened.page
     assert opened.complaints == []
-    assert page.locator("h1").text_content() == f"The {schema.kernel_text(kernel)} filters of these models"
+    assert page.locator("h1").inner_text().endswith(f" {schema.kernel_text(kernel)} filters")
     boards = page.locator("[data-figure=basis] canvas")
     assert boards.count() == min(weights, 9)
     box = boards.first.bounding_box()
@@ -93,9 +93,9 @@ def test_pages_of_all_shapes_lead_to_each_other(show: Callable[..., Opened], tmp
     opened = show(where=where)
     page = opened.page
     for name, other in (("3×3", "1×3"), ("1×3", "3×3")):
-        assert page.locator("h1").text_content() == f"The {name} filters of these models"
+        assert page.locator("h1").inner_text().endswith(f" {name} filters")
         assert page.locator(".kernels a").all_text_contents() == ["3×3", "1×3"]
         assert page.locator(".kernels a[aria-current=page]").text_content() == name
         page.locator(".kernels a", has_text=other).click()
-    assert page.locator("h1").text_content() == "The 3×3 filters of these models"
+    assert page.locator("h1").inner_text().endswith(" 3×3 filters")
     assert opened.complaints == []

@@ -6,20 +6,12 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
-import xarray as xr
-
-from filterdb.analysis.series import series
-from filterdb.errors import InputError
 from filterdb.page import figures, tables
 from filterdb.page.drawing import visible, visible_all
 from filterdb.page.results import Results
 from filterdb.page.section import Picture, Section, Table
 
 RETRAINING_FACTS = ("seeds", "mean_drift", "largest_drift", "to_nearest", "nearest", "to_others")
-NO_SERIES = (
-    "The catalog has no columns epoch or seed that identify checkpoints or retrainings of one architecture and "
-    "training set."
-)
 
 
 class Series(Section):
@@ -37,15 +29,7 @@ class Series(Section):
 
     def __init__(self, results: Results) -> None:
         super().__init__(results)
-        self.series: xr.Dataset | None = None
-        self.why_missing = NO_SERIES
-        try:
-            result = series(results.db, mode=results.mode)
-        except InputError as error:
-            self.why_missing = str(error)
-            return
-        if result.sizes["checkpoint"] or result.sizes["pair"]:
-            self.series = result
+        self.series, self.why_missing = results.trainings
 
     def context(self) -> dict[str, Any]:
         """Return whether there are series, or else the reason."""

@@ -1,32 +1,64 @@
-"""The summary: the main results in a few sentences, with links to the figures."""
+"""The summary: a card that answers the first questions, and the other findings as sentences."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from filterdb.page.answer_tiles import answer_tiles, grouping
 from filterdb.page.highlights import highlights
+from filterdb.page.results import Results
 from filterdb.page.section import Section
 
 
 class Summary(Section):
-    """The highlights of a database."""
+    """Answer what is flagged, which pair is farthest, and whether it can be trusted."""
 
     position = 10
     title = "Summary"
     template = """\
 <section id="summary">
-<h2>Summary</h2>
-<ul class="findings">
-{% for highlight in highlights %}
-<li><b>{{ highlight.lead }}</b> {{ highlight.text }} <a href="#{{ highlight.section }}"{% if highlight.group %} data-group="{{ highlight.group }}"{% endif %}{% if highlight.search %} data-layers="{{ highlight.search }}"{% endif %}>Show<span class="unseen"> {{ highlight.lead }}</span></a></li>
+<h2>At a glance</h2>
+<ul class="answers n{{ tiles | length }}">
+{% for tile in tiles %}
+<li class="answer s-{{ tile.state }}" data-tile="{{ tile.key }}">
+<div class="head"><h3>{{ tile.question }}</h3><span class="state"><b aria-hidden="true">{{ tile.symbol }}</b> {{ tile.word }}</span></div>
+{% if tile.names | length == 2 %}<p class="names"><span class="a">{{ tile.names[0] }}</span> <span class="soft">and</span> <span class="b">{{ tile.names[1] }}</span></p>
+{% elif tile.names %}<p class="names">{{ tile.names[0] }}</p>{% endif %}
+<p class="is">{{ tile.answer }}</p>
+<div class="mini"></div>
+<ul class="lines">
+{% for line in tile.lines %}<li{% if line.state %} class="s-{{ line.state }}"{% endif %}>{% if line.sign %}<b aria-hidden="true">{{ line.sign }}</b> {% endif %}{% if line.name %}<a href="{{ line.href }}">{{ line.name }}</a> {{ line.text }}{% elif line.href %}<a href="{{ line.href }}">{{ line.text }}</a>{% else %}<span>{{ line.text }}</span>{% endif %}</li>
 {% endfor %}
 </ul>
+{% if tile.note %}<p class="note">{{ tile.note }}</p>{% endif %}
+{% if tile.link %}<p class="go"><a href="{{ tile.link[1] }}">{{ tile.link[0] }}</a></p>{% endif %}
+</li>
+{% endfor %}
+</ul>
+{% if highlights %}
+<h3 class="also">Also</h3>
+<ul class="findings">
+{% for highlight in highlights %}
+<li><b>{{ highlight.lead }}</b> {{ highlight.text }} <a href="{{ highlight.href }}">Show<span class="unseen"> {{ highlight.lead }}</span></a></li>
+{% endfor %}
+</ul>
+{% endif %}
 </section>
 """  # noqa: E501
 
+    def __init__(self, results: Results) -> None:
+        super().__init__(results)
+        by = grouping(results)
+        self.tiles = answer_tiles(results, by)
+        self.highlights = highlights(results, by)
+
     def context(self) -> dict[str, Any]:
-        """Return the highlights."""
-        return {"highlights": highlights(self.results)}
+        """Return the tiles of the card and the other findings."""
+        return {"tiles": self.tiles, "highlights": self.highlights}
+
+    def core(self) -> Any:
+        """Return the data of the tiles' pictures."""
+        return {tile.key: tile.picture for tile in self.tiles}
 
 
 SECTION = Summary

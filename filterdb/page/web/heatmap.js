@@ -16,6 +16,10 @@ function decoded(data) {
   data.matrix = (name, i, j) => (i === j || !data[name] ? NaN : data[name][triangle(i, j, data.n)]);
   data.histogram = (group, component) => data.probabilities.subarray((group * core.weights.length + component) * 70, (group * core.weights.length + component + 1) * 70);
   data.verdictOf = (i, j) => (data.verdict && i !== j ? verdictAt(data.verdict[triangle(i, j, data.n)], data.judged[triangle(i, j, data.n)]) : null);
+  data.floorOf = (i, j) => {
+    const [name, how] = FLOORS[data.judged?.[triangle(i, j, data.n)]] ?? FLOORS[0];
+    return { value: data.matrix(name, i, j), how };
+  };
   data.largest = data.drift.reduce((most, value) => (value > most ? value : most), 0) || 1;
   return data;
 }
@@ -24,8 +28,7 @@ function decoded(data) {
 function facts(data, i, j) {
   if (i === j) return [data.groups[i], `${count(data.counts[i])} filters`];
   const lines = [`${data.groups[i]} × ${data.groups[j]}`, `drift ${digits(data.matrix("drift", i, j))}`];
-  const [floorName, how] = FLOORS[data.judged?.[triangle(i, j, data.n)]] ?? FLOORS[0];
-  const floor = data.matrix(floorName, i, j);
+  const { value: floor, how } = data.floorOf(i, j);
   if (Number.isFinite(floor)) lines.push(`by chance up to ${digits(floor)} (${how})`);
   const low = data.matrix("low", i, j), high = data.matrix("high", i, j);
   if (Number.isFinite(low)) lines.push(`${Math.round(100 * data.level)} % interval ${digits(low)} … ${digits(high)}, noise subtracted`);
@@ -201,5 +204,5 @@ function legend(data, width, cell) {
     hatch(inside, 0, 0, 23, kind.tone === "unknown");
     return el("li", {}, swatch, `${kind.symbol} ${kind.word}`);
   });
-  return el("div", { class: "legend" }, el("div", {}, el("span", { class: "soft" }, "drift D"), bar, ticks), el("ul", { class: "keys" }, ...patterns));
+  return el("div", { class: "legend" }, el("div", {}, el("span", { class: "soft" }, "drift D"), bar, ticks, knownDrifts(data.largest, width)), el("ul", { class: "keys" }, ...patterns));
 }

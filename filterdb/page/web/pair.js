@@ -19,11 +19,14 @@ function compare(node, data, i, j) {
   const order = range(core.weights.length).sort((a, b) => share[b] - share[a]);
   const main = order.filter((_, k) => total(order.slice(0, k).map((c) => share[c])) < 0.6);
   const verdict = data.verdictOf(i, j);
+  const scale = el("div", { class: "ruler-of" });
+  ruler(scale, { drift: data.matrix("drift", i, j), floor: data.floorOf(i, j).value, largest: data.largest });
   const head = el("div", { class: "versus" },
     el("h4", { tabindex: -1 }, el("span", { class: "a" }, data.groups[i]), el("span", { class: "soft" }, " against "), el("span", { class: "b" }, data.groups[j])),
     el("p", { class: "lead" }, el("b", {}, `D = ${digits(data.matrix("drift", i, j))}`), verdict ? verdictMark(verdict) : null),
     el("p", { class: "soft" }, [...more.slice(1, verdict ? -1 : undefined), `${count(data.counts[i])} and ${count(data.counts[j])} filters`].join(" · ")),
     verdict ? el("p", {}, verdict.sentence) : null,
+    scale,
     el("p", {}, `Most of the drift comes from ${main.map((c) => `c${c} (${percent(share[c])})`).join(", ")}.`));
   const grid = el("div", { class: "nine" });
   mount(grid, () => {

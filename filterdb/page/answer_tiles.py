@@ -1,0 +1,345 @@
+"""The answer card: a tile for each question that a reader of the page has first.
+
+What is flagged, which pairs of groups are farthest and closest, which model is the odd one out, and whether the numbers
+can be trusted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import xarray as xr
+
+from filterdb.analysis.findings import MEANINGS
+from filterdb.numerics.divergence import symmetric_kl
+from filterdb.page.boxes import pairs
+from filterdb.page.drawing import visible
+from filterdb.page.first_filters import read_filters
+from filterdb.page.highlights import MANY, address, counted, farthest, floor_behind, judged
+from filterdb.page.results import Results
+from filterdb.verdicts import DIFFERENT, VERDICTS, Verdict, sentence, verdict_of
+
+State = Literal["good", "warn", "unknown"]
+
+SIGNS: dict[State, str] = {"good": "✓", "warn": "!", "unknown": "?"}
+"""The symbol of each state, so that colour is never the only sign."""
+
+STATE_OF_TONE: dict[str, State] = {"bad": "warn", "neutral": "good", "unknown": "unknown"}
+"""The state of a tile about a pair of groups, by the tone of its verdict."""
+
+SEVERITY = ("dead", "collapsed", "random", "sparse")
+"""Verdicts of layers, the most severe first."""
+
+MODELS_SHOWN, FILTERS_SHOWN, CELLS = 3, 10, 24
+"""Flagged models with a picture, filters in it, and most cells of a strip."""
+
+FEWEST_FOR_OUTLIER = 4
+"""Models with enough filters below which none is called the odd one out."""
+
+PREFERRED = ("task", "family", "model", "visual_category", "training_dataset", "depth_decile")
+"""The groupings of which a pair is shown, in the order of preference."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """Hold a line of a tile: its sign and text, and where it leads."""
+
+    text: str
+    state: State | None = None
+    name: str = ""
+    href: str = ""
+
+    @property
+    def sign(self) -> str:
+        """The symbol of the state."""
+        return SIGNS[self.state] if self.state else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """Hold a question, its answer, and the data of its picture.
+
+    `names` are the groups or models that the answer is about; `picture` is drawn by the summary's script.
+    """
+
+    key: str
+    question: str
+    state: State
+    word: str
+    answer: str
+    sign: str = ""
+    names: tuple[str, ...] = ()
+    lines: tuple[Line, ...] = ()
+    note: str = ""
+    link: tuple[str, str] | None = None
+    picture: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def symbol(self) -> str:
+        """The symbol of the state, or that of a verdict."""
+        return self.sign or SIGNS[self.state]
+
+
+def answer_tiles(results: Results, by: str | None) -> list[Tile]:
+    """Return the tiles, the most urgent question first. `by` is the grouping of the pairs, as of `grouping`."""
+    return [_flagged(results), _trust(results, by), *_pair_tiles(results, by), _outlier(results)]
+
+
+def grouping(results: Results) -> str | None:
+    """Return the grouping whose pairs are shown: where a pair differs, else where there are pairs to compare."""
+    present = [by for by in PREFERRED if by in results.drifts]
+    for wanted in (_number_differing, lambda result: _number_comparable(result) > 1, _number_comparable):
+        for by in present:
+            if wanted(results.drifts[by]):
+                return by
+    return None
+
+
+def _number_differing(result: xr.Dataset) -> int:
+    return int((result["verdict"].values == DIFFERENT).sum()) if "verdict" in result else 0
+
+
+def _comparable(result: xr.Dataset) -> np.ndarray:
+    """Return the pairs (group, other) of which both have enough filters, each once."""
+    enough = ~result["few"].values
+    return np.triu(enough[:, None] & enough & np.isfinite(result["drift"].values), 1)
+
+
+def _number_comparable(result: xr.Dataset) -> int:
+    return int(_comparable(result).sum())
+
+
+def _flagged(results: Results) -> Tile:
+    """Answer which layers have a verdict: by model, the most severe first."""
+    result, question = results.degeneration, "What is flagged?"
+    rules, hits = result["rule"].values.astype(str), result["verdict"].values.astype(bool)
+    rank = np.array([SEVERITY.index(rule) if rule in SEVERITY else len(SEVERITY) for rule in rules])
+    worst = np.where(hits, rank, len(SEVERITY) + 1).min(axis=1)
+    flagged = np.flatnonzero(hits.any(axis=1))
+    if not len(flagged):
+        judged = int(result["scale_known"].values.sum())
+        if not judged:
+            return Tile("flagged", question, "unknown", "cannot tell", "No layer could be judged.")
+        answer = f"None of {counted(judged, 'layer')} is dead, sparse, collapsed or random."
+        return Tile("flagged", question, "good", "nothing", answer, link=("See the layers", address("layers")))
+    models = result["layer_model"].values.astype(str)
+    of_model: dict[str, list[int]] = {}
+    for layer in flagged[np.lexsort((flagged, worst[flagged]))].tolist():
+        of_model.setdefault(models[layer], []).append(layer)
+    ranked = sorted(of_model.items(), key=lambda item: (worst[item[1][0]], -len(item[1])))
+    shown = ranked[:MODELS_SHOWN]
+    lines = [
+        Line(
+            f"{visible(result['layer_name'].values[layers[0]])}: {', '.join(rules[hits[layers[0]]])}"
+            + (f", and {counted(len(layers) - 1, 'more layer')}" if len(layers) > 1 else ""),
+            name=visible(model),
+            href=address("layers", layers=visible(model)),
+        )
+        for model, layers in shown
+    ]
+    kinds = [f"{int(number):,} {rule}" for rule, number in zip(rules, hits.sum(axis=0), strict=True) if number]
+    left = len(ranked) - len(shown)
+    return Tile(
+        "flagged",
+        question,
+        "warn",
+        counted(len(flagged), "layer"),
+        f"{len(flagged):,} of {counted(len(models), 'layer')}: {', '.join(kinds)}.",
+        lines=tuple(lines),
+        note=_meaning(rules[hits[ranked[0][1][0]]].tolist(), left),
+        link=("See the layers", address("layers")),
+        picture={"filters": _filters(results, [layers[0] for _, layers in shown])},
+    )
+
+
+def _meaning(verdicts: list[str], left: int) -> str:
+    """Say what the most severe of a layer's verdicts means, and how many models are not named."""
+    worst = min(verdicts, key=lambda rule: SEVERITY.index(rule) if rule in SEVERITY else len(SEVERITY))
+    text = f"{worst.capitalize()}: {MEANINGS[worst][0].lower()}{MEANINGS[worst][1:]}"
+    return f"{counted(left, 'more model')} in the table. {text}" if left else text
+
+
+def _filters(results: Results, layers: list[int]) -> list[list[list[int]]]:
+    """Return the first filters of some layers, each layer scaled to its largest weight, as integers up to ±99."""
+    shown = []
+    for filters in read_filters(results.db, np.array(layers, np.int64), FILTERS_SHOWN):
+        whole = filters[np.isfinite(filters).all(axis=1)]
+        largest = np.abs(whole).max(initial=0.0) or 1.0
+        shown.append(np.rint(99 * whole / largest).astype(int).tolist())
+    return shown
+
+
+def _pair_tiles(results: Results, by: str | None) -> list[Tile]:
+    """Answer which pair of groups is farthest and which is closest."""
+    if by is None:
+        answer = "There are no two groups with enough filters to compare."
+        return [Tile("farthest", "Farthest pair", "unknown", "cannot tell", answer)]
+    result = results.drifts[by]
+    comparable = _comparable(result)
+    values = np.where(comparable, result["drift"].values, np.nan)
+    named = farthest(result)
+    far = named or np.unravel_index(int(np.nanargmax(values)), values.shape)
+    near = np.unravel_index(int(np.nanargmin(values)), values.shape)
+    tiles = [_pair_tile(result, "farthest", f"Farthest {MANY[by]}", (int(far[0]), int(far[1])))]
+    if comparable.sum() > 1:
+        tiles.append(_pair_tile(result, "closest", f"Closest {MANY[by]}", (int(near[0]), int(near[1]))))
+    return tiles
+
+
+def _pair_tile(result: xr.Dataset, key: str, question: str, pair: tuple[int, int]) -> Tile:
+    """Return the tile of a pair of groups: names, verdict, ruler, and the histograms of its main component."""
+    by, (i, j) = str(result.attrs["by"]), pair
+    a, b = (visible(result["group"].values[k]) for k in pair)
+    verdict, judged_by = _verdict(result, i, j)
+    p, q = (result["probabilities"].values[k] for k in pair)
+    parts = result["weights"].values * symmetric_kl(p, q)
+    component = int(np.argmax(parts))
+    drift = float(result["drift"].values[i, j])
+    return Tile(
+        key,
+        question,
+        STATE_OF_TONE[verdict.tone],
+        verdict.word,
+        f"D = {drift:.2g}",
+        sign=verdict.symbol,
+        names=(a, b),
+        lines=(Line(sentence(verdict.code, judged_by)),),
+        note=_exclusions(result, key, drift),
+        link=("Compare the two", address("drift", by=by, a=a, b=b)),
+        picture={
+            "drift": drift,
+            "floor": floor_behind(result, i, j),
+            "largest": float(np.nanmax(result["drift"].values)),
+            "component": component,
+            "share": float(parts[component] / (parts.sum() or 1.0)),
+            "p": [round(float(value), 5) for value in p[component]],
+            "q": [round(float(value), 5) for value in q[component]],
+        },
+    )
+
+
+def _verdict(result: xr.Dataset, i: int, j: int) -> tuple[Verdict, str]:
+    """Return the verdict of a pair and what it is judged by."""
+    if "verdict" not in result:
+        return verdict_of(None), ""
+    return verdict_of(str(result["verdict"].values[i, j])), str(result["judged_by"].values[i, j])
+
+
+def _exclusions(result: xr.Dataset, key: str, drift: float) -> str:
+    """Say among which groups a pair has the largest or smallest drift."""
+    by = str(result.attrs["by"])
+    few = int(result["few"].sum())
+    what = "largest" if key == "farthest" else "smallest"
+    among = f"the {result.sizes['group'] - few:,} {MANY[by]} of at least 1,000 filters" if few else f"all {MANY[by]}"
+    text = f"The {what} D among {among}"
+    if few:
+        text += f"; {few:,} smaller {'one is' if few == 1 else 'ones are'} left out"
+    larger = int((np.where(_comparable(result), result["drift"].values, 0.0) > drift).sum())
+    if key == "farthest" and larger:
+        text += f"; {counted(larger, 'pair')} with a larger D cannot tell"
+    return f"{text}."
+
+
+def _outlier(results: Results) -> Tile:
+    """Answer which model is farthest from the others, and whether it stands out."""
+    question, result = "Odd one out", results.drifts.get("model")
+    enough = np.empty(0, bool) if result is None else ~result["few"].values
+    if result is None or enough.sum() < FEWEST_FOR_OUTLIER:
+        answer = f"It takes {FEWEST_FOR_OUTLIER} models of at least 1,000 filters; there {_are(int(enough.sum()))}."
+        return Tile("outlier", question, "unknown", "cannot tell", answer)
+    values = result["drift"].values[np.ix_(enough, enough)]
+    other = ~np.eye(len(values), dtype=bool)
+    rows = np.array([np.sort(row[keep]) for row, keep in zip(values, other, strict=True)])
+    medians = np.median(rows, axis=1)
+    most, typical = int(np.argmax(medians)), int(np.argsort(medians)[len(medians) // 2])
+    low, high = np.quantile(medians, (0.25, 0.75))
+    stands_out = bool(medians[most] > high + 1.5 * (high - low))
+    name = visible(result["group"].values[enough][most])
+    few = int((~enough).sum())
+    cells = np.unique(np.linspace(0, rows.shape[1] - 1, min(CELLS, rows.shape[1])).round().astype(int))
+    return Tile(
+        "outlier",
+        question,
+        "warn" if stands_out else "good",
+        "stands out" if stands_out else "none stands out",
+        f"Farthest from the others: median D {medians[most]:.2g}, a typical model's is {np.median(medians):.2g}.",
+        names=(name,),
+        note=f"Of the {int(enough.sum()):,} models of at least 1,000 filters; {few:,} smaller left out." if few else "",
+        link=("See all models", address("drift", by="model")),
+        picture={
+            "rows": [[float(f"{value:.4g}") for value in rows[i, cells]] for i in (most, typical)],
+            "largest": float(np.nanmax(values)),
+        },
+    )
+
+
+def _are(number: int) -> str:
+    return f"is {number:,}" if number == 1 else f"are {number:,}"
+
+
+def _trust(results: Results, by: str | None) -> Tile:
+    """Answer how far the numbers of the page can be trusted: noise, sizes, basis, what was not read."""
+    lines = [_size_line(results, by), _basis_line(results), _unread_line(results)]
+    words = dict.fromkeys((verdict.word for verdict in VERDICTS), 0)
+    total = 0
+    if by is not None and "verdict" in results.drifts[by]:
+        codes = pairs(results.drifts[by]["verdict"].values)
+        total = len(codes)
+        for verdict in VERDICTS:
+            words[verdict.word] += int((codes == verdict.code).sum())
+    told = total - words[verdict_of(None).word]
+    groups = "groups" if by is None else MANY[by]
+    if not told:
+        state: State = "unknown"
+        word, answer = "these filters only", f"No pair of {groups} can be judged."
+        lines.insert(
+            0, Line(f"Too few models or filters: drifts hold for these filters, not for other {groups}.", "unknown")
+        )
+    else:
+        if not judged(results.drifts[by or ""]).any():
+            lines.insert(0, Line("Judged by the numbers of filters: too few models to speak of others", "warn"))
+        state = "warn" if any(line.state == "warn" for line in lines) else "good"
+        word = "yes" if state == "good" else "with care"
+        answer = f"{told:,} of {counted(total, 'pair')} of {groups} can be judged; of the others, it cannot tell."
+    return Tile(
+        "trust",
+        "Can I trust it?",
+        state,
+        word,
+        answer,
+        lines=tuple(line for line in lines if line.text),
+        link=("How it was judged", address("drift", by=by or "")),
+        picture={"words": [[word, number] for word, number in words.items() if number]},
+    )
+
+
+def _size_line(results: Results, by: str | None) -> Line:
+    counts = results.db.counts
+    text = f"{counts['filters']:,} filters in {counted(counts['layers'], 'layer')}"
+    result = results.drifts.get(by or "")
+    few = 0 if result is None else int(result["few"].sum())
+    if result is not None and few:
+        return Line(f"{text}; {few:,} of {result.sizes['group']:,} {MANY[by or '']} under 1,000", "warn")
+    return Line(text, "good")
+
+
+def _basis_line(results: Results) -> Line:
+    warning = next(filter(None, (result.attrs.get("basis_warning", "") for result in results.drifts.values())), "")
+    if warning:
+        return Line("The basis is stale; see the warning above", "warn")
+    ratios = np.cumsum(results.basis["explained_variance_ratio"].values[0])
+    need = int(np.searchsorted(ratios, 0.9)) + 1
+    return Line(
+        f"Basis: {need} of {len(ratios)} components hold {ratios[need - 1]:.0%} of the variance",
+        "good",
+        href=address("basis"),
+    )
+
+
+def _unread_line(results: Results) -> Line:
+    number = results.db.unread.sizes["skipped"]
+    if number:
+        return Line(f"{counted(number, 'convolution')} could not be read", "warn", href=address("contents"))
+    return Line("Every convolution that the formats show was read", "good")

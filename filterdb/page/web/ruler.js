@@ -1,0 +1,58 @@
+// A ruler for D: a bar from 0 to the drift of a pair, the zone that chance alone explains, and drifts that readers know.
+
+// The scale is a square root, as in the heatmap, so that noise and the largest drift are both seen.
+function rulerScale(most, width) {
+  const end = Math.sqrt(most) || 1;
+  return (value) => (Math.sqrt(Math.max(0, value)) / end) * width;
+}
+
+// Draw into a node the drift of a pair on a scale from 0 to `largest`. `floor` is the drift that chance alone explains.
+function ruler(node, { drift, floor, largest, isSmall }) {
+  mount(node, (width) => {
+    const marks = core.reference, side = width - 2, top = 4, thick = isSmall ? 10 : 14;
+    const most = 1.06 * Math.max(largest || 0, drift, floor || 0, ...marks.map(({ value }) => value));
+    const x = rulerScale(most, side), y = top + thick;
+    const hasNoise = floor !== null && Number.isFinite(floor);
+    const named = [...(hasNoise ? [{ label: "noise", value: floor, source: "chance alone explains as much in 95 % of the cases" }] : []), ...marks];
+    const rows = placed(named.map(({ label, value }) => ({ label: `${label} ${digits(value, 2)}`, at: 1 + x(value) })), width);
+    const height = y + 10 + 13 * (1 + Math.max(0, ...rows.map(({ row }) => row)));
+    const plot = picture(width, height, `D = ${digits(drift, 2)} on a ruler from 0 to ${digits(most, 2)}. ${named.map(({ label, value }) => `${label}: ${digits(value, 2)}`).join("; ")}`,
+      svg("rect", { x: 1, y: top, width: side, height: thick, class: "track" }),
+      svg("rect", { x: 1, y: top + 2, width: Math.max(1.5, x(drift)), height: thick - 4, class: "reach" }));
+    if (hasNoise) plot.append(svg("rect", { x: 1, y: top, width: x(floor), height: thick, class: "noise" }));
+    named.forEach((mark, k) => {
+      const at = 1 + x(mark.value), { row, left, end } = rows[k], base = y + 11 + 13 * row;
+      plot.append(hinted(svg("g", { class: k === 0 && hasNoise ? "mark noise-mark" : "mark" },
+        svg("line", { x1: at, x2: at, y1: top - 3, y2: base - 9 }),
+        svg("text", { x: left, y: base, class: end ? "tick end" : "tick" }, rows[k].label)), () => [`${mark.label}: D = ${digits(mark.value, 2)}`, mark.source]));
+    });
+    node.replaceChildren(plot);
+  });
+}
+
+// Return labels with a row, so that none covers another, or the line of another. A label begins at its mark, or ends there
+// if it would leave the picture. The rightmost one is in the first row, so that the lines to lower rows pass left of it.
+function placed(labels, width) {
+  const rows = [];
+  for (const place of labels.map(({ label, at }) => ({ label, at, end: at + 6.1 * label.length > width })).sort((a, b) => b.at - a.at)) {
+    const long = 6.1 * place.label.length, from = place.end ? place.at - long : place.at, to = from + long;
+    let row = rows.findIndex((spans) => spans.every(([a, b]) => to + 6 < a || from - 6 > b));
+    if (row < 0) row = rows.push([]) - 1;
+    rows[row].push([from, to]);
+    Object.assign(place, { row, left: place.at + (place.end ? -3 : 3) });
+    labels.find(({ label, at }) => label === place.label && at === place.at).placed = place;
+  }
+  return labels.map((label) => label.placed);
+}
+
+// Return the drifts that readers know as marks below the colours of a heatmap, which end at `largest`.
+function knownDrifts(largest, width) {
+  const x = rulerScale(largest, width), marks = core.reference.filter(({ value }) => value <= largest);
+  if (!marks.length) return null;
+  const rows = placed(marks.map(({ label, value }) => ({ label: `${label} ${digits(value, 2)}`, at: x(value) })), width);
+  return picture(width, 12 + 13 * (1 + Math.max(...rows.map(({ row }) => row))), marks.map(({ label, value }) => `${label}: ${digits(value, 2)}`).join("; "),
+    ...marks.map((mark, k) => {
+      const base = 14 + 13 * rows[k].row;
+      return hinted(svg("g", { class: "mark" }, svg("line", { x1: x(mark.value), x2: x(mark.value), y1: 0, y2: base - 3 }), svg("text", { x: rows[k].left, y: base, class: rows[k].end ? "tick end" : "tick" }, rows[k].label)), () => [`${mark.label}: D = ${digits(mark.value, 2)}`, mark.source]);
+    }));
+}

@@ -1,0 +1,211 @@
+"""The answer card: what it says of databases of all kinds, and what it shows and opens in the browser."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import dask
+import numpy as np
+import pytest
+import xarray as xr
+from playwright.sync_api import expect
+
+import filterdb as fdb
+from filterdb.page.answer_tiles import SIGNS, Tile, answer_tiles, grouping
+from filterdb.page.reference_marks import MEASURED, reference_marks
+from filterdb.page.report import database_name
+from filterdb.page.results import Results, gather
+from filterdb.verdicts import VERDICTS
+from tests.page.conftest import HOSTILE, Opened
+
+Show = Callable[..., Opened]
+
+KEYS = ["flagged", "trust", "farthest", "closest", "outlier"]
+
+
+def results_of(db: fdb.Database, mode: str = "sound") -> Results:
+    with dask.config.set(scheduler="threads"):
+        return gather(db, mode, False)  # type: ignore[arg-type]
+
+
+def tiles_of(results: Results) -> dict[str, Tile]:
+    return {tile.key: tile for tile in answer_tiles(results, grouping(results))}
+
+
+@pytest.fixture(scope="module")
+def whole(page_db: fdb.Database) -> Results:
+    return results_of(page_db)
+
+
+@pytest.fixture(scope="module")
+def tiles(whole: Results) -> dict[str, Tile]:
+    return tiles_of(whole)
+
+
+def test_what_is_flagged(tiles: dict[str, Tile]) -> None:
+    """Dead before collapsed, each with its filters."""
+    tile = tiles["flagged"]
+    assert (tile.state, tile.word, tile.answer) == (
+        "warn",
+        "33 layers",
+        "33 of 48 layers: 1 dead, 1 sparse, 2 collapsed, 31 random.",
+    )
+    assert [line.name for line in tile.lines[:2]] == ["model 4", "model 7"]
+    dead, collapsed, random = tile.picture["filters"]
+    assert not np.any(dead) and np.abs(collapsed).max() == np.abs(random).max() == 99
+    assert tile.lines[0].href == "#layers?layers=model+4" and "Dead: every weight" in tile.note
+
+
+def test_the_pairs_are_the_largest_and_smallest(tiles: dict[str, Tile], whole: Results) -> None:
+    result = whole.drifts["task"]
+    enough = result.isel(group=~result["few"].values, other=~result["few"].values)
+    values = enough["drift"].where(~np.eye(enough.sizes["group"], dtype=bool))
+    for key, value in (("farthest", values.max()), ("closest", values.min())):
+        tile = tiles[key]
+        assert tile.picture["drift"] == pytest.approx(float(value))
+        assert result["drift"].sel(group=tile.names[0], other=tile.names[1]).item() == pytest.approx(float(value))
+        code = result["verdict"].sel(group=tile.names[0], other=tile.names[1]).item()
+        assert (tile.symbol, tile.word) == next((v.symbol, v.word) for v in VERDICTS if v.code == code)
+        assert "among the 3 tasks of at least 1,000 filters; 1 smaller one is left out" in tile.note
+        p, q = (result["probabilities"].sel(group=name).values for name in tile.names)
+        parts = result["weights"].values * ((p - q) * np.log(p / q)).sum(axis=1)
+        assert tile.picture["component"] == int(np.argmax(parts))
+        assert tile.picture["share"] == pytest.approx(parts.max() / parts.sum())
+    assert (tiles["farthest"].state, tiles["closest"].state) == ("warn", "good")  # differs, like noise
+    assert tiles["farthest"].picture["floor"] == pytest.approx(
+        result["model_floor_q95"].sel(group=tiles["farthest"].names[0], other=tiles["farthest"].names[1]).item()
+    )
+
+
+def test_the_odd_one_out_is_the_farthest_model(tiles: dict[str, Tile], whole: Results) -> None:
+    result = whole.drifts["model"]
+    keep = ~result["few"].values
+    values = result["drift"].values[np.ix_(keep, keep)] + np.where(np.eye(keep.sum(), dtype=bool), np.nan, 0.0)
+    medians = np.nanmedian(values, axis=1)
+    assert tiles["outlier"].names == (result["group"].values[keep][np.argmax(medians)],)
+    assert f"{medians.max():.2g}" in tiles["outlier"].answer
+
+
+def test_trust_counts_all_pairs(tiles: dict[str, Tile], whole: Results) -> None:
+    words = dict(map(tuple, tiles["trust"].picture["words"]))
+    assert sum(words.values()) == 6 and words["cannot tell"] == 3 and words["differs"] == 2
+    assert tiles["trust"].state == "warn" and tiles["trust"].answer.startswith("3 of 6 pairs of tasks can be judged")
+    del whole
+
+
+@pytest.mark.parametrize("models", [["model 1"], ["model 1", "model 2"], list(HOSTILE)])
+@pytest.mark.parametrize("mode", ["sound", "paper"])
+def test_every_database_has_an_answer(page_db: fdb.Database, models: list[str], mode: str) -> None:
+    """One model, one against one, and too few filters: each tile has a state, a symbol and a word."""
+    tiles = tiles_of(results_of(page_db.select(model=models), mode))
+    assert list(tiles) == [key for key in KEYS if key in tiles] and {"flagged", "trust", "outlier"} <= set(tiles)
+    for tile in tiles.values():
+        assert tile.symbol in {*SIGNS.values(), *(verdict.symbol for verdict in VERDICTS)} and tile.word and tile.answer
+        assert not ("too few" in " ".join(line.text for line in tile.lines) and tile.symbol == "≠")
+    assert tiles["trust"].state != "good" and tiles["outlier"].state == "unknown"
+
+
+def test_reference_marks_are_measured_here_or_said_to_be_others(whole: Results) -> None:
+    trainings, architectures = reference_marks(whole)
+    assert trainings.value == MEASURED[trainings.label][0] and "this database has no such pairs" in trainings.source
+    result, family = whole.drifts["model"], whole.db.models
+    of = dict(zip(family["model"].values.tolist(), family["family"].values.tolist(), strict=True))
+    names = [name for name, few in zip(result["group"].values, result["few"].values, strict=True) if not few]
+    drifts = [result["drift"].sel(group=a, other=b).item() for a in names for b in names if of[a] < of[b]]
+    assert (
+        architectures.value == pytest.approx(np.median(drifts)) and f"{len(drifts)} such pairs" in architectures.source
+    )
+
+
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [("/data/zoo", "zoo"), ("s3://bucket/zoo/", "zoo"), ("https://x.org/d/zoo?key=1", "zoo"), ("/", "/")],
+)
+def test_a_database_is_called_by_the_last_part_of_its_path(url: str, name: str) -> None:
+    assert database_name(url) == name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("width", "scheme"), [(390, "dark"), (1280, "light")])
+def test_the_card_is_first_and_has_pictures(show: Show, page_db: fdb.Database, width: int, scheme: str) -> None:
+    opened = show(width, color_scheme=scheme)
+    page = opened.page
+    assert page.title() == "db · 3×3 filters · filterdb" and page.locator("h1").inner_text() == "db 3×3 filters"
+    assert re.search(
+        r"Created \d{4}-\d\d-\d\d · snapshot \d+ of \d{4}-\d\d-\d\d", page.locator("header.top").inner_text()
+    )
+    assert page.locator("main > section").first.get_attribute("id") == "summary"
+    tiles = page.locator(".answer")
+    assert [tile.get_attribute("data-tile") for tile in tiles.all()] == KEYS
+    for tile in tiles.all():
+        assert tile.locator(".mini svg, .lines canvas, .share-bar").count() >= 1
+        assert len(tile.locator(".state").inner_text().split(maxsplit=1)) == 2  # a symbol and a word, not colour alone
+    spans = page.evaluate("[...document.querySelectorAll('.answer')].map((e) => [e.scrollWidth, e.clientWidth])")
+    assert all(inner <= outer for inner, outer in spans)
+    assert opened.complaints == []
+    assert {url.split(":")[0] for url in opened.requests} <= {"file", "data"}
+    del page_db
+
+
+@pytest.mark.slow
+def test_the_ruler_has_the_noise_and_known_drifts(show: Show, whole: Results, tiles: dict[str, Tile]) -> None:
+    opened = show()
+    plot = opened.page.locator("[data-tile=farthest] .ruler svg")
+    text = plot.get_attribute("aria-label") or ""
+    assert re.search(r"noise: [\d.]+; two trainings of one net: [\d.]+; two architectures: [\d.]+", text)
+    # A square root, as the heatmap's: the marks stand where their values are.
+    track, reach, noise = (
+        float(plot.locator(f".{kind}").get_attribute("width") or 0) for kind in ("track", "reach", "noise")
+    )
+    picture = tiles["farthest"].picture
+    assert noise / reach == pytest.approx((picture["floor"] / picture["drift"]) ** 0.5, rel=0.01)
+    assert 0 < noise < reach < track
+    opened.page.locator("[data-tile=farthest] .ruler .mark text").last.hover()
+    assert "median of" in opened.page.locator("#tip").inner_text()
+    opened.draw_all()
+    assert opened.page.locator("[data-figure=heatmap] .ruler-of svg .mark").count() == 3
+    assert opened.page.locator("[data-figure=heatmap] .legend .mark").count() >= 1
+    del whole
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("key", ["farthest", "closest"])
+def test_a_tile_leads_to_its_pair(show: Show, tiles: dict[str, Tile], key: str) -> None:
+    page = show().page
+    page.locator(f"[data-tile={key}] .go a").click()
+    a, b = tiles[key].names
+    panel = page.locator("[data-figure=heatmap] section.pair h4")
+    panel.get_by_text(a, exact=True).wait_for()
+    assert panel.inner_text() == f"{a} against {b}"
+
+
+@pytest.mark.slow
+def test_a_flagged_model_leads_to_its_layers(show: Show) -> None:
+    page = show().page
+    page.locator("[data-tile=flagged] .lines a").first.click()
+    expect(page.locator("[data-figure=layers] input[type=search]")).to_have_value("model 4")
+
+
+@pytest.mark.slow
+def test_a_verdict_has_one_word_on_the_page(show: Show, page_db: fdb.Database) -> None:
+    """Of every pair of every grouping, tip and panel have the symbol and word of its code."""
+    with dask.config.set(scheduler="threads"):
+        result: xr.Dataset = fdb.drift(page_db, by="task")
+    words = {verdict.code: verdict for verdict in VERDICTS}
+    opened = show()
+    opened.draw_all()
+    page = opened.page
+    board = page.locator("[data-figure=heatmap] .heat")
+    board.focus()
+    page.keyboard.press("Home")
+    for _ in result["group"].values:
+        page.keyboard.press("ArrowUp")
+    names = result["group"].values.tolist()
+    for other in names[1:]:
+        page.keyboard.press("ArrowRight")
+        page.keyboard.press("Enter")
+        said = page.locator("[data-figure=heatmap] section.pair .verdict").inner_text()
+        verdict = words[result["verdict"].sel(group=names[0], other=other).item()]
+        assert said == f"{verdict.symbol} {verdict.word}"
+        board.focus()
