@@ -12,6 +12,9 @@ DEFAULT_WIDTH = 80
 
 ELLIPSIS = "…"
 
+EMOJI_STYLE = "\ufe0f"
+"""The character that makes the one before it an emoji, which is two columns wide."""
+
 _WIDE = {"W", "F"}
 _WITHOUT_WIDTH = {"Mn", "Me", "Cf"}
 
@@ -41,6 +44,8 @@ def cells(text: str) -> int:
 
 
 def _cells_of(character: str) -> int:
+    if character == EMOJI_STYLE:
+        return 1
     if unicodedata.category(character) in _WITHOUT_WIDTH:
         return 0
     return 2 if unicodedata.east_asian_width(character) in _WIDE else 1

@@ -356,6 +356,29 @@ def laid_out(columns: list[layout.Column], rows: list[list[Any]], width: int | N
     return printed(lambda: table.print_table(columns, rows), width)
 
 
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        ("drift {db} --by taks", "; did you mean task?"),
+        ("drift {db} --by colour", ", such as task"),
+        ("info {db} --snapshot newest", "; there are tags: none"),
+        ("models {db} --where famly=ResNet", "; did you mean family?"),
+        ("models {db} --where x=1", ", such as task"),
+        ("layers {db} --exclude-verdict collapse", "; did you mean collapsed?"),
+        ("layers {db} --exclude-verdict bad", "got 'bad'\n"),
+        ("remove {db} " + LONG + "-1-finetuned", f"; did you mean {LONG}-1-fine-tuned?"),
+        ("remove {db} vgg", "got 'vgg'; `filterdb models` lists them"),
+        ("series {db} --training architectur", "; did you mean architecture?"),
+        ("series {db} --training x", "got 'x'\n"),
+        ("drift {db} --by task --mode sond", "; did you mean sound?"),
+    ],
+)
+def test_a_near_name_is_suggested(words: str, hint: str, places: dict[str, Path]) -> None:
+    """Of columns, keys, verdicts, models, choices; and none that is not near."""
+    error = run(*words.format(**places).split(), code=2).stderr
+    assert hint in error and error.count("did you mean") == hint.count("did you mean"), error
+
+
 def test_skipped_convolutions_are_counted(places: dict[str, Path]) -> None:
     """With their reason; --skipped lists them."""
     text = run("layers", places["db"]).stdout
@@ -429,17 +452,17 @@ def test_numbers_continue_below() -> None:
 def test_any_table_fits(seed: int) -> None:
     """Names of any length, also of characters two columns wide; a number is wider than no terminal."""
     rng = np.random.default_rng(seed)
-    letters = "ab-/_ 漢字é́"
+    letters = ["a", "b", "-", "/", "_", " ", "漢", "é", "e\u0301", "🚀", "❤\ufe0f"]
     kinds: list[Callable[..., layout.Column]] = [layout.number, layout.name, layout.text, layout.word]
     columns = [
-        kinds[rng.integers(4)](str("".join(rng.choice([*letters], rng.integers(0, 30)))), int(rng.integers(4)))
+        kinds[rng.integers(4)](str("".join(rng.choice(letters, rng.integers(0, 30)))), int(rng.integers(4)))
         for _ in range(8)
     ]
 
     def cell(column: layout.Column) -> Any:
         if column.kind == "number":
             return int(10 ** rng.uniform(0, 10))
-        return "".join(rng.choice([*letters], rng.integers(0, 9 if column.kind == "word" else 90)))
+        return "".join(rng.choice(letters, rng.integers(0, 9 if column.kind == "word" else 90)))
 
     rows = [[cell(column) for column in columns] for _ in range(int(rng.integers(0, 6)))]
     for width in (30, *WIDTHS):
