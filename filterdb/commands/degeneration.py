@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -46,7 +46,16 @@ def degeneration(db: Database, mode: ModeName, by: str | None, with_drift: bool,
     result = fdb.degeneration(db, by=by, mode=mode)
     correlation = fdb.degeneration_drift(db, by, mode=mode) if with_drift and by is not None else None
     print_answer(to_answer(result, correlation), as_json, show)
-    draw(lambda: fdb.plot.entropy_and_sparsity(result) if by is None else fdb.plot.degeneration_boxes(result))
+    draw(lambda: _plot(result, by))
+
+
+def _plot(result: xr.Dataset, by: str | None) -> Any:
+    """Draw what --figure shows, and return its Axes."""
+    if by is None:
+        return fdb.plot.depth(result)
+    from filterdb.plotting.box_plot import both_measures
+
+    return both_measures(result)
 
 
 def to_answer(result: xr.Dataset, correlation: xr.Dataset | None = None) -> Answer:

@@ -45,7 +45,7 @@ def density(
     """
     result = fdb.density(db, by, components=parse_pair(components), bins=bins, mode=mode, scaled=not raw)
     print_answer(to_answer(result), as_json, show)
-    draw(lambda: fdb.plot.density(result))
+    draw(lambda: fdb.plot.bivariate(result))
 
 
 def to_answer(result: xr.Dataset) -> Answer:

@@ -23,7 +23,7 @@ from filterdb.wording import counted
 
 if TYPE_CHECKING:
     import xarray as xr
-    from matplotlib.figure import Figure
+    from matplotlib.axes import Axes
 
     from filterdb.choices import MetricName, ModeName
     from filterdb.store.database import Database
@@ -162,12 +162,12 @@ def drift(
         draw(lambda: _figure(shows, db, result))
 
 
-def _figure(shows: str, db: Database, result: xr.Dataset) -> Figure:
+def _figure(shows: str, db: Database, result: xr.Dataset) -> Axes:
     """Draw what --draw names."""
     if shows == "families":
         from filterdb.page.results import family_of_models
 
-        return fdb.plot.families(result, family_of_models(db, result))
+        return fdb.plot.drift(result, family=family_of_models(db, result))
     if shows == "components" and "per_component" not in result:
         from filterdb.analysis.drift import PER_COMPONENT_LIMIT
 
@@ -175,16 +175,17 @@ def _figure(shows: str, db: Database, result: xr.Dataset) -> Figure:
             f"--draw components: expected a sum over components and at most {PER_COMPONENT_LIMIT:,} groups, "
             f"got {result.attrs['metric']} and {result.sizes['group']:,}"
         )
-    draw = {"matrix": fdb.plot.heatmap, "components": fdb.plot.per_component, "ridges": fdb.plot.ridges}[shows]
-    return draw(result)
+    if shows == "ridges":
+        return fdb.plot.ridges(result)
+    return fdb.plot.drift(result) if shows == "matrix" else fdb.plot.boxes(result)
 
 
-def _boxes_of_strata(whole: xr.Dataset, strata: dict[str, xr.Dataset], within: str) -> Figure:
+def _boxes_of_strata(whole: xr.Dataset, strata: dict[str, xr.Dataset], within: str) -> Axes:
     """Draw a box plot of D between groups for each stratum."""
     from filterdb.analysis.strata import align
 
     aligned = align({label: stratum[["drift"]] for label, stratum in strata.items()}, whole["group"].values)
-    return fdb.plot.deciles(aligned.assign_attrs(by=whole.attrs["by"], within=within))
+    return fdb.plot.boxes(aligned.assign_attrs(by=whole.attrs["by"], within=within))
 
 
 def to_answer(result: xr.Dataset, strata: dict[str, xr.Dataset] | None = None, within: str | None = None) -> Answer:

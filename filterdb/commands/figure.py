@@ -6,20 +6,17 @@ import functools
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from filterdb.commands.options import Command
 from filterdb.errors import MissingExtraError, UsageError
-from filterdb.page.drawing import SUFFIXES, encode
+from filterdb.plotting.drawing import SUFFIXES, as_figure, encode
 from filterdb.terminal import complain
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-Draw = Callable[[Callable[[], "Figure"]], None]
-"""What a command with `figure_option` gets as `draw`: call it with a function that makes the figure."""
+Draw = Callable[[Callable[[], Any]], None]
+"""What a command with `figure_option` gets as `draw`: call it with a function that draws and returns Axes."""
 
 
 class _Target:
@@ -37,9 +34,9 @@ class _Target:
         self.folder = Files.at(folder or ("/" if file.startswith("/") else "."))
         self.folder.check_writable()
 
-    def write(self, make: Callable[[], Figure]) -> None:
+    def write(self, plot: Callable[[], Any]) -> None:
         """Draw the figure and write its file."""
-        content = encode(make(), self.name.removesuffix(self.suffix), self.suffix)
+        content = encode(as_figure(plot), self.name.removesuffix(self.suffix), self.suffix)
         self.folder.put({self.name: content})
         complain(f"figure: {self.folder.url(self.name)}")
 
@@ -53,9 +50,9 @@ def figure_option(command: Command) -> Command:
             raise UsageError("--figure: expected without -o, got both; a matrix that is written to a file is not drawn")
         target = None if figure is None else _Target(figure)
 
-        def draw(make: Callable[[], Figure]) -> None:
+        def draw(plot: Callable[[], Any]) -> None:
             if target is not None:
-                target.write(make)
+                target.write(plot)
 
         return command(*args, draw=draw, **kwargs)
 

@@ -34,7 +34,7 @@ def filter_scale(db: Database, by: str, draw: Draw, as_json: bool) -> None:
     """
     result = fdb.filter_scale(db, by)
     print_answer(to_answer(result), as_json, show)
-    draw(lambda: fdb.plot.filter_scale(result))
+    draw(lambda: fdb.plot.boxes(result))
 
 
 def to_answer(result: xr.Dataset) -> Answer:

@@ -22,7 +22,7 @@ from filterdb.ledger import is_unread
 from filterdb.wording import counted
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from matplotlib.axes import Axes
 
     from filterdb.columns import Columns
     from filterdb.store.database import Database
@@ -71,7 +71,7 @@ def _others(db: Database, shape: schema.Kernel) -> Columns:
     return table.isel(layer=chosen)
 
 
-def _draw_first_filters(db: Database) -> Figure:
+def _draw_first_filters(db: Database) -> Axes:
     """Draw the first filters of the layers of the view's first model."""
     from filterdb.page.first_filters import LAYERS, first_filters
 

@@ -1,4 +1,8 @@
-"""Helpers of all figures: a canvas, a style, labels that cannot do harm, and the bytes of a file."""
+"""Helpers of all plots: where they are drawn, a style, labels that cannot do harm, and the bytes of a file.
+
+A plot draws into the Axes or Figure that it is given, or into a new figure of pyplot, in the caller's style. Inside
+`as_figure` the new figure is not one of pyplot and has filterdb's style, for files that do not depend on who draws.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +12,22 @@ import unicodedata
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from filterdb.errors import MissingExtraError
+from filterdb.errors import MissingExtraError, UsageError
+from filterdb.schema import KERNEL, Kernel, kernel_name, parse_kernel
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    import xarray as xr
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure, SubFigure
+
+    type AnyFigure = Figure | SubFigure
+
+LITERAL = {"text.parse_math": False, "axes.formatter.use_mathtext": False}
+"""Settings for texts that are no formulas: names of models may contain dollar signs."""
 
 STYLE = {
     "font.family": "sans-serif",
@@ -25,8 +38,7 @@ STYLE = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "svg.fonttype": "none",
-    "text.parse_math": False,  # names of models may contain dollar signs
-    "axes.formatter.use_mathtext": False,
+    **LITERAL,
 }
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
@@ -39,6 +51,9 @@ LABEL = 32
 """Most characters of a name that a figure shows."""
 
 DPI = 120
+
+_off_screen: ContextVar[bool] = ContextVar("off_screen", default=False)
+"""Whether new figures are unknown to pyplot."""
 
 SUFFIXES = (".svg", ".png", ".pdf")
 """Formats of a figure, by the suffix of its file."""
@@ -55,24 +70,92 @@ def _style(**more: Any) -> Iterator[None]:
         yield
 
 
-def drawn[**P](make: Callable[P, Figure]) -> Callable[P, Figure]:
-    """Wrap a function so that it draws in this package's style. It raises MissingExtraError without matplotlib."""
+def drawn[**P, T](draw: Callable[P, T]) -> Callable[P, T]:
+    """Wrap a function that draws and returns Axes, so that it reads no text as a formula.
 
-    @functools.wraps(make)
-    def styled(*args: P.args, **kwargs: P.kwargs) -> Figure:
-        if find_spec("matplotlib") is None:
-            raise MissingExtraError("report: figures need the extra: pip install 'filterdb[report]'")
+    The wrapped function raises MissingExtraError without matplotlib.
+    """
+
+    @functools.wraps(draw)
+    def literal(*args: P.args, **kwargs: P.kwargs) -> T:
+        check_matplotlib()
+        from matplotlib import rc_context
+        from matplotlib.text import Text
+
+        target: Any = kwargs.get("ax") or kwargs.get("fig")
+        before = {} if target is None else {text: text.get_text() for text in target.findobj(Text)}
+        with rc_context(LITERAL):
+            drawing = draw(*args, **kwargs)
+        for axes in _all_axes(drawing):
+            for text in axes.findobj(Text):
+                if text.get_text() != before.get(text):
+                    text.set_parse_math(False)
+                    text.set_usetex(False)
+        return drawing
+
+    return literal
+
+
+def check_matplotlib() -> None:
+    """Raise MissingExtraError if matplotlib is not installed."""
+    if find_spec("matplotlib") is None:
+        raise MissingExtraError("report: figures need the extra: pip install 'filterdb[report]'")
+
+
+def _all_axes(drawing: Any) -> list[Axes]:
+    """Return the Axes of what a plot returned, an Axes or an array of them."""
+    return list(getattr(drawing, "flat", [drawing]))
+
+
+def as_figure(draw: Callable[[], Any]) -> Figure:
+    """Return the Figure that `draw` makes, a call of a plot without `ax` and `fig`, in filterdb's style."""
+    check_matplotlib()
+    token = _off_screen.set(True)
+    try:
         with _style():
-            return make(*args, **kwargs)
-
-    return styled
+            drawing = draw()
+    finally:
+        _off_screen.reset(token)
+    figure: Any = _all_axes(drawing)[0].get_figure(root=True)
+    return figure  # type: ignore[no-any-return]
 
 
 def canvas(width: float, height: float) -> Figure:
-    """Return an empty figure; width and height are in inches."""
+    """Return an empty figure that pyplot does not know; width and height are in inches."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """Return an empty figure, which a notebook shows unless it is drawn in `as_figure`; sizes are in inches."""
+    if _off_screen.get():
+        return canvas(width, height)
+    from matplotlib import pyplot
+
+    figure: Figure = pyplot.figure(figsize=(width, height), layout="constrained")
+    return figure
+
+
+def panel(ax: Axes | None, width: float, height: float) -> Axes:
+    """Return `ax`, or the only Axes of a new figure of this size in inches."""
+    return new_figure(width, height).subplots() if ax is None else ax
+
+
+def kernel_of(result: xr.Dataset) -> Kernel:
+    """Return the shape of the filters that a result is about."""
+    return parse_kernel(result.attrs.get("kernel", kernel_name(KERNEL)))
+
+
+def check_result(function: str, result: object, of: str, *needed: str) -> None:
+    """Raise UsageError if a result lacks a variable, coordinate or dimension that a plot draws."""
+    import xarray as xr
+
+    if not isinstance(result, xr.Dataset):
+        raise UsageError(f"plot.{function}: expected a result of {of}, got {type(result).__name__}")
+    missing = [name for name in needed if name not in result.variables and name not in result.sizes]
+    if missing:
+        raise UsageError(f"plot.{function}: expected a result of {of}, got one without {', '.join(missing)}")
 
 
 def files(figure: Figure, name: str) -> dict[str, bytes]:

@@ -1,31 +1,39 @@
-"""Figures of bivariate densities. Each function takes results of `fdb.density` and returns a matplotlib Figure."""
+"""Plots of bivariate densities, from results of `fdb.density`."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 import xarray as xr
 
-from filterdb.plotting.drawing import canvas, drawn, short
+from filterdb.errors import UsageError
+from filterdb.plotting.drawing import check_result, drawn, new_figure, panel, short
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from matplotlib.axes import Axes
+
+    from filterdb.plotting.drawing import AnyFigure
 
 
 @drawn
-def density(result: xr.Dataset, phenotypes: xr.Dataset | None = None, groups: int = 12) -> Figure:
+def bivariate(
+    result: xr.Dataset, phenotypes: xr.Dataset | None = None, groups: int = 12, *, fig: AnyFigure | None = None
+) -> npt.NDArray[Any]:
     """Draw the bivariate density of two components for the largest groups of a `density` result (P1 fig. 4).
 
     Each group has its own logarithmic scale. `phenotypes` is the `phenotypes` result of the same grouping; if it has
     the pair, titles show the phenotypes.
     """
+    check_result("bivariate", result, "fdb.density", "counts", "bin_edges", "count", "other_bin")
     first, second = result.attrs["components"]
     shown = np.sort(np.argsort(-result["count"].values, kind="stable")[:groups])
     columns = min(4, len(shown))
     rows = math.ceil(len(shown) / columns)
-    figure = canvas(2.3 * columns + 0.4, 2.4 * rows + 0.3)
+    figure = new_figure(2.3 * columns + 0.4, 2.4 * rows + 0.3) if fig is None else fig
     grid: Any = figure.subplots(rows, columns, squeeze=False)
     window = _window(result["counts"].values.sum(axis=0), result["bin_edges"].values)
     for axes in grid.flat[len(shown) :]:
@@ -37,15 +45,20 @@ def density(result: xr.Dataset, phenotypes: xr.Dataset | None = None, groups: in
         axes.set_title(f"{short(label, 22)}{kind}", fontsize=8, loc="left")
     figure.supxlabel(f"coefficient c{first}", fontsize=9)
     figure.supylabel(f"coefficient c{second}", fontsize=9)
-    return figure
+    return grid.ravel()[: len(shown)]  # type: ignore[no-any-return]
 
 
 @drawn
-def corner(results: dict[tuple[int, int], xr.Dataset]) -> Figure:
+def corner(results: Mapping[tuple[int, int], xr.Dataset], *, ax: Axes | None = None) -> Axes:
     """Draw the bivariate densities of all filters, a small picture for each pair (first, second) of `results`."""
+    given: Any = results
+    if isinstance(given, xr.Dataset) or not isinstance(given, Mapping) or not given:
+        raise UsageError("plot.corner: expected fdb.density results by pair of components, got no such mapping")
+    for result in results.values():
+        check_result("corner", result, "fdb.density", "counts", "other_bin")
     size = max(second for _, second in results)
-    figure = canvas(1.05 * size + 0.4, 1.05 * size + 0.4)
-    axes: Any = figure.subplots()  # a single one: an Axes for each pair takes seconds
+    # A single Axes: one for each pair takes seconds.
+    axes: Any = panel(ax, 1.05 * size + 0.4, 1.05 * size + 0.4)
     for (first, second), result in results.items():
         counts = result["counts"].values.sum(axis=0)
         low, high = extent(counts)
@@ -59,7 +72,7 @@ def corner(results: dict[tuple[int, int], xr.Dataset]) -> Figure:
     axes.set_yticks(np.arange(size) + 0.475, [f"c{size - i}" for i in range(size)], fontsize=8)
     axes.tick_params(left=False, bottom=False)
     axes.spines[:].set_visible(False)
-    return figure
+    return axes  # type: ignore[no-any-return]
 
 
 def _kind(phenotypes: xr.Dataset, group: int, pair: str) -> str:

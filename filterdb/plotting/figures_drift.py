@@ -1,4 +1,4 @@
-"""Draw figures of drift: each function returns a matplotlib Figure of a result of `fdb.drift`."""
+"""Plots of drift: the matrix, ridges, and two groups on top of each other."""
 
 from __future__ import annotations
 
@@ -9,16 +9,14 @@ import numpy.typing as npt
 import xarray as xr
 
 from filterdb.choices import COMPONENTS
+from filterdb.errors import UsageError
 from filterdb.numerics.divergence import symmetric_kl
-from filterdb.plotting import box_numbers as boxes
-from filterdb.plotting.box_plot import box_plot
-from filterdb.plotting.drawing import COLOURS, canvas, drawn, legible, short, visible
+from filterdb.plotting.drawing import COLOURS, check_result, drawn, legible, panel, short, visible
 from filterdb.plotting.panels import Panels
 from filterdb.verdicts import VERDICTS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 Floats = npt.NDArray[np.float64]
 
@@ -27,27 +25,34 @@ RIDGES = 12
 
 
 @drawn
-def heatmap(result: xr.Dataset) -> Figure:
-    """Draw the matrix of a `drift` result in its order, with models and filters of each group (P1 fig. 7 and 8).
+def drift(result: xr.Dataset, *, family: npt.ArrayLike | None = None, ax: Axes | None = None) -> Axes:
+    """Draw the matrix of a `drift` result in its order, with models and filters of each group (P1 fig. 7, 8 and 10).
 
     Symbols mark the verdict of each pair, if the result has a `verdict`. Up to 40 groups have labels,
     up to 13 also have the values.
+
+    Parameters
+    ----------
+    result : xarray.Dataset
+        A result of `drift`; of one with `within`, a stratum.
+    family : array of str, optional
+        The family of each group, (group,). Groups of one family are then next to each other. Default: the order of the
+        result.
+    ax : matplotlib.axes.Axes, optional
+        Where to draw. Default: a new figure.
     """
-    return _matrix(result, np.arange(result.sizes["group"]), [])
+    check_result("drift", result, "fdb.drift", "drift", "group", "other", "count")
+    if "stratum" in result["drift"].dims:
+        raise UsageError("plot.drift: expected one matrix, got one for each stratum; choose with .sel(stratum=…)")
+    if family is None:
+        return _matrix(result, np.arange(result.sizes["group"]), [], ax)
+    families = np.asarray(family).astype(str)
+    order = np.lexsort((np.arange(len(families)), families))
+    borders = np.flatnonzero(families[order][1:] != families[order][:-1]) + 0.5
+    return _matrix(result, order, borders.tolist(), ax)
 
 
-@drawn
-def families(result: xr.Dataset, family: npt.NDArray[Any]) -> Figure:
-    """Draw the matrix of a `drift` result by model, with models of one family next to each other (P1 fig. 10).
-
-    `family` (group,) is the family of each group of the result.
-    """
-    order = np.lexsort((np.arange(len(family)), family.astype(str)))
-    borders = np.flatnonzero(family[order][1:] != family[order][:-1]) + 0.5
-    return _matrix(result, order, borders.tolist())
-
-
-def _matrix(result: xr.Dataset, order: npt.NDArray[np.int64], borders: list[float]) -> Figure:
+def _matrix(result: xr.Dataset, order: npt.NDArray[np.int64], borders: list[float], ax: Axes | None) -> Axes:
     """Draw the matrix with groups in `order` and lines at `borders`."""
     from matplotlib.colors import PowerNorm
 
@@ -60,8 +65,7 @@ def _matrix(result: xr.Dataset, order: npt.NDArray[np.int64], borders: list[floa
     ]
     number = len(groups)
     side = min(9.0, 2.8 + 0.36 * number)
-    figure = canvas(side + 1.2, side)
-    axes = figure.subplots()
+    axes = panel(ax, side + 1.2, side)
     largest = float(np.nanmax(values, initial=0.0)) or 1.0
     # "none" stores the matrix cell by cell in formats that can, such as SVG, not as it is rendered.
     image = axes.imshow(values, cmap="cividis", norm=PowerNorm(0.5, 0.0, largest), interpolation="none")
@@ -84,9 +88,9 @@ def _matrix(result: xr.Dataset, order: npt.NDArray[np.int64], borders: list[floa
     if "verdict" in result and legible(number):
         texts = _mark_verdicts(axes, result["verdict"].values[np.ix_(order, order)], values > largest * 0.3)
         label += f" ({', '.join(texts)})" if texts else ""
-    figure.colorbar(image, ax=axes, label=label, shrink=0.8)
+    axes.figure.colorbar(image, ax=axes, label=label, shrink=0.8)
     axes.set_title(f"Drift by {visible(result.attrs['by']).replace('_', ' ')}", loc="left")
-    return figure
+    return axes
 
 
 def _mark_verdicts(axes: Axes, codes: npt.NDArray[Any], bright: npt.NDArray[np.bool_]) -> list[str]:
@@ -110,17 +114,18 @@ def _plural(number: int, noun: str) -> str:
 
 
 @drawn
-def ridges(result: xr.Dataset, groups: int = RIDGES) -> Figure:
+def ridges(result: xr.Dataset, groups: int = RIDGES, *, ax: Axes | None = None) -> Axes:
     """Draw the distributions of the leading coefficients, with a ridge for each of the largest groups (P1 fig. 3).
 
     Takes a result of `drift` or of `distributions`; with the latter, a line is the kernel density estimate.
     """
+    check_result("ridges", result, "fdb.drift or fdb.distributions", "probabilities", "bin_edges", "weights", "count")
     shown = np.sort(np.argsort(-result["count"].values, kind="stable")[:groups])
     edges = result["bin_edges"].values
     density = result["probabilities"].values[shown, :COMPONENTS] / np.diff(edges)
     titles = [f"c{i} ({weight:.0%} of the variance)" for i, weight in enumerate(result["weights"].values[:COMPONENTS])]
-    figure = canvas(10.0, 3 * (0.7 + 0.26 * len(shown)))
-    panels = Panels(figure, _extent(density.sum(axis=(0, 1)), edges), len(shown) + 0.7, titles)
+    axes = panel(ax, 10.0, 3 * (0.7 + 0.26 * len(shown)))
+    panels = Panels(axes, _extent(density.sum(axis=(0, 1)), edges), len(shown) + 0.7, titles)
     for i in range(len(titles)):
         top = density[:, i].max() or 1.0
         for base, heights in zip(range(len(shown))[::-1], density[:, i], strict=True):
@@ -129,7 +134,7 @@ def ridges(result: xr.Dataset, groups: int = RIDGES) -> Figure:
             for base, heights in zip(range(len(shown))[::-1], result["kde"].values[shown, i], strict=True):
                 panels.line(i, result["at"].values, 1.5 * heights / top, base, color=COLOURS[1], linewidth=0.9)
     panels.labels([short(label, 24) for label in result["group"].values[shown]][::-1])
-    return figure
+    return axes
 
 
 def _extent(mass: Floats, edges: Floats, share: float = 5e-4) -> tuple[float, float]:
@@ -140,17 +145,21 @@ def _extent(mass: Floats, edges: Floats, share: float = 5e-4) -> tuple[float, fl
 
 
 @drawn
-def pair(result: xr.Dataset, a: str, b: str) -> Figure:
+def pair(result: xr.Dataset, a: str, b: str, *, ax: Axes | None = None) -> Axes:
     """Draw the histograms of two groups of a `drift` result on top of each other, by component with its share of D."""
     from matplotlib.patches import Patch
 
+    check_result("pair", result, "fdb.drift", "drift", "probabilities", "bin_edges", "weights")
+    for label in (a, b):
+        if label not in result["group"].values:
+            raise UsageError(f"plot.pair: expected a group of the result, got {label!r}")
     edges = result["bin_edges"].values
     p, q = (result["probabilities"].sel(group=label).values for label in (a, b))
     parts = result["weights"].values * symmetric_kl(p, q)
     shares = parts / (parts.sum() or 1.0)
-    figure = canvas(9.0, 6.2)
+    axes = panel(ax, 9.0, 6.2)
     titles = [f"c{i}: {share:.0%} of D" for i, share in enumerate(shares[:COMPONENTS])]
-    panels = Panels(figure, _extent((p + q)[:COMPONENTS].sum(axis=0), edges), 1.2, titles)
+    panels = Panels(axes, _extent((p + q)[:COMPONENTS].sum(axis=0), edges), 1.2, titles)
     styles: tuple[dict[str, Any], ...] = (
         {"facecolor": COLOURS[0], "alpha": 0.45},
         {"facecolor": "none", "edgecolor": COLOURS[1], "linewidth": 1.4},
@@ -160,26 +169,5 @@ def pair(result: xr.Dataset, a: str, b: str) -> Figure:
         for heights, style in zip(both, styles, strict=True):
             panels.hill(i, edges, heights / top, 0.0, **style)
     handles = [Patch(label=short(label), **style) for label, style in zip((a, b), styles, strict=True)]
-    figure.legend(handles=handles, loc="outside upper right", ncols=2, frameon=False)
-    return figure
-
-
-@drawn
-def per_component(result: xr.Dataset) -> Figure:
-    """Draw box plots of the unweighted drift of each component over all pairs of groups (P1 fig. 6)."""
-    metric = result["per_component"].attrs.get("label", result.attrs["per_component_metric"])
-    return box_plot(boxes.by_component(result), f"unweighted {metric}", f"Drift per component, by {result.attrs['by']}")
-
-
-@drawn
-def groupings(results: dict[str, xr.Dataset]) -> Figure:
-    """Draw a box plot of D over all pairs of groups for the `drift` result of each grouping (P2 fig. 4)."""
-    return box_plot(boxes.by_grouping(results), "drift D", "Drift between the groups of each grouping")
-
-
-@drawn
-def deciles(result: xr.Dataset) -> Figure:
-    """Draw a box plot of D between models for each stratum of `fdb.drift(…, within="depth_decile")` (P1 fig. 9)."""
-    label = "drift D between models" if result.attrs["by"] == "model" else f"drift D by {result.attrs['by']}"
-    title = f"{label[0].upper()}{label[1:].replace(' D', '')}, by {result.attrs['within']}"
-    return box_plot(boxes.by_stratum(result), label, title)
+    axes.legend(handles=handles, loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2, frameon=False)
+    return axes

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from matplotlib.axes import Axes
 
 SIDE = 3
 WIDTH = 0.92
@@ -17,12 +17,12 @@ WIDTH = 0.92
 class Panels:
     """A picture for each of up to nine components, all with the same range of coefficients and the same `height`."""
 
-    def __init__(self, figure: Figure, window: tuple[float, float], height: float, titles: list[str]) -> None:
+    def __init__(self, axes: Axes, window: tuple[float, float], height: float, titles: list[str]) -> None:
         from matplotlib.ticker import MaxNLocator
 
         self.low, self.high = window
         self.height, self.step = height, height * 1.12 + 0.25
-        self.axes: Any = figure.subplots()
+        self.axes: Any = axes
         self.axes.set_xlim(0, SIDE - 1 + WIDTH)
         self.axes.set_ylim(-0.03 * height, SIDE * self.step)
         self.axes.spines[:].set_visible(False)

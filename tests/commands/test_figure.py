@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 import filterdb as fdb
+from filterdb.plotting import figures
 from filterdb.plotting.drawing import encode
 from tests.commands.running import answer, run
 from tests.filters import network
@@ -38,7 +39,7 @@ def test_a_file_is_written_in_the_format_of_its_suffix(db: Path, tmp_path: Path,
     done = run("pca", db, "--figure", file)
     assert done.stderr.endswith(f"figure: {file}\n") and "figure" not in done.stdout
     assert file.read_bytes().startswith(start)
-    assert file.read_bytes() == encode(fdb.plot.basis(fdb.pca(db)), "basis", f".{suffix.lower()}")
+    assert file.read_bytes() == encode(figures.basis(fdb.pca(db)), "basis", f".{suffix.lower()}")
 
 
 @pytest.mark.parametrize(
