@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from filterdb.analysis.peers import add_database, add_peers
 from filterdb.analysis.reference import read_reference
+from filterdb.analysis.returning import returns_result
 from filterdb.analysis.rules import (
     LAYER_MEASURES,
     LAYER_RULES,
@@ -129,6 +130,7 @@ _UNREAD = {variable.name: _EMPTY[variable.dtype] for variable in _COLUMNS} | {"d
 
 
 @formerly_positional("db", "rules")
+@returns_result
 def check(
     paths: Sources,
     *,

@@ -10,6 +10,7 @@ import xarray as xr
 
 from filterdb.analysis.grouping import Key
 from filterdb.analysis.question import Question
+from filterdb.analysis.returning import returns_result
 from filterdb.choices import CODES, MOST_CODES, MOST_PASSES, NORMALISATION_NAMES, Normalisation
 from filterdb.engine.run import view_parts
 from filterdb.errors import UsageError
@@ -24,6 +25,7 @@ Z95 = 1.6448536269514722
 """95 % quantile of the standard normal distribution."""
 
 
+@returns_result
 def codebook(
     db: AnyDatabase,
     by: Key | None = None,

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from filterdb.analysis.degeneration_groups import group_layers, summarise
 from filterdb.analysis.grouping import Key, check_raw, chosen, provenance, with_depth
+from filterdb.analysis.returning import returns_result
 from filterdb.analysis.rules import LAYER_MEASURES, VERDICTS, Rules, judge
 from filterdb.analysis.untrained import untrained as untrained_models
 from filterdb.arguments import as_names, formerly_positional
@@ -45,6 +46,7 @@ MEASURES = {
 
 
 @formerly_positional("mode", "rules", "threshold")
+@returns_result
 def degeneration(
     db: AnyDatabase,
     *,

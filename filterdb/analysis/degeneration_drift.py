@@ -9,6 +9,7 @@ import xarray as xr
 from filterdb.analysis.degeneration import degeneration
 from filterdb.analysis.drift import drift
 from filterdb.analysis.grouping import Key
+from filterdb.analysis.returning import returns_result
 from filterdb.errors import InputError
 from filterdb.numerics.modes import AnyMode
 from filterdb.schema import AnyKernel
@@ -20,6 +21,7 @@ MEASURES = ("mean_entropy", "mean_sparsity", "share_sparse", "share_degenerated"
 PERMUTATIONS = 9_999
 
 
+@returns_result
 def degeneration_drift(
     db: AnyDatabase, by: Key = "model", *, mode: AnyMode = "sound", kernel: AnyKernel | None = None
 ) -> xr.Dataset:

@@ -9,6 +9,7 @@ import xarray as xr
 
 from filterdb.analysis.grouping import Key
 from filterdb.analysis.question import Question
+from filterdb.analysis.returning import returns_result
 from filterdb.arguments import formerly_positional
 from filterdb.choices import MOST_BINS
 from filterdb.errors import UsageError
@@ -20,6 +21,7 @@ from filterdb.store.database import AnyDatabase, as_database
 
 
 @formerly_positional("components", "bins")
+@returns_result
 def density(
     db: AnyDatabase,
     by: Key | None = None,

@@ -7,6 +7,7 @@ import xarray as xr
 
 from filterdb.analysis.grouping import Key
 from filterdb.analysis.question import Question
+from filterdb.analysis.returning import returns_result
 from filterdb.numerics.kde import bandwidths, kernel_density, points
 from filterdb.numerics.modes import AnyMode
 from filterdb.schema import AnyKernel
@@ -16,6 +17,7 @@ DENSITY_LIMIT = 1_000
 """Largest number of groups for which a result has `kde`."""
 
 
+@returns_result
 def distributions(
     db: AnyDatabase,
     by: Key | None = None,

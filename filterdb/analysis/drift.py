@@ -17,6 +17,7 @@ from filterdb.analysis.drift_metrics import METRICS as METRICS  # noqa: PLC0414 
 from filterdb.analysis.drift_metrics import AnyMetric, Metric, MomentMetric, as_metric
 from filterdb.analysis.grouping import Key, group
 from filterdb.analysis.question import Question
+from filterdb.analysis.returning import returns_result
 from filterdb.analysis.strata import align, strata
 from filterdb.analysis.units import Units, find_units
 from filterdb.arguments import formerly_positional
@@ -42,6 +43,7 @@ IN_MEMORY_LIMIT = 10_000
 
 
 @formerly_positional("mode", "metric")
+@returns_result
 def drift(
     db: AnyDatabase,
     by: Key,

@@ -13,6 +13,7 @@ from filterdb.analysis.drift import drift
 from filterdb.analysis.grouping import Grouping, Key, group
 from filterdb.analysis.noise import FEW, FLOOR_BEHIND, REPLICATION
 from filterdb.analysis.question import Question
+from filterdb.analysis.returning import returns_result
 from filterdb.arguments import formerly_positional
 from filterdb.errors import UsageError
 from filterdb.numerics.divergence import symmetric_kl
@@ -37,6 +38,7 @@ _BATCH = 1_000
 
 
 @formerly_positional("mode")
+@returns_result
 def explain(  # noqa: PLR0913 - the options of the command
     db: AnyDatabase,
     by: Key,

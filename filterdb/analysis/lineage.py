@@ -12,6 +12,7 @@ import xarray as xr
 from filterdb.analysis.family_tree import toward_root
 from filterdb.analysis.grouping import chosen, provenance
 from filterdb.analysis.kinship import Kinship, kinship
+from filterdb.analysis.returning import returns_result
 from filterdb.analysis.trainings import (
     EPOCH,
     SCRATCH,
@@ -41,6 +42,7 @@ _SURE = (_BY_EPOCH, _BY_PRETRAINING, _BY_INITIALISATION)
 fine-tuned on the same data, the one that moved less lies on the way to the other."""
 
 
+@returns_result
 def lineage(db: AnyDatabase, *, training: str | list[str] | None = None, kernel: AnyKernel | None = None) -> xr.Dataset:
     """Find the likeliest parent of each of the view's models.
 

@@ -14,6 +14,7 @@ from filterdb.analysis.compared_shape import Compared, Variables
 from filterdb.analysis.drift_metrics import METRICS
 from filterdb.analysis.nearest_over_shapes import over_shapes
 from filterdb.analysis.question import Question
+from filterdb.analysis.returning import returns_result
 from filterdb.analysis.shared_filters import FileLayers, find_shared
 from filterdb.arguments import formerly_positional
 from filterdb.columns import Columns
@@ -36,6 +37,7 @@ _MODEL_LABELS = ("task", "visual_category", "training_dataset", "pretraining_dat
 
 
 @formerly_positional("n")
+@returns_result
 def nearest(
     db: AnyDatabase,
     path: Source,

@@ -8,6 +8,7 @@ import xarray as xr
 
 from filterdb.analysis.grouping import Key
 from filterdb.analysis.question import Question
+from filterdb.analysis.returning import returns_result
 from filterdb.errors import UsageError
 from filterdb.numerics import eigen
 from filterdb.numerics.eigen import Basis, decompose
@@ -22,6 +23,7 @@ ANGLES_LIMIT = 1_000
 """Largest number of groups for pairwise angles."""
 
 
+@returns_result
 def pca(db: AnyDatabase, by: Key | None = None, *, scaled: bool = True, kernel: AnyKernel | None = None) -> xr.Dataset:
     """Compute mean, covariance and principal components of the view's filters, whole or by group.
 
@@ -90,6 +92,7 @@ def pca(db: AnyDatabase, by: Key | None = None, *, scaled: bool = True, kernel: 
     return result
 
 
+@returns_result
 def principal_angles(db: AnyDatabase, by: Key, *, scaled: bool = True) -> xr.Dataset:
     """Compute the largest principal angles between the leading subspaces of all pairs of groups.
 

@@ -12,6 +12,7 @@ import xarray as xr
 from filterdb.analysis.density import check_pairs
 from filterdb.analysis.grouping import Key
 from filterdb.analysis.question import Question
+from filterdb.analysis.returning import returns_result
 from filterdb.arguments import formerly_positional
 from filterdb.numerics.histogram import BINS
 from filterdb.numerics.modes import AnyMode
@@ -35,6 +36,7 @@ MEASURES = {
 
 
 @formerly_positional("pairs")
+@returns_result
 def phenotypes(
     db: AnyDatabase,
     by: Key | None = None,

@@ -18,6 +18,7 @@ import xarray as xr
 
 from filterdb.analysis.drift import drift
 from filterdb.analysis.grouping import TIMES, provenance
+from filterdb.analysis.returning import returns_result
 from filterdb.analysis.trainings import (
     EPOCH,
     NEEDED,
@@ -62,6 +63,7 @@ class _Model:
 
 
 @formerly_positional("mode")
+@returns_result
 def series(
     db: AnyDatabase,
     *,

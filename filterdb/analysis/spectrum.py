@@ -13,6 +13,7 @@ import xarray as xr
 
 from filterdb.analysis.grouping import Key
 from filterdb.analysis.question import Question
+from filterdb.analysis.returning import returns_result
 from filterdb.numerics.spectrum import dct_energies, kept_energies
 from filterdb.schema import KERNEL, AnyKernel, Kernel
 from filterdb.store.database import AnyDatabase, as_database
@@ -56,6 +57,7 @@ class _Sampling(NamedTuple):
         return max(self.strides) > 1
 
 
+@returns_result
 def spectrum(
     db: AnyDatabase, by: Key | None = None, *, scaled: bool = False, kernel: AnyKernel | None = None
 ) -> xr.Dataset:

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import xarray as xr
 
 from filterdb.analysis.grouping import Key, check_raw, chosen, group, provenance, with_depth
+from filterdb.analysis.returning import returns_result
 from filterdb.arguments import as_names
 from filterdb.engine.moments import MomentsReduction
 from filterdb.engine.run import summaries
@@ -23,6 +24,7 @@ COLUMNS = ("task", "visual_category", "training_dataset")
 """The columns that `statistics` counts by default."""
 
 
+@returns_result
 def filter_scale(db: AnyDatabase, by: Key | None = "model", *, kernel: AnyKernel | None = None) -> xr.Dataset:
     """Compute the mean of max w − min w over raw filters, by group and depth decile.
 
@@ -97,6 +99,7 @@ def _mean(total: npt.NDArray[np.float64], count: npt.NDArray[np.int64]) -> npt.N
     return ratio
 
 
+@returns_result
 def statistics(
     db: AnyDatabase, columns: str | Sequence[str] = COLUMNS, *, kernel: AnyKernel | None = None
 ) -> xr.Dataset:

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import xarray as xr
 
+from filterdb.analysis.returning import returns_result
 from filterdb.arguments import formerly_positional
 from filterdb.choices import THRESHOLD_DRAWS as DEFAULT_DRAWS
 from filterdb.choices import Init as Init  # noqa: PLC0414 - also imported from here
@@ -35,6 +36,7 @@ MAX_FILTERS = 2**22
 
 
 @formerly_positional("sizes", "draws", "repeats", "seed")
+@returns_result
 def randomness_threshold(
     init: Init = "normal",
     *,

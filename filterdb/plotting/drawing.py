@@ -163,7 +163,7 @@ def files(figure: Figure, name: str) -> dict[str, bytes]:
     return {f"figures/{name}{suffix}": encode(figure, name, suffix) for suffix in (".svg", ".png")}
 
 
-def encode(figure: Figure, name: str, suffix: str) -> bytes:
+def encode(figure: Figure, name: str, suffix: str, dpi: int = DPI) -> bytes:
     """Return the bytes of a figure in the format of one of SUFFIXES, the same each time."""
     buffer = io.BytesIO()
     metadata: dict[str, dict[str, Any]] = {
@@ -176,7 +176,7 @@ def encode(figure: Figure, name: str, suffix: str) -> bytes:
         if engine is not None:  # compute the layout once for all formats
             engine.execute(figure)
             figure.set_layout_engine("none")
-        figure.savefig(buffer, format=suffix[1:], metadata=metadata[suffix], dpi=DPI)
+        figure.savefig(buffer, format=suffix[1:], metadata=metadata[suffix], dpi=dpi)
     return _palette(buffer) if suffix == ".png" else buffer.getvalue()
 
 

@@ -25,7 +25,7 @@ SHOWN_LABELS = ("task", "visual_category", "training_dataset")
 ROWS = 30
 """Most rows of a table. The number of omitted rows is shown below it."""
 
-_STYLE = """<style>
+STYLE = """<style>
 .filterdb { line-height: 1.4; }
 .filterdb table { border-collapse: collapse; margin: 0.2em 0 0.8em; }
 .filterdb th, .filterdb td { padding: 0.1em 1.2em 0.1em 0; text-align: left; vertical-align: top; }
@@ -34,7 +34,9 @@ _STYLE = """<style>
 .filterdb .list th { border-bottom: 1px solid rgba(128, 128, 128, 0.5); }
 .filterdb summary { cursor: pointer; }
 .filterdb .more { opacity: 0.8; }
+.filterdb img { display: block; max-width: 100%; margin: 0.4em 0; }
 </style>"""
+"""The style of what notebooks show of databases and results."""
 
 Cell = str | int
 
@@ -73,7 +75,7 @@ def database(db: Database) -> str:
         for entry, segment in zip(db.state.segments, db.segments, strict=True)
     ]
     parts = [f"<strong>filterdb.Database</strong> {escape(db.url)}", _facts(_overview(db)), *labels]
-    return f'<div class="filterdb">{_STYLE}{"".join(parts)}{_section("segments", columns, segments)}</div>'
+    return f'<div class="filterdb">{STYLE}{"".join(parts)}{_section("segments", columns, segments)}</div>'
 
 
 def _overview(db: Database) -> list[tuple[str, str]]:

@@ -19,15 +19,15 @@ HOSTILE = ("$\\frac{1$ <script>window.hit=1</script>", "a & \"b\" 'c' </td></tab
 
 @pytest.fixture(scope="session")
 def small_db(tmp_path_factory: pytest.TempPathFactory) -> fdb.Database:
-    """Six models of three tasks with hostile names, four of them retrainings and checkpoints."""
+    """Seven models of three tasks with hostile names, among them checkpoints and retrainings."""
     folder = tmp_path_factory.mktemp("plots")
     rows: list[dict[str, Any]] = []
-    for number in range(6):
+    for number in range(7):
         layers = (weights(24, 3, seed=number), weights(10, 24, seed=number + 50), weights(6, 10, seed=number + 90))
         chain(folder / f"{number}.onnx", *layers)
         row = {"path": f"{number}.onnx", "name": f"{HOSTILE[number % 3]} {number}", "task": HOSTILE[number % 3]}
-        rows.append({**row, "family": "AB"[number % 2], "architecture": "net", "training_dataset": "A & B"})
-        rows[-1] |= {"epoch": number if number < 3 else None, "seed": max(number - 2, 0)}
+        rows.append({**row, "family": "AB"[number % 3 % 2], "architecture": "net", "training_dataset": "A & B"})
+        rows[-1] |= {"epoch": number // 3, "seed": number // 6}
     pd.DataFrame(rows).to_csv(folder / "list.csv", index=False)
     with dask.config.set(scheduler="threads"):
         db = fdb.ingest(folder / "db", catalog=folder / "list.csv").database
