@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from commands import commands_page
+from gallery import gallery_page
 from notebook import notebook_page
 from python_names import python_page
 from sphinx.application import Sphinx
@@ -18,6 +19,7 @@ def write_pages(app: Sphinx) -> None:
     pages = {
         docs / "reference/generated/commands.md": commands_page(),
         docs / "reference/generated/python.rst": python_page(),
+        docs / "reference/generated/gallery.md": gallery_page(docs / "reference/generated/gallery"),
         docs / "how-to/generated/notebook.md": notebook_page(docs / "how-to/interactive.ipynb"),
     }
     for path, text in pages.items():

@@ -59,7 +59,8 @@ def python_page() -> str:
         "Figures",
         "-------",
         "",
-        "Each function of ``fdb.plot`` draws the result of an analysis and returns a matplotlib Figure.",
+        "Each function of ``fdb.plot`` draws the result of an analysis into matplotlib Axes and returns them. "
+        ":doc:`The gallery <gallery>` shows each.",
     ]
     for name in filterdb.plot.__all__:
         lines += ["", f".. autofunction:: filterdb.plot.{name}"]

@@ -63,7 +63,9 @@ def first_filters(result: xr.Dataset, model: str | None = None, layers: int = 24
 
     Takes the `first_filters` result: `filters` (layer, number, weight), `layer_model` and `layer_name` (layer).
     """
-    check_result("first_filters", result, "fdb.first_filters", "filters", "number", "layer_model", "layer_name")
+    check_result(
+        "first_filters", result, "filterdb.page.first_filters", "filters", "number", "layer_model", "layer_name"
+    )
     models = result["layer_model"].values
     chosen = np.flatnonzero(models == (models[0] if model is None else model))[:layers]
     if not len(chosen):

@@ -84,7 +84,7 @@ def series(result: xr.Dataset, most: int = 7, *, fig: AnyFigure | None = None) -
         end = result["to_nearest"].values[i]
         right.plot([end], [i], "D", color=COLOURS[1], markersize=4)
     right.set_yticks(range(len(names)), [short(name, 24) for name in names], fontsize=7)
-    right.set_xlabel("drift (dots: pairs of seeds, diamond: nearest other training)")
+    right.set_xlabel("drift (dots: pairs of seeds,\ndiamond: nearest other training)")
     if len(table):
         left.legend(frameon=False, fontsize=7)
     return columns  # type: ignore[no-any-return]
