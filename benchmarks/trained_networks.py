@@ -172,6 +172,12 @@ PROMISES = {
 """The promises, and the share of the cases in which each is to be kept."""
 
 
+def seed_drifts(database: fdb.Database) -> list[float]:
+    """The drift of each pair of seeds of one recipe, sorted."""
+    drifts: list[float] = fdb.series(database)["pair_drift"].values.tolist()
+    return sorted(drifts)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
@@ -193,6 +199,7 @@ def main() -> None:
             kept_all &= kept >= needed * len(cases)
             print(f"| {title} | {len(cases)} | {kept} | {needed:.0%} |", flush=True)
             broken += [f"not kept: {title}: {case}" for case, is_kept in cases if not is_kept]
+        print("\ndrift between seeds of one recipe:", *(f"{drift:.3g}" for drift in seed_drifts(database)))
     print("\n".join(["", *broken]))
     sys.exit(0 if kept_all else 1)
 

@@ -294,15 +294,17 @@ def _trust(results: Results, by: str | None) -> Tile:
     if not told:
         state: State = "unknown"
         word, answer = "these filters only", f"No pair of {groups} can be judged."
-        lines.insert(
-            0, Line(f"Too few models or filters: drifts hold for these filters, not for other {groups}.", "unknown")
-        )
+        few = f"Too few models or filters: drifts hold for these filters, not for other {groups}"
+        unjudged = "No noise was computed, so nothing says which drift chance explains"
+        is_judged = by is None or "verdict" in results.drifts[by]
+        lines.insert(0, Line(few if is_judged else unjudged, "unknown"))
     else:
         if not judged(results.drifts[by or ""]).any():
             lines.insert(0, Line("Judged by the numbers of filters: too few models to speak of others", "warn"))
         state = "warn" if any(line.state == "warn" for line in lines) else "good"
         word = "yes" if state == "good" else "with care"
-        answer = f"{told:,} of {counted(total, 'pair')} of {groups} can be judged; of the others, it cannot tell."
+        share = f"All {counted(total, 'pair')}" if told == total else f"{told:,} of {counted(total, 'pair')}"
+        answer = f"{share} of {groups} can be judged{'' if told == total else '; of the others, it cannot tell'}."
     return Tile(
         "trust",
         "Can I trust it?",

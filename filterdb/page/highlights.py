@@ -140,7 +140,7 @@ def _different(drifts: dict[str, xr.Dataset]) -> Highlight | None:
             differ = int((by_models & (pairs(result["verdict"].values) == DIFFERENT)).sum())
             if number:
                 parts.append(f"{differ:,} of {number:,} pairs of {MANY[by]}")
-    text = f"Groups differ by more than chance explains in {', '.join(parts)}."
+    text = f"{verdict_of(DIFFERENT).text} is the verdict on {', '.join(parts)}."
     return Highlight("Beyond chance.", text, "drift") if parts else None
 
 

@@ -20,17 +20,17 @@ from filterdb.analysis.noise import FEW
 from filterdb.analysis.rules import VERDICTS
 from filterdb.arguments import as_path, formerly_positional
 from filterdb.choices import COMPONENTS
-from filterdb.errors import FilterDBError, InputError, MissingExtraError, UsageError
+from filterdb.errors import InputError, MissingExtraError, UsageError
 from filterdb.numerics.modes import ModeName
 from filterdb.page import payload
 from filterdb.page.drawing import visible, visible_all
+from filterdb.page.header import header
 from filterdb.page.page_files import all_files
 from filterdb.page.reference_marks import reference_marks
 from filterdb.page.results import Results, gather
 from filterdb.page.section import Section
 from filterdb.page.sections import section_classes
 from filterdb.schema import KERNEL, UNKNOWN, WEIGHTS, AnyKernel, kernel_name, kernel_text
-from filterdb.store import snapshot as snapshot_files
 from filterdb.store.database import AnyDatabase, Database, as_database
 from filterdb.store.files import Files
 from filterdb.store.shapes import no_filters
@@ -179,9 +179,7 @@ def page_html(results: Results, sections: list[Section], pages: Sequence[Mapping
     html = environment.get_template("page.html").render(
         kernel=kernel_text(db.kernel),
         url=visible(db.url),
-        name=visible(database_name(db.url)),
-        created=first_commit(db),
-        changed=db.state.created,
+        **header(db),
         selection=visible(" and ".join(db.conditions)),
         snapshot=db.snapshot if drift is None else drift.attrs["snapshot"],
         mode=results.mode,
@@ -246,19 +244,6 @@ def _verdicts() -> list[dict[str, Any]]:
         }
         for verdict in verdicts.VERDICTS
     ]
-
-
-def database_name(url: str) -> str:
-    """Return the last part of a database's path or URL, or all of it if there is none."""
-    return url.partition("?")[0].rstrip("/").rpartition("/")[2] or url
-
-
-def first_commit(db: Database) -> str:
-    """Return when the first snapshot was made, as an ISO date; "" if that snapshot is gone."""
-    try:
-        return snapshot_files.read(db.files, 0).created
-    except FilterDBError:
-        return ""
 
 
 def _options(results: Results) -> str | None:

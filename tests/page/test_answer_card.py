@@ -13,8 +13,8 @@ from playwright.sync_api import expect
 
 import filterdb as fdb
 from filterdb.page.answer_tiles import SIGNS, Tile, answer_tiles, grouping
+from filterdb.page.header import database_name
 from filterdb.page.reference_marks import MEASURED, reference_marks
-from filterdb.page.report import database_name
 from filterdb.page.results import Results, gather
 from filterdb.verdicts import VERDICTS
 from tests.page.conftest import HOSTILE, Opened
@@ -120,7 +120,13 @@ def test_reference_marks_are_measured_here_or_said_to_be_others(whole: Results) 
 
 @pytest.mark.parametrize(
     ("url", "name"),
-    [("/data/zoo", "zoo"), ("s3://bucket/zoo/", "zoo"), ("https://x.org/d/zoo?key=1", "zoo"), ("/", "/")],
+    [
+        ("/data/zoo", "zoo"),
+        ("s3://bucket/zoo/", "zoo"),
+        ("https://x.org/d/zoo?key=1", "zoo"),
+        ("/data/zoo?", "zoo?"),
+        ("/", "/"),
+    ],
 )
 def test_a_database_is_called_by_the_last_part_of_its_path(url: str, name: str) -> None:
     assert database_name(url) == name

@@ -20,18 +20,13 @@ function ruler(node, { drift, floor, largest, isSmall }) {
       svg("rect", { x: 1, y: top, width: side, height: thick, class: "track" }),
       svg("rect", { x: 1, y: top + 2, width: Math.max(1.5, x(drift)), height: thick - 4, class: "reach" }));
     if (hasNoise) plot.append(svg("rect", { x: 1, y: top, width: x(floor), height: thick, class: "noise" }));
-    named.forEach((mark, k) => {
-      const at = 1 + x(mark.value), { row, left, end } = rows[k], base = y + 11 + 13 * row;
-      plot.append(hinted(svg("g", { class: k === 0 && hasNoise ? "mark noise-mark" : "mark" },
-        svg("line", { x1: at, x2: at, y1: top - 3, y2: base - 9 }),
-        svg("text", { x: left, y: base, class: end ? "tick end" : "tick" }, rows[k].label)), () => [`${mark.label}: D = ${digits(mark.value, 2)}`, mark.source]));
-    });
+    plot.append(...markLines(named, rows, x, top - 3, y), ...markTexts(named, rows, y));
     node.replaceChildren(plot);
   });
 }
 
 // Return labels with a row, so that none covers another, or the line of another. A label begins at its mark, or ends there
-// if it would leave the picture. The rightmost one is in the first row, so that the lines to lower rows pass left of it.
+// if it would leave the picture. The rightmost one is in the first row, so that most lines to lower rows pass left of it.
 function placed(labels, width) {
   const rows = [];
   for (const place of labels.map(({ label, at }) => ({ label, at, end: at + 6.1 * label.length > width })).sort((a, b) => b.at - a.at)) {
@@ -49,10 +44,12 @@ function placed(labels, width) {
 function knownDrifts(largest, width) {
   const x = rulerScale(largest, width), marks = core.reference.filter(({ value }) => value <= largest);
   if (!marks.length) return null;
-  const rows = placed(marks.map(({ label, value }) => ({ label: `${label} ${digits(value, 2)}`, at: x(value) })), width);
+  const rows = placed(marks.map(({ label, value }) => ({ label: `${label} ${digits(value, 2)}`, at: 1 + x(value) })), width);
   return picture(width, 12 + 13 * (1 + Math.max(...rows.map(({ row }) => row))), marks.map(({ label, value }) => `${label}: ${digits(value, 2)}`).join("; "),
-    ...marks.map((mark, k) => {
-      const base = 14 + 13 * rows[k].row;
-      return hinted(svg("g", { class: "mark" }, svg("line", { x1: x(mark.value), x2: x(mark.value), y1: 0, y2: base - 3 }), svg("text", { x: rows[k].left, y: base, class: rows[k].end ? "tick end" : "tick" }, rows[k].label)), () => [`${mark.label}: D = ${digits(mark.value, 2)}`, mark.source]);
-    }));
+    ...markLines(marks, rows, x, 0, 3), ...markTexts(marks, rows, 3));
 }
+
+// Return the lines from the scale, whose edges are `top` and `base`, to the labels of marks.
+const markLines = (marks, rows, x, top, base) => marks.map(({ label, value }, k) => svg("line", { x1: 1 + x(value), x2: 1 + x(value), y1: top, y2: base + 2 + 13 * rows[k].row, class: label === "noise" ? "mark-line noise-mark" : "mark-line" }));
+// Return the labels themselves, which cover the lines behind them.
+const markTexts = (marks, rows, base) => marks.map((mark, k) => hinted(svg("g", { class: "mark" }, svg("text", { x: rows[k].left, y: base + 11 + 13 * rows[k].row, class: rows[k].end ? "tick end" : "tick" }, rows[k].label)), () => [`${mark.label}: D = ${digits(mark.value, 2)}`, mark.source]));

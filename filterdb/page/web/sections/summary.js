@@ -72,6 +72,10 @@ if (typeof follow === "undefined") {
     const [section, query] = link.getAttribute("href").split("?"), wanted = new URLSearchParams(query);
     if (wanted.get("by")) group(wanted.get("by"));
     await goTo(section);
-    if (wanted.get("layers")) $('[data-figure="layers"]').table?.search(wanted.get("layers"));
+    if (wanted.get("layers")) { const node = $('[data-figure="layers"]'); await begin(node); node.table.search(wanted.get("layers")); }
+    if (!wanted.get("a")) return;
+    const node = $('[data-figure="heatmap"]'), data = decoded(await load(`drift_${wanted.get("by")}`));
+    await begin(node);
+    compare($("section.pair", node), data, data.groups.indexOf(wanted.get("a")), data.groups.indexOf(wanted.get("b")));
   });
 }
