@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from importlib import resources
 from importlib.util import find_spec
 from pathlib import Path
@@ -136,9 +136,16 @@ def _write(place: Files, banks: Sequence[Database], number: int, mode: ModeName,
     place.put({f"{folder}index.html": page_html(results, sections, page_links(banks, number))})
 
 
-def compute_sections(results: Results) -> list[Section]:
-    """Compute the sections of a page from its shared results, in the order of the page."""
-    return [section(results) for section in section_classes()]
+def compute_sections(results: Results, *, begin: Callable[[str], None] = lambda step: None) -> list[Section]:
+    """Compute the sections of a page from its shared results, in the order of the page.
+
+    `begin` is called with the title of each section before it is computed.
+    """
+    sections = []
+    for section in section_classes():
+        begin(section.title)
+        sections.append(section(results))
+    return sections
 
 
 def page_links(banks: Sequence[Database], number: int) -> list[dict[str, Any]]:
@@ -151,13 +158,27 @@ def page_links(banks: Sequence[Database], number: int) -> list[dict[str, Any]]:
     return pages if len(pages) > 1 else []
 
 
-def page_html(results: Results, sections: list[Section], pages: Sequence[Mapping[str, Any]]) -> bytes:
+@dataclass(frozen=True)
+class Addition:
+    """What a page from a server has more than one from disk: script, style, and data in the page as `core.live`."""
+
+    script: str
+    style: str
+    data: Mapping[str, Any]
+
+
+def page_html(
+    results: Results,
+    sections: list[Section],
+    pages: Sequence[Mapping[str, Any]],
+    addition: Addition | None = None,
+) -> bytes:
     """Return the page itself, with its script, style and data. `pages` are the links to those of all kernel shapes."""
     from jinja2 import Environment, FunctionLoader, StrictUndefined
 
     db = results.db
-    script = _script(sections)
-    style = _web("page.css")
+    script = _script(sections, "" if addition is None else addition.script)
+    style = _web("page.css") + ("" if addition is None else addition.style)
     environment = Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined, loader=FunctionLoader(_web)
     )
@@ -193,15 +214,16 @@ def page_html(results: Results, sections: list[Section], pages: Sequence[Mapping
         style=style,
         script_hash=_hash(script),
         style_hash=_hash(style),
-        core=payload.text(_core(results, sections)),
+        is_served=addition is not None,
+        core=payload.text(_core(results, sections) | ({} if addition is None else {"live": addition.data})),
     )
     return html.encode("utf-8", "replace")
 
 
-def _script(sections: list[Section]) -> str:
-    """Return the page's script: what sections share, each section's own, and the start."""
+def _script(sections: list[Section], addition: str) -> str:
+    """Return the page's script: what sections share, each section's own, an addition, and the start."""
     shared = "".join(_web(f"{name}.js") for name in SCRIPTS)
-    return f"(() => {{\n{shared}{''.join(section.script() for section in sections)}{_web('start.js')}}})();\n"
+    return f"(() => {{\n{shared}{''.join(section.script() for section in sections)}{addition}{_web('start.js')}}})();\n"
 
 
 def _web(name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -83,8 +84,15 @@ class Results:
         return labels
 
 
-def gather(db: Database, mode: ModeName, densities: bool | None = None) -> Results:
-    """Compute the shared results of a view's layers."""
+def gather(
+    db: Database,
+    mode: ModeName,
+    densities: bool | None = None,
+    *,
+    begin: Callable[[str], None] = lambda step: None,
+) -> Results:
+    """Compute the shared results of a view's layers. `begin` is called with the name of each step."""
+    begin("basis")
     if not has_sketches(db) and db.whole.counts["filters"] <= SKETCH_LIMIT:
         sketch_layers(db)
     db, _ = projection(db, mode)  # find the snapshot with the basis once, not in each analysis
@@ -97,7 +105,9 @@ def gather(db: Database, mode: ModeName, densities: bool | None = None) -> Resul
         elif number > GROUP_LIMIT:
             notes[by] = f"has {number:,} groups, too many for a picture; `filterdb drift --json` has them"
         else:
+            begin(f"drift by {by}")
             drifts[by] = drift(db, by, mode=mode, noise=_permutations(by, number, mode))
+    begin("degeneration")
     return Results(db, mode, densities, pca(db), degeneration(db, mode=mode), drifts, notes)
 
 
