@@ -47,6 +47,8 @@ from filterdb.reduce.basis import refit as refit
 from filterdb.reduce.integrity import Verified as Verified
 from filterdb.reduce.integrity import verify as verify
 from filterdb.reduce.joint_densities import Pair as Pair
+from filterdb.server.serve import Server as Server
+from filterdb.server.serve import serve as serve
 from filterdb.store.collect import Garbage as Garbage
 from filterdb.store.collect import gc as gc
 from filterdb.store.database import AnyDatabase as AnyDatabase
@@ -78,6 +80,7 @@ __all__ = [
     "Problem",
     "Purged",
     "Rules",
+    "Server",
     "Verified",
     "__version__",
     "catalog",
@@ -114,6 +117,7 @@ __all__ = [
     "report",
     "restore",
     "series",
+    "serve",
     "spectrum",
     "statistics",
     "tag",

@@ -243,7 +243,8 @@ def newest(command: Command) -> Command:
 kernel_option: Decorator = click.option(
     "--kernel",
     metavar="AxB",
-    help="Only filters of this shape, such as 5x5 or 1x9. Default: 3x3; check, nearest, reduce and report: all shapes.",
+    help="Only filters of this shape, such as 5x5 or 1x9. Default: 3x3; check, nearest, reduce, report and serve: all "
+    "shapes.",
 )
 
 
@@ -306,6 +307,14 @@ def mode_option(command: Command) -> Command:
         show_default=True,
         help="sound: our best estimate; paper: as the CVPR 2022 paper computes it.",
     )(command)
+
+
+densities_option: Decorator = click.option(
+    "--densities/--no-densities",
+    default=None,
+    help="Bivariate densities of all pairs of components, which take a pass over the filters.  "
+    "[default: up to 50 million filters]",
+)
 
 
 def limits_option(command: Command) -> Command:

@@ -9,7 +9,7 @@ import click
 import filterdb as fdb
 from filterdb.commands.answer import Answer, head_of_database, print_answer
 from filterdb.commands.group import commands
-from filterdb.commands.options import database, kernel_option, labels_and_verdicts, mode_option
+from filterdb.commands.options import database, densities_option, kernel_option, labels_and_verdicts, mode_option
 from filterdb.commands.table import say
 
 if TYPE_CHECKING:
@@ -29,12 +29,7 @@ if TYPE_CHECKING:
     required=True,
     help="Folder of the page, or a URL such as s3://bucket/report.",
 )
-@click.option(
-    "--densities/--no-densities",
-    default=None,
-    help="Bivariate densities of all pairs of components, which take a pass over the filters.  "
-    "[default: up to 50 million filters]",
-)
+@densities_option
 def report(
     db: Database, output: str, mode: ModeName, densities: bool | None, kernel: str | None, as_json: bool
 ) -> None:

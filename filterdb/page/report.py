@@ -178,9 +178,13 @@ def page_html(
 
     db = results.db
     script = _script(sections, "" if addition is None else addition.script)
-    style = _web("page.css") + ("" if addition is None else addition.style)
+    style = web_file("page.css") + ("" if addition is None else addition.style)
     environment = Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined, loader=FunctionLoader(_web)
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+        loader=FunctionLoader(web_file),
     )
     shared = {
         "kinds": ["csv", *(["parquet"] if find_spec("pyarrow") is not None else [])],
@@ -212,8 +216,8 @@ def page_html(
         sections=parts,
         script=script,
         style=style,
-        script_hash=_hash(script),
-        style_hash=_hash(style),
+        script_hash=content_hash(script),
+        style_hash=content_hash(style),
         is_served=addition is not None,
         core=payload.text(_core(results, sections) | ({} if addition is None else {"live": addition.data})),
     )
@@ -222,11 +226,12 @@ def page_html(
 
 def _script(sections: list[Section], addition: str) -> str:
     """Return the page's script: what sections share, each section's own, an addition, and the start."""
-    shared = "".join(_web(f"{name}.js") for name in SCRIPTS)
-    return f"(() => {{\n{shared}{''.join(section.script() for section in sections)}{addition}{_web('start.js')}}})();\n"
+    shared = "".join(web_file(f"{name}.js") for name in SCRIPTS)
+    own = "".join(section.script() for section in sections)
+    return f"(() => {{\n{shared}{own}{addition}{web_file('start.js')}}})();\n"
 
 
-def _web(name: str) -> str:
+def web_file(name: str) -> str:
     """Return a file of `web`."""
     return resources.files("filterdb.page").joinpath("web", name).read_text("utf-8")
 
@@ -292,6 +297,6 @@ def _numbers(db: Database) -> list[tuple[str, str]]:
     return rows
 
 
-def _hash(text: str) -> str:
+def content_hash(text: str) -> str:
     """Return the hash by which a content security policy allows an inline script or style."""
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

@@ -1,0 +1,84 @@
+"""`filterdb serve`: show the web page of a database live."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from filterdb.commands.answer import Answer, head_of_database, print_answer
+from filterdb.commands.group import commands
+from filterdb.commands.numbers import WholeNumber
+from filterdb.commands.options import (
+    database,
+    densities_option,
+    kernel_option,
+    labels_and_verdicts,
+    limits_option,
+    mode_option,
+)
+
+if TYPE_CHECKING:
+    from filterdb.store.database import Database
+
+
+@commands.command()
+@limits_option
+@database
+@kernel_option
+@labels_and_verdicts
+@mode_option
+@densities_option
+@click.option(
+    "--port", type=WholeNumber(0), metavar="N", help="Port; 0 is any free one.  [default: 8470, if it is free]"
+)
+@click.option(
+    "--host",
+    metavar="ADDRESS",
+    default="127.0.0.1",
+    show_default=True,
+    help="Address to listen on. Others than this machine's own let other machines connect, without encryption.",
+)
+@click.option("--no-token", is_flag=True, help="Answer without the token that the printed address has.")
+@click.option("--no-browser", is_flag=True, help="Do not open the page in a browser.")
+def serve(db: Database, no_token: bool, no_browser: bool, as_json: bool, **options: Any) -> None:
+    """Serve the page of `report` live, until Ctrl-C.
+
+    The page is computed from summaries when it is opened, and its figures and tables when they are downloaded. Drop a
+    model file onto it to see its nearest models and what a check finds. Links to it keep their snapshot, and a new
+    snapshot is announced.
+    """
+    from filterdb.server.access import is_loopback
+    from filterdb.server.serve import serve as start
+
+    server = start(db, token=not no_token, **options)
+    try:
+        if not is_loopback(options["host"]):
+            click.echo(_warning(options["host"], no_token), err=True)
+        print_answer({**head_of_database(db), "page": server.url}, as_json, show)
+        sys.stdout.flush()
+        if not (no_browser or as_json) and has_screen():
+            import webbrowser
+
+            webbrowser.open(server.url)
+        server.wait()
+    finally:
+        server.stop()
+
+
+def show(answer: Answer) -> None:
+    """Print where the page is."""
+    click.echo(f"page: {answer['page']}")  # on one line, however narrow the terminal is
+    click.echo("Ctrl-C ends it", err=True)
+
+
+def has_screen() -> bool:
+    """Return whether a browser would open where its user sees it: not over SSH, and not in this terminal."""
+    return "SSH_CONNECTION" not in os.environ and any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))
+
+
+def _warning(host: str, no_token: bool) -> str:
+    who = "everybody who reaches this machine" if no_token else "who has the address"
+    return f"filterdb: warning: listening on {host}: {who} can read the page and send files, and nothing is encrypted"

@@ -1,0 +1,1 @@
+"""Serve the page of a database over HTTP, on this machine."""

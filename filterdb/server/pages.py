@@ -1,0 +1,180 @@
+"""Compute the pages of snapshots, and the files beside them, when they are asked for; keep what fits in memory."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import resources
+from threading import Lock
+from typing import Any, NamedTuple
+
+from filterdb.errors import UsageError
+from filterdb.numerics.modes import ModeName
+from filterdb.page.page_files import files_with
+from filterdb.page.report import Addition, banks_with_pages, compute_sections, page_folder, page_html, page_links
+from filterdb.page.results import GROUPINGS, gather
+from filterdb.page.section import Section
+from filterdb.page.sections import section_classes
+from filterdb.store import snapshot as snapshots
+from filterdb.store.database import Database, open_database
+
+KEPT_PAGES = 8
+"""Pages in memory: those of two snapshots, if there are four kernel shapes."""
+
+CACHE_BYTES = 256 * 2**20
+"""Most bytes of files in memory."""
+
+
+class Place(NamedTuple):
+    """Where a page is: its snapshot, and its folder, which is "" for the first kernel shape."""
+
+    snapshot: int
+    folder: str
+
+
+class Progress(NamedTuple):
+    """The step that is being computed, the number of steps before it and about how many there are, and since when."""
+
+    step: str
+    done: int
+    steps: int
+    began: float
+
+
+@dataclass(frozen=True)
+class Page:
+    """A page in memory. `snapshot` is the one that has its basis, which may follow the one that was asked for."""
+
+    html: bytes
+    sections: list[Section]
+    snapshot: int
+
+
+class Cache:
+    """Bytes by key, up to CACHE_BYTES; those that were not asked for the longest are dropped. Threads may share it."""
+
+    def __init__(self) -> None:
+        self._values: OrderedDict[Any, bytes] = OrderedDict()
+        self._size = 0
+        self._lock = Lock()
+
+    def get(self, key: Any) -> bytes | None:
+        """Return the bytes under a key, or None."""
+        with self._lock:
+            if key in self._values:
+                self._values.move_to_end(key)
+            return self._values.get(key)
+
+    def put(self, key: Any, value: bytes) -> None:
+        """Keep bytes under a key, unless they alone are too many."""
+        with self._lock:
+            self._size -= len(self._values.pop(key, b""))
+            if len(value) > CACHE_BYTES:
+                return
+            self._values[key] = value
+            self._size += len(value)
+            while self._size > CACHE_BYTES:
+                self._size -= len(self._values.popitem(last=False)[1])
+
+
+class Pages:
+    """The pages of a database. All methods but `built` and `kept_file` run in the worker's thread."""
+
+    def __init__(
+        self, db: Database, mode: ModeName, densities: bool | None, *, only: bool, live: Mapping[str, Any]
+    ) -> None:
+        self.db, self.mode, self.densities, self.only, self.live = db, mode, densities, only, live
+        self.progress: dict[Place, Progress] = {}
+        self._databases: OrderedDict[int, Database] = OrderedDict({db.snapshot: db})
+        self._pages: OrderedDict[Place, Page] = OrderedDict()
+        self._files = Cache()
+
+    @property
+    def follows(self) -> bool:
+        """Return whether other snapshots can be shown: layers of certain verdicts were chosen for one snapshot only."""
+        return self.db.labels is not None
+
+    def newest(self) -> int:
+        """Return the number of the newest snapshot."""
+        state = snapshots.latest(self.db.files) if self.follows else None
+        return self.db.snapshot if state is None else state.number
+
+    def resolve(self, snapshot: str) -> int:
+        """Return the number of a snapshot, given as number or tag. Raises UsageError if there is none."""
+        return self.db.snapshot if snapshot == str(self.db.snapshot) else self._open(snapshot).snapshot
+
+    def database(self, snapshot: int) -> Database:
+        """Return the served view at a snapshot. Raises UsageError if there is no such snapshot."""
+        if snapshot not in self._databases:
+            self._databases[snapshot] = self._open(str(snapshot))
+        self._databases.move_to_end(snapshot)
+        while len(self._databases) > KEPT_PAGES:
+            self._databases.popitem(last=False)
+        return self._databases[snapshot]
+
+    def _open(self, snapshot: str) -> Database:
+        if self.db.labels is None:
+            number = self.db.snapshot
+            raise UsageError(f"snapshot: expected {number}, for which layers were chosen by verdict, got {snapshot}")
+        opened = open_database(self.db, snapshot)
+        for name, values, negate in self.db.labels:
+            opened = opened.where(name, list(values), negate=negate)
+        return opened.bank(self.db.kernel)
+
+    def built(self, place: Place) -> Page | None:
+        """Return a page if it is in memory."""
+        return self._pages.get(place)
+
+    def build(self, place: Place) -> Page:
+        """Return a page, computed if necessary. Raises UsageError if there is no such snapshot or kernel shape."""
+        page = self._pages.get(place)
+        if page is None:
+            try:
+                page = self._compute(place)
+            finally:
+                self.progress.pop(place, None)
+            self._pages[place] = self._pages[Place(page.snapshot, place.folder)] = page
+        self._pages.move_to_end(place)
+        while len(self._pages) > KEPT_PAGES:
+            self._pages.popitem(last=False)
+        return page
+
+    def _compute(self, place: Place) -> Page:
+        steps, names = len(GROUPINGS) + 3 + len(section_classes()), iter(range(1_000))
+
+        def begin(step: str) -> None:
+            self.progress[place] = Progress(step, next(names), steps, time.monotonic())
+
+        begin("open the database")
+        banks = banks_with_pages(self.database(place.snapshot), only=self.only)
+        folders = [page_folder(number, bank) for number, bank in enumerate(banks)]
+        if place.folder not in folders:
+            raise UsageError(f"{place.folder.rstrip('/')}: expected a kernel shape that has a page, got another")
+        number = folders.index(place.folder)
+        results = gather(banks[number], self.mode, self.densities, begin=begin)
+        sections = compute_sections(results, begin=begin)
+        shown = results.db.snapshot
+        live = {"snapshot": shown, "home": "../" if number else "", "follows": self.follows, **self.live}
+        addition = Addition(_web("live.js"), _web("live.css"), live)
+        return Page(page_html(results, sections, page_links(banks, number), addition), sections, shown)
+
+    def kept_file(self, place: Place, path: str) -> bytes | None:
+        """Return a file beside a page if it is in memory."""
+        return self._files.get((place, path))
+
+    def file(self, place: Place, path: str) -> bytes | None:
+        """Return a file beside a page, made if necessary; None if there is no such file."""
+        kept = self.kept_file(place, path)
+        if kept is not None:
+            return kept
+        files = files_with(self.build(place).sections, path)
+        for name, data in files.items():
+            self._files.put((place, name), data)
+        return files.get(path)
+
+
+def _web(name: str) -> str:
+    """Return a file of this package's `web`."""
+    return resources.files("filterdb.server").joinpath("web", name).read_text("utf-8")

@@ -1,0 +1,35 @@
+"""The page that is shown at once, until the page itself is computed."""
+
+from __future__ import annotations
+
+from importlib import resources
+
+from filterdb.page.drawing import visible
+from filterdb.page.report import content_hash, web_file
+from filterdb.schema import kernel_name
+from filterdb.server.pages import Place
+from filterdb.store.database import Database
+
+
+def waiting_page(db: Database, place: Place) -> bytes:
+    """Return the page that shows how far the page at a place is, and loads it when it is there."""
+    from jinja2 import Environment, StrictUndefined
+
+    folder = resources.files("filterdb.server").joinpath("web")
+    style = web_file("page.css") + folder.joinpath("live.css").read_text("utf-8")
+    script = folder.joinpath("waiting.js").read_text("utf-8")
+    name = place.folder.rstrip("/") or kernel_name(db.kernel)
+    template = Environment(autoescape=True, undefined=StrictUndefined).from_string(
+        folder.joinpath("waiting.html").read_text("utf-8")
+    )
+    html = template.render(
+        kernel=name.replace("x", "×"),
+        url=visible(db.url),
+        selection=visible(" and ".join(db.conditions)),
+        snapshot=place.snapshot,
+        style=style,
+        script=script,
+        style_hash=content_hash(style),
+        script_hash=content_hash(script),
+    )
+    return html.encode("utf-8", "replace")
