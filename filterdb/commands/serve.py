@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 @click.option("--no-token", is_flag=True, help="Answer without the token that the printed address has.")
 @click.option("--no-browser", is_flag=True, help="Do not open the page in a browser.")
 def serve(db: Database, no_token: bool, no_browser: bool, as_json: bool, **options: Any) -> None:
-    """Serve the page of `report` live, until Ctrl-C.
+    """Show the page of `report` live, in a browser, until Ctrl-C.
 
     The page is computed from summaries when it is opened, and its figures and tables when they are downloaded. Drop a
     model file onto it to see its nearest models and what a check finds. Links to it keep their snapshot, and a new

@@ -19,6 +19,7 @@ from filterdb.page.section import Section
 from filterdb.page.sections import section_classes
 from filterdb.store import snapshot as snapshots
 from filterdb.store.database import Database, open_database
+from filterdb.store.snapshot import Snapshot
 
 KEPT_PAGES = 8
 """Pages in memory: those of two snapshots, if there are four kernel shapes."""
@@ -80,7 +81,7 @@ class Cache:
 
 
 class Pages:
-    """The pages of a database. All methods but `built` and `kept_file` run in the worker's thread."""
+    """The pages of a database. All methods but `built`, `kept_file` and `newest` run in the worker's thread."""
 
     def __init__(
         self, db: Database, mode: ModeName, densities: bool | None, *, only: bool, live: Mapping[str, Any]
@@ -90,6 +91,7 @@ class Pages:
         self._databases: OrderedDict[int, Database] = OrderedDict({db.snapshot: db})
         self._pages: OrderedDict[Place, Page] = OrderedDict()
         self._files = Cache()
+        self._newest = db.state
 
     @property
     def follows(self) -> bool:
@@ -97,9 +99,14 @@ class Pages:
         return self.db.labels is not None
 
     def newest(self) -> int:
-        """Return the number of the newest snapshot."""
+        """Return the number of the newest snapshot, or of the one before it that has the same models and labels.
+
+        A basis and a tag are snapshots too, but nothing to look at. This runs in any thread.
+        """
         state = snapshots.latest(self.db.files) if self.follows else None
-        return self.db.snapshot if state is None else state.number
+        if state is not None and not _same_models(state, self._newest):
+            self._newest = state
+        return self._newest.number
 
     def resolve(self, snapshot: str) -> int:
         """Return the number of a snapshot, given as number or tag. Raises UsageError if there is none."""
@@ -173,6 +180,11 @@ class Pages:
         for name, data in files.items():
             self._files.put((place, name), data)
         return files.get(path)
+
+
+def _same_models(a: Snapshot, b: Snapshot) -> bool:
+    """Return whether two snapshots have the same models with the same labels."""
+    return (a.segments, a.without, a.labels) == (b.segments, b.without, b.labels)
 
 
 def _web(name: str) -> str:

@@ -131,7 +131,7 @@ def serve(
     port: int | None = None,
     token: bool = True,
 ) -> Server:
-    """Serve the page about a view's layers over HTTP, in a thread of this process.
+    """Answer with the page about a view's layers over HTTP, in a thread of this process.
 
     The page is that of `report`, computed when it is opened from the summaries of the database. Its figures and tables
     are made when they are downloaded. A model file that is dropped onto it is compared with the models, and a new

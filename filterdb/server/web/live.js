@@ -8,11 +8,11 @@ const MINE_STATES = { passed: "passed", failed: "failed", incomplete: "incomplet
 
 const mineAnswer = el("div", { class: "answer", "aria-live": "polite" });
 const mineFile = el("input", { type: "file", id: "mine-file", onchange: () => { if (mineFile.files[0]) place(mineFile.files[0]); mineFile.value = ""; } });
-const mineText = "or drop one anywhere on this page: ONNX, PyTorch, safetensors, Keras, TensorFlow Lite. It goes to filterdb serve, which reads it and removes it.";
-$("main").prepend(el("section", { id: "mine" },
+const mineText = "or drop one anywhere on this page. filterdb serve compares it, and keeps only the answer.";
+($("#summary") ?? $("main > section")).after(el("section", { id: "mine" },
   el("h2", {}, "Where is my model?"),
   el("figure", { "aria-label": "Where is my model?" }, el("div", { class: "drop" }, mineFile, el("label", { for: "mine-file" }, "Choose a model file"), el("span", {}, mineText)), mineAnswer)));
-$("#toc ul").prepend(el("li", {}, el("a", { href: "#mine" }, "Where is my model?")));
+$("#toc li").after(el("li", {}, el("a", { href: "#mine" }, "Where is my model?")));
 
 const isFile = (event) => [...(event.dataTransfer?.types ?? [])].includes("Files");
 const dropping = (is) => document.documentElement.classList.toggle("dropping", is);
