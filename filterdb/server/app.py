@@ -153,7 +153,7 @@ class Handler(RequestHandler):
             self.go_to("")
 
     def go_to(self, address: str) -> None:
-        """Go to an address relative to this one, with the query but the token and the snapshot.
+        """Send the client to an address relative to this one, with the query but the token and the snapshot.
 
         It is relative so that it also holds behind a proxy that serves this server below a path of its own.
         """
@@ -213,7 +213,7 @@ class Newest(Handler):
     is_page = True
 
     async def get(self, folder: str) -> None:
-        """Go to the page."""
+        """Send the client to the page."""
         wanted = self.get_query_argument("snapshot", "")
         if wanted:
             number = await self.computed(self.begin(("snapshot", wanted), self.site.pages.resolve, wanted))

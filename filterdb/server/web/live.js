@@ -1,6 +1,7 @@
 // What a page from `filterdb serve` has more: where a dropped file is, and a line when there is a newer snapshot.
 // It runs before the start of the page, inside the same function, and uses the helpers of all figures.
 
+(() => {
 const live = core.live;
 const filesPath = `${live.home}files`;
 const MINE_VERDICTS = { different_by_filters: "≠ differs", indistinguishable: "≈ like noise", few: "? cannot tell", related: "= related" };
@@ -108,3 +109,4 @@ async function look() {
   setTimeout(look, live.seconds * 1000);
 }
 if (live.follows) look();
+})();
