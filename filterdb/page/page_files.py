@@ -1,4 +1,4 @@
-"""Make the files beside a page: the data of its figures, the figures and the tables, all or a single one."""
+"""Make the files beside a page: the data of its figures, the figures and the tables, all or one of them."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from filterdb.page import drawing, payload, tables
 from filterdb.page.section import Section
 
-_PATH = re.compile(r"(data|figures|tables)/([^/]+)(\.js|\.svg|\.png|\.csv|\.parquet)")
-"""Matches the path of a file beside a page."""
+_PATH = re.compile(r"(figures|tables)/([^/]+)(\.svg|\.png|\.csv|\.parquet)")
+"""Matches the path of a figure or a table beside a page."""
 
 
 def data_files(section: Section) -> dict[str, bytes]:
@@ -29,36 +29,19 @@ def all_files(sections: Iterable[Section]) -> dict[str, bytes]:
     return files
 
 
-def files_with(sections: Iterable[Section], path: str) -> dict[str, bytes]:
-    """Return the file beside a page with this path and those that are made with it; none if there is no such file.
-
-    Of all figures and tables, only the one that is asked for is made. Data files are made for one section at a time.
-    """
+def download(sections: Iterable[Section], path: str) -> dict[str, bytes]:
+    """Return the figure or table with this path in all of its formats; nothing if there is none. No other is made."""
     match = _PATH.fullmatch(path)
     if match is None:
         return {}
     kind, name, suffix = match.groups()
     for section in sections:
-        files = {"data": _data, "figures": _figure, "tables": _table}[kind](section, name, suffix)
-        if path in files:
-            return files
-    return {}
-
-
-def _data(section: Section, name: str, suffix: str) -> dict[str, bytes]:
-    del name, suffix
-    return data_files(section)
-
-
-def _figure(section: Section, name: str, suffix: str) -> dict[str, bytes]:
-    for picture in section.pictures():
-        if picture.name == name and suffix in {".svg", ".png"}:
-            return drawing.files(picture.draw(), name)
-    return {}
-
-
-def _table(section: Section, name: str, suffix: str) -> dict[str, bytes]:
-    for table in section.tables():
-        if table.name == name and suffix in {".csv", ".parquet"}:
-            return tables.files(name, table.rows, csv=table.has_csv)
+        if kind == "figures" and suffix in {".svg", ".png"}:
+            for picture in section.pictures():
+                if picture.name == name:
+                    return drawing.files(picture.draw(), name)
+        if kind == "tables" and suffix in {".csv", ".parquet"}:
+            for table in section.tables():
+                if table.name == name:
+                    return tables.files(name, table.rows, csv=table.has_csv)
     return {}

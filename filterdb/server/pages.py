@@ -5,14 +5,15 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import resources
+from pathlib import PurePosixPath
 from threading import Lock
 from typing import Any, NamedTuple
 
 from filterdb.errors import UsageError
 from filterdb.numerics.modes import ModeName
-from filterdb.page.page_files import files_with
+from filterdb.page.page_files import data_files, download
 from filterdb.page.report import Addition, banks_with_pages, compute_sections, page_folder, page_html, page_links
 from filterdb.page.results import GROUPINGS, gather
 from filterdb.page.section import Section
@@ -44,13 +45,40 @@ class Progress(NamedTuple):
     began: float
 
 
-@dataclass(frozen=True)
+@dataclass
 class Page:
     """A page in memory. `snapshot` is the one that has its basis, which may follow the one that was asked for."""
 
     html: bytes
     sections: list[Section]
     snapshot: int
+    owners: dict[str, Section] = field(default_factory=dict)
+    """The section of each data file, for the first `asked` sections."""
+    asked: int = 0
+
+    names: set[str] | None = None
+    """The names of all figures and tables, once an unknown one was asked for."""
+
+    def downloads(self, path: str) -> dict[str, bytes]:
+        """Return a figure or a table in all of its formats; nothing, without looking twice, if there is none."""
+        if self.names is not None and PurePosixPath(path).stem not in self.names:
+            return {}
+        files = download(self.sections, path)
+        if not files and self.names is None:
+            makers = [(*section.pictures(), *section.tables()) for section in self.sections]
+            self.names = {made.name for listed in makers for made in listed}
+        return files
+
+    def data(self, path: str) -> dict[str, bytes]:
+        """Return the data files of the section with this one, encoding those of no more sections than necessary."""
+        while path not in self.owners and self.asked < len(self.sections):
+            section = self.sections[self.asked]
+            files = data_files(section)
+            self.owners |= dict.fromkeys(files, section)
+            self.asked += 1
+            if path in files:
+                return files
+        return data_files(self.owners[path]) if path in self.owners else {}
 
 
 class Cache:
@@ -176,7 +204,8 @@ class Pages:
         kept = self.kept_file(place, path)
         if kept is not None:
             return kept
-        files = files_with(self.build(place).sections, path)
+        page = self.build(place)
+        files = page.data(path) if path.startswith("data/") else page.downloads(path)
         for name, data in files.items():
             self._files.put((place, name), data)
         return files.get(path)
