@@ -65,8 +65,8 @@ class Page:
             return {}
         files = download(self.sections, path)
         if not files and self.names is None:
-            makers = [(*section.pictures(), *section.tables()) for section in self.sections]
-            self.names = {made.name for listed in makers for made in listed}
+            self.names = {picture.name for section in self.sections for picture in section.pictures()}
+            self.names |= {table.name for section in self.sections for table in section.tables()}
         return files
 
     def data(self, path: str) -> dict[str, bytes]:

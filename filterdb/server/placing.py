@@ -14,9 +14,10 @@ from filterdb.analysis.findings import IGNORED, findings, summary
 from filterdb.analysis.nearest import rank_models
 from filterdb.errors import FilterDBError
 from filterdb.models.limits import Limits
-from filterdb.page.drawing import short
+from filterdb.plotting.drawing import short
 from filterdb.redaction import redact
 from filterdb.store.database import Database
+from filterdb.verdicts import sentence, verdict_of
 
 NEAREST = 5
 """Models that are named as the nearest."""
@@ -65,7 +66,7 @@ def _nearest(db: Database, path: Path, limits: Limits) -> Answer:
             "drift": _number(result["drift"].values[i]),
             "noise": _number(noise[i]),
             "excess": _number(result["excess"].values[i]),
-            "verdict": str(result["verdict"].values[i]),
+            **_verdict(str(result["verdict"].values[i]), str(result["judged_by"].values[i])),
             "same_file": bool(result["same_content"].values[i]),
             "same_filters": bool(result["same_filters"].values[i]),
             "filters": int(result["count"].values[i]),
@@ -83,6 +84,13 @@ def _nearest(db: Database, path: Path, limits: Limits) -> Answer:
         "left_out": len(json.loads(attrs["query_left_out"])),
         "stored_as": [short(model, NAME) for model in json.loads(attrs["query_stored_as"])[:NEAREST]],
     }
+
+
+def _verdict(code: str, judged_by: str) -> Answer:
+    """Return a verdict as its code, and as word, symbol and sentence for readers."""
+    verdict = verdict_of(code)
+    words = {"word": verdict.word, "symbol": verdict.symbol, "sentence": sentence(code, judged_by)}
+    return {"verdict": code, **words}
 
 
 def _check(db: Database, path: Path, name: str, limits: Limits) -> Answer:

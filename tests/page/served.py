@@ -66,17 +66,16 @@ class Client:
         self.host, self.token = f"127.0.0.1:{self.port}", split.query.partition("=")[2]
 
     def send(
-        self, path: str, method: str = "GET", body: bytes | None = None, *, token: bool = True, **headers: str | None
+        self, path: str, method: str = "GET", body: bytes | None = None, *, token: bool = True, **headers: str
     ) -> Response:
-        """Send a request; `_` in the name of a header stands for `-`, and None leaves it out."""
+        """Send a request; `_` in the name of a header stands for `-`."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         sent = {"Host": self.host, **({"Authorization": f"token {self.token}"} if token else {})}
-        sent |= {name.replace("_", "-"): value for name, value in headers.items()}  # type: ignore[dict-item]
+        sent |= {name.replace("_", "-"): value for name, value in headers.items()}
         try:
             connection.putrequest(method, path, skip_host=True, skip_accept_encoding=True)
             for name, value in sent.items():
-                if value is not None:
-                    connection.putheader(name, value)
+                connection.putheader(name, value)
             if body is not None and "Content-Length" not in sent:
                 connection.putheader("Content-Length", str(len(body)))
             connection.endheaders(body)

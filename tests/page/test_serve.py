@@ -308,4 +308,4 @@ def test_a_port_or_address_that_cannot_be(db: fdb.Database, client: Client) -> N
         ({"host": "no.such.host.invalid"}, "expected an address of this machine"),
     ):
         with pytest.raises(UsageError, match=words):
-            fdb.serve(db, **options)  # type: ignore[arg-type]
+            fdb.serve(db, **options)

@@ -4,7 +4,6 @@
 (() => {
 const live = core.live;
 const filesPath = `${live.home}files`;
-const MINE_VERDICTS = { different_by_filters: "≠ differs", indistinguishable: "≈ like noise", few: "? cannot tell", related: "= related" };
 const MINE_STATES = { passed: "passed", failed: "failed", incomplete: "incomplete: a part could not be read", "nothing-checked": "nothing to check", unreadable: "not readable" };
 
 const mineAnswer = el("div", { class: "answer", "aria-live": "polite" });
@@ -71,7 +70,7 @@ function nearestRows({ error, rows, models, filters, layers, left_out: out, stor
       el("thead", {}, el("tr", {}, ...["model", "", "drift", "noise", "verdict", "task", "training"].map((title) => el("th", { scope: "col", class: title === "drift" || title === "noise" ? "number" : null }, title)))),
       el("tbody", {}, ...rows.map((row) => el("tr", {},
         el("th", { scope: "row" }, row.model), el("td", {}, ruler(row, most)), el("td", { class: "number" }, digits(row.drift)), el("td", { class: "number" }, digits(row.noise)),
-        el("td", {}, row.same_file ? "= the same file" : row.same_filters ? "= the same filters" : MINE_VERDICTS[row.verdict] ?? row.verdict), el("td", {}, row.task), el("td", {}, row.training_dataset)))))),
+        el("td", { title: row.sentence }, row.same_file ? "= the same file" : row.same_filters ? "= the same filters" : `${row.symbol} ${row.word}`), el("td", {}, row.task), el("td", {}, row.training_dataset)))))),
     el("p", { class: "soft" }, "The bar is the drift, the mark what chance alone explains in 95 % of the cases. Near means similar filters; it says nothing of the accuracy after transfer."),
   ];
 }
