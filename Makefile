@@ -144,7 +144,7 @@ format: $(STAMP)
 
 # No index address is written: a lock file must not name a host.
 LOCK := uv pip compile --quiet --universal --python-version 3.12 --generate-hashes --no-emit-index-url --no-annotate --custom-compile-command "make lock"
-EXTRAS := --extra analysis --extra ingest --extra cluster --extra compiled --extra http --extra s3 --extra report --extra parquet --extra hdf5 --extra hub --extra tflite --extra metrics --extra obstore
+EXTRAS := --extra analysis --extra ingest --extra cluster --extra compiled --extra http --extra s3 --extra report --extra serve --extra parquet --extra hdf5 --extra hub --extra tflite --extra metrics --extra obstore
 lock: $(STAMP)
 	$(BIN)/$(LOCK) pyproject.toml $(EXTRAS) -o requirements/image.txt
 	printf '%s\n' 'hatchling>=1.27' 'hatch-fancy-pypi-readme>=25.1' | $(BIN)/$(LOCK) - -o requirements/build.txt

@@ -49,6 +49,10 @@ def serve(db: Database, no_token: bool, no_browser: bool, as_json: bool, **optio
     The page is computed from summaries when it is opened, and its figures and tables when they are downloaded. Drop a
     model file onto it to see its nearest models and what a check finds. Links to it keep their snapshot, and a new
     snapshot is announced.
+
+    Examples:
+        filterdb serve db
+        filterdb serve s3://bucket/db --no-browser --port 9000
     """
     from filterdb.server.access import is_loopback
     from filterdb.server.serve import serve as start

@@ -102,6 +102,7 @@ def test_what_needs_an_extra_names_it(place: Path, tmp_path: Path) -> None:
         f"remove {place}/db one --purge": "ingest",
         f"report {place}/db -o page.html": "analysis",
         f"layers {place}/db --figure layers.svg": "report",
+        f"serve {place}/db": "serve",
         "info s3://bucket/db": "s3",
     }
     lines = [(0, f"nearest {place}/db {place}/two.onnx"), *((2, line) for line in extras)]
