@@ -65,8 +65,9 @@ class _Commands(Helpful, click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args and args[0] not in listed_helps() and not ctx.resilient_parsing and not args[0].startswith("-"):
-            raise click.UsageError(f"no command {args[0]!r}{meant(args[0], listed_helps())}", ctx)
+        known = {*listed_helps(), *self.commands}
+        if args and args[0] not in known and not ctx.resilient_parsing and not args[0].startswith("-"):
+            raise click.UsageError(f"no command {args[0]!r}{meant(args[0], sorted(known))}", ctx)
         return super().resolve_command(ctx, args)
 
     def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
