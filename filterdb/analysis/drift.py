@@ -316,6 +316,7 @@ class _Matrix:
                 "bin_edges": ("edge", question.edges),
             },
             attrs=question.provenance(
+                analysis="drift",  # also in the file of `write`
                 metric=self.metric.name,
                 formula=self.metric.formula,
                 equal_models=int(question.equal_models),

@@ -173,7 +173,9 @@ def test_numbers_are_those_of_the_library(
     np.testing.assert_allclose(found, drift, rtol=1e-9, atol=1e-15)
     assert told["entropy"] == pytest.approx(entropy, rel=1e-9)
     # And what the reader sees.
-    pairs = tables(notebook, "drift-between-tasks-3")
+    (result,) = outputs(notebook, "text/html")["drift-between-tasks-3"]
+    assert result.startswith('<div class="filterdb">') and "fdb.drift by task" in result
+    pairs = tables(notebook, "drift-between-tasks-4")
     row = pairs.loc["text detection"].to_numpy().tolist()
     assert row == [f"{value:.4f}" for value in drift.loc["text detection"]]
     (shown,) = outputs(notebook, "text/html")["the-database-3"]
