@@ -5,14 +5,16 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
+import xarray as xr
 
-import filterdb
+import filterdb as fdb
 from filterdb import verdicts
 from filterdb.commands import drift, nearest, series
-from filterdb.verdicts import JUDGED_BY, VERDICTS, Verdict
+from filterdb.verdicts import JUDGED_BY, VERDICTS, Verdict, verdict_of
 
-ROOT = Path(filterdb.__file__).parents[1]
+ROOT = Path(fdb.__file__).parents[1]
 
 WORDS = {
     "different": "≠ differs",
@@ -80,3 +82,36 @@ def test_no_other_wording_is_left(folder: str) -> None:
     assert [
         f"{path.relative_to(ROOT)}: {hit[0]}" for path in files for hit in [OLD.search(path.read_text("utf-8"))] if hit
     ] == []
+
+
+def test_the_words_are_written_once() -> None:
+    """A module that writes one of the words itself would keep it when the vocabulary changes."""
+    own = re.compile(r"""["'](?:[≠≈=?] )?(?:differs|like noise|cannot tell)["']""")
+    files = [
+        path for path in (ROOT / "filterdb").rglob("*") if path.suffix in {".py", ".js"} and path.name != "verdicts.py"
+    ]
+    assert len(files) > 100
+    assert [str(path) for path in files if own.search(path.read_text("utf-8"))] == []
+
+
+@pytest.mark.parametrize("groups", [3, 20])
+def test_figures_show_the_symbol(groups: int) -> None:
+    """Of each code, in cells with a value and in those of many groups, where "differs" needs none."""
+    values = np.ones((groups, groups))
+    codes = np.full((groups, groups), "", object)
+    for k, verdict in enumerate(VERDICTS):
+        codes[divmod(k + 1, groups) if k < 2 else (2, k % 2) if groups == 3 else (k, 0)] = verdict.code
+    result = xr.Dataset(
+        {"drift": (("group", "other"), values), "verdict": (("group", "other"), codes.astype(str))},
+        {"group": [f"g{i}" for i in range(groups)]},
+        {"by": "task"},
+    ).assign({name: ("group", np.full(groups, 5_000)) for name in ("models", "count")})
+    result = result.assign(few=("group", np.zeros(groups, bool)))
+    figure = fdb.plot.heatmap(result)
+    written = [text.get_text() for text in figure.axes[0].texts]
+    wanted = {verdict_of(code) for code in set(codes[~np.eye(groups, dtype=bool)]) if code}
+    assert {verdict.symbol for verdict in wanted} - ({"≠"} if groups > 13 else set()) <= {
+        text[-1] for text in written if text
+    }
+    label = figure.axes[1].get_ylabel()
+    assert all(verdict.text in label for verdict in wanted if groups <= 13 or verdict.tone != "bad")

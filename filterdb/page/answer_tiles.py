@@ -29,6 +29,8 @@ SIGNS: dict[State, str] = {"good": "✓", "warn": "!", "unknown": "?"}
 STATE_OF_TONE: dict[str, State] = {"bad": "warn", "neutral": "good", "unknown": "unknown"}
 """The state of a tile about a pair of groups, by the tone of its verdict."""
 
+CANNOT_TELL = verdict_of(None).word
+
 SEVERITY = ("dead", "collapsed", "random", "sparse")
 """Verdicts of layers, the most severe first."""
 
@@ -121,7 +123,7 @@ def _flagged(results: Results) -> Tile:
     if not len(flagged):
         judged = int(result["scale_known"].values.sum())
         if not judged:
-            return Tile("flagged", question, "unknown", "cannot tell", "No layer could be judged.")
+            return Tile("flagged", question, "unknown", CANNOT_TELL, "No layer could be judged.")
         answer = f"None of {counted(judged, 'layer')} is dead, sparse, collapsed or random."
         return Tile("flagged", question, "good", "nothing", answer, link=("See the layers", address("layers")))
     models = result["layer_model"].values.astype(str)
@@ -175,7 +177,7 @@ def _pair_tiles(results: Results, by: str | None) -> list[Tile]:
     """Answer which pair of groups is farthest and which is closest."""
     if by is None:
         answer = "There are no two groups with enough filters to compare."
-        return [Tile("farthest", "Farthest pair", "unknown", "cannot tell", answer)]
+        return [Tile("farthest", "Farthest pair", "unknown", CANNOT_TELL, answer)]
     result = results.drifts[by]
     comparable = _comparable(result)
     values = np.where(comparable, result["drift"].values, np.nan)
@@ -248,7 +250,7 @@ def _outlier(results: Results) -> Tile:
     enough = np.empty(0, bool) if result is None else ~result["few"].values
     if result is None or enough.sum() < FEWEST_FOR_OUTLIER:
         answer = f"It takes {FEWEST_FOR_OUTLIER} models of at least 1,000 filters; there {_are(int(enough.sum()))}."
-        return Tile("outlier", question, "unknown", "cannot tell", answer)
+        return Tile("outlier", question, "unknown", CANNOT_TELL, answer)
     values = result["drift"].values[np.ix_(enough, enough)]
     other = ~np.eye(len(values), dtype=bool)
     rows = np.array([np.sort(row[keep]) for row, keep in zip(values, other, strict=True)])

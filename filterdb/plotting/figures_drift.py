@@ -13,7 +13,7 @@ from filterdb.errors import UsageError
 from filterdb.numerics.divergence import symmetric_kl
 from filterdb.plotting.drawing import COLOURS, check_result, drawn, legible, panel, short, visible
 from filterdb.plotting.panels import Panels
-from filterdb.verdicts import VERDICTS
+from filterdb.verdicts import verdict_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -79,34 +79,35 @@ def _matrix(result: xr.Dataset, order: npt.NDArray[np.int64], borders: list[floa
     for border in borders:
         axes.axhline(border, color="white", linewidth=0.6)
         axes.axvline(border, color="white", linewidth=0.6)
-    if legible(number, most=13):
-        for i, j in np.ndindex(number, number):
-            if i != j and np.isfinite(values[i, j]):
-                colour = "black" if values[i, j] > largest * 0.3 else "white"
-                axes.text(j, i, f"{values[i, j]:.2g}", ha="center", va="center", fontsize=7, color=colour)
+    codes = result["verdict"].values[np.ix_(order, order)] if "verdict" in result else np.full(values.shape, "")
     label = "drift D"
-    if "verdict" in result and legible(number):
-        texts = _mark_verdicts(axes, result["verdict"].values[np.ix_(order, order)], values > largest * 0.3)
-        label += f" ({', '.join(texts)})" if texts else ""
+    if legible(number):
+        legend = _write_cells(axes, values, codes, values > largest * 0.3)
+        label += f" ({', '.join(legend)})" if legend else ""
     axes.figure.colorbar(image, ax=axes, label=label, shrink=0.8)
     axes.set_title(f"Drift by {visible(result.attrs['by']).replace('_', ' ')}", loc="left")
     return axes
 
 
-def _mark_verdicts(axes: Axes, codes: npt.NDArray[Any], bright: npt.NDArray[np.bool_]) -> list[str]:
-    """Draw the symbol of each pair's verdict below the middle of its cell, and return the symbols with their words."""
+def _write_cells(axes: Axes, values: Floats, codes: npt.NDArray[Any], bright: npt.NDArray[np.bool_]) -> dict[str, None]:
+    """Write the symbol of each pair's verdict into its cell, up to 13 groups behind the value.
+
+    Returns the symbols with their words. In cells without a value, only verdicts without the tone "bad" are marked.
+    """
+    has_values = legible(len(values), most=13)
     legend: dict[str, None] = {}
-    for verdict in VERDICTS:
-        chosen = (codes == verdict.code) & ~np.eye(len(codes), dtype=bool)
-        if verdict.code and chosen.any():
+    for i, j in np.ndindex(values.shape):
+        if i == j or not np.isfinite(values[i, j]):
+            continue
+        verdict = verdict_of(str(codes[i, j])) if codes[i, j] else None
+        symbol = verdict.symbol if verdict and (has_values or verdict.tone != "bad") else ""
+        if verdict and symbol:
             legend[verdict.text] = None
-            for cells, colour in ((chosen & bright, "black"), (chosen & ~bright, "white")):
-                rows, columns = np.nonzero(cells)
-                marker = f"${verdict.symbol}$"
-                axes.plot(
-                    columns, rows + 0.32, linestyle="", marker=marker, color=colour, markersize=4.5, markeredgewidth=0
-                )
-    return list(legend)
+        text = f"{values[i, j]:.2g}{symbol}" if has_values else symbol
+        if text:
+            colour = "black" if bright[i, j] else "white"
+            axes.text(j, i, text, ha="center", va="center", fontsize=6.5 if has_values else 6, color=colour)
+    return legend
 
 
 def _plural(number: int, noun: str) -> str:
