@@ -13,6 +13,7 @@ import numpy as np
 import xarray as xr
 
 from filterdb.analysis.findings import MEANINGS
+from filterdb.analysis.noise import FEW
 from filterdb.numerics.divergence import symmetric_kl
 from filterdb.page.boxes import pairs
 from filterdb.page.drawing import visible
@@ -124,8 +125,7 @@ def _flagged(results: Results) -> Tile:
         judged = int(result["scale_known"].values.sum())
         if not judged:
             return Tile("flagged", question, "unknown", CANNOT_TELL, "No layer could be judged.")
-        answer = f"None of {counted(judged, 'layer')} is dead, sparse, collapsed or random."
-        return Tile("flagged", question, "good", "nothing", answer, link=("See the layers", address("layers")))
+        return _nothing_flagged(results, question, judged)
     models = result["layer_model"].values.astype(str)
     of_model: dict[str, list[int]] = {}
     for layer in flagged[np.lexsort((flagged, worst[flagged]))].tolist():
@@ -153,6 +153,31 @@ def _flagged(results: Results) -> Tile:
         note=_meaning(rules[hits[ranked[0][1][0]]].tolist(), left),
         link=("See the layers", address("layers")),
         picture={"filters": _filters(results, [layers[0] for _, layers in shown])},
+    )
+
+
+def _nothing_flagged(results: Results, question: str, judged: int) -> Tile:
+    """Return the tile of layers without verdicts, with the filters of the first layer of the largest models."""
+    result = results.degeneration
+    models, first, index = np.unique(result["layer_model"].values.astype(str), return_index=True, return_inverse=True)
+    sizes = np.bincount(index, result["filters"].values)
+    largest = np.argsort(-sizes, kind="stable")[: MODELS_SHOWN - 1]
+    return Tile(
+        "flagged",
+        question,
+        "good",
+        "nothing",
+        f"None of {counted(judged, 'layer')} is dead, sparse, collapsed or random.",
+        lines=tuple(
+            Line(
+                f"{visible(result['layer_name'].values[first[i]])}, its first filters",
+                name=visible(models[i]),
+                href=address("layers", layers=visible(models[i])),
+            )
+            for i in largest
+        ),
+        link=("See the layers", address("layers")),
+        picture={"filters": _filters(results, [int(first[i]) for i in largest])},
     )
 
 
@@ -249,7 +274,8 @@ def _outlier(results: Results) -> Tile:
     question, result = "Odd one out", results.drifts.get("model")
     enough = np.empty(0, bool) if result is None else ~result["few"].values
     if result is None or enough.sum() < FEWEST_FOR_OUTLIER:
-        answer = f"It takes {FEWEST_FOR_OUTLIER} models of at least 1,000 filters; there {_are(int(enough.sum()))}."
+        number = int((results.db.models["filters"].values >= FEW).sum())
+        answer = f"It takes {FEWEST_FOR_OUTLIER} models of at least 1,000 filters; there {_are(number)}."
         return Tile("outlier", question, "unknown", CANNOT_TELL, answer)
     values = result["drift"].values[np.ix_(enough, enough)]
     other = ~np.eye(len(values), dtype=bool)
@@ -296,7 +322,7 @@ def _trust(results: Results, by: str | None) -> Tile:
     if not told:
         state: State = "unknown"
         word, answer = "these filters only", f"No pair of {groups} can be judged."
-        few = f"Too few models or filters: drifts hold for these filters, not for other {groups}"
+        few = "Too few models or filters: drifts hold for these filters, not for other models"
         unjudged = "No noise was computed, so nothing says which drift chance explains"
         is_judged = by is None or "verdict" in results.drifts[by]
         lines.insert(0, Line(few if is_judged else unjudged, "unknown"))

@@ -25,6 +25,7 @@ from filterdb.numerics.modes import ModeName
 from filterdb.page import payload
 from filterdb.page.drawing import visible, visible_all
 from filterdb.page.header import header
+from filterdb.page.highlights import counted
 from filterdb.page.page_files import all_files
 from filterdb.page.reference_marks import reference_marks
 from filterdb.page.results import Results, gather
@@ -285,16 +286,17 @@ def _numbers(db: Database) -> list[tuple[str, str]]:
     """Return the headline numbers, each with its name."""
     counts = db.counts
     with_filters = int((db.models["filters"].values > 0).sum())
-    models = "models" if with_filters == counts["models"] else f"of {counts['models']:,} models have such filters"
-    rows = [
-        (f"{kernel_text(db.kernel)} filters", f"{counts['filters']:,}"),
-        ("layers", f"{counts['layers']:,}"),
-        (models, f"{with_filters:,}"),
+    texts = [
+        counted(counts["filters"], f"{kernel_text(db.kernel)} filter"),
+        counted(counts["layers"], "layer"),
+        counted(with_filters, "model")
+        if with_filters == counts["models"]
+        else f"{with_filters:,} of {counted(counts['models'], 'model')} have such filters",
     ]
-    for column, many in (("task", "tasks"), ("training_dataset", "training sets")):
+    for column, noun in (("task", "task"), ("training_dataset", "training set")):
         known = set(np.unique(db.layers[column].values.astype(str)).tolist()) - {UNKNOWN}
-        rows += [(many, f"{len(known):,}")] if known else []
-    return rows
+        texts += [counted(len(known), noun)] if known else []
+    return [(name, number) for number, _, name in (text.partition(" ") for text in texts)]
 
 
 def content_hash(text: str) -> str:

@@ -15,6 +15,7 @@ import filterdb as fdb
 from filterdb.page.answer_tiles import SIGNS, Tile, answer_tiles, grouping
 from filterdb.page.header import database_name
 from filterdb.page.reference_marks import MEASURED, reference_marks
+from filterdb.page.report import _numbers
 from filterdb.page.results import Results, gather
 from filterdb.verdicts import VERDICTS
 from tests.page.conftest import HOSTILE, Opened
@@ -130,6 +131,11 @@ def test_reference_marks_are_measured_here_or_said_to_be_others(whole: Results) 
 )
 def test_a_database_is_called_by_the_last_part_of_its_path(url: str, name: str) -> None:
     assert database_name(url) == name
+
+
+def test_headline_numbers_have_their_nouns(page_db: fdb.Database) -> None:
+    numbers = [(number, name) for name, number in _numbers(page_db.select(model="model 1"))]
+    assert numbers == [("1,728", "3×3 filters"), ("3", "layers"), ("1", "model"), ("1", "task"), ("1", "training set")]
 
 
 @pytest.mark.slow

@@ -70,6 +70,7 @@ if (typeof follow === "undefined") {
   for (const link of $$('#summary a[href*="?"]')) link.addEventListener("click", async (event) => {
     event.preventDefault();
     const [section, query] = link.getAttribute("href").split("?"), wanted = new URLSearchParams(query);
+    location.hash = section;
     if (wanted.get("by")) group(wanted.get("by"));
     await goTo(section);
     if (wanted.get("layers")) { const node = $('[data-figure="layers"]'); await begin(node); node.table.search(wanted.get("layers")); }
