@@ -107,11 +107,11 @@ def test_figures_show_the_symbol(groups: int) -> None:
         {"by": "task"},
     ).assign({name: ("group", np.full(groups, 5_000)) for name in ("models", "count")})
     result = result.assign(few=("group", np.zeros(groups, bool)))
-    figure = fdb.plot.heatmap(result)
-    written = [text.get_text() for text in figure.axes[0].texts]
+    axes = fdb.plot.drift(result)
+    written = [text.get_text() for text in axes.texts]
     wanted = {verdict_of(code) for code in set(codes[~np.eye(groups, dtype=bool)]) if code}
     assert {verdict.symbol for verdict in wanted} - ({"≠"} if groups > 13 else set()) <= {
         text[-1] for text in written if text
     }
-    label = figure.axes[1].get_ylabel()
+    label = axes.figure.axes[1].get_ylabel()
     assert all(verdict.text in label for verdict in wanted if groups <= 13 or verdict.tone != "bad")
