@@ -6,13 +6,13 @@ const live = core.live;
 const filesPath = `${live.home}files`;
 const MINE_STATES = { passed: "passed", failed: "failed", incomplete: "incomplete: a part could not be read", "nothing-checked": "nothing to check", unreadable: "not readable" };
 
-const mineAnswer = el("div", { class: "answer", "aria-live": "polite" });
+const mineAnswer = el("figure", { class: "mine-answer", "aria-label": "Where the model is", "aria-live": "polite", hidden: true });
 const mineFile = el("input", { type: "file", id: "mine-file", onchange: () => { if (mineFile.files[0]) place(mineFile.files[0]); mineFile.value = ""; } });
-const mineText = "or drop one anywhere on this page. filterdb serve compares it, and keeps only the answer.";
-($("#summary") ?? $("main > section")).after(el("section", { id: "mine" },
-  el("h2", {}, "Where is my model?"),
-  el("figure", { "aria-label": "Where is my model?" }, el("div", { class: "drop" }, mineFile, el("label", { for: "mine-file" }, "Choose a model file"), el("span", {}, mineText)), mineAnswer)));
-$("#toc li").after(el("li", {}, el("a", { href: "#mine" }, "Where is my model?")));
+const mineText = "Choose a file, or drop one anywhere here: it is compared, and only the answer is kept.";
+$("main").prepend(el("section", { id: "mine" },
+  el("h2", { class: "unseen" }, "Where is my model?"),
+  el("div", { class: "drop" }, mineFile, el("label", { for: "mine-file" }, "Where is my model?"), el("span", {}, mineText)), mineAnswer));
+$("#toc li").before(el("li", {}, el("a", { href: "#mine" }, "Where is my model?")));
 
 const isFile = (event) => [...(event.dataTransfer?.types ?? [])].includes("Files");
 const dropping = (is) => document.documentElement.classList.toggle("dropping", is);
@@ -25,13 +25,17 @@ addEventListener("drop", (event) => {
   if (event.dataTransfer.files[0]) place(event.dataTransfer.files[0]);
 });
 
-const mineSays = (text, wrong) => mineAnswer.replaceChildren(el("p", { class: wrong ? "wrong" : "soft", role: wrong ? "alert" : null }, text));
+function mineShows(...nodes) {
+  mineAnswer.hidden = false;
+  mineAnswer.replaceChildren(...nodes);
+}
+const mineSays = (text, wrong) => mineShows(el("p", { class: wrong ? "wrong" : "soft", role: wrong ? "alert" : null }, text));
 
 // Send a file, show the answer, and put a link to it into the address.
 let placing = 0;
 async function place(file) {
   const turn = (placing += 1);
-  $("#mine").scrollIntoView({ block: "nearest" });
+  $("#mine").scrollIntoView();
   if (file.size > live.limit) return mineSays(`${file.name} has ${count(file.size / 2 ** 20)} MiB; the limit is ${count(live.limit / 2 ** 20)} MiB. Raise --model-memory of filterdb serve.`, true);
   mineSays(`Reading ${file.name} …`);
   const answer = await ask(`${filesPath}?name=${encodeURIComponent(file.name)}`, { method: "POST", body: file });
@@ -55,7 +59,7 @@ async function ask(address, options) {
 
 function showMine(answer) {
   const { nearest, check } = answer;
-  mineAnswer.replaceChildren(el("h3", {}, answer.name), ...nearestRows(nearest), ...checkRows(check),
+  mineShows(el("h3", {}, answer.name), ...nearestRows(nearest), ...checkRows(check),
     el("p", { class: "soft" }, "The address of this page now links to this answer, until filterdb serve ends."));
 }
 
