@@ -41,7 +41,7 @@ from filterdb.models.hub_catalog import catalog as catalog
 from filterdb.models.sandbox import Limits as Limits
 from filterdb.numerics.modes import Mode as Mode
 from filterdb.numerics.shape import Bounds as Bounds
-from filterdb.page.report import report as report
+from filterdb.page.entry import report as report
 from filterdb.plotting import plot as plot
 from filterdb.reduce.basis import refit as refit
 from filterdb.reduce.integrity import Verified as Verified

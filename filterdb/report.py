@@ -9,7 +9,7 @@ import warnings
 from typing import Any
 
 from filterdb.page import figures, figures_density, figures_drift
-from filterdb.page.report import report
+from filterdb.page.entry import report
 
 _MOVED: dict[str, Any] = {
     "figures": figures,

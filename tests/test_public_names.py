@@ -86,7 +86,7 @@ def test_old_paths_of_the_figures_work() -> None:
         "import filterdb.page.figures, filterdb.page.figures_density\n"
         "assert figures is filterdb.page.figures and density is filterdb.page.figures_density\n"
         "assert heatmap is figures.heatmap and callable(filterdb.report)\n"
-        "from filterdb.page.report import report\n"
+        "from filterdb.page.entry import report\n"
         "assert filterdb.report is report\n"
     )
     done = subprocess.run([sys.executable, "-W", "always", "-c", code], capture_output=True, text=True, check=False)

@@ -7,6 +7,7 @@ import math
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -33,7 +34,7 @@ from filterdb.columns import Columns
 from filterdb.errors import InputError, UsageError
 from filterdb.extras import require
 from filterdb.ledger import is_unread
-from filterdb.models.answers import EXAMINED, EXAMINED_OTHERS
+from filterdb.models.answers import DESCRIBED, EXAMINED, EXAMINED_OTHERS
 from filterdb.models.catalog import ModelSource
 from filterdb.models.inputs import expand
 from filterdb.models.model import Skip
@@ -79,12 +80,12 @@ COUNTED = ("prunable_filters", "prunable_parameters", "small_filters", "zero_cha
 """Measures that are counted only in layers of k×k filters, of 2 to 256 weights."""
 
 
-class _File(NamedTuple):
+class CheckedFile(NamedTuple):
     """Hold what was read from one file.
 
     `rows` has the layers that were read, then those that could not be. `skipped` has all convolutions without numbers.
     `filter_shapes` has the filters by kernel shape, as JSON. `reason` says why the file could not be read; it is empty
-    if the file was read.
+    if the file was read. `facts` has what the file says of its model, if first filters were asked for.
     """
 
     name: str
@@ -92,9 +93,10 @@ class _File(NamedTuple):
     skipped: list[Skip]
     filter_shapes: str
     reason: str
+    facts: Mapping[str, Any] = MappingProxyType({})
 
     @classmethod
-    def of(cls, name: str, answer: Examination) -> _File:
+    def of(cls, name: str, answer: Examination) -> CheckedFile:
         """Return a file that was read. A layer that should have been read but was not becomes a row without numbers."""
         rows, skipped = [*answer.rows, *map(_other, answer.others)], answer.skipped
         if answer.others:
@@ -105,14 +107,15 @@ class _File(NamedTuple):
             for skip in skipped
             if is_unread(skip.code)
         ]
-        return cls(name, read + unread, skipped, answer.filter_shapes, "")
+        return cls(name, read + unread, skipped, answer.filter_shapes, "", answer.facts)
 
 
 def _other(row: dict[str, Any]) -> dict[str, Any]:
     """Return the row of a layer whose filters no bank has, of which less is known, in the form of the others."""
     weights = row["row_size"] * math.prod(parse_shape(row["kernel"]))
     nonfinite = f"{row['nonfinite']} of {weights} weights are NaN or infinite" if row["nonfinite"] else ""
-    return {**{name: row[name] for name in _UNREAD if name in row}, "nonfinite": nonfinite}
+    kept = (*_UNREAD, *(variable.name for variable in DESCRIBED))
+    return {**{name: row[name] for name in kept if name in row}, "nonfinite": nonfinite}
 
 
 _COLUMNS = (
@@ -243,6 +246,26 @@ def check_files(
     kernel: AnyKernel | None,
 ) -> Columns:
     """Return what `check` does, without importing xarray."""
+    return read_and_judge(
+        paths, db=db, reference=reference, rules=rules, limits=limits, key=key, order=order, kernel=kernel
+    )[1]
+
+
+def read_and_judge(
+    paths: Sources,
+    *,
+    db: AnyDatabase | None,
+    reference: Path | None,
+    rules: Rules | Mapping[str, Any] | Path | None,
+    limits: Limits,
+    first: int = 0,
+    kernel: AnyKernel | None = None,
+    **network: Any,
+) -> tuple[list[CheckedFile], Columns]:
+    """Return what was read from each file, with the `first` filters of each layer, and what `check` returns.
+
+    `network` has `key` and `order`, as in `check`. The layers of the result are the rows of the files, in order.
+    """
     rules, only = as_rules(rules), None if kernel is None else as_kernel(kernel)
     if db is not None and reference is not None:
         raise UsageError("reference: expected none together with `db`, got both")
@@ -252,17 +275,19 @@ def check_files(
         db = as_database(db)
     compared = read_reference(reference) if db is None else None
     seen: set[str] = set()
-    with on_disk(as_sources(paths, "paths"), key, order) as named:
-        files = [file for source in named for file in _files(source, limits, seen, only)]
+    with on_disk(as_sources(paths, "paths"), network["key"], network["order"]) as named:
+        files = [file for source in named for file in _files(source, limits, seen, only, first)]
     result = _judge_files(files, rules, only)
     if db is not None:
         add_database(result, db)
     if compared is not None:
         add_peers(result, {kernel_name(compared.kernel): compared})
-    return result
+    return files, result
 
 
-def _files(source: NamedFile, limits: Limits, seen: set[str], kernel: Kernel | None) -> Iterator[_File]:
+def _files(
+    source: NamedFile, limits: Limits, seen: set[str], kernel: Kernel | None, first: int
+) -> Iterator[CheckedFile]:
     """Read the files of a source that are not in `seen`; a source without files counts as one unreadable file."""
     try:
         listed = [source] if source.alias else [replace(source, path=name) for name in expand(source.path)]
@@ -270,13 +295,13 @@ def _files(source: NamedFile, limits: Limits, seen: set[str], kernel: Kernel | N
         shown = ModelSource(source.path, source.path).shown
         if source.path not in seen:
             seen.add(source.path)
-            yield _File(shown, [], [], "", str(error).replace(source.path, shown))
+            yield CheckedFile(shown, [], [], "", str(error).replace(source.path, shown))
         return
     for file in listed:
         identity = _identity(file.path)
         if identity not in seen:
             seen.add(identity)
-            yield _read(file, limits, kernel)
+            yield _read(file, limits, kernel, first)
 
 
 def _identity(name: str) -> str:
@@ -284,16 +309,17 @@ def _identity(name: str) -> str:
     return name if "://" in name else os.path.realpath(name)
 
 
-def _read(file: NamedFile, limits: Limits, kernel: Kernel | None) -> _File:
+def _read(file: NamedFile, limits: Limits, kernel: Kernel | None, first: int) -> CheckedFile:
     """Read a file in a child process; one that cannot be read has a reason instead of layers."""
     source = file.source()
     try:
-        return _File.of(source.shown, examine(source, limits, None if kernel is None else (kernel,)))
+        kernels = None if kernel is None else (kernel,)
+        return CheckedFile.of(source.shown, examine(source, limits, kernels, first=first))
     except InputError as error:
-        return _File(source.shown, [], [], "", str(error))
+        return CheckedFile(source.shown, [], [], "", str(error))
 
 
-def _judge_files(files: list[_File], rules: Rules, kernel: Kernel | None) -> Columns:
+def _judge_files(files: list[CheckedFile], rules: Rules, kernel: Kernel | None) -> Columns:
     """Return the result of `check` without a database, of all layers or those of one kernel shape."""
     rows = [row for file in files for row in file.rows]
     table = {v.name: v.array([row[v.name] for row in rows]) for v in _COLUMNS}

@@ -147,7 +147,7 @@ def findings(result: Result) -> list[Finding]:
         kind = 1 if finding.rule == "nothing-checked" else 0 if finding.rule in NOT_CHECKED else 2
         return kind, order[finding.file]
 
-    return sorted([*_file_findings(result), *_layer_findings(result)], key=sort_key)
+    return sorted([*_file_findings(result), *layer_findings(result)], key=sort_key)
 
 
 def _file_findings(result: Result) -> list[Finding]:
@@ -199,8 +199,8 @@ def _like_noise(layers: Result) -> str:
     return f"{len(p[tested]) - rejected:,} of its {sizes} cannot be told from isotropic noise, the others may be chance"
 
 
-def _layer_findings(result: Result) -> list[Finding]:
-    """Return a finding for each rule that a layer breaks."""
+def layer_findings(result: Result) -> list[Finding]:
+    """Return a finding for each rule that a layer breaks, in the order of layers."""
     rules = json.loads(result.attrs["rules"])
     failing = set(rules["fail"])
     names = [str(name) for name in result["rule"].values]

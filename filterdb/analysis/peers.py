@@ -62,8 +62,7 @@ def add_database(result: Columns, db: Database) -> None:
     """Add PEER_MEASURES and `stored_in` by the layers of a database, or of a view, which has only one kernel shape."""
     from filterdb.analysis.degeneration import judge_layers
 
-    banks = {name: _bank(db, name) for name in np.unique(result["kernel"].values.astype(str)).tolist()}
-    compared = {name: bank for name, bank in banks.items() if bank is not None}
+    compared = banks_compared(db, result["kernel"].values)
     references = {name: reference_of(judge_layers(bank), db.url) for name, bank in compared.items()}
     if not references:
         references = {kernel_name(db.kernel): reference_of(judge_layers(db), db.url)}
@@ -74,6 +73,12 @@ def add_database(result: Columns, db: Database) -> None:
         facts = json.loads(result.attrs["reference"])
         result.attrs["reference"] = json.dumps({**facts, "models": _models(list(compared.values()))})
     result.attrs.update({"snapshot": db.snapshot, "database": db.url, "corpus": " and ".join(db.conditions) or "all"})
+
+
+def banks_compared(db: Database, kernels: np.ndarray) -> dict[str, Database]:
+    """Return the filters of a database to compare layers with, by the names of their kernel shapes, (layers,)."""
+    banks = {name: _bank(db, name) for name in np.unique(kernels.astype(str)).tolist()}
+    return {name: bank for name, bank in banks.items() if bank is not None}
 
 
 def _bank(db: Database, name: str) -> Database | None:

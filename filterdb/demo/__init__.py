@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from filterdb.errors import InputError, InterruptedRunError
 from filterdb.ingestion.run import ingest
 from filterdb.models.catalog import ModelSource, parse_catalog
-from filterdb.page.report import report
+from filterdb.page.entry import report
 from filterdb.store.database import Database, open_database
 
 UNLISTED = ("facenet_pytorch/data/onet.pt",)

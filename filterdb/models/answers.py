@@ -5,9 +5,12 @@ A child may be controlled by the file that it reads. It can lie about the model,
 
 from __future__ import annotations
 
+import base64
 import math
 from collections.abc import Collection
 from typing import Any
+
+import numpy as np
 
 from filterdb import schema
 from filterdb.models.model import MAX_FILTERS, MAX_KERNELS, MAX_WEIGHTS, Skip, is_wanted
@@ -61,6 +64,28 @@ EXAMINED = (
 )  # fmt: skip
 """What `examine` returns for each layer."""
 
+DESCRIBED = tuple(
+    variable for variable in schema.LAYER_VARIABLES if variable.name in {"strides", "dilations", "source_dtype"}
+)
+"""What it returns besides if the first filters are asked for, each as text."""
+
+
+def first_filters(text: Any, row: dict[str, Any], most: int) -> np.ndarray:
+    """Return the first filters of a layer, (number, weights) float32, from base64 of little-endian float32.
+
+    Raises ValueError unless they are at most `most` filters of the layer's shape, all finite.
+    """
+    raw = base64.b64decode(as_value(text, "str"), validate=True)
+    filters = np.frombuffer(raw, "<f4").reshape(-1, weights_of(row))
+    if len(filters) > min(most, row["row_size"]) or not np.isfinite(filters).all():
+        raise ValueError("filters that the layer cannot have")
+    return filters
+
+
+def model_facts(values: Any) -> dict[str, Any]:
+    """Return the values of `schema.MODEL_VARIABLES` that a file says of its model."""
+    return _row(values, schema.MODEL_VARIABLES, _OURS)
+
 
 def filters_shape(value: Any) -> tuple[int, int]:
     """Return how many filters of how many weights a child wants to send."""
@@ -82,7 +107,7 @@ def checked(answer: dict[str, Any], kernels: Kernels = (schema.KERNEL,)) -> Chec
     of PARSE_ERRORS for missing values, for values that their variables cannot hold, and for layers of kernel shapes
     that were not asked for.
     """
-    facts = _row(answer["facts"], schema.MODEL_VARIABLES, _OURS)
+    facts = model_facts(answer["facts"])
     rows = [layer_row(row, _LAYER_VARIABLES, kernels, is_stored=True) for row in as_list(answer["rows"])]
     checksums = [as_value(value, "int64") for value in as_list(answer["checksums"])]
     others = other_rows(answer, kernels)

@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from urllib.parse import urlsplit
 
 from filterdb.errors import FilterDBError, InputError, ModelError, StoreError, StoreMissingError
 from filterdb.models.data_files import ALLOWED, open_inside
@@ -69,6 +70,23 @@ def expand(source: str) -> list[str]:
     if not names:
         raise InputError(_names_none(source))
     return sorted(names)
+
+
+def names_models(source: str) -> bool:
+    """Return whether a path or URL names model files, rather than a database.
+
+    A folder is a database if it has segments or snapshots, or no models. What does not exist is a model file if its
+    name ends like one.
+    """
+    place = local_path(source)
+    if is_hub(place):
+        return True
+    if is_remote(place):
+        return urlsplit(place).path.endswith((*SUFFIXES, *SHARED_SUFFIXES))
+    if os.path.isdir(place):  # noqa: PTH112 - Path.is_dir raises PermissionError (Python 3.12)
+        parts = (Path(place) / name for name in ("segments", "snapshots"))
+        return not any(map(os.path.isdir, parts)) and bool(_below(place))
+    return not is_absent(place) or any(mark in place for mark in _GLOB) or place.endswith((*SUFFIXES, *SHARED_SUFFIXES))
 
 
 def _names_none(source: str) -> str:

@@ -6,6 +6,7 @@ plain bytes.
 
 from __future__ import annotations
 
+import base64
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -173,9 +174,10 @@ def _row(layer: Layer, weight: Weight) -> dict[str, Any]:
 def _examine(channel: Channel, model: Model, request: dict[str, Any]) -> None:
     """Send what a check needs of every layer, and skipped layers. One layer is in memory at a time.
 
-    A layer with NaN or infinities has a row without measurements.
+    A layer with NaN or infinities has a row without measurements. With `first` in the request, a row has so many of
+    its first filters, and the answer has the model's facts.
     """
-    folder = Path(request["path"]).parent
+    folder, first = Path(request["path"]).parent, request.get("first", 0)
     rows = []
     skipped = [[skip.layer, skip.code, skip.reason] for skip in model.skipped]
     stored: dict[int, str] = {}
@@ -185,7 +187,8 @@ def _examine(channel: Channel, model: Model, request: dict[str, Any]) -> None:
         stored.setdefault(layer.stored_weight, layer.name)
         try:
             with _reading_weight(folder):
-                rows.append({**facts, **_measured(layer, layer.weight())})
+                weight = layer.weight()
+                rows.append({**facts, **_measured(layer, weight), "first_filters": _encoded(weight.filters[:first])})
         except NotStoredError as error:
             if error.code == "nonfinite":
                 rows.append({**facts, **_UNMEASURED, "row_size": layer.filters, "nonfinite": error.reason})
@@ -201,7 +204,13 @@ def _examine(channel: Channel, model: Model, request: dict[str, Any]) -> None:
         return {"shared_with": shared, "channel_p_value": p}
 
     others = _others(model, folder, skipped, more)
-    channel.send({"rows": rows, "others": others, "skipped": skipped, "filter_shapes": shapes})
+    about = {"facts": {**model.facts, **shape_facts(model.shapes)}} if first else {}
+    channel.send({"rows": rows, "others": others, "skipped": skipped, "filter_shapes": shapes, **about})
+
+
+def _encoded(filters: np.ndarray) -> str:
+    """Return filters as base64 of little-endian float32."""
+    return base64.b64encode(np.ascontiguousarray(filters, "<f4").tobytes()).decode()
 
 
 _UNMEASURED = {
@@ -212,7 +221,7 @@ _UNMEASURED = {
     **dict.fromkeys(
         ("peak", "variance_entropy", "p_value", "relative_spread", "outlier_ratio", "direction_share"), math.nan
     ),
-    **{"scale_known": True, "hash": "", "fingerprint": ""},
+    **{"scale_known": True, "hash": "", "fingerprint": "", "source_dtype": "", "first_filters": ""},
 }
 
 
@@ -225,7 +234,7 @@ def _measured(layer: Layer, weight: Weight) -> dict[str, Any]:
     raw = whole.moments(weight.filters)
     direction = directions(raw, layer.kernel)
     return {
-        **{name: facts[name] for name in ("row_size", "scale_known", "hash", "fingerprint", "peak")},
+        **{name: facts[name] for name in ("row_size", "scale_known", "hash", "fingerprint", "peak", "source_dtype")},
         **whole.channels(peaks, out_channels)._asdict(),
         "sparse_filters": int(sparse.sum()),
         "duplicate_filters": int((whole.repeated_filters(weight.filters) & ~sparse).sum()),

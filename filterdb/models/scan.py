@@ -24,6 +24,7 @@ from filterdb.errors import (
     StoreMissingError,
 )
 from filterdb.models.answers import (
+    DESCRIBED,
     EXAMINED,
     EXAMINED_OTHERS,
     MAX_REASON,
@@ -31,7 +32,9 @@ from filterdb.models.answers import (
     as_value,
     checked,
     filters_shape,
+    first_filters,
     layer_row,
+    model_facts,
     other_rows,
     skipped_layer,
     weights_of,
@@ -241,32 +244,42 @@ def _scan(
 class Examination(NamedTuple):
     """Hold EXAMINED of a model's layers, its skipped layers, its filters by kernel shape as JSON, and other layers.
 
-    All rows have `kernel` and `rank` besides. Those of `others` are as a scan returns them, with EXAMINED_OTHERS.
+    All rows have `kernel` and `rank` besides. Those of `others` are as a scan returns them, with EXAMINED_OTHERS. If
+    first filters were asked for, `facts` has what the file says of the model, and the rows have DESCRIBED and
+    `first_filters`, (number, weights) float32.
     """
 
     rows: list[dict[str, Any]]
     skipped: list[Skip]
     filter_shapes: str
     others: list[dict[str, Any]]
+    facts: dict[str, Any]
 
 
-def examine(source: ModelSource, limits: Limits, kernels: Kernels = (schema.KERNEL,)) -> Examination:
-    """Return what a check needs of a model's layers of these kernel shapes (None: all). Needs no database.
+def examine(source: ModelSource, limits: Limits, kernels: Kernels = (schema.KERNEL,), *, first: int = 0) -> Examination:
+    """Return what a check needs of a model's layers of these kernel shapes (None: all), and their `first` filters.
 
-    Raises ModelError if the file is not a readable model or exceeds the limits, InputError if it is missing.
+    Needs no database. Raises ModelError if the file is not a readable model or exceeds the limits, InputError if it is
+    missing.
     """
-    answer = again_if_changed(lambda: _examine_once(source, limits, kernels))
+    request = {"do": "examine", "kernels": kernels, "first": first}
+    answer = again_if_changed(lambda: _examine_once(source, limits, request))
+    variables = (*EXAMINED, *DESCRIBED) if first else EXAMINED
     try:
-        rows = [layer_row(row, EXAMINED, kernels, is_stored=True) for row in as_list(answer["rows"])]
+        rows = [layer_row(row, variables, kernels, is_stored=True) for row in as_list(answer["rows"])]
+        if first:
+            for row, sent in zip(rows, answer["rows"], strict=True):
+                row["first_filters"] = first_filters(sent["first_filters"], row, first)
         others = other_rows(answer, kernels, EXAMINED_OTHERS)
         skipped = [Skip(*skipped_layer(entry)) for entry in as_list(answer["skipped"])]
         shapes: str = as_value(answer["filter_shapes"], "str")
+        facts = model_facts(answer["facts"]) if first else {}
     except PARSE_ERRORS as error:
         raise ModelError(f"{source.shown}: expected an answer of the process that reads it, got nonsense") from error
-    return Examination(rows, skipped, shapes, others)
+    return Examination(rows, skipped, shapes, others, facts)
 
 
-def _examine_once(source: ModelSource, limits: Limits, kernels: Kernels) -> dict[str, Any]:
+def _examine_once(source: ModelSource, limits: Limits, request: dict[str, Any]) -> dict[str, Any]:
     try:
         source = pinned(source)
         with local_copy(source.url) as local:
@@ -275,7 +288,7 @@ def _examine_once(source: ModelSource, limits: Limits, kernels: Kernels) -> dict
                 raise ModelError(refused)
             if not local.path.is_file():
                 raise InputError(f"{source.shown}: expected a file, found none; check the path")
-            with reading(source, local, limits, {"do": "examine", "kernels": kernels}) as (channel, _):
+            with reading(source, local, limits, request) as (channel, _):
                 channel.send({"go": True})
                 return _answer(channel, local)
     except StoreMissingError as error:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from filterdb.arguments import as_list, as_path
 from filterdb.errors import FilterDBError, InputError, UsageError
 from filterdb.models.catalog import ModelSource
-from filterdb.models.inputs import read_input
+from filterdb.models.inputs import names_models, read_input
 from filterdb.redaction import redact_url
 
 if TYPE_CHECKING:
@@ -65,6 +65,13 @@ def as_sources(sources: Any, parameter: str = "sources") -> list[Any]:
 def as_source(source: Any, parameter: str) -> Any:
     """Return a single source as str or onnx.ModelProto. Raises UsageError for anything else."""
     return source if _is_model(source) else as_path(source, parameter, "a path, a URL or an onnx.ModelProto")
+
+
+def name_models(sources: Any) -> bool:
+    """Return whether these are model files, as `check` takes them, rather than a database, by path or as an object."""
+    if isinstance(sources, str | os.PathLike):
+        return names_models(os.fspath(sources))
+    return isinstance(sources, list | tuple) or _is_model(sources)
 
 
 @contextmanager

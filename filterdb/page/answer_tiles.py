@@ -78,6 +78,8 @@ class Tile:
     note: str = ""
     link: tuple[str, str] | None = None
     picture: dict[str, Any] = field(default_factory=dict)
+    are_models: bool = False
+    """Whether the names are those of models, which lead to their pages."""
 
     @property
     def symbol(self) -> str:
@@ -137,7 +139,7 @@ def _flagged(results: Results) -> Tile:
             f"{visible(result['layer_name'].values[layers[0]])}: {', '.join(rules[hits[layers[0]]])}"
             + (f", and {counted(len(layers) - 1, 'more layer')}" if len(layers) > 1 else ""),
             name=visible(model),
-            href=address("layers", layers=visible(model)),
+            href=f"model.html#{results.db.layers['model_index'].values[layers[0]]}",
         )
         for model, layers in shown
     ]
@@ -232,6 +234,7 @@ def _pair_tile(result: xr.Dataset, key: str, question: str, pair: tuple[int, int
         f"D = {drift:.2g}",
         sign=verdict.symbol,
         names=(a, b),
+        are_models=by == "model",
         lines=(Line(sentence(verdict.code, judged_by)),),
         note=_exclusions(result, key, drift),
         link=("Compare the two", address("drift", by=by, a=a, b=b)),
@@ -294,6 +297,7 @@ def _outlier(results: Results) -> Tile:
         "stands out" if stands_out else "none stands out",
         f"Farthest from the others: median D {medians[most]:.2g}, a typical model's is {np.median(medians):.2g}.",
         names=(name,),
+        are_models=True,
         note=f"Of the {int(enough.sum()):,} models of at least 1,000 filters; {few:,} smaller left out." if few else "",
         link=("See all models", address("drift", by="model")),
         picture={

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -15,22 +13,24 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from filterdb import verdicts
 from filterdb.analysis.noise import FEW
 from filterdb.analysis.rules import VERDICTS
-from filterdb.arguments import as_path, formerly_positional
 from filterdb.choices import COMPONENTS
-from filterdb.errors import InputError, MissingExtraError, UsageError
+from filterdb.errors import InputError, MissingExtraError
 from filterdb.numerics.modes import ModeName
 from filterdb.page import payload
 from filterdb.page.drawing import visible, visible_all
 from filterdb.page.header import header
 from filterdb.page.highlights import counted
+from filterdb.page.model_pages import ModelPages
 from filterdb.page.page_files import all_files
+from filterdb.page.place import folder_for
+from filterdb.page.policy import content_hash
 from filterdb.page.reference_marks import reference_marks
 from filterdb.page.results import Results, gather
 from filterdb.page.section import Section
 from filterdb.page.sections import section_classes
+from filterdb.page.verdict_words import verdict_words
 from filterdb.schema import KERNEL, UNKNOWN, WEIGHTS, AnyKernel, kernel_name, kernel_text
 from filterdb.store.database import AnyDatabase, Database, as_database
 from filterdb.store.files import Files
@@ -44,60 +44,14 @@ SCRIPTS = ("core", "charts", "verdicts", "ruler", "heatmap", "pair", "table", "g
 """The scripts that sections share, in order. With the sections' own scripts and `start` they become one script."""
 
 
-@formerly_positional("mode")
-def report(
-    db: AnyDatabase,
-    folder: str | Path,
-    *,
-    mode: ModeName = "sound",
-    densities: bool | None = None,
-    kernel: AnyKernel | None = None,
+def report_database(
+    db: AnyDatabase, folder: str | Path, mode: ModeName, densities: bool | None, kernel: AnyKernel | None
 ) -> Path | str:
-    """Write the page about a view's layers into a folder or below a URL.
-
-    There is a page for each kernel shape of which the view has enough filters, with links between them: the first is
-    `index.html`, the others are in folders such as `5x5`.
-    `index.html` and its `data` open from disk or from a server, without other network access. `figures` has each figure
-    as SVG and PNG, `tables` its numbers as CSV, and as Parquet if pyarrow is installed.
-
-    Parameters
-    ----------
-    db : Database, str or path
-        The database or a view of it.
-    folder : str or path
-        The folder, which is created if needed, or a URL.
-    mode : {"sound", "paper"}
-        As in `drift`. Default: "sound".
-    densities : bool, optional
-        Whether to add the bivariate densities of all pairs of components, which take a pass over the filters. Default:
-        for up to 50 million filters.
-    kernel : (int, int) or str, optional
-        Only the page of this shape, such as "5x5". Default: all shapes of at most 121 weights with at least 1,000
-        filters.
-
-    Returns
-    -------
-    Path or str
-        The absolute path, or the URL, of `index.html`.
-
-    Raises
-    ------
-    MissingExtraError
-        Without the extra `report`.
-    UsageError
-        If `folder` is a file.
-    InputError
-        For a database without filters.
-    StoreError
-        If the folder cannot be written; raised before anything is computed.
-    """
+    """Write the page of a database; see `report`."""
     banks = banks_with_pages(as_database(db, kernel=kernel), only=kernel is not None)
     if find_spec("jinja2") is None or find_spec("matplotlib") is None:
         raise MissingExtraError("report: the page needs the extra: pip install 'filterdb[report]'")
-    place = Files.at(as_path(folder, "folder"))
-    if not place.remote and Path(place.root).exists() and not Path(place.root).is_dir():
-        raise UsageError(f"{place.root}: expected a folder, or a place for one, got a file; say another with -o")
-    place.check_writable()
+    place = folder_for(folder)
     for number in reversed(range(len(banks))):  # the first page last, so that all of its links work
         _write(place, banks, number, mode, densities)
     return place.url("index.html") if place.remote else Path(place.url("index.html")).absolute()
@@ -132,7 +86,8 @@ def _write(place: Files, banks: Sequence[Database], number: int, mode: ModeName,
     folder = page_folder(number, banks[number])
     results = gather(banks[number], mode, densities)
     sections = compute_sections(results)
-    place.put({f"{folder}{name}": data for name, data in all_files(sections).items()})
+    objects = {**all_files(sections), **ModelPages(results).files(model_links(banks, number))}
+    place.put({f"{folder}{name}": data for name, data in objects.items()})
     # Last, so that a visible page is complete.
     place.put({f"{folder}index.html": page_html(results, sections, page_links(banks, number))})
 
@@ -157,6 +112,17 @@ def page_links(banks: Sequence[Database], number: int) -> list[dict[str, Any]]:
         for i, bank in enumerate(banks)
     ]
     return pages if len(pages) > 1 else []
+
+
+def model_links(banks: Sequence[Database], number: int) -> dict[int, list[tuple[str, str | None]]]:
+    """Return the kernel shapes of which each model has a page, with links to them from the page with this number."""
+    up = "../" if number else ""
+    links: dict[int, list[tuple[str, str | None]]] = {}
+    for i, bank in enumerate(banks):
+        for model in np.unique(bank.layers["model_index"].values).tolist():
+            link = None if i == number else f"{up}{page_folder(i, bank)}model.html#{model}"
+            links.setdefault(model, []).append((kernel_text(bank.kernel), link))
+    return links
 
 
 @dataclass(frozen=True)
@@ -248,7 +214,7 @@ def _core(results: Results, sections: list[Section]) -> dict[str, Any]:
         "mode": results.mode,
         "options": _options(results),
         "rules": list(VERDICTS),
-        "verdicts": _verdicts(),
+        "verdicts": verdict_words(),
         "reference": [asdict(mark) for mark in reference_marks(results)],
         "kernel": db.kernel,
         "leading": min(db.weights, COMPONENTS),
@@ -256,22 +222,12 @@ def _core(results: Results, sections: list[Section]) -> dict[str, Any]:
         "weights": ratios if drift is None else drift["weights"].values,
         "edges": [] if drift is None else drift["bin_edges"].values,
         "models": visible_all(db.models["model"].values[db.models["layers"].values > 0]),
+        "ids": results.model_index,
         "labels": {
             by: {"values": visible_all(values), "codes": codes} for by, (values, codes) in results.labels.items()
         },
         "sections": {section.name(): section.core() for section in sections},
     }
-
-
-def _verdicts() -> list[dict[str, Any]]:
-    """Return the verdicts on pairs: code, word, symbol, tone, and the sentence for each of JUDGED_BY."""
-    return [
-        {
-            **{name: getattr(verdict, name) for name in ("code", "word", "symbol", "tone")},
-            "sentences": [verdicts.sentence(verdict.code, judged_by) for judged_by in verdicts.JUDGED_BY],
-        }
-        for verdict in verdicts.VERDICTS
-    ]
 
 
 def _options(results: Results) -> str | None:
@@ -297,8 +253,3 @@ def _numbers(db: Database) -> list[tuple[str, str]]:
         known = set(np.unique(db.layers[column].values.astype(str)).tolist()) - {UNKNOWN}
         texts += [counted(len(known), noun)] if known else []
     return [(name, number) for number, _, name in (text.partition(" ") for text in texts)]
-
-
-def content_hash(text: str) -> str:
-    """Return the hash by which a content security policy allows an inline script or style."""
-    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

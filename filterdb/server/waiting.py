@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from importlib import resources
 
-from filterdb.page.report import content_hash, web_file
+from filterdb.page.policy import content_hash
+from filterdb.page.report import web_file
 from filterdb.plotting.drawing import visible
 from filterdb.schema import kernel_name
 from filterdb.server.pages import Place

@@ -36,8 +36,8 @@ def partly_read(path: Path, *, beside: bool = True) -> Path:
 def answered(code: str, monkeypatch: pytest.MonkeyPatch, path: Path, rules: dict[str, Any] | None = None) -> xr.Dataset:
     """The check of a file in whose ledger a convolution `odd` has this code."""
 
-    def with_code(*args: Any) -> Any:
-        answer = examine(*args)
+    def with_code(*args: Any, **options: Any) -> Any:
+        answer = examine(*args, **options)
         return answer._replace(skipped=[*answer.skipped, Skip("odd", code, f"it is {code}")])
 
     monkeypatch.setattr("filterdb.analysis.check.examine", with_code)

@@ -96,6 +96,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("check {place}/one.onnx --json", (*CLUSTER, *REMOTE, *TABLES, "rich")),
         ("check {place}/one.onnx --sarif {place}/o.sarif --junit {place}/o.xml", (*CLUSTER, *REMOTE, *TABLES)),
         ("check {place}/one.onnx --db {place}/db", (*CLUSTER, *REMOTE, *DATASETS, "zarr", "matplotlib")),
+        ("report {place}/one.onnx -o {place}/page", (*CLUSTER, *REMOTE, *TABLES, "jinja2")),
         ("info {place}/db", (*CLUSTER, *REMOTE, *TABLES, "onnx")),
         ("models {place}/db", (*CLUSTER, *REMOTE, *TABLES, "onnx")),
         ("layers {place}/db --where task=unknown", (*CLUSTER, *REMOTE, *TABLES, "onnx")),

@@ -55,7 +55,7 @@ def test_what_is_flagged(tiles: dict[str, Tile]) -> None:
     assert [line.name for line in tile.lines[:2]] == ["model 4", "model 7"]
     dead, collapsed, random = tile.picture["filters"]
     assert not np.any(dead) and np.abs(collapsed).max() == np.abs(random).max() == 99
-    assert tile.lines[0].href == "#layers?layers=model+4" and "Dead: every weight" in tile.note
+    assert tile.lines[0].href == "model.html#4" and "Dead: every weight" in tile.note
 
 
 def test_the_pairs_are_the_largest_and_smallest(tiles: dict[str, Tile], whole: Results) -> None:

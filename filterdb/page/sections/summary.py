@@ -22,8 +22,8 @@ class Summary(Section):
 {% for tile in tiles %}
 <li class="answer s-{{ tile.state }}" data-tile="{{ tile.key }}">
 <div class="head"><h3>{{ tile.question }}</h3><span class="state"><b aria-hidden="true">{{ tile.symbol }}</b> {{ tile.word }}</span></div>
-{% if tile.names | length == 2 %}<p class="names"><span class="a">{{ tile.names[0] }}</span> <span class="soft">and</span> <span class="b">{{ tile.names[1] }}</span></p>
-{% elif tile.names %}<p class="names">{{ tile.names[0] }}</p>{% endif %}
+{% if tile.names | length == 2 %}<p class="names"><span class="a"{% if tile.are_models %} data-model="{{ tile.names[0] }}"{% endif %}>{{ tile.names[0] }}</span> <span class="soft">and</span> <span class="b"{% if tile.are_models %} data-model="{{ tile.names[1] }}"{% endif %}>{{ tile.names[1] }}</span></p>
+{% elif tile.names %}<p class="names"><span{% if tile.are_models %} data-model="{{ tile.names[0] }}"{% endif %}>{{ tile.names[0] }}</span></p>{% endif %}
 <p class="is">{{ tile.answer }}</p>
 <div class="mini"></div>
 <ul class="lines">

@@ -79,14 +79,14 @@ function lines(node, series, { xlabel, ylabel, label }) {
 }
 
 // Return width and height of a filter's picture whose longer side has this size. Rows of many weights stay visible.
-function tileSize(size) {
-  const [rows, columns] = core.kernel, cell = size / Math.max(rows, columns);
+function tileSize(size, kernel = core.kernel) {
+  const [rows, columns] = kernel, cell = size / Math.max(rows, columns);
   return [Math.max(columns * cell, 5), Math.max(rows * cell, 5)];
 }
 
 // Draw the weights of a filter as a picture whose longer side has this size.
-function tile(context, weights, limit, x, y, size) {
-  const [rows, columns] = core.kernel, [width, height] = tileSize(size), across = width / columns, down = height / rows;
+function tile(context, weights, limit, x, y, size, kernel = core.kernel) {
+  const [rows, columns] = kernel, [width, height] = tileSize(size, kernel), across = width / columns, down = height / rows;
   weights.forEach((weight, k) => {
     context.fillStyle = css(colour(SIGNS, 0.5 + weight / (2 * (limit || 1))));
     context.fillRect(x + (k % columns) * across, y + Math.floor(k / columns) * down, across + 0.3, down + 0.3);

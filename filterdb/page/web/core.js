@@ -66,6 +66,17 @@ function canvas(width, height, label) {
   return [node, context];
 }
 
+// Return a link to the page of a model, given its position in core.models.
+const modelLink = (i, attributes) => el("a", { href: `model.html#${core.ids[i]}`, ...attributes }, core.models[i]);
+// Tab passes over links in the rows of a long table, which would take thousands of steps; model.html lists all models.
+const inRow = { tabindex: -1 };
+// Return the same given its name, or the name if no model, or more than one, is shown under it.
+const placeOf = new Map();
+core.models.forEach((name, i) => placeOf.set(name, placeOf.has(name) ? -1 : i));
+// A model named by the template, <span data-model="NAME">, becomes such a link.
+const modelNamed = (name, attributes) => ((placeOf.get(name) ?? -1) < 0 ? name : modelLink(placeOf.get(name), attributes));
+for (const node of $$("[data-model]")) node.replaceChildren(modelNamed(node.dataset.model));
+
 // Text.
 const count = (value) => Math.round(value).toLocaleString("en");
 const percent = (value) => (value >= 0.0995 || value === 0 ? `${(100 * value).toFixed(0)} %` : value < 0.0005 ? "< 0.1 %" : `${(100 * value).toFixed(1)} %`);

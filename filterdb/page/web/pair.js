@@ -14,6 +14,11 @@ function shares(data, i, j) {
   return parts.map((part) => part / all);
 }
 
+// Return the name of a group, with a link if it is a model.
+function groupName(data, i, kind) {
+  return el("span", { class: kind }, data.by === "model" ? modelNamed(data.groups[i]) : data.groups[i]);
+}
+
 function compare(node, data, i, j) {
   const share = shares(data, i, j), [first, ...more] = facts(data, i, j);
   const order = range(core.weights.length).sort((a, b) => share[b] - share[a]);
@@ -22,7 +27,7 @@ function compare(node, data, i, j) {
   const scale = el("div", { class: "ruler-of" });
   ruler(scale, { drift: data.matrix("drift", i, j), floor: data.floorOf(i, j).value, largest: data.largest });
   const head = el("div", { class: "versus" },
-    el("h4", { tabindex: -1 }, el("span", { class: "a" }, data.groups[i]), el("span", { class: "soft" }, " against "), el("span", { class: "b" }, data.groups[j])),
+    el("h4", { tabindex: -1 }, groupName(data, i, "a"), el("span", { class: "soft" }, " against "), groupName(data, j, "b")),
     el("p", { class: "lead" }, el("b", {}, `D = ${digits(data.matrix("drift", i, j))}`), verdict ? verdictMark(verdict) : null),
     el("p", { class: "soft" }, [...more.slice(1, verdict ? -1 : undefined), `${count(data.counts[i])} and ${count(data.counts[j])} filters`].join(" · ")),
     verdict ? el("p", {}, verdict.sentence) : null,
@@ -61,7 +66,7 @@ function removed(data, i, j) {
   const now = data.matrix("drift", i, j);
   const rows = drifts.map(([model, value]) => {
     const change = value / now - 1;
-    return el("tr", {}, el("th", { scope: "row" }, core.models[model]), el("td", { class: "number" }, digits(value)), el("td", { class: "number" }, `${change > 0 ? "+" : "−"}${percent(Math.abs(change))}`));
+    return el("tr", {}, el("th", { scope: "row" }, modelLink(model)), el("td", { class: "number" }, digits(value)), el("td", { class: "number" }, `${change > 0 ? "+" : "−"}${percent(Math.abs(change))}`));
   });
   return el("div", {}, el("h5", {}, "Without one model the drift would be"), el("div", { class: "scroll" }, el("table", {}, el("tbody", {}, ...rows))));
 }

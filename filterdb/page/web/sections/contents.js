@@ -24,7 +24,7 @@ makers.models = async (node) => {
     search: ({ i }) => texts[i],
     label: { search: "Search models, tasks, training sets", table: "Models", rows: `models with ${core.kernel.join("×")} filters` },
     columns: data.columns.map(({ key, text }) => (text
-      ? { title: words(key), kind: "text", width: "minmax(110px, 1fr)", hint: `Sort by ${words(key)}`, value: ({ i }) => data[key][i] }
+      ? { title: words(key), kind: "text", width: "minmax(110px, 1fr)", hint: `Sort by ${words(key)}`, value: ({ i }) => data[key][i], show: key === "model" ? (name) => modelNamed(name, inRow) : undefined }
       : { title: words(key), kind: "number", width: "80px", hint: `Sort by ${words(key)}`, value: ({ i }) => data[key][i] ?? NaN, show: count })),
   });
 };

@@ -28,7 +28,7 @@ makers.layers = async (node) => {
     label: { search: "Search models, layers, verdicts", table: "Layers with their verdicts", rows: "layers" },
     filters: core.rules.map((rule) => [rule, rule, rows.filter((row) => row.kinds.includes(rule)).length]),
     columns: [
-      { title: "model", kind: "text", width: "minmax(120px, 1.1fr)", hint: "Sort by model", value: ({ i }) => name(i) },
+      { title: "model", kind: "text", width: "minmax(120px, 1.1fr)", hint: "Sort by model", value: ({ i }) => name(i), show: (_, { i }) => modelLink(data.model[i], inRow) },
       { title: "layer", kind: "text", width: "minmax(130px, 1.5fr)", hint: "Sort by layer", value: ({ i }) => data.names[i] },
       number("filters", "filters", "76px", `${core.kernel.join("×")} filters`, count),
       number("depth", "depth", "58px", "0 for the first layer, 1 for the last"),

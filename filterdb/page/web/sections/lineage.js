@@ -3,7 +3,7 @@ makers.lineage = (node) => {
   const items = models.map((model, i) => {
     const known = directed[i] ? `by ${evidence[i]}` : `= related${evidence[i] ? `, ${evidence[i]}` : ""}`;
     const facts = parents[i] === null ? [] : [el("span", { class: "soft" }, ` ${similarity[i] === null ? "" : digits(similarity[i])} ${known}`)];
-    return el("li", {}, model, ...facts);
+    return el("li", {}, modelNamed(model), ...facts);
   });
   const lists = new Map();
   const root = el("ul", { class: "tree" });
