@@ -296,6 +296,7 @@ def _as_checked(results: Results) -> Columns:
             "kernel": (layer, np.full(len(flagged), kernel_name(results.db.kernel), object)),
             "duplicate_filters": (layer, np.zeros(len(flagged), np.int64)),
             "ignored": (layer, np.zeros(len(flagged), bool)),
+            "unread_code": (layer, np.full(len(flagged), "", object)),
         },
         coords={"rule": judged["rule"].values},
         attrs={"rules": json.dumps(rules)},
