@@ -34,6 +34,9 @@ NEAREST = 5
 CHUNKS = 16
 """Most chunks of filters that are read for the pictures of all models."""
 
+MANY_LAYERS, FEW_FILTERS = 5_000, 3
+"""Number of layers above which a layer's picture has only so many filters, so that many pages stay small."""
+
 _FACTS = (*LABELS, "source_format", "producer", "opset", "depth_source", "duplicate_of")
 """Columns of the models that a page shows, if they are known."""
 
@@ -67,17 +70,20 @@ class ModelPages:
     @cached_property
     def filters(self) -> Mapping[int, npt.NDArray[np.float32]]:
         """The first filters of layers by their position: of all models whose filters are in the first few chunks."""
-        return self._read(affordable_layers(self.results.db, CHUNKS))
+        picked = affordable_layers(self.results.db, CHUNKS)
+        return self._read(picked, parts.FIRST_FILTERS if len(picked) <= MANY_LAYERS else FEW_FILTERS)
 
-    def _read(self, picked: npt.NDArray[np.int64]) -> Mapping[int, npt.NDArray[np.float32]]:
+    def _read(self, picked: npt.NDArray[np.int64], most: int) -> Mapping[int, npt.NDArray[np.float32]]:
         """Return the first filters of some layers, by the layers' positions."""
-        filters = read_filters(self.results.db, picked, parts.FIRST_FILTERS)
+        filters = read_filters(self.results.db, picked, most)
         return {int(layer): rows[np.isfinite(rows).all(axis=1)] for layer, rows in zip(picked, filters, strict=True)}
 
     def page(self, model: int, kernels: Kernels = (), *, read: bool = True) -> dict[str, Any]:
         """Return the data of a model's page. With `read`, its filters are read if they are in few chunks."""
         rows = self._rows[model]
-        filters = self._read(affordable_layers(self.results.db, CHUNKS, only=model)) if read else self.filters
+        filters = self.filters
+        if read:
+            filters = self._read(affordable_layers(self.results.db, CHUNKS, only=model), parts.FIRST_FILTERS)
         listed = self._findings(model)
         judged = self.results.degeneration
         position = {str(name): i for i, name in enumerate(judged["layer_name"].values[rows])}

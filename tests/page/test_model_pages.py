@@ -137,6 +137,13 @@ def test_few_chunks_are_read_for_pictures(results: Results, monkeypatch: pytest.
     assert pages.page(0, read=False)["tiles"] is None and "too many chunks" in pages.core()["untiled"]
 
 
+def test_pictures_of_many_layers_are_short(results: Results, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("filterdb.page.model_pages.MANY_LAYERS", 10)
+    pages = ModelPages(results)
+    assert set(pages.page(0, read=False)["tiles"]["number"]) == {3}
+    assert set(pages.page(0)["tiles"]["number"]) == {model_data.FIRST_FILTERS}
+
+
 def test_many_hits_are_counted_and_not_cut_silently() -> None:
     listed = [Finding("m", f"layer {i}", "sparse", WARNING, "most") for i in range(100)]
     (card,) = model_data.finding_cards(listed, {f"layer {i}": i for i in range(100)})
