@@ -7,6 +7,7 @@ that are computed already.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -36,6 +37,9 @@ CHUNKS = 16
 
 MANY_LAYERS, FEW_FILTERS = 5_000, 3
 """Number of layers above which a layer's picture has only so many filters, so that many pages stay small."""
+
+_DATA = re.compile(r"data/models/([0-9]{1,9})\.js")
+"""Matches the data file of a model."""
 
 _FACTS = (*LABELS, "source_format", "producer", "opset", "depth_source", "duplicate_of")
 """Columns of the models that a page shows, if they are known."""
@@ -131,13 +135,20 @@ class ModelPages:
 
     def files(self, kernels: Mapping[int, Kernels]) -> dict[str, bytes]:
         """Return the files of the pages; `kernels` has the kernel shapes of each model."""
-        data = {
-            f"data/models/{model}.js": payload.script(
-                f"models/{model}", self.page(model, kernels.get(model, ()), read=False)
-            )
-            for model in self.ids
-        }
+        data = {f"data/models/{model}.js": self._script(model, kernels, read=False) for model in self.ids}
         return {**data, "model.html": shell(self.core())}
+
+    def file(self, path: str, kernels: Mapping[int, Kernels]) -> bytes | None:
+        """Return the one of these files with this path, computed for it alone; None if there is no such file."""
+        if path == "model.html":
+            return shell(self.core())
+        match = _DATA.fullmatch(path)
+        model = -1 if match is None else int(match[1])
+        return self._script(model, kernels, read=True) if model in self._rows else None
+
+    def _script(self, model: int, kernels: Mapping[int, Kernels], *, read: bool) -> bytes:
+        """Return the data file of a model."""
+        return payload.script(f"models/{model}", self.page(model, kernels.get(model, ()), read=read))
 
     def _facts(self, model: int) -> list[tuple[str, str]]:
         """Return what the catalog and the file say of a model, each with its name."""

@@ -23,6 +23,7 @@ from filterdb.server.waiting import waiting_page
 from filterdb.server.worker import BusyError, Worker
 
 TYPES = {
+    ".html": "text/html; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
     ".svg": "image/svg+xml",
     ".png": "image/png",
@@ -110,7 +111,8 @@ def application(site: Site) -> Application:
         (r"/(?P<folder>(?:[0-9]{1,3}x[0-9]{1,3}/)?)(?:index\.html)?", Newest),
         (rf"{page}(?P<file>(?:index\.html)?)", PageHandler),
         (rf"{page}state\.json", StateHandler),
-        (rf"{page}(?P<path>(?:data|figures|tables)/[^/]+)", FileHandler),
+        (rf"{page}(?P<path>(?:data/models|data|figures|tables)/[^/]+)", FileHandler),
+        (rf"{page}(?P<path>model\.html)", ModelHandler),
         (r"/snapshot/(?P<snapshot>[0-9]{1,9})/files", UploadHandler),
         (r"/snapshot/(?P<snapshot>[0-9]{1,9})/files/(?P<id>[0-9a-f]{16})", AnswerHandler),
     ]
@@ -288,6 +290,17 @@ class FileHandler(Handler):
         if path.startswith("tables/"):
             self.set_header("Content-Disposition", "attachment")
         self.finish(data)
+
+
+class ModelHandler(FileHandler):
+    """Answer with the page that shows one model."""
+
+    is_page = True
+
+    async def get(self, snapshot: str, folder: str, path: str) -> None:
+        """Answer with the page, whose own policy allows its script."""
+        self.set_header("Content-Security-Policy", "frame-ancestors 'none'")
+        await super().get(snapshot, folder, path)
 
 
 class AnswerHandler(Handler):

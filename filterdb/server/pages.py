@@ -13,8 +13,17 @@ from typing import Any, NamedTuple
 
 from filterdb.errors import UsageError
 from filterdb.numerics.modes import ModeName
+from filterdb.page.model_pages import ModelPages
 from filterdb.page.page_files import data_files, download
-from filterdb.page.report import Addition, banks_with_pages, compute_sections, page_folder, page_html, page_links
+from filterdb.page.report import (
+    Addition,
+    banks_with_pages,
+    compute_sections,
+    model_links,
+    page_folder,
+    page_html,
+    page_links,
+)
 from filterdb.page.results import GROUPINGS, gather
 from filterdb.page.section import Section
 from filterdb.page.sections import section_classes
@@ -51,6 +60,9 @@ class Page:
 
     html: bytes
     sections: list[Section]
+    models: ModelPages
+    links: dict[int, list[tuple[str, str | None]]]
+    """The kernel shapes of each model, with links to their pages."""
     snapshot: int
     owners: dict[str, Section] = field(default_factory=dict)
     """The section of each data file, for the first `asked` sections."""
@@ -193,7 +205,8 @@ class Pages:
         shown = results.db.snapshot
         live = {"snapshot": shown, "home": "../" if number else "", "follows": self.follows, **self.live}
         addition = Addition(_web("live.js"), _web("live.css"), live)
-        return Page(page_html(results, sections, page_links(banks, number), addition), sections, shown)
+        html = page_html(results, sections, page_links(banks, number), addition)
+        return Page(html, sections, ModelPages(results), model_links(banks, number), shown)
 
     def kept_file(self, place: Place, path: str) -> bytes | None:
         """Return a file beside a page if it is in memory."""
@@ -205,7 +218,11 @@ class Pages:
         if kept is not None:
             return kept
         page = self.build(place)
-        files = page.data(path) if path.startswith("data/") else page.downloads(path)
+        if path == "model.html" or path.startswith("data/models/"):
+            data = page.models.file(path, page.links)
+            files = {} if data is None else {path: data}
+        else:
+            files = page.data(path) if path.startswith("data/") else page.downloads(path)
         for name, data in files.items():
             self._files.put((place, name), data)
         return files.get(path)

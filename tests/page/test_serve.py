@@ -21,8 +21,9 @@ import pytest
 import filterdb as fdb
 from filterdb.errors import UsageError
 from filterdb.page import tables
+from filterdb.page.model_pages import ModelPages
 from filterdb.page.page_files import data_files, download
-from filterdb.page.report import compute_sections, page_html
+from filterdb.page.report import compute_sections, model_links, page_html
 from filterdb.page.results import gather
 from filterdb.server.access import Access
 from filterdb.server.pages import Cache
@@ -70,6 +71,9 @@ def test_the_page_and_its_files_are_those_of_report(db: fdb.Database, client: Cl
     # Matplotlib names clipping paths by their last digits, which differ from drawing to drawing.
     drawn, sent = download(sections, SVG)[SVG], client.send(PAGE + SVG).body
     assert re.sub(rb"p[0-9a-f]{10}", b"", drawn) == re.sub(rb"p[0-9a-f]{10}", b"", sent)
+    models, links = ModelPages(results), model_links([results.db], 0)
+    for path in ("model.html", "data/models/0.js", "data/models/1.js"):
+        assert client.send(PAGE + path).body == models.file(path, links)
     linked = set(re.findall(r'href="(figures/[^"]+\.svg)"', served))
     assert linked and linked <= names
 
@@ -157,6 +161,7 @@ def test_a_link_of_another_site_opens_the_page(client: Client) -> None:
         "/snapshot/0/data", "/snapshot/0/figures/", "/snapshot/0/tables/models.csv/", "/snapshot/0/data/models.js%00",
         "/snapshot/0/data/nothing.js", "/snapshot/0/figures/basis.gif", "/snapshot/0/files/0123456789abcdef",
         "/snapshot/0/files/../files", "/snapshot/-1/", "/snapshot/1e3/", "//evil.example/", "/static/x", "/favicon.ico",
+        "/snapshot/0/data/models/99.js", "/snapshot/0/data/models/x.js", "/snapshot/0/7x7/model.html",
         "/snapshot/0/7x7/data/models.js", "/snapshot/99/data/models.js",
     ],
 )  # fmt: skip
