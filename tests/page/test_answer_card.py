@@ -95,8 +95,15 @@ def test_trust_counts_all_pairs(tiles: dict[str, Tile], whole: Results) -> None:
     del whole
 
 
-@pytest.mark.parametrize("models", [["model 1"], ["model 1", "model 2"], list(HOSTILE)])
-@pytest.mark.parametrize("mode", ["sound", "paper"])
+@pytest.mark.parametrize(
+    ("models", "mode"),
+    [
+        (["model 1"], "sound"),
+        (["model 1", "model 2"], "paper"),
+        (["model 1", "model 2"], "sound"),
+        ([*HOSTILE], "sound"),
+    ],
+)
 def test_every_database_has_an_answer(page_db: fdb.Database, models: list[str], mode: str) -> None:
     """One model, one against one, and too few filters: each tile has a state, a symbol and a word."""
     tiles = tiles_of(results_of(page_db.select(model=models), mode))
