@@ -97,7 +97,7 @@ def test_without_matplotlib_the_html_is_that_of_xarray(results: Results, monkeyp
     assert not results["pca"]._repr_html_().startswith('<div class="filterdb">')
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_large_result_is_shown_small(results: Results) -> None:
     """647 groups: a picture of bounded size, ten of 208,981 rows."""
     number = 647

@@ -74,7 +74,7 @@ def test_axes_in_and_out(results: Results, name: str) -> None:
     assert plt.get_fignums() == [figure.number]
 
 
-@pytest.mark.parametrize("name", CALLS)
+@pytest.mark.parametrize("name", ["boxes", "series", "spectrum"])  # the gallery draws all into new figures
 def test_a_new_figure_has_the_style_of_the_caller(results: Results, name: str) -> None:
     with mpl.rc_context({"axes.facecolor": "#102030"}):
         drawing = CALLS[name](results)
