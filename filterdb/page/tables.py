@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from filterdb.analysis import frames
 from filterdb.numerics.box import Box
-from filterdb.page.boxes import pairs
 from filterdb.schema import distinct
 from filterdb.store.database import Database
 
@@ -24,8 +24,6 @@ WIDE = 200
 MANY, DIGITS = 1_000, {"wide": "%.4g", "many": "%.9g"}
 """In tables with more rows, the numbers of CSV have nine digits."""
 
-PAIR_FACTS = ("drift", "floor", "floor_q95", "model_floor", "model_floor_q95", "layer_floor",
-              "layer_floor_q95", "p_value", "q_value", "detectable", "verdict", "judged_by")  # fmt: skip
 MODEL_FACTS = (
     "model", "task", "visual_category", "training_dataset", "family", "filters", "layers", "total_filters",
     "share_3x3", "opset", "producer", "operators", "filter_shapes",
@@ -139,20 +137,7 @@ def matrix(result: xr.Dataset) -> pd.DataFrame:
 
 def pair_facts(result: xr.Dataset) -> pd.DataFrame:
     """Return a row for each pair of groups of a `drift` result: drift, floors, interval, verdict, each component."""
-    groups = result["group"].values.astype(str).astype(object)
-    rows, columns = np.triu_indices(len(groups), 1)
-    table = pd.DataFrame({"group": groups[rows], "other": groups[columns]})
-    for name in PAIR_FACTS:
-        if name in result:
-            values = pairs(result[name].values)
-            table[name] = values if values.dtype.kind == "f" else values.astype(str).astype(object)
-    if "interval" in result:
-        for bound, name in enumerate(("low", "high")):
-            table[name] = pairs(result["interval"].values[..., bound])
-    if "per_component" in result:
-        components = {f"c{i}": values for i, values in enumerate(pairs(result["per_component"].values))}
-        table = pd.concat([table, pd.DataFrame(components)], axis=1)
-    return table
+    return frames.pairs(result)
 
 
 def histograms(result: xr.Dataset) -> pd.DataFrame:
