@@ -23,6 +23,7 @@ from filterdb.plotting import plot
 from filterdb.plotting.drawing import as_figure, encode, visible
 from filterdb.store.html import STYLE
 from filterdb.verdicts import verdict_of
+from filterdb.wording import counted
 
 ROWS = 10
 """Most rows of a table."""
@@ -118,11 +119,11 @@ def _verdicts(result: xr.Dataset) -> str:
     if verdict.dims == ("group", "other"):
         codes = frames.of_pairs(result, "verdict").tolist()
         counts = Counter(verdict_of(code).text for code in codes)
-        line = f"{len(codes):,} pairs: " + " · ".join(f"{n:,} {word}" for word, n in counts.most_common())
+        line = f"{counted(len(codes), 'pair')}: " + " · ".join(f"{n:,} {word}" for word, n in counts.most_common())
     elif verdict.dims == ("layer", "rule"):
         hits = dict(zip(result["rule"].values.tolist(), verdict.values.sum(axis=0).tolist(), strict=True))
         verdicts = " · ".join(f"{n:,.0f} {rule}" for rule, n in hits.items() if n) or "none has a verdict"
-        line = f"{result.sizes['layer']:,} layers: {verdicts}"
+        line = f"{counted(result.sizes['layer'], 'layer')}: {verdicts}"
     else:
         return ""
     return f"<div>{_text(line)}</div>"
