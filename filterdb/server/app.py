@@ -334,8 +334,11 @@ class UploadHandler(Handler):
         if self.site.uploads >= MOST_UPLOADS:
             self.fail(503, "busy: other files are being read; try again")
         self.request.connection.set_max_body_size(limit)  # type: ignore[union-attr]
+        try:
+            self.upload = Upload(self.get_query_argument("name", "model"), self.site.folder)
+        except OSError as error:
+            self.fail(507, _no_room(error))
         self.site.uploads += 1
-        self.upload = Upload(self.get_query_argument("name", "model"), self.site.folder)
 
     def data_received(self, chunk: bytes) -> None:
         """Write some bytes of the file."""
@@ -344,7 +347,7 @@ class UploadHandler(Handler):
         try:
             self.upload.write(chunk)
         except OSError as error:
-            self.no_room = f"files: no room for the file: {error.strerror}; free some disk space"
+            self.no_room = _no_room(error)
 
     async def post(self, snapshot: str) -> None:
         """Answer with JSON: the nearest models and the findings."""
@@ -353,8 +356,12 @@ class UploadHandler(Handler):
             self.fail(507, self.no_room)
         if upload is None or not upload.size:
             self.fail(400, "files: expected the bytes of a model file as the body, got none")
-        key = int(snapshot), upload.finish()
-        future = self.begin(("file", key), self._locate, int(snapshot), upload)
+        try:
+            key = int(snapshot), upload.finish()
+        except OSError as error:
+            self.fail(507, _no_room(error))
+        # Not shared with who sends the same bytes: that file may have another name, and ends with its own request.
+        future = self.begin(("upload", upload.path), self._locate, int(snapshot), upload)
         answer: Answer = {"id": key[1], "bytes": upload.size, **await self.computed(future)}
         self.site.keep(key, answer)
         self.set_header("Content-Type", "application/json")
@@ -388,6 +395,10 @@ def explained(error: BaseException | None) -> tuple[int, str]:
         return 500, line
     log.debug("%s", line, exc_info=error)
     return 500, f"unexpected {type(error).__name__}: {line}; please report it"
+
+
+def _no_room(error: OSError) -> str:
+    return f"files: no room for the file: {error.strerror}; free some disk space"
 
 
 def _too_large(size: int, limit: int) -> str:

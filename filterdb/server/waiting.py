@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from importlib import resources
 
+from filterdb.page.header import database_name
 from filterdb.page.policy import content_hash
 from filterdb.page.report import web_file
 from filterdb.plotting.drawing import visible
@@ -19,12 +20,13 @@ def waiting_page(db: Database, place: Place) -> bytes:
     folder = resources.files("filterdb.server").joinpath("web")
     style = web_file("page.css") + folder.joinpath("live.css").read_text("utf-8")
     script = folder.joinpath("waiting.js").read_text("utf-8")
-    name = place.folder.rstrip("/") or kernel_name(db.kernel)
+    kernel = place.folder.rstrip("/") or kernel_name(db.kernel)
     template = Environment(autoescape=True, undefined=StrictUndefined).from_string(
         folder.joinpath("waiting.html").read_text("utf-8")
     )
     html = template.render(
-        kernel=name.replace("x", "×"),
+        name=visible(database_name(db.url)),
+        kernel=kernel.replace("x", "×"),
         url=visible(db.url),
         selection=visible(" and ".join(db.conditions)),
         snapshot=place.snapshot,

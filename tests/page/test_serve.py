@@ -26,6 +26,7 @@ from filterdb.page.page_files import data_files, download
 from filterdb.page.report import compute_sections, model_links, page_html
 from filterdb.page.results import gather
 from filterdb.server.access import Access
+from filterdb.server.app import MOST_UPLOADS
 from filterdb.server.pages import Cache
 from filterdb.server.uploads import Upload, base_name
 from filterdb.server.worker import MOST_WAITING, BusyError, Worker
@@ -203,6 +204,24 @@ def test_where_a_file_is(db: fdb.Database, client: Client) -> None:
     assert (answer["check"]["status"], answer["check"]["error"]) == ("passed", None)
     assert client.json(f"{FILES}/{answer['id']}") == answer
     assert client.send(f"/snapshot/1/files/{answer['id']}").status == 404
+
+
+def test_the_same_file_from_two_clients(db: fdb.Database, client: Client) -> None:
+    body = (Path(db.url).parent / "0.onnx").read_bytes()
+    with ThreadPoolExecutor(2) as pool:
+        answers = [pool.submit(client.json, f"{FILES}?name={name}.onnx", method="POST", body=body) for name in "ab"]
+        assert [answer.result()["name"] for answer in answers] == ["a.onnx", "b.onnx"]
+
+
+def test_no_room_for_a_file(db: fdb.Database) -> None:
+    with serving(db) as fresh:
+        folder = Path(fresh.server._folder.name)
+        folder.rmdir()
+        for _ in range(MOST_UPLOADS + 1):
+            answer = fresh.send(FILES, "POST", b"x")
+            assert answer.status == 507 and answer.line.startswith("files: no room for the file: ")
+        folder.mkdir()
+        assert fresh.json(FILES, method="POST", body=b"x")["nearest"]["error"]
 
 
 def test_a_file_that_is_no_model(client: Client) -> None:
