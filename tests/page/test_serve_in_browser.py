@@ -88,6 +88,7 @@ def test_where_is_mine(visit: Open, client: Client, db: fdb.Database, how: str) 
     assert "It is in the database: dog net." in text and "= the same file" in text and "passed" in text
     assert (HOSTILE[1] if how == "dropped" else "2.onnx") in text
     assert page.locator("#mine tbody tr").count() == 4
+    assert page.get_attribute("#mine tbody a >> nth=0", "href") == "model.html#2"
     address = page.url
     assert "?file=" in address
     page.goto("about:blank")

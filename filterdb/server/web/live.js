@@ -73,7 +73,7 @@ function nearestRows({ error, rows, models, filters, layers, left_out: out, stor
     el("div", { class: "scroll" }, el("table", {},
       el("thead", {}, el("tr", {}, ...["model", "", "drift", "noise", "verdict", "task", "training"].map((title) => el("th", { scope: "col", class: title === "drift" || title === "noise" ? "number" : null }, title)))),
       el("tbody", {}, ...rows.map((row) => el("tr", {},
-        el("th", { scope: "row" }, row.model), el("td", {}, ruler(row, most)), el("td", { class: "number" }, digits(row.drift)), el("td", { class: "number" }, digits(row.noise)),
+        el("th", { scope: "row" }, core.models.includes(row.model) ? modelLink(core.models.indexOf(row.model)) : row.model), el("td", {}, ruler(row, most)), el("td", { class: "number" }, digits(row.drift)), el("td", { class: "number" }, digits(row.noise)),
         el("td", { title: row.sentence }, row.same_file ? "= the same file" : row.same_filters ? "= the same filters" : `${row.symbol} ${row.word}`), el("td", {}, row.task), el("td", {}, row.training_dataset)))))),
     el("p", { class: "soft" }, "The bar is the drift, the mark what chance alone explains in 95 % of the cases. Near means similar filters; it says nothing of the accuracy after transfer."),
   ];
