@@ -112,6 +112,7 @@ with fdb.serve(sys.argv[1], port=0) as server:
 """
 
 
+@pytest.mark.soak
 def test_a_user_without_rights_serves_what_it_may_only_read(db: fdb.Database) -> None:
     if why := other_user.missing():
         pytest.skip(why)
