@@ -27,7 +27,7 @@ from filterdb.page.payload import pack
 from filterdb.page.verdict_words import verdict_place
 from filterdb.schema import parse_shape
 
-FIRST_FILTERS = 6
+FIRST_FILTERS = 4
 """Number of filters of a layer that a model's page shows."""
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)

@@ -5,6 +5,7 @@ const SIGNS_OF = { good: "✓", warn: "!", bad: "✗", grey: "–" };
 const body = $("#page");
 const plural = (value, noun) => `${count(value)} ${noun}${value === 1 ? "" : "s"}`;
 const nan = (value) => value ?? NaN;
+const atLeast = (least) => (value) => (value > 0 && value < least ? `<${least}` : digits(value));
 
 // Return the data of a model. A column of the layers that has one value for all of them is that value alone.
 async function dataOf(place) {
@@ -118,7 +119,7 @@ function strip(data, i) {
   data.tiles.unpacked ??= unpack(data.tiles.weights);
   const kernel = data.layers.kernel[i].split("×").map(Number), weights = kernel[0] * kernel[1], size = 24, gap = 3;
   const start = total(data.tiles.at.slice(0, place).map((at, k) => data.tiles.number[k] * weightsOf(data, at)));
-  const [width, height] = tileSize(size, kernel), shownFilters = Math.min(data.tiles.number[place], Math.max(1, Math.floor(162 / (width + gap))));
+  const [width, height] = tileSize(size, kernel), shownFilters = Math.min(data.tiles.number[place], Math.max(1, Math.floor(111 / (width + gap))));
   const [board, context] = canvas(shownFilters * (width + gap), height, `The first ${shownFilters} filters of ${data.layers.name[i]}`);
   for (const k of range(shownFilters)) tile(context, [...data.tiles.unpacked.subarray(start + k * weights, start + (k + 1) * weights)].map((weight) => weight / 127), 1, k * (width + gap), 0, size, kernel);
   return board;
@@ -141,19 +142,19 @@ function layerTable(data) {
     filters: kinds.map((kind) => [kind, kind, rows.filter((row) => row.kinds.includes(kind)).length]),
     columns: [
       { title: "#", kind: "number", width: "30px", hint: "Order of execution", value: ({ i }) => i + 1, show: count },
-      textual("layer", "minmax(120px, 1.4fr)", "Sort by name", ({ i }) => layers.name[i]),
-      { title: "verdict", kind: "verdict", width: "minmax(100px, .7fr)", hint: "Sort by number of verdicts", value: (row) => row.kinds.length, show: (_, row) => flagCell(row.kinds) },
-      data.tiles ? { title: "first filters", kind: "picture", width: "160px", hint: "Orange is negative, purple positive; every layer on its own scale", value: ({ i }) => i, show: (_, { i }) => strip(data, i) } : null,
-      textual("kernel", "54px", "Rows × columns", ({ i }) => layers.kernel[i] || "–"),
-      textual("channels", "92px", "Input → output channels", channels),
-      textual("stride", "44px", "Stride", ({ i }) => layers.strides[i] || "–"),
+      textual("layer", "minmax(96px, 1.4fr)", "Sort by name", ({ i }) => layers.name[i]),
+      { title: "verdict", kind: "verdict", width: "minmax(92px, .4fr)", hint: "Sort by number of verdicts", value: (row) => row.kinds.length, show: (_, row) => flagCell(row.kinds) },
+      data.tiles ? { title: "first filters", kind: "picture", width: "108px", hint: "Orange is negative, purple positive; every layer on its own scale", value: ({ i }) => i, show: (_, { i }) => strip(data, i) } : null,
+      textual("kernel", "48px", "Rows × columns", ({ i }) => layers.kernel[i] || "–"),
+      textual("channels", "84px", "Input → output channels", channels),
+      textual("stride", "40px", "Stride", ({ i }) => layers.strides[i] || "–"),
       numeric("groups", "groups", "48px", "Groups of the convolution; as many as input channels: depthwise", (value) => (value ? count(value) : "–")),
       numeric("filters", "filters", "64px", "Filters: output channels × input channels of a group", count),
       numeric("sparsity", "S", "50px", "Sparsity: share of filters that are nearly zero", percent),
-      numeric("entropy", "H", "46px", "Variance entropy: 0 for one direction, log₁₀ of the number of weights for all"),
+      numeric("entropy", "H", "52px", "Variance entropy: 0 for one direction, log₁₀ of the number of weights for all", atLeast(1e-3)),
       numeric("percentile", "rank", "42px", `Percentile of H among the layers of ${core.corpus} of similar size and depth`, (value) => `${value.toFixed(0)} %`),
       numeric("ratio", "H/T", "46px", "Entropy divided by the randomness threshold"),
-      numeric("p", "p", "64px", "Probability that isotropic noise departs from sphericity as far"),
+      numeric("p", "p", "64px", "Probability that isotropic noise departs from sphericity as far", atLeast(1e-4)),
     ].filter(Boolean),
   });
   const reading = [data.tiles ? "The pictures are the first filters of each layer: orange is negative and purple positive, every layer on its own scale. Grainy rows look like noise, rows of one picture are collapsed." : core.untiled, layers.percentile.some((value) => value !== null) ? `Rank is the percentile of H among the layers of similar size and depth of ${core.corpus}.` : ""].filter(Boolean).join(" ");
