@@ -16,13 +16,16 @@ from filterdb.schema import distinct
 from filterdb.store.database import Database
 
 LONG = 30_000
-"""A table of pairs with more rows is not written as CSV, and has single precision in Parquet."""
+"""A table of pairs with more rows is not written as CSV."""
+
+ROUNDED, MANTISSA = 20_000, 11
+"""Numbers of tables with more rows are exact to 0.03 %, as inside the page: single precision with so many bits."""
 
 WIDE = 200
 """A table with more columns is only CSV, with four digits. Parquet has a matrix as pairs, which is much smaller."""
 
-MANY, DIGITS = 1_000, {"wide": "%.4g", "many": "%.9g"}
-"""In tables with more rows, the numbers of CSV have nine digits."""
+MANY, DIGITS = 1_000, {"short": "%.4g", "many": "%.6g"}
+"""In tables with more rows, the numbers of CSV have six digits; in those that are `WIDE` or `ROUNDED`, four."""
 
 MODEL_FACTS = (
     "model", "task", "visual_category", "training_dataset", "family", "filters", "layers", "total_filters",
@@ -47,7 +50,8 @@ def to_csv(table: pd.DataFrame) -> bytes:
     for i, dtype in enumerate(table.dtypes):
         if not pd.api.types.is_numeric_dtype(dtype):
             safe.isetitem(i, [_inert(value) for value in table.iloc[:, i]])
-    digits = DIGITS["wide"] if table.shape[1] > WIDE else DIGITS["many"] if len(table) > MANY else None
+    is_short = table.shape[1] > WIDE or len(table) > ROUNDED
+    digits = DIGITS["short"] if is_short else DIGITS["many"] if len(table) > MANY else None
     return safe.to_csv(index=False, float_format=digits, lineterminator="\n").encode("utf-8", "replace")
 
 
@@ -60,12 +64,20 @@ def to_parquet(table: pd.DataFrame) -> bytes:
     buffer = io.BytesIO()
     texts = {name: _valid(table[name]) for name in table.columns if not pd.api.types.is_numeric_dtype(table[name])}
     floats = [name for name in table.columns if pd.api.types.is_float_dtype(table[name])]
-    short = {name: table[name].astype(np.float32) for name in floats} if len(table) > LONG else {}
+    short = {name: _rounded(table[name].to_numpy()) for name in floats} if len(table) > ROUNDED else {}
     table.assign(**texts, **short).to_parquet(
         buffer, index=False, engine="pyarrow", compression="zstd",
         use_dictionary=[name for name in table.columns if name not in floats], use_byte_stream_split=floats,
     )  # fmt: skip
     return buffer.getvalue()
+
+
+def _rounded(values: np.ndarray) -> np.ndarray:
+    """Return numbers in single precision with MANTISSA bits, whose remaining bits compress to nothing."""
+    single = values.astype(np.float32)
+    dropped = 23 - MANTISSA
+    bits = (single.view(np.uint32) + (1 << (dropped - 1))) >> dropped << dropped
+    return np.where(np.isfinite(single), bits.astype(np.uint32).view(np.float32), single)
 
 
 def _valid(texts: pd.Series[Any]) -> np.ndarray:

@@ -6,8 +6,10 @@ A plot draws into the Axes or Figure that it is given, or into a new figure of p
 
 from __future__ import annotations
 
+import base64
 import functools
 import io
+import re
 import unicodedata
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -54,6 +56,9 @@ DPI = 120
 
 _off_screen: ContextVar[bool] = ContextVar("off_screen", default=False)
 """Whether new figures are unknown to pyplot."""
+
+SMALL_IMAGE = 20_000
+"""Images inside an SVG of fewer characters stay as they are."""
 
 SUFFIXES = (".svg", ".png", ".pdf")
 """Formats of a figure, by the suffix of its file."""
@@ -177,15 +182,26 @@ def encode(figure: Figure, name: str, suffix: str, dpi: int = DPI) -> bytes:
             engine.execute(figure)
             figure.set_layout_engine("none")
         figure.savefig(buffer, format=suffix[1:], metadata=metadata[suffix], dpi=dpi)
-    return _palette(buffer) if suffix == ".png" else buffer.getvalue()
+    if suffix == ".svg":
+        return _short(buffer.getvalue())
+    return _palette(buffer.getvalue()) if suffix == ".png" else buffer.getvalue()
 
 
-def _palette(pixels: io.BytesIO) -> bytes:
-    """Convert a PNG to 256 colours, which takes a fifth of the bytes."""
+def _short(drawing: bytes) -> bytes:
+    """Return an SVG with paths rounded to a hundredth of a point, and at most 256 colours in its large images."""
+    paths = re.sub(rb' d="[^"]*"', lambda path: re.sub(rb"(\.\d\d)\d+", rb"\1", path[0]), drawing)
+    image = rb"(?<=data:image/png;base64,)[A-Za-z0-9+/=\s]{%d,}" % SMALL_IMAGE
+    return re.sub(image, lambda code: base64.b64encode(_palette(base64.b64decode(code[0]))), paths)
+
+
+def _palette(png: bytes) -> bytes:
+    """Convert a PNG to 256 colours, which takes a fifth of the bytes. One that is transparent stays as it is."""
     from PIL import Image
 
     smaller = io.BytesIO()
-    with Image.open(pixels) as image:
+    with Image.open(io.BytesIO(png)) as image:
+        if image.mode == "RGBA" and image.getchannel("A").getextrema() != (255, 255):
+            return png
         few = image.convert("RGB").quantize(256, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
         few.save(smaller, "png")
     return smaller.getvalue()
