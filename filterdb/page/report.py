@@ -40,7 +40,19 @@ from filterdb.version import __version__
 MOST_WEIGHTS = 121
 """Most weights of filters that have a page without being asked for, 11×11: the largest that look at images."""
 
-SCRIPTS = ("core", "charts", "verdicts", "ruler", "heatmap", "pair", "table", "grouping", "layer_data")
+SCRIPTS = (
+    "core",
+    "state",
+    "charts",
+    "clusters",
+    "verdicts",
+    "ruler",
+    "heatmap",
+    "pair",
+    "table",
+    "grouping",
+    "layer_data",
+)
 """The scripts that sections share, in order. With the sections' own scripts and `start` they become one script."""
 
 
@@ -180,6 +192,7 @@ def page_html(
         pages=pages,
         basis_warning=next(filter(None, warnings), ""),
         contents=[(section.name(), section.title) for section in sections if section.is_listed()],
+        missing=[row for section in sections for row in section.missing()],
         sections=parts,
         script=script,
         style=style,

@@ -63,6 +63,10 @@ class Section:
         """Return whether the section is on the page and in its table of contents."""
         return True
 
+    def missing(self) -> list[tuple[str, str]]:
+        """Return what the section cannot show for this database, each with the reason as a sentence."""
+        return []
+
     def context(self) -> dict[str, Any]:
         """Return the variables of the template."""
         return {}

@@ -110,6 +110,32 @@ class Opened:
         self.page.wait_for_selector("html[data-drawing='0']", state="attached")
 
 
+@pytest.fixture(scope="module")
+def drawn_once(browser: Browser, made: Path) -> Iterator[Opened]:
+    """The page with every figure, for tests that leave no trace."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    opened = Opened(context.new_page())
+    opened.page.set_default_timeout(20_000)
+    opened.watch()
+    opened.page.goto(f"file://{made}")
+    opened.draw_all()
+    yield opened
+    context.close()
+
+
+@pytest.fixture
+def drawn(drawn_once: Opened) -> Iterator[Opened]:
+    """The page with every figure, in its first state; it does not complain."""
+    page = drawn_once.page
+    page.set_viewport_size({"width": 1280, "height": 900})
+    page.emulate_media(media="screen", color_scheme="light")
+    page.evaluate("location.hash = location.hash === '#summary' ? '#contents' : '#summary'")
+    page.wait_for_selector("[data-figure=heatmap] .heat[aria-label*='by task']")
+    drawn_once.complaints.clear()
+    yield drawn_once
+    assert drawn_once.complaints == []
+
+
 @pytest.fixture
 def show(browser: Browser, made: Path) -> Iterator[Callable[..., Opened]]:
     """Opens the page; arguments as of a browser's context."""

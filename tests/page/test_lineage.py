@@ -49,7 +49,7 @@ def test_only_a_small_database_is_sketched_for_the_page(tmp_path: Path, monkeypa
     sketch.unlink()
     monkeypatch.setattr(results, "SKETCH_LIMIT", 1_000)
     section = Lineage(results.gather(fdb.open(url), "sound", densities=False))
-    assert not section.has_families and "Run `filterdb lineage DB` once" in section.context()["no_families"]
+    assert not section.has_families and "Run `filterdb lineage DB` once" in dict(section.missing())["lineage"]
     assert section.core() is None and not sketch.exists()
     monkeypatch.undo()
     assert Lineage(results.gather(fdb.open(url), "sound", densities=False)).has_families

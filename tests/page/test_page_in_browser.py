@@ -194,7 +194,9 @@ def test_the_heatmap_is_sorted_and_searched(show: Show, by_task: xr.Dataset) -> 
     page.locator(f"{HEATMAP} input[type=search]").fill("nobody")
     assert page.locator(f"{HEATMAP} .none").inner_text() == "No group has this text in its name."
     # All figures that show a grouping follow, and so do their files.
-    link = page.locator("figure", has=page.locator("[data-figure=ridges]")).get_by_role("link", name="SVG")
+    figure = page.locator("figure", has=page.locator("[data-figure=ridges]"))
+    figure.locator("summary").click()
+    link = figure.get_by_role("link", name="SVG", exact=True)
     assert link.get_attribute("href") == "figures/ridges_model.svg"
 
 
@@ -208,18 +210,18 @@ def test_the_layers_are_searched_and_sorted(show: Show, page_db: fdb.Database) -
 
     assert table.locator("output").inner_text() == f"{page_db.counts['layers']} layers"
     table.get_by_role("searchbox").fill("model 7 CONV2")
-    assert (column(1), column(2), column(9)) == (["model 7"], ["conv2"], ["collapsed"])
+    assert (column(1), column(2), column(3)) == (["model 7"], ["conv2"], ["collapsed"])
     assert table.locator("output").inner_text() == "1 of 48 layers"
     table.get_by_role("searchbox").fill("")
     table.get_by_role("button", name="dead").click()
-    assert (column(1), column(2), column(9)) == (["model 4"], ["conv1"], ["dead sparse collapsed"])
+    assert (column(1), column(2), column(3)) == (["model 4"], ["conv1"], ["dead sparse collapsed"])
     table.get_by_role("button", name="dead").click()
     heading = table.locator("button[title='3×3 filters']")
     heading.click()
-    falling = [int(one) for one in column(3)]
+    falling = [int(one) for one in column(4)]
     assert table.locator("[aria-sort=descending]").inner_text() == "filters"
     heading.click()
-    rising = [int(one) for one in column(3)]
+    rising = [int(one) for one in column(4)]
     assert (falling[0], rising[0]) == (576, 64)
     assert (falling, rising) == (sorted(falling, reverse=True), sorted(rising))
 
@@ -228,7 +230,7 @@ def test_the_summary_leads_to_what_it_speaks_of(show: Show) -> None:
     page = show().page
     page.locator(".findings li", has_text="By model.").get_by_role("link").click()
     page.wait_for_selector(f"{HEATMAP} button[data-value=model][aria-pressed=true]")
-    assert page.url.endswith("#drift")
+    assert page.url.endswith("#drift?by=model")
     page.locator("#toc").get_by_role("link", name="Layers").click()
     page.wait_for_selector(f"{LAYERS} .rows .tr")
     assert page.evaluate("document.getElementById('layers').getBoundingClientRect().top") < 900

@@ -22,8 +22,7 @@ class Basis(Section):
 <section id="basis">
 <h2>The {{ weights }} components</h2>
 <p>Every filter, divided by its largest weight, is the mean filter plus a weighted sum of these {{ weights }} components. If filters are similar, a few components explain most of their variance.{% if shown %} The pictures show the leading {{ shown }}; the tables have all.{% endif %}</p>
-{{ figure("basis", "Components of all filters", "Purple and orange are opposite signs. Below each component are its share of the variance and the cumulative share.", "basis", "basis") }}
-{% if bases %}<p class="soft">The components of the groups’ own filters, as files: {% for name, words in bases %}{{ words }} <a href="figures/{{ name }}.svg">SVG</a> <a href="figures/{{ name }}.png">PNG</a>{{ ", " if not loop.last else "." }}{% endfor %}</p>{% endif %}
+{{ figure("basis", "Components of all filters", "Purple and orange are opposite signs. Below each component are its share of the variance and the cumulative share.", "basis", "basis", holds="the share and the weights of each component", more=bases) }}
 </section>
 """  # noqa: E501
 
@@ -36,9 +35,10 @@ class Basis(Section):
             self.bases["basis_first_layers"] = pca(db.keep(first, "conv_depth = 0"))
 
     def context(self) -> dict[str, Any]:
-        """Return the file and the words for each figure of groups."""
+        """Return the files of the groups' own components, for the menu."""
         words = {name: name.removeprefix("basis_").replace("_", " ") for name in self.bases}
-        return {"bases": list(words.items())}
+        words = {name: text if text == "first layers" else f"each {text}" for name, text in words.items()}
+        return {"bases": [(f"the components of {text}", name, name) for name, text in words.items()]}
 
     def core(self) -> Any:
         """Return the leading components and their shares of the variance."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import xarray as xr
@@ -17,6 +18,8 @@ from filterdb.page.section import Picture, Section, Table
 CODES = 32
 """Codes on the page. With many more, noise is described nearly as well as filters."""
 
+NEEDS_PASSES = "They need passes over the filters: filterdb report --densities."
+
 
 class Codebook(Section):
     """Show the filters that k-means finds, with the share of the filters that each stands for."""
@@ -27,23 +30,26 @@ class Codebook(Section):
 <section id="codebook">
 <h2>Codes</h2>
 <p>These {{ codes }} filters stand for all others: each filter, divided by its norm, for the one that is nearest. They explain <b>{{ explained }}</b> of the variance. As many codes of noise, random filters in the same number, explain <b>{{ noise }}</b>, so only the difference is structure.</p>
-{{ figure("codebook", "The most frequent filters", "Purple and orange are opposite signs. Below each code is the share of the filters that it stands for.", "codebook", "codebook") }}
-<p class="soft">The same figures for each model, as a file: {% for kind in kinds %}<a href="tables/codebook_models.{{ kind }}">{{ {"csv": "CSV", "parquet": "Parquet"}[kind] }}</a>{{ ", " if not loop.last else "." }}{% endfor %}</p>
+{{ figure("codebook", "The most frequent filters", "Purple and orange are opposite signs. Below each code is the share of the filters that it stands for.", "codebook", "codebook", holds="the share and the weights of each code", more=[("the same for each model", "", "codebook_models")]) }}
 </section>
 """  # noqa: E501
 
     def __init__(self, results: Results) -> None:
         super().__init__(results)
         self.codebook: xr.Dataset | None = None
+        self.why_missing = NEEDS_PASSES
         if results.densities or (results.densities is None and is_affordable(results.db)):
-            try:
+            self.why_missing = f"There are fewer than {CODES} filters that differ."
+            with suppress(UsageError):  # for that reason
                 self.codebook = codebook(results.db, "model", k=CODES)
-            except UsageError:  # fewer filters that differ than codes
-                self.codebook = None
 
     def is_listed(self) -> bool:
         """Return whether codes were fitted, which takes passes over the filters."""
         return self.codebook is not None
+
+    def missing(self) -> list[tuple[str, str]]:
+        """Return why there are no codes."""
+        return [] if self.is_listed() else [("codes", self.why_missing)]
 
     def context(self) -> dict[str, Any]:
         """Return how much of the variance the codes explain, and of that of noise."""

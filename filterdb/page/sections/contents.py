@@ -26,9 +26,9 @@ class Contents(Section):
     template = """\
 <section id="contents">
 <h2>Contents of the database</h2>
-{{ figure("contents", "By task, category and training set", "The number of models, layers and filters with each label of the catalog. Bars compare the filters within a column.", "contents", "contents") }}
+{{ figure("contents", "By task, category and training set", "The number of models, layers and filters with each label of the catalog. Bars compare the filters within a column.", "contents", "contents", holds="the counts of every label") }}
 <figure aria-labelledby="f-models">
-<div class="head"><h3 id="f-models">Models</h3><span class="files">{% for kind in kinds %}<a href="tables/models.{{ kind }}">{{ {"csv": "CSV", "parquet": "Parquet"}[kind] }}</a> {% endfor %}</span></div>
+<div class="head"><h3 id="f-models">Models</h3>{{ files(table="models", title="Models", holds="all models with their labels and counts") }}</div>
 <p>Click a heading to sort, a name for the page of the model; type to search. <a href="model.html">All models</a> with what was found about each.{% if without %} {{ without }} more models have no {{ kernel }} filters that can be stored; the CSV file includes them.{% endif %}{% if skipped %} Convolutions that are not stored: {% for code, number in skipped %}{{ number }} {{ code }}{{ ", " if not loop.last }}{% endfor %}; <code>filterdb layers</code> lists the reasons.{% endif %}{% if unread %} <b>{{ unread }} of them could not be read although they have {{ kernel }} or unknown kernels.</b>{% endif %}{% if rejected %} Files that are not readable models: {{ rejected }}.{% endif %}</p>
 <div data-figure="models"></div>
 </figure>

@@ -20,6 +20,8 @@ from filterdb.page.results import Results
 from filterdb.page.section import Picture, Section, Table
 from filterdb.store.database import Database
 
+NO_DECILES = "No two models have layers in the same tenth of the depth."
+
 
 class Depth(Section):
     """Show entropy, sparsity, drift between models and scale of the filters over the depth."""
@@ -29,10 +31,9 @@ class Depth(Section):
     template = """\
 <section id="depth">
 <h2>Over the depth</h2>
-{{ figure("depth", "Entropy and sparsity of every layer", "High entropy: the layer uses all components, as untrained weights do; near 0: it uses only one. Sparsity is the share of filters that are nearly zero. Lines are means of a tenth of the depth.", "entropy_and_sparsity", "degeneration") }}
-<p class="soft">As box plots by tenth of the depth: <a href="figures/degeneration_boxes.svg">SVG</a>, <a href="figures/degeneration_boxes.png">PNG</a>; their numbers: {% for kind in kinds %}<a href="tables/degeneration_boxes.{{ kind }}">{{ {"csv": "CSV", "parquet": "Parquet"}[kind] }}</a>{{ ", " if not loop.last else "." }}{% endfor %}</p>
-{% if deciles %}{{ figure("deciles", "Drift between models at the same depth", "Each box holds all pairs of models, compared on their layers in that tenth of the depth only.", "deciles", "deciles") }}{% endif %}
-{{ figure("scale", "Scale of the filters", "Mean of largest less smallest weight of a filter, one value for each model and tenth of its depth.", "filter_scale", "filter_scale") }}
+{{ figure("depth", "Entropy and sparsity of every layer", "High entropy: the layer uses all components, as untrained weights do; near 0: it uses only one. Sparsity is the share of filters that are nearly zero. Lines are means of a tenth of the depth.", "entropy_and_sparsity", "degeneration", holds="the measures of every layer", more=[("box plots by tenth of the depth", "degeneration_boxes", "degeneration_boxes")]) }}
+{% if deciles %}{{ figure("deciles", "Drift between models at the same depth", "Each box holds all pairs of models, compared on their layers in that tenth of the depth only.", "deciles", "deciles", holds="the numbers of the boxes") }}{% endif %}
+{{ figure("scale", "Scale of the filters", "Mean of largest less smallest weight of a filter, one value for each model and tenth of its depth.", "filter_scale", "filter_scale", holds="the scale of each model and tenth") }}
 </section>
 """  # noqa: E501
 
@@ -43,6 +44,10 @@ class Depth(Section):
         has_groups = "model" in results.drifts and "depth_decile" in results.drifts
         deciles = _deciles(results.db, results.mode) if has_groups else None
         self.deciles = deciles if deciles is not None and boxes.by_stratum(deciles) else None
+
+    def missing(self) -> list[tuple[str, str]]:
+        """Return why models are not compared at the same depth."""
+        return [] if self.deciles is not None else [("drift at the same depth", NO_DECILES)]
 
     def context(self) -> dict[str, Any]:
         """Return whether models can be compared at the same depth."""

@@ -17,6 +17,8 @@ from filterdb.page.payload import pack
 from filterdb.page.results import Results
 from filterdb.page.section import Picture, Section, Table
 
+NEEDS_PASS = "Their densities need another pass over the filters: filterdb report --densities."
+
 
 class Distributions(Section):
     """Ridges of the coefficients, and densities of pairs of components."""
@@ -26,10 +28,8 @@ class Distributions(Section):
     template = """\
 <section id="distributions">
 <h2>Distributions</h2>
-{{ figure("ridges", "The coefficients of each group", "Each curve is the distribution of a group’s coefficients on one component. A narrow peak at 0 means that the filters hardly use the component; two peaks mean that they use it in two ways.", "ridges", "histograms", each=true) }}
-<p class="soft">All filters with a kernel density estimate, as a file: <a href="figures/ridges_all.svg">SVG</a>, <a href="figures/ridges_all.png">PNG</a>; their histograms: {% for kind in kinds %}<a href="tables/histograms_all.{{ kind }}">{{ {"csv": "CSV", "parquet": "Parquet"}[kind] }}</a>{{ ", " if not loop.last else "." }}{% endfor %}</p>
-{% if planes %}{{ figure("planes", "Pairs of components", "Bright areas have many filters; each square has its own logarithmic scale. Sun: round, similar to a normal distribution. Spikes: hot spots. Symbols: several peaks, or a peak off the centre. Point: nearly all filters at the centre.", "corner", "phenotypes") }}
-{% else %}<p class="soft">Densities of pairs of components need another pass over the filters: <code>filterdb report --densities</code>.</p>{% endif %}
+{{ figure("ridges", "The coefficients of each group", "Each curve is the distribution of a group’s coefficients on one component. A narrow peak at 0 means that the filters hardly use the component; two peaks mean that they use it in two ways.", "ridges", "histograms", each=true, holds="the histogram of each group and component", more=[("all filters, with a density estimate", "ridges_all", "histograms_all")]) }}
+{% if planes %}{{ figure("planes", "Pairs of components", "Bright areas have many filters; each square has its own logarithmic scale. Sun: round, similar to a normal distribution. Spikes: hot spots. Symbols: several peaks, or a peak off the centre. Point: nearly all filters at the centre.", "corner", "phenotypes", holds="the phenotype of each group and pair", more=[("all filters, the leading two components", "density", "density"), ("the counts of all filters", "", "corner")]) }}{% endif %}
 </section>
 """  # noqa: E501
 
@@ -45,6 +45,12 @@ class Distributions(Section):
     def is_listed(self) -> bool:
         """Return whether there are groups."""
         return bool(self.results.drifts)
+
+    def missing(self) -> list[tuple[str, str]]:
+        """Return why there are no densities."""
+        if not self.is_listed() or self.joint is not None:
+            return []
+        return [("pairs of components", NEEDS_PASS)]
 
     def context(self) -> dict[str, Any]:
         """Return whether the densities of two components were computed."""

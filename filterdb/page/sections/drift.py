@@ -10,6 +10,7 @@ import numpy as np
 import xarray as xr
 
 from filterdb.analysis.drift import drift
+from filterdb.numerics.linkage import average_linkage
 from filterdb.page import boxes, figures, tables
 from filterdb.page.drawing import visible_all
 from filterdb.page.highlights import farthest
@@ -19,6 +20,8 @@ from filterdb.page.results import GROUP_LIMIT, GROUPINGS, LABELS, Results, famil
 from filterdb.page.section import Picture, Section, Table
 from filterdb.verdicts import JUDGED_BY, VERDICTS
 
+NO_GROUPS = "There are no groups to compare, because every label has fewer than two known values."
+
 
 class Drift(Section):
     """The drift between all pairs of groups."""
@@ -26,20 +29,13 @@ class Drift(Section):
     position = 40
     title = "Drift"
     template = """\
-{% if drifts %}
 <section id="drift">
 <h2>Drift between groups</h2>
 <p>Drift measures how differently two groups distribute their filters over the {{ weights }} components; 0 means equal distributions. Groups of few filters or few models differ by chance alone{% if judged %}, so each pair is compared with the drift that chance explains{% endif %}.</p>
-{{ figure("heatmap", "Drift between all pairs of groups", "Bright cells have the largest drift" ~ ("; hatched cells are like noise or related, crossed ones cannot tell" if judged else "") ~ ". Point at a cell to see its numbers. Click it, or press Enter, to compare the two groups.", "drift", "drift", each=true, parquet="pairs") }}
-{{ figure("components", "Drift of each component", "Each box shows the middle half of all pairs of groups. The farther right a box is, the more differently the groups use the component.", "components", "components", each=true) }}
-{{ figure("groupings", "Drift by grouping", "The drift of all pairs of groups, for each grouping. Labels whose groups differ more are farther right.", "groupings", "groupings") }}
-{% if families %}<p class="soft">To see models by family, choose “model” above and order by family. As a file: <a href="figures/families.svg">SVG</a>, <a href="figures/families.png">PNG</a>.</p>{% endif %}
-{% if farthest %}<p class="soft">The two groups with the largest drift, as a file: {% for by in farthest %}{{ by.replace("_", " ") }} <a href="figures/pair_{{ by }}.svg">SVG</a> <a href="figures/pair_{{ by }}.png">PNG</a>{{ ", " if not loop.last else "." }}{% endfor %}</p>{% endif %}
-{% for by, why in notes %}<p class="soft">{{ by.replace("_", " ") | capitalize }} {{ why }}.</p>{% endfor %}
+{{ figure("heatmap", "Drift between all pairs of groups", "Bright cells have the largest drift" ~ ("; hatched cells are like noise or related, crossed ones cannot tell" if judged else "") ~ ". Point at a cell to see its numbers. Click it, or press Enter, to compare the two groups.", "drift", "drift", each=true, parquet="pairs", holds="the matrix, a row and a column for each group", parquet_holds="every pair: drift, chance, interval, verdict", more=more) }}
+{{ figure("components", "Drift of each component", "Each box shows the middle half of all pairs of groups. The farther right a box is, the more differently the groups use the component.", "components", "components", each=true, holds="the numbers of the boxes") }}
+{{ figure("groupings", "Drift by grouping", "The drift of all pairs of groups, for each grouping. Labels whose groups differ more are farther right.", "groupings", "groupings", holds="the numbers of the boxes") }}
 </section>
-{% else %}
-<section id="drift"><h2>Drift between groups</h2><p>There are no groups to compare, because every label has fewer than two known values.</p></section>
-{% endif %}
 """  # noqa: E501
 
     def __init__(self, results: Results) -> None:
@@ -51,16 +47,25 @@ class Drift(Section):
             by: without_models(results.db, by, results.mode) for by in results.drifts if by != "model"
         }
 
+    def is_listed(self) -> bool:
+        """Return whether there are groups."""
+        return bool(self.results.drifts)
+
+    def missing(self) -> list[tuple[str, str]]:
+        """Return the groupings that are not shown."""
+        if not self.is_listed():
+            return [("drift and distributions", NO_GROUPS)]
+        notes = [(by.replace("_", " "), why) for by, why in self.results.notes.items() if by in GROUPINGS]
+        return [(f"drift by {by}", f"{by.capitalize()} {why}.") for by, why in notes]
+
     def context(self) -> dict[str, Any]:
-        """Return which groupings there are, and the reasons why others are missing."""
+        """Return whether pairs are judged, and the further files of the matrix's menu."""
         drifts = self.results.drifts
-        return {
-            "drifts": list(drifts),
-            "farthest": [by for by, result in drifts.items() if farthest(result) is not None],
-            "judged": any("verdict" in result for result in drifts.values()),
-            "families": _families(self.results) is not None,
-            "notes": [(by, why) for by, why in self.results.notes.items() if by in GROUPINGS],
-        }
+        pairs = [by for by, result in drifts.items() if farthest(result) is not None]
+        more = [(f"the pair that differs most by {by.replace('_', ' ')}", f"pair_{by}", "") for by in pairs]
+        if _families(self.results) is not None:
+            more.insert(0, ("the matrix of models, by family", "families", ""))
+        return {"judged": any("verdict" in result for result in drifts.values()), "more": more}
 
     def core(self) -> Any:
         """Return a box for each grouping, over all its pairs of groups."""
@@ -141,6 +146,9 @@ def _drift_data(results: Results, result: xr.Dataset, without: LeaveOneOut) -> d
         ]
         for (a, b), rows in without.items()
     }
+    if not data["ordered"] and result.sizes["group"] > 2:
+        steps = average_linkage(result["drift"].values)
+        data["clusters"] = {"left": pack(steps.left), "right": pack(steps.right), "height": pack(steps.distance)}
     if by == "model":
         models = results.db.models
         rows = models.isel(model=models["layers"].values > 0).to_dataframe().reset_index().set_index("model")

@@ -27,6 +27,8 @@ MEASURES = {
 }
 """Measures of a layer: their names in JavaScript and in the `degeneration` result."""
 
+TOO_MANY_CHUNKS = "Reading them would take too many chunks."
+
 
 class Layers(Section):
     """Show the first filters of some models, and the table of all layers."""
@@ -36,9 +38,9 @@ class Layers(Section):
     template = """\
 <section id="layers">
 <h2>Layers</h2>
-{% if tiles %}{{ figure("tiles", "First filters of each layer", "Orange is negative and purple positive, every layer on its own scale. Grainy rows look like noise, rows of one picture are collapsed.", "first_filters", "first_filters") }}{% else %}<p class="soft">First filters are not shown: reading them would take too many chunks.</p>{% endif %}
+{% if tiles %}{{ figure("tiles", "First filters of each layer", "Orange is negative and purple positive, every layer on its own scale. Grainy rows look like noise, rows of one picture are collapsed.", "first_filters", "first_filters", holds="the weights of these filters") }}{% endif %}
 <figure aria-labelledby="f-layers">
-<div class="head"><h3 id="f-layers">Every layer and its verdict</h3><span class="files">{% for kind in kinds %}<a href="tables/degeneration.{{ kind }}">{{ {"csv": "CSV", "parquet": "Parquet"}[kind] }}</a> {% endfor %}</span></div>
+<div class="head"><h3 id="f-layers">Every layer and its verdict</h3>{{ files(table="degeneration", title="Layers", holds="the measures and verdicts of every layer") }}</div>
 <p>Dead: all weights zero. Sparse: over half of the filters near zero. Collapsed: fewer than {{ directions }} effective components. {% if tested %}Random: a test cannot tell the filters from isotropic noise (p ≥ {{ p }}), so the layer has hardly moved from its initialisation.{% else %}Random: as varied as untrained weights.{% endif %} The last two need at least {{ smallest }} filters.</p>
 <div data-figure="layers"></div>
 </figure>
@@ -48,6 +50,10 @@ class Layers(Section):
     def __init__(self, results: Results) -> None:
         super().__init__(results)
         self.tiles = first_filters(results.db)
+
+    def missing(self) -> list[tuple[str, str]]:
+        """Return why there are no first filters."""
+        return [] if self.tiles is not None else [("first filters of each layer", TOO_MANY_CHUNKS)]
 
     def context(self) -> dict[str, Any]:
         """Return whether first filters are shown, and how layers are judged."""

@@ -31,12 +31,11 @@ class Lineage(Section):
     template = """\
 <section id="lineage">
 <h2>Lineage</h2>
-{% if families %}<figure aria-labelledby="f-lineage">
-<div class="head"><h3 id="f-lineage">Families of models</h3><span class="files">{% for kind in kinds %}<a href="tables/lineage.{{ kind }}">{{ {"csv": "CSV", "parquet": "Parquet"}[kind] }}</a> {% endfor %}</span></div>
+<figure aria-labelledby="f-lineage">
+<div class="head"><h3 id="f-lineage">Families of models</h3>{{ files(table="lineage", title="Families of models", holds="each model with its parent and the evidence") }}</div>
 <p>Each model stands below its likeliest parent, with the cosine of their weights. ~ marks relatives of which it is not known which came first. Copies with permuted, pruned or rescaled channels are not recognised.</p>
 <div data-figure="lineage"></div>
 </figure>
-{% else %}<p class="soft">{{ no_families }}</p>{% endif %}
 </section>
 """  # noqa: E501
 
@@ -56,9 +55,13 @@ class Lineage(Section):
         """Return whether there are related models."""
         return self.lineage is not None and self.lineage.sizes["model"] > 0
 
-    def context(self) -> dict[str, Any]:
-        """Return whether there are families, or else the reason."""
-        return {"families": self.has_families, "no_families": self.why_missing}
+    def is_listed(self) -> bool:
+        """Return whether there are families."""
+        return self.has_families
+
+    def missing(self) -> list[tuple[str, str]]:
+        """Return why there are no families."""
+        return [] if self.has_families else [("lineage", self.why_missing)]
 
     def core(self) -> Any:
         """Return the models of all families: name, position of the parent (null for a root), evidence, similarity."""

@@ -22,8 +22,7 @@ class Series(Section):
     template = """\
 <section id="series">
 <h2>Along a training</h2>
-{% if series %}{{ figure("series", "Checkpoints and retrainings", "Lines show the drift of each checkpoint to the last one of its training; thin lines show the drift that chance alone explains. The table compares trainings with different seeds with each other and with the nearest other training.", "series", "series") }}
-{% else %}<p class="soft">{{ no_series }}</p>{% endif %}
+{{ figure("series", "Checkpoints and retrainings", "Lines show the drift of each checkpoint to the last one of its training; thin lines show the drift that chance alone explains. The table compares trainings with different seeds with each other and with the nearest other training.", "series", "series", holds="the drift of each checkpoint", more=more) }}
 </section>
 """  # noqa: E501
 
@@ -31,9 +30,17 @@ class Series(Section):
         super().__init__(results)
         self.series, self.why_missing = results.trainings
 
+    def is_listed(self) -> bool:
+        """Return whether there are checkpoints or retrainings."""
+        return self.series is not None
+
+    def missing(self) -> list[tuple[str, str]]:
+        """Return why there are none."""
+        return [] if self.is_listed() else [("along a training", self.why_missing)]
+
     def context(self) -> dict[str, Any]:
-        """Return whether there are series, or else the reason."""
-        return {"series": self.series is not None, "no_series": self.why_missing}
+        """Return the further file of the menu."""
+        return {"more": [("the pairs of retrainings", "", "retrainings")]}
 
     def core(self) -> Any:
         """Return checkpoints by training, and retrainings."""

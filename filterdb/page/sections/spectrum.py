@@ -19,7 +19,7 @@ class Spectrum(Section):
     template = """\
 <section id="spectrum">
 <h2>Frequencies</h2>
-{{ figure("spectrum", "Energy by frequency over the depth", "Each square has the DCT terms: the constant term at the top left, faster changes to the right and downwards. Darker terms have more of the energy of the raw filters in that tenth of the depth. Low is the share of the terms of at most half the Nyquist frequency, aliased the share of the strided layers’ energy above the Nyquist frequency after striding.", "spectrum", "spectrum") }}
+{{ figure("spectrum", "Energy by frequency over the depth", "Each square has the DCT terms: the constant term at the top left, faster changes to the right and downwards. Darker terms have more of the energy of the raw filters in that tenth of the depth. Low is the share of the terms of at most half the Nyquist frequency, aliased the share of the strided layers’ energy above the Nyquist frequency after striding.", "spectrum", "spectrum", holds="the shares of every layer") }}
 </section>
 """  # noqa: E501
 

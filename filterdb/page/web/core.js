@@ -57,10 +57,11 @@ function picture(width, height, label, ...children) {
   return svg("svg", { viewBox: `0 0 ${width} ${height}`, width, height, role: "img", "aria-label": label, class: "plot" }, ...children);
 }
 
-// Return a canvas of `width` × `height` CSS pixels that is sharp on every screen, and its context.
+// Return a canvas of `width` × `height` CSS pixels that is sharp on every screen, and its context. Without a label it is
+// decoration, which screen readers skip.
 function canvas(width, height, label) {
   const ratio = Math.min(window.devicePixelRatio || 1, 2);
-  const node = el("canvas", { role: "img", "aria-label": label, width: Math.round(width * ratio), height: Math.round(height * ratio), style: { width: `${width}px`, height: `${height}px` } });
+  const node = el("canvas", { ...(label ? { role: "img", "aria-label": label } : { "aria-hidden": "true" }), width: Math.round(width * ratio), height: Math.round(height * ratio), style: { width: `${width}px`, height: `${height}px` } });
   const context = node.getContext("2d");
   context.scale(ratio, ratio);
   return [node, context];
@@ -105,7 +106,7 @@ const css = ([r, g, b]) => `rgb(${r},${g},${b})`;
 // Scales: functions of a value that return a pixel, with round ticks.
 function linear(low, high, from, to, wanted = 5) {
   const span = high - low || 1, rough = span / wanted, power = 10 ** Math.floor(Math.log10(rough));
-  const step = [1, 2, 5, 10].map((factor) => factor * power).find((candidate) => candidate >= rough * 0.999);
+  const step = [1, 2, 5, 10].map((factor) => factor * power).find((candidate) => candidate >= rough * 0.75);
   const scale = (value) => from + ((value - low) / span) * (to - from);
   scale.ticks = [];
   for (let i = Math.ceil(low / step - 1e-9); i * step <= high + step * 1e-9; i++) scale.ticks.push(Number((i * step).toPrecision(12)));

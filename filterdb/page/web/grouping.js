@@ -1,13 +1,31 @@
 // All figures that depend on a grouping show the same one: a choice in one of them changes all.
-const grouping = { key: core.groupings[0]?.key, listeners: [] };
-function group(key) {
+const grouping = { key: "", listeners: [] };
+function chosenGrouping() {
+  const { key } = core.groupings.find((candidate) => candidate.key === chosenState("by")) ?? core.groupings[0] ?? {};
+  return key;
+}
+function showGrouping(key) {
+  if (key === grouping.key) return;
   grouping.key = key;
   for (const listener of grouping.listeners) listener(key);
+}
+grouping.key = chosenGrouping();
+onState(["by"], () => showGrouping(chosenGrouping()));
+
+// Show a grouping that the reader chose in the figure `node`, or by a link, which writes the address itself. The pair was
+// one of the last grouping's, so it is left.
+function group(key, node = null) {
+  const changes = { by: key === core.groupings[0].key ? "" : key, a: "", b: "" };
+  if (node) keep(node, changes);
+  else state.values = Object.fromEntries(Object.entries({ ...state.values, ...changes }).filter(([, value]) => value));
+  showGrouping(key);
 }
 function grouped(node, draw) {
   const bar = el("div", { class: "bar" }), body = el("div");
   const show = async (key) => {
-    bar.replaceChildren(choices("Group by", core.groupings.map(({ key, groups }) => [key, `${words(key)} ${count(groups)}`]), key, group));
+    const hadFocus = bar.contains(document.activeElement) && document.activeElement.matches("button");
+    bar.replaceChildren(choices("Group by", core.groupings.map(({ key, groups }) => [key, `${words(key)} ${count(groups)}`]), key, (value) => group(value, node)));
+    if (hadFocus) $("button[aria-pressed=true]", bar).focus();
     body.classList.add("busy");
     try {
       const data = decoded(await load(`drift_${key}`));

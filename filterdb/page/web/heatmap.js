@@ -12,6 +12,7 @@ function decoded(data) {
   if (data.matrix) return data;
   const names = ["drift", "floor_q95", "model_floor_q95", "layer_floor_q95", "low", "high", "q_value", "detectable", "units", "verdict", "judged", "probabilities", "counts", "few", "models"];
   for (const name of names) data[name] = unpack(data[name]);
+  for (const name of Object.keys(data.clusters ?? {})) data.clusters[name] = unpack(data.clusters[name]);
   data.n = data.groups.length;
   data.matrix = (name, i, j) => (i === j || !data[name] ? NaN : data[name][triangle(i, j, data.n)]);
   data.histogram = (group, component) => data.probabilities.subarray((group * core.weights.length + component) * 70, (group * core.weights.length + component + 1) * 70);
@@ -43,7 +44,8 @@ function facts(data, i, j) {
 }
 
 function orders(data) {
-  const options = [["mean", data.ordered ? "depth" : "mean drift"], ["name", "name"], ["size", "filters"]];
+  const options = [["drift", data.ordered ? "depth" : "mean drift"], ["name", "name"], ["size", "filters"]];
+  if (data.clusters) options.splice(1, 0, ["clusters", "clusters"]);
   for (const key of Object.keys(data.labels ?? {})) options.push([`label:${key}`, words(key)]);
   return data.ordered ? options.filter(([key]) => key !== "name") : options;
 }
@@ -56,15 +58,21 @@ function ordered(data, by) {
   return places.sort((a, b) => names.compare(label[a], label[b]) || a - b);
 }
 
-function heatmap(node, data, { order, search, pick }) {
+const LARGE_MATRIX = 14;
+
+// `cut` is the number of clusters to separate, in the order "clusters".
+function heatmap(node, data, { order, search, cut, pick }) {
   const wanted = search.toLowerCase();
   const label = order.startsWith("label:") ? data.labels[order.slice(6)] : null;
-  const places = ordered(data, order).filter((i) => !wanted || data.groups[i].toLowerCase().includes(wanted) || label?.[i].toLowerCase().includes(wanted));
+  const isWanted = (i) => !wanted || data.groups[i].toLowerCase().includes(wanted) || label?.[i].toLowerCase().includes(wanted);
+  const tree = order === "clusters" ? clusterTree(data, isWanted) : null;
+  const places = tree ? tree.leaves : ordered(data, order).filter(isWanted);
+  const kinds = label ? places.map((i) => label[i]) : tree && cut ? cutTree(tree, cut) : [];
   const n = places.length;
   if (!n) { node.replaceChildren(el("p", { class: "none" }, "No group has this text in its name.")); return; }
   let at = [0, Math.min(1, n - 1)];
   mount(node, (width) => {
-    const room = Math.min(width, 760);
+    const branches = tree && n > 1 ? Math.min(90, Math.max(34, width * 0.12)) : 0, room = Math.min(width, 900) - branches;
     const longest = Math.max(...places.map((i) => data.groups[i].length));
     const wantedLeft = Math.min(Math.max(60, longest * 6.4 + 10), room * 0.34, 210);
     const named = (room - wantedLeft) / n >= 10.5;
@@ -74,7 +82,7 @@ function heatmap(node, data, { order, search, pick }) {
     const [board, context] = canvas(side, side, `Drift by ${words(data.by)}: ${n} groups, ${digits(0)} to ${digits(data.largest)}`);
     paint(context, data, places, cell, side);
     const cursor = svg("rect", { class: "cursor", width: Math.max(cell, 4), height: Math.max(cell, 4), visibility: "hidden" });
-    const over = svg("svg", { class: "over", width: left + side, height: side + below, "aria-hidden": "true" });
+    const over = svg("svg", { class: "over", width: left + side + branches, height: side + below, "aria-hidden": "true" });
     if (named) {
       const most = Math.floor((left - 10) / 6.1);
       places.forEach((i, k) => {
@@ -90,26 +98,28 @@ function heatmap(node, data, { order, search, pick }) {
         over.append(svg("text", { x: left + cell * (b + 0.5), y: cell * (a + 0.5) + 4, class: `value ${Math.sqrt(value / data.largest) > 0.48 ? "on-light" : "on-dark"}` }, digits(value, 2)));
       }));
     }
-    if (label) {
-      let last = 0;
-      for (let k = 1; k < n; k++) {
-        const z = cell * k;
-        // Skip lines that are too close: those of many small families would cover the cells.
-        if (label[places[k]] === label[places[k - 1]] || z - last < 5) continue;
-        last = z;
-        over.append(svg("line", { x1: left, x2: left + side, y1: z, y2: z, class: "border" }), svg("line", { x1: left + z, x2: left + z, y1: 0, y2: side, class: "border" }));
-      }
+    let last = 0;
+    for (const k of borders(kinds)) {
+      const z = cell * k;
+      // Skip lines that are too close: those of many small families would cover the cells.
+      if (z - last < 5) continue;
+      last = z;
+      over.append(svg("line", { x1: left, x2: left + side, y1: z, y2: z, class: "border" }), svg("line", { x1: left + z, x2: left + z, y1: 0, y2: side, class: "border" }));
     }
+    if (branches) over.append(dendrogram(tree, { x: left + side, width: branches, cell, number: cut }));
     over.append(svg("g", { transform: `translate(${left},0)` }, cursor));
     board.removeAttribute("role");
     board.style.left = `${left}px`;
     const frame = el("div", {
       class: "heat", tabindex: 0, role: "application", "aria-roledescription": "heatmap",
       "aria-label": `Drift by ${words(data.by)}, ${n} groups. Arrow keys move, Enter compares two groups.`,
-      style: { width: `${left + side}px`, height: `${side + below}px` },
+      style: { width: `${left + side + branches}px`, height: `${side + below}px` },
     }, board, over);
+    // Where there is no room for names, those of the row and the column are shown beside the pointer's cell.
+    const tags = named ? null : ["row", "column"].map((kind) => frame.appendChild(el("span", { class: `tag ${kind}`, "aria-hidden": "true", hidden: true })));
     const move = (a, b, x, y) => {
       at = [a, b];
+      if (tags) tag(tags, places.map((i) => data.groups[i]), at, cell, side);
       cursor.setAttribute("x", b * cell);
       cursor.setAttribute("y", a * cell);
       cursor.setAttribute("visibility", "visible");
@@ -119,7 +129,11 @@ function heatmap(node, data, { order, search, pick }) {
       tip.place = x === undefined ? place : null;
       return lines;
     };
-    const leave = () => { hideTip(); cursor.setAttribute("visibility", "hidden"); };
+    const leave = () => {
+      hideTip();
+      cursor.setAttribute("visibility", "hidden");
+      for (const node of tags ?? []) node.hidden = true;
+    };
     const choose = () => { if (at[0] !== at[1]) pick(places[at[0]], places[at[1]]); };
     const under = (event) => {
       const box = board.getBoundingClientRect();
@@ -141,8 +155,24 @@ function heatmap(node, data, { order, search, pick }) {
         choose();
       }
     });
+    // On paper, a small matrix stands beside the comparison; a large one above it.
+    node.closest(".board")?.style.setProperty("--paper", Math.min(1, (n > LARGE_MATRIX ? 400 : 320) / (left + side + branches)).toFixed(3));
     node.replaceChildren(frame, legend(data, Math.min(room, 340), cell));
   });
+}
+
+// Show the names of a row and a column at the edges of a matrix: the row's at the left, the column's at the bottom.
+function tag([row, column], names, [a, b], cell, side) {
+  for (const [node, k] of [[row, a], [column, b]]) {
+    node.textContent = shown(names[k], 40);
+    node.hidden = false;
+  }
+  row.style.top = `${Math.min(side - row.offsetHeight, Math.max(0, cell * (a + 0.5) - row.offsetHeight / 2))}px`;
+  column.style.left = `${Math.max(0, Math.min(side - column.offsetWidth, cell * (b + 0.5) - column.offsetWidth / 2))}px`;
+  // The row's name goes to the other side when it would cover the cell.
+  const isLeft = cell * b > row.offsetWidth + 8;
+  row.style.left = isLeft ? "0px" : `${Math.max(0, side - row.offsetWidth)}px`;
+  column.style.top = cell * a < side - column.offsetHeight - 8 ? `${side - column.offsetHeight}px` : "0px";
 }
 
 // Colour cells by the square root of their drift, hatch those that chance explains, and leave the diagonal empty.

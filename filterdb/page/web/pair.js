@@ -56,7 +56,7 @@ function compare(node, data, i, j) {
   // Show the command only if it can be typed: names must be shown unchanged, and a selection must be known.
   const canBeTyped = core.options !== null && ![core.url, data.groups[i], data.groups[j]].some((name) => name.includes("\ufffd"));
   const command = `filterdb explain ${shell(core.url)} --by ${data.by}${core.options} -- ${shell(data.groups[i])} ${shell(data.groups[j])}`;
-  node.replaceChildren(head, grid, ...(without ? [without] : []), ...(canBeTyped ? [el("details", {}, el("summary", {}, "The same on the command line"), el("pre", {}, el("code", {}, command)))] : []));
+  node.replaceChildren(head, grid, ...(without ? [without] : []), ...(canBeTyped ? [el("details", {}, el("summary", {}, "The same on the command line"), el("pre", { tabindex: 0 }, el("code", {}, command)))] : []));
 }
 
 // Return a table of models of the two groups, with the drift without each of them.
@@ -68,5 +68,5 @@ function removed(data, i, j) {
     const change = value / now - 1;
     return el("tr", {}, el("th", { scope: "row" }, modelLink(model)), el("td", { class: "number" }, digits(value)), el("td", { class: "number" }, `${change > 0 ? "+" : "−"}${percent(Math.abs(change))}`));
   });
-  return el("div", {}, el("h5", {}, "Without one model the drift would be"), el("div", { class: "scroll" }, el("table", {}, el("tbody", {}, ...rows))));
+  return el("div", {}, el("h5", {}, "Without one model the drift would be"), el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Drift without one model" }, el("table", {}, el("tbody", {}, ...rows))));
 }

@@ -2,16 +2,30 @@ makers.depth = async (node) => {
   const data = await layers();
   const keys = Object.keys(core.labels), wish = { by: keys[0], label: "" };
   const bar = el("div", { class: "bar" }), charts = el("div", { class: "two" });
+  const chosen = (place) => {
+    const value = wish.label === "" ? "" : core.labels[wish.by].values[wish.label];
+    keep(node, { label: wish.by === keys[0] && !value ? "" : wish.by, value });
+    controls();
+    $$("select", bar)[place].focus();
+    draw();
+  };
   const controls = () => {
     const labels = core.labels[wish.by]?.values ?? [];
     bar.replaceChildren(
-      select("Highlight", keys.map((key) => [key, words(key)]), wish.by, (value) => { wish.by = value; wish.label = ""; controls(); draw(); }),
-      select("which", [["", "none"], ...labels.map((text, i) => [i, text])], wish.label, (value) => { wish.label = value; draw(); }));
+      select("Highlight", keys.map((key) => [key, words(key)]), wish.by, (value) => { wish.by = value; wish.label = ""; chosen(0); }),
+      select("which", [["", "none"], ...labels.map((text, i) => [i, text])], wish.label, (value) => { wish.label = value; chosen(1); }));
+  };
+  const fromAddress = () => {
+    wish.by = keys.find((key) => key === chosenState("label")) ?? keys[0];
+    const place = core.labels[wish.by]?.values.indexOf(chosenState("value")) ?? -1;
+    wish.label = place < 0 ? "" : String(place);
+    controls();
+    draw();
   };
   const draw = () => {
-    const chosen = wish.label === "" ? null : Number(wish.label), codes = chosen === null ? null : core.labels[wish.by].codes;
-    highlighted.hidden = chosen === null;
-    const isIn = (i) => chosen !== null && codes[data.model[i]] === chosen;
+    const wanted = wish.label === "" ? null : Number(wish.label), codes = wanted === null ? null : core.labels[wish.by].codes;
+    highlighted.hidden = wanted === null;
+    const isIn = (i) => wanted !== null && codes[data.model[i]] === wanted;
     charts.replaceChildren(...[["entropy", "variance entropy H", Math.log10(core.weights.length)], ["sparsity", "sparsity S", Math.max(0.2, 1.05 * data.sparsity.reduce((most, value) => (value > most ? value : most), 0))]].map(([name, title, most]) => {
       const chart = el("div");
       mount(chart, (width) => {
@@ -21,12 +35,11 @@ makers.depth = async (node) => {
         axis(plot, x, 22, bottom, bottom + 18, "depth of the layer");
         upright(plot, y, left, width - 8, title);
         const [board, context] = canvas(width, height, "");
-        board.setAttribute("aria-hidden", "true");
         const few = data.n < 2500;
-        for (const wanted of [0, 1, 2]) {
+        for (const layer of [0, 1, 2]) {
           for (let i = 0; i < data.n; i++) {
             const place = isIn(i) ? 2 : data.verdict[i] ? 1 : 0;
-            if (place !== wanted || Number.isNaN(data[name][i])) continue;
+            if (place !== layer || Number.isNaN(data[name][i])) continue;
             context.fillStyle = ["rgba(118,128,140,.5)", "rgba(213,94,0,.75)", "rgba(0,130,200,.85)"][place];
             context.globalAlpha = few || place ? 1 : 0.45;
             const a = x(data.depth[i]), b = y(data[name][i]), r = few ? 3 : 1.6;
@@ -38,7 +51,7 @@ makers.depth = async (node) => {
           const mean = means(data, name, test);
           const d = mean.map((value, k) => (Number.isFinite(value) ? `${x((k + 0.5) / 10).toFixed(1)} ${y(value).toFixed(1)}` : null)).filter(Boolean).join("L");
           if (d) plot.append(svg("path", { d: `M${d}`, class: `line ${kind}` }));
-          mean.forEach((value, k) => { if (Number.isFinite(value)) plot.append(hinted(svg("circle", { cx: x((k + 0.5) / 10), cy: y(value), r: 4, class: `dot ${kind}` }), () => [kind === "all" ? "all layers" : core.labels[wish.by].values[chosen], `depth ${k / 10} to ${(k + 1) / 10}`, `mean ${title} ${digits(value)}`])); });
+          mean.forEach((value, k) => { if (Number.isFinite(value)) plot.append(hinted(svg("circle", { cx: x((k + 0.5) / 10), cy: y(value), r: 4, class: `dot ${kind}` }), () => [kind === "all" ? "all layers" : core.labels[wish.by].values[wanted], `depth ${k / 10} to ${(k + 1) / 10}`, `mean ${title} ${digits(value)}`])); });
         }
         chart.replaceChildren(el("div", { class: "stack" }, board, plot));
       });
@@ -48,8 +61,8 @@ makers.depth = async (node) => {
   const highlighted = el("li", { class: "chosen", hidden: true }, "mean of the highlighted layers");
   const keysList = el("ul", { class: "keys" }, el("li", { class: "k-layer" }, "layer"), el("li", { class: "k-verdict" }, "layer with a verdict"), el("li", { class: "all" }, "mean of each tenth of the depth"), highlighted);
   node.replaceChildren(bar, charts, keysList);
-  controls();
-  draw();
+  onState(["label", "value"], fromAddress);
+  fromAddress();
 };
 
 // Return the mean of a measure in each tenth of the depth. Tenths are (low, high]; the first includes its lower end.

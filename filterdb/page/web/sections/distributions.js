@@ -1,37 +1,48 @@
 makers.ridges = (node) => {
-  const wish = { all: false };
+  let show = () => {};
+  onState(["ridges"], () => show());
   return grouped(node, (body, data, bar) => {
-    const most = 12;
-    const largest = new Set(range(data.n).sort((a, b) => data.counts[b] - data.counts[a]).slice(0, wish.all ? 80 : most));
-    const places = range(data.n).filter((i) => largest.has(i));
-    if (data.n > most) bar.append(select("Show", [["", `the ${most} largest`], ["all", `the ${Math.min(80, data.n)} largest`]], wish.all ? "all" : "", (value) => { wish.all = value === "all"; group(data.by); }));
-    const grid = el("div", { class: "ridges" });
-    body.replaceChildren(grid);
-    mount(grid, (whole) => {
-      const columns = whole > 860 ? 3 : whole > 560 ? 2 : 1, width = (whole - 18 * (columns - 1)) / columns;
-      const step = 21, height = step * places.length + 46, left = Math.min(132, width * 0.34);
-      const [low, high] = extent(places.flatMap((i) => range(core.leading).map((c) => data.histogram(i, c))));
-      const x = linear(low, high, left, width - 4), value = linear(core.edges[low], core.edges[high], left, width - 4, 4);
-      grid.style.setProperty("grid-template-columns", `repeat(${columns}, 1fr)`);
-      grid.replaceChildren(...range(core.leading).map((c) => {
-        const top = Math.max(...places.map((i) => Math.max(...data.histogram(i, c))));
-        const plot = picture(width, height, `Distributions of coefficient ${c} for ${places.length} groups by ${words(data.by)}`,
-          svg("text", { x: 0, y: 12, class: "strong" }, `c${c}`), svg("text", { x: 24, y: 12, class: "soft" }, `${percent(core.weights[c])} of the variance`));
-        for (const tick of value.ticks) plot.append(svg("line", { x1: value(tick), x2: value(tick), y1: 20, y2: height - 16, class: "grid" }), svg("text", { x: value(tick), y: height - 3, class: "middle tick" }, digits(tick, 2)));
-        places.forEach((i, row) => {
-          const base = 20 + step * (row + 1), p = data.histogram(i, c);
-          const y = (density) => base - (1.5 * step * density) / top;
-          plot.append(hinted(svg("g", { class: "ridge" }, svg("path", { d: outline(p, low, high, x, y, base, true) }), svg("text", { x: left - 6, y: base - 2, class: "end" }, shown(data.groups[i], Math.floor((left - 6) / 6.2)))), () => [data.groups[i], `c${c}, ${count(data.counts[i])} filters`]));
-        });
-        return plot;
-      }));
-    });
+    const few = 12, many = Math.min(80, data.n), choice = el("span");
+    bar.append(choice);
+    show = () => {
+      const isAll = chosenState("ridges") === "all";
+      if (data.n > few) choice.replaceChildren(select("Show", [["", `the ${few} largest`], ["all", many < data.n ? `the ${many} largest` : `all ${many}`]], isAll ? "all" : "", (value) => { keep(node, { ridges: value }); show(); $("select", choice).focus(); }));
+      ridges(body, data, isAll ? many : few);
+    };
+    show();
   });
 };
 
+// Draw the distributions of the `most` largest groups, a picture for each component.
+function ridges(body, data, most) {
+  const largest = new Set(range(data.n).sort((a, b) => data.counts[b] - data.counts[a]).slice(0, most));
+  const places = range(data.n).filter((i) => largest.has(i));
+  const grid = el("div", { class: "ridges" });
+  body.replaceChildren(grid);
+  mount(grid, (whole) => {
+    const columns = whole > 860 ? 3 : whole > 560 ? 2 : 1, width = (whole - 18 * (columns - 1)) / columns;
+    const step = 21, height = step * places.length + 46, left = Math.min(132, width * 0.34);
+    const [low, high] = extent(places.flatMap((i) => range(core.leading).map((c) => data.histogram(i, c))));
+    const x = linear(low, high, left, width - 4), value = linear(core.edges[low], core.edges[high], left, width - 4, 4);
+    grid.style.setProperty("grid-template-columns", `repeat(${columns}, 1fr)`);
+    grid.replaceChildren(...range(core.leading).map((c) => {
+      const top = Math.max(...places.map((i) => Math.max(...data.histogram(i, c))));
+      const plot = picture(width, height, `Distributions of coefficient ${c} for ${places.length} groups by ${words(data.by)}`,
+        svg("text", { x: 0, y: 12, class: "strong" }, `c${c}`), svg("text", { x: 24, y: 12, class: "soft" }, `${percent(core.weights[c])} of the variance`));
+      for (const tick of value.ticks) plot.append(svg("line", { x1: value(tick), x2: value(tick), y1: 20, y2: height - 16, class: "grid" }), svg("text", { x: value(tick), y: height - 3, class: "middle tick" }, digits(tick, 2)));
+      places.forEach((i, row) => {
+        const base = 20 + step * (row + 1), p = data.histogram(i, c);
+        const y = (density) => base - (1.5 * step * density) / top;
+        plot.append(hinted(svg("g", { class: "ridge" }, svg("path", { d: outline(p, low, high, x, y, base, true) }), svg("text", { x: left - 6, y: base - 2, class: "end" }, shown(data.groups[i], Math.floor((left - 6) / 6.2)))), () => [data.groups[i], `c${c}, ${count(data.counts[i])} filters`]));
+      });
+      return plot;
+    }));
+  });
+}
+
 makers.planes = async (node) => {
   const data = await load("planes");
-  const shades = unpack(data.shades), wish = [0, 1], bar = el("div", { class: "bar" }), body = el("div");
+  const shades = unpack(data.shades), wish = [0, 1], keys = ["right", "up"], bar = el("div", { class: "bar" }), body = el("div");
   const inks = range(256).map((shade) => colour(CIVIDIS, shade / 255));
   const draw = () => {
     const [first, second] = wish[0] < wish[1] ? wish : [wish[1], wish[0]];
@@ -70,11 +81,21 @@ makers.planes = async (node) => {
   const choose = (place) => select(place ? "up" : "to the right", range(core.leading).map((c) => [c, `c${c}`]), wish[place], (value) => {
     if (Number(value) === wish[1 - place]) wish[1 - place] = wish[place];
     wish[place] = Number(value);
+    const isFirst = wish[0] === 0 && wish[1] === 1;
+    keep(node, { right: isFirst ? "" : String(wish[0]), up: isFirst ? "" : String(wish[1]) });
     controls();
+    $$("select", bar)[place].focus();
     draw();
   });
   const controls = () => bar.replaceChildren(choose(0), choose(1));
-  controls();
+  const fromAddress = () => {
+    const chosen = keys.map((key) => (/^\d+$/.test(chosenState(key)) ? Number(chosenState(key)) : NaN));
+    const isOffered = chosen.every((c) => c < core.leading) && chosen[0] !== chosen[1];
+    wish.splice(0, 2, ...(isOffered ? chosen : [0, 1]));
+    controls();
+    draw();
+  };
+  onState(keys, fromAddress);
   node.replaceChildren(bar, body);
-  draw();
+  fromAddress();
 };

@@ -1,7 +1,7 @@
 makers.lineage = (node) => {
   const { models, parents, evidence, directed, similarity } = core.sections.lineage;
   const items = models.map((model, i) => {
-    const known = directed[i] ? `by ${evidence[i]}` : `= related${evidence[i] ? `, ${evidence[i]}` : ""}`;
+    const by = words(evidence[i]), known = directed[i] ? `by ${by}` : `= related${by ? `, ${by}` : ""}`;
     const facts = parents[i] === null ? [] : [el("span", { class: "soft" }, ` ${similarity[i] === null ? "" : digits(similarity[i])} ${known}`)];
     return el("li", {}, modelNamed(model), ...facts);
   });
@@ -15,5 +15,5 @@ makers.lineage = (node) => {
     }
     lists.get(parents[i]).append(item);
   });
-  node.replaceChildren(el("div", { class: "scroll" }, root));
+  node.replaceChildren(root);
 };

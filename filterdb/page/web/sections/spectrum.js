@@ -1,9 +1,9 @@
 makers.spectrum = (node) => {
   const { deciles, terms, shares, low, aliasing, count: filters } = core.sections.spectrum;
   mount(node, (width) => {
-    const columns = width < 560 ? 3 : Math.min(5, deciles.length), size = Math.min(72, width / columns - 10);
+    const columns = Math.min(5, deciles.length), size = Math.min(72, width / columns - 10);
     const some = (value) => (value === null || Number.isNaN(value) ? "–" : percent(value));
-    node.replaceChildren(el("ol", { class: "basis", style: { "grid-template-columns": `repeat(${columns}, 1fr)` } }, ...deciles.map((label, k) => {
+    node.replaceChildren(el("ol", { class: "basis narrow", style: { "grid-template-columns": `repeat(${columns}, 1fr)` } }, ...deciles.map((label, k) => {
       const values = shares[k].map((value) => value ?? 0);
       const [board, context] = canvas(...tileSize(size), `depth ${label}: ${terms.map((term, i) => `${term} ${some(shares[k][i])}`).join("; ")}`);
       tile(context, values, Math.max(...values), 0, 0, size);

@@ -64,19 +64,3 @@ function pairPicture(tile, data, node) {
 }
 
 for (const tile of $$("[data-tile]")) miniPictures[tile.dataset.tile](tile, core.sections.summary[tile.dataset.tile], $(".mini", tile));
-
-// Links set what the figures show: follow them here until the whole page does.
-if (typeof follow === "undefined") {
-  for (const link of $$('#summary a[href*="?"]')) link.addEventListener("click", async (event) => {
-    event.preventDefault();
-    const [section, query] = link.getAttribute("href").split("?"), wanted = new URLSearchParams(query);
-    location.hash = section;
-    if (wanted.get("by")) group(wanted.get("by"));
-    await goTo(section);
-    if (wanted.get("layers")) { const node = $('[data-figure="layers"]'); await begin(node); node.table.search(wanted.get("layers")); }
-    if (!wanted.get("a")) return;
-    const node = $('[data-figure="heatmap"]'), data = decoded(await load(`drift_${wanted.get("by")}`));
-    await begin(node);
-    compare($("section.pair", node), data, data.groups.indexOf(wanted.get("a")), data.groups.indexOf(wanted.get("b")));
-  });
-}
