@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -214,10 +215,9 @@ def test_paper_has_every_figure_in_its_place(drawn: Opened) -> None:
 
 def test_a_long_table_says_what_is_not_printed(show: Show, made: Path, tmp_path: Path) -> None:
     """51 models are one more than a table prints."""
-    for name in ("data", "figures", "tables"):
-        (tmp_path / name).mkdir() if name == "data" else (tmp_path / name).symlink_to(made.parent / name)
-    for file in (made.parent / "data").iterdir():
-        (tmp_path / "data" / file.name).write_bytes(file.read_bytes())
+    shutil.copytree(made.parent / "data", tmp_path / "data")
+    for name in ("figures", "tables"):
+        (tmp_path / name).symlink_to(made.parent / name)
     rows = {"columns": [{"key": "model", "text": True}], "model": [f"m{i}" for i in range(51)]}
     (tmp_path / "data/models.js").write_text(f"filterdb.put('models', {rows!r});".replace("True", "true"))
     (tmp_path / "index.html").write_bytes(made.read_bytes())
