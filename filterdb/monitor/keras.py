@@ -1,0 +1,48 @@
+"""Measure a network that Keras 3 trains, on any of its backends."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+from filterdb.monitor.callback import Callback as Monitor
+
+
+class Callback(keras.callbacks.Callback):
+    """Do what `filterdb.monitor.Callback` does, as a callback of `fit`, which takes the same arguments.
+
+    Steps are batches. With `steps_per_execution`, Keras calls it once for so many batches.
+
+    Examples
+    --------
+    >>> from filterdb.monitor.keras import Callback  # doctest: +SKIP
+    >>> model.fit(x, y, callbacks=[Callback("filters.csv")])  # doctest: +SKIP
+    """
+
+    def __init__(self, to: Any = None, **options: Any) -> None:
+        super().__init__()
+        self.to, self.options = to, options
+        self.monitor: Monitor | None = None
+        self.epoch = 0
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        """Open the files, and measure the network before the first step if it is built."""
+        self.monitor = Monitor(self.to, **self.options)
+        if self.model.built:
+            self.monitor.measure(self.model, epoch=0)
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """Remember the epoch."""
+        self.epoch = epoch
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        """Measure the network if it is due."""
+        # `self.model` brings JAX's weights up to date, which takes time: only where it is needed.
+        if self.monitor is not None and self.monitor.advance():
+            self.monitor.measure(self.model, epoch=self.epoch)
+
+    def on_train_end(self, logs: Any = None) -> None:
+        """Close the files."""
+        if self.monitor is not None:
+            self.monitor.close()

@@ -1,0 +1,52 @@
+"""Measure a network that Lightning trains."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from filterdb.monitor.callback import Callback as Monitor
+
+if "pytorch_lightning" in sys.modules and "lightning.pytorch" not in sys.modules:
+    import pytorch_lightning as pl
+else:
+    import lightning.pytorch as pl
+
+
+class Callback(pl.Callback):
+    """Do what `filterdb.monitor.Callback` does, as a callback of a Trainer, which takes the same arguments.
+
+    Steps are those of the optimiser (`trainer.global_step`). Of several processes only the first measures.
+
+    Examples
+    --------
+    >>> from filterdb.monitor.lightning import Callback  # doctest: +SKIP
+    >>> Trainer(callbacks=[Callback("filters.csv")])  # doctest: +SKIP
+    """
+
+    def __init__(self, to: Any = None, **options: Any) -> None:
+        super().__init__()
+        self.to, self.options = to, options
+        self.monitor: Monitor | None = None
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        """Open the files, and measure the network before the first step."""
+        if trainer.is_global_zero:
+            self.monitor = Monitor(self.to, **self.options)
+            self.monitor.advance(trainer.global_step)
+            self.monitor.measure(pl_module, epoch=trainer.current_epoch)
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Measure the network if it is due."""
+        if self.monitor is not None:
+            self.monitor.step(pl_module, step=trainer.global_step, epoch=trainer.current_epoch)
+
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        """Close the files."""
+        if self.monitor is not None:
+            self.monitor.close()
+
+    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
+        """Close the files, so that what was measured is kept."""
+        if self.monitor is not None:
+            self.monitor.close()

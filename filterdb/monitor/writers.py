@@ -1,0 +1,137 @@
+"""Write the rows of measurements: as CSV, as Parquet, or for TensorBoard."""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, astuple
+from pathlib import Path
+from typing import Any, Protocol
+
+from filterdb.errors import StoreError, UsageError
+from filterdb.extras import MissingExtraError, require
+from filterdb.monitor.alarms import Alarm
+from filterdb.monitor.rows import COLUMNS, NUMBERS, Row
+
+EXPECTED = "a path ending in .csv or .parquet, a folder for TensorBoard, a SummaryWriter, or a list of these"
+
+
+class Writer(Protocol):
+    """Where rows go. An own class with these methods may be passed to `Callback`."""
+
+    def write(self, rows: Sequence[Row], alarms: Sequence[Alarm]) -> None:
+        """Write the rows of a measurement, and the alarms that it raised."""
+
+    def close(self) -> None:
+        """Finish. No row follows."""
+
+
+def as_writers(to: Any) -> list[Writer]:
+    """Return the writers of `Callback`'s argument `to`. Raises UsageError for anything else."""
+    if to is None:
+        return []
+    if isinstance(to, list | tuple):
+        return [writer for single in to for writer in as_writers(single)]
+    if isinstance(to, str | os.PathLike):
+        path = Path(os.fspath(to))
+        if path.suffix.lower() == ".csv":
+            return [CsvWriter(path)]
+        if path.suffix.lower() == ".parquet":
+            return [ParquetWriter(path)]
+        if not path.suffix or path.is_dir():
+            return [TensorBoardWriter(_summary_writer(path))]
+        raise UsageError(f"to: expected {EXPECTED}, got {path.name}")
+    if hasattr(to, "add_scalar"):
+        return [TensorBoardWriter(to, closes=False)]
+    if hasattr(to, "write") and hasattr(to, "close"):
+        return [to]
+    raise UsageError(f"to: expected {EXPECTED}, got {type(to).__name__}")
+
+
+class CsvWriter:
+    """Append rows to a CSV file, flushed at each measurement, so that a run that dies leaves what it measured."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self.file = path.open("w", newline="", encoding="utf-8")
+        except OSError as error:
+            raise StoreError(f"{path}: cannot be written ({error.strerror}); choose another file") from error
+        self.rows = csv.writer(self.file)
+        self.rows.writerow(COLUMNS)
+        self.file.flush()
+
+    def write(self, rows: Sequence[Row], alarms: Sequence[Alarm]) -> None:
+        self.rows.writerows([["" if _is_missing(value) else value for value in astuple(row)] for row in rows])
+        self.file.flush()
+
+    def close(self) -> None:
+        self.file.close()
+
+
+class ParquetWriter:
+    """Write rows to a Parquet file, a row group each measurement. The file is readable once it is closed."""
+
+    def __init__(self, path: Path) -> None:
+        require("pyarrow")
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        kinds = {"step": pa.int64(), "epoch": pa.int64(), "filters": pa.int64()}
+        texts = dict.fromkeys(("layer", "kernel", "alarm"), pa.string())
+        self.schema = pa.schema([(name, (kinds | texts).get(name, pa.float64())) for name in COLUMNS])
+        self.table = pa.Table
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self.file = pq.ParquetWriter(path, self.schema)
+        except OSError as error:
+            raise StoreError(f"{path}: cannot be written ({error.strerror}); choose another file") from error
+
+    def write(self, rows: Sequence[Row], alarms: Sequence[Alarm]) -> None:
+        self.file.write_table(self.table.from_pylist(list(map(asdict, rows)), self.schema))
+
+    def close(self) -> None:
+        self.file.close()
+
+
+class TensorBoardWriter:
+    """Add a scalar for each layer and number, and a text for each alarm, to a SummaryWriter."""
+
+    def __init__(self, summaries: Any, *, closes: bool = True) -> None:
+        self.summaries = summaries
+        self.closes = closes
+
+    def write(self, rows: Sequence[Row], alarms: Sequence[Alarm]) -> None:
+        for row in rows:
+            for name in NUMBERS:
+                value = getattr(row, name)
+                if math.isfinite(value):
+                    self.summaries.add_scalar(f"filters/{name}/{row.layer}", value, row.step)
+        for alarm in alarms:
+            self.summaries.add_text("filters/alarms", str(alarm), alarm.step)
+        self.summaries.flush()
+
+    def close(self) -> None:
+        if self.closes:
+            self.summaries.close()
+
+
+def _summary_writer(folder: Path) -> Any:
+    """Return a SummaryWriter of tensorboardX or, where that is missing, of PyTorch's TensorBoard support."""
+    try:
+        from tensorboardX import SummaryWriter
+    except ModuleNotFoundError:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            raise MissingExtraError(
+                "tensorboardX: expected it to be installed; pip install 'filterdb[monitor]'"
+            ) from error
+    return SummaryWriter(str(folder))
+
+
+def _is_missing(value: Any) -> bool:
+    return value is None or (isinstance(value, float) and math.isnan(value))
