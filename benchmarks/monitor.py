@@ -1,23 +1,24 @@
 """The training monitor: what it costs in a ResNet-50, and what it finds in small networks, healthy and broken.
 
-`make monitor-figures` runs it in the environment of `make monitor`, which has PyTorch. `--only overhead|healthy|planted`
-runs a part; `--seeds N` repeats the healthy and the broken runs.
+`make monitor-figures` runs it in the environment of `make monitor`, which has PyTorch. `--only PART` runs overhead, healthy
+or planted alone; `--seeds N` repeats the healthy and the broken runs.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import statistics
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
-from filterdb.monitor import Callback
+from filterdb.monitor import Alarm, Callback, Row
 from filterdb.monitor.networks import list_layers
 
 EPOCH = 100
@@ -202,9 +203,9 @@ def _sgd(rate: float, decay: float) -> Callable[[Any], torch.optim.Optimizer]:
 
 
 OPTIMISERS: dict[str, Callable[[Any], torch.optim.Optimizer]] = {
-    "SGD": _sgd(0.02, 0.0),
-    "SGD, decay 5e-4": _sgd(0.05, 5e-4),
-    "SGD, decay 5e-3": _sgd(0.02, 5e-3),
+    "SGD": _sgd(0.01, 0.0),
+    "SGD, decay 5e-4": _sgd(0.02, 5e-4),
+    "SGD, decay 5e-3": _sgd(0.01, 5e-3),
     "Adam": lambda parameters: torch.optim.Adam(parameters, lr=1e-3),
     "Adam, L2 1e-4": lambda parameters: torch.optim.Adam(parameters, lr=2e-3, weight_decay=1e-4),
     "AdamW, decay 0.05": lambda parameters: torch.optim.AdamW(parameters, lr=2e-3, weight_decay=0.05),
@@ -216,7 +217,7 @@ INITIALISATIONS: dict[str, Callable[[torch.Tensor], object]] = {
     "He normal": lambda weight: nn.init.kaiming_normal_(weight, nonlinearity="relu"),
     "Glorot": nn.init.xavier_uniform_,
     "orthogonal": nn.init.orthogonal_,
-    "normal 0.02": lambda weight: nn.init.normal_(weight, std=0.02),
+    "normal 0.1": lambda weight: nn.init.normal_(weight, std=0.1),
 }
 
 SCHEDULES = ("constant", "cosine", "warm-up")
@@ -252,7 +253,13 @@ Change = Callable[[nn.Module, int], None]
 """What is done to a network after each step, given the steps so far."""
 
 
-def train(run: Run, change: Change | None = None, *, prepare: Callable[[nn.Module], object] | None = None) -> Result:
+def train(
+    run: Run,
+    change: Change | None = None,
+    *,
+    prepare: Callable[[nn.Module], object] | None = None,
+    epochs: int = EPOCHS,
+) -> Result:
     """Train a small network, and return what the monitor said of it."""
     torch.manual_seed(run.seed)
     network = run.network()
@@ -263,12 +270,12 @@ def train(run: Run, change: Change | None = None, *, prepare: Callable[[nn.Modul
     parameters = [parameter for parameter in network.parameters() if parameter is not fixed]
     optimizer = OPTIMISERS[run.optimiser](parameters)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(run.schedule, step))
-    patterns = nn.functional.interpolate(torch.randn(CLASSES, 3, 8, 8), scale_factor=2, mode="bilinear")
-    monitor, spent, correct = Callback(every=EVERY, budget=None), 0.0, []
-    start = time.perf_counter()
-    for step in range(EPOCHS * EPOCH):
+    patterns = nn.functional.interpolate(torch.randn(CLASSES, 3, 6, 6), scale_factor=2, mode="bilinear")
+    rows = _Rows()
+    monitor, spent, correct = Callback(rows, every=EVERY, budget=None), 0.0, []
+    for step in range(epochs * EPOCH):
         labels = torch.randint(0, CLASSES, (BATCH,))
-        images = patterns[labels].roll(int(torch.randint(0, 5, ())), dims=-1) + torch.randn(BATCH, 3, 16, 16)
+        images = patterns[labels].roll(int(torch.randint(0, 5, ())), dims=-1) + torch.randn(BATCH, 3, 12, 12)
         output = network(images)
         optimizer.zero_grad()
         nn.functional.cross_entropy(output, labels).backward()
@@ -278,7 +285,7 @@ def train(run: Run, change: Change | None = None, *, prepare: Callable[[nn.Modul
             change(network, step)
         correct.append(float((output.argmax(1) == labels).float().mean()))
         spent += _seconds(lambda: monitor.step(network))
-    return Result(monitor, statistics.mean(correct[-20:]), spent / (time.perf_counter() - start))
+    return Result(monitor, statistics.mean(correct[-20:]), spent * EVERY / (epochs * EPOCH), rows.margins())
 
 
 class Result(NamedTuple):
@@ -286,7 +293,48 @@ class Result(NamedTuple):
 
     monitor: Callback
     accuracy: float
-    overhead: float
+    seconds: float
+    """Of a measurement."""
+    margins: Margins
+
+
+class Margins(NamedTuple):
+    """How near the layers of a run come to an alarm."""
+
+    sparsity: float
+    """The largest sparsity."""
+    norm: float
+    """The smallest norm, compared with the first one and with the layers' median of that."""
+    directions: float
+    """The fewest directions of a layer of at least 64 filters that had twice as many at first."""
+    moved: float
+    """The smallest movement, compared with the layers' median."""
+
+
+class _Rows:
+    """Keep the rows of a run."""
+
+    def __init__(self) -> None:
+        self.measurements: list[list[Row]] = []
+
+    def write(self, rows: Sequence[Row], alarms: Sequence[Alarm]) -> None:
+        self.measurements.append(list(rows))
+
+    def close(self) -> None:
+        """Do nothing: the rows are in memory."""
+
+    def margins(self) -> Margins:
+        first = {row.layer: row for row in self.measurements[0]}
+        norms, movements, directions = [], [], [math.inf]
+        for rows in self.measurements[1:]:
+            shares = [row.norm / first[row.layer].norm for row in rows]
+            norms.append(min(shares) / min(1.0, statistics.median(shares)))
+            movements.append(min(row.moved for row in rows) / max(1e-30, statistics.median(row.moved for row in rows)))
+            for row in rows:
+                now, before = 10**row.variance_entropy, 10 ** first[row.layer].variance_entropy
+                directions += [now] if row.filters >= 64 and now <= before / 2 else []
+        sparsity = max(row.sparsity for rows in self.measurements for row in rows)
+        return Margins(sparsity, min(norms), min(directions), min(movements))
 
 
 def _rate(schedule: str, step: int) -> float:
@@ -300,13 +348,20 @@ def _rate(schedule: str, step: int) -> float:
 def print_healthy(seeds: int) -> None:
     """Print the alarms of healthy runs. There should be none."""
     runs = list(healthy_runs(seeds))
-    alarms, accuracies = [], []
+    torch.set_num_threads(1)  # small layers do not gain from more
+    alarms, accuracies, costs, margins = [], [], [], []
     for run in runs:
         result = train(run)
         accuracies.append(result.accuracy)
+        costs.append(result.seconds)
+        margins.append(result.margins)
         alarms += [(str(run), str(alarm)) for alarm in result.monitor.alarms]
     print(f"healthy: {len(alarms)} alarms in {len(runs)} runs of {EPOCHS} epochs of {EPOCH} steps, every {EVERY} steps")
     print(f"  accuracy of the last 20 steps: median {statistics.median(accuracies):.2f}, lowest {min(accuracies):.2f}")
+    print(f"  a measurement: {1000 * statistics.median(costs):.1f} ms (median)")
+    print(f"  largest sparsity {max(m.sparsity for m in margins):.2f}; fewest directions of a layer that lost half")
+    print(f"  {min(m.directions for m in margins):.1f}; smallest norm {min(m.norm for m in margins):.2f} of the first one")
+    print(f"  and the layers' median; smallest movement {min(m.moved for m in margins):.3f} of the layers' median")
     for run_name, alarm in alarms:
         print(f"  {run_name}: {alarm}")
 
@@ -321,8 +376,8 @@ def _target(network: nn.Module) -> nn.Conv2d:
 
 
 def shrink(network: nn.Module, step: int) -> None:
-    """Shrink the layer by 5 % a step, as far too strong a decay does."""
-    _target(network).weight.data *= 0.95
+    """Shrink the layer by a fifth at each step, as far too strong a decay does."""
+    _target(network).weight.data *= 0.8
 
 
 def kill_channels(network: nn.Module, step: int) -> None:
@@ -368,6 +423,7 @@ FAULTS: dict[str, Change] = {
 
 def print_planted(seeds: int) -> None:
     """Print after how many steps each fault is found that begins with the second epoch, and in which layer."""
+    torch.set_num_threads(1)
     for name, fault in FAULTS.items():
         _print_fault(name, [_planted(run, fault, EPOCH) for run in _planted_runs(seeds)])
     _print_fault("not in the optimiser", [_forgotten(run) for run in _planted_runs(seeds)])
@@ -393,16 +449,16 @@ def _planted(run: Run, fault: Change, begin: int) -> Finding:
         if step >= begin:
             fault(network, step)
 
-    return _finding(run, train(run, change), begin)
+    return _finding(run, train(run, change, epochs=2), begin)
 
 
 def _forgotten(run: Run) -> Finding:
-    return _finding(run, train(run, prepare=lambda network: _target(network).weight), 0)
+    return _finding(run, train(run, prepare=lambda network: _target(network).weight, epochs=1), 0)
 
 
 def _finding(run: Run, result: Result, begin: int) -> Finding:
     network = run.network()
-    target = next(name for name, module in network.named_modules() if module is _target(network))
+    target = next(f"{name}.weight" for name, module in network.named_modules() if module is _target(network))
     own = [alarm for alarm in result.monitor.alarms if alarm.layer == target and alarm.step > begin]
     others = [str(alarm) for alarm in result.monitor.alarms if alarm.layer != target]
     return Finding(own[0].step - begin if own else None, own[0].kind if own else "", others)

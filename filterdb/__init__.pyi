@@ -25,6 +25,7 @@ from filterdb.analysis.reference import write_reference as write_reference
 from filterdb.analysis.rules import Rules as Rules
 from filterdb.analysis.series import series as series
 from filterdb.analysis.spectrum import spectrum as spectrum
+from filterdb.analysis.summarise import summarise as summarise
 from filterdb.analysis.surveys import filter_scale as filter_scale
 from filterdb.analysis.surveys import statistics as statistics
 from filterdb.analysis.threshold import randomness_threshold as randomness_threshold
@@ -120,6 +121,7 @@ __all__ = [
     "serve",
     "spectrum",
     "statistics",
+    "summarise",
     "tag",
     "verify",
     "write_reference",

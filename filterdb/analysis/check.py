@@ -40,7 +40,7 @@ from filterdb.models.inputs import expand
 from filterdb.models.model import Skip
 from filterdb.models.sandbox import Limits
 from filterdb.models.scan import Examination, examine
-from filterdb.models.sources import NamedFile, as_sources, on_disk
+from filterdb.models.sources import NamedFile, as_sources, on_disk, with_distinct_aliases
 from filterdb.numerics.directions import direction_names
 from filterdb.numerics.modes import SOUND
 from filterdb.numerics.quality import paper_threshold, randomness_threshold
@@ -72,6 +72,8 @@ MEASURES = {
     "small_channels": "further output channels whose weights are all below peak/100",
     "outlier_ratio": "peak / upper quartile of the output channels' peaks",
     "parameters": "weights of the layer; 0 where an earlier layer uses the same stored weight",
+    "norm": "√Σw²",
+    "centre_energy": "share of Σf² in the centre weight, (rows // 2, columns // 2)",
 }
 GEOMETRY = ("rank", "conv_depth", "conv_depth_norm", "in_channels", "out_channels", "groups", "depthwise")
 """Further columns of a layer that was read."""
@@ -152,8 +154,8 @@ def check(
 
     Parameters
     ----------
-    paths : str, path, onnx.ModelProto, or list of these
-        Files, folders, globs, URLs, or models in memory.
+    paths : str, path, onnx.ModelProto, torch.nn.Module, keras.Model, or list or mapping of these
+        Files, folders, globs, URLs, or models in memory. A mapping has names for them, which the result shows.
     db : Database, str or path, optional
         A database or a view of it, to compare each layer with the layers of the same depth decile and size class
         (⌊log₁₆ n⌋). Default: the layers of `reference`.
@@ -178,10 +180,11 @@ def check(
 
         - filters, duplicate_filters, prunable_filters, prunable_parameters, small_filters, zero_channels,
           small_channels, parameters (layer), int64; 0 where the layer was not read.
-        - sparsity, variance_entropy, threshold, ratio, p_value, relative_spread, peak, outlier_ratio (layer), float64;
-          NaN where the layer was not read, its scale is unknown, or its weights are not finite (`threshold` only where
-          it was not read; `p_value` also for fewer than 16 filters). All but sparsity and peak are NaN for 1×1 kernels
-          and those of more than 256 weights, threshold and ratio for all that have not nine.
+        - sparsity, variance_entropy, threshold, ratio, p_value, relative_spread, peak, outlier_ratio, norm (√Σw²),
+          centre_energy (share of Σf² in the centre weight) (layer), float64; NaN where the layer was not read, its
+          scale is unknown, or its weights are not finite (`threshold` only where it was not read; `p_value` also for
+          fewer than 16 filters). All but sparsity, peak and norm are NaN for 1×1 kernels and those of more than 256
+          weights, threshold and ratio for all that have not nine.
         - channel_p_value (layer), float64: of a 1×1 layer, the p-value of a test of its output channels.
         - scale_known (layer), bool.
         - verdict (layer, rule), bool: dead, sparse, collapsed and random as in `degeneration`; nonfinite; duplicate
@@ -276,7 +279,8 @@ def read_and_judge(
     compared = read_reference(reference) if db is None else None
     seen: set[str] = set()
     with on_disk(as_sources(paths, "paths"), network["key"], network["order"]) as named:
-        files = [file for source in named for file in _files(source, limits, seen, only, first)]
+        listed = with_distinct_aliases(named)
+        files = [file for source in listed for file in _files(source, limits, seen, only, first)]
     result = _judge_files(files, rules, only)
     if db is not None:
         add_database(result, db)
@@ -298,7 +302,7 @@ def _files(
             yield CheckedFile(shown, [], [], "", str(error).replace(source.path, shown))
         return
     for file in listed:
-        identity = _identity(file.path)
+        identity = file.alias or _identity(file.path)
         if identity not in seen:
             seen.add(identity)
             yield _read(file, limits, kernel, first)
@@ -435,6 +439,7 @@ def _values(table: Table, weights: npt.NDArray[np.int64]) -> dict[str, npt.NDArr
         "small_channels": np.where(measured, table["small_channels"], 0),
         "outlier_ratio": np.where(measured, table["outlier_ratio"], np.nan),
         "parameters": np.where(own, filters * weights, 0),
+        **{name: np.where(measured, table[name], np.nan) for name in ("norm", "centre_energy")},
         "scale_known": table["scale_known"],
     }
 

@@ -57,7 +57,7 @@ def nearest(
     ----------
     db : Database, str or path
         The database or a view of it.
-    path : str, path or onnx.ModelProto
+    path : str, path, onnx.ModelProto, torch.nn.Module or keras.Model
         The file: a path, a URL, or a model in memory.
     n : int
         Number of models in the result, at least 1. Default: 10.

@@ -59,15 +59,14 @@ def layers(db: Database, kernel: str | None, skipped: bool, draw: Draw, as_json:
 
 def _others(db: Database, shape: schema.Kernel) -> Columns:
     """Return the layers of a shape whose filters are not stored, and that meet the conditions of a view."""
-    import numpy as np
+    from filterdb.store.selection import meeting
 
     table = db.other_columns
     chosen = table["kernel"].values.astype(str) == schema.kernel_name(shape)
     if db.labels is None:
         raise UsageError(f"--exclude-verdict: expected none with {schema.kernel_name(shape)}, which has no verdicts")
     for column, values, negate in db.labels:
-        if column in table:
-            chosen &= np.isin(table[column].values.astype(str), values) ^ negate
+        chosen &= meeting(table, column, values, negate=negate)[0]
     return table.isel(layer=chosen)
 
 

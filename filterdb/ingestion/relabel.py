@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import os
-
-from filterdb.arguments import as_path
-from filterdb.models.catalog import parse_catalog
-from filterdb.models.inputs import read_input
+from filterdb.models.catalog_input import Catalog, as_catalog, read_catalog
 from filterdb.store import history
 from filterdb.store.database import AnyDatabase, Database, as_database
-from filterdb.store.files import local_path
 
 
-def relabel(db: AnyDatabase, catalog: str | os.PathLike[str]) -> Database:
+def relabel(db: AnyDatabase, catalog: Catalog) -> Database:
     """Commit a snapshot in which a catalog's rows replace those of its models. No filter is rewritten.
 
     A row's model is identified by `name`, or else by `path`. Its whole row is replaced: columns that the catalog lacks
@@ -23,7 +18,7 @@ def relabel(db: AnyDatabase, catalog: str | os.PathLike[str]) -> Database:
     db
         The database, or its path or URL.
     catalog
-        Path or URL of a catalog (CSV or Parquet).
+        Path or URL of a catalog (CSV or Parquet), or a DataFrame, as in `ingest`.
 
     Returns
     -------
@@ -40,6 +35,5 @@ def relabel(db: AnyDatabase, catalog: str | os.PathLike[str]) -> Database:
     >>> db = fdb.relabel("db", "catalog.csv")  # doctest: +SKIP
     """
     db = as_database(db)
-    place = local_path(as_path(catalog, "catalog"))
-    rows = parse_catalog(read_input(place), place, needs_path=False)
+    _, rows = read_catalog(as_catalog(catalog), needs_path=False)
     return history.relabel(db, {row.id: {**row.labels, "extra": row.extra_json} for row in rows})

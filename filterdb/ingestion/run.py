@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from filterdb import cluster, logs, schema
-from filterdb.arguments import as_path, unexpected
+from filterdb.arguments import unexpected
 from filterdb.errors import ConflictError, FilterDBError, InputError, UsageError
 from filterdb.extras import require
 from filterdb.ingestion.compact import compact_newest
@@ -25,8 +25,9 @@ from filterdb.ingestion.scanning import new_spool, scan_models
 from filterdb.ingestion.segment_writer import FillRows, commit_segment, new_banks, new_segment
 from filterdb.ingestion.source_records import SourceRecords
 from filterdb.ingestion.write import LostModelError
-from filterdb.models.catalog import ModelSource, check_unique, parse_catalog
-from filterdb.models.inputs import expand, is_absent, read_input
+from filterdb.models.catalog import ModelSource, check_unique
+from filterdb.models.catalog_input import Catalog, as_catalog, read_catalog
+from filterdb.models.inputs import expand, is_absent
 from filterdb.models.sandbox import Limits
 from filterdb.models.scan import Scan
 from filterdb.models.sources import NamedFile, as_id, as_order, as_sources, on_disk
@@ -58,7 +59,7 @@ def ingest(  # noqa: PLR0913 - the options of the command
     url: AnyDatabase,
     sources: Sources = (),
     *,
-    catalog: str | os.PathLike[str] | None = None,
+    catalog: Catalog | None = None,
     chunk_rows: int = schema.CHUNK_ROWS,
     limits: Limits = Limits(),  # noqa: B008 - frozen
     key: str = "",
@@ -78,11 +79,13 @@ def ingest(  # noqa: PLR0913 - the options of the command
     url
         Path or URL of the database, which is created if necessary, or a Database.
     sources
-        Model files, folders, globs or URLs: one or a list. Default: every row of the catalog. An onnx.ModelProto is
-        accepted too. Its id is its graph's name, and it is read from a temporary file, which workers on other
-        machines do not see.
+        Model files, folders, globs or URLs: one, a list, or a mapping of ids to them. Default: every row of the
+        catalog. Models in memory are accepted too (onnx.ModelProto, torch.nn.Module, keras.Model). Their ids are those
+        of the mapping, or else the name of the graph or the Keras model. They are read from temporary files, which
+        workers on other machines do not see.
     catalog
-        Path or URL of a table (CSV or Parquet) with the models' labels.
+        Path or URL of a table (CSV or Parquet) with the models' labels, or the table itself: a pandas.DataFrame, or a
+        table with `to_pandas`, as of polars. Paths in it are then relative to the working folder.
     chunk_rows
         Filters in a chunk of the new segment.
     limits
@@ -120,7 +123,7 @@ def ingest(  # noqa: PLR0913 - the options of the command
     --------
     >>> fdb.ingest("db", "models/", catalog="catalog.csv").added  # doctest: +SKIP
     """
-    place, table = as_url(url), None if catalog is None else as_path(catalog, "catalog")
+    place, table = as_url(url), None if catalog is None else as_catalog(catalog)
     require("zarr")
     with on_disk(as_sources(sources)) as named:
         files, names = Files.at(place), as_order(order)
@@ -350,28 +353,28 @@ class _Run:
         return Ingested(db, last, self.added, self.present, self.rejected, self.segments, self.widened, self.wider.left)
 
 
-def find_sources(sources: Sequence[NamedFile], catalog: str | None) -> list[ModelSource]:
+def find_sources(sources: Sequence[NamedFile], catalog: Any | None) -> list[ModelSource]:
     """Return the models that sources and catalog name, in the catalog's order, then in the order of the sources."""
     rows: list[ModelSource] = []
     if not sources and catalog is None:
         raise UsageError("ingest: expected sources or a catalog, got neither")
     if catalog is not None:
-        place = local_path(catalog)
-        rows = [replace(row, url=_absolute(row.url)) for row in parse_catalog(read_input(place), place)]
+        shown, listed = read_catalog(catalog)
+        rows = [replace(row, url=_absolute(row.url)) for row in listed]
         for row in rows:
             if not is_remote(row.url) and is_absent(row.url):
-                raise InputError(f"{redact_url(place)}: model {row.id!r}: expected a file at {row.shown}, found none")
+                raise InputError(f"{shown}: model {row.id!r}: expected a file at {row.shown}, found none")
     if not sources:
         return rows
     by_place = {_place(row.url): (position, row) for position, row in enumerate(rows)}
-    listed: dict[str, tuple[int, ModelSource]] = {}
+    chosen: dict[str, tuple[int, ModelSource]] = {}
     for source in sources:
         for name in [source.path] if source.alias else expand(source.path):
             place = _place(name)
             model_id = as_id(source) if source.alias else _as_id(name)
             model = ModelSource(model_id, _absolute(name), alias=source.alias)
-            listed.setdefault(place, by_place.get(place, (len(rows), model)))
-    models = [source for _, source in sorted(listed.values(), key=lambda item: item[0])]
+            chosen.setdefault(place, by_place.get(place, (len(rows), model)))
+    models = [source for _, source in sorted(chosen.values(), key=lambda item: item[0])]
     check_unique(models, "ingest")
     return models
 

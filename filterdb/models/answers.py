@@ -40,6 +40,7 @@ OTHER_VARIABLES = (
 EXAMINED_OTHERS = (
     schema.Variable("shared_with", ("layer",), "str", "earlier layer that uses the same stored weight, or empty"),
     schema.Variable("channel_p_value", ("layer",), "float64", "of the test whether 1×1 channels are isotropic noise"),
+    schema.Variable("norm", ("layer",), "float64", "√Σw²"),
 )
 """What `examine` returns for these layers besides."""
 
@@ -53,6 +54,8 @@ EXAMINED = (
     schema.Variable("direction_share", ("layer",), "float64", "share of the filters' energy in this direction"),
     schema.Variable("p_value", ("layer",), "float64", "of the test whether filters are isotropic noise"),
     schema.Variable("relative_spread", ("layer",), "float64", "spread of filters / norm of their mean"),
+    schema.Variable("centre_energy", ("layer",), "float64", "share of Σf² in the centre weight"),
+    schema.Variable("norm", ("layer",), "float64", "√Σw²"),
     schema.Variable("sparse_filters", ("layer",), "int64", "filters whose |w| are all below peak/100", "1"),
     schema.Variable("duplicate_filters", ("layer",), "int64", "filters that equal an earlier one of the layer", "1"),
     schema.Variable("prunable_filters", ("layer",), "int64", "filters below a hundredth of their channel", "1"),

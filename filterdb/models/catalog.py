@@ -66,7 +66,17 @@ def parse_catalog(data: bytes, url: str, *, needs_path: bool = True) -> list[Mod
     Raises InputError if the catalog cannot be used.
     """
     columns, rows = _read_table(data, url)
-    place, url = url, redact_url(url)
+    return parse_rows(columns, rows, redact_url(url), place=url, needs_path=needs_path)
+
+
+def parse_rows(
+    columns: list[str], rows: list[list[str]], url: str, *, place: str = "", needs_path: bool = True
+) -> list[ModelSource]:
+    """Return a source for each row of a table, as `parse_catalog`.
+
+    `url` is the table's name in messages. Relative paths are below the folder of `place`, or else the working folder.
+    """
+    _check_table(columns, rows, url)
     if "path" not in columns and (needs_path or "name" not in columns):
         hint = "; separate columns with commas" if len(columns) == 1 and ";" in columns[0] else ""
         wanted = "`path`" if needs_path else "`path` or `name`"
@@ -126,6 +136,11 @@ def _read_table(data: bytes, url: str) -> tuple[list[str], list[list[str]]]:
     except Exception as error:
         reason = " ".join(redact(str(error), url).split())[:100]
         raise InputError(f"{shown}: expected a {suffix[1:]} table, got something else ({reason})") from error
+    return columns, rows
+
+
+def _check_table(columns: list[str], rows: list[list[str]], shown: str) -> None:
+    """Raise InputError for a table with equal columns or with NUL bytes."""
     if repeated := [name for name, count in Counter(columns).items() if count > 1]:
         raise InputError(
             f"{shown}: expected each column once, got {repeated[0]!r} more than once; rename or remove one"
@@ -134,7 +149,6 @@ def _read_table(data: bytes, url: str) -> tuple[list[str], list[list[str]]]:
         if any("\0" in cell for cell in row):
             where = f"row {number}" if number else "the head"
             raise InputError(f"{shown}: expected text, got a NUL byte in {where}; save the table as UTF-8")
-    return columns, rows
 
 
 def _read_csv(data: bytes, delimiter: str) -> tuple[list[str], list[list[str]]]:

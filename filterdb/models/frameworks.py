@@ -72,12 +72,13 @@ def torch_convolutions(module: Any) -> Iterator[tuple[str, Any]]:
 def keras_convolutions(model: Any) -> Iterator[tuple[str, Any, Kernel]]:
     """Yield the names, layers and kernels of a Keras model's convolutions that filterdb reads, each layer once."""
     seen: set[int] = set()
-    levels = [iter([((), model)])]
+    levels: list[Iterator[tuple[tuple[str, ...], Any]]] = [iter([((), model)])]
     while levels:
-        path, layer = next(levels[-1], (None, None))
-        if path is None:
+        child = next(levels[-1], None)
+        if child is None:
             levels.pop()
             continue
+        path, layer = child
         if id(layer) in seen:
             continue
         seen.add(id(layer))

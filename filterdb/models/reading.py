@@ -34,8 +34,10 @@ from filterdb.models.sandbox import Channel, allow_cpu
 from filterdb.numerics import layer as whole
 from filterdb.numerics.directions import directions
 from filterdb.numerics.eigen import variance_ratio
+from filterdb.numerics.measures import centre_energy
 from filterdb.numerics.pointwise import channel_p_value
 from filterdb.numerics.quality import orthogonality, variance_entropy
+from filterdb.numerics.spectrum import second_moments
 from filterdb.numerics.sphericity import p_value, relative_spread
 from filterdb.schema import KERNEL, WEIGHTS, kernel_name
 
@@ -201,7 +203,7 @@ def _examine(channel: Channel, model: Model, request: dict[str, Any]) -> None:
         shared = stored.get(layer.stored_weight, "")
         stored.setdefault(layer.stored_weight, layer.name)
         p = channel_p_value(weight.filters, layer.row["out_channels"])
-        return {"shared_with": shared, "channel_p_value": p}
+        return {"shared_with": shared, "channel_p_value": p, "norm": whole.norm(weight.filters)}
 
     others = _others(model, folder, skipped, more)
     about = {"facts": {**model.facts, **shape_facts(model.shapes)}} if first else {}
@@ -219,7 +221,11 @@ _UNMEASURED = {
         0,
     ),
     **dict.fromkeys(
-        ("peak", "variance_entropy", "p_value", "relative_spread", "outlier_ratio", "direction_share"), math.nan
+        (
+            *("peak", "variance_entropy", "p_value", "relative_spread", "outlier_ratio", "direction_share"),
+            *("centre_energy", "norm"),
+        ),
+        math.nan,
     ),
     **{"scale_known": True, "hash": "", "fingerprint": "", "source_dtype": "", "first_filters": ""},
 }
@@ -233,6 +239,7 @@ def _measured(layer: Layer, weight: Weight) -> dict[str, Any]:
     sparse = whole.sparse_filters(peaks, facts["peak"])
     raw = whole.moments(weight.filters)
     direction = directions(raw, layer.kernel)
+    second = second_moments(raw)
     return {
         **{name: facts[name] for name in ("row_size", "scale_known", "hash", "fingerprint", "peak", "source_dtype")},
         **whole.channels(peaks, out_channels)._asdict(),
@@ -243,6 +250,8 @@ def _measured(layer: Layer, weight: Weight) -> dict[str, Any]:
         "direction_share": float(direction.share),
         "p_value": float(p_value(whole.moments(weight.filters, peaks))),
         "relative_spread": float(relative_spread(raw)),
+        "centre_energy": centre_energy(second, layer.kernel),
+        "norm": math.sqrt(float(np.trace(second)) * len(weight.filters)),
         "nonfinite": "",
     }
 

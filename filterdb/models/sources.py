@@ -1,41 +1,50 @@
-"""Accept models as callers give them: paths, URLs and onnx.ModelProto in memory, one or several."""
+"""Accept models as callers give them: paths, URLs and models in memory, one or several, with names or without."""
 
 from __future__ import annotations
 
 import json
 import os
-import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filterdb.arguments import as_list, as_path
+from filterdb.arguments import as_list, as_path, unexpected
 from filterdb.errors import FilterDBError, InputError, UsageError
 from filterdb.models.catalog import ModelSource
-from filterdb.models.inputs import names_models, read_input
+from filterdb.models.in_memory import UNNAMED, has_name, is_in_memory, name_of, write
+from filterdb.models.inputs import expand, names_models, read_input
 from filterdb.redaction import redact_url
+from filterdb.schema import distinct
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     import onnx
 
-    type Source = str | os.PathLike[str] | onnx.ModelProto
-    type Sources = Source | Iterable[Source]
+    from filterdb.models.frameworks import KerasModel, TorchModule
+
+    type Source = str | os.PathLike[str] | onnx.ModelProto | TorchModule | KerasModel
+    type Sources = Source | Iterable[Source] | Mapping[str, Source]
     type Order = str | os.PathLike[str] | Sequence[str]
 
-EXPECTED = "a path, a URL, an onnx.ModelProto or a list of these"
+ONE = "a path, a URL, an onnx.ModelProto, a torch.nn.Module or a keras.Model"
+EXPECTED = f"{ONE}, or a list or mapping of these"
 
-UNNAMED = "model in memory"
-"""Name in messages of a model in memory whose graph has no name."""
+
+@dataclass(frozen=True, slots=True)
+class GivenModel:
+    """A model as the caller gives it: `content` is a path or URL, or a model in memory. `name` may be empty."""
+
+    content: Any
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class NamedFile:
-    """A file to read. `alias` is the graph's name if the file holds a model from memory, otherwise empty.
+    """A file to read. `alias` is the name of a model from memory, or the one that the caller gave; otherwise empty.
 
     `key` names the network to read if the file has several. `order` names its layers in the order of execution, if the
     user gave it.
@@ -45,52 +54,78 @@ class NamedFile:
     alias: str = ""
     key: str = ""
     order: tuple[str, ...] = ()
+    has_name: bool = True
+    """False if the alias is only for messages."""
 
     def source(self, name: str = "") -> ModelSource:
         """Return the model to read, with the id `name`, or else its path."""
         return ModelSource(name or self.path, self.path, alias=self.alias, key=self.key, order=self.order)
 
 
-def as_sources(sources: Any, parameter: str = "sources") -> list[Any]:
-    """Return sources as a list of str and onnx.ModelProto. A single source becomes a list.
+def as_sources(sources: Any, parameter: str = "sources") -> list[GivenModel]:
+    """Return sources as a list. A single source becomes a list; a mapping is one of names to sources.
 
     Raises UsageError for anything else.
     """
-    if isinstance(sources, str | os.PathLike) or _is_model(sources):
+    if isinstance(sources, str | os.PathLike) or is_in_memory(sources):
         sources = [sources]
-    listed = as_list(sources, parameter, EXPECTED)
-    return [source if _is_model(source) else as_path(source, parameter, EXPECTED) for source in listed]
+    if isinstance(sources, Mapping):
+        for name in sources:
+            if not isinstance(name, str) or not name.strip():
+                raise unexpected(parameter, "names of models as the keys of a mapping", name)
+        return [GivenModel(_content(source, parameter, EXPECTED), name) for name, source in sources.items()]
+    return [GivenModel(_content(source, parameter, EXPECTED)) for source in as_list(sources, parameter, EXPECTED)]
 
 
-def as_source(source: Any, parameter: str) -> Any:
-    """Return a single source as str or onnx.ModelProto. Raises UsageError for anything else."""
-    return source if _is_model(source) else as_path(source, parameter, "a path, a URL or an onnx.ModelProto")
+def as_source(source: Any, parameter: str) -> GivenModel:
+    """Return a single source. Raises UsageError for anything else."""
+    return GivenModel(_content(source, parameter, ONE))
+
+
+def _content(source: Any, parameter: str, expected: str) -> Any:
+    return source if is_in_memory(source) else as_path(source, parameter, expected)
 
 
 def name_models(sources: Any) -> bool:
     """Return whether these are model files, as `check` takes them, rather than a database, by path or as an object."""
     if isinstance(sources, str | os.PathLike):
         return names_models(os.fspath(sources))
-    return isinstance(sources, list | tuple) or _is_model(sources)
+    return isinstance(sources, list | tuple | Mapping) or is_in_memory(sources)
 
 
 @contextmanager
-def on_disk(sources: list[Any], key: str = "", order: Order | None = None) -> Iterator[list[NamedFile]]:
+def on_disk(sources: list[GivenModel], key: str = "", order: Order | None = None) -> Iterator[list[NamedFile]]:
     """Write models in memory to temporary files, so that processes on this machine can read them. Paths are kept.
 
-    `key` and `order` apply to all of them. Raises UsageError or InputError for an order that cannot be used.
+    `key` and `order` apply to files. Raises UsageError or InputError for an order that cannot be used, and InputError
+    if a name is given to several files.
     """
     names = as_order(order)
-    if not any(map(_is_model, sources)):
-        yield [NamedFile(source, key=key, order=names) for source in sources]
+    if not any(is_in_memory(source.content) for source in sources):
+        yield [_file(source, key, names) for source in sources]
         return
     with tempfile.TemporaryDirectory(prefix="filterdb-") as folder:
         yield [
             _written(source, Path(folder) / str(position))
-            if _is_model(source)
-            else NamedFile(source, key=key, order=names)
+            if is_in_memory(source.content)
+            else _file(source, key, names)
             for position, source in enumerate(sources)
         ]
+
+
+def _file(source: GivenModel, key: str, order: tuple[str, ...]) -> NamedFile:
+    path = source.content
+    if source.name:
+        path, *more = expand(path)
+        if more:
+            raise InputError(f"{source.name}: expected one file, got {1 + len(more)} in {redact_url(source.content)}")
+    return NamedFile(path, source.name, key, order)
+
+
+def with_distinct_aliases(files: list[NamedFile]) -> list[NamedFile]:
+    """Return files in which models from memory with equal names are told apart, as NAME#2."""
+    aliases = iter(distinct([file.alias for file in files if file.alias]))
+    return [replace(file, alias=next(aliases)) if file.alias else file for file in files]
 
 
 def as_order(order: Order | None) -> tuple[str, ...]:
@@ -115,30 +150,19 @@ def as_order(order: Order | None) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _is_model(source: object) -> bool:
-    """Return whether `source` is an onnx.ModelProto. If it is, the caller has already imported onnx."""
-    module = sys.modules.get("onnx")
-    return module is not None and isinstance(source, module.ModelProto)
-
-
-def _written(model: onnx.ModelProto, folder: Path) -> NamedFile:
-    from google.protobuf.message import EncodeError
-
-    name = model.graph.name.strip() or UNNAMED
+def _written(source: GivenModel, folder: Path) -> NamedFile:
+    name = source.name or name_of(source.content)
     folder.mkdir()  # one folder per model, because external data is read from beside the model
-    path = folder / "model.onnx"
-    try:
-        path.write_bytes(model.SerializeToString(deterministic=True))
-    except (EncodeError, ValueError, OSError) as error:
-        reason = " ".join(str(error).split())[:80]
-        raise InputError(f"{name}: cannot be written to a temporary file ({reason}); save the model first") from error
-    return NamedFile(str(path), name)
+    path = write(source.content, folder, name)
+    return NamedFile(str(path), name, has_name=bool(source.name) or has_name(source.content))
 
 
 def as_id(file: NamedFile) -> str:
-    """Return the id of a model from memory, its graph's name. Raises UsageError if it has none."""
-    if file.alias == UNNAMED:
+    """Return the id of a model from memory: its name. Raises UsageError if it has none."""
+    if not file.has_name:
+        got = "none" if file.alias == UNNAMED else f"the class {file.alias}"
         raise UsageError(
-            "sources: expected a model whose graph has a name, which becomes its id, got none; set `model.graph.name`"
+            f"sources: expected a name for a model in memory, which becomes its id, got {got}; pass {{NAME: model}} or "
+            "set `model.graph.name`"
         )
     return file.alias

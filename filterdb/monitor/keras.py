@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
-import keras
-
+from filterdb.errors import MissingExtraError
 from filterdb.monitor.callback import Callback as Monitor
 
+Base: Any = object
+with suppress(ModuleNotFoundError):
+    from keras.callbacks import Callback as Base  # type: ignore[no-redef]
 
-class Callback(keras.callbacks.Callback):
+
+class Callback(Base):
     """Do what `filterdb.monitor.Callback` does, as a callback of `fit`, which takes the same arguments.
 
     Steps are batches. With `steps_per_execution`, Keras calls it once for so many batches.
@@ -21,6 +25,8 @@ class Callback(keras.callbacks.Callback):
     """
 
     def __init__(self, to: Any = None, **options: Any) -> None:
+        if Base is object:
+            raise MissingExtraError("keras: expected it to be installed; pip install keras")
         super().__init__()
         self.to, self.options = to, options
         self.monitor: Monitor | None = None

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from typing import Any
 
+from filterdb.errors import MissingExtraError
 from filterdb.monitor.callback import Callback as Monitor
 
-if "pytorch_lightning" in sys.modules and "lightning.pytorch" not in sys.modules:
-    import pytorch_lightning as pl
-else:
-    import lightning.pytorch as pl
+Base: Any = object
+with suppress(ModuleNotFoundError):
+    # Lightning goes by two names, each with a Callback of its own.
+    if "pytorch_lightning" in sys.modules and "lightning.pytorch" not in sys.modules:
+        from pytorch_lightning import Callback as Base  # type: ignore[no-redef]
+    else:
+        from lightning.pytorch import Callback as Base  # type: ignore[no-redef]
 
 
-class Callback(pl.Callback):
+class Callback(Base):
     """Do what `filterdb.monitor.Callback` does, as a callback of a Trainer, which takes the same arguments.
 
     Steps are those of the optimiser (`trainer.global_step`). Of several processes only the first measures.
@@ -25,6 +30,8 @@ class Callback(pl.Callback):
     """
 
     def __init__(self, to: Any = None, **options: Any) -> None:
+        if Base is object:
+            raise MissingExtraError("lightning: expected it to be installed; pip install lightning")
         super().__init__()
         self.to, self.options = to, options
         self.monitor: Monitor | None = None

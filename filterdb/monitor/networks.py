@@ -74,7 +74,7 @@ def _of_torch(module: Any) -> Iterator[NetworkLayer]:
             if kernel is not None:
                 trainable = any(parameter.requires_grad for parameter in _weight_parameters(part))
                 dtype = str(weight.dtype).removeprefix("torch.")
-                yield NetworkLayer(name, kernel, trainable, dtype, partial(_read_torch, part, kernel))
+                yield NetworkLayer(f"{name}.weight", kernel, trainable, dtype, partial(_read_torch, part, kernel))
 
 
 def _weight_parameters(module: Any) -> Iterator[Any]:

@@ -16,7 +16,7 @@ class Row:
     """The epoch, from 0, if the training loop said so."""
 
     layer: str
-    """Name of the layer, as in `named_modules` or Keras' layers."""
+    """Name of the layer, as in `fdb.summarise` of the network."""
 
     kernel: str
     """Shape of its filters, such as "3x3"."""

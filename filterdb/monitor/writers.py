@@ -10,8 +10,8 @@ from dataclasses import asdict, astuple
 from pathlib import Path
 from typing import Any, Protocol
 
-from filterdb.errors import StoreError, UsageError
-from filterdb.extras import MissingExtraError, require
+from filterdb.errors import MissingExtraError, StoreError, UsageError
+from filterdb.extras import require
 from filterdb.monitor.alarms import Alarm
 from filterdb.monitor.rows import COLUMNS, NUMBERS, Row
 

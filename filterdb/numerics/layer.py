@@ -73,6 +73,14 @@ def largest_weight(filters: NDArray[np.float32]) -> float:
     return abs(float(np.max(extremes)))  # the largest of zeros may be a negative one
 
 
+def norm(filters: NDArray[np.float32]) -> float:
+    """Return √Σw² of filters (n, weights) float32; NaN or infinite if one of the weights is."""
+    step = _rows(filters.shape[1])
+    blocks = (filters[start : start + step].astype(np.float64).ravel() for start in range(0, len(filters), step))
+    with np.errstate(invalid="ignore"):
+        return math.sqrt(sum(float(block @ block) for block in blocks))
+
+
 def sparse_filters(peaks: NDArray[np.float32], peak: float) -> NDArray[np.bool_]:
     """Return which filters have peaks (n,) strictly below peak/100, (n,) bool. In an all-zero layer all filters do.
 

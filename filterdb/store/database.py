@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ import numpy as np
 from filterdb import schema
 from filterdb.arguments import as_path, unexpected
 from filterdb.columns import Columns
-from filterdb.errors import ConflictError, DamageError, InputError, StoreMissingError, UsageError
+from filterdb.errors import ConflictError, DamageError, StoreMissingError, UsageError
 from filterdb.ledger import is_unread
 from filterdb.numerics.fingerprint import same_filters
 from filterdb.schema import AnyKernel, as_kernel
@@ -21,12 +21,12 @@ from filterdb.store import snapshot as snapshots
 from filterdb.store.files import Files
 from filterdb.store.pages import Entry
 from filterdb.store.segment import Segment
+from filterdb.store.selection import Values, as_values, column_of, meeting, none_found
 from filterdb.store.snapshot import Snapshot, StoredBasis
 from filterdb.store.snapshot_tables import SnapshotTables
 from filterdb.store.stored_tables import StoredTables, read_all
 from filterdb.store.summary_cache import SummaryCache
 from filterdb.store.tables import read_tables
-from filterdb.wording import meant
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -127,7 +127,7 @@ class Database:
     """Which of the snapshot's layers the view has, (layers,) bool. None: all."""
     conditions: tuple[str, ...] = ()
     """The conditions of the view, as text."""
-    labels: tuple[tuple[str, tuple[str, ...], bool], ...] | None = ()
+    labels: tuple[tuple[str, Values, bool], ...] | None = ()
     """The conditions as arguments of `where`; None if one of them is not about labels."""
     kept: SummaryCache = field(default_factory=SummaryCache, repr=False)
     """Summaries in memory, up to CACHE_BYTES, so that they are read once, or computed once for a read-only store."""
@@ -396,47 +396,61 @@ class Database:
         }
         return dataset(self.segments, self.layer_columns, self.kernel, is_whole=is_whole, attrs=attrs)
 
-    def select(self, **labels: Any) -> Database:
+    def select(self, *functions: Callable[[xr.Dataset], Any], **labels: Any) -> Database:
         """Return a view of the layers whose labels have these values.
 
         Parameters
         ----------
+        *functions
+            Functions of `layers`, the table of the view's layers with the labels of their models, that return which of
+            them to keep: a mask (layer).
         **labels
-            For each label, a value or a list of values.
+            For each column of `layers`: a value; a list of values; for a column of numbers a slice, whose ends are
+            both included, as those of label slices in xarray; or a function of the column's values that returns a
+            mask. `filters` is the number of filters of a layer, `depth` its `conv_depth`. Layers whose number is
+            unknown are in no slice.
 
         Returns
         -------
         Database
-            The view, at the same snapshot.
+            The view, at the same snapshot. No filter is read.
 
         Raises
         ------
         UsageError
-            If a label is unknown.
+            If a label is unknown, if a slice is one of texts, or if a function returns no mask.
         InputError
-            If no layer has these values.
+            If no layer is left.
 
         Examples
         --------
-        >>> db.select(task="segmentation", conv_depth=[0, 1])  # doctest: +SKIP
+        >>> db.select(task=["classification", "detection"], depth=slice(0, 1)).counts
+        {'filters': 1584, 'layers': 8, 'models': 4}
+        >>> db.select(filters=slice(400, None)).conditions
+        ('400 ≤ filters',)
+        >>> view = db.select(lambda layers: layers["out_channels"] > layers["in_channels"])
+        >>> view.conditions
+        ('layers chosen by a function (8 of 12 layers)',)
         """
         view = self
+        for function in functions:
+            if not callable(function):
+                raise unexpected("select", "a function of the table of layers, or labels as NAME=VALUE", function)
+            view = view.where("", function)
         for name, value in labels.items():
             view = view.where(name, value)
         return view
 
     def where(self, name: str, values: Any, *, negate: bool = False) -> Database:
-        """Return a view of the layers whose label has one of these values or, with `negate`, none of them."""
-        column = self.column(name)
-        values = [values] if isinstance(values, str) or not isinstance(values, Iterable) else list(values)
-        mask = np.isin(column.astype(str), [str(value) for value in values]) ^ negate
-        words = f"{name} {'!=' if negate else '='} {', '.join(map(str, values))}"
+        """Return a view of the layers whose label meets a condition of `select` or, with `negate`, does not.
+
+        Without a name, `values` is a function of `layers`.
+        """
+        kept = values if isinstance(values, slice) or callable(values) else as_values(values)
+        mask, words = meeting(self.layer_columns, name, kept, negate=negate)
         if not mask.any():
-            existing = np.unique(column if column.dtype.kind in "biuf" else column.astype(str))
-            shown = ", ".join(map(str, existing[:12]))
-            shown += f" and {len(existing) - 12} more" if len(existing) > 12 else ""
-            raise InputError(f"{self.url}: expected layers with {words}, found none; `{name}` has {shown}")
-        labels = None if self.labels is None else (*self.labels, (name, tuple(map(str, values)), negate))
+            raise none_found(self.url, self.layer_columns, name, words)
+        labels = None if self.labels is None else (*self.labels, (name, kept, negate))
         return replace(self.keep(mask, words), labels=labels)
 
     def keep(self, mask: np.ndarray, words: str) -> Database:
@@ -451,13 +465,7 @@ class Database:
 
     def column(self, name: str) -> np.ndarray:
         """Return the values of a label of the view's layers, (layers,). Raises UsageError if it is unknown."""
-        columns = self.layer_columns
-        if name not in columns:
-            known = sorted({*columns.variables, "depth_decile"})
-            usual = ", ".join([*schema.LABELS[:3], "family", "depth_decile"])
-            hint = meant(name, known) or f", such as {usual}"
-            raise UsageError(f"{name}: expected a label of layers or models{hint}")
-        return columns[name].values
+        return column_of(self.layer_columns, name)
 
     @property
     def layers_key(self) -> str:
