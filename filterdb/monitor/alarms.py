@@ -62,11 +62,11 @@ class Thresholds:
 
     directions_share: float = 0.5
 
-    smallest: int = 64
+    smallest: int = 32
     """Smallest number of filters of a layer that can be collapsing."""
 
-    moved: float = 1e-6
-    """A layer stands still if it has moved by less than this in 100 steps, and the layers' median 100 times as far."""
+    moved: float = 3e-6
+    """A layer stands still if it has moved by less than this in 100 steps, and another one 100 times as far."""
 
     patience: int = 2
     """Measurements in a row at which a layer stands still before it raises an alarm."""
@@ -110,7 +110,7 @@ class Watch:
         histories = [self.layers[layer.name] for layer in layers]
         shares = [_share(measures.norm, own.first.norm) for measures, own in zip(measured, histories, strict=True)]
         typical = _median(shares)
-        pace = _median([distance for layer, distance in zip(layers, moved, strict=True) if layer.trainable])
+        pace = max((distance for distance in moved if math.isfinite(distance)), default=math.nan)
         alarms = []
         for layer, own, measures, distance, share in zip(layers, histories, measured, moved, shares, strict=True):
             found = self._of_numbers(own, measures, share, typical, layer)
@@ -147,7 +147,7 @@ class Watch:
     def _of_movement(
         self, own: _History, layer: NetworkLayer, distance: float, pace: float, step: int
     ) -> tuple[str, str] | None:
-        """Return kind and reason of an alarm about a layer that stands still, or None. `pace` is the layers' median."""
+        """Return kind and reason of an alarm about a layer that stands still, or None. `pace` is the farthest move."""
         if not layer.trainable or math.isnan(distance):
             return None
         limit = self.thresholds.moved * math.sqrt(max(1.0, (step - own.step) / STEPS))
@@ -159,7 +159,7 @@ class Watch:
         if own.still < self.thresholds.patience:
             return None
         kind = "stopped" if own.has_moved else "never-moved"
-        return kind, f"it moved by {distance:.0e} since the last measurement, other layers by {pace:.0e} (median)"
+        return kind, f"it moved by {distance:.0e} since the last measurement, other layers by up to {pace:.0e}"
 
 
 def _direction(filters: NDArray[np.float32]) -> Floats:
