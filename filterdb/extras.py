@@ -26,6 +26,7 @@ EXTRA_OF_MODULE = {
     "PIL": "report",
     "pyarrow": "parquet",
     "s3fs": "s3",
+    "tensorboardX": "monitor",
     "tornado": "serve",
     "xarray": "analysis",
     "yarl": "http",

@@ -16,7 +16,7 @@ import filterdb as fdb
 from filterdb.errors import UsageError
 from tests.models import chain, conv, model, tensor, weights
 
-WITHOUT_DATABASE = {"catalog", "connect", "randomness_threshold"}
+WITHOUT_DATABASE = {"catalog", "connect", "randomness_threshold", "summarise"}
 """Public functions that take none; every other one has a parameter `db` or `url`."""
 
 VALUES: Mapping[str, Any] = {

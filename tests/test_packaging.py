@@ -25,7 +25,7 @@ ROOT = Path(__file__).parent.parent
 PYPROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PROJECT: dict[str, Any] = PYPROJECT["project"]
 
-NOT_IN_IMAGE = {"all", "gateway", "kubernetes", "jobqueue"}
+NOT_IN_IMAGE = {"all", "gateway", "kubernetes", "jobqueue", "monitor"}
 """Extras that the image does not have."""
 
 NEVER_IMPORTED = {

@@ -85,9 +85,11 @@ def test_a_layer_without_gradient_is_reported(tmp_path: Path) -> None:
             model[3].register_forward_hook(lambda module, inputs, output: output.detach())
 
     seen: list[Alarm] = []
-    with Callback(tmp_path / "rows.csv", every=5, budget=None, on_alarm=seen.append) as monitor:
-        with pytest.warns(MonitorWarning, match=r"0\.weight: stopped"):
-            train(network(), monitor, 400, cut)
+    with (
+        Callback(tmp_path / "rows.csv", every=5, budget=None, on_alarm=seen.append) as monitor,
+        pytest.warns(MonitorWarning, match=r"0\.weight: stopped"),
+    ):
+        train(network(), monitor, 120, cut)
     assert {(alarm.layer, alarm.kind) for alarm in seen} == {("0.weight", "stopped"), ("3.weight", "stopped")}
     alarms = [row for row in csv.DictReader((tmp_path / "rows.csv").open()) if row["alarm"]]
     assert {row["layer"] for row in alarms} == {"0.weight", "3.weight"}

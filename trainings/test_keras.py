@@ -16,7 +16,8 @@ import filterdb as fdb
 from filterdb.monitor.keras import Callback
 
 keras.utils.set_random_seed(0)
-inner = keras.Sequential([keras.Input((10, 10, 16)), keras.layers.SeparableConv2D(24, 3, name="separable")], name="inner")
+separable = keras.layers.SeparableConv2D(24, 3, name="separable")
+inner = keras.Sequential([keras.Input((10, 10, 16)), separable], name="inner")
 inputs = keras.Input((12, 12, 3))
 x = keras.layers.Conv2D(16, 3, activation="relu", name="first")(inputs)
 x = inner(x)

@@ -164,7 +164,7 @@ def test_ingest_and_nearest(tmp_path: Path) -> None:
 def test_a_module_without_values_is_an_error() -> None:
     with pytest.raises(fdb.errors.InputError, match="run the model once"):
         fdb.summarise(nn.Sequential(nn.LazyConv2d(3, 3)))
-    with pytest.raises(fdb.errors.InputError, match="Sequential: .*run the model once"):
+    with pytest.raises(fdb.errors.InputError, match=r"Sequential: .*run the model once"):
         fdb.summarise(nn.Sequential(nn.Conv2d(3, 3, 3, device="meta")))
     with pytest.raises(fdb.errors.InputError, match="no convolution found"):
         fdb.summarise(nn.Linear(3, 3))

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import Any
 
-from filterdb.errors import MissingExtraError
 from filterdb.monitor.callback import Callback as Monitor
+from filterdb.monitor.frameworks import attribute_of, check_installed
 
-Base: Any = object
-with suppress(ModuleNotFoundError):
-    from keras.callbacks import Callback as Base  # type: ignore[no-redef]
+Base = attribute_of("keras.callbacks", "Callback")
 
 
 class Callback(Base):
@@ -25,8 +22,7 @@ class Callback(Base):
     """
 
     def __init__(self, to: Any = None, **options: Any) -> None:
-        if Base is object:
-            raise MissingExtraError("keras: expected it to be installed; pip install keras")
+        check_installed(Base, "keras")
         super().__init__()
         self.to, self.options = to, options
         self.monitor: Monitor | None = None

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import sys
-from contextlib import suppress
 from typing import Any
 
-from filterdb.errors import MissingExtraError
 from filterdb.monitor.callback import Callback as Monitor
+from filterdb.monitor.frameworks import attribute_of, check_installed
 
-Base: Any = object
-with suppress(ModuleNotFoundError):
-    # Lightning goes by two names, each with a Callback of its own.
-    if "pytorch_lightning" in sys.modules and "lightning.pytorch" not in sys.modules:
-        from pytorch_lightning import Callback as Base  # type: ignore[no-redef]
-    else:
-        from lightning.pytorch import Callback as Base  # type: ignore[no-redef]
+# Lightning goes by two names, each with a Callback of its own.
+OLD = "pytorch_lightning" in sys.modules and "lightning.pytorch" not in sys.modules
+Base = attribute_of("pytorch_lightning" if OLD else "lightning.pytorch", "Callback")
 
 
 class Callback(Base):
@@ -30,8 +25,7 @@ class Callback(Base):
     """
 
     def __init__(self, to: Any = None, **options: Any) -> None:
-        if Base is object:
-            raise MissingExtraError("lightning: expected it to be installed; pip install lightning")
+        check_installed(Base, "lightning")
         super().__init__()
         self.to, self.options = to, options
         self.monitor: Monitor | None = None

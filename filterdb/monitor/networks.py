@@ -94,7 +94,8 @@ def _read_torch(module: Any, kernel: Kernel) -> NDArray[np.float32]:
 
 def _of_keras(model: Any) -> Iterator[NetworkLayer]:
     for name, layer, role in keras_convolutions(model):
-        variable = getattr(layer, role.role)
+        # A depthwise layer of Keras 3 calls its kernel `kernel`, one of Keras 2 by its role.
+        variable = getattr(layer, role.role) if hasattr(layer, role.role) else layer.kernel
         kernel = _kernel(role.shape(tuple(variable.shape)))
         if kernel is not None:
             trainable = bool(layer.trainable and variable.trainable)

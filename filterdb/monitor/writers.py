@@ -10,8 +10,8 @@ from dataclasses import asdict, astuple
 from pathlib import Path
 from typing import Any, Protocol
 
-from filterdb.errors import MissingExtraError, StoreError, UsageError
-from filterdb.extras import require
+from filterdb.errors import StoreError, UsageError
+from filterdb.extras import named_extras, require
 from filterdb.monitor.alarms import Alarm
 from filterdb.monitor.rows import COLUMNS, NUMBERS, Row
 
@@ -120,16 +120,9 @@ class TensorBoardWriter:
 
 
 def _summary_writer(folder: Path) -> Any:
-    """Return a SummaryWriter of tensorboardX or, where that is missing, of PyTorch's TensorBoard support."""
-    try:
+    """Return a SummaryWriter of tensorboardX, which writes the same files as PyTorch's without needing TensorBoard."""
+    with named_extras():
         from tensorboardX import SummaryWriter
-    except ModuleNotFoundError:
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError as error:
-            raise MissingExtraError(
-                "tensorboardX: expected it to be installed; pip install 'filterdb[monitor]'"
-            ) from error
     return SummaryWriter(str(folder))
 
 

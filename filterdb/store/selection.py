@@ -95,8 +95,9 @@ def _in_range(name: str, column: npt.NDArray[Any], chosen: slice) -> tuple[Mask,
         is_number = isinstance(end, int | float | np.integer | np.floating) and not isinstance(end, bool)
         if end is not None and not is_number:
             raise UsageError(f"{name}: expected numbers as the ends of a slice, got {end!r}")
+    # A catalog's own columns are texts, so a column of numbers under a short name is the one that it stands for.
     mask: Mask = ~np.isnan(column) if column.dtype.kind == "f" else np.ones(len(column), bool)
-    if name in UNKNOWN_DEPTH:
+    if SHORT_NAMES.get(name, name) in UNKNOWN_DEPTH:
         mask &= column != NO_DEPTH
     if chosen.start is not None:
         mask &= column >= chosen.start

@@ -9,6 +9,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -220,7 +221,7 @@ def test_measurements_wait_for_the_budget(monkeypatch: pytest.MonkeyPatch) -> No
         now[0] += 0.01
         monitor.step(weights)
     assert measured[0] == 1 and 5 <= len(measured) <= 7
-    assert all(later - earlier >= 590 for earlier, later in zip(measured[1:], measured[2:], strict=False))
+    assert all(later - earlier >= 590 for earlier, later in pairwise(measured[1:]))
     assert monitor.overhead <= 0.0101
 
 
@@ -241,7 +242,7 @@ def test_wrong_options_are_named(options: dict[str, Any], message: str) -> None:
 
 def test_wrong_models_are_named(tmp_path: Path) -> None:
     for wrong in (7, "model.onnx", np.zeros((4, 4, 3, 3))):
-        with pytest.raises(UsageError, match="model: expected a torch.nn.Module"):
+        with pytest.raises(UsageError, match=r"model: expected a torch\.nn\.Module"):
             Callback().step(wrong)
     for empty in ({}, {"dense": np.zeros((4, 4))}, {"pointwise": np.zeros((4, 4, 1, 1))}):
         with pytest.raises(UsageError, match="model: expected a convolution"):

@@ -1,0 +1,22 @@
+"""Find the base classes of callbacks in the frameworks. They are no dependencies: whoever trains with one has it."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+from filterdb.errors import MissingExtraError
+
+
+def attribute_of(module: str, name: str) -> Any:
+    """Return what a module of a framework has under a name; `object` if the framework is not installed."""
+    try:
+        return getattr(import_module(module), name)
+    except ModuleNotFoundError:
+        return object
+
+
+def check_installed(base: Any, framework: str) -> None:
+    """Raise MissingExtraError if `attribute_of` did not find the framework."""
+    if base is object:
+        raise MissingExtraError(f"{framework}: expected it to be installed; pip install {framework}")
