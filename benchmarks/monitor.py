@@ -92,16 +92,23 @@ def print_overhead(repeats: int) -> None:
     filters = sum(len(layer.read()) for layer in layers)
     monitor = Callback(budget=None)
     monitor.measure(network)
+    used = time.process_time()
     costs = [_seconds(lambda: monitor.measure(network)) for _ in range(repeats)]
-    cost = statistics.median(costs)
+    cost, used = statistics.median(costs), (time.process_time() - used) / repeats
     parameters = sum(parameter.numel() for parameter in network.parameters())
     print(f"ResNet-50: {parameters:,} parameters; {len(layers)} layers of 3x3 and 7x7 with {filters:,} filters")
-    print(f"a measurement: {cost:.3f} s (median of {repeats}; {min(costs):.3f} to {max(costs):.3f}), on the CPU")
+    print(
+        f"a measurement: {cost:.3f} s (median of {repeats}; {min(costs):.3f} to {max(costs):.3f}), {used:.3f} s of CPU"
+    )
     print(f"at most 1 % of the time if steps take at least {cost:.3f} s, with the default of every 100 steps")
     for size, batch in ((64, 16), (224, 8)):
+        before = time.process_time()
         step = _step_time(network, size, batch)
+        cpu = (time.process_time() - before) / 4
         share = cost / (100 * step + cost)
-        print(f"a step with {batch} images of {size}x{size}: {step:.2f} s; every 100 steps: {share:.4%} of an epoch")
+        print(
+            f"a step with {batch} images of {size}x{size}: {step:.2f} s, {cpu:.2f} s of CPU; every 100 steps: {share:.4%} of an epoch"
+        )
 
 
 def _step_time(network: nn.Module, size: int, batch: int) -> float:

@@ -7,7 +7,7 @@ from typing import Any
 from filterdb.monitor.callback import Callback as Monitor
 from filterdb.monitor.frameworks import attribute_of, check_installed
 
-Base = attribute_of("keras.callbacks", "Callback")
+Base: Any = attribute_of("keras.callbacks", "Callback")
 
 
 class Callback(Base):

@@ -10,7 +10,7 @@ from filterdb.monitor.frameworks import attribute_of, check_installed
 
 # Lightning goes by two names, each with a Callback of its own.
 OLD = "pytorch_lightning" in sys.modules and "lightning.pytorch" not in sys.modules
-Base = attribute_of("pytorch_lightning" if OLD else "lightning.pytorch", "Callback")
+Base: Any = attribute_of("pytorch_lightning" if OLD else "lightning.pytorch", "Callback")
 
 
 class Callback(Base):
