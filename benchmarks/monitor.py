@@ -106,9 +106,7 @@ def print_overhead(repeats: int) -> None:
         step = _step_time(network, size, batch)
         cpu = (time.process_time() - before) / 4
         share = cost / (100 * step + cost)
-        print(
-            f"a step with {batch} images of {size}x{size}: {step:.2f} s, {cpu:.2f} s of CPU; every 100 steps: {share:.4%} of an epoch"
-        )
+        print(f"a step with {batch} images of {size}x{size}: {step:.2f} s, {cpu:.2f} s of CPU; share {share:.4%}")
 
 
 def _step_time(network: nn.Module, size: int, batch: int) -> float:

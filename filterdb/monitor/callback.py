@@ -160,7 +160,7 @@ class Callback:
                 self.on_alarm(alarm)
 
     def close(self) -> None:
-        """Finish the files. A Parquet file is readable only then."""
+        """Close the files. A Parquet file is readable only then."""
         for writer in self.writers:
             writer.close()
         self.writers = []

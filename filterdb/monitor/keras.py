@@ -35,7 +35,7 @@ class Callback(Base):
             self.monitor.measure(self.model, epoch=0)
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        """Remember the epoch."""
+        """Keep the epoch for the rows."""
         self.epoch = epoch
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:

@@ -25,7 +25,7 @@ class Writer(Protocol):
         """Write the rows of a measurement, and the alarms that it raised."""
 
     def close(self) -> None:
-        """Finish. No row follows."""
+        """Close the file. No row follows."""
 
 
 def as_writers(to: Any) -> list[Writer]:

@@ -428,8 +428,7 @@ class Database:
         {'filters': 1584, 'layers': 8, 'models': 4}
         >>> db.select(filters=slice(400, None)).conditions
         ('400 ≤ filters',)
-        >>> view = db.select(lambda layers: layers["out_channels"] > layers["in_channels"])
-        >>> view.conditions
+        >>> db.select(lambda layers: layers["out_channels"] > layers["in_channels"]).conditions
         ('layers chosen by a function (8 of 12 layers)',)
         """
         view = self
