@@ -279,8 +279,7 @@ def read_and_judge(
     compared = read_reference(reference) if db is None else None
     seen: set[str] = set()
     with on_disk(as_sources(paths, "paths"), network["key"], network["order"]) as named:
-        listed = with_distinct_aliases(named)
-        files = [file for source in listed for file in _files(source, limits, seen, only, first)]
+        files = [file for source in with_distinct_aliases(named) for file in _files(source, limits, seen, only, first)]
     result = _judge_files(files, rules, only)
     if db is not None:
         add_database(result, db)
