@@ -85,6 +85,8 @@ def test_a_wrong_database_is_one_line_that_names_the_parameter(name: str) -> Non
     for wrong in WRONG:
         if name == "check" and wrong is None:
             continue  # its database is optional
+        if name == "report" and isinstance(wrong, list | dict) and wrong:
+            continue  # these are model files
         with pytest.raises(UsageError) as caught:
             function(**{**others_of(function), parameter: wrong})
         one_line(caught.value, parameter)

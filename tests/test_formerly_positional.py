@@ -66,12 +66,12 @@ def test_options_of_all_public_functions_are_keyword_only() -> None:
 
 
 def test_the_database_comes_first() -> None:
-    """But `catalog`, `check` and `randomness_threshold` need none, and `connect` is about workers."""
+    """But `catalog`, `check`, `randomness_threshold` and `summarise` need none, and `connect` is about workers."""
     first = {
         name: positional(getattr(fdb, name))[0].name for name in fdb.__all__ if inspect.isfunction(getattr(fdb, name))
     }
     others = {name for name, parameter in first.items() if parameter not in {"db", "url"}}
-    assert others == {"catalog", "check", "connect", "randomness_threshold"}
+    assert others == {"catalog", "check", "connect", "randomness_threshold", "summarise"}
 
 
 @pytest.mark.parametrize("name", FORMERLY)

@@ -199,5 +199,6 @@ VIEWS = {
         plot.spectrum, ("group", "count", "low", "high", "constant", "horizontal", "vertical", "diagonal", "aliasing")
     ),
     "statistics": View(plot.contents, ("column", "label", "models", "layers", "filters", "share")),
+    "summarise": View(None, ("layer", "kernel", "filters", "sparsity", "variance_entropy", "p_value", "norm")),
 }
 """What is shown of the result of each analysis."""

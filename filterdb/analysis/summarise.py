@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from filterdb.analysis.check import check_files
+from filterdb.analysis.returning import returns_result
 from filterdb.columns import Column, Columns
 from filterdb.errors import InputError, UsageError
 from filterdb.extras import require
 from filterdb.models.sandbox import Limits
 from filterdb.models.sources import as_source
+from filterdb.wording import counted
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -36,6 +38,7 @@ LABELS = (
 """Coordinates of a layer that are in the result."""
 
 
+@returns_result
 def summarise(
     model: Source,
     *,
@@ -100,7 +103,7 @@ def summarise(
     )
     names = checked["file"].values
     if len(names) != 1:
-        raise UsageError(f"model: expected one model, got {len(names)} files; call it for each")
+        raise UsageError(f"model: expected one model, got {counted(len(names), 'file')}; call it for each")
     reason = str(checked["reason"].values[0])
     if reason:
         raise InputError(reason)

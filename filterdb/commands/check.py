@@ -11,7 +11,15 @@ import click
 import filterdb as fdb
 from filterdb.commands.answer import print_answer
 from filterdb.commands.group import commands
-from filterdb.commands.options import gathered, kernel_option, limits_option, network_options, place, snapshot_option
+from filterdb.commands.options import (
+    gathered,
+    kernel_option,
+    limits_option,
+    network_options,
+    place,
+    reference_option,
+    snapshot_option,
+)
 from filterdb.commands.table import wide_option
 from filterdb.errors import InputError, UsageError
 from filterdb.schema import parse_kernel
@@ -71,7 +79,7 @@ class _ComparedWith:
 @click.argument("models", nargs=-1, required=True, metavar="MODEL...")
 @click.option("--db", metavar="DB", help="Compare each layer with this database's layers of similar depth and size.")
 @snapshot_option()
-@click.option("--reference", metavar="FILE", help="Compare with this file of `filterdb reference` instead.")
+@reference_option
 @click.option("--rules", type=_FILE, help="Thresholds, what fails and what is ignored: TOML or YAML.")
 @click.option("--sarif", type=_FILE, help="Write the findings here, SARIF 2.1.0.")
 @click.option("--junit", type=_FILE, help="Write the findings here, JUnit XML.")

@@ -152,6 +152,13 @@ def catalog_option(*, required: bool = False) -> Decorator:
     )
 
 
+def reference_option(command: Command) -> Command:
+    """Add --reference, which names the file with the layers that models are compared with."""
+    return click.option(
+        "--reference", metavar="FILE", help="Compare model files with this file of `filterdb reference` instead."
+    )(command)
+
+
 @dataclasses.dataclass(frozen=True)
 class _Place:
     """Hold the options that choose where a command computes."""

@@ -19,6 +19,7 @@ from filterdb.commands.options import (
     mode_option,
     network_options,
     place,
+    reference_option,
     snapshot_option,
 )
 from filterdb.commands.table import say
@@ -61,9 +62,10 @@ def _database_or_files(command: Command) -> Command:
 
 @commands.command()
 @_database_or_files
-@place
+@reference_option
 @limits_option
 @network_options
+@place
 @kernel_option
 @labels_and_verdicts
 @mode_option
@@ -75,7 +77,6 @@ def _database_or_files(command: Command) -> Command:
     help="Folder of the page, or a URL such as s3://bucket/report.",
 )
 @densities_option
-@click.option("--reference", metavar="FILE", help="Compare model files with this file of `filterdb reference` instead.")
 def report(
     db: Database | None, files: tuple[str, ...], output: str, kernel: str | None, as_json: bool, **options: Any
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,6 +75,8 @@ def report(
     StoreError
         If the folder cannot be written; raised before anything is computed.
     """
+    if isinstance(db, list | tuple | Mapping) and not db:
+        raise UsageError(f"db: expected a database or model files, got an empty {type(db).__name__}")
     if name_models(db):
         if mode != "sound" or densities is not None:
             raise UsageError("report: expected mode and densities with a database only, got them with model files")

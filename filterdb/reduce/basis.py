@@ -13,6 +13,7 @@ import logging
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -50,6 +51,8 @@ more than 2 % from smaller ones in 92 of 100 cases (docs/explanation/method.md).
 
 ALIGNED = 9
 """Leading components of which `moved` gives the alignment: all for 3×3 filters. Every result carries these numbers."""
+
+_PACKAGE = str(Path(__file__).parent.parent)
 
 log = logging.getLogger(__name__)
 
@@ -336,7 +339,7 @@ def basis_attributes(db: Database, projection: Projection) -> dict[str, Any]:
             f"drift is usually off by over 2 % from {limit:.1f}° on; `filterdb refit` fits a new one"
         )
         attributes["basis_warning"] = text
-        warnings.warn(text, StaleBasisWarning, stacklevel=4)
+        warnings.warn(text, StaleBasisWarning, skip_file_prefixes=(_PACKAGE,))
     return attributes
 
 

@@ -12,7 +12,7 @@ from filterdb.columns import Columns
 from filterdb.errors import InputError, UsageError
 from filterdb.numerics.depth import NO_DEPTH
 from filterdb.schema import LABELS
-from filterdb.wording import meant
+from filterdb.wording import counted, meant
 
 Mask = npt.NDArray[np.bool_]
 
@@ -49,7 +49,7 @@ def meeting(layers: Columns, name: str, values: Values, *, negate: bool) -> tupl
         function = _function_name(values)
         given = column_of(layers, name) if name else layers.to_dataset()
         mask = _as_mask(values(given), size, f"{name or 'select'}: {function}")
-        words = f"{name or 'layers'} chosen by {function} ({int(mask.sum())} of {size} layers)"
+        words = f"{name or 'layers'} chosen by {function} ({int(mask.sum()):,} of {counted(size, 'layer')})"
     elif isinstance(values, slice):
         mask, words = _in_range(name, column_of(layers, name), values)
     else:

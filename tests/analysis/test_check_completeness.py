@@ -115,7 +115,7 @@ def test_the_status_of_a_file(kind: str, tmp_path: Path) -> None:
 
 def test_why_nothing_was_checked_is_said(tmp_path: Path) -> None:
     (finding,) = findings(fdb.check(_light(tmp_path / "light.onnx")))
-    assert finding.message == "none of its 1 convolutions has a weight that can be checked (1 generated)"
+    assert finding.message == "its only convolution does not have a weight that can be checked (1 generated)"
     (finding,) = findings(fdb.check(STATUSES["nothing-checked, empty"](tmp_path)))
     assert finding.message == "the model has no convolution"
 

@@ -41,12 +41,12 @@ def analyses() -> list[str]:
 
 def test_every_analysis_returns_a_result(results: Results) -> None:
     names = set(analyses()) - COEFFICIENTS
-    assert len(names) == 18
+    assert len(names) == 19
     assert names <= results.keys()
     for name in names:
         assert type(results[name]) is Result, name
         assert results[name].attrs["analysis"] == name
-    assert names == notebook.VIEWS.keys() == frames.ROWS.keys() | {"lineage", "statistics"}
+    assert names == notebook.VIEWS.keys() == frames.ROWS.keys() | {"lineage", "statistics", "summarise"}
 
 
 @pytest.mark.parametrize("name", sorted(notebook.VIEWS))

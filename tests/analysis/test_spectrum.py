@@ -143,4 +143,4 @@ def test_command(tmp_path: Path) -> None:
     assert answer["terms"][:4] == ["0,0", "0,1", "0,2", "1,0"] and len(answer["rows"][0]["energy"]) == 9
     assert answer["rows"][0]["share"] == to_answer(fdb.spectrum(db, "layer"))["rows"][0]["share"]
     table = run("spectrum", db.url).stdout
-    assert "aliasing" in table and "384 filters, 6 layers, 1 models" in table
+    assert "aliasing" in table and "384 filters, 6 layers, 1 model " in table

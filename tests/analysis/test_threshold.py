@@ -92,7 +92,7 @@ def test_degeneration_takes_a_fit(tmp_path: Path) -> None:
         ({"sizes": [2, 4, 8, 8]}, "sizes: expected at least four different ones"),
         ({"sizes": [1, 4, 8, 16]}, "sizes: expected at least four different ones of 2 to"),
         ({"sizes": [4, 8, 16, 2**23]}, "sizes: expected at least four different ones of 2 to 4,194,304"),
-        ({"draws": 0}, "expected at least 1 of each, got 0 and 5"),
+        ({"draws": 0}, "expected at least 1 of each, got 0, 5 and 1"),
     ],
 )
 def test_refusals(arguments: dict[str, object], says: str) -> None:

@@ -13,6 +13,7 @@ from filterdb.commands.group import commands
 EXCEPTIONS = {
     ("--by", "filter-scale"): "models are the groups that the command is for, so they are the default",
     ("--by", "statistics"): "columns to count by, each a table of its own: no grouping",
+    ("--db", "report"): "also finds the nearest models",
     ("--components", "phenotypes"): "several pairs; all neighbours by default",
     ("--draws", "randomness-threshold"): "layers of a size; drift draws permutations",
     ("--output", "catalog"): "a CSV file; drift writes a Zarr group",
@@ -28,6 +29,7 @@ ELSEWHERE = {
     ("--draws", "randomness-threshold"): "beside the other numbers of the experiment",
     ("--seed", "randomness-threshold"): "beside the other numbers of the experiment",
     ("--snapshot", "check"): "beside --db, its database",
+    ("--snapshot", "report"): "beside --db, its database",
     ("--snapshot", "restore"): "the one thing to say",
     ("--snapshot", "snapshots"): "first, because DB is opened even if it is damaged",
 }

@@ -19,7 +19,7 @@ ARGUMENTS = {
     "explain": ["a", "b", "--by", "model"],
 }
 
-WITHOUT_FILTERS = {"layers", "models", "nearest", "reduce", "report", "check", "randomness-threshold"}
+WITHOUT_FILTERS = {"layers", "models", "nearest", "reduce", "report", "check", "randomness-threshold", "serve"}
 """Commands that list what is there, or look at all shapes."""
 
 
@@ -67,4 +67,4 @@ def test_what_looks_at_all_shapes(db: Path, tmp_path: Path) -> None:
     assert "now 0 3×3 filters" in said and "also filters of 1×7, 5×5" in said
     assert "3,440 5×5 filters" in run("pca", db, "--kernel", "5x5").stdout
     page = run("report", db, "-o", tmp_path / "page", "--no-densities").stdout
-    assert "The 5×5 filters" in (tmp_path / "page/index.html").read_text(), page
+    assert "<span>5×5 filters</span>" in (tmp_path / "page/index.html").read_text(), page

@@ -43,6 +43,10 @@ def test_every_public_name_is_in_the_reference() -> None:
     assert [name for name in fdb.plot.__all__ if f"filterdb.plot.{name}" not in page] == []
 
 
+EXAMPLES_ELSEWHERE = {"Client", "connect", "catalog", "Server", "serve"}
+"""Names of clusters, of a hub, and of a server that runs until it is stopped."""
+
+
 def test_every_public_name_has_an_example_that_runs() -> None:
     """In a block of the documentation, the notebook, or the doctest of a docstring."""
     code = [
@@ -54,7 +58,7 @@ def test_every_public_name_has_an_example_that_runs() -> None:
         examples = doctest.DocTestParser().get_examples(getattr(fdb, name).__doc__ or "")
         code += [example.source for example in examples if not example.options.get(doctest.SKIP)]
     used = set(re.findall(r"\bfdb\.(\w+)", "\n".join(code)))
-    assert set(fdb.__all__) - used - {"Client", "connect", "catalog"} == set()  # of clusters, and of a hub
+    assert set(fdb.__all__) - used - EXAMPLES_ELSEWHERE == set()
 
 
 def test_the_notebook_is_a_page() -> None:

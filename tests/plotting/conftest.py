@@ -64,5 +64,6 @@ def results(small_db: fdb.Database) -> dict[str, Any]:
             "series": fdb.series(db),
             "spectrum": fdb.spectrum(db, "task"),
             "statistics": fdb.statistics(db),
+            "summarise": fdb.summarise(file),
             "family": np.array(["A", "B", "A"]),
         }
