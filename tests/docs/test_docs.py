@@ -24,6 +24,7 @@ NOT_RUN = {
     "a download": "fetches packages or models",
     "a bucket": "needs an object store or a web server",
     "a long run": "takes long: a benchmark, the whole test suite, a page with all figures (one page of docs runs that)",
+    "runs until Ctrl-C": "serves a page; tests/page starts and ends the server",
     "placeholders": "shows the form of a command; names stand for the reader's own",
 }
 """Why a block may be left out: what `<!-- not run: … -->` may say."""
