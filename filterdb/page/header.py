@@ -7,6 +7,9 @@ from filterdb.page.drawing import visible
 from filterdb.store import snapshot as snapshots
 from filterdb.store.database import Database
 
+GENERIC_NAMES = {"db", "database", "data", "filterdb"}
+"""Names of folders that do not tell one database from another."""
+
 
 def header(db: Database) -> dict[str, str]:
     """Return the variables of the head: name, and when the first and this snapshot were made, as ISO dates."""
@@ -14,9 +17,14 @@ def header(db: Database) -> dict[str, str]:
 
 
 def database_name(url: str) -> str:
-    """Return the last part of a database's path or URL, or all of it if there is none."""
-    path = url.partition("?")[0] if "://" in url else url
-    return path.rstrip("/").rpartition("/")[2] or url
+    """Return the last part of a database's path or URL, with the one before if it says nothing; all if it has no parts.
+
+    >>> database_name("s3://bucket/zoo"), database_name("/home/me/filterdb-demo/db"), database_name("db")
+    ('zoo', 'filterdb-demo/db', 'db')
+    """
+    path = url.partition("?")[0].partition("://")[2] if "://" in url else url
+    parts = [part for part in path.split("/") if part]
+    return "/".join(parts[-2:] if parts and parts[-1] in GENERIC_NAMES else parts[-1:]) or url
 
 
 def first_commit(db: Database) -> str:

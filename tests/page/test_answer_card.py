@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 import dask
 import numpy as np
@@ -134,9 +135,13 @@ def test_reference_marks_are_measured_here_or_said_to_be_others(whole: Results) 
         ("https://x.org/d/zoo?key=1", "zoo"),
         ("/data/zoo?", "zoo?"),
         ("/", "/"),
+        ("filterdb-demo/db", "filterdb-demo/db"),
+        ("/home/me/zoo/database/", "zoo/database"),
+        ("s3://bucket/db", "bucket/db"),
+        ("s3://db", "db"),
     ],
 )
-def test_a_database_is_called_by_the_last_part_of_its_path(url: str, name: str) -> None:
+def test_a_database_is_called_by_the_last_part_of_its_path_that_tells_it(url: str, name: str) -> None:
     assert database_name(url) == name
 
 
@@ -150,7 +155,9 @@ def test_headline_numbers_have_their_nouns(page_db: fdb.Database) -> None:
 def test_the_card_is_first_and_has_pictures(show: Show, page_db: fdb.Database, width: int, scheme: str) -> None:
     opened = show(width, color_scheme=scheme)
     page = opened.page
-    assert page.title() == "db · 3×3 filters · filterdb" and page.locator("h1").inner_text() == "db 3×3 filters"
+    name = f"{Path(page_db.url).parent.name}/db"
+    assert page.title() == f"{name} · 3×3 filters · filterdb"
+    assert page.locator("h1").inner_text() == f"{name} 3×3 filters"
     assert re.search(
         r"Created \d{4}-\d\d-\d\d · snapshot \d+ of \d{4}-\d\d-\d\d", page.locator("header.top").inner_text()
     )

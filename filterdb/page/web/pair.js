@@ -66,7 +66,7 @@ function removed(data, i, j) {
   const now = data.matrix("drift", i, j);
   const rows = drifts.map(([model, value]) => {
     const change = value / now - 1;
-    return el("tr", {}, el("th", { scope: "row" }, modelLink(model)), el("td", { class: "number" }, digits(value)), el("td", { class: "number" }, `${change > 0 ? "+" : "−"}${percent(Math.abs(change))}`));
+    return el("tr", {}, el("th", { scope: "row" }, modelLink(model)), el("td", { class: "number" }, digits(value)), el("td", { class: "number" }, `${Math.abs(change) < 0.0005 ? "" : change > 0 ? "+" : "−"}${percent(Math.abs(change))}`));
   });
   return el("div", {}, el("h5", {}, "Without one model the drift would be"), el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Drift without one model" }, el("table", {}, el("tbody", {}, ...rows))));
 }
