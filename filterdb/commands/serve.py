@@ -39,16 +39,16 @@ if TYPE_CHECKING:
     metavar="ADDRESS",
     default="127.0.0.1",
     show_default=True,
-    help="Address to listen on. Others than this machine's own let other machines connect, without encryption.",
+    help="Address to listen on. With any but a loopback address, other machines can connect, without encryption.",
 )
-@click.option("--no-token", is_flag=True, help="Answer without the token that the printed address has.")
+@click.option("--no-token", is_flag=True, help="Answer requests without a token.")
 @click.option("--no-browser", is_flag=True, help="Do not open the page in a browser.")
 def serve(db: Database, no_token: bool, no_browser: bool, as_json: bool, **options: Any) -> None:
     """Show the page of `report` live, in a browser, until Ctrl-C.
 
     The page is computed from summaries when it is opened, and its figures and tables when they are downloaded. Drop a
-    model file onto it to see its nearest models and what a check finds. Links to it keep their snapshot, and a new
-    snapshot is announced.
+    model file onto it to see its nearest models and the findings of a check. A link always shows the same snapshot; an
+    open page tells you when there is a newer one.
 
     Examples:
         filterdb serve db
@@ -75,7 +75,7 @@ def serve(db: Database, no_token: bool, no_browser: bool, as_json: bool, **optio
 def show(answer: Answer) -> None:
     """Print where the page is."""
     click.echo(f"page: {answer['page']}")  # on one line, however narrow the terminal is
-    click.echo("Ctrl-C ends it", err=True)
+    click.echo("Press Ctrl-C to stop.", err=True)
 
 
 def has_screen() -> bool:
@@ -84,5 +84,5 @@ def has_screen() -> bool:
 
 
 def _warning(host: str, no_token: bool) -> str:
-    who = "everybody who reaches this machine" if no_token else "who has the address"
+    who = "anyone who can reach this machine" if no_token else "anyone who has the address"
     return f"filterdb: warning: listening on {host}: {who} can read the page and send files, and nothing is encrypted"

@@ -1,11 +1,10 @@
 """Decide which requests are answered: the right Host, no other site's page behind them, and the token.
 
-A page of any site may send requests to 127.0.0.1. Three checks keep its scripts out, each of which would be enough
-against some of the ways:
+A page of any site may send requests to 127.0.0.1. Three checks keep its scripts out, each against certain attacks:
 
 - Host: a name that an attacker's DNS points at 127.0.0.1 (DNS rebinding) is not one of this machine's.
 - Origin and Sec-Fetch-Site: browsers say which site a request comes from (CSRF, and data files included as scripts).
-- The token: also another account of this machine, which can connect too, must know it.
+- The token: other users of this machine can connect too, but do not know it.
 """
 
 from __future__ import annotations
@@ -40,7 +39,10 @@ def is_loopback(host: str) -> bool:
 
 @dataclass(frozen=True)
 class Access:
-    """What a request must have. `token` is None if none is needed; `host` is the address that the server listens on."""
+    """Decide which requests are answered.
+
+    `token` is None if none is needed; `host` is the address that the server listens on.
+    """
 
     host: str
     token: str | None = field(repr=False)
@@ -56,7 +58,7 @@ class Access:
         if headers.get("Sec-Fetch-Site", "none") not in SAME_SITE and not _is_visit(method, headers):
             return "Sec-Fetch-Site: expected a request by this server's own page, got one by another site"
         if self.token is not None and not any(_equal(token, self.token) for token in tokens):
-            return "token: expected the one of the address that `filterdb serve` printed; open that address"
+            return "token: expected the token in the address that `filterdb serve` printed; open that address"
         return None
 
     def _is_known(self, name: str) -> bool:

@@ -51,13 +51,13 @@ MOST_ANSWERS = 100
 """Most answers about files that are kept."""
 
 FIRST_BYTE_SECONDS = 0.1
-"""Seconds to wait for a page before the one is sent that shows how far it is."""
+"""Seconds to wait for a page before sending the one that shows its progress."""
 
 STATE_SECONDS = 0.5
-"""Seconds to wait for a page before the answer how far it is."""
+"""Seconds to wait for a page before answering with its progress."""
 
 LOOK_SECONDS = 3.0
-"""Shortest time between two looks for a new snapshot."""
+"""Shortest time between two checks for a new snapshot."""
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ class Site:
     upload_bytes: int
     port: int
     newest: int
-    """Number of the newest snapshot that was seen."""
+    """Number of the newest snapshot seen so far."""
     folder: str = ""
     """Where files are received, a private folder."""
     worker: Worker = field(default_factory=Worker)
@@ -86,7 +86,7 @@ class Site:
         return f"filterdb-{self.port}"
 
     async def look(self) -> int:
-        """Return the number of the newest snapshot, which is looked for now and then."""
+        """Return the number of the newest snapshot, checked at most every LOOK_SECONDS."""
         if time.monotonic() - self.looked > LOOK_SECONDS:
             self.looked = time.monotonic()
             try:
@@ -125,7 +125,7 @@ def application(site: Site) -> Application:
 
 
 class Handler(RequestHandler):
-    """Refuse what has no access, and report errors as one line of text."""
+    """Refuse requests without access, and report errors as one line of text."""
 
     is_page = False
     """Whether a person looks at the answer, so that a token in the address becomes a cookie."""
@@ -169,7 +169,7 @@ class Handler(RequestHandler):
         raise Finish
 
     def fail(self, status: int, line: str) -> NoReturn:
-        """End with an error, said in a line."""
+        """End the request with an error, reported in one line."""
         self.set_status(status)
         self.set_header("Content-Type", "text/plain; charset=utf-8")
         if status == 503:
@@ -204,13 +204,13 @@ class Unknown(Handler):
     """Answer 404."""
 
     def prepare(self) -> None:
-        """Report that there is nothing, to those who may ask."""
+        """Check the access before reporting that there is no such path."""
         super().prepare()
-        self.fail(404, "expected the path of a page or of a file beside it, got another")
+        self.fail(404, "expected the path of a page or of one of its files, got another")
 
 
 class Newest(Handler):
-    """Go to the page of the newest snapshot, or of the one that is asked for: that address stays what it is."""
+    """Redirect to the page of the newest snapshot, or of the one in the query, whose address never changes."""
 
     is_page = True
 
@@ -226,12 +226,12 @@ class Newest(Handler):
 
 
 class PageHandler(Handler):
-    """Answer with a page, or at once with one that shows how far it is."""
+    """Answer with a page or, until it is computed, with one that shows its progress."""
 
     is_page = True
 
     async def get(self, snapshot: str, folder: str, file: str) -> None:
-        """Answer 200 with the page, 202 with the one that waits, or the error."""
+        """Answer 200 with the page, 202 with the page that shows its progress, or the error."""
         del file
         place = Place(int(snapshot), folder)
         page = self.site.pages.built(place)
@@ -251,7 +251,7 @@ class PageHandler(Handler):
 
 
 class StateHandler(Handler):
-    """Answer how far a page is, and which snapshot is the newest."""
+    """Answer with the progress of a page and the number of the newest snapshot."""
 
     async def get(self, snapshot: str, folder: str) -> None:
         """Answer with JSON."""
@@ -304,26 +304,26 @@ class ModelHandler(FileHandler):
 
 
 class AnswerHandler(Handler):
-    """Answer again where a file is."""
+    """Answer again with the result of an earlier upload."""
 
     async def get(self, snapshot: str, id: str) -> None:
         """Answer with JSON, or 404."""
         answer = self.site.answers.get((int(snapshot), id))
         if answer is None:
-            self.fail(404, "this answer is not kept any more, or is of another snapshot; drop the file again")
+            self.fail(404, "this answer is no longer kept, or belongs to another snapshot; drop the file again")
         self.set_header("Content-Type", "application/json")
         self.finish(json.dumps(answer))
 
 
 @stream_request_body
 class UploadHandler(Handler):
-    """Receive a model file and answer where it is among the models."""
+    """Receive a model file and answer with its nearest models and the findings about it."""
 
     upload: Upload | None = None
     no_room = ""
 
     def prepare(self) -> None:
-        """Refuse a file before it is sent, if it has no access, no room or no time."""
+        """Refuse a file before it is sent, without access, for its size, or while too many others are read."""
         super().prepare()
         if self.request.method != "POST":
             self.fail(405, "files: expected POST, got another method")

@@ -23,15 +23,15 @@ if TYPE_CHECKING:
     from filterdb.server.app import Site
 
 PORT = 8470
-"""The port, if it is free: then links hold when the server starts again."""
+"""The port, if it is free, so that links still work after a restart."""
 
 MOST_PORT = 65_535
 
 UPLOADS = 2
-"""Largest file that is received, in times of the memory for reading one: not all weights are in memory at a time."""
+"""Largest received file, as a multiple of the memory for reading one, which never holds all weights at a time."""
 
 LOOK_SECONDS = 10
-"""Seconds between two looks of a page for a new snapshot."""
+"""Seconds between two checks of an open page for a new snapshot."""
 
 SMALL_BODY = 2**16
 """Most bytes of a request that sends no file."""
@@ -40,7 +40,7 @@ STOP_SECONDS = 5.0
 
 
 class Server:
-    """A running server. `serve` makes it, and `stop`, or the end of a `with` block, ends it.
+    """A running server. `serve` starts it; `stop`, or the end of a `with` block, stops it.
 
     In a notebook it shows a link to the page.
 
@@ -95,7 +95,7 @@ class Server:
         self._thread.join()
 
     def stop(self) -> None:
-        """End the server and remove the files that it received. A computation that runs is not waited for."""
+        """Stop the server and remove the files that it received, without waiting for a running computation."""
         if self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._end.set)
             self._thread.join(STOP_SECONDS)
@@ -117,7 +117,7 @@ class Server:
         if not self._thread.is_alive():
             return "<p>The server has been stopped.</p>"
         link = f'<a href="{escape(self.url)}" target="_blank" rel="noopener noreferrer">Open the page</a>'
-        return f"<p>{link} of {escape(self._site.pages.db.url)}. <code>.stop()</code> ends the server.</p>"
+        return f"<p>{link} of {escape(self._site.pages.db.url)}. <code>.stop()</code> stops the server.</p>"
 
 
 def serve(
@@ -131,11 +131,12 @@ def serve(
     port: int | None = None,
     token: bool = True,
 ) -> Server:
-    """Answer with the page about a view's layers over HTTP, in a thread of this process.
+    """Start a server that shows the page of a view in browsers, in a thread of this process.
 
-    The page is that of `report`, computed when it is opened from the summaries of the database. Its figures and tables
-    are made when they are downloaded. A model file that is dropped onto it is compared with the models, and a new
-    snapshot is announced. Each address names its snapshot, so a link to it stays what it is.
+    The page is that of `report`, computed from the summaries of the database when it is opened. Its figures and tables
+    are made when they are downloaded. A model file that is dropped onto the page is compared with the models. An open
+    page tells its reader when there is a newer snapshot. Each address contains its snapshot, so a link always shows the
+    same data.
 
     Parameters
     ----------
@@ -149,15 +150,15 @@ def serve(
     densities : bool, optional
         As in `report`. Default: for up to 50 million filters.
     limits : Limits
-        Time and memory for reading a file that is dropped; the file may have twice the bytes of this memory.
+        Time and memory for reading a dropped file, which may be twice as large as this memory.
         Default: `Limits()`.
     host : str
-        The address to listen on. Any other than this machine's own lets others connect, without encryption. Default:
-        "127.0.0.1".
+        The address to listen on. With any but a loopback address, other machines can connect, without encryption.
+        Default: "127.0.0.1".
     port : int, optional
-        The port; 0 takes one that is free. Default: 8470, or any if it is in use.
+        The port; 0 chooses a free one. Default: 8470, or any free port if that is in use.
     token : bool
-        Whether only those who know the token in the server's `url` are answered. Default: True.
+        Whether requests need the token in the server's `url`. Default: True.
 
     Returns
     -------
@@ -201,7 +202,7 @@ def serve(
 
 
 def _listen(host: str, port: int | None) -> list[socket.socket]:
-    """Return sockets that listen on a port of an address. Raises UsageError if that cannot be."""
+    """Return sockets that listen on a port of an address. Raises UsageError for one that cannot be used."""
     from tornado.netutil import bind_sockets
 
     if port is not None and not 0 <= port <= MOST_PORT:
@@ -212,10 +213,10 @@ def _listen(host: str, port: int | None) -> list[socket.socket]:
         if port is None and error.errno == errno.EADDRINUSE:
             return _listen(host, 0)
         if error.errno == errno.EADDRINUSE:
-            message = f"port: expected one that is free, got {port}, which is in use; choose another, or 0 for any"
+            message = f"port: expected a free port, got {port}, which is in use; choose another, or 0 for any"
             raise UsageError(message) from error
         if error.errno == errno.EACCES:
-            raise UsageError(f"port: expected one that you may use, got {port}; choose one from 1024") from error
+            raise UsageError(f"port: expected a port that you may use, got {port}; choose 1024 or higher") from error
         if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
             raise UsageError(
                 f"host: expected an address of this machine, got {host}; leave it out for 127.0.0.1"

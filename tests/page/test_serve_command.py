@@ -76,7 +76,7 @@ def test_another_host_is_warned_about(db: fdb.Database) -> None:
         process.send_signal(signal.SIGTERM)
         _, err = process.communicate(timeout=20)
     assert "token" not in answer["page"] and "127.0.0.1" not in answer["page"]
-    assert err.startswith("filterdb: warning: listening on 0.0.0.0: everybody who reaches this machine can read")
+    assert err.startswith("filterdb: warning: listening on 0.0.0.0: anyone who can reach this machine can read")
 
 
 def test_a_missing_library_names_the_extra(db: fdb.Database, monkeypatch: pytest.MonkeyPatch) -> None:

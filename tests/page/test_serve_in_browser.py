@@ -128,7 +128,7 @@ def test_a_new_snapshot_is_announced_and_links_hold(
         assert page.locator(".notice").is_hidden()
         number = fdb.remove(copy, "cat net").snapshot
         page.wait_for_selector(".notice:not([hidden])")
-        assert f"Snapshot {number} is there" in page.inner_text(".notice")
+        assert f"Snapshot {number} is available" in page.inner_text(".notice")
         page.click(".notice a")
         page.wait_for_url(f"**/snapshot/{number}/")
         page.wait_for_selector("html[data-ready]")
@@ -140,7 +140,7 @@ def test_a_new_snapshot_is_announced_and_links_hold(
         client.server.stop()
         page.evaluate(DROP, ["x.onnx", "AAAA"])
         page.wait_for_selector("#mine .wrong")
-        assert "has ended" in page.inner_text("#mine .wrong")
+        assert "has stopped" in page.inner_text("#mine .wrong")
 
 
 def test_an_address_without_its_token_says_what_to_do(visit: Open, client: Client) -> None:

@@ -1,4 +1,4 @@
-// What a page from `filterdb serve` has more: where a dropped file is, and a line when there is a newer snapshot.
+// What `filterdb serve` adds to a page: the answer about a dropped file, and a notice of a newer snapshot.
 // It runs before the start of the page, inside the same function, and uses the helpers of all figures.
 
 (() => {
@@ -8,7 +8,7 @@ const MINE_STATES = { passed: "passed", failed: "failed", incomplete: "incomplet
 
 const mineAnswer = el("figure", { class: "mine-answer", "aria-label": "Where the model is", "aria-live": "polite", hidden: true });
 const mineFile = el("input", { type: "file", id: "mine-file", onchange: () => { if (mineFile.files[0]) place(mineFile.files[0]); mineFile.value = ""; } });
-const mineText = "Choose a file, or drop one anywhere here: it is compared, and only the answer is kept.";
+const mineText = "Choose a model file, or drop one anywhere on this page. The file is removed after the comparison; only the answer is kept.";
 $("main").prepend(el("section", { id: "mine" },
   el("h2", { class: "unseen" }, "Where is my model?"),
   el("div", { class: "drop" }, mineFile, el("label", { for: "mine-file" }, "Where is my model?"), el("span", {}, mineText)), mineAnswer));
@@ -36,7 +36,7 @@ let placing = 0;
 async function place(file) {
   const turn = (placing += 1);
   $("#mine").scrollIntoView();
-  if (file.size > live.limit) return mineSays(`${file.name} has ${count(file.size / 2 ** 20)} MiB; the limit is ${count(live.limit / 2 ** 20)} MiB. Raise --model-memory of filterdb serve.`, true);
+  if (file.size > live.limit) return mineSays(`${file.name} is ${count(file.size / 2 ** 20)} MiB; the limit is ${count(live.limit / 2 ** 20)} MiB. Raise --model-memory of filterdb serve.`, true);
   mineSays(`Reading ${file.name} …`);
   const answer = await ask(`${filesPath}?name=${encodeURIComponent(file.name)}`, { method: "POST", body: file });
   if (turn !== placing || !answer) return;
@@ -52,7 +52,7 @@ async function ask(address, options) {
     if (response.ok) return await response.json();
     mineSays((await response.text()).trim(), true);
   } catch {
-    mineSays("filterdb serve has ended, or cannot be reached.", true);
+    mineSays("filterdb serve has stopped or cannot be reached.", true);
   }
   return null;
 }
@@ -60,13 +60,13 @@ async function ask(address, options) {
 function showMine(answer) {
   const { nearest, check } = answer;
   mineShows(el("h3", {}, answer.name), ...nearestRows(nearest), ...checkRows(check),
-    el("p", { class: "soft" }, "The address of this page now links to this answer, until filterdb serve ends."));
+    el("p", { class: "soft" }, "The address of this page now links to this answer, until filterdb serve stops."));
 }
 
 function nearestRows({ error, rows, models, filters, layers, left_out: out, stored_as: stored }) {
   if (error) return [el("h4", {}, "Nearest models"), el("p", { class: "wrong" }, error)];
   const most = Math.max(...rows.flatMap((row) => [row.drift, row.noise]).filter(Number.isFinite), 1e-9);
-  const sentence = stored.length ? `It is in the database: ${stored.join(", ")}.` : `The nearest of ${count(models)} models, by drift beyond chance.`;
+  const sentence = stored.length ? `It is in the database: ${stored.join(", ")}.` : `These are the nearest of ${count(models)} models, by drift beyond chance.`;
   const left = out ? ` ${count(out)} ${out === 1 ? "layer" : "layers"} could not be compared.` : "";
   return [
     el("p", {}, `${sentence} The file has ${count(filters)} filters in ${count(layers)} ${layers === 1 ? "layer" : "layers"}.${left}`),
@@ -75,7 +75,7 @@ function nearestRows({ error, rows, models, filters, layers, left_out: out, stor
       el("tbody", {}, ...rows.map((row) => el("tr", {},
         el("th", { scope: "row" }, core.models.includes(row.model) ? modelLink(core.models.indexOf(row.model)) : row.model), el("td", {}, ruler(row, most)), el("td", { class: "number" }, digits(row.drift)), el("td", { class: "number" }, digits(row.noise)),
         el("td", { title: row.sentence }, row.same_file ? "= the same file" : row.same_filters ? "= the same filters" : `${row.symbol} ${row.word}`), el("td", {}, row.task), el("td", {}, row.training_dataset)))))),
-    el("p", { class: "soft" }, "The bar is the drift, the mark what chance alone explains in 95 % of the cases. Near means similar filters; it says nothing of the accuracy after transfer."),
+    el("p", { class: "soft" }, "The bar is the drift; the mark is the drift that chance alone explains in 95 % of cases. Near models have similar filters, which does not predict the accuracy after transfer."),
   ];
 }
 
@@ -105,7 +105,7 @@ async function look() {
     const response = await fetch(`${live.home}state.json`, { cache: "no-store" }).catch(() => null);
     const newest = response?.ok ? (await response.json()).newest : null;
     if (newest > live.snapshot) {
-      notice.replaceChildren(el("span", {}, `Snapshot ${newest} is there; this page shows ${live.snapshot}.`), el("a", { href: `${live.home}../../?snapshot=${newest}${location.hash}` }, "Show it"));
+      notice.replaceChildren(el("span", {}, `Snapshot ${newest} is available; this page shows ${live.snapshot}.`), el("a", { href: `${live.home}../../?snapshot=${newest}${location.hash}` }, "Show it"));
       notice.hidden = false;
     }
   }

@@ -7,7 +7,7 @@
       const response = await fetch("state.json", { cache: "no-store" });
       answer = response.ok ? await response.json() : { error: await response.text() };
     } catch {
-      answer = { error: "filterdb serve has ended, or cannot be reached." };
+      answer = { error: "filterdb serve has stopped or cannot be reached." };
     }
     if (answer.ready) return location.reload();
     if (answer.error) {
