@@ -1,4 +1,4 @@
-"""The answer card: a tile for each question that a reader of the page has first.
+"""Build the answer card: a tile for each question that readers of the page ask first.
 
 What is flagged, which pairs of groups are farthest and closest, which model is the odd one out, and whether the numbers
 can be trusted.
@@ -39,7 +39,7 @@ MODELS_SHOWN, FILTERS_SHOWN, CELLS = 3, 10, 24
 """Flagged models with a picture, filters in it, and most cells of a strip."""
 
 FEWEST_FOR_OUTLIER = 4
-"""Models with enough filters below which none is called the odd one out."""
+"""Fewest models with enough filters among which one can be called the odd one out."""
 
 PREFERRED = ("task", "family", "model", "visual_category", "training_dataset", "depth_decile")
 """The groupings of which a pair is shown, in the order of preference."""
@@ -268,7 +268,7 @@ def _exclusions(result: xr.Dataset, key: str, drift: float) -> str:
         text += f"; {few:,} smaller {'one is' if few == 1 else 'ones are'} left out"
     larger = int((np.where(_comparable(result), result["drift"].values, 0.0) > drift).sum())
     if key == "farthest" and larger:
-        text += f"; {counted(larger, 'pair')} with a larger D cannot tell"
+        text += f"; {counted(larger, 'pair')} with a larger D may differ by chance alone"
     return f"{text}."
 
 
@@ -278,7 +278,7 @@ def _outlier(results: Results) -> Tile:
     enough = np.empty(0, bool) if result is None else ~result["few"].values
     if result is None or enough.sum() < FEWEST_FOR_OUTLIER:
         number = int((results.db.models["filters"].values >= FEW).sum())
-        answer = f"It takes {FEWEST_FOR_OUTLIER} models of at least 1,000 filters; there {_are(number)}."
+        answer = f"This needs {FEWEST_FOR_OUTLIER} models of at least 1,000 filters; there {_are(number)}."
         return Tile("outlier", question, "unknown", CANNOT_TELL, answer)
     values = result["drift"].values[np.ix_(enough, enough)]
     other = ~np.eye(len(values), dtype=bool)
@@ -295,7 +295,7 @@ def _outlier(results: Results) -> Tile:
         question,
         "warn" if stands_out else "good",
         "stands out" if stands_out else "none stands out",
-        f"Farthest from the others: median D {medians[most]:.2g}, a typical model's is {np.median(medians):.2g}.",
+        f"Farthest from the others: median D {medians[most]:.2g}; for a typical model it is {np.median(medians):.2g}.",
         names=(name,),
         are_models=True,
         note=f"Of the {int(enough.sum()):,} models of at least 1,000 filters; {few:,} smaller left out." if few else "",
@@ -321,25 +321,26 @@ def _trust(results: Results, by: str | None) -> Tile:
         total = len(codes)
         for verdict in VERDICTS:
             words[verdict.word] += int((codes == verdict.code).sum())
-    told = total - words[verdict_of(None).word]
+    judgeable = total - words[verdict_of(None).word]
     groups = "groups" if by is None else MANY[by]
-    if not told:
+    if not judgeable:
         state: State = "unknown"
         word, answer = "these filters only", f"No pair of {groups} can be judged."
-        few = "Too few models or filters: drifts hold for these filters, not for other models"
-        unjudged = "No noise was computed, so nothing says which drift chance explains"
+        few = "Too few models or filters: drifts describe these filters, not other models"
+        unjudged = "No noise was computed, so it is unknown which drifts chance explains"
         is_judged = by is None or "verdict" in results.drifts[by]
         lines.insert(0, Line(few if is_judged else unjudged, "unknown"))
     else:
         if not judged(results.drifts[by or ""]).any():
-            lines.insert(0, Line("Judged by the numbers of filters: too few models to speak of others", "warn"))
+            lines.insert(0, Line("Judged by the number of filters alone: too few models to generalise", "warn"))
         state = "warn" if any(line.state == "warn" for line in lines) else "good"
         word = "yes" if state == "good" else "with care"
-        share = f"All {counted(total, 'pair')}" if told == total else f"{told:,} of {counted(total, 'pair')}"
-        answer = f"{share} of {groups} can be judged{'' if told == total else '; of the others, it cannot tell'}."
+        share = f"All {counted(total, 'pair')}" if judgeable == total else f"{judgeable:,} of {counted(total, 'pair')}"
+        rest = "" if judgeable == total else f"; the verdict on the others is “{CANNOT_TELL}”"
+        answer = f"{share} of {groups} can be judged{rest}."
     return Tile(
         "trust",
-        "Can I trust it?",
+        "Can I trust the numbers?",
         state,
         word,
         answer,
@@ -376,4 +377,4 @@ def _unread_line(results: Results) -> Line:
     number = results.db.unread.sizes["skipped"]
     if number:
         return Line(f"{counted(number, 'convolution')} could not be read", "warn", href=address("contents"))
-    return Line("Every convolution that the formats show was read", "good")
+    return Line("Every convolution that the file formats list was read", "good")

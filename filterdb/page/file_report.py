@@ -175,12 +175,11 @@ def _sentence(file: CheckedFile, status: str, read: int, cards: int) -> str:
     if status == NOTHING_CHECKED:
         return "The model has no convolution whose weight can be checked, which does not mean that it is fine."
     if status == INCOMPLETE:
-        return (
-            f"{layers} checked; {unread:,} could not be read, so nothing is known of {'it' if unread == 1 else 'them'}."
-        )
+        them = "it" if unread == 1 else "them"
+        return f"{layers} checked; {unread:,} could not be read, so nothing is known about {them}."
     if status == FAILED:
         return f"{layers} checked; the red cards say what fails and what to do."
-    return f"{layers} checked. " + ("The amber cards deserve a look." if cards else "No rule found anything.")
+    return f"{layers} checked. " + ("The amber cards deserve a look." if cards else "No layer breaks a rule.")
 
 
 def _layer_columns(file: CheckedFile, layers: Columns) -> dict[str, Any]:

@@ -155,18 +155,18 @@ class ModelPages:
         values = {name: str(column[model]) for name, column in self._models.items() if name in _FACTS}
         return [(name.replace("_", " "), visible(value)) for name, value in values.items() if value not in _UNKNOWN]
 
-    def _status(self, model: int, found: Sequence[Any]) -> dict[str, str]:
+    def _status(self, model: int, findings: Sequence[Any]) -> dict[str, str]:
         """Return the status of a model, given its findings or their cards."""
         layers = len(self._rows[model])
         counted = f"{layers:,} layer{'' if layers == 1 else 's'} judged."
         skipped = self._skipped.get(str(self._models["model"][model]), [])
         unread = sum(row["count"] for row in parts.skipped_rows(skipped) if row["unread"])
         if unread:
-            text = f"{counted} {unread:,} convolutions could not be read, so nothing is known of them."
+            text = f"{counted} {unread:,} convolutions could not be read, so nothing is known about them."
             return {"word": "Incomplete", "tone": parts.BAD, "text": text}
-        if not found:
+        if not findings:
             return {"word": "Nothing found", "tone": parts.GOOD, "text": f"{counted} None has a verdict."}
-        levels = {card.level if isinstance(card, Finding) else card["tone"] for card in found}
+        levels = {card.level if isinstance(card, Finding) else card["tone"] for card in findings}
         is_bad = bool(levels & {ERROR, parts.BAD})
         layers = int(self.results.degeneration["verdict"].values[self._rows[model]].any(axis=1).sum())
         word = f"{layers:,} layer{'' if layers == 1 else 's'} with a verdict" if layers else "Untrained"

@@ -13,8 +13,8 @@ from filterdb.schema import KERNEL, UNKNOWN
 TRAININGS, ARCHITECTURES = "two trainings of one net", "two architectures"
 
 MEASURED = {
-    TRAININGS: (0.0055, "small ResNets and VGGs, trained on digits with 11 pairs of seeds"),
-    ARCHITECTURES: (0.2, "5 pairs of the demo's models, each of two families"),
+    TRAININGS: (0.0055, "11 pairs of seeds of small ResNets and VGGs, trained on digits"),
+    ARCHITECTURES: (0.2, "5 pairs of the demo's models from different families"),
 }
 """Median drift between real networks of 3×3 filters, for databases without such pairs: docs/explanation/noise.md."""
 
@@ -35,7 +35,7 @@ def reference_marks(results: Results) -> list[Mark]:
     for label, values in own.items():
         if len(values):
             count = f"{len(values):,} such pair{'' if len(values) == 1 else 's'}"
-            marks.append(Mark(label, float(np.median(values)), f"median of {count} of this database"))
+            marks.append(Mark(label, float(np.median(values)), f"median of {count} in this database"))
         elif results.db.kernel == KERNEL:
             value, source = MEASURED[label]
             marks.append(Mark(label, value, f"median of {source}; this database has no such pairs"))

@@ -94,7 +94,7 @@ def test_it_says_what_a_check_says(page: Path, various: Path) -> None:
     rules = checked["rule"].values
     assert shown["layers"]["flags"] == [rules[hits].tolist() for hits in checked["verdict"].values]
     assert (core["tones"], core["words"]) == (["bad"], ["Incomplete"])
-    assert "1 could not be read, so nothing is known of it" in shown["status"]["text"]
+    assert "1 could not be read, so nothing is known about it" in shown["status"]["text"]
     cards = {card["rule"]: card for card in shown["findings"]}
     assert {"dead", "unread"} <= set(cards) and cards["unread"]["tone"] == cards["dead"]["tone"] == "bad"
     assert all(card["meaning"] and card["remedy"] for card in cards.values())
@@ -134,7 +134,7 @@ def test_the_page_of_a_file_in_a_browser(show: Show, page: Path, width: int) -> 
     ]  # fmt: skip
     assert view.locator("#layers [role=row] canvas").count() == 4
     view.get_by_role("button", name="5×5 1").click()
-    assert "nothing to compare 5×5 layers with" in view.locator("#depth").inner_text()
+    assert "no 5×5 layers to compare with" in view.locator("#depth").inner_text()
     inner, whole = view.evaluate("[innerWidth, document.documentElement.scrollWidth]")
     assert whole <= inner == width
     assert view.evaluate("window.hit") is None
@@ -156,7 +156,7 @@ def test_several_files_share_a_list(show: Show, various: Path, tmp_path: Path) -
     assert "expected a protobuf" in opened.page.locator("#findings").inner_text()
     opened.page.get_by_role("link", name="← previous").click()
     opened.page.wait_for_selector("h1:text-is('good.onnx')")
-    assert "No rule found anything." in opened.page.locator("#findings").inner_text()
+    assert "No layer breaks a rule." in opened.page.locator("#findings").inner_text()
     assert opened.complaints == []
 
 

@@ -39,7 +39,7 @@ class Codebook(Section):
         self.codebook: xr.Dataset | None = None
         self.why_missing = NEEDS_PASSES
         if results.densities or (results.densities is None and is_affordable(results.db)):
-            self.why_missing = f"There are fewer than {CODES} filters that differ."
+            self.why_missing = f"There are fewer than {CODES} distinct filters."
             with suppress(UsageError):  # for that reason
                 self.codebook = codebook(results.db, "model", k=CODES)
 

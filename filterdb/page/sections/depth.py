@@ -33,7 +33,7 @@ class Depth(Section):
 <h2>Over the depth</h2>
 {{ figure("depth", "Entropy and sparsity of every layer", "High entropy: the layer uses all components, as untrained weights do; near 0: it uses only one. Sparsity is the share of filters that are nearly zero. Lines are means of a tenth of the depth.", "entropy_and_sparsity", "degeneration", holds="the measures of every layer", more=[("box plots by tenth of the depth", "degeneration_boxes", "degeneration_boxes")]) }}
 {% if deciles %}{{ figure("deciles", "Drift between models at the same depth", "Each box holds all pairs of models, compared on their layers in that tenth of the depth only.", "deciles", "deciles", holds="the numbers of the boxes") }}{% endif %}
-{{ figure("scale", "Scale of the filters", "Mean of largest less smallest weight of a filter, one value for each model and tenth of its depth.", "filter_scale", "filter_scale", holds="the scale of each model and tenth") }}
+{{ figure("scale", "Scale of the filters", "The scale of a filter is its largest weight minus its smallest. There is one mean for each model and tenth of its depth.", "filter_scale", "filter_scale", holds="the scale of each model and tenth") }}
 </section>
 """  # noqa: E501
 

@@ -38,7 +38,7 @@ class Layers(Section):
     template = """\
 <section id="layers">
 <h2>Layers</h2>
-{% if tiles %}{{ figure("tiles", "First filters of each layer", "Orange is negative and purple positive, every layer on its own scale. Grainy rows look like noise, rows of one picture are collapsed.", "first_filters", "first_filters", holds="the weights of these filters") }}{% endif %}
+{% if tiles %}{{ figure("tiles", "First filters of each layer", "Orange is negative and purple positive, every layer on its own scale. Grainy rows look like noise; rows that repeat one picture have collapsed.", "first_filters", "first_filters", holds="the weights of these filters") }}{% endif %}
 <figure aria-labelledby="f-layers">
 <div class="head"><h3 id="f-layers">Every layer and its verdict</h3>{{ files(table="degeneration", title="Layers", holds="the measures and verdicts of every layer") }}</div>
 <p>Dead: all weights zero. Sparse: over half of the filters near zero. Collapsed: fewer than {{ directions }} effective components. {% if tested %}Random: a test cannot tell the filters from isotropic noise (p ≥ {{ p }}), so the layer has hardly moved from its initialisation.{% else %}Random: as varied as untrained weights.{% endif %} The last two need at least {{ smallest }} filters.</p>

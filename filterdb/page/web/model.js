@@ -1,4 +1,4 @@
-// The page of one model: what was found, its nearest neighbours, its layers over the depth and in order.
+// The page of one model: its findings, its nearest models, its layers over the depth and in order.
 // The part after # chooses the model, and after a slash the section: model.html#12/layers.
 
 const SIGNS_OF = { good: "✓", warn: "!", bad: "✗", grey: "–" };
@@ -51,7 +51,7 @@ function nearest(data) {
   const { rows, note } = data.nearest;
   if (!rows.length) return section("nearest", "Nearest models", el("p", { class: "soft" }, note));
   const most = Math.max(...rows.flatMap((row) => [row.drift, row.noise ?? 0]), 1e-12);
-  const heads = ["model", "verdict", "", "drift D", "noise", "beyond it"];
+  const heads = ["model", "verdict", "", "drift D", "noise", "excess"];
   const table = el("table", { class: "nearest" },
     el("thead", {}, el("tr", {}, ...heads.map((title, i) => (title ? el("th", { class: i > 2 ? "number" : null, scope: "col" }, title) : el("td", { class: "bar-of" }))))),
     el("tbody", {}, ...rows.map((row) => el("tr", {},
@@ -59,7 +59,7 @@ function nearest(data) {
       el("td", {}, el("span", { title: verdictAt(...row.verdict).sentence }, verdictMark(verdictAt(...row.verdict)))),
       el("td", { class: "bar-of", "aria-hidden": "true" }, el("span", { class: "drift-bar" }, el("i", { style: { width: `${(100 * row.drift) / most}%` } }), row.noise === null ? null : el("u", { style: { left: `${Math.min(99.5, (100 * row.noise) / most)}%` } }))),
       ...[row.drift, row.noise, row.excess].map((value) => el("td", { class: "number" }, digits(value)))))));
-  return section("nearest", "Nearest models", card("The models with the least drift beyond chance", `${note} The bar is the drift, the upright line the drift that chance alone explains in 95 % of the cases.`, el("div", { class: "scroll" }, table)));
+  return section("nearest", "Nearest models", card("The models with the least drift beyond chance", `${note} The bar is the drift; the vertical line is the drift that chance alone explains in 95 % of cases. Excess is the drift minus its mean under chance.`, el("div", { class: "scroll" }, table)));
 }
 
 // Draw a measure of the layers over the depth, before the quantiles of the layers that they are compared with.
@@ -101,7 +101,7 @@ function overDepth(data) {
     depthChart(nodes[0], data, places, kernel, ["entropy", "variance entropy H", Math.log10(sides[0] * sides[1])]);
     depthChart(nodes[1], data, places, kernel, ["sparsity", "sparsity S", Math.min(1, most)]);
     const unknown = places.filter((i) => data.layers.depth[i] === null).length;
-    note.textContent = [core.bands?.[kernel] ? "" : `There is nothing to compare ${kernel} layers with in ${core.corpus}.`, unknown ? `Not drawn: ${plural(unknown, "layer")} of unknown depth, because the file has no graph.` : ""].filter(Boolean).join(" ");
+    note.textContent = [core.bands?.[kernel] ? "" : `There are no ${kernel} layers to compare with in ${core.corpus}.`, unknown ? `Not drawn: ${plural(unknown, "layer")} of unknown depth, because the file has no graph.` : ""].filter(Boolean).join(" ");
     note.hidden = !note.textContent;
     for (const key of bandKeys) key.hidden = !core.bands?.[kernel];
   };
@@ -157,7 +157,7 @@ function layerTable(data) {
       numeric("p", "p", "64px", "Probability that isotropic noise departs from sphericity as far", atLeast(1e-4)),
     ].filter(Boolean),
   });
-  const reading = [data.tiles ? "The pictures are the first filters of each layer: orange is negative and purple positive, every layer on its own scale. Grainy rows look like noise, rows of one picture are collapsed." : core.untiled, layers.percentile.some((value) => value !== null) ? `Rank is the percentile of H among the layers of similar size and depth of ${core.corpus}.` : ""].filter(Boolean).join(" ");
+  const reading = [data.tiles ? "The pictures are the first filters of each layer: orange is negative and purple positive, every layer on its own scale. Grainy rows look like noise; rows that repeat one picture have collapsed." : core.untiled, layers.percentile.some((value) => value !== null) ? `Rank is the percentile of H among the layers of similar size and depth of ${core.corpus}.` : ""].filter(Boolean).join(" ");
   return [section("layers", "Layers", card("Every layer in order", reading, node)), table.search];
 }
 
@@ -170,8 +170,8 @@ function leftOut(data) {
     const more = rest.length ? el("button", { type: "button", class: "more", onclick: () => { names.textContent = row.layers.join(", "); more.remove(); } }, `${count(row.count - 8)} more`) : null;
     return el("li", { class: `rule ${row.unread ? "bad" : "grey"}` }, el("h3", {}, row.unread ? el("span", { class: "sign", "aria-hidden": "true" }, SIGNS_OF.bad) : null, row.unread ? `not read: ${row.code}` : row.code, el("span", { class: "soft" }, count(row.count))), el("p", {}, row.meaning), row.reason ? el("p", {}, row.reason) : null, names, more);
   });
-  const what = unread ? `${plural(unread, "convolution")} should have been read and could not be: nothing is known of ${unread === 1 ? "it" : "them"}. ` : "";
-  return section("left-out", "Not looked at", el("p", {}, `${plural(number, "convolution")} without numbers. ${what}None of these counts as fine.`), el("ul", { class: "health" }, ...cards));
+  const what = unread ? `${plural(unread, "convolution")} should have been measured but could not be read. ` : "";
+  return section("left-out", "Not measured", el("p", {}, `${plural(number, "convolution")} ${number === 1 ? "was" : "were"} not measured. ${what}${number === 1 ? "It" : "Any of them"} may still be broken.`), el("ul", { class: "health" }, ...cards));
 }
 
 // Return the links to the list of models, to the models before and after this one, and the choice of another.
@@ -207,7 +207,7 @@ async function showModel(place) {
   body.replaceChildren(head, contents(sections, id), el("main", {}, ...sections), footer());
 }
 
-// Show the list of models, with what was found about each.
+// Show the list of models with the status of each.
 function showList() {
   document.title = `${core.title} · filterdb`;
   const tones = core.models.map((_, i) => core.tones[i]);

@@ -13,7 +13,7 @@ function ruler(node, { drift, floor, largest, isSmall }) {
     const most = 1.06 * Math.max(largest || 0, drift, floor || 0, ...marks.map(({ value }) => value));
     const x = rulerScale(most, side), y = top + thick;
     const hasNoise = floor !== null && Number.isFinite(floor);
-    const named = [...(hasNoise ? [{ label: "noise", value: floor, source: "chance alone explains as much in 95 % of the cases" }] : []), ...marks];
+    const named = [...(hasNoise ? [{ label: "noise", value: floor, source: "chance alone explains as much in 95 % of cases" }] : []), ...marks];
     const rows = placed(named.map(({ label, value }) => ({ label: `${label} ${digits(value, 2)}`, at: 1 + x(value) })), width);
     const height = y + 10 + 13 * (1 + Math.max(0, ...rows.map(({ row }) => row)));
     const plot = picture(width, height, `D = ${digits(drift, 2)} on a ruler from 0 to ${digits(most, 2)}. ${named.map(({ label, value }) => `${label}: ${digits(value, 2)}`).join("; ")}`,
