@@ -1,8 +1,8 @@
 """Watch the filters of a network while it is trained.
 
-Every so many steps, `Callback` measures each convolution straight from its tensor, writes a row for each, and warns of
-layers that die, collapse or never move. `filterdb.monitor.lightning` and `filterdb.monitor.keras` have the same as
-callbacks of those libraries. Neither PyTorch nor Keras is imported here.
+At regular steps, `Callback` reads each convolution straight from its tensor, writes a row of measurements for it, and
+warns of layers that die, collapse or never move. `filterdb.monitor.lightning` and `filterdb.monitor.keras` do the same
+as callbacks of those libraries. Neither PyTorch nor Keras is imported here.
 
 >>> from filterdb.monitor import Callback
 >>> monitor = Callback("filters.csv")  # doctest: +SKIP

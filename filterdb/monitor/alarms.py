@@ -52,7 +52,7 @@ class Thresholds:
     sparsity_rise: float = 0.25
 
     norm: float = 0.1
-    """A layer is dying if its norm is below this share of the first one, and of the layers' median share too."""
+    """A layer is dying if its norm is below this share of its first norm, also relative to the median of all layers."""
 
     directions: float = 2.0
     """A layer is collapsing if it uses fewer directions 10^H than this, and at most `directions_share` of the first.
@@ -66,7 +66,7 @@ class Thresholds:
     """Smallest number of filters of a layer that can be collapsing."""
 
     moved: float = 3e-6
-    """A layer stands still if it has moved by less than this in 100 steps, and another one 100 times as far."""
+    """A layer stands still if it moves by less than this in 100 steps while another layer moves 100 times as far."""
 
     patience: int = 2
     """Measurements in a row at which a layer stands still before it raises an alarm."""
@@ -74,7 +74,7 @@ class Thresholds:
 
 @dataclass(slots=True)
 class _History:
-    """What is kept of a layer between measurements."""
+    """Hold what is needed of a layer at the next measurement."""
 
     first: Measures
     step: int
@@ -93,7 +93,7 @@ class Watch:
         self.layers: dict[str, _History] = {}
 
     def moved(self, step: int, layer: NetworkLayer, filters: NDArray[np.float32], measures: Measures) -> float:
-        """Return how far a layer's direction is from that of the measurement before; NaN at the first one."""
+        """Return how far a layer's direction has moved since its last measurement; NaN at the first."""
         direction = _direction(filters)
         history = self.layers.get(layer.name)
         if history is None or history.direction.shape != direction.shape:
@@ -106,22 +106,22 @@ class Watch:
     def judge(
         self, step: int, layers: Sequence[NetworkLayer], measured: Sequence[Measures], moved: Sequence[float]
     ) -> list[Alarm]:
-        """Return the alarms of a measurement. A layer raises one of a kind only once."""
+        """Return the alarms of a measurement. A layer raises each kind of alarm only once."""
         histories = [self.layers[layer.name] for layer in layers]
         shares = [_share(measures.norm, own.first.norm) for measures, own in zip(measured, histories, strict=True)]
         typical = _median(shares)
         pace = max((distance for distance in moved if math.isfinite(distance)), default=math.nan)
         alarms = []
         for layer, own, measures, distance, share in zip(layers, histories, measured, moved, shares, strict=True):
-            found = self._of_numbers(own, measures, share, typical, layer)
-            found = found or self._of_movement(own, layer, distance, pace, step)
+            alarm = self._judge_numbers(own, measures, share, typical, layer)
+            alarm = alarm or self._judge_movement(own, layer, distance, pace, step)
             own.step = step
-            if found is not None and found[0] not in own.raised:
-                own.raised.add(found[0])
-                alarms.append(Alarm(step, layer.name, *found))
+            if alarm is not None and alarm[0] not in own.raised:
+                own.raised.add(alarm[0])
+                alarms.append(Alarm(step, layer.name, *alarm))
         return alarms
 
-    def _of_numbers(
+    def _judge_numbers(
         self, own: _History, measures: Measures, share: float, typical: float, layer: NetworkLayer
     ) -> tuple[str, str] | None:
         """Return kind and reason of an alarm that a layer's numbers raise, or None.
@@ -134,17 +134,20 @@ class Watch:
         if measures.norm == 0:
             return "dead", "all weights are zero"
         if measures.sparsity > limits.sparsity and measures.sparsity >= first.sparsity + limits.sparsity_rise:
-            return "dying", f"{measures.sparsity:.0%} of its filters are near zero, {first.sparsity:.0%} at first"
+            return (
+                "dying",
+                f"{measures.sparsity:.0%} of its filters are near zero, up from {first.sparsity:.0%} at first",
+            )
         if share < limits.norm * min(1.0, typical):
-            return "dying", f"its norm is {share:.1%} of the first, that of other layers {typical:.0%} (median)"
+            return "dying", f"its norm is {share:.1%} of its first value; the median of all layers is {typical:.0%}"
         weights = layer.kernel[0] * layer.kernel[1]
         now, before = 10**measures.variance_entropy, 10**first.variance_entropy
         few = fewest_directions(limits.directions, weights)
         if measures.filters >= limits.smallest and now < few and now <= limits.directions_share * before:
-            return "collapsing", f"its filters use {now:.1f} directions of {weights}, {before:.1f} at first"
+            return "collapsing", f"its filters use {now:.1f} of {weights} directions, down from {before:.1f} at first"
         return None
 
-    def _of_movement(
+    def _judge_movement(
         self, own: _History, layer: NetworkLayer, distance: float, pace: float, step: int
     ) -> tuple[str, str] | None:
         """Return kind and reason of an alarm about a layer that stands still, or None. `pace` is the farthest move."""
@@ -159,7 +162,7 @@ class Watch:
         if own.still < self.thresholds.patience:
             return None
         kind = "stopped" if own.has_moved else "never-moved"
-        return kind, f"it moved by {distance:.0e} since the last measurement, other layers by up to {pace:.0e}"
+        return kind, f"it has moved by {distance:.0e} since the last measurement, other layers by up to {pace:.0e}"
 
 
 def _direction(filters: NDArray[np.float32]) -> Floats:

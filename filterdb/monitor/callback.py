@@ -1,4 +1,4 @@
-"""Measure a network every so many steps of its training, within a budget of time."""
+"""Measure a network at regular steps of its training, within a time budget."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ class Callback:
         model : torch.nn.Module, keras.Model, or mapping of str to array
             The network that is trained.
         step : int, optional
-            The number of steps so far, if the loop counts them itself, as after a restart.
+            The number of steps so far, for a loop that counts them itself or resumes. Default: one more than before.
         epoch : int, optional
             The epoch, for the rows.
         """
@@ -160,7 +160,7 @@ class Callback:
                 self.on_alarm(alarm)
 
     def close(self) -> None:
-        """Close the files. A Parquet file is readable only then."""
+        """Close the files. A Parquet file cannot be read before."""
         for writer in self.writers:
             writer.close()
         self.writers = []
@@ -175,7 +175,7 @@ class Callback:
 
 
 def _synchronise(model: Any) -> None:
-    """Wait for what a GPU still has to do, so that this time is not counted as that of the measurement."""
+    """Wait for pending GPU work, so that its time is not counted as part of the measurement."""
     torch = sys.modules.get("torch")
     if torch is not None and is_torch(model) and torch.cuda.is_initialized():
         torch.cuda.synchronize()

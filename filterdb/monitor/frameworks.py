@@ -1,4 +1,4 @@
-"""Find the base classes of callbacks in the frameworks. They are no dependencies: whoever trains with one has it."""
+"""Find the base classes of callbacks in the frameworks, which are not dependencies: users bring their own."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from filterdb.errors import MissingExtraError
 
 
 def attribute_of(module: str, name: str) -> Any:
-    """Return what a module of a framework has under a name; `object` if the framework is not installed."""
+    """Return an attribute of a framework's module; `object` if the framework is not installed."""
     try:
         return getattr(import_module(module), name)
     except ModuleNotFoundError:

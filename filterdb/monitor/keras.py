@@ -13,7 +13,7 @@ Base: Any = attribute_of("keras.callbacks", "Callback")
 class Callback(Base):
     """Do what `filterdb.monitor.Callback` does, as a callback of `fit`, which takes the same arguments.
 
-    Steps are batches. With `steps_per_execution`, Keras calls it once for so many batches.
+    Steps are batches. With `steps_per_execution=n`, Keras calls it once for every n batches.
 
     Examples
     --------
@@ -40,7 +40,7 @@ class Callback(Base):
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Measure the network if it is due."""
-        # `self.model` brings JAX's weights up to date, which takes time: only where it is needed.
+        # `self.model` brings JAX's weights up to date, which takes time, so use it only when a measurement is due.
         if self.monitor is not None and self.monitor.advance():
             self.monitor.measure(self.model, epoch=self.epoch)
 

@@ -1,4 +1,4 @@
-"""List the layers of a network in memory whose filters a database would have, and read each as NumPy."""
+"""List the layers of a network in memory whose filters a database would store, and read each as a NumPy array."""
 
 from __future__ import annotations
 

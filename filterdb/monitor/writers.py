@@ -19,7 +19,7 @@ EXPECTED = "a path ending in .csv or .parquet, a folder for TensorBoard, a Summa
 
 
 class Writer(Protocol):
-    """Where rows go. An own class with these methods may be passed to `Callback`."""
+    """Write rows somewhere. Any object with these methods can be passed to `Callback`."""
 
     def write(self, rows: Sequence[Row], alarms: Sequence[Alarm]) -> None:
         """Write the rows of a measurement, and the alarms that it raised."""
@@ -29,7 +29,7 @@ class Writer(Protocol):
 
 
 def as_writers(to: Any) -> list[Writer]:
-    """Return the writers of `Callback`'s argument `to`. Raises UsageError for anything else."""
+    """Return the writers for `Callback`'s argument `to`. Raises UsageError for an unsupported value."""
     if to is None:
         return []
     if isinstance(to, list | tuple):
@@ -51,7 +51,7 @@ def as_writers(to: Any) -> list[Writer]:
 
 
 class CsvWriter:
-    """Append rows to a CSV file, flushed at each measurement, so that a run that dies leaves what it measured."""
+    """Append rows to a CSV file and flush each measurement, so that a run that dies keeps its rows."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
