@@ -51,8 +51,8 @@ REMEDIES = {
     "dead-channels": "Remove these output channels here and their inputs in the layers behind (each adds only its "
     "bias), or find out why they died: too strong a weight decay, units that never fire.",
     "unread": "The layer was not checked. Do what the message says, or ignore the layer (FILE:LAYER).",
-    "ambiguous": "Runtimes differ in which of the two they read. Remove one of them, or take the file as it was before "
-    "the tool that added the other.",
+    "ambiguous": "Runtimes differ in which of the two they read. Remove one of them, or use the file from before a "
+    "tool added the other.",
     "unreadable": "Do what the message says, or leave the file out.",
     "nothing-checked": "Leave the file out, ignore it (FILE:*), or take nothing-checked out of `fail`.",
 }
@@ -62,9 +62,9 @@ REMEDIES = {
 UNREAD_REMEDIES = {
     "unreadable": "Fetch the file again if it is damaged; a weight that takes long to compute can be read with a "
     "larger --model-seconds.",
-    "memory": "Give its reading more memory (--model-memory).",
-    "many": "No model may have so many filters: ignore the layer (FILE:LAYER).",
-    "missing": "The file lacks the weight: fetch it whole, with its external data.",
+    "memory": "Raise the memory limit (--model-memory).",
+    "many": "A model may not have that many filters; ignore the layer (FILE:LAYER).",
+    "missing": "The file lacks the weight. Fetch the complete file, with its external data.",
     "operator": "Export it as an ordinary convolution, or ignore the layer (FILE:LAYER).",
     "unsupported": "Export its weight as a plain constant, such as an initializer.",
     "underflow": "Its weights are too small for float32: scale them up.",

@@ -31,9 +31,9 @@ def listed_helps() -> dict[str, str]:
     """
     helps = {}
     for path in Path(__file__).parent.glob("*.py"):
-        found = _DEFINITION.search(path.read_text("utf-8"))
-        if found is not None:
-            helps[found["name"] or path.stem] = found["help"].strip()
+        definition = _DEFINITION.search(path.read_text("utf-8"))
+        if definition is not None:
+            helps[definition["name"] or path.stem] = definition["help"].strip()
     return dict(sorted(helps.items()))
 
 
@@ -99,14 +99,14 @@ class _Commands(Helpful, click.Group):
         """Write how to complete commands in a shell."""
         formatter.write_paragraph()
         formatter.write_text(
-            "Completion of commands, options and keys: put this line into ~/.bashrc (or zsh_source "
-            "into ~/.zshrc, or fish_source):"
+            "To complete commands, options and keys with Tab, add this line to ~/.bashrc (zsh: zsh_source in "
+            "~/.zshrc; fish: fish_source):"
         )
         formatter.write(f"  {COMPLETION}\n")
 
 
 COMPLETION = 'eval "$(_FILTERDB_COMPLETE=bash_source filterdb)"'
-"""What completes filterdb's command line in a shell."""
+"""The line that makes a shell complete filterdb's command line."""
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

@@ -61,7 +61,7 @@ def ingest(db: str, sources: tuple[str, ...], catalog: str | None, as_json: bool
     if done.left:
         complain(
             f"filterdb: filters of other shapes were not added to {counted(len(done.left), 'model')}, such as "
-            f"{printable(done.left[0])}: give all models of their segment together"
+            f"{printable(done.left[0])}: pass all models of their segment together"
         )
     print_answer(to_answer(done), as_json, show)
 

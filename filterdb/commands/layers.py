@@ -34,14 +34,16 @@ if TYPE_CHECKING:
 @kernel_option
 @labels_and_verdicts
 @click.option(
-    "--skipped", is_flag=True, help="List each convolution that is not stored, with the reason, not only their number."
+    "--skipped",
+    is_flag=True,
+    help="List each convolution that is not stored, with the reason, instead of only counting them.",
 )
 @figure_option
 def layers(db: Database, kernel: str | None, skipped: bool, draw: Draw, as_json: bool) -> None:
     """List layers, and convolutions that are not stored.
 
     With --kernel 1x1, or another shape whose filters are not stored, list what is known of these layers. The figure
-    shows the first filters of each layer of a model: choose it with --where model=NAME, else it is the largest.
+    shows the first filters of each layer of a model: choose it with --where model=NAME. Default: the largest.
 
     Examples:
         filterdb layers db --where model=resnet50

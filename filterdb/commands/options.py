@@ -155,7 +155,7 @@ def catalog_option(*, required: bool = False) -> Decorator:
 def reference_option(command: Command) -> Command:
     """Add --reference, which names the file with the layers that models are compared with."""
     return click.option(
-        "--reference", metavar="FILE", help="Compare model files with this file of `filterdb reference` instead."
+        "--reference", metavar="FILE", help="Compare model files with this output of `filterdb reference` instead."
     )(command)
 
 
@@ -319,7 +319,7 @@ def mode_option(command: Command) -> Command:
 densities_option: Decorator = click.option(
     "--densities/--no-densities",
     default=None,
-    help="Bivariate densities of all pairs of components, which take a pass over the filters.  "
+    help="Add the bivariate densities of all pairs of components, which need a pass over the filters.  "
     "[default: up to 50 million filters]",
 )
 

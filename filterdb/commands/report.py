@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 def _database_or_files(command: Command) -> Command:
-    """Add DB|MODEL..., --db and --snapshot, and pass `files` and `db`, which compares the files, or is reported on."""
+    """Add DB|MODEL..., --db and --snapshot. Pass `files` and `db`, the database to report on or to compare with."""
 
     @functools.wraps(command)
     def wrapped(sources: tuple[str, ...], db: str | None, snapshot: str | None, **kwargs: Any) -> Any:
@@ -40,7 +40,7 @@ def _database_or_files(command: Command) -> Command:
         databases = [source for source in sources if not names_models(source)]
         if databases:
             if len(sources) > 1:
-                raise UsageError(f"{databases[0]}: expected model files, or one database alone, got a database too")
+                raise UsageError(f"{databases[0]}: expected model files or a single database, got both or several")
             if db is not None:
                 raise UsageError("--db: expected with model files only, got it with a database")
             return command(files=(), db=fdb.open(databases[0], snapshot), **kwargs)
@@ -51,7 +51,7 @@ def _database_or_files(command: Command) -> Command:
                 ("exclude-verdict", kwargs["exclude_verdict"]),
             ):
                 if value:
-                    raise UsageError(f"--{option}: expected with a database only; give one to compare with as --db")
+                    raise UsageError(f"--{option}: expected with a database only; pass one to compare with as --db")
         return command(files=sources, db=None if db is None else fdb.open(db, snapshot), **kwargs)
 
     wrapped = click.option(
@@ -85,8 +85,8 @@ def report(
     The page of a database has all figures and tables, for each kernel shape with at least 1,000 filters, and a page for
     each model. Every figure is also an SVG and a PNG file, every table a CSV and a Parquet file.
 
-    The page of model files needs no database: the layers of each in order with their first filters, what is wrong with
-    them and what to do, and what could not be read. A folder with segments is a database.
+    The page of model files needs no database. For each file it shows the layers in order with their first filters, what
+    is wrong with them and what to do, and what could not be read. A folder with segments is a database.
 
     Examples:
         filterdb report db -o report

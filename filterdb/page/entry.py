@@ -36,8 +36,8 @@ def report(
     as SVG and PNG, `tables` its numbers as CSV, and as Parquet if pyarrow is installed. `model.html` has a page for
     each model: its findings with remedies, its nearest models, and its layers in order with their first filters.
 
-    The page of model files needs no database and no extra: the same for each file, with percentiles among the layers of
-    the reference that filterdb contains, and what could not be read.
+    The page of model files needs no database and no extra. It shows the same for each file, with percentiles among the
+    layers of the reference that is packaged with filterdb, and lists what could not be read.
 
     Parameters
     ----------
@@ -49,7 +49,7 @@ def report(
     mode : {"sound", "paper"}
         As in `drift`. Default: "sound".
     densities : bool, optional
-        Whether to add the bivariate densities of all pairs of components, which take a pass over the filters. Default:
+        Whether to add the bivariate densities of all pairs of components, which need a pass over the filters. Default:
         for up to 50 million filters.
     kernel : (int, int) or str, optional
         Only the page of this shape, such as "5x5". Default: all shapes of at most 121 weights with at least 1,000
@@ -69,7 +69,7 @@ def report(
     MissingExtraError
         For a database, without the extra `report`.
     UsageError
-        If `folder` is a file, or an option is for databases and files are given, or the other way round.
+        If `folder` is a file, or if an option for databases is passed with model files or the other way round.
     InputError
         For a database without filters, or if none of the files can be read.
     StoreError

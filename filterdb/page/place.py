@@ -13,6 +13,6 @@ def folder_for(folder: str | Path) -> Files:
     """Return the folder or URL for a page. Raises UsageError for a file, StoreError if it cannot be written."""
     place = Files.at(as_path(folder, "folder"))
     if not place.remote and Path(place.root).exists() and not Path(place.root).is_dir():
-        raise UsageError(f"{place.root}: expected a folder, or a place for one, got a file; say another with -o")
+        raise UsageError(f"{place.root}: expected a folder to write to, got a file; choose another folder")
     place.check_writable()
     return place

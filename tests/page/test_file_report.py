@@ -182,7 +182,7 @@ def test_the_command_answers_and_ends_as_check_does(various: Path, tmp_path: Pat
         ([bad], 65, "expected a protobuf"),
         ([tmp_path / "none.onnx"], 65, "found none"),
         ([tmp_path / "none"], 74, "expected a filterdb database"),
-        ([various, tmp_path / "none"], 2, "expected model files, or one database alone"),
+        ([various, tmp_path / "none"], 2, "expected model files or a single database"),
         ([various, "--where", "task=x"], 2, "--where: expected with a database only"),
         ([various, "--snapshot", "0"], 2, "--snapshot: expected with a database only"),
         ([various, "--mode", "paper"], 2, "with a database only"),

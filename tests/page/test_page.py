@@ -234,7 +234,7 @@ def test_tasks_that_are_one_in_paper_mode(tmp_path: Path) -> None:
 
 def test_a_file_in_the_way(page_db: fdb.Database, tmp_path: Path) -> None:
     (tmp_path / "page").write_text("mine")
-    with pytest.raises(UsageError, match="expected a folder, or a place for one, got a file"):
+    with pytest.raises(UsageError, match="expected a folder to write to, got a file"):
         fdb.report(page_db, tmp_path / "page")
     assert (tmp_path / "page").read_text() == "mine"
 
