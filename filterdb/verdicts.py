@@ -47,7 +47,7 @@ VERDICTS = (
         _CANNOT_TELL,
         "?",
         "unknown",
-        "These filters differ, but there are too few models to say it of the groups.",
+        "These filters differ, but there are too few models to generalise to the groups.",
     ),
     Verdict("", _CANNOT_TELL, "?", "unknown", "The noise of this pair was not computed."),
 )

@@ -25,7 +25,7 @@ class Rows(NamedTuple):
 
 
 def frame(result: xr.Dataset) -> pd.DataFrame | None:
-    """Return the rows of a result; None if it is none of an analysis with rows, or lacks variables."""
+    """Return the rows of a result; None if its analysis has none, or if it lacks variables that they need."""
     rows = ROWS.get(str(result.attrs.get("analysis")))
     if rows is None or not all(name in result.variables or name in result.sizes for name in rows.needs):
         return None
@@ -33,7 +33,7 @@ def frame(result: xr.Dataset) -> pd.DataFrame | None:
 
 
 def pairs(result: xr.Dataset) -> pd.DataFrame:
-    """Return a row for each pair of groups of a `drift` result, with `within` for each of each stratum."""
+    """Return a row for each pair of groups of a `drift` result, or with `within` for each pair in each stratum."""
     if "stratum" not in result.sizes:
         return _pairs(result, *_cells(result))
     strata = [result.isel(stratum=i) for i in range(result.sizes["stratum"])]

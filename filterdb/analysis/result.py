@@ -17,7 +17,7 @@ class Result(xr.Dataset):  # type: ignore[no-untyped-call]
     `to_dataframe` returns the rows that a reader expects. Selecting, assigning, aggregating, concatenating, copying and
     pickling keep the class; arithmetic of two, merging and files return an `xarray.Dataset`. A result that lacks
     variables of its analysis, after a selection for example, is shown and converted as any other dataset.
-    `xarray.merge([result])` is the plain dataset, which `xarray.testing` wants when it compares with one from a file.
+    `xarray.merge([result])` returns the plain dataset, which `xarray.testing` needs to compare it with one from a file.
     """
 
     __slots__ = ()

@@ -52,8 +52,8 @@ def summarise(
     Parameters
     ----------
     model : str, path, onnx.ModelProto, torch.nn.Module or keras.Model
-        A model file, its URL, or a model in memory. Of a torch module, weights are read on the CPU; transposed
-        convolutions are skipped, as in files.
+        A model file, its URL, or a model in memory. Transposed convolutions are skipped, as in files. The weights of a
+        torch module are read on the CPU.
     limits : Limits
         Time and memory for reading the file. Default: `Limits()`.
     key : str
@@ -77,16 +77,16 @@ def summarise(
         - Coordinates along layer: kernel (such as "5x5"), conv_depth, conv_depth_norm, in_channels, out_channels,
           groups, depthwise, unread_reason (why a layer has no numbers, or empty).
 
-        Of 1×1 layers, and of those of more than 256 weights, only filters, parameters, sparsity, peak and norm are
+        For 1×1 kernels, and for those of more than 256 weights, only filters, parameters, sparsity, peak and norm are
         known. The attribute `model` names the model; `skipped` is JSON of ledger code → number of convolutions
-        without numbers.
+        that were not measured.
 
     Raises
     ------
     InputError
         If the file is missing or is not a readable model.
     UsageError
-        If `model` is none of these, or several.
+        If `model` has another type, or stands for several files.
 
     Examples
     --------
@@ -103,7 +103,7 @@ def summarise(
     )
     names = checked["file"].values
     if len(names) != 1:
-        raise UsageError(f"model: expected one model, got {counted(len(names), 'file')}; call it for each")
+        raise UsageError(f"model: expected one model, got {counted(len(names), 'file')}; summarise each alone")
     reason = str(checked["reason"].values[0])
     if reason:
         raise InputError(reason)

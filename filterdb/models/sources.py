@@ -63,7 +63,7 @@ class NamedFile:
 
 
 def as_sources(sources: Any, parameter: str = "sources") -> list[GivenModel]:
-    """Return sources as a list. A single source becomes a list; a mapping is one of names to sources.
+    """Return sources as a list: one for a single source, and one for each name of a mapping.
 
     Raises UsageError for anything else.
     """
@@ -87,7 +87,7 @@ def _content(source: Any, parameter: str, expected: str) -> Any:
 
 
 def name_models(sources: Any) -> bool:
-    """Return whether these are model files, as `check` takes them, rather than a database, by path or as an object."""
+    """Return whether sources are models, as `check` takes them, rather than a database, open or by path."""
     if isinstance(sources, str | os.PathLike):
         return names_models(os.fspath(sources))
     return isinstance(sources, list | tuple | Mapping) or is_in_memory(sources)

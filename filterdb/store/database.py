@@ -397,18 +397,18 @@ class Database:
         return dataset(self.segments, self.layer_columns, self.kernel, is_whole=is_whole, attrs=attrs)
 
     def select(self, *functions: Callable[[xr.Dataset], Any], **labels: Any) -> Database:
-        """Return a view of the layers whose labels have these values.
+        """Return a view of the layers that meet all of these conditions.
 
         Parameters
         ----------
         *functions
-            Functions of `layers`, the table of the view's layers with the labels of their models, that return which of
-            them to keep: a mask (layer).
+            Functions that take `layers`, the table of the view's layers with the labels of their models, and return a
+            mask (layer) of those to keep.
         **labels
-            For each column of `layers`: a value; a list of values; for a column of numbers a slice, whose ends are
-            both included, as those of label slices in xarray; or a function of the column's values that returns a
-            mask. `filters` is the number of filters of a layer, `depth` its `conv_depth`. Layers whose number is
-            unknown are in no slice.
+            A condition for each column of `layers`: a value; a list of values; for a column of numbers a slice, which
+            includes both ends, as label slices in xarray do; or a function that takes the column's values and returns
+            a mask. `filters` is the number of filters of a layer, `depth` its `conv_depth`. A slice leaves out layers
+            whose number is unknown.
 
         Returns
         -------
@@ -418,7 +418,7 @@ class Database:
         Raises
         ------
         UsageError
-            If a label is unknown, if a slice is one of texts, or if a function returns no mask.
+            If a label is unknown, if a slice is used on a column of texts, or if a function does not return a mask.
         InputError
             If no layer is left.
 
@@ -441,7 +441,7 @@ class Database:
         return view
 
     def where(self, name: str, values: Any, *, negate: bool = False) -> Database:
-        """Return a view of the layers whose label meets a condition of `select` or, with `negate`, does not.
+        """Return a view of the layers that meet a condition of `select` or, with `negate`, do not.
 
         Without a name, `values` is a function of `layers`.
         """

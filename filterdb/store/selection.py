@@ -17,7 +17,7 @@ from filterdb.wording import counted, meant
 Mask = npt.NDArray[np.bool_]
 
 type Values = Any
-"""What a condition says of a column: a value or several, an inclusive range, or a function of the values."""
+"""What a condition accepts: a value or several, an inclusive range, or the result of a function of the values."""
 
 UNKNOWN_DEPTH = ("conv_depth", "graph_depth")
 """Columns in which NO_DEPTH stands for a missing number."""
@@ -30,7 +30,7 @@ _SHOWN = 12
 
 
 def column_of(layers: Columns, name: str) -> npt.NDArray[Any]:
-    """Return a column of a table of layers, (layers,). Raises UsageError, with names like it, if it is unknown."""
+    """Return a column of a table of layers, (layers,). Raises UsageError, with a similar name, if it is unknown."""
     stored = name if name in layers else SHORT_NAMES.get(name, name)
     if stored in layers:
         return layers[stored].values
@@ -42,7 +42,7 @@ def column_of(layers: Columns, name: str) -> npt.NDArray[Any]:
 def meeting(layers: Columns, name: str, values: Values, *, negate: bool) -> tuple[Mask, str]:
     """Return which layers of a table meet a condition, (layers,) bool, and the condition in words.
 
-    Without a name, `values` is a function of the table. Raises UsageError for a condition that cannot be.
+    Without a name, `values` is a function of the table. Raises UsageError for an invalid condition.
     """
     size = layers.sizes["layer"]
     if callable(values):
@@ -88,7 +88,7 @@ def as_values(values: Any) -> list[str]:
 def _in_range(name: str, column: npt.NDArray[Any], chosen: slice) -> tuple[Mask, str]:
     """Return which numbers lie between the ends of a slice, both included, as in xarray's label slices."""
     if column.dtype.kind not in "iuf":
-        raise UsageError(f"{name}: expected values or a function, because it has no numbers, got a slice")
+        raise UsageError(f"{name}: expected values or a function, because the column is not numeric, got a slice")
     if chosen.step is not None:
         raise UsageError(f"{name}: expected a slice without a step, got the step {chosen.step!r}")
     for end in (chosen.start, chosen.stop):

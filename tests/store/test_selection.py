@@ -102,7 +102,7 @@ def test_a_bank_keeps_conditions_of_every_kind(tmp_path: Path) -> None:
 WRONG: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"tusk": "a"}, UsageError, "tusk: expected a label of layers or models; did you mean task?"),
     ({"conv_dept": 1}, UsageError, "conv_dept: .*did you mean conv_depth"),
-    ({"task": slice("a", "b")}, UsageError, "task: expected values or a function, because it has no numbers"),
+    ({"task": slice("a", "b")}, UsageError, "task: expected values or a function, because the column is not numeric"),
     ({"depth": slice(0, 4, 2)}, UsageError, "depth: expected a slice without a step, got the step 2"),
     ({"depth": slice("0", 4)}, UsageError, "depth: expected numbers as the ends of a slice, got '0'"),
     ({"depth": slice(False, 4)}, UsageError, "depth: expected numbers"),
