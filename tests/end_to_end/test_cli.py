@@ -170,7 +170,7 @@ def test_damage_is_74_from_analysis_and_1_from_verify(db: Path, tmp_path: Path) 
     assert (found["ok"], found["problems"][0]["chunk"]) == (False, 0)
     shutil.rmtree(tmp_path / "db" / "segments")
     assert ".safetensors" in run("layers", tmp_path / "db", code=74).stderr
-    assert "damaged in 1 of 1 segments" in run("info", tmp_path / "db").stdout
+    assert "damaged in 1 of 1 segment" in run("info", tmp_path / "db").stdout
 
 
 def test_names_of_strangers_are_printed_harmlessly(tmp_path: Path) -> None:
