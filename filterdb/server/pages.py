@@ -165,10 +165,11 @@ class Pages:
         if self.db.labels is None:
             number = self.db.snapshot
             raise UsageError(f"snapshot: expected {number}, for which layers were chosen by verdict, got {snapshot}")
-        opened = open_database(self.db, snapshot)
+        # The shape first: no 3×3 layer has to meet the conditions of a view of another shape.
+        opened = open_database(self.db, snapshot).bank(self.db.kernel)
         for name, values, negate in self.db.labels:
-            opened = opened.where(name, list(values), negate=negate)
-        return opened.bank(self.db.kernel)
+            opened = opened.where(name, values, negate=negate)
+        return opened
 
     def built(self, place: Place) -> Page | None:
         """Return a page if it is in memory."""

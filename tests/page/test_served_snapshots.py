@@ -1,0 +1,52 @@
+"""A served view at other snapshots, and which pages stay in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import dask
+import numpy as np
+import pytest
+
+import filterdb as fdb
+from filterdb.server.pages import Pages
+from tests.models import chain
+
+VIEWS: dict[str, Callable[[fdb.Database], fdb.Database]] = {
+    "a value": lambda db: db.select(out_channels=24),
+    "several values": lambda db: db.select(out_channels=[24, 20]),
+    "a number": lambda db: db.select(depth=0),
+    "a slice": lambda db: db.select(depth=slice(0, 0)),
+    "an open slice": lambda db: db.select(filters=slice(100, None)),
+    "a function of a column": lambda db: db.select(depth=lambda depth: depth < 1),
+    "a function of the table": lambda db: db.select(lambda layers: layers["out_channels"] > 20),
+    "a negated slice": lambda db: db.where("depth", slice(1, None), negate=True),
+    "another shape": lambda db: db.bank("5x5"),
+    "another shape that has the only such layers": lambda db: db.bank("5x5").select(out_channels=20),
+}
+
+
+@pytest.fixture(scope="module")
+def db(tmp_path_factory: pytest.TempPathFactory) -> fdb.Database:
+    """Snapshot 0 with a model of 3×3 filters and one of 5×5 filters, and a later one with a third model."""
+    folder, rng = tmp_path_factory.mktemp("snapshots"), np.random.default_rng(0)
+
+    def model(name: str, width: int, side: int) -> Path:
+        shape = (width, width, side, side)
+        return chain(folder / f"{name}.onnx", *(rng.standard_normal(shape, np.float32) for _ in "ab"))
+
+    with dask.config.set(scheduler="threads"):
+        first = fdb.ingest(folder / "db", [model("small", 24, 3), model("large", 20, 5)]).database
+        fdb.ingest(folder / "db", [model("third", 24, 3)])
+        return fdb.open(folder / "db", snapshot=first.snapshot)
+
+
+@pytest.mark.parametrize("what", VIEWS)
+def test_every_view_can_be_shown_at_another_snapshot(db: fdb.Database, what: str) -> None:
+    newest = fdb.open(db.url)
+    expected = VIEWS[what](newest)
+    shown = Pages(VIEWS[what](db), "sound", None, only=False, live={}).database(newest.snapshot)
+    assert newest.snapshot > db.snapshot and shown.snapshot == newest.snapshot
+    assert (shown.kernel, shown.conditions) == (expected.kernel, expected.conditions)
+    assert shown.layers.identical(expected.layers)
