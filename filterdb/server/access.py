@@ -37,15 +37,23 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def names_of(host: str) -> frozenset[str]:
+    """Return the names under which a server that listens at an address is reached. Asks DNS, which may take seconds."""
+    if is_loopback(host):
+        return LOOPBACK
+    return LOOPBACK | {name.lower() for name in (host, socket.gethostname(), socket.getfqdn())}
+
+
 @dataclass(frozen=True)
 class Access:
     """Decide which requests are answered.
 
-    `token` is None if none is needed; `host` is the address that the server listens on.
+    `token` is None if none is needed; `host` is the address that the server listens on, `names` those of `names_of`.
     """
 
     host: str
     token: str | None = field(repr=False)
+    names: frozenset[str]
 
     def refusal(self, method: str, headers: Mapping[str, str], tokens: list[str]) -> str | None:
         """Return why a request is refused, in a line; None if it is answered. `tokens` are those that came with it."""
@@ -64,11 +72,11 @@ class Access:
     def _is_known(self, name: str) -> bool:
         """Return whether a name in a Host header can only mean this machine."""
         if is_loopback(self.host):
-            return name in LOOPBACK or is_loopback(name)
+            return name in self.names or is_loopback(name)
         try:
             ipaddress.ip_address(name)
         except ValueError:
-            return name in {*LOOPBACK, self.host.lower(), socket.gethostname().lower(), socket.getfqdn().lower()}
+            return name in self.names
         return True  # no DNS name, so nobody's DNS can point it here
 
 

@@ -16,7 +16,7 @@ from filterdb.extras import require
 from filterdb.models.limits import Limits
 from filterdb.numerics.modes import ModeName, as_mode
 from filterdb.schema import AnyKernel
-from filterdb.server.access import Access, is_loopback, new_token
+from filterdb.server.access import Access, is_loopback, names_of, new_token
 from filterdb.store.database import AnyDatabase, as_database
 
 if TYPE_CHECKING:
@@ -192,7 +192,7 @@ def serve(
     live = {"limit": UPLOADS * limits.memory, "seconds": LOOK_SECONDS}
     site = Site(
         pages=Pages(opened, mode, densities, only=kernel is not None, live=live),
-        access=Access(host, new_token() if token else None),
+        access=Access(host, new_token() if token else None, names_of(host)),
         limits=limits,
         upload_bytes=live["limit"],
         port=sockets[0].getsockname()[1],

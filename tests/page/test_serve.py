@@ -25,7 +25,7 @@ from filterdb.page.model_pages import ModelPages
 from filterdb.page.page_files import data_files, download
 from filterdb.page.report import compute_sections, model_links, page_html
 from filterdb.page.results import gather
-from filterdb.server.access import Access
+from filterdb.server.access import Access, names_of
 from filterdb.server.app import MOST_UPLOADS
 from filterdb.server.pages import Cache
 from filterdb.server.uploads import Upload, base_name
@@ -290,7 +290,7 @@ def test_one_computation_at_a_time_and_not_too_many_wait() -> None:
 
 def test_other_hosts_only_where_it_listens_for_them() -> None:
     def refused(host: str, name: str) -> bool:
-        return Access(host, None).refusal("GET", {"Host": name}, []) is not None
+        return Access(host, None, names_of(host)).refusal("GET", {"Host": name}, []) is not None
 
     for name in ("localhost:1", "127.0.0.1", "[::1]:2", "127.9.9.9"):
         assert not refused("127.0.0.1", name) and not refused("0.0.0.0", name)
@@ -298,6 +298,19 @@ def test_other_hosts_only_where_it_listens_for_them() -> None:
         assert refused("127.0.0.1", name)
         assert refused("0.0.0.0", name) == (name == "page.example")
     assert not refused("page.example", "PAGE.example:80")
+
+
+def test_no_request_asks_dns(monkeypatch: pytest.MonkeyPatch) -> None:
+    accesses = [Access(host, None, names_of(host)) for host in ("127.0.0.1", "0.0.0.0", "page.example")]
+
+    def fail(*_: object) -> str:
+        raise AssertionError
+
+    for name in ("getfqdn", "gethostname", "gethostbyaddr", "gethostbyname", "getaddrinfo"):
+        monkeypatch.setattr(socket, name, fail)
+    for access in accesses:
+        assert access.refusal("GET", {"Host": "localhost"}, []) is None
+        assert access.refusal("GET", {"Host": "evil.example"}, []) is not None
 
 
 def test_the_cache_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
