@@ -362,12 +362,18 @@ class UploadHandler(Handler):
             self.fail(507, _no_room(error))
         # Not shared with who sends the same bytes: that file may have another name, and ends with its own request.
         future = self.begin(("upload", upload.path), self._locate, int(snapshot), upload)
-        answer: Answer = {"id": key[1], "bytes": upload.size, **await self.computed(future)}
+        located = await self.computed(future)
+        if located is None or self.upload is not upload:
+            return  # The client has gone, and with it the file: what could not be read is no answer about it.
+        answer: Answer = {"id": key[1], "bytes": upload.size, **located}
         self.site.keep(key, answer)
         self.set_header("Content-Type", "application/json")
         self.finish(json.dumps(answer))
 
-    def _locate(self, snapshot: int, upload: Upload) -> Answer:
+    def _locate(self, snapshot: int, upload: Upload) -> Answer | None:
+        """Return the place of a file, in the worker's thread; None if its client went while it waited."""
+        if self.upload is not upload:
+            return None
         return locate(self.site.pages.database(snapshot), upload.path, upload.name, self.site.limits)
 
     def on_finish(self) -> None:

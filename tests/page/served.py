@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -83,6 +84,15 @@ class Client:
             return Response(answer.status, dict(answer.getheaders()), answer.read())
         finally:
             connection.close()
+
+    @contextmanager
+    def connected(self, head: str, body: bytes) -> Iterator[socket.socket]:
+        """A connection by which a request with these first lines and the beginning of its body, or all, was sent."""
+        length = "" if "Content-Length" in head else f"\r\nContent-Length: {len(body)}"
+        lines = f"{head}{length}\r\nHost: {self.host}\r\nAuthorization: token {self.token}\r\n\r\n"
+        with socket.create_connection(("127.0.0.1", self.port), timeout=30) as connection:
+            connection.sendall(lines.encode() + body)
+            yield connection
 
     def json(self, path: str, **more: Any) -> dict[str, Any]:
         """Return the JSON of a successful answer."""

@@ -25,13 +25,16 @@ from filterdb.page.model_pages import ModelPages
 from filterdb.page.page_files import data_files, download
 from filterdb.page.report import compute_sections, model_links, page_html
 from filterdb.page.results import gather
+from filterdb.server import placing
 from filterdb.server.access import Access, names_of
 from filterdb.server.app import MOST_UPLOADS
 from filterdb.server.pages import Cache
+from filterdb.server.placing import Answer
 from filterdb.server.uploads import Upload, base_name
 from filterdb.server.worker import MOST_WAITING, BusyError, Worker
 from tests.page.conftest import HOSTILE
 from tests.page.served import NAMES, Client, make_database, serving
+from tests.site import wait_until
 
 PAGE, FILES = "/snapshot/0/", "/snapshot/0/files"
 SVG = "figures/contents.svg"
@@ -211,6 +214,35 @@ def test_the_same_file_from_two_clients(db: fdb.Database, client: Client) -> Non
     with ThreadPoolExecutor(2) as pool:
         answers = [pool.submit(client.json, f"{FILES}?name={name}.onnx", method="POST", body=body) for name in "ab"]
         assert [answer.result()["name"] for answer in answers] == ["a.onnx", "b.onnx"]
+
+
+def test_a_client_that_goes_leaves_no_answer(db: fdb.Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[Path] = []
+    begun, gates = Event(), [Event(), Event()]
+
+    def locate(db: fdb.Database, path: Path, *more: Any) -> Answer:
+        read.append(path)
+        begun.set()
+        gates[1].wait(30)
+        return placing.locate(db, path, *more)
+
+    monkeypatch.setattr("filterdb.server.app.locate", locate)
+    body = (Path(db.url).parent / "0.onnx").read_bytes()
+    with serving(db) as fresh:
+        fresh.wait()
+        site = fresh.server._site
+        # The first waits behind another computation when its client goes, the second is being read.
+        site.worker._executor.submit(gates[0].wait, 30)
+        for number, gate in enumerate(gates):
+            with fresh.connected(f"POST {FILES} HTTP/1.1", body):
+                wait_until(begun.is_set if number else lambda: any(key[0] == "upload" for key in site.worker._pending))
+            wait_until(lambda: site.uploads == 0)
+            gate.set()
+            wait_until(lambda: not site.worker._pending)
+            assert len(read) == number and site.answers == {}
+        assert not read[0].exists()
+        answer = fresh.json(FILES, method="POST", body=body)
+        assert answer["nearest"]["stored_as"] == ["cat net"] and list(site.answers.values()) == [answer]
 
 
 def test_no_room_for_a_file(db: fdb.Database) -> None:
