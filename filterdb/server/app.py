@@ -47,6 +47,12 @@ HEADERS = {
 MOST_UPLOADS = 4
 """Most files that are received or read at a time."""
 
+STALL_SECONDS = 60.0
+"""Longest time between two parts of a file that is received: only MOST_UPLOADS are, so one that stalls has to go."""
+
+UPLOAD_SECONDS = 7_200.0
+"""Longest time to receive a file."""
+
 MOST_ANSWERS = 100
 """Most answers about files that are kept."""
 
@@ -321,6 +327,8 @@ class UploadHandler(Handler):
 
     upload: Upload | None = None
     no_room = ""
+    deadline: asyncio.TimerHandle | None = None
+    """When the connection is closed, unless more of the file is received before."""
 
     def prepare(self) -> None:
         """Refuse a file before it is sent, without access, for its size, or while too many others are read."""
@@ -333,16 +341,31 @@ class UploadHandler(Handler):
             self.fail(413, _too_large(int(length), limit))
         if self.site.uploads >= MOST_UPLOADS:
             self.fail(503, "busy: other files are being read; try again")
-        self.request.connection.set_max_body_size(limit)  # type: ignore[union-attr]
+        connection: Any = self.request.connection
+        connection.set_max_body_size(limit)
+        connection.set_body_timeout(UPLOAD_SECONDS)
         try:
             self.upload = Upload(self.get_query_argument("name", "model"), self.site.folder)
         except OSError as error:
             self.fail(507, _no_room(error))
         self.site.uploads += 1
+        self._renew_deadline()
+
+    def _renew_deadline(self) -> None:
+        self._end_deadline()
+        connection: Any = self.request.connection
+        self.deadline = asyncio.get_running_loop().call_later(STALL_SECONDS, connection.stream.close)
+
+    def _end_deadline(self) -> None:
+        if self.deadline is not None:
+            self.deadline.cancel()
 
     def data_received(self, chunk: bytes) -> None:
         """Write some bytes of the file."""
-        if self.upload is None or self.no_room:
+        if self.upload is None:
+            return
+        self._renew_deadline()
+        if self.no_room:
             return
         try:
             self.upload.write(chunk)
@@ -351,6 +374,7 @@ class UploadHandler(Handler):
 
     async def post(self, snapshot: str) -> None:
         """Answer with JSON: the nearest models and the findings."""
+        self._end_deadline()
         upload = self.upload
         if self.no_room:
             self.fail(507, self.no_room)
@@ -386,6 +410,7 @@ class UploadHandler(Handler):
         self._remove()
 
     def _remove(self) -> None:
+        self._end_deadline()
         if self.upload is not None:
             self.upload.close()
             self.upload = None

@@ -36,6 +36,9 @@ LOOK_SECONDS = 10
 SMALL_BODY = 2**16
 """Most bytes of a request that sends no file."""
 
+SMALL_BODY_SECONDS = 60
+"""Longest time to receive such a body."""
+
 STOP_SECONDS = 5.0
 
 
@@ -80,7 +83,12 @@ class Server:
         from filterdb.server.app import application
         from filterdb.server.pages import Place
 
-        server = HTTPServer(application(self._site), max_body_size=SMALL_BODY, idle_connection_timeout=600)
+        server = HTTPServer(
+            application(self._site),
+            max_body_size=SMALL_BODY,
+            body_timeout=SMALL_BODY_SECONDS,
+            idle_connection_timeout=600,
+        )
         server.add_sockets(self._sockets)
         # Compute the first page now: most likely somebody opens it soon.
         first = Place(self._site.newest, "")

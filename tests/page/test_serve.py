@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -243,6 +244,30 @@ def test_a_client_that_goes_leaves_no_answer(db: fdb.Database, monkeypatch: pyte
         assert not read[0].exists()
         answer = fresh.json(FILES, method="POST", body=body)
         assert answer["nearest"]["stored_as"] == ["cat net"] and list(site.answers.values()) == [answer]
+
+
+def test_stalled_uploads_make_room(db: fdb.Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("filterdb.server.app.STALL_SECONDS", 1.0)
+    monkeypatch.setattr("filterdb.server.app.UPLOAD_SECONDS", 2.5)
+    with serving(db) as fresh, ExitStack() as stack:
+        fresh.wait()
+        site, head = fresh.server._site, f"POST {FILES} HTTP/1.1\r\nContent-Length: 1000"
+        stalled = [stack.enter_context(fresh.connected(head, b"x")) for _ in range(MOST_UPLOADS)]
+        wait_until(lambda: site.uploads == MOST_UPLOADS)
+        assert fresh.send(FILES, "POST", b"x").status == 503
+        began = time.monotonic()
+        assert [connection.recv(100) for connection in stalled] == [b""] * MOST_UPLOADS
+        assert time.monotonic() - began < 3
+        wait_until(lambda: site.uploads == 0)
+        # Who sends on is heard for longer, but not for ever.
+        endless = stack.enter_context(fresh.connected(head, b"x"))
+        began = time.monotonic()
+        with pytest.raises(OSError):
+            while time.monotonic() - began < 10:
+                endless.sendall(b"x")
+                time.sleep(0.2)
+        assert 2 < time.monotonic() - began < 8
+        wait_until(lambda: site.uploads == 0)
 
 
 def test_no_room_for_a_file(db: fdb.Database) -> None:
