@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+from html import escape
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -54,28 +56,43 @@ def serve(db: Database, no_token: bool, no_browser: bool, as_json: bool, **optio
         filterdb serve db
         filterdb serve s3://bucket/db --no-browser --port 9000
     """
+    from tempfile import TemporaryDirectory
+
     from filterdb.server.access import is_loopback
     from filterdb.server.serve import serve as start
 
-    server = start(db, token=not no_token, **options)
-    try:
+    with TemporaryDirectory(prefix="filterdb-serve-") as folder, start(db, token=not no_token, **options) as server:
         if not is_loopback(options["host"]):
             click.echo(_warning(options["host"], no_token), err=True)
         print_answer({**head_of_database(db), "page": server.url}, as_json, show)
         sys.stdout.flush()
         if not (no_browser or as_json) and has_screen():
-            import webbrowser
-
-            webbrowser.open(server.url)
+            open_in_browser(server.url, Path(folder))
         server.wait()
-    finally:
-        server.stop()
 
 
 def show(answer: Answer) -> None:
     """Print where the page is."""
     click.echo(f"page: {answer['page']}")  # on one line, however narrow the terminal is
     click.echo("Press Ctrl-C to stop.", err=True)
+
+
+def open_in_browser(address: str, folder: Path) -> None:
+    """Open an address in a browser, by way of a file in a private folder.
+
+    Every account of the machine can read the command line of a browser, so the address, with its token, is not there.
+    """
+    import webbrowser
+
+    shown = escape(address)
+    file = folder / "open.html"
+    file.touch(0o600, exist_ok=False)
+    file.write_text(
+        f'<!doctype html><meta charset="utf-8"><meta http-equiv="refresh" content="0;url={shown}">'
+        f'<title>filterdb</title><p><a href="{shown}">Open the page</a></p>\n',
+        "utf-8",
+    )
+    webbrowser.open(file.absolute().as_uri())
 
 
 def has_screen() -> bool:

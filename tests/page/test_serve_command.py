@@ -26,6 +26,7 @@ from filterdb.errors import MissingExtraError
 from tests import other_user
 from tests.commands.running import run_process
 from tests.page.served import make_database, serving
+from tests.site import wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -97,6 +98,43 @@ def test_a_browser_opens_only_where_its_user_is(monkeypatch: pytest.MonkeyPatch)
     assert has_screen()
     monkeypatch.setenv("SSH_CONNECTION", "a b")
     assert not has_screen()
+
+
+BROWSER = """#!{python}
+import json, os, stat, sys, urllib.parse
+path = urllib.parse.urlsplit(sys.argv[1]).path
+modes = [stat.S_IMODE(os.stat(name).st_mode) for name in (path, os.path.dirname(path))]
+with open({seen!r} + ".part", "w") as stream:
+    json.dump([sys.argv[1:], modes, open(path).read()], stream)
+os.rename({seen!r} + ".part", {seen!r})
+"""
+
+
+def test_the_token_is_on_no_command_line(db: fdb.Database, tmp_path: Path) -> None:
+    """Every account can read the command line of the browser, but not the file that it opens."""
+    seen, program = tmp_path / "seen.json", tmp_path / "browser"
+    program.write_text(BROWSER.format(python=sys.executable, seen=str(seen)))
+    program.chmod(0o755)
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    variables = {name: value for name, value in os.environ.items() if name != "SSH_CONNECTION"}
+    variables |= {"DISPLAY": ":0", "BROWSER": f"{program} %s", "TMPDIR": str(temporary)}
+    command = [sys.executable, "-m", "filterdb", "serve", db.url, "--port", "0", "--threads", "1"]
+    process = subprocess.Popen(command, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        address = process.stdout.readline().removeprefix("page: ").strip()
+        wait_until(seen.exists)
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=20)
+    finally:
+        process.kill()
+        process.communicate()
+    arguments, modes, page = json.loads(seen.read_text())
+    token = address.partition("?token=")[2]
+    assert len(token) == 43 and token not in "".join(arguments)
+    assert f'content="0;url={address}"' in page and modes == [0o600, 0o700]
+    assert not list(temporary.glob("filterdb-serve-*"))
 
 
 READER = """
