@@ -120,6 +120,38 @@ class Cache:
                 self._size -= len(self._values.popitem(last=False)[1])
 
 
+class KeptPages:
+    """Pages by place, up to KEPT_PAGES; those that were not asked for the longest are dropped. Threads may share it.
+
+    A page that was computed at a later snapshot, which has its basis, is kept once, under both places.
+    """
+
+    def __init__(self) -> None:
+        self._pages: OrderedDict[Place, Page] = OrderedDict()
+        self._aliases: dict[Place, Place] = {}
+        self._lock = Lock()
+
+    def get(self, place: Place) -> Page | None:
+        """Return the page at a place, or None."""
+        with self._lock:
+            place = self._aliases.get(place, place)
+            if place in self._pages:
+                self._pages.move_to_end(place)
+            return self._pages.get(place)
+
+    def put(self, place: Place, page: Page) -> None:
+        """Keep the page that was asked for at a place."""
+        with self._lock:
+            kept = Place(page.snapshot, place.folder)
+            self._pages[kept] = page
+            self._pages.move_to_end(kept)
+            if place != kept:
+                self._aliases[place] = kept
+            while len(self._pages) > KEPT_PAGES:
+                dropped, _ = self._pages.popitem(last=False)
+                self._aliases = {place: kept for place, kept in self._aliases.items() if kept != dropped}
+
+
 class Pages:
     """The pages of a database. All methods but `built`, `kept_file` and `newest` run in the worker's thread."""
 
@@ -129,7 +161,7 @@ class Pages:
         self.db, self.mode, self.densities, self.only, self.live = db, mode, densities, only, live
         self.progress: dict[Place, Progress] = {}
         self._databases: OrderedDict[int, Database] = OrderedDict({db.snapshot: db})
-        self._pages: OrderedDict[Place, Page] = OrderedDict()
+        self._pages = KeptPages()
         self._files = Cache()
         self._newest = db.state
 
@@ -183,10 +215,7 @@ class Pages:
                 page = self._compute(place)
             finally:
                 self.progress.pop(place, None)
-            self._pages[place] = self._pages[Place(page.snapshot, place.folder)] = page
-        self._pages.move_to_end(place)
-        while len(self._pages) > KEPT_PAGES:
-            self._pages.popitem(last=False)
+            self._pages.put(place, page)
         return page
 
     def _compute(self, place: Place) -> Page:

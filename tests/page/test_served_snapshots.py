@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 import filterdb as fdb
-from filterdb.server.pages import Pages
+from filterdb.page.model_pages import ModelPages
+from filterdb.server.pages import KEPT_PAGES, KeptPages, Page, Pages, Place
 from tests.models import chain
 
 VIEWS: dict[str, Callable[[fdb.Database], fdb.Database]] = {
@@ -50,3 +51,21 @@ def test_every_view_can_be_shown_at_another_snapshot(db: fdb.Database, what: str
     assert newest.snapshot > db.snapshot and shown.snapshot == newest.snapshot
     assert (shown.kernel, shown.conditions) == (expected.kernel, expected.conditions)
     assert shown.layers.identical(expected.layers)
+
+
+def test_the_pages_that_were_seen_last_stay_in_memory() -> None:
+    """A page that moved to the snapshot of its basis takes the room of one, and is the same at both places."""
+
+    def page(snapshot: int) -> Page:
+        return Page(b"", [], object.__new__(ModelPages), {}, snapshot)
+
+    kept, moved = KeptPages(), page(1)
+    kept.put(Place(0, ""), moved)
+    for number in range(2, 2 * KEPT_PAGES):
+        assert kept.get(Place(0, "")) is moved and kept.get(Place(1, "")) is moved
+        kept.put(Place(number, ""), page(number))
+    last = [number for number in range(2 * KEPT_PAGES) if kept.get(Place(number, "")) is not None]
+    assert last == [0, 1, *range(KEPT_PAGES + 1, 2 * KEPT_PAGES)]
+    for number in range(KEPT_PAGES):
+        kept.put(Place(number, "5x5/"), page(number))
+    assert kept.get(Place(0, "")) is None and kept.get(Place(1, "")) is None and kept._aliases == {}
