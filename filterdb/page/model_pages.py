@@ -50,16 +50,8 @@ Kernels = Sequence[tuple[str, str | None]]
 """The kernel shapes of which the model has a page: their texts, and the links to these pages, None for this page."""
 
 
-def model_page(results: Results, model: int) -> dict[str, Any]:
-    """Return the data of the page of the model at a position of the snapshot.
-
-    To build several pages, create one `ModelPages`.
-    """
-    return ModelPages(results).page(model)
-
-
 class ModelPages:
-    """The pages of the models of a view that have layers."""
+    """The pages of the models of a view that have layers. `ids` are their positions in `models` of the view."""
 
     def __init__(self, results: Results) -> None:
         self.results = results
@@ -133,12 +125,12 @@ class ModelPages:
             "This page loads nothing from the network.",
         }
 
-    def files(self, kernels: Mapping[int, Kernels]) -> dict[str, bytes]:
-        """Return the files of the pages; `kernels` has the kernel shapes of each model."""
+    def files(self, kernels: Mapping[str, Kernels]) -> dict[str, bytes]:
+        """Return the files of the pages; `kernels` has the kernel shapes of each model by name."""
         data = {f"data/models/{model}.js": self._script(model, kernels, read=False) for model in self.ids}
         return {**data, "model.html": shell(self.core())}
 
-    def file(self, path: str, kernels: Mapping[int, Kernels]) -> bytes | None:
+    def file(self, path: str, kernels: Mapping[str, Kernels]) -> bytes | None:
         """Return the one of these files with this path, computed for it alone; None if there is no such file."""
         if path == "model.html":
             return shell(self.core())
@@ -146,9 +138,10 @@ class ModelPages:
         model = -1 if match is None else int(match[1])
         return self._script(model, kernels, read=True) if model in self._rows else None
 
-    def _script(self, model: int, kernels: Mapping[int, Kernels], *, read: bool) -> bytes:
+    def _script(self, model: int, kernels: Mapping[str, Kernels], *, read: bool) -> bytes:
         """Return the data file of a model."""
-        return payload.script(f"models/{model}", self.page(model, kernels.get(model, ()), read=read))
+        shapes = kernels.get(str(self._models["model"][model]), ())
+        return payload.script(f"models/{model}", self.page(model, shapes, read=read))
 
     def _facts(self, model: int) -> list[tuple[str, str]]:
         """Return what the catalog and the file say of a model, each with its name."""
@@ -292,7 +285,7 @@ class ModelPages:
 
     @cached_property
     def _positions(self) -> dict[str, int]:
-        """The position of each model in the snapshot."""
+        """The id of each model by name."""
         return {str(self._models["model"][model]): model for model in self.ids}
 
 

@@ -126,14 +126,18 @@ def page_links(banks: Sequence[Database], number: int) -> list[dict[str, Any]]:
     return pages if len(pages) > 1 else []
 
 
-def model_links(banks: Sequence[Database], number: int) -> dict[int, list[tuple[str, str | None]]]:
-    """Return the kernel shapes of which each model has a page, with links to them from the page with this number."""
+def model_links(banks: Sequence[Database], number: int) -> dict[str, list[tuple[str, str | None]]]:
+    """Return the kernel shapes of which each model, given by name, has a page, with links to them from a page.
+
+    Banks number their models independently, so a model is another number on each of its pages.
+    """
     up = "../" if number else ""
-    links: dict[int, list[tuple[str, str | None]]] = {}
+    links: dict[str, list[tuple[str, str | None]]] = {}
     for i, bank in enumerate(banks):
+        names = bank.models["model"].values
         for model in np.unique(bank.layers["model_index"].values).tolist():
             link = None if i == number else f"{up}{page_folder(i, bank)}model.html#{model}"
-            links.setdefault(model, []).append((kernel_text(bank.kernel), link))
+            links.setdefault(str(names[model]), []).append((kernel_text(bank.kernel), link))
     return links
 
 

@@ -59,7 +59,7 @@ class Results:
 
     @cached_property
     def model_index(self) -> npt.NDArray[np.int64]:
-        """Return the positions in the snapshot of the view's models that have layers, (models,) int."""
+        """Return the positions in `db.models` of the models that have layers, (models,) int."""
         return np.unique(self.db.layers["model_index"].values)
 
     @cached_property

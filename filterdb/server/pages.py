@@ -61,8 +61,8 @@ class Page:
     html: bytes
     sections: list[Section]
     models: ModelPages
-    links: dict[int, list[tuple[str, str | None]]]
-    """The kernel shapes of each model, with links to their pages."""
+    links: dict[str, list[tuple[str, str | None]]]
+    """The kernel shapes of each model by name, with links to their pages."""
     snapshot: int
     owners: dict[str, Section] = field(default_factory=dict)
     """The section of each data file, for the first `asked` sections."""

@@ -18,7 +18,7 @@ from onnx import numpy_helper
 import filterdb as fdb
 from filterdb.analysis.findings import REMEDIES, WARNING, Finding
 from filterdb.page import model_data
-from filterdb.page.model_pages import ModelPages, model_page
+from filterdb.page.model_pages import ModelPages
 from filterdb.page.results import Results, gather
 from filterdb.verdicts import VERDICTS
 from tests.page.conftest import HOSTILE, Opened
@@ -111,7 +111,7 @@ def test_nearest_models_are_those_of_the_drift(results: Results, page_db: fdb.Da
 
 
 def test_the_page_of_one_model_needs_no_files(results: Results, made: Path) -> None:
-    page = model_page(results, 7)
+    page = ModelPages(results).page(7)
     written = data_of(made.parent / "data/models/7.js")
     assert written["layers"]["flags"] == page["layers"]["flags"] and written["tiles"] == page["tiles"]
     assert page["layers"]["kernel"] == "3×3" and written["layers"]["kernel"] == ["3×3"] * 3

@@ -12,7 +12,10 @@ import pytest
 import filterdb as fdb
 from filterdb import schema
 from filterdb.page import figures
-from tests.models import chain
+from filterdb.page.model_pages import ModelPages
+from filterdb.page.report import model_links, page_folder
+from filterdb.page.results import gather
+from tests.models import chain, weights
 from tests.page.conftest import Opened
 
 pytestmark = pytest.mark.slow
@@ -73,6 +76,51 @@ def test_figures_of_a_bank(whole: fdb.Database) -> None:
     assert len(grid.axes) == 4 * 9
     entropy = figures.entropy_and_sparsity(fdb.degeneration(bank)).axes[0]
     assert any(np.asarray(line.get_ydata())[0] == pytest.approx(np.log10(12)) for line in entropy.get_lines())
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory: pytest.TempPathFactory) -> fdb.Database:
+    """Four models, of which only some have filters of each shape, so that every bank numbers the models anew."""
+    folder = tmp_path_factory.mktemp("mixed")
+    shapes = {"A": [(3, 3)], "B": [(3, 3), (2, 2)], "C": [(3, 3), (5, 5)], "D": [(5, 5), (2, 2)]}
+    files = {
+        name: str(chain(folder / f"{name}.onnx", *(weights(4, 4, seed, kernel) for seed, kernel in enumerate(kernels))))
+        for name, kernels in shapes.items()
+    }
+    with dask.config.set(scheduler="threads"):
+        database: fdb.Database = fdb.ingest(folder / "db", files, kernels="all").database
+    return database
+
+
+@pytest.mark.parametrize("names", ["ABCD", "BCD", "BD"])
+def test_the_pages_of_a_model_lead_to_the_same_model(mixed: fdb.Database, names: str) -> None:
+    """Follow every link to the layers of the bank that it leads to."""
+    view = mixed.select(model=list(names))
+    banks = [view.bank(kernel) for kernel in mixed.kernels]
+    models = [set(bank.layers["model"].values) for bank in banks]
+    for number in range(len(banks)):
+        up, listed = "../" if number else "", model_links(banks, number)
+        assert {(name, text) for name, links in listed.items() for text, _ in links} == {
+            (name, schema.kernel_text(bank.kernel)) for bank, here in zip(banks, models, strict=True) for name in here
+        }
+        for i, other in enumerate(banks):
+            for name in models[i]:
+                link = dict(listed[name])[schema.kernel_text(other.kernel)]
+                if i == number:
+                    assert link is None
+                    continue
+                folder, place = str(link).split("model.html#")
+                assert folder == up + page_folder(i, other)
+                assert set(other.layers["model"].values[other.layers["model_index"].values == int(place)]) == {name}
+
+
+def test_the_page_of_a_model_has_its_own_links(mixed: fdb.Database) -> None:
+    bank = mixed.bank((5, 5))
+    with dask.config.set(scheduler="threads"):
+        pages = ModelPages(gather(bank, "paper", False))
+    for place, name in enumerate(bank.models["model"].values.tolist()):
+        script = pages.file(f"data/models/{place}.js", {name: [(f"only {name}", None)] for name in "ABCD"})
+        assert script is not None and f'"kernels":[["only {name}",null]]' in script.decode()
 
 
 def test_pages_of_all_shapes_lead_to_each_other(show: Callable[..., Opened], tmp_path: Path) -> None:
