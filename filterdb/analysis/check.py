@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -43,7 +43,7 @@ from filterdb.models.scan import Examination, examine
 from filterdb.models.sources import NamedFile, as_sources, on_disk, with_distinct_aliases
 from filterdb.numerics.directions import direction_names
 from filterdb.numerics.modes import SOUND
-from filterdb.numerics.quality import paper_threshold, randomness_threshold
+from filterdb.numerics.quality import paper_thresholds
 from filterdb.schema import Kernel, Variable, as_kernel, distinct, kernel_name, parse_shape
 from filterdb.version import __version__
 
@@ -119,6 +119,9 @@ def _other(row: dict[str, Any]) -> dict[str, Any]:
     kept = (*_UNREAD, *(variable.name for variable in DESCRIBED))
     return {**{name: row[name] for name in kept if name in row}, "nonfinite": nonfinite}
 
+
+Visit = Callable[[NamedFile, CheckedFile], None]
+"""A function of where a file is and what was read from it."""
 
 _COLUMNS = (
     *EXAMINED,
@@ -263,10 +266,12 @@ def read_and_judge(
     limits: Limits,
     first: int = 0,
     kernel: AnyKernel | None = None,
+    visit: Visit = lambda source, file: None,
     **network: Any,
 ) -> tuple[list[CheckedFile], Columns]:
     """Return what was read from each file, with the `first` filters of each layer, and what `check` returns.
 
+    `visit` is called with each file after it was read, while a model from memory is still on disk.
     `network` has `key` and `order`, as in `check`. The layers of the result are the rows of the files, in order.
     """
     rules, only = as_rules(rules), None if kernel is None else as_kernel(kernel)
@@ -279,7 +284,11 @@ def read_and_judge(
     compared = read_reference(reference) if db is None else None
     seen: set[str] = set()
     with on_disk(as_sources(paths, "paths"), network["key"], network["order"]) as named:
-        files = [file for source in with_distinct_aliases(named) for file in _files(source, limits, seen, only, first)]
+        files = []
+        for source in with_distinct_aliases(named):
+            for read, file in _files(source, limits, seen, only, first):
+                visit(read, file)
+                files.append(file)
     result = _judge_files(files, rules, only)
     if db is not None:
         add_database(result, db)
@@ -290,7 +299,7 @@ def read_and_judge(
 
 def _files(
     source: NamedFile, limits: Limits, seen: set[str], kernel: Kernel | None, first: int
-) -> Iterator[CheckedFile]:
+) -> Iterator[tuple[NamedFile, CheckedFile]]:
     """Read the files of a source that are not in `seen`; a source without files counts as one unreadable file."""
     try:
         listed = [source] if source.alias else [replace(source, path=name) for name in expand(source.path)]
@@ -298,13 +307,13 @@ def _files(
         shown = ModelSource(source.path, source.path).shown
         if source.path not in seen:
             seen.add(source.path)
-            yield CheckedFile(shown, [], [], "", str(error).replace(source.path, shown))
+            yield source, CheckedFile(shown, [], [], "", str(error).replace(source.path, shown))
         return
     for file in listed:
         identity = file.alias or _identity(file.path)
         if identity not in seen:
             seen.add(identity)
-            yield _read(file, limits, kernel, first)
+            yield file, _read(file, limits, kernel, first)
 
 
 def _identity(name: str) -> str:
@@ -391,15 +400,6 @@ def _labels(files: Strings, layers: Strings) -> Strings:
     return np.array(labels, dtype=object)
 
 
-def _thresholds(filters: npt.NDArray[np.int64], weights: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-    """Return T_H of each layer, (layers,); NaN for filters of another number of weights than P1's."""
-    threshold = np.full(len(filters), np.nan)
-    for number in np.unique(weights[weights > 0]).tolist():
-        here = weights == number
-        threshold[here] = randomness_threshold(filters[here], paper_threshold(number))
-    return threshold
-
-
 def _directions(table: Table, collapsed: Bools) -> Strings:
     """Return the direction of each collapsed layer, (layers,) texts."""
     texts: Strings = np.full(len(collapsed), "", object)
@@ -413,7 +413,7 @@ def _values(table: Table, weights: npt.NDArray[np.int64]) -> dict[str, npt.NDArr
     """Return each of MEASURES as an array (layers,)."""
     filters = table["row_size"]
     measured = _measured(table)
-    threshold = _thresholds(filters, weights)
+    threshold = paper_thresholds(filters, weights)
     entropy = np.where(measured, table["variance_entropy"], np.nan)
     prunable = np.where(measured, table["prunable_filters"], 0)
     own = table["shared_with"] == ""

@@ -30,7 +30,7 @@ from filterdb.store.database import AnyDatabase, Database, as_database
 if TYPE_CHECKING:
     import xarray as xr
 
-    from filterdb.models.sources import Order, Source
+    from filterdb.models.sources import NamedFile, Order, Source
 
 _MODEL_LABELS = ("task", "visual_category", "training_dataset", "pretraining_dataset", "family", "architecture")
 """Columns of the models that the result has as coordinates."""
@@ -151,16 +151,24 @@ def rank_models(
     if n < 1:
         raise UsageError(f"n: expected at least 1, got {n}")
     opened, source = as_database(db, kernel=kernel), as_source(path, "path")
+    with on_disk([source], key, order) as (file,):
+        return rank_models_by_file(opened, file, n=n, limits=limits, kernel=kernel)
+
+
+def rank_models_by_file(
+    db: AnyDatabase, file: NamedFile, *, n: int, limits: Limits, kernel: AnyKernel | None = None
+) -> Columns:
+    """Return what `nearest` returns for a file on this machine or a URL, which `on_disk` has named."""
+    opened = as_database(db, kernel=kernel)
     is_one_shape = kernel is not None or opened.kernel != KERNEL or opened.labels is None
     shapes = (opened.kernel,) if is_one_shape else opened.kernels
-    with on_disk([source], key, order) as (file,):
-        examined = examine_model(file, limits, shapes)
-        wanted = [shape for shape in shapes if examined.rows.get(shape)]
-        if not wanted:
-            examined.check(shapes[0])
-        questions = _questions(opened, wanted or list(shapes[:1]))
-        reductions = {shape: question.projection.histograms for shape, question in questions.items()}
-        queries = reduce_examined(examined, reductions, limits)
+    examined = examine_model(file, limits, shapes)
+    wanted = [shape for shape in shapes if examined.rows.get(shape)]
+    if not wanted:
+        examined.check(shapes[0])
+    questions = _questions(opened, wanted or list(shapes[:1]))
+    reductions = {shape: question.projection.histograms for shape, question in questions.items()}
+    queries = reduce_examined(examined, reductions, limits)
     compared = [Compared.of(question, queries[shape]) for shape, question in questions.items()]
     return _ranked(compared, n)
 

@@ -58,6 +58,15 @@ def randomness_threshold(filters: np.ndarray, fit: Sigmoid = P1) -> NDArray[np.f
     return threshold
 
 
+def paper_thresholds(filters: NDArray[np.int64], weights: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return T_H of each layer, (layers,); NaN for filters of another number of weights than P1's."""
+    threshold = np.full(len(filters), np.nan)
+    for number in np.unique(weights[weights > 0]).tolist():
+        here = weights == number
+        threshold[here] = randomness_threshold(filters[here], paper_threshold(number))
+    return threshold
+
+
 def orthogonality(filters: NDArray[np.float32], out_channels: int, rows: int = 1024) -> float:
     """Return 1 − Σ|ŴŴᵀ − I| / (c(c−1)) over the c output channels with unit rows; NaN for c = 1 (torchconvquality).
 

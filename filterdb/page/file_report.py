@@ -37,7 +37,7 @@ from filterdb.schema import KERNEL
 from filterdb.version import __version__
 
 if TYPE_CHECKING:
-    from filterdb.models.sources import Order, Sources
+    from filterdb.models.sources import NamedFile, Order, Sources
     from filterdb.schema import AnyKernel
     from filterdb.store.database import AnyDatabase, Database
 
@@ -90,6 +90,11 @@ def write_files(
         from filterdb.store.database import as_database
 
         db = as_database(compare, "compare")
+    rankings: list[dict[str, Any]] = []
+
+    def rank(source: NamedFile, file: CheckedFile) -> None:
+        rankings.append({"nearest": _nearest(db, source, limits, kernel)} if db and not file.reason else {})
+
     checked, result = read_and_judge(
         files,
         db=db,
@@ -98,16 +103,13 @@ def write_files(
         limits=limits,
         first=parts.FIRST_FILTERS,
         kernel=kernel,
+        visit=rank,
         **network,
     )
     if all(file.reason for file in checked):
         more = f" (and {len(checked) - 1:,} more)" if len(checked) > 1 else ""
         raise InputError(f"report: expected a readable model, got none: {checked[0].reason}{more}")
-    pages = _pages(checked, result)
-    if db is not None:
-        for page, file in zip(pages, checked, strict=True):
-            if not file.reason:
-                page["nearest"] = _nearest(db, file.name, limits=limits, kernel=kernel, **network)
+    pages = [{**page, **ranking} for page, ranking in zip(_pages(checked, result), rankings, strict=True)]
     core = _core(checked, result, pages, _bands(result, db, reference))
     if len(pages) == 1:
         core["pages"] = pages
@@ -210,12 +212,12 @@ def _layer_columns(file: CheckedFile, layers: Columns) -> dict[str, Any]:
     return parts.compact(columns)
 
 
-def _nearest(db: Database, name: str, **options: Any) -> dict[str, Any]:
+def _nearest(db: Database, file: NamedFile, limits: Limits, kernel: AnyKernel | None) -> dict[str, Any]:
     """Return the nearest models of a database to a file."""
-    from filterdb.analysis.nearest import rank_models
+    from filterdb.analysis.nearest import rank_models_by_file
 
     try:
-        ranked = rank_models(db, name, n=NEAREST, **options)
+        ranked = rank_models_by_file(db, file, n=NEAREST, limits=limits, kernel=kernel)
     except FilterDBError as error:
         return {"rows": [], "note": visible(error)}
     ids = visible_all(ranked["model"].values)

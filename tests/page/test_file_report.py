@@ -172,6 +172,20 @@ def test_with_a_database_there_are_nearest_models(page_db: fdb.Database, tmp_pat
     assert core["bands"]["3×3"]["entropy"][0] is not None and page_db.url in core["corpus"]
 
 
+@pytest.mark.slow
+def test_nearest_models_are_those_of_the_file_that_was_read(page_db: fdb.Database, tmp_path: Path) -> None:
+    """A name may be that of another file, and a model from memory has no path."""
+    folder = Path(page_db.url).parent
+    file, another = folder / "1.onnx", folder / "2.onnx"
+    page = Path(fdb.report({str(another): file, "in memory": onnx.load(file)}, tmp_path / "page", compare=page_db))
+    expected = fdb.nearest(page_db, file, n=1)["model"].values.tolist()
+    assert expected == ["model 1"]
+    for number in range(2):
+        text = (page.parent / f"data/models/{number}.js").read_text("utf-8")
+        shown = json.loads(text[text.index(",") + 1 : text.rindex(")")])
+        assert [row["name"] for row in shown["nearest"]["rows"]][:1] == expected
+
+
 def test_the_command_answers_and_ends_as_check_does(various: Path, tmp_path: Path) -> None:
     said = answer("report", various, "-o", tmp_path / "page")
     assert (said["snapshot"], said["models"], Path(said["page"]).name) == (None, 1, "index.html")
