@@ -20,7 +20,7 @@ from filterdb.page.drawing import visible
 from filterdb.page.first_filters import read_filters
 from filterdb.page.highlights import MANY, address, counted, farthest, floor_behind, judged
 from filterdb.page.results import Results
-from filterdb.verdicts import DIFFERENT, VERDICTS, Verdict, sentence, verdict_of
+from filterdb.verdicts import BY_FILTERS, DIFFERENT, VERDICTS, Verdict, sentence, verdict_of
 
 State = Literal["good", "warn", "unknown"]
 
@@ -31,6 +31,9 @@ STATE_OF_TONE: dict[str, State] = {"bad": "warn", "neutral": "good", "unknown": 
 """The state of a tile about a pair of groups, by the tone of its verdict."""
 
 CANNOT_TELL = verdict_of(None).word
+
+DOUBTFUL = "differs, but as the largest of all pairs may do so by chance"
+"""What is said of a pair that differs and is not named: chance explains the largest of all drifts (`is_telling`)."""
 
 SEVERITY = ("dead", "collapsed", "random", "sparse")
 """Verdicts of layers, the most severe first."""
@@ -236,7 +239,7 @@ def _pair_tile(result: xr.Dataset, key: str, question: str, pair: tuple[int, int
         names=(a, b),
         are_models=by == "model",
         lines=(Line(sentence(verdict.code, judged_by)),),
-        note=_exclusions(result, key, drift),
+        note=_exclusions(result, key, pair),
         link=("Compare the two", address("drift", by=by, a=a, b=b)),
         picture={
             "drift": drift,
@@ -257,19 +260,36 @@ def _verdict(result: xr.Dataset, i: int, j: int) -> tuple[Verdict, str]:
     return verdict_of(str(result["verdict"].values[i, j])), str(result["judged_by"].values[i, j])
 
 
-def _exclusions(result: xr.Dataset, key: str, drift: float) -> str:
-    """Say among which groups a pair has the largest or smallest drift."""
+def _exclusions(result: xr.Dataset, key: str, pair: tuple[int, int]) -> str:
+    """Say among which groups a pair has the largest or smallest drift, and why larger drifts are not named."""
     by = str(result.attrs["by"])
     few = int(result["few"].sum())
-    what = "largest" if key == "farthest" else "smallest"
+    larger = _larger(result, pair) if key == "farthest" else {}
+    what = "largest D" if key == "farthest" else "smallest D"
+    if larger:
+        what += " that differs beyond doubt" if DOUBTFUL in larger else " that differs"
+        if _verdict(result, *pair)[0].code == BY_FILTERS:
+            what = "largest D that is more than chance between these filters"
     among = f"the {result.sizes['group'] - few:,} {MANY[by]} of at least 1,000 filters" if few else f"all {MANY[by]}"
-    text = f"The {what} D among {among}"
+    text = f"The {what} among {among}"
     if few:
         text += f"; {few:,} smaller {'one is' if few == 1 else 'ones are'} left out"
-    larger = int((np.where(_comparable(result), result["drift"].values, 0.0) > drift).sum())
-    if key == "farthest" and larger:
-        text += f"; {counted(larger, 'pair')} with a larger D may differ by chance alone"
+    if larger:
+        number = sum(larger.values())
+        verdicts = ", ".join(f"{of_word:,} {word}" for word, of_word in larger.items())
+        text += f"; {counted(number, 'pair')} {'has' if number == 1 else 'have'} a larger D: {verdicts}"
     return f"{text}."
+
+
+def _larger(result: xr.Dataset, pair: tuple[int, int]) -> dict[str, int]:
+    """Return the number of pairs with a larger drift than a pair by the word of their verdict."""
+    is_larger = _comparable(result) & (result["drift"].values > result["drift"].values[pair])
+    numbers: dict[str, int] = {}
+    for i, j in np.argwhere(is_larger).tolist():
+        verdict = _verdict(result, i, j)[0]
+        word = DOUBTFUL if verdict.code == DIFFERENT else verdict.word
+        numbers[word] = numbers.get(word, 0) + 1
+    return dict(sorted(numbers.items()))
 
 
 def _outlier(results: Results) -> Tile:

@@ -13,12 +13,13 @@ import xarray as xr
 from playwright.sync_api import expect
 
 import filterdb as fdb
-from filterdb.page.answer_tiles import SIGNS, Tile, answer_tiles, grouping
+from filterdb.page.answer_tiles import DOUBTFUL, SIGNS, Tile, _exclusions, answer_tiles, grouping
 from filterdb.page.header import database_name
+from filterdb.page.highlights import farthest
 from filterdb.page.reference_marks import MEASURED, reference_marks
 from filterdb.page.report import _numbers
 from filterdb.page.results import Results, gather
-from filterdb.verdicts import VERDICTS
+from filterdb.verdicts import BY_FILTERS, DIFFERENT, INDISTINGUISHABLE, RELATED, TOO_FEW, VERDICTS
 from tests.page.conftest import HOSTILE, Opened
 
 Show = Callable[..., Opened]
@@ -94,6 +95,63 @@ def test_trust_counts_all_pairs(tiles: dict[str, Tile], whole: Results) -> None:
     assert sum(words.values()) == 6 and words["cannot tell"] == 3 and words["differs"] == 2
     assert tiles["trust"].state == "warn" and tiles["trust"].answer.startswith("3 of 6 pairs of tasks can be judged")
     del whole
+
+
+def drifts_of(verdicts: dict[tuple[int, int], tuple[float, str, float]], groups: int, by: str = "task") -> xr.Dataset:
+    """A drift of groups a, b, …: D, verdict and p_value_max of pairs; all others drift by 0.1, like noise."""
+    drift, largest = (np.full((groups, groups), value) for value in (0.1, 1.0))
+    codes = np.full((groups, groups), INDISTINGUISHABLE, object)
+    np.fill_diagonal(drift, 0.0)
+    for (i, j), (value, code, chance) in verdicts.items():
+        for pair in ((i, j), (j, i)):
+            drift[pair], codes[pair], largest[pair] = value, code, chance
+    square = ("group", "other")
+    names = list("abcdefghijklmnop"[:groups])
+    return xr.Dataset(
+        {
+            "drift": (square, drift),
+            "verdict": (square, codes),
+            "p_value_max": (square, largest),
+            "judged_by": (square, np.full((groups, groups), "model", object)),
+            "few": ("group", np.zeros(groups, bool)),
+        },
+        coords={"group": names, "other": names},
+        attrs={"by": by},
+    )
+
+
+@pytest.mark.parametrize(
+    ("larger", "said"),
+    [
+        ([], "The largest D among all tasks."),
+        (
+            [(INDISTINGUISHABLE, 1.0)],
+            "The largest D that differs among all tasks; 1 pair has a larger D: 1 like noise.",
+        ),
+        (
+            [(BY_FILTERS, 1.0), (INDISTINGUISHABLE, 1.0), (RELATED, 1.0), (TOO_FEW, 1.0)],
+            "The largest D that differs among all tasks; 4 pairs have a larger D: 2 cannot tell, 1 like noise, "
+            "1 related.",
+        ),
+        (
+            [(DIFFERENT, 0.2), (INDISTINGUISHABLE, 1.0)],
+            f"The largest D that differs beyond doubt among all tasks; 2 pairs have a larger D: 1 {DOUBTFUL}, "
+            "1 like noise.",
+        ),
+    ],
+)
+def test_larger_drifts_are_named_by_their_verdict(larger: list[tuple[str, float]], said: str) -> None:
+    pairs = {(1, 2 + i): (2.0 + i, code, chance) for i, (code, chance) in enumerate(larger)}
+    result = drifts_of({(0, 1): (1.0, DIFFERENT, 0.01), **pairs}, 6)
+    assert farthest(result) == (0, 1)
+    assert _exclusions(result, "farthest", (0, 1)) == said
+
+
+def test_pairs_whose_filters_alone_differ_do_not_differ() -> None:
+    result = drifts_of({(0, 1): (1.0, BY_FILTERS, 1.0), (1, 2): (2.0, INDISTINGUISHABLE, 1.0)}, 3)
+    assert farthest(result) == (0, 1)
+    said = _exclusions(result, "farthest", (0, 1))
+    assert said.startswith("The largest D that is more than chance between these filters among all tasks; 1 pair has")
 
 
 @pytest.mark.parametrize(
