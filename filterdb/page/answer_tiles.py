@@ -394,7 +394,7 @@ def _basis_line(results: Results) -> Line:
 
 
 def _unread_line(results: Results) -> Line:
-    number = results.db.unread.sizes["skipped"]
+    number = results.unread.sizes["skipped"]
     if number:
         return Line(f"{counted(number, 'convolution')} could not be read", "warn", href=address("contents"))
     return Line("Every convolution that the file formats list was read", "good")

@@ -188,7 +188,7 @@ def _few(drifts: dict[str, xr.Dataset]) -> Highlight | None:
 
 
 def _unread(results: Results) -> Highlight | None:
-    ledger = results.db.unread
+    ledger = results.unread
     if not ledger.sizes["skipped"]:
         return None
     number, models = ledger.sizes["skipped"], len(np.unique(ledger["skipped_model"].values.astype(str)))
@@ -199,7 +199,7 @@ def _unread(results: Results) -> Highlight | None:
 
 
 def _skipped(results: Results) -> Highlight | None:
-    codes = results.db.skipped["skipped_code"].values.astype(str)
+    codes = results.skipped["skipped_code"].values.astype(str)
     names, counts = np.unique(codes[codes != REJECTED], return_counts=True)
     without = int((results.db.models["filters"].values == 0).sum())
     rejected = int((codes == REJECTED).sum())

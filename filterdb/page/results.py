@@ -63,6 +63,24 @@ class Results:
         return np.unique(self.db.layers["model_index"].values)
 
     @cached_property
+    def skipped(self) -> xr.Dataset:
+        """The convolutions of the view's models that are not stored (skipped)."""
+        return self._of_view(self.db.skipped)
+
+    @cached_property
+    def unread(self) -> xr.Dataset:
+        """Those of them that should have been read but could not be (skipped)."""
+        return self._of_view(self.db.unread)
+
+    def _of_view(self, ledger: xr.Dataset) -> xr.Dataset:
+        """Return the rows of the whole snapshot's ledger that are about models of the view."""
+        if self.db.chosen is None:
+            return ledger
+        names = set(self.db.models["model"].values.astype(str).tolist())
+        rows = [name in names for name in ledger["skipped_model"].values.astype(str).tolist()]
+        return ledger.isel(skipped=np.array(rows, bool))
+
+    @cached_property
     def trainings(self) -> tuple[xr.Dataset | None, str]:
         """Return the trainings and retrainings of the catalog, or None and the reason why there are none."""
         try:

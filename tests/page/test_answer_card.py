@@ -8,6 +8,7 @@ from pathlib import Path
 
 import dask
 import numpy as np
+import onnx
 import pytest
 import xarray as xr
 from playwright.sync_api import expect
@@ -15,11 +16,13 @@ from playwright.sync_api import expect
 import filterdb as fdb
 from filterdb.page.answer_tiles import DOUBTFUL, SIGNS, Tile, _exclusions, answer_tiles, grouping
 from filterdb.page.header import database_name
-from filterdb.page.highlights import farthest
+from filterdb.page.highlights import farthest, highlights
 from filterdb.page.reference_marks import MEASURED, reference_marks
 from filterdb.page.report import _numbers
 from filterdb.page.results import Results, gather
+from filterdb.page.sections.contents import Contents
 from filterdb.verdicts import BY_FILTERS, DIFFERENT, INDISTINGUISHABLE, RELATED, TOO_FEW, VERDICTS
+from tests.models import chain, weights
 from tests.page.conftest import HOSTILE, Opened
 
 Show = Callable[..., Opened]
@@ -152,6 +155,31 @@ def test_pairs_whose_filters_alone_differ_do_not_differ() -> None:
     assert farthest(result) == (0, 1)
     said = _exclusions(result, "farthest", (0, 1))
     assert said.startswith("The largest D that is more than chance between these filters among all tasks; 1 pair has")
+
+
+@pytest.mark.slow
+def test_a_view_speaks_of_its_own_models(tmp_path: Path) -> None:
+    """Two convolutions of B could not be read, and one file is no model: the page of A speaks of neither."""
+    for name in "AB":
+        chain(tmp_path / f"{name}.onnx", weights(8, 8), weights(8, 8, 1), weights(8, 8, 2))
+    proto = onnx.load(tmp_path / "B.onnx")
+    for tensor in proto.graph.initializer[1:]:
+        tensor.raw_data = b"short"
+    onnx.save(proto, tmp_path / "B.onnx")
+    (tmp_path / "C.onnx").write_bytes(b"no model")
+    with dask.config.set(scheduler="threads"):
+        db = fdb.ingest(tmp_path / "db", {name: str(tmp_path / f"{name}.onnx") for name in "ABC"}).database
+    for view, unread in ((db, 2), (db.select(model="A"), 0)):
+        results = results_of(view, "paper")
+        line = next(line.text for line in tiles_of(results)["trust"].lines if "read" in line.text)
+        leads = {highlight.lead for highlight in highlights(results)}
+        context = Contents(results).context()
+        if unread:
+            assert line == "2 convolutions could not be read" and {"Not read.", "Not stored."} <= leads
+        else:
+            assert line.startswith("Every convolution") and not {"Not read.", "Not stored."} & leads
+        assert (context["unread"], context["rejected"]) == (unread, int(view is db))
+        assert context["skipped"] == ([("unreadable", 2)] if unread else [])
 
 
 @pytest.mark.parametrize(

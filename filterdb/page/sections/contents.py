@@ -42,12 +42,12 @@ class Contents(Section):
     def context(self) -> dict[str, Any]:
         """Return the numbers of convolutions and files that are not stored."""
         db = self.results.db
-        codes = db.skipped["skipped_code"].values.astype(str)
+        codes = self.results.skipped["skipped_code"].values.astype(str)
         names, counts = np.unique(codes[codes != REJECTED], return_counts=True)
         return {
             "without": int((db.models["filters"].values == 0).sum()),
             "skipped": list(zip(names.tolist(), counts.tolist(), strict=True)),
-            "unread": int(db.unread.sizes["skipped"]),
+            "unread": int(self.results.unread.sizes["skipped"]),
             "rejected": int((codes == REJECTED).sum()),
         }
 
