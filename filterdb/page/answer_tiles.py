@@ -20,7 +20,7 @@ from filterdb.page.drawing import visible
 from filterdb.page.first_filters import read_filters
 from filterdb.page.highlights import MANY, address, counted, farthest, floor_behind, judged
 from filterdb.page.results import Results
-from filterdb.verdicts import BY_FILTERS, DIFFERENT, VERDICTS, Verdict, sentence, verdict_of
+from filterdb.verdicts import BY_FILTERS, DIFFERENT, TOO_FEW, VERDICTS, Verdict, sentence, verdict_of
 
 State = Literal["good", "warn", "unknown"]
 
@@ -299,6 +299,9 @@ def _outlier(results: Results) -> Tile:
     if result is None or enough.sum() < FEWEST_FOR_OUTLIER:
         number = int((results.db.models["filters"].values >= FEW).sum())
         answer = f"This needs {FEWEST_FOR_OUTLIER} models of at least 1,000 filters; there {_are(number)}."
+        if number >= FEWEST_FOR_OUTLIER:
+            note = results.notes.get("model", "is not compared here")
+            answer = f"Models are not compared: the grouping by model {note}."
         return Tile("outlier", question, "unknown", CANNOT_TELL, answer)
     values = result["drift"].values[np.ix_(enough, enough)]
     other = ~np.eye(len(values), dtype=bool)
@@ -306,9 +309,12 @@ def _outlier(results: Results) -> Tile:
     medians = np.median(rows, axis=1)
     most, typical = int(np.argmax(medians)), int(np.argsort(medians)[len(medians) // 2])
     low, high = np.quantile(medians, (0.25, 0.75))
-    stands_out = bool(medians[most] > high + 1.5 * (high - low))
+    is_far = bool(medians[most] > high + 1.5 * (high - low))
+    stands_out = is_far and _mostly_beyond_chance(result, int(np.flatnonzero(enough)[most]))
     name = visible(result["group"].values[enough][most])
     few = int((~enough).sum())
+    notes = [f"Of the {int(enough.sum()):,} models of at least 1,000 filters; {few:,} smaller left out."] if few else []
+    notes += ["Chance explains most of its drifts."] if is_far and not stands_out else []
     cells = np.unique(np.linspace(0, rows.shape[1] - 1, min(CELLS, rows.shape[1])).round().astype(int))
     return Tile(
         "outlier",
@@ -318,13 +324,22 @@ def _outlier(results: Results) -> Tile:
         f"Farthest from the others: median D {medians[most]:.2g}; for a typical model it is {np.median(medians):.2g}.",
         names=(name,),
         are_models=True,
-        note=f"Of the {int(enough.sum()):,} models of at least 1,000 filters; {few:,} smaller left out." if few else "",
+        note=" ".join(notes),
         link=("See all models", address("drift", by="model")),
         picture={
             "rows": [[float(f"{value:.4g}") for value in rows[i, cells]] for i in (most, typical)],
             "largest": float(np.nanmax(values)),
         },
     )
+
+
+def _mostly_beyond_chance(result: xr.Dataset, model: int) -> bool:
+    """Return whether most of a model's drifts are larger than chance explains; True where no noise was computed."""
+    if "verdict" not in result:
+        return True
+    codes = np.delete(result["verdict"].values[model].astype(str), model)
+    codes = codes[~np.isin(codes, ["", TOO_FEW])]
+    return not len(codes) or bool(np.isin(codes, [DIFFERENT, BY_FILTERS]).mean() > 0.5)
 
 
 def _are(number: int) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import dask
@@ -14,7 +15,7 @@ import xarray as xr
 from playwright.sync_api import expect
 
 import filterdb as fdb
-from filterdb.page.answer_tiles import DOUBTFUL, SIGNS, Tile, _exclusions, answer_tiles, grouping
+from filterdb.page.answer_tiles import DOUBTFUL, SIGNS, Tile, _exclusions, _outlier, answer_tiles, grouping
 from filterdb.page.header import database_name
 from filterdb.page.highlights import farthest, highlights
 from filterdb.page.reference_marks import MEASURED, reference_marks
@@ -155,6 +156,27 @@ def test_pairs_whose_filters_alone_differ_do_not_differ() -> None:
     assert farthest(result) == (0, 1)
     said = _exclusions(result, "farthest", (0, 1))
     assert said.startswith("The largest D that is more than chance between these filters among all tasks; 1 pair has")
+
+
+@pytest.mark.parametrize(
+    ("code", "word"), [(BY_FILTERS, "stands out"), (DIFFERENT, "stands out"), (INDISTINGUISHABLE, "none stands out")]
+)
+def test_a_model_within_its_noise_does_not_stand_out(whole: Results, code: str, word: str) -> None:
+    """Model a is far from all others; one of its drifts has the other verdict."""
+    other = DIFFERENT if code == INDISTINGUISHABLE else INDISTINGUISHABLE
+    far = {(0, i): (1.0 + i / 100, other if i == 1 else code, 1.0) for i in range(1, 6)}
+    tile = _outlier(replace(whole, drifts={"model": drifts_of(far, 6, "model")}))
+    assert (tile.names, tile.word) == (("a",), word)
+    assert ("Chance explains most of its drifts." in tile.note) is (word == "none stands out")
+
+
+def test_too_many_models_to_compare_are_not_too_few(page_db: fdb.Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("filterdb.page.results.GROUP_LIMIT", 4)
+    results = results_of(page_db, "paper")
+    tile = _outlier(results)
+    assert tile.state == "unknown" and tile.answer.startswith(
+        "Models are not compared: the grouping by model has 18 groups, too many for a picture"
+    )
 
 
 @pytest.mark.slow
