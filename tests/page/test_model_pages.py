@@ -181,6 +181,67 @@ def test_a_model_is_reached_from_the_page_and_leads_on(show: Show, made: Path, p
     assert {url.split(":")[0] for url in opened.requests} <= {"file", "data"}
 
 
+HOLD = """
+  // Keep back the data of model 3 until `release()`.
+  const append = Element.prototype.append, held = [];
+  Element.prototype.append = function (...nodes) {
+    if (nodes[0]?.src?.endsWith("data/models/3.js")) held.push(() => append.apply(this, nodes));
+    else append.apply(this, nodes);
+  };
+  window.release = () => held.forEach((go) => go());
+"""
+
+
+@pytest.mark.parametrize("later", ["5", "", "%"])
+def test_late_data_do_not_replace_what_was_chosen_since(
+    show: Show, made: Path, page_db: fdb.Database, later: str
+) -> None:
+    """Model 3 comes late: it is shown neither in place of a model, nor of the list, whatever the address is."""
+    opened = show(where=made.with_name("model.html"))
+    page = opened.page
+    page.wait_for_selector("html[data-ready] .overview")
+    page.evaluate(HOLD)
+    for place in (*(["5"] if later == "5" else []), "3", later):
+        page.evaluate("id => new Promise((go) => { addEventListener('hashchange', go); location.hash = id; })", place)
+    title = page_db.models["model"].values[5] if later == "5" else f"Models of {page_db.url}"
+    page.wait_for_selector(f"h1:text-is('{title}')")
+    page.evaluate("""() => new Promise((go) => {
+      const { put } = filterdb;
+      filterdb.put = (...parts) => { put(...parts); setTimeout(go); };
+      release();
+    })""")
+    assert page.locator("h1").inner_text() == title
+    assert opened.complaints == []
+
+
+def test_an_address_without_meaning_shows_the_list(show: Show, made: Path) -> None:
+    opened = show(where=made.with_name("model.html#%"))
+    opened.page.wait_for_selector("html[data-ready] .overview tbody tr")
+    assert opened.complaints == []
+
+
+def test_what_is_gone_is_not_printed(show: Show, made: Path) -> None:
+    """Visit three models and the list twice: one table, and nothing of the others, reacts to printing."""
+    opened = show(where=made.with_name("model.html"))
+    page = opened.page
+    page.wait_for_selector("html[data-ready] .overview")
+    for place in ("1", "", "2", "", "4"):
+        page.evaluate("id => { location.hash = id; }", place)
+        page.wait_for_selector("#layers" if place else ".overview")
+    page.evaluate("""() => {
+      window.drawn = [];
+      const replace = Element.prototype.replaceChildren;
+      Element.prototype.replaceChildren = function (...nodes) {
+        drawn.push(this.isConnected);
+        return replace.apply(this, nodes);
+      };
+      dispatchEvent(new Event("beforeprint"));
+      dispatchEvent(new Event("afterprint"));
+    }""")
+    assert page.evaluate("drawn") == [True, True]
+    assert opened.complaints == []
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1280])
 def test_a_hostile_model_is_shown_as_text(

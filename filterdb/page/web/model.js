@@ -3,6 +3,7 @@
 
 const SIGNS_OF = { good: "✓", warn: "!", bad: "✗", grey: "–" };
 const body = $("#page");
+let visit = new AbortController(); // of what is shown, or is loaded to be shown: the next visit ends it
 const plural = (value, noun) => `${count(value)} ${noun}${value === 1 ? "" : "s"}`;
 const nan = (value) => value ?? NaN;
 const atLeast = (least) => (value) => (value > 0 && value < least ? `<${least}` : digits(value));
@@ -30,7 +31,7 @@ function partly(list, items, most) {
   draw(false);
   if (items.length <= most) return null;
   const more = el("button", { type: "button", class: "more", onclick: () => { draw(true); more.remove(); } }, `All ${count(items.length)}`);
-  addEventListener("beforeprint", () => draw(true));
+  addEventListener("beforeprint", () => draw(true), { signal: visit.signal });
   return more;
 }
 
@@ -137,7 +138,7 @@ function layerTable(data) {
   const kinds = [...new Set(rows.flatMap((row) => row.kinds))];
   const channels = ({ i }) => (layers.out[i] === null ? "–" : `${layers.in[i] * Math.max(1, layers.groups[i])} → ${layers.out[i]}`);
   const table = bigTable(node, {
-    rows, height: 560, search: ({ i }) => texts[i],
+    rows, height: 560, signal: visit.signal, search: ({ i }) => texts[i],
     label: { search: "Search layers, kernels, verdicts", table: "Layers of this model in order", rows: n === 1 ? "layer" : "layers" },
     filters: kinds.map((kind) => [kind, kind, rows.filter((row) => row.kinds.includes(kind)).length]),
     columns: [
@@ -193,8 +194,8 @@ function contents(sections, id) {
 
 const footer = () => el("footer", {}, el("p", {}, core.made));
 
-async function showModel(place) {
-  const data = await dataOf(place), id = core.ids[place];
+function showModel(data, place) {
+  const id = core.ids[place];
   document.title = `${core.models[place]} · filterdb`;
   let search = () => {};
   const [table, find] = layerTable(data);
@@ -217,20 +218,33 @@ function showList() {
   body.replaceChildren(el("header", { class: "top" }, crumbs(null), el("h1", { tabindex: -1 }, core.title), core.about ? el("p", { class: "soft" }, core.about) : null), el("main", {}, el("section", { id: "list" }, card(plural(core.models.length, core.noun), null, el("div", { class: "scroll" }, table), more))), footer());
 }
 
+// Return the id of the model and of the section in the address. Anyone can write an address, also one without meaning.
+function addressed() {
+  const fragment = location.hash.slice(1);
+  try { return decodeURIComponent(fragment).split("/"); } catch { return [fragment]; }
+}
+
 let current = null;
 async function follow() {
-  const [id, part] = decodeURIComponent(location.hash.slice(1)).split("/");
+  const [id] = addressed();
   const place = id === "" && core.models.length === 1 ? 0 : core.ids.findIndex((known) => String(known) === id);
-  if (place !== current || current === null) {
+  if (place !== current) {
+    const isFirst = current === null;
+    current = place;
+    visit.abort();
+    const { signal } = (visit = new AbortController());
     hideTip();
     try {
-      if (place < 0) showList(); else await showModel(place);
-      if (current !== null) { scrollTo(0, 0); $("h1").focus({ preventScroll: true }); }
+      const data = place < 0 ? null : await dataOf(place);
+      if (signal.aborted) return; // the reader went on while the data came
+      if (data) showModel(data, place); else showList();
+      if (!isFirst) { scrollTo(0, 0); $("h1").focus({ preventScroll: true }); }
     } catch (error) {
+      if (signal.aborted) return;
       body.replaceChildren(el("main", {}, el("p", { class: "none" }, `Not shown: ${error.message}`)));
     }
-    current = place;
   }
+  const [, part] = addressed();
   if (part) document.getElementById(part)?.scrollIntoView();
   document.documentElement.dataset.ready = "true";
 }

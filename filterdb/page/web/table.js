@@ -3,8 +3,9 @@
 const ROW = 30, MOST_PRINTED = 50;
 
 // Columns: {key, title, kind: "text" | "number" | "verdict", width, hint, value(row) → text or number, show(value, row)}.
-// `name` begins the table's keys in the address; `first` is the key of the column that sorts to begin with.
-function bigTable(node, { name, columns, rows, label, filters = [], search, height = 440, first = null }) {
+// `name` begins the table's keys in the address; `first` is the key of the column that sorts to begin with. A table that
+// is shown for a time only has a `signal`, which ends what it does when the page is printed.
+function bigTable(node, { name, columns, rows, label, filters = [], search, height = 440, first = null, signal }) {
   let matching = rows, by = null, isUp = true, text = "", chosen = new Set();
   const collator = new Intl.Collator("en", { numeric: true });
   const input = el("input", { type: "search", placeholder: label.search, "aria-label": label.search, autocomplete: "off", spellcheck: "false" });
@@ -68,8 +69,8 @@ function bigTable(node, { name, columns, rows, label, filters = [], search, heig
   view.addEventListener("scroll", () => { if (!queued) { queued = true; requestAnimationFrame(() => { queued = false; draw(); }); } }, { passive: true });
   const find = (wanted) => { input.value = text = wanted; keep(node, { [name]: wanted }, false); refresh(); };
   input.addEventListener("input", () => find(input.value));
-  addEventListener("beforeprint", () => draw(true));
-  addEventListener("afterprint", () => draw());
+  addEventListener("beforeprint", () => draw(true), { signal });
+  addEventListener("afterprint", () => draw(), { signal });
   onState([name, `${name}.sort`, `${name}.rules`], fromAddress);
   node.replaceChildren(el("div", { class: "bar" }, input, rules.length ? el("div", { class: "choices", role: "group", "aria-label": "Only layers with" }, ...rules) : null, tally), view, cut);
   fromAddress();
