@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,24 +13,43 @@ import xarray as xr
 
 from filterdb.numerics.depth import NO_DEPTH
 
+type Dims = tuple[str, ...]
+
 PAIR_FACTS = ("drift", "floor", "floor_q95", "model_floor", "model_floor_q95", "layer_floor", "layer_floor_q95",
               "p_value", "q_value", "detectable", "verdict", "judged_by")  # fmt: skip
 """Variables of a pair of groups, in the order of the columns."""
 
 
 class Rows(NamedTuple):
-    """The dimensions and variables without which a result has no such rows, and the function that returns them."""
+    """The function that returns the rows of a result, and the variables that it needs or shows, with their dimensions.
 
-    needs: tuple[str, ...]
+    `needs` must be there. What a result has of `shows` must have these dimensions, too: otherwise a selection has left
+    one label of a dimension, and the rows would be others than those of the analysis.
+    """
+
+    needs: Mapping[str, Dims]
     make: Callable[[xr.Dataset], pd.DataFrame]
+    shows: Mapping[str, Dims] = MappingProxyType({})
+    fits: Callable[[xr.Dataset], bool] = lambda result: True
+    """Whether the dimensions have the sizes that the function expects."""
 
 
 def frame(result: xr.Dataset) -> pd.DataFrame | None:
-    """Return the rows of a result; None if its analysis has none, or if it lacks variables that they need."""
+    """Return the rows of a result; None if it has none, see `has_rows`."""
+    return ROWS[str(result.attrs["analysis"])].make(result) if has_rows(result) else None
+
+
+def has_rows(result: xr.Dataset) -> bool:
+    """Return whether the analysis has rows, and the result the variables that they need, with all their dimensions."""
     rows = ROWS.get(str(result.attrs.get("analysis")))
-    if rows is None or not all(name in result.variables or name in result.sizes for name in rows.needs):
-        return None
-    return rows.make(result)
+    if rows is None or not rows.needs.keys() <= result.variables.keys():
+        return False
+    stated = {**rows.shows, **rows.needs}
+    # In a drift `within` strata, variables have one dimension more.
+    outer = ("stratum",) if "stratum" in result.sizes else ()
+    dims = {str(name): array.dims for name, array in result.variables.items() if name in stated}
+    are_whole = all(dims[name] in {stated[name], outer + stated[name]} for name in dims)
+    return are_whole and rows.fits(result)
 
 
 def pairs(result: xr.Dataset) -> pd.DataFrame:
@@ -141,7 +161,7 @@ def _components(result: xr.Dataset) -> pd.DataFrame:
     }
     for name in ("explained_variance", "explained_variance_ratio", "singular_values"):
         table[name] = result[name].values.ravel()
-    vectors = result["components"].values.reshape(-1, weights)
+    vectors = result["components"].values.reshape(groups * components, weights)
     return pd.DataFrame({**table, **{f"w{i}": vectors[:, i] for i in range(weights)}})
 
 
@@ -241,23 +261,85 @@ def _thresholds(result: xr.Dataset) -> pd.DataFrame:
     return _along(result, "size").assign(smallest=result["smallest"].values.min(axis=0))
 
 
+def _have(dims: Dims, *names: str) -> dict[str, Dims]:
+    return dict.fromkeys(names, dims)
+
+
+_LAYER, _GROUP, _PAIR = ("layer",), ("group",), ("group", "other")
+
 ROWS = {
-    "check": Rows(("layer_file", "layer_name", "verdict", "rule", "nonfinite", "unread_reason"), _layers_of_files),
-    "codebook": Rows(("group", "threshold", "coverage", "noise_coverage"), _codebooks),
-    "degeneration": Rows(("layer_model", "layer_name", "filters", "verdict", "rule"), _layers),
-    "degeneration_drift": Rows(("measure", "pearson"), lambda result: _along(result, "measure")),
-    "density": Rows(("group", "counts", "bin_edges", "bin", "other_bin"), _cells_of_density),
-    "distributions": Rows(("group", "component", "count", "models", "std"), _distributions),
-    "drift": Rows(("group", "other", "drift", "count"), pairs),
-    "explain": Rows(("component", "component_share", "model_share", "layer_share", "without_layer"), _explained),
-    "filter_scale": Rows(("group", "decile", "scale", "count", "decile_scale", "decile_count"), _scales),
-    "nearest": Rows(("model", "drift", "floor", "rank"), lambda result: _along(result, "model")),
-    "pca": Rows(("group", "component", "weight", "components", "count", "singular_values"), _components),
-    "phenotypes": Rows(("group", "component", "pair", "phenotype", "pair_phenotype"), _phenotypes),
-    "principal_angles": Rows(("dimension", "group", "other", "angle"), _angles),
-    "randomness_threshold": Rows(("size", "repeat", "smallest", "threshold"), _thresholds),
-    "series": Rows(("checkpoint", "pair", "retraining", "training", "pair_drift"),
-                   lambda result: _along(result, "checkpoint")),
-    "spectrum": Rows(("group", "term", "energy", "share"), _spectra),
-}  # fmt: skip
+    "check": Rows(
+        _have(_LAYER, "layer_file", "layer_name", "filters", "nonfinite", "unread_reason")
+        | {"verdict": ("layer", "rule"), "rule": ("rule",)},
+        _layers_of_files,
+    ),
+    "codebook": Rows(
+        {"group": _GROUP, "threshold": ("threshold",)} | _have(("group", "threshold"), "coverage", "noise_coverage"),
+        _codebooks,
+        {"counts": ("group", "code")},
+    ),
+    "degeneration": Rows(
+        _have(_LAYER, "layer_model", "layer_name", "filters") | {"verdict": ("layer", "rule"), "rule": ("rule",)},
+        _layers,
+        {"layer_group": _LAYER},
+    ),
+    "degeneration_drift": Rows(_have(("measure",), "measure", "pearson"), lambda result: _along(result, "measure")),
+    "density": Rows(
+        {"group": _GROUP, "counts": ("group", "bin", "other_bin"), "bin_edges": ("edge",)},
+        _cells_of_density,
+        fits=lambda result: result.sizes["edge"] - 1 == result.sizes["bin"] == result.sizes["other_bin"],
+    ),
+    "distributions": Rows(
+        _have(_GROUP, "group", "count", "models") | _have(("group", "component"), "mean", "std"),
+        _distributions,
+        {**_have(("group", "component", "bin"), "counts", "probabilities"), "kde": ("group", "component", "point")},
+    ),
+    "drift": Rows(
+        {"group": _GROUP, "other": ("other",), "drift": _PAIR, "count": _GROUP},
+        pairs,
+        _have(_PAIR, *PAIR_FACTS) | {"interval": (*_PAIR, "bound"), "per_component": ("component", *_PAIR)},
+        fits=lambda result: result.sizes.get("bound", 2) == 2 and result.sizes.get("stratum", 1) > 0,
+    ),
+    "explain": Rows(
+        {"component_share": ("component",)}
+        | _have(("model",), "model", "model_share", "without_model")
+        | _have(_LAYER, "layer", "layer_share", "without_layer", "layer_side", "layer_count"),
+        _explained,
+    ),
+    "filter_scale": Rows(
+        _have(_GROUP, "group", "scale", "count")
+        | {"decile": ("decile",)}
+        | _have(("group", "decile"), "decile_scale", "decile_count"),
+        _scales,
+    ),
+    "nearest": Rows(
+        _have(("model",), "model", "drift", "floor", "rank"),
+        lambda result: _along(result, "model"),
+        {"per_component": ("component", "model")}
+        | _have(("model", "decile"), "decile_drift", "decile_floor", "decile_floor_q95", "decile_count"),
+    ),
+    "pca": Rows(
+        {"group": _GROUP, "count": _GROUP, "components": ("group", "component", "weight")}
+        | _have(("group", "component"), "explained_variance", "explained_variance_ratio", "singular_values"),
+        _components,
+    ),
+    "phenotypes": Rows(
+        {"group": _GROUP, "component": ("component",), "pair": ("pair",)}
+        | {"phenotype": ("group", "component"), "pair_phenotype": ("group", "pair")},
+        _phenotypes,
+    ),
+    "principal_angles": Rows(
+        {"dimension": ("dimension",), "group": _GROUP, "other": ("other",), "angle": ("dimension", *_PAIR)}, _angles
+    ),
+    "randomness_threshold": Rows(
+        {"size": ("size",), "smallest": ("repeat", "size"), "threshold": ("size",)},
+        _thresholds,
+        fits=lambda result: result.sizes["repeat"] > 0,
+    ),
+    "series": Rows(
+        {"training": ("checkpoint",), "pair_drift": ("pair",), "retraining": ("retraining",)},
+        lambda result: _along(result, "checkpoint"),
+    ),
+    "spectrum": Rows({"group": _GROUP, "term": ("term",)} | _have(("group", "term"), "energy", "share"), _spectra),
+}
 """The rows of each analysis. Results of the others have one dimension, and xarray's table a row for each position."""

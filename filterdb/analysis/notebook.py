@@ -81,10 +81,9 @@ def _html(result: xr.Dataset, view: View, plain: str) -> str | None:
 
 def _rows(result: xr.Dataset) -> tuple[pd.DataFrame | None, int]:
     """Return the first rows of a result, of a drift matrix those of the largest drift, and the number of all."""
-    if result.attrs["analysis"] == "drift" and {"drift", "group", "other"} <= result.variables.keys():
+    if result.attrs["analysis"] == "drift" and frames.has_rows(result) and "stratum" not in result.sizes:
         groups = result.sizes["group"]
-        if "stratum" not in result.sizes:
-            return frames.largest_pairs(result, ROWS), groups * (groups - 1) // 2
+        return frames.largest_pairs(result, ROWS), groups * (groups - 1) // 2
     table = frames.frame(result)
     if table is None and len(result.sizes) == 1:
         table = xr.Dataset.to_dataframe(result).reset_index()

@@ -16,7 +16,8 @@ class Result(xr.Dataset):  # type: ignore[no-untyped-call]
     It is an `xarray.Dataset` in all respects but two: notebooks show its plot and the most important rows, and
     `to_dataframe` returns the rows that a reader expects. Selecting, assigning, aggregating, concatenating, copying and
     pickling keep the class; arithmetic of two, merging and files return an `xarray.Dataset`. A result that lacks
-    variables of its analysis, after a selection for example, is shown and converted as any other dataset.
+    variables of its analysis or their dimensions, after the selection of one label for example, is shown and converted
+    as any other dataset; without a dimension, which xarray refuses, its table has one row.
     `xarray.merge([result])` returns the plain dataset, which `xarray.testing` needs to compare it with one from a file.
     """
 
@@ -37,5 +38,9 @@ class Result(xr.Dataset):  # type: ignore[no-untyped-call]
         dim_order : sequence of str, optional
             Return xarray's table instead: a row for each combination of all dimensions, in this order.
         """
-        frame = None if dim_order is not None else frames.frame(self)
-        return super().to_dataframe(dim_order) if frame is None else frame
+        if dim_order is not None:
+            return super().to_dataframe(dim_order)
+        frame = frames.frame(self)
+        if frame is not None:
+            return frame
+        return xr.Dataset.to_dataframe(self if self.sizes else self.expand_dims("row"))

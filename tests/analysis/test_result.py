@@ -8,6 +8,7 @@ import json
 import pickle
 import re
 from importlib import import_module
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -224,6 +225,50 @@ def test_a_row_for_each_part(results: Results, name: str, rows: Any, columns: li
     assert len(table) == rows(results[name]) > 0
     assert list(table.columns[: len(columns)]) == columns
     assert table["share"][table["part"] == "component"].sum() == pytest.approx(1) if name == "explain" else True
+
+
+@pytest.mark.parametrize("name", sorted({*notebook.VIEWS, "drift within"}))
+def test_each_selection_has_a_table(results: Results, name: str) -> None:
+    """One label of a dimension of the rows: xarray's table. A dimension that they do not have: the same rows."""
+    result = results[name]
+    whole = result.to_dataframe()
+    for dim, size in result.sizes.items():
+        for part in (slice(0, 1), slice(size - 1, size), slice(0, 0)):
+            assert len(result.isel({dim: part}).to_dataframe()) >= 0
+        single = result.isel({dim: 0})
+        table = single.to_dataframe()
+        if not single.sizes:
+            assert len(table) == 1 and {str(name) for name in single.variables} == {*table.columns}
+        elif (name, dim) == ("drift within", "stratum"):
+            assert table["group"].tolist() == [a for a, _ in combinations(single["group"].values, 2)]
+        elif dim in DIMENSIONS_OF_NO_ROW.get(name, ()):
+            pd.testing.assert_frame_equal(table, whole)
+        else:
+            pd.testing.assert_frame_equal(table, xr.Dataset.to_dataframe(single))
+
+
+DIMENSIONS_OF_NO_ROW = {
+    "check": {"file"},
+    "codebook": {"weight"},
+    "degeneration": {"model", "group", "statistic"},
+    "degeneration_drift": {"group"},
+    "distributions": {"edge"},
+    "drift": {"bin", "statistic", "edge"},
+    "drift within": {"bin", "statistic", "edge"},
+    "explain": {"bound", "side", "bin", "matched", "edge"},
+    "pca": {"other", "dimension"},
+    "randomness_threshold": {"constant"},
+}
+"""Dimensions of an analysis that no variable of its rows has."""
+
+
+def test_bins_without_their_edges_have_no_centres(results: Results) -> None:
+    density = results["density"]
+    some = density.isel(bin=slice(20, 40))
+    pd.testing.assert_frame_equal(some.to_dataframe(), xr.Dataset.to_dataframe(some))
+    square = density.isel(bin=slice(20, 40), other_bin=slice(20, 40), edge=slice(20, 41)).to_dataframe()
+    columns = [str(name) for name in square]
+    assert 0 < len(square) == len(square.merge(density.to_dataframe(), on=columns))
 
 
 def test_the_order_of_dimensions_asks_for_the_table_of_xarray(results: Results) -> None:
