@@ -146,6 +146,19 @@ def test_lightning(tmp_path: Path) -> None:
     assert {row["layer"] for row in rows} == {"network.0.weight", "network.3.weight", "network.5.weight"}
 
 
+def test_lightning_goes_on_in_a_second_fit(tmp_path: Path) -> None:
+    """With a trainer that counts from 0 again, as for fine-tuning after a warm-up."""
+    import pyarrow.parquet as pq
+
+    callback = LightningCallback([tmp_path / "rows.csv", tmp_path / "rows.parquet"], every=4, budget=None)
+    module = Module()
+    for _ in range(2):
+        trainer(callback, tmp_path, max_epochs=1).fit(module, loader())
+    steps = [int(row["step"]) for row in csv.DictReader((tmp_path / "rows.csv").open())]
+    assert steps == pq.read_table(tmp_path / "rows.parquet")["step"].to_pylist()
+    assert steps[::3] == [0, 4, 8, 0, 4, 8]
+
+
 def test_lightning_closes_files_of_a_training_that_fails(tmp_path: Path) -> None:
     class Failing(Module):
         def training_step(self, batch: Any, index: int) -> torch.Tensor:

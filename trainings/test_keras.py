@@ -46,6 +46,8 @@ assert set(latest) == set(read), (set(latest), set(read))
 for name, i in read.items():
     for measure in ("variance_entropy", "sparsity", "norm", "centre_energy"):
         np.testing.assert_allclose(getattr(latest[name], measure), file[measure].values[i], rtol=1e-12)
+model.fit(images, labels, batch_size=8, callbacks=[callback], verbose=0)
+assert [row["step"] for row in csv.DictReader(open("rows.csv"))][::3] == ["0", "4", "8", "12", "16", "16", "20", "24"]
 db = fdb.ingest("db", model).database
 assert db.models["model"].values.tolist() == ["small"]
 print("fine")

@@ -33,7 +33,8 @@ class Callback:
     ----------
     to : str, path, SummaryWriter, or list of these, optional
         Where the rows go: a `.csv` or `.parquet` file, a folder for TensorBoard, an open SummaryWriter. Default:
-        nowhere; `latest` and `alarms` are kept in any case.
+        nowhere; `latest` and `alarms` are kept in any case. Rows are added to a CSV file that exists. A Parquet file
+        that exists is refused.
     every : int
         Steps between two measurements. Default: 100.
     budget : float or None
@@ -83,6 +84,7 @@ class Callback:
         self.every = every
         self.budget = budget
         self.on_alarm = on_alarm
+        self.to = to
         self.writers = as_writers(to)
         self.latest: list[Row] = []
         self.alarms: list[Alarm] = []
@@ -90,6 +92,7 @@ class Callback:
         self._step = 0
         self._measured: int | None = None
         self._started: float | None = None
+        self._closed: float | None = None
         self._spent = self._cost = 0.0
 
     @property
@@ -120,7 +123,7 @@ class Callback:
         if self._started is None:
             self._started = now
         self._step = self._step + 1 if step is None else step
-        if self._measured is None:
+        if self._measured is None or self._step < self._measured:  # a loop may count the steps of each epoch
             return True
         if self._step - self._measured < self.every:
             return False
@@ -164,6 +167,16 @@ class Callback:
         for writer in self.writers:
             writer.close()
         self.writers = []
+        self._closed = time.perf_counter()
+
+    def reopen(self) -> None:
+        """Open the closed files again, to go on after their rows. The time in between is not that of a training."""
+        if self._closed is None:
+            return
+        if self._started is not None:
+            self._started += time.perf_counter() - self._closed
+        self._closed = None
+        self.writers = as_writers(self.to, goes_on=True)
 
     def __enter__(self) -> Self:
         return self

@@ -13,7 +13,8 @@ Base: Any = attribute_of("keras.callbacks", "Callback")
 class Callback(Base):
     """Do what `filterdb.monitor.Callback` does, as a callback of `fit`, which takes the same arguments.
 
-    Steps are batches. With `steps_per_execution=n`, Keras calls it once for every n batches.
+    Steps are batches, counted on in a second `fit`, whose rows follow those of the first. With `steps_per_execution=n`,
+    Keras calls it once for every n batches.
 
     Examples
     --------
@@ -30,7 +31,9 @@ class Callback(Base):
 
     def on_train_begin(self, logs: Any = None) -> None:
         """Open the files, and measure the network before the first step if it is built."""
-        self.monitor = Monitor(self.to, **self.options)
+        if self.monitor is None:
+            self.monitor = Monitor(self.to, **self.options)
+        self.monitor.reopen()
         if self.model.built:
             self.monitor.measure(self.model, epoch=0)
 

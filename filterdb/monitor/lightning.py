@@ -17,6 +17,7 @@ class Callback(Base):
     """Do what `filterdb.monitor.Callback` does, as a callback of a Trainer, which takes the same arguments.
 
     Steps are those of the optimiser (`trainer.global_step`). Of several processes only the first measures.
+    The rows of a second `fit` follow those of the first.
 
     Examples
     --------
@@ -33,7 +34,9 @@ class Callback(Base):
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Open the files, and measure the network before the first step."""
         if trainer.is_global_zero:
-            self.monitor = Monitor(self.to, **self.options)
+            if self.monitor is None:
+                self.monitor = Monitor(self.to, **self.options)
+            self.monitor.reopen()
             self.monitor.advance(trainer.global_step)
             self.monitor.measure(pl_module, epoch=trainer.current_epoch)
 

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -98,6 +99,75 @@ def test_parquet_has_the_same_rows(tmp_path: Path) -> None:
         assert {name: "" if value is None else str(value) for name, value in one.items()} == {
             name: "nan" if name == "moved" and not value else value for name, value in two.items()
         }
+
+
+def steps_of(path: Path) -> list[int]:
+    return [int(row["step"]) for row in csv.DictReader(path.open()) if row["layer"] == "a"]
+
+
+def test_a_second_run_keeps_the_rows_of_the_first(tmp_path: Path) -> None:
+    """The last line is that of a run that died; it loses nothing of the next one."""
+    path = tmp_path / "rows.csv"
+    for _ in range(2):
+        with Callback(path, every=10, budget=None) as monitor:
+            train(monitor, 11)
+    assert steps_of(path) == [1, 11, 1, 11]
+    with path.open("a") as file:
+        file.write("12,,b")
+    with Callback(path, every=10, budget=None) as monitor:
+        train(monitor, 1)
+    assert steps_of(path) == [1, 11, 1, 11, 1]
+
+
+@pytest.mark.parametrize("name", ["rows.csv", "rows.parquet"])
+def test_a_file_that_cannot_be_added_to_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("step,loss\n1,0.5\n")
+    with pytest.raises(StoreError, match=rf"{name}: expected no file.*; choose another file"):
+        Callback(tmp_path / name)
+    assert (tmp_path / name).read_text() == "step,loss\n1,0.5\n"
+
+
+@pytest.mark.parametrize("module", [keras_monitor, lightning_monitor])
+def test_a_callback_goes_on_in_a_second_fit(tmp_path: Path, module: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The methods as a library calls them; `make monitor` trains with the real ones."""
+    import pyarrow.parquet as pq
+
+    if module.Base is not object:
+        pytest.skip("it is installed, and calls them itself")
+    monkeypatch.setattr(module, "check_installed", lambda *given: None)
+    paths = [tmp_path / "rows.csv", tmp_path / "rows.parquet"]
+    callback, weights = module.Callback(paths, every=2, budget=None), network()
+    trainer = SimpleNamespace(is_global_zero=True, global_step=0, current_epoch=0)
+    model = Network(weights)
+    callback.model = model
+    for _ in range(2):
+        if module is keras_monitor:
+            callback.on_train_begin()
+        else:
+            callback.on_train_start(trainer, model)
+        for batch in range(4):
+            trainer.global_step += 1
+            given = (batch,) if module is keras_monitor else (trainer, model, None, None, batch)
+            callback.on_train_batch_end(*given)
+        callback.on_train_end(*() if module is keras_monitor else (trainer, model))
+    assert steps_of(paths[0]) == [0, 2, 4, 4, 6, 8]
+    assert pq.read_table(paths[1])["step"].to_pylist()[::4] == [0, 2, 4, 4, 6, 8]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["rows.csv", "rows.parquet"]
+
+
+class Network(dict[str, np.ndarray]):
+    """Arrays by name, as a network that is built."""
+
+    built = True
+
+
+def test_steps_that_begin_again_in_each_epoch_are_measured() -> None:
+    monitor, measured = Callback(every=10, budget=None), []
+    for epoch in range(3):
+        for step in range(25):
+            monitor.step(network(), step=step, epoch=epoch)
+            measured.append((monitor.latest[0].epoch, monitor.latest[0].step))
+    assert list(dict.fromkeys(measured)) == [(epoch, step) for epoch in range(3) for step in (0, 10, 20)]
 
 
 def test_a_summary_writer_gets_a_scalar_for_each_number() -> None:
