@@ -302,12 +302,12 @@ def _files(
 ) -> Iterator[tuple[NamedFile, CheckedFile]]:
     """Read the files of a source that are not in `seen`; a source without files counts as one unreadable file."""
     try:
-        listed = [source] if source.alias else [replace(source, path=name) for name in expand(source.path)]
+        listed = [source.single()] if source.alias else [replace(source, path=name) for name in expand(source.path)]
     except InputError as error:
         shown = ModelSource(source.path, source.path).shown
-        if source.path not in seen:
-            seen.add(source.path)
-            yield source, CheckedFile(shown, [], [], "", str(error).replace(source.path, shown))
+        if (source.alias or source.path) not in seen:
+            seen.add(source.alias or source.path)
+            yield source, CheckedFile(source.alias or shown, [], [], "", str(error).replace(source.path, shown))
         return
     for file in listed:
         identity = file.alias or _identity(file.path)

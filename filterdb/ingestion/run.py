@@ -369,7 +369,7 @@ def find_sources(sources: Sequence[NamedFile], catalog: Any | None) -> list[Mode
     by_place = {_place(row.url): (position, row) for position, row in enumerate(rows)}
     chosen: dict[str, tuple[int, ModelSource]] = {}
     for source in sources:
-        for name in [source.path] if source.alias else expand(source.path):
+        for name in [source.single().path] if source.alias else expand(source.path):
             place = _place(name)
             model_id = as_id(source) if source.alias else _as_id(name)
             model = ModelSource(model_id, _absolute(name), alias=source.alias)

@@ -61,6 +61,13 @@ class NamedFile:
         """Return the model to read, with the id `name`, or else its path."""
         return ModelSource(name or self.path, self.path, alias=self.alias, key=self.key, order=self.order)
 
+    def single(self) -> NamedFile:
+        """Return the one file that a path with an alias names. Raises InputError if there is none, or several."""
+        path, *more = expand(self.path)
+        if more:
+            raise InputError(f"{self.alias}: expected one file, got {1 + len(more)} in {redact_url(self.path)}")
+        return replace(self, path=path)
+
 
 def as_sources(sources: Any, parameter: str = "sources") -> list[GivenModel]:
     """Return sources as a list: one for a single source, and one for each name of a mapping.
@@ -97,29 +104,19 @@ def name_models(sources: Any) -> bool:
 def on_disk(sources: list[GivenModel], key: str = "", order: Order | None = None) -> Iterator[list[NamedFile]]:
     """Write models in memory to temporary files, so that processes on this machine can read them. Paths are kept.
 
-    `key` and `order` apply to files. Raises UsageError or InputError for an order that cannot be used, and InputError
-    if a name is given to several files.
+    `key` and `order` apply to files. Raises UsageError or InputError for an order that cannot be used.
     """
     names = as_order(order)
     if not any(is_in_memory(source.content) for source in sources):
-        yield [_file(source, key, names) for source in sources]
+        yield [NamedFile(source.content, source.name, key, names) for source in sources]
         return
     with tempfile.TemporaryDirectory(prefix="filterdb-") as folder:
         yield [
             _written(source, Path(folder) / str(position))
             if is_in_memory(source.content)
-            else _file(source, key, names)
+            else NamedFile(source.content, source.name, key, names)
             for position, source in enumerate(sources)
         ]
-
-
-def _file(source: GivenModel, key: str, order: tuple[str, ...]) -> NamedFile:
-    path = source.content
-    if source.name:
-        path, *more = expand(path)
-        if more:
-            raise InputError(f"{source.name}: expected one file, got {1 + len(more)} in {redact_url(source.content)}")
-    return NamedFile(path, source.name, key, order)
 
 
 def with_distinct_aliases(files: list[NamedFile]) -> list[NamedFile]:

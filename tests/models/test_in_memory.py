@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -33,21 +34,38 @@ WRONG: list[tuple[Any, type[Exception], str]] = [
     ({1: "a.onnx"}, UsageError, "paths: expected names of models as the keys of a mapping, got int"),
     ({" ": "a.onnx"}, UsageError, "paths: expected names of models"),
     ({"a": 7}, UsageError, "paths: expected a path, a URL, an onnx.ModelProto, a torch.nn.Module or a keras.Model"),
-    ({"a": "missing.onnx"}, InputError, "missing.onnx: expected a file, found none"),
-    ({"a": "two"}, InputError, "a: expected one file, got 2 in two"),
 ]
 
 
 @pytest.mark.parametrize(("sources", "kind", "message"), WRONG)
-def test_wrong_names(
-    sources: Any, kind: type[Exception], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_wrong_names(sources: Any, kind: type[Exception], message: str) -> None:
+    with pytest.raises(kind, match=message):
+        fdb.check(sources)
+
+
+UNREADABLE = {
+    "missing.onnx": "missing.onnx: expected a file, found none",
+    "*.nothing": "*.nothing: expected files that match, found none",
+    "two": "a: expected one file, got 2 in two",
+    "https://host.invalid:x/a.onnx": "host.invalid",
+}
+
+
+@pytest.mark.parametrize("path", UNREADABLE)
+def test_what_a_name_is_given_to_is_a_row_of_a_check(
+    path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """As in a list; an ingest cannot go without the model of an id."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "two").mkdir()
     for name in "ab":
         chain(tmp_path / "two" / f"{name}.onnx", weights(4, 4, 0))
-    with pytest.raises(kind, match=message):
-        fdb.check(sources)
+    for sources in ({"a": path, "b": "two/a.onnx"}, {"a": path, "b": proto("net")}):
+        result = fdb.check(sources)
+        assert result["file"].values.tolist() == ["a", "b"] and result["layer_file"].values.tolist() == ["b"]
+        assert UNREADABLE[path] in result["reason"].values[0] and result["reason"].values[1] == ""
+    with pytest.raises(InputError, match=re.escape(UNREADABLE[path])):
+        fdb.ingest(tmp_path / "db", {"a": path})
 
 
 def test_summarise_has_the_numbers_of_a_check(tmp_path: Path) -> None:
