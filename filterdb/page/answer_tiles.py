@@ -18,9 +18,10 @@ from filterdb.numerics.divergence import symmetric_kl
 from filterdb.page.boxes import pairs
 from filterdb.page.drawing import visible
 from filterdb.page.first_filters import read_filters
-from filterdb.page.highlights import MANY, address, counted, farthest, floor_behind, judged
+from filterdb.page.highlights import MANY, address, farthest, floor_behind, judged
 from filterdb.page.results import Results
 from filterdb.verdicts import BY_FILTERS, DIFFERENT, TOO_FEW, VERDICTS, Verdict, sentence, verdict_of
+from filterdb.wording import counted
 
 State = Literal["good", "warn", "unknown"]
 

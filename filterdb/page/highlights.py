@@ -16,6 +16,7 @@ from filterdb.page.drawing import short, visible
 from filterdb.page.results import Results
 from filterdb.schema import REJECTED, kernel_text
 from filterdb.verdicts import BY_FILTERS, BY_MODELS, DIFFERENT, TOO_FEW, verdict_of
+from filterdb.wording import counted
 
 NAMED = 60
 """Maximum number of characters of a name in a sentence."""
@@ -216,8 +217,3 @@ def _skipped(results: Results) -> Highlight | None:
         if parts
         else None
     )
-
-
-def counted(number: int, noun: str) -> str:
-    """Return a number with its noun, in the plural unless there is one."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"

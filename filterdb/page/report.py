@@ -21,7 +21,6 @@ from filterdb.numerics.modes import ModeName
 from filterdb.page import payload
 from filterdb.page.drawing import visible, visible_all
 from filterdb.page.header import header
-from filterdb.page.highlights import counted
 from filterdb.page.model_pages import ModelPages
 from filterdb.page.page_files import all_files
 from filterdb.page.place import folder_for
@@ -36,6 +35,7 @@ from filterdb.store.database import AnyDatabase, Database, as_database
 from filterdb.store.files import Files
 from filterdb.store.shapes import no_filters
 from filterdb.version import __version__
+from filterdb.wording import counted
 
 MOST_WEIGHTS = 121
 """Most weights of filters that have a page without being asked for, 11×11: the largest that look at images."""

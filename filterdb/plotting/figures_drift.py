@@ -14,6 +14,7 @@ from filterdb.numerics.divergence import symmetric_kl
 from filterdb.plotting.drawing import COLOURS, check_result, drawn, legible, panel, short, visible
 from filterdb.plotting.panels import Panels
 from filterdb.verdicts import verdict_of
+from filterdb.wording import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -58,7 +59,7 @@ def _matrix(result: xr.Dataset, order: npt.NDArray[np.int64], borders: list[floa
 
     values = result["drift"].values[np.ix_(order, order)]
     groups = [
-        f"{short(label)} ({_plural(models, 'model')}, {count:,}{', few filters' if small else ''})"
+        f"{short(label)} ({counted(models, 'model')}, {count:,}{', few filters' if small else ''})"
         for label, models, count, small in zip(
             *(result[name].values[order] for name in ("group", "models", "count", "few")), strict=True
         )
@@ -108,10 +109,6 @@ def _write_cells(axes: Axes, values: Floats, codes: npt.NDArray[Any], bright: np
             colour = "black" if bright[i, j] else "white"
             axes.text(j, i, text, ha="center", va="center", fontsize=6.5 if has_values else 6, color=colour)
     return legend
-
-
-def _plural(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 @drawn

@@ -251,8 +251,3 @@ def test_what_stands_out_says_by_what_it_was_judged(page_db: fdb.Database) -> No
         texts = {one.lead: one.text for one in highlights.highlights(results.gather(few, "sound", False))}
     assert texts["By model."] == "No two groups have enough filters and models for a verdict."
     assert "Beyond chance." not in texts
-
-
-@pytest.mark.parametrize(("number", "text"), [(0, "0 models"), (1, "1 model"), (1_000, "1,000 models")])
-def test_numbers_have_their_nouns(number: int, text: str) -> None:
-    assert highlights.counted(number, "model") == text
