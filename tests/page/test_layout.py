@@ -132,6 +132,7 @@ def test_names_are_shown_where_they_do_not_fit(drawn: Opened) -> None:
     frame = matrix.bounding_box()
     assert frame is not None
     for tag in tags.all():
+        tag.wait_for()
         box = tag.bounding_box()
         assert box is not None
         assert frame["x"] - 1 <= box["x"] and box["x"] + box["width"] <= frame["x"] + frame["width"] + 1

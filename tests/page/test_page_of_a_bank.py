@@ -56,7 +56,7 @@ def test_the_page_of_a_bank(
     assert page.locator("[data-figure=ridges] svg").count() == min(weights, 9)
     note = "The pictures show the leading 9; the tables have all."
     assert (note in (page.locator("#basis").text_content() or "")) is (weights > 9)
-    hint = "filterdb report --densities" in (page.locator("#distributions").text_content() or "")
+    hint = "filterdb report --densities" in (page.locator("body").text_content() or "")
     assert hint is not (tmp_path / "page/figures/corner.svg").exists()
     assert hint is (kernel == (2, 6))
     table = (tmp_path / "page/tables/basis.csv").read_text("utf-8").splitlines()

@@ -67,7 +67,7 @@ def test_a_signal_ends_it(db: fdb.Database, tmp_path: Path, number: int, code: i
                 taken = run_process("serve", db.url, "--port", port, "--threads", 1, code=2)
                 assert taken.stderr.count("\n") == 1 and f"got {port}, which is in use; choose another" in taken.stderr
             process.send_signal(number)
-            out, err = process.communicate(timeout=20)
+            out, err = process.communicate(timeout=60)
     assert (process.returncode, out, err.strip()) == (code, "", "stopped")
     assert not list(tmp_path.glob("filterdb-serve-*"))
 
@@ -75,7 +75,7 @@ def test_a_signal_ends_it(db: fdb.Database, tmp_path: Path, number: int, code: i
 def test_another_host_is_warned_about(db: fdb.Database) -> None:
     with started(db.url, "--port", 0, "--host", "0.0.0.0", "--no-token") as (process, answer):
         process.send_signal(signal.SIGTERM)
-        _, err = process.communicate(timeout=20)
+        _, err = process.communicate(timeout=60)
     assert "token" not in answer["page"] and "127.0.0.1" not in answer["page"]
     assert err.startswith("filterdb: warning: listening on 0.0.0.0: anyone who can reach this machine can read")
 
