@@ -266,6 +266,7 @@ def test_the_card_is_first_and_has_pictures(show: Show, page_db: fdb.Database, w
     name = f"{Path(page_db.url).parent.name}/db"
     assert page.title() == f"{name} · 3×3 filters · filterdb"
     assert page.locator("h1").inner_text() == f"{name} 3×3 filters"
+    assert "D is the drift between two groups" in page.locator("#summary").inner_text()
     assert re.search(
         r"Created \d{4}-\d\d-\d\d · snapshot \d+ of \d{4}-\d\d-\d\d", page.locator("header.top").inner_text()
     )

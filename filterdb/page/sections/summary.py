@@ -18,6 +18,7 @@ class Summary(Section):
     template = """\
 <section id="summary">
 <h2>At a glance</h2>
+<p class="soft">D is the drift between two groups: 0 if their filters are distributed alike. c0 is the first of the components, the patterns that make up the filters.</p>
 <ul class="answers n{{ tiles | length }}">
 {% for tile in tiles %}
 <li class="answer s-{{ tile.state }}" data-tile="{{ tile.key }}">
