@@ -19,7 +19,7 @@ def header(db: Database) -> dict[str, str]:
 def database_name(url: str) -> str:
     """Return the last part of a database's path or URL, with the one before if it says nothing; all if it has no parts.
 
-    >>> database_name("s3://bucket/zoo"), database_name("/home/me/filterdb-demo/db"), database_name("db")
+    >>> database_name("s3://bucket/zoo"), database_name("/data/filterdb-demo/db"), database_name("db")
     ('zoo', 'filterdb-demo/db', 'db')
     """
     path = url.partition("?")[0].partition("://")[2] if "://" in url else url

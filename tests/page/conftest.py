@@ -10,6 +10,7 @@ import dask
 import numpy as np
 import pandas as pd
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request
 
 import filterdb as fdb
@@ -81,6 +82,14 @@ def made(page_db: fdb.Database, tmp_path_factory: pytest.TempPathFactory) -> Pat
     """Its page."""
     with dask.config.set(scheduler="threads"):
         return Path(fdb.report(page_db, tmp_path_factory.mktemp("made") / "report"))
+
+
+def violations(page: Page, rules: list[str] | None = None) -> list[tuple[str, list[str]]]:
+    """Return the rules of axe-core that a page violates, with the elements."""
+    options = {"resultTypes": ["violations"], **({"runOnly": rules} if rules else {})}
+    response = Axe().run(page, options=options).response
+    assert len(response["passes"]) >= (1 if rules else 20)
+    return [(rule["id"], [node["target"] for node in rule["nodes"]]) for rule in response["violations"]]
 
 
 @dataclass

@@ -23,7 +23,7 @@ from filterdb.page.model_data import FIRST_FILTERS
 from tests.commands.running import answer, run
 from tests.filters import trained
 from tests.models import chain, conv, model, save, tensor, weights
-from tests.page.conftest import HOSTILE, Opened
+from tests.page.conftest import HOSTILE, Opened, violations
 
 Show = Callable[..., Opened]
 
@@ -157,6 +157,7 @@ def test_several_files_share_a_list(show: Show, various: Path, tmp_path: Path) -
     opened.page.get_by_role("link", name="← previous").click()
     opened.page.wait_for_selector("h1:text-is('good.onnx')")
     assert "No layer breaks a rule." in opened.page.locator("#findings").inner_text()
+    assert violations(opened.page) == []
     assert opened.complaints == []
 
 

@@ -21,7 +21,7 @@ from filterdb.page import model_data
 from filterdb.page.model_pages import ModelPages
 from filterdb.page.results import Results, gather
 from filterdb.verdicts import VERDICTS
-from tests.page.conftest import HOSTILE, Opened
+from tests.page.conftest import HOSTILE, Opened, violations
 
 pytestmark = pytest.mark.slow
 
@@ -160,6 +160,8 @@ def test_a_model_is_reached_from_the_page_and_leads_on(show: Show, made: Path, p
     page.locator("[data-figure=models] [role=cell] a", has_text="model 4").first.click()
     page.wait_for_selector("h1:text-is('model 4')")
     assert page.title() == "model 4 · filterdb"
+    page.wait_for_selector("#layers [role=row] canvas")
+    assert violations(page) == []
     page.locator(".rule.bad .hits button").click()
     table = page.locator("[role=table]")
     assert table.get_attribute("aria-rowcount") == "2" and "dead" in table.inner_text()
