@@ -116,6 +116,7 @@ def test_names_are_shown_where_they_do_not_fit(drawn: Opened) -> None:
     assert page.locator(f"{HEATMAP} .over > text.end").count() == 0
     matrix, tags = page.locator(f"{HEATMAP} .heat"), page.locator(f"{HEATMAP} .tag")
     assert not tags.first.is_visible()
+    matrix.hover()
     matrix.focus()
     page.keyboard.press("End")
     for _ in range(2):
@@ -125,8 +126,11 @@ def test_names_are_shown_where_they_do_not_fit(drawn: Opened) -> None:
         first[:39] if len(first) > 40 else first,
         second,
     ]
+    page.evaluate("scrollBy(0, -600)")  # away below the resting pointer
+    matrix.dispatch_event("pointerleave")
     frame = matrix.bounding_box()
     assert frame is not None
+    assert page.locator("#tip").is_visible()
     for tag in tags.all():
         tag.wait_for()
         box = tag.bounding_box()

@@ -124,6 +124,7 @@ function logarithmic(low, high, from, to) {
 // The tooltip, and the line that a screen reader reads out.
 const tip = $("#tip"), spoken = $("#spoken");
 function showTip(lines, x, y) {
+  tip.place = null;
   tip.replaceChildren(...lines.map((line, i) => el(i ? "div" : "b", {}, line)));
   tip.hidden = false;
   const box = tip.getBoundingClientRect();
@@ -135,11 +136,13 @@ const say = (text) => { spoken.textContent = text; };
 // The tip of a cell that was reached by keyboard moves with the cell: bringing it into view scrolls the page.
 addEventListener("scroll", () => { if (tip.place) tip.place(); else hideTip(); }, { passive: true });
 addEventListener("keydown", (event) => { if (event.key === "Escape") hideTip(); });
+// A resting pointer leaves a node when the page scrolls below it; a tip that the keyboard placed stays.
+const onPointerLeave = (node, leave) => node.addEventListener("pointerleave", () => { if (!tip.place) leave(); });
 
 // Show `lines()` in the tooltip when the pointer is over a node.
 function hinted(node, lines) {
   node.addEventListener("pointermove", (event) => showTip(lines(), event.clientX, event.clientY));
-  node.addEventListener("pointerleave", hideTip);
+  onPointerLeave(node, hideTip);
   return node;
 }
 

@@ -124,9 +124,12 @@ function heatmap(node, data, { order, search, cut, pick }) {
       cursor.setAttribute("y", a * cell);
       cursor.setAttribute("visibility", "visible");
       const lines = facts(data, places[a], places[b]);
-      const place = () => { const box = frame.getBoundingClientRect(); showTip(lines, box.left + left + (b + 1) * cell, box.top + (a + 1) * cell); };
+      const place = () => {
+        const box = frame.getBoundingClientRect();
+        showTip(lines, box.left + left + (b + 1) * cell, box.top + (a + 1) * cell);
+        tip.place = place;
+      };
       if (x === undefined) place(); else showTip(lines, x, y);
-      tip.place = x === undefined ? place : null;
       return lines;
     };
     const leave = () => {
@@ -141,7 +144,7 @@ function heatmap(node, data, { order, search, cut, pick }) {
       return a >= 0 && b >= 0 && a < n && b < n ? [a, b] : null;
     };
     frame.addEventListener("pointermove", (event) => { const cellThere = under(event); if (cellThere) move(...cellThere, event.clientX, event.clientY); else leave(); });
-    frame.addEventListener("pointerleave", leave);
+    onPointerLeave(frame, leave);
     frame.addEventListener("blur", leave);
     frame.addEventListener("focus", () => { if (frame.matches(":focus-visible")) say(move(...at).join(", ")); });
     frame.addEventListener("click", (event) => { const cellThere = under(event); if (cellThere) { at = cellThere; choose(); } });

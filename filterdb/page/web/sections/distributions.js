@@ -73,7 +73,7 @@ makers.planes = async (node) => {
           const box = board.getBoundingClientRect();
           showTip([label, `c${wish[0]} ${digits(value((event.clientX - box.left) / size), 2)}`, `c${wish[1]} ${digits(value(1 - (event.clientY - box.top) / size), 2)}`], event.clientX, event.clientY);
         });
-        board.addEventListener("pointerleave", hideTip);
+        onPointerLeave(board, hideTip);
         return el("div", {}, el("h4", { title: label }, shown(label, Math.floor(size / 8))), board, el("p", { class: "kind" }, data.kinds[g][pair]));
       }));
     });
