@@ -18,7 +18,7 @@ from filterdb.analysis.rules import VERDICTS
 from filterdb.choices import COMPONENTS
 from filterdb.errors import InputError, MissingExtraError
 from filterdb.numerics.modes import ModeName
-from filterdb.page import payload
+from filterdb.page import payload, tables
 from filterdb.page.drawing import visible, visible_all
 from filterdb.page.header import header
 from filterdb.page.model_pages import ModelPages
@@ -170,7 +170,8 @@ def page_html(
         loader=FunctionLoader(web_file),
     )
     shared = {
-        "kinds": ["csv", *(["parquet"] if find_spec("pyarrow") is not None else [])],
+        "formats": tables.formats(),
+        "layer_formats": dict.fromkeys(tables.OF_LAYERS, tables.formats(db.layers.sizes["layer"])),
         "first": next(iter(results.drifts), ""),
         "kernel": kernel_text(db.kernel),
         "weights": "nine" if db.weights == WEIGHTS else str(db.weights),

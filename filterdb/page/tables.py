@@ -15,17 +15,18 @@ from filterdb.numerics.box import Box
 from filterdb.schema import distinct
 from filterdb.store.database import Database
 
-LONG = 30_000
-"""A table of pairs with more rows is not written as CSV."""
+LONG, MANTISSA = 20_000, 11
+"""A table of layers or pairs with more rows is only Parquet. The numbers of any longer table are exact to 0.03 %, as
+inside the page: single precision with so many bits."""
 
-ROUNDED, MANTISSA = 20_000, 11
-"""Numbers of tables with more rows are exact to 0.03 %, as inside the page: single precision with so many bits."""
+OF_LAYERS = ("degeneration", "spectrum")
+"""The tables with a row for each layer."""
 
 WIDE = 200
 """A table with more columns is only CSV, with four digits. Parquet has a matrix as pairs, which is much smaller."""
 
 MANY, DIGITS = 1_000, {"short": "%.4g", "many": "%.6g"}
-"""In tables with more rows, the numbers of CSV have six digits; in those that are `WIDE` or `ROUNDED`, four."""
+"""In tables with more rows, the numbers of CSV have six digits; in those that are `WIDE` or `LONG`, four."""
 
 MODEL_FACTS = (
     "model", "task", "visual_category", "training_dataset", "family", "filters", "layers", "total_filters",
@@ -35,10 +36,17 @@ LAYER_FACTS = ("filters", "conv_depth", "conv_depth_norm", "sparsity", "variance
                "p_value", "clean_variance_entropy", "orthogonality", "span")  # fmt: skip
 
 
+def formats(rows: int = 0) -> list[str]:
+    """Return the formats of a table of so many layers or pairs. Without pyarrow, Parquet cannot be written."""
+    if find_spec("pyarrow") is None:
+        return ["csv"]
+    return ["csv", "parquet"] if rows <= LONG else ["parquet"]
+
+
 def files(name: str, table: pd.DataFrame, *, csv: bool = True) -> dict[str, bytes]:
     """Return the bytes of a table's files below `tables`, by path."""
     paths = {f"tables/{name}.csv": to_csv(table)} if csv else {}
-    if find_spec("pyarrow") is not None and table.shape[1] <= WIDE:
+    if "parquet" in formats() and table.shape[1] <= WIDE:
         paths[f"tables/{name}.parquet"] = to_parquet(table)
     return paths
 
@@ -50,7 +58,7 @@ def to_csv(table: pd.DataFrame) -> bytes:
     for i, dtype in enumerate(table.dtypes):
         if not pd.api.types.is_numeric_dtype(dtype):
             safe.isetitem(i, [_inert(value) for value in table.iloc[:, i]])
-    is_short = table.shape[1] > WIDE or len(table) > ROUNDED
+    is_short = table.shape[1] > WIDE or len(table) > LONG
     digits = DIGITS["short"] if is_short else DIGITS["many"] if len(table) > MANY else None
     return safe.to_csv(index=False, float_format=digits, lineterminator="\n").encode("utf-8", "replace")
 
@@ -64,7 +72,7 @@ def to_parquet(table: pd.DataFrame) -> bytes:
     buffer = io.BytesIO()
     texts = {name: _valid(table[name]) for name in table.columns if not pd.api.types.is_numeric_dtype(table[name])}
     floats = [name for name in table.columns if pd.api.types.is_float_dtype(table[name])]
-    short = {name: _rounded(table[name].to_numpy()) for name in floats} if len(table) > ROUNDED else {}
+    short = {name: _rounded(table[name].to_numpy()) for name in floats} if len(table) > LONG else {}
     table.assign(**texts, **short).to_parquet(
         buffer, index=False, engine="pyarrow", compression="zstd",
         use_dictionary=[name for name in table.columns if name not in floats], use_byte_stream_split=floats,

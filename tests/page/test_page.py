@@ -28,13 +28,22 @@ pytestmark = pytest.mark.slow
 GROUPINGS = ("task", "training_dataset", "family", "model", "depth_decile")
 
 
-def test_every_link_leads_somewhere(made: Path) -> None:
-    text = made.read_text("utf-8")
-    links = set(re.findall(r'(?:href|src)="((?:figures|tables)/[^"]+)"', text))
+def linked(page: Path, groupings: tuple[str, ...]) -> set[str]:
+    """Return the figures and tables to which a page links, those of all groupings."""
+    text = page.read_text("utf-8")
     patterns = set(re.findall(r'data-of="([^"]+)"', text))
-    links |= {pattern.replace("*", by) for pattern in patterns for by in GROUPINGS}
+    return set(re.findall(r'(?:href|src)="((?:figures|tables)/[^"]+)"', text)) | {
+        pattern.replace("*", by) for pattern in patterns for by in groupings
+    }
+
+
+def files_beside(page: Path) -> set[str]:
+    return {path.relative_to(page.parent).as_posix() for path in page.parent.rglob("*") if path.is_file()}
+
+
+def test_every_link_leads_somewhere(made: Path) -> None:
+    links, there = linked(made, GROUPINGS), files_beside(made)
     assert len(links) > 60
-    there = {path.relative_to(made.parent).as_posix() for path in made.parent.rglob("*") if path.is_file()}
     assert links <= there
     pictures = {name for name in there if name.startswith("figures/")}
     assert pictures == {f"figures/{Path(one).stem}.{kind}" for one in pictures for kind in ("svg", "png")}
@@ -94,7 +103,7 @@ def test_formulas_stay_text_in_spreadsheets() -> None:
 
 
 def test_a_long_table_keeps_its_names(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tables, "ROUNDED", 2)
+    monkeypatch.setattr(tables, "LONG", 2)
     table = pd.DataFrame(
         {"group": pd.Series(["a", "\ud800", "a"], dtype=object), "number": [1, 2, 3], "drift": [0.1, np.nan, 1e-9]}
     )
@@ -105,9 +114,24 @@ def test_a_long_table_keeps_its_names(monkeypatch: pytest.MonkeyPatch) -> None:
     np.testing.assert_allclose(found["drift"].to_numpy(np.float64), np.array([0.1, np.nan, 1e-9]), rtol=3e-4)
 
 
+def test_long_tables_are_only_parquet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those with a row for each layer; the page does not link to a CSV that is not there."""
+    monkeypatch.setattr(tables, "LONG", 1)
+    for name in "ab":
+        chain(tmp_path / f"{name}.onnx", weights(8, 8), weights(8, 16))
+    with dask.config.set(scheduler="threads"):
+        page = fdb.report(fdb.ingest(tmp_path / "db", str(tmp_path)).database, tmp_path / "page")
+    there, links = files_beside(page), linked(page, ("model", "depth_decile"))
+    tall = ["degeneration", "spectrum"]
+    assert links <= there
+    assert {f"tables/{name}.parquet" for name in tall} <= links
+    assert not {f"tables/{name}.csv" for name in tall} & there
+    assert "tables/models.csv" in there
+
+
 def test_a_table_of_many_rows_is_rounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """To 0.03 %, as the numbers inside the page; zeros, missing values, signs and whole numbers stay."""
-    monkeypatch.setattr(tables, "ROUNDED", 2)
+    monkeypatch.setattr(tables, "LONG", 2)
     values = np.concatenate([np.geomspace(1e-30, 1e30, 1_001), [0.0, np.nan, np.inf, -1 / 3]])
     table = pd.DataFrame({"value": values, "count": np.arange(len(values)) + 2**40})
     for back in (pd.read_parquet(io.BytesIO(tables.to_parquet(table))), pd.read_csv(io.BytesIO(tables.to_csv(table)))):

@@ -81,7 +81,8 @@ class Layers(Section):
 
     def tables(self) -> Iterator[Table]:
         """Yield the layers and the first filters."""
-        yield Table("degeneration", tables.degeneration(self.results.degeneration))
+        layers = tables.degeneration(self.results.degeneration)
+        yield Table("degeneration", layers, "csv" in tables.formats(len(layers)))
         if self.tiles is not None:
             yield Table("first_filters", tables.first_filters(self.tiles))
 

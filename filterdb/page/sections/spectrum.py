@@ -42,7 +42,8 @@ class Spectrum(Section):
 
     def tables(self) -> Iterator[Table]:
         """Yield the shares of every layer."""
-        yield Table("spectrum", tables.spectrum(self.results.db, spectrum(self.results.db, "layer")))
+        layers = tables.spectrum(self.results.db, spectrum(self.results.db, "layer"))
+        yield Table("spectrum", layers, "csv" in tables.formats(len(layers)))
 
 
 SECTION = Spectrum
