@@ -14,6 +14,7 @@ import xarray as xr
 
 from filterdb.analysis.findings import MEANINGS
 from filterdb.analysis.noise import FEW
+from filterdb.analysis.rules import Rules, fewest_directions
 from filterdb.numerics.divergence import symmetric_kl
 from filterdb.page.boxes import pairs
 from filterdb.page.drawing import visible
@@ -141,6 +142,7 @@ def _flagged(results: Results) -> Tile:
     lines = [
         Line(
             f"{visible(result['layer_name'].values[layers[0]])}: {', '.join(rules[hits[layers[0]]])}"
+            + _evidence(results, layers[0], SEVERITY[worst[layers[0]]])
             + (f", and {counted(len(layers) - 1, 'more layer')}" if len(layers) > 1 else ""),
             name=visible(model),
             href=f"model.html#{results.db.layers['model_index'].values[layers[0]]}",
@@ -160,6 +162,21 @@ def _flagged(results: Results) -> Tile:
         link=("See the layers", address("layers")),
         picture={"filters": _filters(results, [layers[0] for _, layers in shown])},
     )
+
+
+def _evidence(results: Results, layer: int, rule: str) -> str:
+    """Return the number behind the most severe verdict of a layer, in parentheses; nothing for dead layers."""
+    result, weights = results.degeneration, results.db.weights
+    entropy, sparsity, p = (float(result[name].values[layer]) for name in ("variance_entropy", "sparsity", "p_value"))
+    is_narrow = 10**entropy < fewest_directions(Rules().collapsed, weights)
+    texts = {
+        "collapsed": f" ({10**entropy:.2g} of {weights} directions)"
+        if is_narrow
+        else " (its filters are nearly equal)",
+        "sparse": f" ({sparsity:.0%} of its filters near zero)",
+        "random": f" (p = {p:.2g})" if np.isfinite(p) else "",
+    }
+    return texts.get(rule, "")
 
 
 def _nothing_flagged(results: Results, question: str, judged: int) -> Tile:
@@ -274,12 +291,16 @@ def _exclusions(result: xr.Dataset, key: str, pair: tuple[int, int]) -> str:
     among = f"the {result.sizes['group'] - few:,} {MANY[by]} of at least 1,000 filters" if few else f"all {MANY[by]}"
     text = f"The {what} among {among}"
     if few:
-        text += f"; {few:,} smaller {'one is' if few == 1 else 'ones are'} left out"
+        text += f"; {_left_out(few)}"
     if larger:
         number = sum(larger.values())
         verdicts = ", ".join(f"{of_word:,} {word}" for word, of_word in larger.items())
         text += f"; {counted(number, 'pair')} {'has' if number == 1 else 'have'} a larger D: {verdicts}"
     return f"{text}."
+
+
+def _left_out(few: int) -> str:
+    return f"{few:,} smaller {'one is' if few == 1 else 'ones are'} left out"
 
 
 def _larger(result: xr.Dataset, pair: tuple[int, int]) -> dict[str, int]:
@@ -314,7 +335,7 @@ def _outlier(results: Results) -> Tile:
     stands_out = is_far and _mostly_beyond_chance(result, int(np.flatnonzero(enough)[most]))
     name = visible(result["group"].values[enough][most])
     few = int((~enough).sum())
-    notes = [f"Of the {int(enough.sum()):,} models of at least 1,000 filters; {few:,} smaller left out."] if few else []
+    notes = [f"Among the {enough.sum():,} models of at least 1,000 filters; {_left_out(few)}."] if few else []
     notes += ["Chance explains most of its drifts."] if is_far and not stands_out else []
     cells = np.unique(np.linspace(0, rows.shape[1] - 1, min(CELLS, rows.shape[1])).round().astype(int))
     return Tile(
@@ -322,7 +343,8 @@ def _outlier(results: Results) -> Tile:
         question,
         "warn" if stands_out else "good",
         "stands out" if stands_out else "none stands out",
-        f"Farthest from the others: median D {medians[most]:.2g}; for a typical model it is {np.median(medians):.2g}.",
+        f"{'Far' if stands_out else 'Farthest, but not by much,'} from the others: median D {medians[most]:.2g}; "
+        f"for a typical model it is {np.median(medians):.2g}.",
         names=(name,),
         are_models=True,
         note=" ".join(notes),
@@ -361,11 +383,11 @@ def _trust(results: Results, by: str | None) -> Tile:
     groups = "groups" if by is None else MANY[by]
     if not judgeable:
         state: State = "unknown"
-        word, answer = "these filters only", f"No pair of {groups} can be judged."
-        few = "Too few models or filters: drifts describe these filters, not other models"
-        unjudged = "No noise was computed, so it is unknown which drifts chance explains"
-        is_judged = by is None or "verdict" in results.drifts[by]
-        lines.insert(0, Line(few if is_judged else unjudged, "unknown"))
+        word, answer = "these filters only", f"For these filters, not for {groups} in general."
+        reason = f"Too few models or filters for a verdict on any pair of {groups}"
+        if by is not None and "verdict" not in results.drifts[by]:
+            reason = "No noise was computed, so it is unknown which drifts chance explains"
+        lines.insert(0, Line(reason, "unknown"))
     else:
         if not judged(results.drifts[by or ""]).any():
             lines.insert(0, Line("Judged by the number of filters alone: too few models to generalise", "warn"))

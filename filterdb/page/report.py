@@ -265,7 +265,7 @@ def _numbers(db: Database) -> list[tuple[str, str]]:
         counted(counts["layers"], "layer"),
         counted(with_filters, "model")
         if with_filters == counts["models"]
-        else f"{with_filters:,} of {counted(counts['models'], 'model')} have such filters",
+        else f"{with_filters:,} of {counted(counts['models'], 'model')} have {kernel_text(db.kernel)} filters",
     ]
     for column, noun in (("task", "task"), ("training_dataset", "training set")):
         known = set(np.unique(db.layers[column].values.astype(str)).tolist()) - {UNKNOWN}

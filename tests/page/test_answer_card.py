@@ -59,6 +59,10 @@ def test_what_is_flagged(tiles: dict[str, Tile]) -> None:
         "33 of 48 layers: 1 dead, 1 sparse, 2 collapsed, 31 random.",
     )
     assert [line.name for line in tile.lines[:2]] == ["model 4", "model 7"]
+    texts = [line.text.partition(": ")[2] for line in tile.lines]
+    assert texts[0].startswith("dead, sparse, collapsed, and")
+    assert texts[1].startswith("collapsed (1 of 9 directions)")  # multiples of one filter
+    assert re.match(r"random \(p = 0\.\d+\)", texts[2])
     dead, collapsed, random = tile.picture["filters"]
     assert not np.any(dead) and np.abs(collapsed).max() == np.abs(random).max() == 99
     assert tile.lines[0].href == "model.html#4" and "Dead: every weight" in tile.note
