@@ -120,9 +120,16 @@ def _by_number(label: str) -> tuple[bool, float, str]:
 
 
 def with_scale(db: Database, *, scaled: bool) -> Database:
-    """Return the view, for raw filters without the layers whose scale is unknown."""
+    """Return the view, for raw filters without the layers whose scale is unknown. Raises InputError if all are."""
     known = has_scale(db, scaled=scaled)
-    return db if known.all() else db.keep(known, "scale known")
+    if known.all():
+        return db
+    if not known.any():
+        raise InputError(
+            f"{db.url}: raw filters: expected layers whose scale is known, got none: their integer weights have no "
+            "scale in the file; scaled filters need none"
+        )
+    return db.keep(known, "scale known")
 
 
 DEPTHS = {"depth_decile", "conv_depth", "conv_depth_norm", "graph_depth"}
@@ -152,24 +159,43 @@ def _names(key: Key) -> list[str]:
 
 
 def check_raw(db: Database) -> None:
-    """Raise InputError if raw filters of the view cannot be compared, because only some have a norm's scale in them.
-
-    A layer without batch normalisation can be compared with any other. What is unknown in files of one format was
-    written by one kind of exporter; beside another format's weights whose norm is apart, it counts as folded.
-    """
-    where, formats = (db.layer_columns[name].values.astype(str) for name in ("batch_norm", "source_format"))
-    apart = where == "unfolded"
-    others = {known for known in np.unique(formats).tolist() if (apart & (formats != known)).any()}
-    inside = (where == "folded") | ((where == "unknown") & np.isin(formats, sorted(others)))
+    """Raise InputError if raw filters of the view cannot be compared, because only some have a norm's scale in them."""
+    apart, inside = _kinds_of_norm(db)
     if not (apart.any() and inside.any()):
         return
-    kinds = " or ".join(sorted(set(where[inside].tolist())))
+    kinds = " or ".join(sorted(set(db.layer_columns["batch_norm"].values[inside].astype(str).tolist())))
     layers = counted(int(np.count_nonzero(apart)), "layer")
     raise InputError(
         f"{db.url}: raw filters: expected one kind of batch normalisation, got {layers} "
         f"whose scale is apart (unfolded) and {np.count_nonzero(inside):,} in whose weights it is or may be "
         f"({kinds}); choose with --where batch_norm=unfolded or --where batch_norm!=unfolded"
     )
+
+
+def raw_view(db: Database) -> tuple[Database, int]:
+    """Return the largest part of a view whose raw filters can be compared, and the number of layers left out.
+
+    Layers whose batch normalisation is apart stay, or those in whose weights it is, whichever have more filters.
+    """
+    apart, inside = _kinds_of_norm(db)
+    if not (apart.any() and inside.any()):
+        return db, 0
+    filters = db.layers["row_size"].values
+    words, other = ("apart", inside) if filters[apart].sum() > filters[inside].sum() else ("in the weights", apart)
+    return db.keep(~other, f"batch normalisation {words}"), int(np.count_nonzero(other))
+
+
+def _kinds_of_norm(db: Database) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    """Return which layers have a batch normalisation apart, and which have it, or may have it, in their weights.
+
+    A layer without batch normalisation is neither, and can be compared with any other. What is unknown in files of one
+    format was written by one kind of exporter; beside another format's weights whose norm is apart, it counts as
+    folded.
+    """
+    where, formats = (db.layer_columns[name].values.astype(str) for name in ("batch_norm", "source_format"))
+    apart = where == "unfolded"
+    others = {known for known in np.unique(formats).tolist() if (apart & (formats != known)).any()}
+    return apart, (where == "folded") | ((where == "unknown") & np.isin(formats, sorted(others)))
 
 
 def chosen(db: Database) -> slice | npt.NDArray[np.int64]:

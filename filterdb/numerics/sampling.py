@@ -141,7 +141,8 @@ def _fluctuation(mu: Array, s: Array) -> tuple[Array, Array]:
 
 
 def _gamma_quantile(mean: Array, variance: Array) -> Array:
-    """Return the 95 % quantile of a gamma distribution (Wilson and Hilferty)."""
-    ninth = variance / (9 * np.maximum(mean, np.finfo(np.float64).tiny) ** 2)
+    """Return the 95 % quantile of a gamma distribution (Wilson and Hilferty); 0 where the mean is 0."""
+    square = np.square(mean)
+    ninth = np.divide(variance, 9 * square, out=np.zeros_like(square), where=square > 0)
     quantile: Array = mean * (1 - ninth + _Z95 * np.sqrt(ninth)) ** 3
     return quantile

@@ -423,6 +423,8 @@ def _basis_line(results: Results) -> Line:
     if warning:
         return Line("The basis is stale; see the warning above", "warn")
     ratios = np.cumsum(results.basis["explained_variance_ratio"].values[0])
+    if not ratios[-1] > 0:
+        return Line("The filters have no variance, so there are no components", "warn")
     need = int(np.searchsorted(ratios, 0.9)) + 1
     return Line(
         f"Basis: {need} of {len(ratios)} components hold {ratios[need - 1]:.0%} of the variance",

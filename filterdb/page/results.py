@@ -13,7 +13,7 @@ import xarray as xr
 
 from filterdb.analysis.degeneration import degeneration
 from filterdb.analysis.drift import drift
-from filterdb.analysis.grouping import group
+from filterdb.analysis.grouping import group, raw_view
 from filterdb.analysis.kinship import has_sketches, sketch_layers
 from filterdb.analysis.pca import pca
 from filterdb.analysis.series import series
@@ -22,6 +22,7 @@ from filterdb.numerics.modes import ModeName, as_mode
 from filterdb.reduce.basis import projection
 from filterdb.schema import UNKNOWN
 from filterdb.store.database import Database
+from filterdb.wording import counted
 
 GROUPINGS = ("task", "visual_category", "training_dataset", "family", "model", "depth_decile")
 """The groupings that the page shows, if they have at least two groups."""
@@ -79,6 +80,18 @@ class Results:
         names = set(self.db.models["model"].values.astype(str).tolist())
         rows = [name in names for name in ledger["skipped_model"].values.astype(str).tolist()]
         return ledger.isel(skipped=np.array(rows, bool))
+
+    @cached_property
+    def raw(self) -> tuple[Database, str]:
+        """Return the layers whose raw filters can be compared, and a sentence about those left out."""
+        view, number = raw_view(self.db)
+        if not number:
+            return view, ""
+        are, their = ("is", "its") if number == 1 else ("are", "their")
+        return view, (
+            f"{counted(number, 'layer')} {are} left out, because {their} batch normalisation is not where most "
+            "filters have it, so that raw weights have another scale."
+        )
 
     @cached_property
     def trainings(self) -> tuple[xr.Dataset | None, str]:

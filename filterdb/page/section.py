@@ -7,13 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from importlib import resources
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
+from filterdb.errors import InputError
 from filterdb.page.results import Results
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
+
+T = TypeVar("T")
 
 
 class Picture(NamedTuple):
@@ -48,6 +51,16 @@ class Section:
 
     def __init__(self, results: Results) -> None:
         self.results = results
+        self.refused: list[tuple[str, str]] = []
+
+    def attempt(self, what: str, compute: Callable[[], T]) -> T | None:
+        """Return what an analysis computes. If the database does not allow it, return None; `what` is then missing."""
+        try:
+            return compute()
+        except InputError as error:
+            reason = str(error).removeprefix(f"{self.results.db.url}: ")
+            self.refused.append((what, f"{reason[:1].upper()}{reason[1:]}."))
+            return None
 
     @classmethod
     def name(cls) -> str:
@@ -65,7 +78,7 @@ class Section:
 
     def missing(self) -> list[tuple[str, str]]:
         """Return what the section cannot show for this database, each with the reason as a sentence."""
-        return []
+        return self.refused
 
     def context(self) -> dict[str, Any]:
         """Return the variables of the template."""

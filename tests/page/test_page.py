@@ -120,7 +120,7 @@ def test_long_tables_are_only_parquet(tmp_path: Path, monkeypatch: pytest.Monkey
     for name in "ab":
         chain(tmp_path / f"{name}.onnx", weights(8, 8), weights(8, 16))
     with dask.config.set(scheduler="threads"):
-        page = fdb.report(fdb.ingest(tmp_path / "db", str(tmp_path)).database, tmp_path / "page")
+        page = Path(fdb.report(fdb.ingest(tmp_path / "db", str(tmp_path)).database, tmp_path / "page"))
     there, links = files_beside(page), linked(page, ("model", "depth_decile"))
     tall = ["degeneration", "spectrum"]
     assert links <= there

@@ -31,6 +31,8 @@ class Depth(Section):
     template = """\
 <section id="depth">
 <h2>Over the depth</h2>
+{% if left_out %}<p class="soft">Of the scale and the box plots, {{ left_out[0] | lower }}{{ left_out[1:] }}</p>{% endif %}
+
 {{ figure("depth", "Entropy and sparsity of every layer", "High entropy: the layer uses all components, as untrained weights do; near 0: it uses only one. Sparsity is the share of filters that are nearly zero. Lines are means of a tenth of the depth.", "entropy_and_sparsity", "degeneration", holds="the measures of every layer", more=[("box plots by tenth of the depth", "degeneration_boxes", "degeneration_boxes")]) }}
 {% if deciles %}{{ figure("deciles", "Drift between models at the same depth", "Each box holds all pairs of models, compared on their layers in that tenth of the depth only.", "deciles", "deciles", holds="the numbers of the boxes") }}{% endif %}
 {{ figure("scale", "Scale of the filters", "The scale of a filter is its largest weight minus its smallest. There is one mean for each model and tenth of its depth.", "filter_scale", "filter_scale", holds="the scale of each model and tenth") }}
@@ -39,19 +41,24 @@ class Depth(Section):
 
     def __init__(self, results: Results) -> None:
         super().__init__(results)
-        self.scale = filter_scale(results.db, "model")
-        self.by_depth = degeneration(results.db, by="depth_decile", mode=results.mode)
+        raw, _ = results.raw
+        self.by_depth = self.attempt("over the depth", lambda: degeneration(raw, by="depth_decile", mode=results.mode))
+        self.scale = filter_scale(raw, "model")
         has_groups = "model" in results.drifts and "depth_decile" in results.drifts
         deciles = _deciles(results.db, results.mode) if has_groups else None
         self.deciles = deciles if deciles is not None and boxes.by_stratum(deciles) else None
 
+    def is_listed(self) -> bool:
+        """Return whether there are layers of known depth."""
+        return self.by_depth is not None
+
     def missing(self) -> list[tuple[str, str]]:
-        """Return why models are not compared at the same depth."""
-        return [] if self.deciles is not None else [("drift at the same depth", NO_DECILES)]
+        """Return why there is nothing over the depth, or why models are not compared at the same depth."""
+        return self.refused if self.refused or self.deciles is not None else [("drift at the same depth", NO_DECILES)]
 
     def context(self) -> dict[str, Any]:
-        """Return whether models can be compared at the same depth."""
-        return {"deciles": self.deciles is not None}
+        """Return whether models can be compared at the same depth, and which layers are left out."""
+        return {"deciles": self.deciles is not None, "left_out": self.results.raw[1]}
 
     def core(self) -> Any:
         """Return the box plots."""
@@ -62,6 +69,8 @@ class Depth(Section):
 
     def pictures(self) -> Iterator[Picture]:
         """Yield entropy and sparsity, scale and deciles."""
+        if self.by_depth is None:
+            return
         tasks = self.results.db.layers["task"].values.astype(str)
         groups = tasks if len(np.unique(tasks)) > 1 else None
         yield Picture("entropy_and_sparsity", partial(figures.entropy_and_sparsity, self.results.degeneration, groups))
@@ -72,6 +81,8 @@ class Depth(Section):
 
     def tables(self) -> Iterator[Table]:
         """Yield scale and deciles."""
+        if self.by_depth is None:
+            return
         yield Table("degeneration_boxes", tables.degeneration_groups(self.by_depth))
         yield Table("filter_scale", tables.filter_scale(self.scale))
         if self.deciles is not None:
