@@ -47,7 +47,7 @@ VERDICTS = (
         _CANNOT_TELL,
         "?",
         "unknown",
-        "These filters differ, but there are too few models to generalise to the groups.",
+        "Too few models to tell: the filters at hand differ, but those of other models in these groups may not.",
     ),
     Verdict("", _CANNOT_TELL, "?", "unknown", "The noise of this pair was not computed."),
 )
@@ -58,7 +58,10 @@ _VERDICT_OF = {verdict.code: verdict for verdict in VERDICTS}
 _BY_NUMBERS = "Chance alone explains this drift; judged by the numbers of filters, as there are too few models."
 
 QUALIFIED = {
-    (BY_FILTERS, BY_LAYERS): "These two models differ from layer to layer, but one model does not stand for others.",
+    (
+        BY_FILTERS,
+        BY_LAYERS,
+    ): "One model does not stand for others: these two differ from layer to layer, others may not.",
     (INDISTINGUISHABLE, BY_LAYERS): "Swapping layers between these two models explains this drift.",
     (INDISTINGUISHABLE, BY_FEW_MODELS): _BY_NUMBERS,
     (INDISTINGUISHABLE, BY_SAMPLING): _BY_NUMBERS,

@@ -12,7 +12,6 @@ from typing import Any, Literal
 import numpy as np
 import xarray as xr
 
-from filterdb.analysis.findings import MEANINGS
 from filterdb.analysis.noise import FEW
 from filterdb.analysis.rules import Rules, fewest_directions
 from filterdb.numerics.divergence import symmetric_kl
@@ -29,7 +28,7 @@ State = Literal["good", "warn", "unknown"]
 SIGNS: dict[State, str] = {"good": "✓", "warn": "!", "unknown": "?"}
 """The symbol of each state, so that colour is never the only sign."""
 
-STATE_OF_TONE: dict[str, State] = {"bad": "warn", "neutral": "good", "unknown": "unknown"}
+STATE_OF_TONE: dict[str, State] = {"bad": "warn", "neutral": "unknown", "unknown": "unknown"}
 """The state of a tile about a pair of groups, by the tone of its verdict."""
 
 CANNOT_TELL = verdict_of(None).word
@@ -37,7 +36,15 @@ CANNOT_TELL = verdict_of(None).word
 DOUBTFUL = "differs, but as the largest of all pairs may do so by chance"
 """What is said of a pair that differs and is not named: chance explains the largest of all drifts (`is_telling`)."""
 
-SEVERITY = ("dead", "collapsed", "random", "sparse")
+MEANT = {
+    "dead": "all weights are zero",
+    "collapsed": "the filters are nearly multiples of a few",
+    "random": "the filters cannot be told from noise, as before training",
+    "sparse": "most filters are near zero",
+}
+"""What each verdict of a layer means, in the few words that a tile has room for."""
+
+SEVERITY = tuple(MEANT)
 """Verdicts of layers, the most severe first."""
 
 MODELS_SHOWN, FILTERS_SHOWN, CELLS = 3, 10, 24
@@ -143,7 +150,7 @@ def _flagged(results: Results) -> Tile:
         Line(
             f"{visible(result['layer_name'].values[layers[0]])}: {', '.join(rules[hits[layers[0]]])}"
             + _evidence(results, layers[0], SEVERITY[worst[layers[0]]])
-            + (f", and {counted(len(layers) - 1, 'more layer')}" if len(layers) > 1 else ""),
+            + (f"; {counted(len(layers) - 1, 'more layer')} flagged" if len(layers) > 1 else ""),
             name=visible(model),
             href=f"model.html#{results.db.layers['model_index'].values[layers[0]]}",
         )
@@ -156,9 +163,10 @@ def _flagged(results: Results) -> Tile:
         question,
         "warn",
         counted(len(flagged), "layer"),
-        f"{len(flagged):,} of {counted(len(models), 'layer')}: {', '.join(kinds)}.",
+        f"{len(flagged):,} of {counted(len(models), 'layer')} in {len(ranked):,} of "
+        f"{counted(len(np.unique(models)), 'model')}: {', '.join(kinds)}.",
         lines=tuple(lines),
-        note=_meaning(rules[hits[ranked[0][1][0]]].tolist(), left),
+        note=_meanings(rules[hits.any(axis=0)].tolist(), left, overlap=bool((hits.sum(axis=1) > 1).any())),
         link=("See the layers", address("layers")),
         picture={"filters": _filters(results, [layers[0] for _, layers in shown])},
     )
@@ -170,7 +178,7 @@ def _evidence(results: Results, layer: int, rule: str) -> str:
     entropy, sparsity, p = (float(result[name].values[layer]) for name in ("variance_entropy", "sparsity", "p_value"))
     is_narrow = 10**entropy < fewest_directions(Rules().collapsed, weights)
     texts = {
-        "collapsed": f" ({10**entropy:.2g} of {weights} directions)"
+        "collapsed": f" (uses {10**entropy:.2g} of {weights} directions)"
         if is_narrow
         else " (its filters are nearly equal)",
         "sparse": f" ({sparsity:.0%} of its filters near zero)",
@@ -204,11 +212,11 @@ def _nothing_flagged(results: Results, question: str, judged: int) -> Tile:
     )
 
 
-def _meaning(verdicts: list[str], left: int) -> str:
-    """Say what the most severe of a layer's verdicts means, and how many models are not named."""
-    worst = min(verdicts, key=lambda rule: SEVERITY.index(rule) if rule in SEVERITY else len(SEVERITY))
-    text = f"{worst.capitalize()}: {MEANINGS[worst][0].lower()}{MEANINGS[worst][1:]}"
-    return f"{counted(left, 'more model')} in the table. {text}" if left else text
+def _meanings(verdicts: list[str], left: int, *, overlap: bool) -> str:
+    """Say what verdicts mean, in the order of severity, and how many models are not named."""
+    texts = [f"The most severe first; {counted(left, 'more model')} in the table."] if left else []
+    texts += [f"{rule.capitalize()}: {MEANT[rule]}." for rule in SEVERITY if rule in verdicts]
+    return " ".join([*texts, *(["A layer can have several verdicts."] if overlap else [])])
 
 
 def _filters(results: Results, layers: list[int]) -> list[list[list[int]]]:
@@ -337,6 +345,7 @@ def _outlier(results: Results) -> Tile:
     few = int((~enough).sum())
     notes = [f"Among the {enough.sum():,} models of at least 1,000 filters; {_left_out(few)}."] if few else []
     notes += ["Chance explains most of its drifts."] if is_far and not stands_out else []
+    notes.append("Each cell is the D to another model; yellow is far.")
     cells = np.unique(np.linspace(0, rows.shape[1] - 1, min(CELLS, rows.shape[1])).round().astype(int))
     return Tile(
         "outlier",
@@ -394,8 +403,9 @@ def _trust(results: Results, by: str | None) -> Tile:
         state = "warn" if any(line.state == "warn" for line in lines) else "good"
         word = "yes" if state == "good" else "with care"
         share = f"All {counted(total, 'pair')}" if judgeable == total else f"{judgeable:,} of {counted(total, 'pair')}"
-        rest = "" if judgeable == total else f"; the verdict on the others is “{CANNOT_TELL}”"
-        answer = f"{share} of {groups} can be judged{rest}."
+        differ = words[verdict_of(DIFFERENT).word]
+        outcome = "none differs" if not differ else "all differ" if differ == judgeable else f"{differ:,} differ"
+        answer = f"{share} of {groups} can be judged: {outcome}."
     return Tile(
         "trust",
         "Can I trust the numbers?",
@@ -410,12 +420,12 @@ def _trust(results: Results, by: str | None) -> Tile:
 
 def _size_line(results: Results, by: str | None) -> Line:
     counts = results.db.counts
-    text = f"{counts['filters']:,} filters in {counted(counts['layers'], 'layer')}"
     result = results.drifts.get(by or "")
     few = 0 if result is None else int(result["few"].sum())
     if result is not None and few:
-        return Line(f"{text}; {few:,} of {result.sizes['group']:,} {MANY[by or '']} under 1,000", "warn")
-    return Line(text, "good")
+        have = "has" if few == 1 else "have"
+        return Line(f"{few:,} of {result.sizes['group']:,} {MANY[by or '']} {have} fewer than 1,000 filters", "warn")
+    return Line(f"{counts['filters']:,} filters in {counted(counts['layers'], 'layer')}", "good")
 
 
 def _basis_line(results: Results) -> Line:
@@ -428,7 +438,6 @@ def _basis_line(results: Results) -> Line:
     need = int(np.searchsorted(ratios, 0.9)) + 1
     return Line(
         f"Basis: {need} of {len(ratios)} components hold {ratios[need - 1]:.0%} of the variance",
-        "good",
         href=address("basis"),
     )
 
@@ -437,4 +446,4 @@ def _unread_line(results: Results) -> Line:
     number = results.unread.sizes["skipped"]
     if number:
         return Line(f"{counted(number, 'convolution')} could not be read", "warn", href=address("contents"))
-    return Line("Every convolution that the file formats list was read", "good")
+    return Line("Every convolution in the files was read", "good")

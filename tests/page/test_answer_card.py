@@ -56,16 +56,16 @@ def test_what_is_flagged(tiles: dict[str, Tile]) -> None:
     assert (tile.state, tile.word, tile.answer) == (
         "warn",
         "33 layers",
-        "33 of 48 layers: 1 dead, 1 sparse, 2 collapsed, 31 random.",
+        "33 of 48 layers in 13 of 18 models: 1 dead, 1 sparse, 2 collapsed, 31 random.",
     )
     assert [line.name for line in tile.lines[:2]] == ["model 4", "model 7"]
     texts = [line.text.partition(": ")[2] for line in tile.lines]
-    assert texts[0].startswith("dead, sparse, collapsed, and")
-    assert texts[1].startswith("collapsed (1 of 9 directions)")  # multiples of one filter
+    assert texts[0].startswith("dead, sparse, collapsed; 2 more layers flagged")
+    assert texts[1].startswith("collapsed (uses 1 of 9 directions)")  # multiples of one filter
     assert re.match(r"random \(p = 0\.\d+\)", texts[2])
     dead, collapsed, random = tile.picture["filters"]
     assert not np.any(dead) and np.abs(collapsed).max() == np.abs(random).max() == 99
-    assert tile.lines[0].href == "model.html#4" and "Dead: every weight" in tile.note
+    assert tile.lines[0].href == "model.html#4" and "Dead: all weights are zero." in tile.note
 
 
 def test_the_pairs_are_the_largest_and_smallest(tiles: dict[str, Tile], whole: Results) -> None:
@@ -83,7 +83,7 @@ def test_the_pairs_are_the_largest_and_smallest(tiles: dict[str, Tile], whole: R
         parts = result["weights"].values * ((p - q) * np.log(p / q)).sum(axis=1)
         assert tile.picture["component"] == int(np.argmax(parts))
         assert tile.picture["share"] == pytest.approx(parts.max() / parts.sum())
-    assert (tiles["farthest"].state, tiles["closest"].state) == ("warn", "good")  # differs, like noise
+    assert (tiles["farthest"].state, tiles["closest"].state) == ("warn", "unknown")  # differs, like noise
     assert tiles["farthest"].picture["floor"] == pytest.approx(
         result["model_floor_q95"].sel(group=tiles["farthest"].names[0], other=tiles["farthest"].names[1]).item()
     )
@@ -101,7 +101,7 @@ def test_the_odd_one_out_is_the_farthest_model(tiles: dict[str, Tile], whole: Re
 def test_trust_counts_all_pairs(tiles: dict[str, Tile], whole: Results) -> None:
     words = dict(map(tuple, tiles["trust"].picture["words"]))
     assert sum(words.values()) == 6 and words["cannot tell"] == 3 and words["differs"] == 2
-    assert tiles["trust"].state == "warn" and tiles["trust"].answer.startswith("3 of 6 pairs of tasks can be judged")
+    assert tiles["trust"].state == "warn" and tiles["trust"].answer == "3 of 6 pairs of tasks can be judged: 2 differ."
     del whole
 
 
@@ -270,9 +270,9 @@ def test_the_card_is_first_and_has_pictures(show: Show, page_db: fdb.Database, w
     name = f"{Path(page_db.url).parent.name}/db"
     assert page.title() == f"{name} · 3×3 filters · filterdb"
     assert page.locator("h1").inner_text() == f"{name} 3×3 filters"
-    assert "D is the drift between two groups" in page.locator("#summary").inner_text()
+    assert "D, the drift, says how differently" in page.locator("#summary").inner_text()
     assert re.search(
-        r"Created \d{4}-\d\d-\d\d · snapshot \d+ of \d{4}-\d\d-\d\d", page.locator("header.top").inner_text()
+        r"Created \d{4}-\d\d-\d\d · snapshot \d+, \d{4}-\d\d-\d\d", page.locator("header.top").inner_text()
     )
     assert page.locator("main > section").first.get_attribute("id") == "summary"
     tiles = page.locator(".answer")
@@ -292,7 +292,7 @@ def test_the_ruler_has_the_noise_and_known_drifts(show: Show, whole: Results, ti
     opened = show()
     plot = opened.page.locator("[data-tile=farthest] .ruler svg")
     text = plot.get_attribute("aria-label") or ""
-    assert re.search(r"noise: [\d.]+; two trainings of one net: [\d.]+; two architectures: [\d.]+", text)
+    assert re.search(r"noise of this pair: [\d.]+; two trainings of one net: [\d.]+; two architectures: [\d.]+", text)
     # A square root, as the heatmap's: the marks stand where their values are.
     track, reach, noise = (
         float(plot.locator(f".{kind}").get_attribute("width") or 0) for kind in ("track", "reach", "noise")
