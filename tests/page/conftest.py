@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -90,6 +91,17 @@ def violations(page: Page, rules: list[str] | None = None) -> list[tuple[str, li
     response = Axe().run(page, options=options).response
     assert len(response["passes"]) >= (1 if rules else 20)
     return [(rule["id"], [node["target"] for node in rule["nodes"]]) for rule in response["violations"]]
+
+
+def wait_until(page: Page, expression: str, arg: object = None) -> None:
+    """Wait until a JavaScript expression, or a function of `arg`, is true.
+
+    The page's policy forbids Playwright's `wait_for_function` to evaluate a string more than once.
+    """
+    end = time.monotonic() + 20
+    while not page.evaluate(expression, arg):
+        assert time.monotonic() < end, expression
+        page.wait_for_timeout(50)
 
 
 @dataclass

@@ -15,7 +15,7 @@ from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.spatial.distance import squareform
 
 import filterdb as fdb
-from tests.page.conftest import Opened, violations
+from tests.page.conftest import Opened, violations, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -240,4 +240,4 @@ def test_the_button_prints_when_everything_is_drawn(show: Show) -> None:
     page.evaluate("window.print = () => { window.printed = document.querySelectorAll('[data-figure]:empty').length; }")
     assert page.locator("[data-figure]:empty").count() > 0
     page.get_by_role("button", name=re.compile("^Print")).click()
-    page.wait_for_function("window.printed === 0")
+    wait_until(page, "window.printed === 0")

@@ -21,7 +21,7 @@ from filterdb.page import model_data
 from filterdb.page.model_pages import ModelPages
 from filterdb.page.results import Results, gather
 from filterdb.verdicts import VERDICTS
-from tests.page.conftest import HOSTILE, Opened, violations
+from tests.page.conftest import HOSTILE, Opened, violations, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -255,7 +255,7 @@ def test_a_hostile_model_is_shown_as_text(
     for name in HOSTILE:
         opened.page.evaluate("id => { location.hash = id; }", str(places.index(name)))
         shown = name.replace("\u202e", "\ufffd")
-        opened.page.wait_for_function("name => document.querySelector('h1')?.textContent === name", arg=shown)
+        wait_until(opened.page, "name => document.querySelector('h1')?.textContent === name", shown)
         assert "window.hit" in opened.page.locator("#layers").inner_text()
         inner, whole = opened.page.evaluate("[innerWidth, document.documentElement.scrollWidth]")
         assert whole <= inner == width

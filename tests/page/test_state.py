@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 import pytest
 from playwright.sync_api import Page
 
-from tests.page.conftest import HOSTILE, Opened
+from tests.page.conftest import HOSTILE, Opened, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -106,7 +106,7 @@ def test_back_and_forward(show: Show) -> None:
 def test_a_link_in_the_page_adds_to_the_state(drawn: Opened) -> None:
     page = drawn.page
     page.evaluate("location.hash = '#layers?layers=conv&by=task&a=detection&b=classification'")
-    page.wait_for_function("history.state?.filterdb")
+    wait_until(page, "history.state?.filterdb")
     assert page.locator(f"{HEATMAP} h4").inner_text() == "detection against classification"
     page.evaluate(
         "document.querySelector('main').insertAdjacentHTML('afterbegin', '<a id=l href=\"#drift?by=family\">f</a>')"
@@ -133,7 +133,7 @@ def test_a_hostile_link_changes_nothing(show: Show, drawn: Opened, made: Path, d
     first = page.locator(f"{HEATMAP} h4").inner_text()
     for fragment in [*fragments, *HOSTILE_FRAGMENTS]:
         page.evaluate("(fragment) => { location.hash = fragment; }", fragment)
-        page.wait_for_function("history.state?.filterdb")
+        wait_until(page, "history.state?.filterdb")
         assert page.locator(f"{HEATMAP} h4").inner_text() == first
         assert page.locator(f"{HEATMAP} .heat").get_attribute("aria-label") == (
             "Drift by task, 4 groups. Arrow keys move, Enter compares two groups."
