@@ -183,8 +183,18 @@ def encode(figure: Figure, name: str, suffix: str, dpi: int = DPI) -> bytes:
             figure.set_layout_engine("none")
         figure.savefig(buffer, format=suffix[1:], metadata=metadata[suffix], dpi=dpi)
     if suffix == ".svg":
-        return _short(buffer.getvalue())
+        return _short(_numbered(buffer.getvalue()))
     return _palette(buffer.getvalue()) if suffix == ".png" else buffer.getvalue()
+
+
+def _numbered(drawing: bytes) -> bytes:
+    """Number the clip paths of an SVG in their order.
+
+    Matplotlib names them by all digits of their places, the last of which differ from one layout to the next.
+    """
+    names = {name: b"clip%d" % i for i, name in enumerate(re.findall(rb'<clipPath id="(\w+)"', drawing))}
+    drawing = re.sub(rb'(?<=<clipPath id=")\w+', lambda name: names[name[0]], drawing)
+    return re.sub(rb"(?<=url\(#)\w+(?=\))", lambda name: names.get(name[0], name[0]), drawing)
 
 
 def _short(drawing: bytes) -> bytes:

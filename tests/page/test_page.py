@@ -157,6 +157,21 @@ def test_a_small_drawing_is_the_same_picture() -> None:
         assert image.size[0] >= 200
 
 
+def test_a_drawing_does_not_depend_on_last_digits() -> None:
+    """A layout may differ in digits that nobody sees; matplotlib would name clip paths by them."""
+
+    def drawn(shift: float) -> bytes:
+        figure = drawing.canvas(2, 2)
+        for i in range(2):
+            figure.add_axes((0.1 + shift, 0.1 + 0.5 * i, 0.8, 0.3)).plot([0, 1], [0, i])
+        figure.set_layout_engine("none")
+        return drawing.encode(figure, "clipped", ".svg")
+
+    first = drawn(0.0)
+    assert first == drawn(1e-13)
+    assert set(re.findall(rb"url\(#(\w+)\)", first)) == {b"clip0", b"clip1"}
+
+
 def test_numbers_survive_their_packing() -> None:
     values = np.concatenate([np.geomspace(1e-10, 1e3, payload.EXACT + 1), [0.0, np.nan]])
     assert payload.pack(values)["t"] == "l2"
