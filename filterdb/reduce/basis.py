@@ -188,6 +188,9 @@ def with_basis(db: Database) -> Database:
         return _in_memory(db, basis)
     try:
         stored = snapshots.write_basis(db.files, basis)
+        base = _after_fits(db)  # somebody may have committed a basis while this one was fitted
+        if base.basis_of(db.kernel) is not None:
+            return db.at(base)
         if max(snapshots.numbers(db.files)[0]) == base.number:
             committed = snapshots.commit(db.files, base, lambda newest: _with_basis(newest, db, stored))
             if committed.basis_of(db.kernel) is not None and committed.has_content_of(db.state):

@@ -25,6 +25,7 @@ from filterdb.reduce.reductions import Axes, ExtremesReduction, HistogramsReduct
 from filterdb.store.database import Database
 from filterdb.store.files import Files
 from filterdb.store.segment import Segment
+from filterdb.store.snapshot import StoredBasis
 from tests.models import chain, weights
 
 AXES = Axes.of(
@@ -180,6 +181,22 @@ def test_the_first_reduce_commits_the_basis_and_later_snapshots_inherit_it(small
     assert refitted.state.basis != first.attrs["basis"]
     assert fdb.drift(refitted, by="layer").attrs["basis_fitted_on"] == 2
     assert fdb.drift(grown, by="layer").attrs["basis"] == first.attrs["basis"]  # pinned to its snapshot
+
+
+def test_a_basis_that_another_commits_meanwhile_is_taken(small: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two first reductions at the same time: both results are of the snapshot with the basis."""
+    fit, others = basis.fit_basis, list[int]()
+
+    def fit_while_another_commits(db: Database) -> StoredBasis:
+        fitted = fit(db)
+        if not others:
+            others.append(-1)
+            others[0] = fdb.drift(fdb.open(db.url), by="layer").attrs["snapshot"]
+        return fitted
+
+    monkeypatch.setattr(basis, "fit_basis", fit_while_another_commits)
+    assert fdb.drift(small, by="layer").attrs["snapshot"] == 1
+    assert others == [1] and fdb.open(small.url).snapshot == 1
 
 
 def test_refit_takes_the_newest_snapshot(small: Database, tmp_path: Path) -> None:
