@@ -1,4 +1,4 @@
-"""Describe filters by the codes of a codebook: how many filters each stands for, and how well, beside noise."""
+"""Describe filters by the codes of a codebook: how many filters each stands for, and how well, compared with noise."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def codebook(
     passes: int = 1,
     kernel: AnyKernel | None = None,
 ) -> xr.Dataset:
-    """Fit k codes to the filters of a view by k-means, and tell how well they describe each group, beside noise.
+    """Fit k codes to the filters of a view by k-means, and tell how well they describe each group, compared with noise.
 
     Parameters
     ----------

@@ -82,7 +82,7 @@ def nearest(
         - floor and floor_q95 (model): mean and 95 % quantile of the drift of two samples of one distribution with
           these numbers of filters.
         - related_below (model): the 0.1 % quantile of the same. Independent models are hardly ever this near.
-        - verdict (model), str: "related" (drift < related_below: one was made from the other, or both from a third),
+        - verdict (model), str: "related" (drift < related_below: one was derived from the other, or both from a third),
           "indistinguishable" (drift ≤ floor_q95 or swap_p_value > 0.05), "different_by_filters", or "few" (fewer than
           1,000 filters in the model or the file).
         - layer_floor_q95 and swap_p_value (model): if the model's layers correspond to the file's (equal depths and

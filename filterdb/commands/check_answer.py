@@ -152,7 +152,7 @@ def _show_findings(listed: list[Answer], files: dict[str, str]) -> None:
     """Print a row for each finding. The shape is a column only if some layer's is not 3×3."""
     shaped = any(row["kernel"] not in {None, kernel_name(KERNEL)} for row in listed)
     columns = [word(""), name("file", 0 if len(files) > 1 else 2), name("layer")]
-    columns += [*([word("kernel", 1)] if shaped else []), word("rule"), text("found")]
+    columns += [*([word("kernel", 1)] if shaped else []), word("rule"), text("finding")]
     table = []
     for row in listed:
         mark, style = MARKS.get(row["level"], ("·", "dim"))
@@ -167,19 +167,19 @@ def _shown(kernel: str | None) -> str:
 
 
 def _show_shapes(answer: Answer) -> None:
-    """Print how many layers of which shapes were looked at, and of which there was nothing to compare with."""
+    """Print how many layers of which shapes were checked, and the shapes without layers to compare with."""
     if answer["kernel"] != EVERY_SHAPE or not answer["kernels"]:
         return
     counts = [f"{_shown(name)}: {count:,}" for name, count in answer["kernels"].items()]
     partly = [name for name in answer["kernels"] if not has_bank(parse_shape(name))]
-    more = f" ({', '.join(map(_shown, partly))}: peak, sparsity and duplicates only)" if partly else ""
+    more = f" ({', '.join(map(_shown, partly))}: only peak, sparsity and duplicates are checked)" if partly else ""
     say(f"layers by kernel: {', '.join(counts)}{more}")
     compared = answer["reference"]["kernels"]
     without = [name for name in answer["kernels"] if name not in {*partly, *compared}]
     if without:
         where = "reference" if answer["snapshot"] is None else "database"
         has = ", ".join(map(_shown, compared))
-        say(f"no percentiles for {', '.join(map(_shown, without))}: the {where} has layers of {has} only")
+        say(f"no percentiles for {', '.join(map(_shown, without))}: the {where} has only {has} layers")
 
 
 def _show_stored(answer: Answer, files: dict[str, str]) -> None:
@@ -200,7 +200,7 @@ def _show_not_checked(answer: Answer) -> None:
     if others:
         codes = ", ".join(f"{count:,} {code}" for code, count in others.items())
         which = "" if answer["kernel"] == EVERY_SHAPE else f" without a {_shown(answer['kernel'])} weight"
-        say(f"not looked at: {counted(sum(others.values()), 'convolution')}{which} ({codes})")
+        say(f"not checked: {counted(sum(others.values()), 'convolution')}{which} ({codes})")
     unscaled = sum(row["scale_known"] is False for row in answer["rows"])
     if unscaled:
         say(f"without a verdict: {counted(unscaled, 'layer')} with integer weights of unknown scale")
@@ -223,7 +223,7 @@ def _last_line(answer: Answer) -> Text:
     results = [counted(answer[f"{noun}s"], noun) for noun in ("error", "warning") if answer[f"{noun}s"]]
     results += [f"{answer['ignored']:,} ignored"] if answer["ignored"] else []
     status = Text(answer["status"], STYLES[answer["status"]])
-    return Text.assemble(status, f": {numbers} · {', '.join(results) or 'nothing found'}")
+    return Text.assemble(status, f": {numbers} · {', '.join(results) or 'no findings'}")
 
 
 def _short(files: list[str]) -> dict[str, str]:
@@ -242,15 +242,16 @@ def _show_prunable(answer: Answer) -> None:
         more = f" and {rest:,} more" if rest > 0 else ""
         zero = prunable["channels"]
         channels = f"; {counted(zero, 'whole output channel')} of zeros" if zero else ""
-        of = f"{prunable['share']:.1%} of the {_counted(answer)} layers'"
+        of = f"{prunable['share']:.1%} of the parameters of {_counted(answer)} layers"
         what = f"{counted(prunable['filters'], 'filter')}, {counted(prunable['parameters'], 'parameter')} ({of})"
-        say(f"could be pruned: {what}, below 1 % of their output channel's largest weight, in {first}{more}{channels}")
+        small_weights = "with all weights below 1 % of the largest in their output channel"
+        say(f"could be pruned: {what}, {small_weights}, in {first}{more}{channels}")
     small = prunable["small_relative_to_peak"]
     if small:
-        say(
-            f"small relative to the layer's peak: {small:,} more; their own channels are small as well, so that is "
-            "no reason to prune them"
-        )
+        count = f"{small:,} more" if layers else counted(small, "filter")
+        verb, whose, them = ("is", "its", "it") if small == 1 else ("are", "their", "them")
+        channels = f"{whose} whole channel{'' if small == 1 else 's'} {verb} small"
+        say(f"{count} {verb} small only relative to the layer's peak: {channels}, so do not prune {them} for that")
 
 
 def _counted(answer: Answer) -> str:

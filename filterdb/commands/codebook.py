@@ -1,4 +1,4 @@
-"""`filterdb codebook`: describe filters by codes, beside noise."""
+"""`filterdb codebook`: describe filters by codes, compared with noise."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def codebook(
     draw: Draw,
     as_json: bool,
 ) -> None:
-    """Describe filters by k codes, beside noise of the same size.
+    """Describe filters by k codes, compared with noise of the same size.
 
     Codes are the centres of k-means on normalised filters. The first run reads the filters a few times; the codes and
     their counts by layer are stored, so that further groupings read none.

@@ -256,7 +256,7 @@ def show(answer: Answer) -> None:
     for stratum in answer.get("strata", ()):
         _show_matrix(stratum, f"{answer['within']} = {stratum['stratum']}")
     if any(matrix.get("verdict") for matrix in (answer, *answer.get("strata", ()))):
-        say(f"{WORDS} (under 1,000 filters) · ° too few models: by filters only")
+        say(f"{WORDS} (under 1,000 filters) · ° too few models: judged by the number of filters only")
         say_units(answer)
     if answer["component_box"] and len(answer["groups"]) > 1:
         means = " ".join(f"c{i} {box['mean']:.3g}" for i, box in enumerate(answer["component_box"]))

@@ -39,7 +39,7 @@ def listed_helps() -> dict[str, str]:
 
 SECTIONS = {
     "Start here": ("demo", "check", "ingest", "report", "serve"),
-    "Look into a database": ("info", "models", "layers", "statistics", "filter-scale"),
+    "Inspect a database": ("info", "models", "layers", "statistics", "filter-scale"),
     "Judge layers": ("degeneration", "reference", "randomness-threshold"),
     "Compare": ("drift", "explain", "nearest", "lineage", "series"),
     "Describe filters": ("pca", "distributions", "density", "phenotypes", "spectrum", "codebook"),

@@ -99,11 +99,10 @@ def show(answer: Answer) -> None:
     segment = "nothing new" if answer["segment"] is None else f"segment {answer['segment']}"
     if len(answer["segments"]) > 1:
         segment = counted(len(answer["segments"]), "segment")
-    widened = f", {len(answer['widened'])} of them with filters of more shapes now" if answer["widened"] else ""
-    there = "was there" if present == 1 else "were there"
-    came = f"{added:,} added ({segment}), {present:,} {there}{widened}, {rejected:,} rejected"
+    widened = f", {len(answer['widened'])} of them now with more kernel shapes" if answer["widened"] else ""
+    came = f"{added:,} added ({segment}), {present:,} already stored{widened}, {rejected:,} rejected"
     others = ", ".join(kernel.replace("x", "×") for kernel in answer["kernels"] if kernel != "3x3")
-    say(f"models: {came} · now {counts_line(answer)}" + (f" · also filters of {others}" if others else ""))
+    say(f"models: {came} · now {counts_line(answer)}" + (f" · also {others} filters" if others else ""))
     copies = answer["duplicates"]
     if copies:
         have, them = ("has", "it") if len(copies) == 1 else ("have", "them")

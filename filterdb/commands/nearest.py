@@ -40,7 +40,7 @@ _COLUMNS = (
     number("filters", 2),
 )
 
-_NO_ACCURACY = "near means similar filters; it says nothing of the accuracy after transfer"
+_NO_ACCURACY = "near means similar filters; it does not predict accuracy after transfer"
 
 
 @commands.command()
@@ -188,21 +188,22 @@ def _footer(answer: Answer) -> None:
         shapes = ", ".join(f"{kernel} {filters:,}" for kernel, filters in query["shapes"].items())
         say(f"filters by shape: {shapes}; drift is the mean over shapes, weighted by the file's weights")
     if query["stored_as"]:
-        say(f"it is stored already: {', '.join(map(printable, query['stored_as']))}")
+        say(f"already stored as {', '.join(map(printable, query['stored_as']))}")
     if any(row["same_filters"] and not row["same_content"] for row in answer["rows"]):
         say(
-            "the same filters: apart from the scale and sign of each output channel, as batch norms folded in change it"
+            "the same filters: equal up to the scale and sign of each output channel, which a folded batch norm changes"
         )
     for layer, reason in query["left_out"].items():
         say(f"without layer {layer}: {reason}")
     if query["filters"] < FEW:
         say(f"it has fewer than {FEW:,} filters: chance decides much of this order")
     say(
-        "noise: drift below it is what two samples of one distribution show (95 %), or the two models after swapping "
-        f"layers; ? under {FEW:,} filters, not ranked; ?° the filters differ, as nearly any two models' do"
+        "noise: chance alone stays below it in 95 % of cases (two samples of one distribution, or the two models "
+        f"with layers swapped); ? fewer than {FEW:,} filters, not ranked; "
+        "?° the filters differ, as nearly any two models' do"
     )
-    say("excess: drift minus its mean under chance; models are in this order")
+    say("excess: drift minus its mean under chance; models are sorted by it")
     if any(row["verdict"] == "related" for row in answer["rows"]):
-        say("= related: drift so far below the noise that one was made from the other, or both from a third")
+        say("= related: drift so far below the noise that one was derived from the other, or both from a third")
     say(_NO_ACCURACY)
     print_basis_warning(answer)

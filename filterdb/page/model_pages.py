@@ -158,7 +158,7 @@ class ModelPages:
             text = f"{counted} {unread:,} convolutions could not be read, so nothing is known about them."
             return {"word": "Incomplete", "tone": parts.BAD, "text": text}
         if not findings:
-            return {"word": "Nothing found", "tone": parts.GOOD, "text": f"{counted} None has a verdict."}
+            return {"word": "No findings", "tone": parts.GOOD, "text": f"{counted} None has a verdict."}
         levels = {card.level if isinstance(card, Finding) else card["tone"] for card in findings}
         is_bad = bool(levels & {ERROR, parts.BAD})
         layers = int(self.results.degeneration["verdict"].values[self._rows[model]].any(axis=1).sum())

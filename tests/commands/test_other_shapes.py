@@ -64,7 +64,7 @@ def test_what_looks_at_all_shapes(db: Path, tmp_path: Path) -> None:
     rows = answer("nearest", db, db.parent / "a.onnx")["rows"]
     assert Path(rows[0]["model"]).name == "a.onnx" and rows[0]["same_content"]
     said = run("ingest", db, db.parent / "a.onnx").stdout
-    assert "now 0 3×3 filters" in said and "also filters of 1×7, 5×5" in said
+    assert "now 0 3×3 filters" in said and "also 1×7, 5×5 filters" in said
     assert "3,440 5×5 filters" in run("pca", db, "--kernel", "5x5").stdout
     page = run("report", db, "-o", tmp_path / "page", "--no-densities").stdout
     assert "<span>5×5 filters</span>" in (tmp_path / "page/index.html").read_text(), page

@@ -27,11 +27,14 @@ def test_a_newcomer_has_an_answer(demo_catalog: Path) -> None:
     path = next(demo_catalog.parent.glob("*nsfw*/**/*.onnx"))
     done = run_process("check", path)
     assert "collapsed" in done.stdout and "passed: 1 model, 53 layers, 314,560 filters · 1 warning" in done.stdout
-    assert "layers by kernel: 3×3: 16, 7×7: 1, 1×1: 36 (1×1: peak, sparsity and duplicates only)" in done.stdout
+    assert (
+        "layers by kernel: 3×3: 16, 7×7: 1, 1×1: 36 (1×1: only peak, sparsity and duplicates are checked)"
+        in done.stdout
+    )
     assert done.stderr == ""
     done = run_process("check", path, "--kernel", "3x3")
     assert done.stdout.splitlines()[-2:] == [
-        "not looked at: 37 convolutions without a 3×3 weight (37 kernel)",
+        "not checked: 37 convolutions without a 3×3 weight (37 kernel)",
         "passed: 1 model, 16 layers, 314,368 filters · 1 warning",
     ]
     script = (
@@ -53,7 +56,7 @@ def test_check_in_ci(tmp_path: Path) -> None:
     done = run("check", "good.onnx", "bad.onnx", "--sarif", "o.sarif", "--junit", "o.xml", code=1, cwd=tmp_path)
     line = next(line for line in done.stdout.splitlines() if "conv1" in line)
     assert all(word in line for word in ("bad.onnx", "dead", "all 256 filters are zero"))
-    assert "could be pruned: 256 filters, 2,304 parameters (25.0% of the 3×3 layers')" in done.stdout
+    assert "could be pruned: 256 filters, 2,304 parameters (25.0% of the parameters of 3×3 layers)" in done.stdout
     (result,) = json.loads((tmp_path / "o.sarif").read_text())["runs"][0]["results"]
     assert (result["ruleId"], result["locations"][0]["physicalLocation"]["artifactLocation"]["uri"]) == (
         "dead",
@@ -134,7 +137,7 @@ def test_check_and_nearest_with_a_database(tmp_path: Path) -> None:
     assert ranked["rows"][0].keys() >= {"model", "drift", "floor", "task", "training_dataset"}
     assert [Path(row["model"]).stem for row in ranked["rows"][:2]] in (["m1", "m3"], ["m3", "m1"])
     table = run("nearest", tmp_path / "db", query, "--by-decile", "--threads", 1).stdout
-    assert "0.4–0.5" in table and "it says nothing of the accuracy after transfer" in table
+    assert "0.4–0.5" in table and "it does not predict accuracy after transfer" in table
     assert "accuracy" in run("nearest", "--help").stdout
     refused = run("nearest", tmp_path / "db", query, "--where", "task=poetry", "--threads", 1, code=65)
     assert "expected layers with task = poetry" in refused.stderr

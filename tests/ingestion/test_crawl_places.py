@@ -80,7 +80,7 @@ def test_the_command(db: Path, site: Site, monkeypatch: pytest.MonkeyPatch) -> N
     site.files["/m04.onnx"] = b"junk"
     arguments = ("ingest", db, "--catalog", catalog(db, site), "--commit-every", "3")
     done = run_command(*arguments)
-    assert "9 added (3 segments), 0 were there, 1 rejected" in done.stdout
+    assert "9 added (3 segments), 0 already stored, 1 rejected" in done.stdout
     assert "filterdb: rejected " in done.stderr
     lines = [line for line in done.stderr.splitlines() if line.startswith("models: ")]
     assert lines and all(" of 10, " in line and line.endswith(" left") for line in lines), lines

@@ -1,4 +1,4 @@
-"""The codes of the filters, beside noise."""
+"""The codes of the filters, compared with noise."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ class Lineage(Section):
 <h2>Lineage</h2>
 <figure aria-labelledby="f-lineage">
 <div class="head"><h3 id="f-lineage">Families of models</h3>{{ files(table="lineage", title="Families of models", holds="each model with its parent and the evidence") }}</div>
-<p>Each model stands below its likeliest parent, with the cosine of their weights. ~ marks relatives of which it is not known which came first. Copies with permuted, pruned or rescaled channels are not recognised.</p>
+<p>Each model is listed below its likeliest parent, with the cosine similarity of their weights. “= related” marks pairs where it is unknown which came first. Copies with permuted, pruned or rescaled channels are not recognised.</p>
 <div data-figure="lineage"></div>
 </figure>
 </section>

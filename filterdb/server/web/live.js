@@ -6,13 +6,13 @@ const live = core.live;
 const filesPath = `${live.home}files`;
 const MINE_STATES = { passed: "passed", failed: "failed", incomplete: "incomplete: a part could not be read", "nothing-checked": "nothing to check", unreadable: "not readable" };
 
-const mineAnswer = el("figure", { class: "mine-answer", "aria-label": "Where the model is", "aria-live": "polite", hidden: true });
+const mineAnswer = el("figure", { class: "mine-answer", "aria-label": "Closest models", "aria-live": "polite", hidden: true });
 const mineFile = el("input", { type: "file", id: "mine-file", onchange: () => { if (mineFile.files[0]) place(mineFile.files[0]); mineFile.value = ""; } });
 const mineText = "Choose a model file, or drop one anywhere on this page. The file is removed after the comparison; only the answer is kept.";
 $("main").prepend(el("section", { id: "mine" },
-  el("h2", { class: "unseen" }, "Where is my model?"),
-  el("div", { class: "drop" }, mineFile, el("label", { for: "mine-file" }, "Where is my model?"), el("span", {}, mineText)), mineAnswer));
-$("#toc li").before(el("li", {}, el("a", { href: "#mine" }, "Where is my model?")));
+  el("h2", { class: "unseen" }, "Which models are closest to mine?"),
+  el("div", { class: "drop" }, mineFile, el("label", { for: "mine-file" }, "Which models are closest to mine?"), el("span", {}, mineText)), mineAnswer));
+$("#toc li").before(el("li", {}, el("a", { href: "#mine" }, "Closest models")));
 
 const isFile = (event) => [...(event.dataTransfer?.types ?? [])].includes("Files");
 const dropping = (is) => document.documentElement.classList.toggle("dropping", is);
@@ -89,7 +89,7 @@ function ruler({ drift, noise }, most) {
 function checkRows({ error, status, layers, findings, more }) {
   const title = el("h4", {}, "Check");
   if (error) return [title, el("p", { class: "wrong" }, error)];
-  const sentence = `${MINE_STATES[status] ?? status}, ${count(layers)} ${layers === 1 ? "layer" : "layers"}${findings.length ? "" : ", nothing found"}.`;
+  const sentence = `${MINE_STATES[status] ?? status}, ${count(layers)} ${layers === 1 ? "layer" : "layers"}${findings.length ? "" : ", no findings"}.`;
   return [title, el("p", {}, sentence), el("ul", { class: "findings" }, ...findings.map((finding) => el("li", {}, el("b", {}, finding.rule), finding.layer ? ` ${finding.layer}: ` : ": ", finding.message, el("small", {}, finding.remedy)))),
     more ? el("p", { class: "soft" }, `${count(more)} more; filterdb check lists all.`) : null].filter(Boolean);
 }
