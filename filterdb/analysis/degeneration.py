@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 MEASURES = {
     **LAYER_MEASURES,
-    "random": "the filters cannot be told from isotropic noise, and n is large enough",
+    "random": "the filters cannot be distinguished from isotropic noise, and n is large enough",
     "clean_filters": "filters that are not sparse",
     "clean_variance_entropy": "H of the filters that are not sparse",
     "clean_ratio": "H / T_H of the filters that are not sparse",

@@ -260,7 +260,7 @@ def _summary(result: xr.Dataset) -> str:
         return f"{a} and {b} do not drift at all."
     text = f"{a} and {b} drift by {drift:.3g}{_verdict(result)}"
     component = int(result["component_share"].values.argmax())
-    text += f"; component {component} makes {float(result['component_share'][component]):.0%} of it"
+    text += f"; component {component} accounts for {float(result['component_share'][component]):.0%} of it"
     without = result["without_model"].values
     if np.isfinite(without).any():
         least = int(np.nanargmin(without))
@@ -268,7 +268,7 @@ def _summary(result: xr.Dataset) -> str:
             text += f"; without model {result['model'].values[least]} it would be {without[least]:.3g}"
     within, number = float(result["within_matched"]), result.sizes["matched"]
     if np.isfinite(within):
-        what = f"{result.attrs['match']} label{'s' if number > 1 else ''} that both have, in the same mix,"
+        what = f"{result.attrs['match']} label{'s' if number > 1 else ''} that both have, with the same mix,"
         text += f"; within the {number} {what} it is {within:.3g}"
     return text + "."
 

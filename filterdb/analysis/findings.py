@@ -34,22 +34,23 @@ NOT_CHECKED = (*FILE_RULES, *UNREAD_RULES)
 """Rules for what was not checked."""
 
 REMEDIES = {
-    "dead": "Remove the layer, or train it: all that passes through it is its bias.",
+    "dead": "Remove the layer, or train it: its output is only its bias.",
     "sparse": "Compare each output channel with its own largest weight before you prune: beside one large channel, "
     "healthy ones look small.",
     "collapsed": "Its filters are nearly multiples of one another: a layer of lower rank may suffice; look for "
     "vanishing gradients or too strong a weight decay.",
-    "random": "Usually such a layer has hardly moved from its initialisation, as layers of accurate networks may. If "
-    "it should be trained, check that its checkpoint was loaded and that it gets gradients.",
+    "random": "Usually such a layer has hardly moved from its initialisation, which also happens in accurate networks. "
+    "If it should be trained, check that its checkpoint was loaded and that it gets gradients.",
     "untrained": "Check that the checkpoint was loaded before the export. If these layers are random on purpose, take "
     "untrained out of `fail`, or ignore the file (FILE:*).",
-    "nonfinite": "Go back to a checkpoint before the divergence; in a float16 model look for overflow in the export.",
-    "duplicate": "Store a whole layer that repeats once and share it, or look why the export copied it; single "
+    "nonfinite": "Go back to a checkpoint from before the divergence; in a float16 model look for overflow in "
+    "the export.",
+    "duplicate": "Store a repeated layer only once and share it, or find out why the export copied it; single "
     "filters that repeat cannot be removed without rewiring.",
     "outlier": "Look at the largest channel: a diverging or barely used one, or a scale that the export folded into "
     "the weight. One scale for the whole layer quantises its other channels badly; use one per channel.",
-    "dead-channels": "Remove these output channels here and their inputs in the layers behind (each adds only its "
-    "bias), or find out why they died: too strong a weight decay, units that never fire.",
+    "dead-channels": "Remove these output channels here and the matching inputs of the following layers (each adds "
+    "only its bias), or find out why they died: too strong a weight decay, units that never fire.",
     "unread": "The layer was not checked. Do what the message says, or ignore the layer (FILE:LAYER).",
     "ambiguous": "Runtimes differ in which of the two they read. Remove one of them, or use the file from before a "
     "tool added the other.",
@@ -63,7 +64,7 @@ UNREAD_REMEDIES = {
     "unreadable": "Fetch the file again if it is damaged; a weight that takes long to compute can be read with a "
     "larger --model-seconds.",
     "memory": "Raise the memory limit (--model-memory).",
-    "many": "A model may not have that many filters; ignore the layer (FILE:LAYER).",
+    "many": "The model exceeds the limit on filters, weights or kernel shapes; ignore the layer (FILE:LAYER).",
     "missing": "The file lacks the weight. Fetch the complete file, with its external data.",
     "operator": "Export it as an ordinary convolution, or ignore the layer (FILE:LAYER).",
     "unsupported": "Export its weight as a plain constant, such as an initializer.",
@@ -95,8 +96,9 @@ MEANINGS = {
     "dead": "Every weight of the layer is zero.",
     "sparse": "Most filters of the layer are far below its largest weight.",
     "collapsed": "The filters of the layer use few of the directions that filters of their size have.",
-    "random": "The filters of the layer cannot be told from isotropic noise.",
-    "untrained": "The model has hardly moved from its initialisation: its layers cannot be told from isotropic noise.",
+    "random": "The filters of the layer cannot be distinguished from isotropic noise.",
+    "untrained": "The model has hardly moved from its initialisation: its layers cannot be distinguished from "
+    "isotropic noise.",
     "nonfinite": "The layer has weights that are NaN or infinite.",
     "duplicate": "The layer, or many of its filters, are stored more than once.",
     "outlier": "One weight or output channel of the layer is far larger than the rest.",
@@ -193,10 +195,13 @@ def _like_noise(layers: Result) -> str:
     if pointwise:
         sizes += f" and {counted(pointwise, '1×1 layer')}"
     if not rejected:
-        return f"none of its {sizes} can be told from isotropic noise"
+        return f"none of its {sizes} can be distinguished from isotropic noise"
     if pointwise:
-        return f"its {sizes} cannot be told from isotropic noise, apart from {rejected:,} that may be chance"
-    return f"{len(p[tested]) - rejected:,} of its {sizes} cannot be told from isotropic noise, the others may be chance"
+        return (
+            f"its {sizes} cannot be distinguished from isotropic noise, except {rejected:,} that may differ by chance"
+        )
+    number = len(p[tested]) - rejected
+    return f"{number:,} of its {sizes} cannot be distinguished from isotropic noise; the others may differ by chance"
 
 
 def layer_findings(result: Result) -> list[Finding]:
@@ -237,7 +242,7 @@ def _message(rule: str, layer: Result, rules: dict[str, Any]) -> tuple[str, dict
     if rule == "dead":
         return f"all {filters:,} {noun} are zero", {"filters": filters}
     if rule == "sparse":
-        what = f"{sparsity:.1%} of {filters:,} {noun} are below 1 % of its largest weight"
+        what = f"{sparsity:.1%} of {filters:,} {noun} are below 1 % of the layer's largest weight"
         return f"{what} (at most {rules['sparse']:.0%} expected)", {"filters": filters, "sparsity": sparsity}
     if rule == "collapsed":
         spread, (rows, columns) = layer["relative_spread"].item(), kernel_of(layer)
@@ -253,7 +258,7 @@ def _message(rule: str, layer: Result, rules: dict[str, Any]) -> tuple[str, dict
         return what, {"filters": filters, "variance_entropy": entropy}
     if rule == "random":
         p = layer["p_value"].item()
-        what = f"its {filters:,} {noun} cannot be told from isotropic noise (p = {p:.2g})"
+        what = f"its {filters:,} {noun} cannot be distinguished from isotropic noise (p = {p:.2g})"
         return what, {"filters": filters, "variance_entropy": entropy, "p_value": p}
     if rule == "nonfinite":
         return str(layer["nonfinite"].item()), {"filters": filters}
@@ -261,19 +266,19 @@ def _message(rule: str, layer: Result, rules: dict[str, Any]) -> tuple[str, dict
         return str(layer["unread_reason"].item()), {}
     if rule == "outlier":
         ratio = layer["outlier_ratio"].item()
-        what = f"its largest weight is {ratio:,.4g} times the upper quartile of its channels' largest"
-        return f"{what} (below {rules['outlier']:g} expected)", {"filters": filters, "outlier_ratio": ratio}
+        what = f"its largest weight is {ratio:,.4g} times the upper quartile of its channels' largest weights"
+        return f"{what} (less than {rules['outlier']:g} expected)", {"filters": filters, "outlier_ratio": ratio}
     if rule == "dead-channels":
         zero, channels = layer["zero_channels"].item(), layer["out_channels"].item()
         what = f"{zero:,} of {channels:,} output channels are all zero"
         return what, {"zero_channels": zero, "out_channels": channels}
     twin = str(layer["duplicate_of"].item())
     if twin:
-        return f"its {filters:,} {noun} are those of {twin}, stored once more", {"filters": filters}
+        return f"its {filters:,} {noun} duplicate those of {twin}", {"filters": filters}
     parts = f"{filters:,} {noun}"
     if kernel_of(layer) == (1, 1):
         parts = counted(layer["out_channels"].item(), "output channel")
-    what = f"{repeated:,} of {parts} equal an earlier one of the layer"
+    what = f"{repeated:,} of {parts} repeat an earlier one in the layer"
     return f"{what} (at most {rules['duplicate']:.0%} expected)", {"filters": filters, "duplicate_filters": repeated}
 
 

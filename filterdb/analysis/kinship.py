@@ -407,7 +407,7 @@ def _shared(layers: AlignedLayers, models: int) -> tuple[npt.NDArray[np.int32], 
 
 
 def _initial(p_value: Floats, owner: Ints, sizes: Ints, models: int) -> Bools:
-    """Return whether the layers of at least 64 filters together cannot be told from isotropic noise, (models,).
+    """Return whether each model's layers of at least 64 filters together look like isotropic noise, (models,).
 
     `p_value` (layers,) is that of the test of sphericity; Fisher's method joins those of a model's layers. Models
     without such a layer are not initial.

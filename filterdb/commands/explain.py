@@ -147,7 +147,7 @@ def show(answer: Answer) -> None:
         ]
         counts = [number(f"filters in {a}", 1), number(f"in {b}", 1)]
         print_table([name(f"{answer['match']} in both"), *counts, number("drift")], rows)
-        say(f"in the same mix of these: {answer['within_matched']:.4g}; what the mix makes: {answer['left']:.4g}")
+        say(f"with the same mix of these: {answer['within_matched']:.4g}; due to the mix: {answer['left']:.4g}")
     else:
         say(f"no {answer['match']} is in both groups")
     say_units(answer)

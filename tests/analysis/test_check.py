@@ -129,7 +129,7 @@ def test_an_untrained_model_is_called_so(tmp_path: Path) -> None:
     result = fdb.check(files)
     assert result["untrained"].values.tolist() == [True, False, False, False]
     listed = [(f.file, f.level, f.message) for f in findings(result) if f.rule == "untrained"]
-    message = "none of its 3 layers of at least 64 filters can be told from isotropic noise"
+    message = "none of its 3 layers of at least 64 filters can be distinguished from isotropic noise"
     assert listed == [(str(files[0]), "error", message)]
     assert [file["status"] for file in checked(result)["files"]] == ["failed", "passed", "passed", "passed"]
     db = fdb.ingest(tmp_path / "db", files).database

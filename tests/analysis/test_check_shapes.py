@@ -239,7 +239,7 @@ def test_1x1_layers_that_share_a_weight_or_have_it_again(tmp_path: Path) -> None
     assert result["duplicate_of"].values.tolist() == ["", "", "one"]
     assert result["parameters"].values.tolist() == [2_048, 0, 2_048]
     (finding,) = findings(result)
-    assert finding.message == "its 2,048 weights are those of one, stored once more"
+    assert finding.message == "its 2,048 weights duplicate those of one"
 
 
 def test_equal_numbers_in_layers_of_different_shapes_are_no_duplicates(tmp_path: Path) -> None:
@@ -288,7 +288,8 @@ def test_an_untrained_network_of_separable_convolutions(tmp_path: Path) -> None:
     assert result["untrained"].values.tolist() == [True, False, False, False, False]
     said = next(finding for finding in findings(result) if finding.rule == "untrained")
     assert (
-        said.message == "none of its 4 layers of at least 64 filters and 10 1×1 layers can be told from isotropic noise"
+        said.message
+        == "none of its 4 layers of at least 64 filters and 10 1×1 layers can be distinguished from isotropic noise"
     )
     assert not fdb.check(files[0], kernel="5x5")["untrained"].item()
 
