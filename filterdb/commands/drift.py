@@ -102,19 +102,17 @@ class _Comparison:
     help="With --mode paper: bins over the coefficients of the whole database, or of the compared groups.",
 )
 @click.option("--within", metavar="KEY", help="One matrix for each of these groups.")
-@click.option(
-    "-o", "--output", metavar="OUT", help="Write the matrix here, a Zarr group: for ten thousand groups and more."
-)
+@click.option("-o", "--output", metavar="OUT", help="Write the matrix to this Zarr group, for 10,000 groups or more.")
 @click.option(
     "--noise/--no-noise",
     default=None,
-    help="Floors, verdicts and intervals in any case, or not at all; else where they take seconds.",
+    help="Always or never compute floors, verdicts and intervals. Default: only if that takes seconds.",
 )
 @click.option(
     "--draws",
     type=WholeNumber(ENOUGH_PERMUTATIONS, MOST_DRAWS),
     metavar="N",
-    help=f"Permutations of a pair, and draws of models: {DRAWS:,} unless said otherwise.",
+    help=f"Number of permutations per pair and of draws of models. Default: {DRAWS:,}.",
 )
 @unit_option
 @click.option("--equal-models", is_flag=True, help="Each model of a group weighs the same, not each filter.")

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 def expire(db: Database, older_than: str | None, keep: int | None, tags: bool, as_json: bool) -> None:
     """Drop snapshots from the history.
 
-    Afterwards, `filterdb gc --delete` frees the room of what only they listed, after its grace period.
+    Afterwards, `filterdb gc --delete` frees the space of objects that only they listed, after a grace period.
 
     Examples:
         filterdb expire db --older-than 30d

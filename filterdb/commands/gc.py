@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 @commands.command()
 @wide_option
 @database
-@click.option("--delete", is_flag=True, help="Remove it; without, it is only listed.")
+@click.option("--delete", is_flag=True, help="Remove the garbage. Default: only list it.")
 @click.option(
     "--grace",
     type=Number(0),
     default=GRACE / 60,
     show_default=True,
     metavar="MINUTES",
-    help="Leave alone what was written later than this.",
+    help="Keep objects written in the last MINUTES minutes.",
 )
 def gc(db: Database, delete: bool, grace: float, as_json: bool) -> None:
     """List or delete objects that nothing refers to.

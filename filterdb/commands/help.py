@@ -16,9 +16,9 @@ OWN = "Options"
 
 GROUPS = {
     "Selection": ("--where", "--exclude-verdict", "--kernel", "--snapshot"),
-    "Reading of model files": ("--key", "--order", "--model-memory", "--model-seconds"),
+    "Reading model files": ("--key", "--order", "--model-memory", "--model-seconds"),
     "Output": ("--output", "--figure", "--draw", "--sarif", "--junit", "--skipped", "--wide", "--json"),
-    "Where it computes": ("--threads", "--workers", "--scheduler"),
+    "Where to compute": ("--threads", "--workers", "--scheduler"),
     "TLS, for a scheduler at tls://": ("--tls-ca", "--tls-cert", "--tls-key"),
     "Help": ("--debug", "--version", "--help"),
 }

@@ -70,7 +70,7 @@ kernels_option: Decorator = click.option(
     default="all",
     show_default=True,
     metavar="LIST|all",
-    help="Shapes of the filters to store, such as 3x3,5x5. Models that were read for fewer are read again.",
+    help="Shapes of the filters to store, such as 3x3,5x5. Models that were read for fewer shapes are read again.",
 )
 
 compact_option: Decorator = click.option(

@@ -38,9 +38,17 @@ if TYPE_CHECKING:
 @mode_option
 @by_option()
 @click.option(
-    "--components", "pairs", multiple=True, metavar="I,J", help="A pair to look at (repeatable); by default 0,1 … 6,7."
+    "--components",
+    "pairs",
+    multiple=True,
+    metavar="I,J",
+    help="A pair of components to classify (repeatable); by default 0,1 … 6,7.",
 )
-@click.option("--no-pairs", is_flag=True, help="Components alone: no pass over the filters but the histograms'.")
+@click.option(
+    "--no-pairs",
+    is_flag=True,
+    help="Classify single components only; no pass over the filters except for the histograms.",
+)
 @raw_option
 def phenotypes(
     db: Database, by: str | None, pairs: tuple[str, ...], no_pairs: bool, mode: ModeName, raw: bool, as_json: bool

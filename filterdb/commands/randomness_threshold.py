@@ -30,7 +30,11 @@ SYMBOLS = {"span": "L", "rate": "k", "centre": "x0", "offset": "b"}
 @click.option("--sizes", metavar="N,N,…", help="Filters of a layer; by default powers of two.")
 @click.option("--draws", type=WholeNumber(1), default=THRESHOLD_DRAWS, show_default=True, help="Layers of each size.")
 @click.option(
-    "--repeats", type=WholeNumber(1), default=5, show_default=True, help="Experiments; the scatter is theirs."
+    "--repeats",
+    type=WholeNumber(1),
+    default=5,
+    show_default=True,
+    help="Number of experiments, from which the scatter is computed.",
 )
 @seed_option
 @json_option

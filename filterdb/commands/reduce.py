@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @mode_option
 @raw_option
 def reduce(db: Database, mode: ModeName, raw: bool, kernel: str | None, as_json: bool) -> None:
-    """Run the passes over the filters that are missing.
+    """Run the missing passes over the filters.
 
     Analyses run the passes that they need by themselves. Without --kernel, the passes over all kernel shapes run.
 

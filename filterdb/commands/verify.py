@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 def verify(context: click.Context, db: Database, deep: bool, as_json: bool) -> None:
     """Check the integrity of a database.
 
-    Checks that history, tables and summaries are whole and every chunk is present; with --deep, every byte.
+    Checks that history, tables and summaries are intact and every chunk is present; with --deep, checks every byte.
 
     Examples:
         filterdb verify db --deep

@@ -29,7 +29,7 @@ class Codebook(Section):
     template = """\
 <section id="codebook">
 <h2>Codes</h2>
-<p>These {{ codes }} filters stand for all others: each filter, divided by its norm, for the one that is nearest. They explain <b>{{ explained }}</b> of the variance. As many codes of noise, random filters in the same number, explain <b>{{ noise }}</b>, so only the difference is structure.</p>
+<p>Each filter, divided by its norm, is represented by the nearest of these {{ codes }} codes. They explain <b>{{ explained }}</b> of the variance. The same number of codes, fitted to random filters, explain <b>{{ noise }}</b>, so only the difference is structure.</p>
 {{ figure("codebook", "The most frequent filters", "Purple and orange are opposite signs. Below each code is the share of the filters that it stands for.", "codebook", "codebook", holds="the share and the weights of each code", more=[("the same for each model", "", "codebook_models")]) }}
 </section>
 """  # noqa: E501

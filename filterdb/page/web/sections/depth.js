@@ -13,7 +13,7 @@ makers.depth = async (node) => {
     const labels = core.labels[wish.by]?.values ?? [];
     bar.replaceChildren(
       select("Highlight", keys.map((key) => [key, words(key)]), wish.by, (value) => { wish.by = value; wish.label = ""; chosen(0); }),
-      select("which", [["", "none"], ...labels.map((text, i) => [i, text])], wish.label, (value) => { wish.label = value; chosen(1); }));
+      select("value", [["", "none"], ...labels.map((text, i) => [i, text])], wish.label, (value) => { wish.label = value; chosen(1); }));
   };
   const fromAddress = () => {
     wish.by = keys.find((key) => key === chosenState("label")) ?? keys[0];

@@ -78,7 +78,7 @@ makers.planes = async (node) => {
       }));
     });
   };
-  const choose = (place) => select(place ? "up" : "to the right", range(core.leading).map((c) => [c, `c${c}`]), wish[place], (value) => {
+  const choose = (place) => select(place ? "y axis" : "x axis", range(core.leading).map((c) => [c, `c${c}`]), wish[place], (value) => {
     if (Number(value) === wish[1 - place]) wish[1 - place] = wish[place];
     wish[place] = Number(value);
     const isFirst = wish[0] === 0 && wish[1] === 1;
