@@ -173,7 +173,7 @@ def test_a_model_in_memory_is_known_by_its_graphs_name(folder: Path) -> None:
     assert first.added == ["net"]
     assert fdb.ingest("memory", [proto("net")]).present == ["net"]
     assert fdb.ingest(first.database, proto("other", 1)).added == ["other"]
-    with pytest.raises(fdb.errors.InputError, match="other content"):
+    with pytest.raises(fdb.errors.InputError, match="different content"):
         fdb.ingest("memory", proto("net", 2))
     with pytest.raises(fdb.errors.InputError, match="more than once"):
         fdb.ingest("memory", [proto("a"), proto("a", 1)])

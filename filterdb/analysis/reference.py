@@ -171,7 +171,7 @@ def write_reference(db: AnyDatabase, output: str | os.PathLike[str], *, licence:
     try:
         Path(output).write_bytes(data)
     except OSError as error:
-        raise UsageError(f"{os.fspath(output)}: expected a place to write to, got: {error.strerror}") from error
+        raise UsageError(f"{os.fspath(output)}: cannot write the file: {error.strerror}") from error
     return facts
 
 

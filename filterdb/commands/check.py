@@ -65,9 +65,9 @@ class _ComparedWith:
     def __post_init__(self) -> None:
         """Raise UsageError for options that exclude each other."""
         if self.snapshot is not None and self.db is None:
-            raise UsageError("--snapshot: expected together with --db, got no --db")
+            raise UsageError("--snapshot requires --db; pass the database as --db, or leave --snapshot out")
         if self.reference is not None and self.db is not None:
-            raise UsageError("--reference: expected without --db, got both")
+            raise UsageError("--reference cannot be combined with --db; leave one of them out")
 
     def database(self) -> Database | None:
         """Return the open database, if one was chosen."""
@@ -140,11 +140,11 @@ def _check_writable(path: Path) -> None:
         if is_new:
             path.unlink()
     except OSError as error:
-        raise UsageError(f"{path}: expected a place to write to, got: {error.strerror}") from error
+        raise UsageError(f"{path}: cannot write the file: {error.strerror}") from error
 
 
 def _write(path: Path, text: str) -> None:
     try:
         path.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise UsageError(f"{path}: expected a place to write to, got: {error.strerror}") from error
+        raise UsageError(f"{path}: cannot write the file: {error.strerror}") from error

@@ -54,7 +54,7 @@ class _Comparison:
     def __post_init__(self) -> None:
         """Raise UsageError for options that exclude each other."""
         if self.draws is not None and self.noise is False:
-            raise UsageError("--draws: expected without --no-noise, got both")
+            raise UsageError("--draws cannot be combined with --no-noise; leave one of them out")
         if self.range_of == "compared" and self.mode != "paper":
             raise UsageError("--range compared: expected with --mode paper, got sound, whose bins the basis fixes")
 

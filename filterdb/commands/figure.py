@@ -47,7 +47,7 @@ def figure_option(command: Command) -> Command:
     @functools.wraps(command)
     def wrapped(*args: Any, figure: str | None, **kwargs: Any) -> Any:
         if figure is not None and kwargs.get("output") is not None:
-            raise UsageError("--figure: expected without -o, got both; a matrix that is written to a file is not drawn")
+            raise UsageError("--figure cannot be combined with -o; a matrix that is written to a file is not drawn")
         target = None if figure is None else _Target(figure)
 
         def draw(plot: Callable[[], Any]) -> None:

@@ -101,7 +101,7 @@ def show(answer: Answer) -> None:
         skipped = f"{counted(answer['skipped_layers'], 'convolution')} ({codes_text or 'none'})"
         say(f"not stored: {skipped}; `filterdb layers --skipped` lists each reason")
         if answer["unread_layers"]:
-            say(f"incomplete: {answer['unread_layers']:,} of these should have been read and could not be")
+            say(f"incomplete: {answer['unread_layers']:,} of these should have been read but could not be")
     say(f"basis: {answer['basis'] or 'none yet; the first reduce fits one'}")
 
 

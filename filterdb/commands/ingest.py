@@ -105,6 +105,6 @@ def show(answer: Answer) -> None:
     say(f"models: {came} · now {counts_line(answer)}" + (f" · also {others} filters" if others else ""))
     copies = answer["duplicates"]
     if copies:
-        have, them = ("has", "it") if len(copies) == 1 else ("have", "them")
-        what = f"{len(copies):,} of them {have} another model's content, such as {copies[0]}"
-        say(f"{what}; `--where duplicate_of=` leaves {them} out")
+        one = f"1 added model ({copies[0]}) duplicates another"
+        what = one if len(copies) == 1 else f"{len(copies):,} added models (such as {copies[0]}) duplicate others"
+        say(f"{what}; `--where duplicate_of=` leaves duplicates out")

@@ -174,7 +174,7 @@ class _Place:
     def __post_init__(self) -> None:
         """Raise UsageError for options that exclude each other."""
         if self.threads is not None and (self.workers is not None or self.scheduler is not None):
-            raise UsageError("--threads: expected without --workers and --scheduler, got both")
+            raise UsageError("--threads cannot be combined with --workers or --scheduler; leave one of them out")
 
     def session(self, *, quiet: bool) -> AbstractContextManager[object]:
         """Return the context in which the command computes there."""

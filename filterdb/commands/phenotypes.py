@@ -61,7 +61,7 @@ def phenotypes(
         filterdb phenotypes db --by task --components 0,1
     """
     if pairs and no_pairs:
-        raise UsageError("--no-pairs: expected without --components, got both")
+        raise UsageError("--no-pairs cannot be combined with --components; leave one of them out")
     chosen: dict[str, Any] = {"pairs": list(map(parse_pair, pairs))} if pairs or no_pairs else {}
     result = fdb.phenotypes(db, by, **chosen, mode=mode, scaled=not raw)
     print_answer(to_answer(result), as_json, show)

@@ -42,7 +42,7 @@ def _database_or_files(command: Command) -> Command:
             if len(sources) > 1:
                 raise UsageError(f"{databases[0]}: expected model files or a single database, got both or several")
             if db is not None:
-                raise UsageError("--db: expected with model files only, got it with a database")
+                raise UsageError("--db: only model files take this; leave it out for a database")
             return command(files=(), db=fdb.open(databases[0], snapshot), **kwargs)
         if db is None:
             for option, value in (
@@ -51,7 +51,7 @@ def _database_or_files(command: Command) -> Command:
                 ("exclude-verdict", kwargs["exclude_verdict"]),
             ):
                 if value:
-                    raise UsageError(f"--{option}: expected with a database only; pass one to compare with as --db")
+                    raise UsageError(f"--{option} applies to a database only; pass one to compare with as --db")
         return command(files=sources, db=None if db is None else fdb.open(db, snapshot), **kwargs)
 
     wrapped = click.option(
@@ -95,13 +95,13 @@ def report(
     of_database = {name: options.pop(name) for name in ("mode", "densities")}
     if files:
         if of_database != {"mode": "sound", "densities": None}:
-            raise UsageError("report: expected --mode and --densities with a database only, got them with model files")
+            raise UsageError("--mode and --densities apply to a database only; leave them out for model files")
         print_answer(_of_files(files, output, db, kernel, options), as_json, show)
         return
     given = [name for name, value in options.items() if value not in {None, "", Limits()}]
     if given or db is None:
         names = ", ".join("--model-memory" if name == "limits" else f"--{name}" for name in given)
-        raise UsageError(f"report: expected {names} with model files only, got a database")
+        raise UsageError(f"{names}: only model files take this; leave it out for a database")
     page = fdb.report(db, output, kernel=kernel, **of_database)
     print_answer({**head_of_database(db), "page": str(page)}, as_json, show)
 

@@ -29,7 +29,7 @@ def prepare() -> None:
     if _STDOUT in closed or _is_handle(sys.stdout, _STDOUT):
         sys.stdout = _text(_Stdout(_STDOUT, "wb", closefd=False), sys.stdout)
     if _STDOUT in closed:
-        raise OutputError("stdout: expected an open file for the answer, got a closed one; redirect it to a file")
+        raise OutputError("stdout is closed; redirect it to a file")
 
 
 def flush() -> None:
@@ -95,7 +95,7 @@ class _Stdout(io.FileIO):
             self._lost = True
             if error.errno == errno.EPIPE:
                 return len(data)
-            raise OutputError(f"stdout: expected to write the answer there, got: {error.strerror}") from error
+            raise OutputError(f"stdout: cannot write the answer: {error.strerror}") from error
 
 
 class _Stderr(io.FileIO):

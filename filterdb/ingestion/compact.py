@@ -157,8 +157,8 @@ def _read(layer: Copied) -> np.ndarray:
         rows[low - layer.begin : high - layer.begin] = segment.read_columns(chunk)[:, low - start : high - start].T
     if filters_hash(rows) != layer.hash:
         raise DamageError(
-            f"{segment.files.url(segment.name)}: expected the layer of rows {layer.begin} to {end} with SHA-256 "
-            f"{layer.hash[:16]}…, got others; restore the segment from a copy"
+            f"{segment.files.url(segment.name)}: rows {layer.begin:,} to {end - 1:,} do not have SHA-256 "
+            f"{layer.hash[:16]}…; restore the segment from a backup"
         )
     return rows
 
@@ -191,7 +191,8 @@ def join_segments(db: Database, ids: list[str], chunk_rows: int = schema.CHUNK_R
         )
         if listed[begin : begin + len(ids)] != ids or of_now != of_then or head.labels != db.state.labels:
             raise ConflictError(
-                f"{db.url}: expected to compact snapshot {db.snapshot}, others changed these segments; run again"
+                f"{db.url}: expected to compact snapshot {db.snapshot}, but another writer changed these segments; "
+                "run again"
             )
         following = (*head.segments[:begin], *([entry] if entry.models else []), *head.segments[begin + len(ids) :])
         without = tuple(removed for removed in head.without if removed.segment not in ids)

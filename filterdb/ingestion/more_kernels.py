@@ -152,7 +152,7 @@ def _with(db: Database, head: Snapshot | None, entry: Entry, wider: Entry) -> Sn
         return None
     if entry not in head.segments:
         raise ConflictError(
-            f"{db.url}: expected segment {entry.id} as in snapshot {db.snapshot} to add kernel shapes to it, others "
-            "changed it; run again"
+            f"{db.url}: expected segment {entry.id} as in snapshot {db.snapshot} to add kernel shapes to it, but "
+            "another writer changed it; run again"
         )
     return head.next("ingest", segments=tuple(wider if other == entry else other for other in head.segments))

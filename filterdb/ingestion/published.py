@@ -105,8 +105,8 @@ def _import(
     other = [model.id for model in models if model.id in known and model.id not in present]
     if other:
         raise InputError(
-            f"model {other[0]!r}: expected the content that is stored under this name, {source.path} has other "
-            "content; import it into a new database"
+            f"model {other[0]!r}: {source.path} has different content from the model stored under this name; import it "
+            "into a new database"
         )
     new = [model for model in models if model.id not in present]
     if not new:
@@ -183,7 +183,7 @@ def _tables(
             **stack(ledger, schema.SKIPPED_VARIABLES),
         }, kept
     except PARSE_ERRORS as error:
-        raise InputError(f"{source.path}: expected metadata that tables can hold, got others ({error})") from error
+        raise InputError(f"{source.path}: the tables cannot hold its metadata ({error})") from error
 
 
 _SKIPPED = tuple(variable.name for variable in schema.SKIPPED_VARIABLES)

@@ -80,8 +80,8 @@ def purge(db: AnyDatabase, models: str | Iterable[str]) -> Purged:
     unknown = [model for model in wanted if model not in known]
     if unknown:
         raise UsageError(
-            f"{db.url}: expected models of a stored segment, got {unknown[0]!r}{meant(unknown[0], known)}; nothing was "
-            "purged, `filterdb models` lists them"
+            f"{db.url}: no stored model is named {unknown[0]!r}{meant(unknown[0], known)}; nothing was purged. "
+            "`filterdb models` lists the models."
         )
     current = [model for model in wanted if model in set(map(str, db.model_columns["model"].values))]
     if current:
@@ -142,10 +142,10 @@ def _unlisted(files: Files, listed: set[str], collected: set[str]) -> dict[str, 
             stored[id_], _ = pack.decode(packs.get(name, b""), files.url(name))
         except DamageError as error:
             if id_ in with_filters - collected:
-                got = "damage" if name in packs else "none"
+                state = "damaged" if name in packs else "missing"
                 raise DamageError(
-                    f"{files.url(name)}: expected tables of this segment, which no snapshot lists, got {got}; "
-                    "`filterdb gc --delete` removes it; nothing was purged"
+                    f"{files.url(name)}: this segment, which no snapshot lists, has {state} tables; nothing was "
+                    "purged. Run `filterdb gc --delete`, then purge again."
                 ) from error
     return stored
 

@@ -418,8 +418,8 @@ def _is_present(result: Scan, known: dict[str, dict[str, Any]]) -> bool:
         return False
     if stored["file_hash"] != result.file_hash:
         raise InputError(
-            f"model {source.id!r}: expected the content that is stored under this name ({stored['file_hash'][:12]}…), "
-            f"got other content ({result.file_hash[:12]}…) from {source.shown}; give it another `name` in the catalog"
+            f"model {source.id!r}: {source.shown} has different content ({result.file_hash[:12]}…) from the model "
+            f"stored under this name ({stored['file_hash'][:12]}…); give it another `name` in the catalog"
         )
     _check_row(source, known)
     return True

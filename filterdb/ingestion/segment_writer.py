@@ -166,8 +166,8 @@ def check_complete(segment: Segment, created: Created, banks: Sequence[Segment])
         first = problems[0]
         name = first.variable if first.chunk is None else f"chunk {first.chunk}"
         raise InterruptedRunError(
-            f"{segment.files.url(segment.name)}: expected all that was written, {name} is {first.what}; somebody "
-            "removes what belongs to this ingest; nothing is committed, run again"
+            f"{segment.files.url(segment.name)}: {name} is {first.what}; another process is removing objects of "
+            "this ingest; nothing was committed, run again"
         )
 
 

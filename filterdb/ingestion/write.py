@@ -114,8 +114,7 @@ class FromModels:
                 filled += again_if_changed(partial(_fill, buffer, first, piece, self.limits))
             except (StoreMissingError, ModelError) as error:
                 raise LostModelError(
-                    f"model {piece.source.id!r}: expected the file that the scan saw, {piece.source.shown} is gone or "
-                    "changed meanwhile; run again",
+                    f"model {piece.source.id!r}: {piece.source.shown} was removed or changed after the scan; run again",
                     piece.source.id,
                 ) from error
             except StoreError as error:
@@ -124,8 +123,8 @@ class FromModels:
                 raise LostModelError(str(error), piece.source.id) from error
         if filled != len(buffer):  # the uninitialised rest of the buffer would be committed as filters
             raise InputError(
-                f"filters from row {first:,} on: expected {len(buffer):,} from the models of the plan, got {filled:,}; "
-                "nothing was written, run again"
+                f"rows starting at {first:,}: expected {len(buffer):,} filters from the models of the plan, got "
+                f"{filled:,}; nothing was written, run again"
             )
 
 
@@ -196,8 +195,8 @@ def _fill(buffer: np.ndarray, first: int, piece: Piece, limits: Limits) -> int:
         for part in overlaps:
             if received(channel, local) != {"rows": part.size, "checksum": part.checksum}:
                 raise LostModelError(
-                    f"model {piece.source.id!r} layer {part.name!r}: expected the weights that the scan saw, got "
-                    f"others; {piece.source.shown} changed meanwhile, run again",
+                    f"model {piece.source.id!r} layer {part.name!r}: the weights differ from the scan; "
+                    f"{piece.source.shown} changed after it, run again",
                     piece.source.id,
                 )
             rows = np.empty((part.end - part.begin, buffer.shape[1]), np.float32)
@@ -215,7 +214,7 @@ def _copy(rows: np.ndarray, buffer: np.ndarray, part: _Overlap, piece: Piece) ->
         block = rows[start : start + _COPIED]
         if not np.isfinite(block).all():
             raise LostModelError(
-                f"model {piece.source.id!r} layer {part.name!r}: expected numbers, got others; remove it",
+                f"model {piece.source.id!r} layer {part.name!r}: a weight is NaN or infinite; remove the model",
                 piece.source.id,
             )
         buffer[part.to + start : part.to + start + len(block)] = block

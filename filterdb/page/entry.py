@@ -79,13 +79,13 @@ def report(
         raise UsageError(f"db: expected a database or model files, got an empty {type(db).__name__}")
     if name_models(db):
         if mode != "sound" or densities is not None:
-            raise UsageError("report: expected mode and densities with a database only, got them with model files")
+            raise UsageError("report: mode and densities apply to a database only; leave them out for model files")
         from filterdb.page.file_report import report_files
 
         return report_files(db, folder, compare=compare, kernel=kernel, **reading)
     if compare is not None or reading:
         names = ", ".join(["compare"] * (compare is not None) + sorted(reading))
-        raise UsageError(f"report: expected {names} with model files only, got them with a database")
+        raise UsageError(f"report: {names}: only model files take this; leave it out for a database")
     from filterdb.page.report import report_database
 
     database: Any = db

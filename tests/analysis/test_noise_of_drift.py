@@ -303,7 +303,7 @@ def test_the_command(db: fdb.Database, by_task: Any) -> None:
     ("args", "says"),
     [
         (("--draws", "5"), "5"),
-        (("--draws", "50", "--no-noise"), "--draws: expected without --no-noise, got both"),
+        (("--draws", "50", "--no-noise"), "--draws cannot be combined with --no-noise"),
         (("--mode", "paper", "--noise"), "expected mode sound, got paper"),
         (("-o", "/tmp/never-written", "--noise"), "expected `noise` or `out`, got both"),
     ],

@@ -47,7 +47,7 @@ def test_a_file_is_written_in_the_format_of_its_suffix(db: Path, tmp_path: Path,
     [
         (("pca", "--figure", "x.bmp"), "expected a file that ends in .svg, .png, .pdf, got 'x.bmp'"),
         (("pca", "--figure", ".svg"), "expected a file that ends in"),
-        (("drift", "--by", "task", "-o", "m.zarr", "--figure", "x.svg"), "expected without -o, got both"),
+        (("drift", "--by", "task", "-o", "m.zarr", "--figure", "x.svg"), "--figure cannot be combined with -o"),
         (("drift", "--by", "task", "--draw", "families"), "expected with --by model, got --by task"),
         (
             ("drift", "--by", "task", "--metric", "frechet", "--draw", "components", "--figure", "x.svg"),

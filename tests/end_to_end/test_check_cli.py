@@ -109,8 +109,8 @@ def test_what_was_not_checked_does_not_pass(tmp_path: Path) -> None:
         (["empty/*.onnx", "absent.onnx"], 65, "empty/*.onnx: expected files that match, found none (and 1 more)"),
         ([], 2, "Missing argument 'MODEL...'"),
         (["good.onnx", "--rules", "absent.toml"], 2, "absent.toml: expected rules in TOML"),
-        (["good.onnx", "--sarif", "no/folder.sarif"], 2, "no/folder.sarif: expected a place to write to"),
-        (["good.onnx", "--snapshot", "0"], 2, "--snapshot: expected together with --db, got no --db"),
+        (["good.onnx", "--sarif", "no/folder.sarif"], 2, "no/folder.sarif: cannot write the file: No such"),
+        (["good.onnx", "--snapshot", "0"], 2, "--snapshot requires --db"),
         (["good.onnx", "--db", "nowhere", "--threads", "1"], 74, "expected a filterdb database, found no snapshot"),
     ],
 )

@@ -121,7 +121,11 @@ def test_tables(db: Path, command: str) -> None:
         (["drift", "DB"], 2, "Missing option '--by'"),
         (["pca", "DB", "--where", "task"], 2, "--where: expected COLUMN=VALUE"),
         (["pca", "DB", "--where", "task=poetry"], 65, "expected layers with task = poetry, found none"),
-        (["pca", "DB", "--threads", "1", "--workers", "1"], 2, "--threads: expected without --workers and --scheduler"),
+        (
+            ["pca", "DB", "--threads", "1", "--workers", "1"],
+            2,
+            "--threads cannot be combined with --workers or --scheduler",
+        ),
         (["info", "DB", "--snapshot", "99"], 2, "00000099.json: expected a snapshot, found none"),
         (["info", "NOWHERE"], 74, "expected a filterdb database, found no snapshot"),
         (["info", "ftps://x/y"], 2, "expected a protocol that fsspec can open"),

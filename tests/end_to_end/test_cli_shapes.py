@@ -76,7 +76,7 @@ def test_surveys(db: Path) -> None:
     [
         (["density", "DB", "--components", "0"], "expected two numbers joined with a comma, such as 0,1, got '0'"),
         (["density", "DB", "--components", "4,4"], "expected two different ones of 0 … 8, got 4, 4"),
-        (["phenotypes", "DB", "--no-pairs", "--components", "0,1"], "--no-pairs: expected without --components"),
+        (["phenotypes", "DB", "--no-pairs", "--components", "0,1"], "--no-pairs cannot be combined with --components"),
         (["randomness-threshold", "--sizes", "4,x"], "--sizes: expected numbers joined with commas"),
         (["randomness-threshold", "--sizes", "4,8"], "sizes: expected at least four different ones"),
         (

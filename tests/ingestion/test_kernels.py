@@ -175,7 +175,7 @@ def test_another_writer_changes_the_segment(tmp_path: Path, monkeypatch: pytest.
         fdb.ingest(tmp_path / "db", sources, kernels="5x5")
 
     monkeypatch.setattr(more_kernels, "write_banks", meanwhile)
-    with pytest.raises(ConflictError, match="others changed it; run again"):
+    with pytest.raises(ConflictError, match="another writer changed it; run again"):
         fdb.ingest(tmp_path / "db", sources, kernels="all")
     fdb.ingest(tmp_path / "db", sources, kernels="all")
     check(fdb.open(tmp_path / "db"))

@@ -70,7 +70,7 @@ def test_again_writes_nothing_and_another_database_of_it_is_a_conflict(file: Pat
     other = tmp_path / "other.h5"
     published.write_frame(other, published.frame(levels=4, ids="list"))
     published.add_filters(other, published.filters() * 2)
-    with pytest.raises(InputError, match=r"expected the content that is stored under this name"):
+    with pytest.raises(InputError, match=r"has different content from the model stored under this name"):
         fdb.import_hdf5(tmp_path / "db", other)
     assert fdb.open(tmp_path / "db").state == first.database.state
 

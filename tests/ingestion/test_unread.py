@@ -52,7 +52,7 @@ def test_unread_layers_are_counted(folder: Path, tmp_path: Path, capsys: pytest.
     info_command.show(info)
     layers.show(layers.to_answer(db))
     shown = capsys.readouterr().out
-    assert "incomplete: 2 of these should have been read and could not be" in shown
+    assert "incomplete: 2 of these should have been read but could not be" in shown
     assert shown.count("(should have been read): ") == 2 and "not stored: 4 convolutions" in shown
     layers.show(layers.to_answer(db), skipped=True)
     assert "unread: it should have been read" in capsys.readouterr().out

@@ -198,9 +198,9 @@ def test_the_command_answers_and_ends_as_check_does(various: Path, tmp_path: Pat
         ([tmp_path / "none.onnx"], 65, "found none"),
         ([tmp_path / "none"], 74, "expected a filterdb database"),
         ([various, tmp_path / "none"], 2, "expected model files or a single database"),
-        ([various, "--where", "task=x"], 2, "--where: expected with a database only"),
-        ([various, "--snapshot", "0"], 2, "--snapshot: expected with a database only"),
-        ([various, "--mode", "paper"], 2, "with a database only"),
+        ([various, "--where", "task=x"], 2, "--where applies to a database only"),
+        ([various, "--snapshot", "0"], 2, "--snapshot applies to a database only"),
+        ([various, "--mode", "paper"], 2, "apply to a database only"),
     ]
     for arguments, code, told in cases:
         done = run("report", *arguments, "-o", tmp_path / "no", code=code)
@@ -212,10 +212,10 @@ def test_the_command_answers_and_ends_as_check_does(various: Path, tmp_path: Pat
 def test_options_of_files_are_rejected_with_a_database(page_db: fdb.Database, tmp_path: Path) -> None:
     for option in (["--key", "ema"], ["--reference", "r.json"], ["--model-memory", "1"], ["--db", page_db.url]):
         done = run("report", page_db.url, "-o", tmp_path, *option, code=2)
-        assert "with model files only" in done.stderr
+        assert "only model files take this" in done.stderr
     with pytest.raises(UsageError, match="key"):
         fdb.report(page_db, tmp_path, key="ema")
-    with pytest.raises(UsageError, match="with a database only"):
+    with pytest.raises(UsageError, match="apply to a database only"):
         fdb.report(["m.onnx"], tmp_path, mode="paper")
     with pytest.raises(InputError, match="got none"):
         fdb.report(["m.onnx"], tmp_path / "page")

@@ -24,7 +24,7 @@ def db(tmp_path: Path) -> fdb.Database:
 
 
 def test_a_buffer_that_is_not_full_is_not_written() -> None:
-    with pytest.raises(InputError, match="expected 4 from the models of the plan, got 0; nothing was written"):
+    with pytest.raises(InputError, match="expected 4 filters from the models of the plan, got 0; nothing was written"):
         FromModels((), Limits())(np.empty((4, 9), np.float32), 0)
 
 

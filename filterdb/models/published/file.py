@@ -87,7 +87,7 @@ class PublishedFile:
                     part = rows[: min(_STEP_ROWS, first + count - start)]
                     read(start, part)
                     if not np.isfinite(part).all():  # a child that a hostile file controls may have said otherwise
-                        raise InputError(f"{self.path}: expected numbers as weights, got others; remove the file")
+                        raise InputError(f"{self.path}: a weight is NaN or infinite; remove the file")
                     buffer[filled : filled + len(part)] = part
                     filled += len(part)
         if filled != len(buffer):  # the uninitialised rest of the buffer would be committed as filters
