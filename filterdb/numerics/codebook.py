@@ -18,6 +18,7 @@ from filterdb.choices import Normalisation
 from filterdb.errors import UsageError
 from filterdb.numerics import code_loops
 from filterdb.numerics.code_loops import CONSTANT
+from filterdb.numerics.compilation import read_only
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -191,9 +192,7 @@ def lloyd(columns: Columns, codes: Floats, *, affine: bool) -> tuple[Floats, flo
 
 def _as_stored(columns: Columns) -> Columns:
     """Return the columns laid out and read-only as those of a chunk, for which the loops are compiled."""
-    same = np.ascontiguousarray(columns).view()
-    same.flags.writeable = False
-    return same
+    return read_only(np.ascontiguousarray(columns))
 
 
 def sums_of(columns: Columns, codes: Floats, *, affine: bool) -> CodeSums:

@@ -14,6 +14,8 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
+import numpy as np
+
 from filterdb.private import private_folder
 
 
@@ -67,6 +69,17 @@ def _replace_loops(module: dict[str, Any]) -> None:
 
 
 _lock = threading.RLock()
+
+
+def read_only(filters: np.ndarray) -> np.ndarray:
+    """Return a view that cannot be written to.
+
+    Numba compiles a loop for each type of its arguments, and such a view is another type. Stored filters are read-only;
+    with this, filters in memory do not need loops of their own.
+    """
+    view = filters.view()
+    view.flags.writeable = False
+    return view
 
 
 @cache

@@ -37,7 +37,7 @@ from filterdb.numerics.blocks import (
     spans,
     take_sparse,
 )
-from filterdb.numerics.compilation import njit
+from filterdb.numerics.compilation import njit, read_only
 from filterdb.schema import WEIGHTS
 
 BLOCKS = "4a9e7d9fb20b42af846de559c3e390d20cbd3cae094db91b0909cf0c53e44071"
@@ -374,7 +374,7 @@ def _reduce_any(columns, starts, stops, axes, moments, extremes, histograms):
 
 def _reduce(columns: np.ndarray, *arguments: Any) -> None:
     """Add each run to the states that are not None."""
-    (_reduce_nine if columns.shape[0] == WEIGHTS else _reduce_any)(columns, *arguments)
+    (_reduce_nine if columns.shape[0] == WEIGHTS else _reduce_any)(read_only(columns), *arguments)
 
 
 def reduce_together(
@@ -484,4 +484,4 @@ def densities(
     bit for bit.
     """
     count = _densities_nine if columns.shape[0] == WEIGHTS else _densities_any
-    count(columns, starts, stops, groups, axes_and_state[:3], *axes_and_state[3:])
+    count(read_only(columns), starts, stops, groups, axes_and_state[:3], *axes_and_state[3:])

@@ -15,7 +15,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from filterdb.numerics.compilation import njit
+from filterdb.numerics.compilation import njit, read_only
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -103,7 +103,7 @@ def add(sketches: Floats, columns: NDArray[np.float32], starts: Ints, stops: Int
     `sketches` (runs, 128) float64; `columns` (weights, n) float32 are filters, cut into runs by `starts` and `stops`
     (runs,) int64; `firsts` (runs,) int64 is the number, in its layer, of a run's first filter.
     """
-    (add_nine if len(columns) == len(NINE) else add_any)(sketches, columns, starts, stops, firsts)
+    (add_nine if len(columns) == len(NINE) else add_any)(sketches, read_only(columns), starts, stops, firsts)
 
 
 @njit(nogil=True, error_model="numpy")

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from filterdb.numerics import compiled
+from filterdb.numerics import compiled, sketch
 from filterdb.numerics.histogram import EDGE_TOLERANCE, bin_edges, edge_slack
 from filterdb.numerics.scaling import scale
 from tests.numerics import oracles
@@ -28,14 +28,15 @@ def filters(sizes: list[int], seed: int = 0, mean: float = 0.0) -> np.ndarray:
 
 def moments(columns: np.ndarray, starts: np.ndarray, stops: np.ndarray, thresholds: np.ndarray) -> list[np.ndarray]:
     """The loop on empty states."""
-    n = len(starts)
-    state = [np.zeros((n, 2), np.int64), np.zeros((n, 3, 9)), np.zeros((n, 3, 9, 9)), np.zeros(n), np.zeros(n)]
+    n, weights = len(starts), len(columns)
+    squares = np.zeros((n, 3, weights, weights))
+    state = [np.zeros((n, 2), np.int64), np.zeros((n, 3, weights)), squares, np.zeros(n), np.zeros(n)]
     compiled.moments(columns, starts, stops, thresholds, *state)
     return state
 
 
 def extremes(columns: np.ndarray, starts: np.ndarray, stops: np.ndarray, *axes: object) -> list[np.ndarray]:
-    far = np.full((len(starts), 9), np.finfo(float).max)
+    far = np.full((len(starts), len(columns)), np.finfo(float).max)
     state = [far, -far]
     compiled.extremes(columns, starts, stops, *axes, *state)
     return state
@@ -46,8 +47,8 @@ def histograms(
 ) -> list[np.ndarray]:
     """Counts, underflow, overflow and on_edge; the last of `axes` are the edges."""
     edges = np.asarray(axes[-1])
-    n = len(starts)
-    state = [np.zeros((n, 9, len(edges) - 1), np.int64), *np.zeros((3, n, 9), np.int64)]
+    n, weights = len(starts), len(columns)
+    state = [np.zeros((n, weights, len(edges) - 1), np.int64), *np.zeros((3, n, weights), np.int64)]
     compiled.histograms(columns, starts, stops, *axes, edge_slack(edges) if slack is None else slack, *state)
     return state
 
@@ -280,6 +281,30 @@ def test_states_are_added_to() -> None:
             np.testing.assert_array_equal(a, b)
         else:
             np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12 * np.abs(a).max())
+
+
+@pytest.mark.parametrize("weights", [9, 4])
+def test_filters_in_memory_need_no_loops_of_their_own(weights: int) -> None:
+    """Numba compiles for each type of the arguments; stored filters are read-only, those of a caller are not."""
+    stored = np.random.default_rng(0).standard_normal((weights, 300)).astype(np.float32)
+    stored.flags.writeable = False
+    starts, stops, axes = np.array([0]), np.array([300]), (np.zeros(weights), np.eye(weights), True)
+    edges, pair = np.linspace(-1.0, 1.0, 71), np.array([[0, 1]])
+    numbers = []
+    for columns in (stored, stored.copy()):
+        moments(columns, starts, stops, np.zeros(1))
+        extremes(columns, starts, stops, *axes)
+        histograms(columns, starts, stops, *axes, edges)
+        counted = np.zeros((1, 1, 70, 70), np.int64), np.zeros((1, 1), np.int64)
+        compiled.densities(columns, starts, stops, np.array([0]), *axes, edges, edge_slack(edges), pair, *counted)
+        sketch.add(np.zeros((1, 128)), columns, starts, stops, np.array([0]))
+        loops = (
+            [compiled._reduce_nine, compiled._densities_nine, sketch.add_nine]
+            if weights == 9
+            else [compiled._reduce_any, compiled._densities_any, sketch.add_any]
+        )
+        numbers.append([len(loop.signatures) for loop in loops])
+    assert numbers[0] == numbers[1] and min(numbers[0]) >= 1
 
 
 @pytest.mark.slow
