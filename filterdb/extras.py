@@ -20,6 +20,7 @@ EXTRA_OF_MODULE = {
     "flatbuffers": "tflite",
     "h5py": "hdf5",
     "jinja2": "report",
+    "joblib": "report",
     "matplotlib": "report",
     "numba": "compiled",
     "pandas": "analysis",

@@ -32,6 +32,7 @@ QUIET = {
 every worker's stack and fifty looks at the event loop in a second, which took a fifth of the CPU time of all tests."""
 
 os.environ.update(QUIET)
+os.environ["LOKY_MAX_CPU_COUNT"] = "1"  # pages draw their figures in this process: other tests have the other cores
 dask.config.refresh()
 fork_server.use()  # as commands do: a worker takes 0.1 s of CPU time to start instead of 3 s
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 from filterdb.page import drawing, payload, tables
-from filterdb.page.section import Section
+from filterdb.page.section import Picture, Section
+
+FEWEST_FIGURES = 8
+"""Figures for each process at least: one process starts in about two seconds and draws as many figures meanwhile."""
 
 _PATH = re.compile(r"(figures|tables)/([^/]+)(\.svg|\.png|\.csv|\.parquet)")
 """Matches the path of a figure or a table beside a page."""
@@ -17,16 +21,38 @@ def data_files(section: Section) -> dict[str, bytes]:
     return {f"data/{name}.js": payload.script(name, data) for name, data in section.data().items()}
 
 
-def all_files(sections: Iterable[Section]) -> dict[str, bytes]:
+def all_files(sections: Sequence[Section]) -> dict[str, bytes]:
     """Return all files beside a page, by path."""
-    files: dict[str, bytes] = {}
+    files = draw([picture for section in sections for picture in section.pictures()])
     for section in sections:
         files |= data_files(section)
-        for picture in section.pictures():
-            files |= drawing.files(picture.draw(), picture.name)
         for table in section.tables():
             files |= tables.files(table.name, table.rows, csv=table.has_csv)
     return files
+
+
+def draw(pictures: Sequence[Picture]) -> dict[str, bytes]:
+    """Return the files of figures, by path. Many are drawn in processes, which `drawing_processes` ends."""
+    from joblib import Parallel, cpu_count, delayed
+
+    processes = max(1, min(cpu_count(), len(pictures) // FEWEST_FIGURES))
+    drawn = Parallel(n_jobs=processes)(delayed(_draw)(picture) for picture in pictures)
+    return {path: data for files in drawn for path, data in files.items()}
+
+
+def _draw(picture: Picture) -> dict[str, bytes]:
+    return drawing.files(picture.draw(), picture.name)
+
+
+@contextmanager
+def drawing_processes() -> Iterator[None]:
+    """End the processes of `draw` afterwards; otherwise they would keep their memory for minutes."""
+    from joblib.externals.loky import get_reusable_executor
+
+    try:
+        yield
+    finally:
+        get_reusable_executor().shutdown(wait=True, kill_workers=True)
 
 
 def download(sections: Iterable[Section], path: str) -> dict[str, bytes]:

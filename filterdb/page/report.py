@@ -22,7 +22,7 @@ from filterdb.page import payload, tables
 from filterdb.page.drawing import visible, visible_all
 from filterdb.page.header import header
 from filterdb.page.model_pages import ModelPages
-from filterdb.page.page_files import all_files
+from filterdb.page.page_files import all_files, drawing_processes
 from filterdb.page.place import folder_for
 from filterdb.page.policy import content_hash
 from filterdb.page.reference_marks import reference_marks
@@ -61,11 +61,12 @@ def report_database(
 ) -> Path | str:
     """Write the page of a database; see `report`."""
     banks = banks_with_pages(as_database(db, kernel=kernel), only=kernel is not None)
-    if find_spec("jinja2") is None or find_spec("matplotlib") is None:
+    if any(find_spec(name) is None for name in ("jinja2", "joblib", "matplotlib")):
         raise MissingExtraError("report: the page needs the extra: pip install 'filterdb[report]'")
     place = folder_for(folder)
-    for number in reversed(range(len(banks))):  # the first page last, so that all of its links work
-        _write(place, banks, number, mode, densities)
+    with drawing_processes():
+        for number in reversed(range(len(banks))):  # the first page last, so that all of its links work
+            _write(place, banks, number, mode, densities)
     return place.url("index.html") if place.remote else Path(place.url("index.html")).absolute()
 
 

@@ -188,7 +188,7 @@ def encode(figure: Figure, name: str, suffix: str, dpi: int = DPI) -> bytes:
 
 
 def _numbered(drawing: bytes) -> bytes:
-    """Number the clip paths of an SVG in their order.
+    """Replace the names of clip paths in an SVG by numbers in their order.
 
     Matplotlib names them by all digits of their places, the last of which differ from one layout to the next.
     """

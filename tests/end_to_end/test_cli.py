@@ -196,7 +196,8 @@ def test_the_whole_path_on_s3(demo_catalog: Path, s3: Callable[[], str], db: Pat
 
 
 @pytest.mark.slow
-def test_demo(demo_catalog: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("times", [1, pytest.param(2, marks=pytest.mark.soak)])
+def test_demo(demo_catalog: Path, tmp_path: Path, times: int) -> None:
     """`filterdb demo` from models that are there already; again, it changes nothing."""
     import shutil
 
@@ -208,7 +209,8 @@ def test_demo(demo_catalog: Path, tmp_path: Path) -> None:
     assert page.is_file()
     assert "335,243 filters, 48 layers, 23 models" in done.stdout
     before = fdb.open(tmp_path / "demo/db").snapshot
-    run("demo", "--dir", tmp_path / "demo")
+    for _ in range(times - 1):
+        run("demo", "--dir", tmp_path / "demo")
     assert fdb.open(tmp_path / "demo/db").snapshot == before
 
 
