@@ -39,7 +39,7 @@ _DIFFERS, _LIKE_NOISE, _RELATED, _CANNOT_TELL = "differs", "like noise", "relate
 
 VERDICTS = (
     Verdict(DIFFERENT, _DIFFERS, "≠", "bad", "The groups differ by more than chance explains."),
-    Verdict(INDISTINGUISHABLE, _LIKE_NOISE, "≈", "neutral", "Chance alone explains this drift."),
+    Verdict(INDISTINGUISHABLE, _LIKE_NOISE, "≈", "neutral", "Chance alone can explain this drift."),
     Verdict(TOO_FEW, _CANNOT_TELL, "?", "unknown", "A group has fewer than 1,000 filters."),
     Verdict(RELATED, _RELATED, "=", "neutral", "Nearer than independent filters can be: they have a common origin."),
     Verdict(
@@ -55,14 +55,14 @@ VERDICTS = (
 
 _VERDICT_OF = {verdict.code: verdict for verdict in VERDICTS}
 
-_BY_NUMBERS = "Chance alone explains this drift; judged by the numbers of filters, as there are too few models."
+_BY_NUMBERS = "Chance alone can explain this drift; judged by the numbers of filters, as there are too few models."
 
 QUALIFIED = {
     (
         BY_FILTERS,
         BY_LAYERS,
     ): "One model does not stand for others: these two differ from layer to layer, others may not.",
-    (INDISTINGUISHABLE, BY_LAYERS): "Swapping layers between these two models explains this drift.",
+    (INDISTINGUISHABLE, BY_LAYERS): "Swapping layers between these two models can explain this drift.",
     (INDISTINGUISHABLE, BY_FEW_MODELS): _BY_NUMBERS,
     (INDISTINGUISHABLE, BY_SAMPLING): _BY_NUMBERS,
 }

@@ -20,7 +20,7 @@ from filterdb.page.drawing import visible
 from filterdb.page.first_filters import read_filters
 from filterdb.page.highlights import MANY, address, farthest, floor_behind, judged
 from filterdb.page.results import Results
-from filterdb.verdicts import BY_FILTERS, DIFFERENT, TOO_FEW, VERDICTS, Verdict, sentence, verdict_of
+from filterdb.verdicts import BY_FILTERS, DIFFERENT, JUDGED_BY, TOO_FEW, VERDICTS, Verdict, sentence, verdict_of
 from filterdb.wording import counted
 
 State = Literal["good", "warn", "unknown"]
@@ -270,6 +270,7 @@ def _pair_tile(result: xr.Dataset, key: str, question: str, pair: tuple[int, int
         picture={
             "drift": drift,
             "floor": floor_behind(result, i, j),
+            "judged": JUDGED_BY.index(judged_by) if judged_by in JUDGED_BY else 0,
             "largest": float(np.nanmax(result["drift"].values)),
             "component": component,
             "share": float(parts[component] / (parts.sum() or 1.0)),
@@ -406,6 +407,8 @@ def _trust(results: Results, by: str | None) -> Tile:
         differ = words[verdict_of(DIFFERENT).word]
         outcome = "none differs" if not differ else "all differ" if differ == judgeable else f"{differ:,} differ"
         answer = f"{share} of {groups} can be judged: {outcome}."
+        if judgeable < total:
+            answer = f"For these filters, yes. In general, {share} of {groups} can be judged: {outcome}."
     return Tile(
         "trust",
         "Can I trust the numbers?",

@@ -133,7 +133,7 @@ def test_hover_tells_drift_floor_and_interval(show: Show, by_task: xr.Dataset) -
     assert tip.splitlines()[-1] == "≠ differs: The groups differ by more than chance explains."
     opened.page.mouse.move(*cell(opened, by_task, "detection", "segmentation"))
     tip = opened.page.locator("#tip").inner_text()
-    assert tip.splitlines()[-1] == "≈ like noise: Chance alone explains this drift."
+    assert tip.splitlines()[-1] == "≈ like noise: Chance alone can explain this drift."
     opened.page.mouse.move(5, 5)
     assert not opened.page.locator("#tip").is_visible()
 

@@ -18,8 +18,8 @@ function decoded(data) {
   data.histogram = (group, component) => data.probabilities.subarray((group * core.weights.length + component) * 70, (group * core.weights.length + component + 1) * 70);
   data.verdictOf = (i, j) => (data.verdict && i !== j ? verdictAt(data.verdict[triangle(i, j, data.n)], data.judged[triangle(i, j, data.n)]) : null);
   data.floorOf = (i, j) => {
-    const [name, how] = FLOORS[data.judged?.[triangle(i, j, data.n)]] ?? FLOORS[0];
-    return { value: data.matrix(name, i, j), how };
+    const judged = data.judged?.[triangle(i, j, data.n)] ?? 0, [name, how] = FLOORS[judged];
+    return { value: data.matrix(name, i, j), how, judged };
   };
   data.largest = data.drift.reduce((most, value) => (value > most ? value : most), 0) || 1;
   return data;

@@ -1,6 +1,7 @@
 // A ruler for D: a bar from 0 to the drift of a pair, the zone that chance alone explains, and drifts that readers know.
 
-const NOISE = "noise of this pair";
+// What the noise of a pair comes from, by what it is judged by (an index in FLOORS of heatmap.js).
+const NOISE = ["noise of sampling", "noise between models", "noise of sampling", "noise between layers"];
 
 // The scale is a square root, as in the heatmap, so that noise and the largest drift are both seen.
 function rulerScale(most, width) {
@@ -9,13 +10,13 @@ function rulerScale(most, width) {
 }
 
 // Draw into a node the drift of a pair on a scale from 0 to `largest`. `floor` is the drift that chance alone explains.
-function ruler(node, { drift, floor, largest, isSmall }) {
+function ruler(node, { drift, floor, judged, largest, isSmall }) {
   mount(node, (width) => {
     const marks = core.reference, side = width - 2, top = 4, thick = isSmall ? 10 : 14;
     const most = 1.06 * Math.max(largest || 0, drift, floor || 0, ...marks.map(({ value }) => value));
     const x = rulerScale(most, side), y = top + thick;
     const hasNoise = floor !== null && Number.isFinite(floor);
-    const named = [...(hasNoise ? [{ label: NOISE, value: floor, source: "chance alone explains as much in 95 % of cases" }] : []), ...marks];
+    const named = [...(hasNoise ? [{ label: NOISE[judged ?? 0], value: floor, source: "chance alone explains as much in 95 % of cases" }] : []), ...marks];
     const rows = placed(named.map(({ label, value }) => ({ label: `${label} ${digits(value, 2)}`, at: 1 + x(value) })), width);
     const height = y + 10 + 13 * (1 + Math.max(0, ...rows.map(({ row }) => row)));
     const plot = picture(width, height, `D = ${digits(drift, 2)} on a ruler from 0 to ${digits(most, 2)}. ${named.map(({ label, value }) => `${label}: ${digits(value, 2)}`).join("; ")}`,
@@ -52,6 +53,6 @@ function knownDrifts(largest, width) {
 }
 
 // Return the lines from the scale, whose edges are `top` and `base`, to the labels of marks.
-const markLines = (marks, rows, x, top, base) => marks.map(({ label, value }, k) => svg("line", { x1: 1 + x(value), x2: 1 + x(value), y1: top, y2: base + 2 + 13 * rows[k].row, class: label === NOISE ? "mark-line noise-mark" : "mark-line" }));
+const markLines = (marks, rows, x, top, base) => marks.map(({ label, value }, k) => svg("line", { x1: 1 + x(value), x2: 1 + x(value), y1: top, y2: base + 2 + 13 * rows[k].row, class: NOISE.includes(label) ? "mark-line noise-mark" : "mark-line" }));
 // Return the labels themselves, which cover the lines behind them.
 const markTexts = (marks, rows, base) => marks.map((mark, k) => hinted(svg("g", { class: "mark" }, svg("text", { x: rows[k].left, y: base + 11 + 13 * rows[k].row, class: rows[k].end ? "tick end" : "tick" }, rows[k].label)), () => [`${mark.label}: D = ${digits(mark.value, 2)}`, mark.source]));

@@ -55,7 +55,7 @@ function pairPicture(tile, data, node) {
     const height = 62, base = height - 2, [low, high] = extent([data.p, data.q]);
     const x = linear(low, high, 1, width - 1), y = linear(0, Math.max(...data.p, ...data.q), base, 16);
     shape.replaceChildren(picture(width, height, `Distributions of component ${data.component}, ${percent(data.share)} of the drift`,
-      svg("text", { x: 1, y: 11, class: "soft" }, `c${data.component}`), svg("text", { x: width - 1, y: 11, class: "end soft" }, `makes ${percent(data.share)} of D`),
+      svg("text", { x: 1, y: 11, class: "soft" }, `c${data.component}`), svg("text", { x: width - 1, y: 11, class: "end soft" }, `accounts for ${percent(data.share)} of D`),
       svg("path", { d: outline(data.p, low, high, x, y, base, true), class: "fill-a" }),
       svg("path", { d: outline(data.q, low, high, x, y, base, false), class: "line-b" }),
       svg("line", { x1: 1, x2: width - 1, y1: base, y2: base, class: "base" })));
