@@ -1,7 +1,8 @@
 """The training monitor: what it costs in a ResNet-50, and what it finds in small networks, healthy and broken.
 
-`make monitor-figures` runs it in the environment of `make monitor`, which has PyTorch. `--only PART` runs one part, and
-`--seeds N` repeats the healthy and the broken runs.
+`make monitor-figures` runs it in the environment of `make monitor`, which has PyTorch. `--only PART` runs one part,
+`--seeds N` repeats the healthy and the broken runs, and `--first F` begins with seed F. The thresholds were chosen with
+seed 0.
 """
 
 from __future__ import annotations
@@ -37,15 +38,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", choices=PARTS)
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--repeats", type=int, default=5, help="measurements of the ResNet-50")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     if options.only in {None, "overhead"}:
         print_overhead(options.repeats)
     if options.only in {None, "healthy"}:
-        print_healthy(options.seeds)
+        print_healthy(range(options.first, options.first + options.seeds))
     if options.only in {None, "planted"}:
-        print_planted(options.seeds)
+        print_planted(range(options.first, options.first + options.seeds))
 
 
 # The cost.
@@ -241,9 +243,9 @@ class Run(NamedTuple):
         return f"{self.network.__name__}, {self.optimiser}, {self.initialisation}, {self.schedule}, seed {self.seed}"
 
 
-def healthy_runs(seeds: int) -> Iterator[Run]:
+def healthy_runs(seeds: range) -> Iterator[Run]:
     """Yield 21 runs for each seed: each network three times, optimisers and initialisations in turn."""
-    for seed in range(seeds):
+    for seed in seeds:
         for number in range(3 * len(NETWORKS)):
             yield Run(
                 NETWORKS[number % len(NETWORKS)],
@@ -350,7 +352,7 @@ def _rate(schedule: str, step: int) -> float:
     return 1.0 if schedule == "constant" else 0.5 * (1 + float(torch.cos(torch.tensor(share * torch.pi))))
 
 
-def print_healthy(seeds: int) -> None:
+def print_healthy(seeds: range) -> None:
     """Print the alarms of healthy runs. There should be none."""
     runs = list(healthy_runs(seeds))
     torch.set_num_threads(1)  # small layers do not gain from more
@@ -426,7 +428,7 @@ FAULTS: dict[str, Change] = {
 }
 
 
-def print_planted(seeds: int) -> None:
+def print_planted(seeds: range) -> None:
     """Print after how many steps each fault is found that begins with the second epoch, and in which layer."""
     torch.set_num_threads(1)
     for name, fault in FAULTS.items():
@@ -434,8 +436,8 @@ def print_planted(seeds: int) -> None:
     _print_fault("not in the optimiser", [_forgotten(run) for run in _planted_runs(seeds)])
 
 
-def _planted_runs(seeds: int) -> Iterator[Run]:
-    for seed in range(seeds):
+def _planted_runs(seeds: range) -> Iterator[Run]:
+    for seed in seeds:
         for number, network in enumerate(NETWORKS):
             optimiser = list(OPTIMISERS)[(number + seed) % len(OPTIMISERS)]
             yield Run(network, optimiser, "default", "constant", 1000 + 10 * seed + number)
