@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 NEAR = 0.75
 """Smallest likeness of two names of which one may be a misspelling of the other: task and taks have 0.75."""
@@ -45,3 +45,8 @@ def meant(name: str, known: Iterable[str]) -> str:
     """
     guess = near(name, known)
     return f"; did you mean {guess}?" if guess else ""
+
+
+def none_readable(reasons: Sequence[str]) -> str:
+    """Return what to say of files none of which is a readable model: the only reason, or their number and the first."""
+    return reasons[0] if len(reasons) == 1 else f"none of the {len(reasons):,} inputs is a readable model: {reasons[0]}"

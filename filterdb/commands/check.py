@@ -23,6 +23,7 @@ from filterdb.commands.options import (
 from filterdb.commands.table import wide_option
 from filterdb.errors import InputError, UsageError
 from filterdb.schema import parse_kernel
+from filterdb.wording import none_readable
 
 if TYPE_CHECKING:
     from filterdb.analysis.findings import Result
@@ -124,9 +125,7 @@ def check(
     if answer["models"] or as_json or len(answer["files"]) > 1:
         print_answer(answer, as_json, show)
     if not answer["models"]:
-        reasons = [file["reason"] for file in answer["files"]]
-        more = f" (and {len(reasons) - 1:,} more)" if len(reasons) > 1 else ""
-        raise InputError(f"check: expected at least one file that is a readable model, got none: {reasons[0]}{more}")
+        raise InputError(none_readable([file["reason"] for file in answer["files"]]))
     if not answer["ok"]:
         context.exit(1)
 

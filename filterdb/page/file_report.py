@@ -35,6 +35,7 @@ from filterdb.page.place import folder_for
 from filterdb.page.verdict_words import verdict_words
 from filterdb.schema import KERNEL
 from filterdb.version import __version__
+from filterdb.wording import none_readable
 
 if TYPE_CHECKING:
     from filterdb.models.sources import NamedFile, Order, Sources
@@ -107,8 +108,7 @@ def write_files(
         **network,
     )
     if all(file.reason for file in checked):
-        more = f" (and {len(checked) - 1:,} more)" if len(checked) > 1 else ""
-        raise InputError(f"report: expected a readable model, got none: {checked[0].reason}{more}")
+        raise InputError(none_readable([file.reason for file in checked]))
     pages = [{**page, **ranking} for page, ranking in zip(_pages(checked, result), rankings, strict=True)]
     core = _core(checked, result, pages, _bands(result, db, reference))
     if len(pages) == 1:

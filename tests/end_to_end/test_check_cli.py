@@ -103,10 +103,14 @@ def test_what_was_not_checked_does_not_pass(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("args", "code", "says"),
     [
-        (["junk.onnx"], 65, "expected at least one file that is a readable model, got none"),
-        (["absent.onnx"], 65, "absent.onnx: expected a file, found none"),
-        (["empty"], 65, "got none: empty: expected models (.onnx, "),
-        (["empty/*.onnx", "absent.onnx"], 65, "empty/*.onnx: expected files that match, found none (and 1 more)"),
+        (["junk.onnx"], 65, "filterdb: junk.onnx: not an ONNX model: expected a protobuf ModelProto"),
+        (["absent.onnx"], 65, "filterdb: absent.onnx: expected a file, found none; check the path"),
+        (["empty"], 65, "filterdb: empty: expected models (.onnx, "),
+        (
+            ["empty/*.onnx", "absent.onnx"],
+            65,
+            "none of the 2 inputs is a readable model: empty/*.onnx: expected files that match, found none",
+        ),
         ([], 2, "Missing argument 'MODEL...'"),
         (["good.onnx", "--rules", "absent.toml"], 2, "absent.toml: expected rules in TOML"),
         (["good.onnx", "--sarif", "no/folder.sarif"], 2, "no/folder.sarif: cannot write the file: No such"),
