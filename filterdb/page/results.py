@@ -58,6 +58,11 @@ class Results:
     drifts: dict[str, xr.Dataset]
     notes: dict[str, str]
 
+    @property
+    def nbytes(self) -> int:
+        """The bytes of the shared results, most of which are the matrices of pairs."""
+        return sum(int(result.nbytes) for result in (self.basis, self.degeneration, *self.drifts.values()))
+
     @cached_property
     def model_index(self) -> npt.NDArray[np.int64]:
         """Return the positions in `db.models` of the models that have layers, (models,) int."""

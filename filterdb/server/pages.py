@@ -31,8 +31,9 @@ from filterdb.store import snapshot as snapshots
 from filterdb.store.database import Database, open_database
 from filterdb.store.snapshot import Snapshot
 
-KEPT_PAGES = 8
-"""Pages in memory: those of two snapshots, if there are four kernel shapes."""
+KEPT_PAGES, PAGE_BYTES = 8, 512 * 2**20
+"""Most pages in memory, those of two snapshots if there are four kernel shapes, and the bytes that they take together.
+The newest page stays, whatever its size."""
 
 CACHE_BYTES = 256 * 2**20
 """Most bytes of files in memory."""
@@ -56,7 +57,11 @@ class Progress(NamedTuple):
 
 @dataclass
 class Page:
-    """A page in memory. `snapshot` is the one that has its basis, which may follow the one that was asked for."""
+    """A page in memory.
+
+    `snapshot` is the one that has its basis, which may follow the one that was asked for; `size` is roughly that of
+    the page and its results in bytes.
+    """
 
     html: bytes
     sections: list[Section]
@@ -64,6 +69,7 @@ class Page:
     links: dict[str, list[tuple[str, str | None]]]
     """The kernel shapes of each model by name, with links to their pages."""
     snapshot: int
+    size: int = 0
     owners: dict[str, Section] = field(default_factory=dict)
     """The section of each data file, for the first `asked` sections."""
     asked: int = 0
@@ -121,9 +127,10 @@ class Cache:
 
 
 class KeptPages:
-    """Pages by place, up to KEPT_PAGES; those that were not asked for the longest are dropped. Threads may share it.
+    """Pages by place, up to KEPT_PAGES and PAGE_BYTES; those that were not asked for the longest are dropped.
 
-    A page that was computed at a later snapshot, which has its basis, is kept once, under both places.
+    Threads may share it. A page that was computed at a later snapshot, which has its basis, is kept once, under both
+    places.
     """
 
     def __init__(self) -> None:
@@ -147,9 +154,12 @@ class KeptPages:
             self._pages.move_to_end(kept)
             if place != kept:
                 self._aliases[place] = kept
-            while len(self._pages) > KEPT_PAGES:
+            while len(self._pages) > KEPT_PAGES or (len(self._pages) > 1 and self._size() > PAGE_BYTES):
                 dropped, _ = self._pages.popitem(last=False)
                 self._aliases = {place: kept for place, kept in self._aliases.items() if kept != dropped}
+
+    def _size(self) -> int:
+        return sum(page.size for page in self._pages.values())
 
 
 class Pages:
@@ -236,7 +246,7 @@ class Pages:
         live = {"snapshot": shown, "home": "../" if number else "", "follows": self.follows, **self.live}
         addition = Addition(_web("live.js"), _web("live.css"), live)
         html = page_html(results, sections, page_links(banks, number), addition)
-        return Page(html, sections, ModelPages(results), model_links(banks, number), shown)
+        return Page(html, sections, ModelPages(results), model_links(banks, number), shown, len(html) + results.nbytes)
 
     def kept_file(self, place: Place, path: str) -> bytes | None:
         """Return a file beside a page if it is in memory."""

@@ -217,7 +217,7 @@ def test_options_of_files_are_rejected_with_a_database(page_db: fdb.Database, tm
         fdb.report(page_db, tmp_path, key="ema")
     with pytest.raises(UsageError, match="apply to a database only"):
         fdb.report(["m.onnx"], tmp_path, mode="paper")
-    with pytest.raises(InputError, match="m.onnx: expected a file, found none; check the path"):
+    with pytest.raises(InputError, match=r"m\.onnx: expected a file, found none; check the path"):
         fdb.report(["m.onnx"], tmp_path / "page")
 
 

@@ -11,7 +11,7 @@ import pytest
 
 import filterdb as fdb
 from filterdb.page.model_pages import ModelPages
-from filterdb.server.pages import KEPT_PAGES, KeptPages, Page, Pages, Place
+from filterdb.server.pages import KEPT_PAGES, PAGE_BYTES, KeptPages, Page, Pages, Place
 from tests.models import chain
 
 VIEWS: dict[str, Callable[[fdb.Database], fdb.Database]] = {
@@ -69,3 +69,24 @@ def test_the_pages_that_were_seen_last_stay_in_memory() -> None:
     for number in range(KEPT_PAGES):
         kept.put(Place(number, "5x5/"), page(number))
     assert kept.get(Place(0, "")) is None and kept.get(Place(1, "")) is None and kept._aliases == {}
+
+
+def test_large_pages_leave_room_for_fewer() -> None:
+    """The newest stays even if it alone is too large."""
+
+    def page(snapshot: int, size: int) -> Page:
+        return Page(b"", [], object.__new__(ModelPages), {}, snapshot, size)
+
+    kept = KeptPages()
+    for number, size in enumerate([PAGE_BYTES // 2, PAGE_BYTES // 2, PAGE_BYTES // 3]):
+        kept.put(Place(number, ""), page(number, size))
+    assert [kept.get(Place(number, "")) is not None for number in range(3)] == [False, True, True]
+    kept.put(Place(3, ""), page(3, 2 * PAGE_BYTES))
+    assert [kept.get(Place(number, "")) is not None for number in range(4)] == [False, False, False, True]
+
+
+def test_the_size_of_a_page_is_that_of_its_results(db: fdb.Database) -> None:
+    with dask.config.set(scheduler="threads"):
+        page = Pages(db, "sound", None, only=False, live={}).build(Place(db.snapshot, ""))
+        drifts = [fdb.drift(fdb.open(db.url, page.snapshot), by) for by in ("depth_decile",)]
+    assert page.size > len(page.html) + sum(drift.nbytes for drift in drifts)
