@@ -176,7 +176,7 @@ def check_not_collected(segment: Segment, head: Snapshot | None) -> None:
     if head is not None and segment.id in head.collected:
         raise InterruptedRunError(
             f"{segment.files.url(segment.name)}: this ingest was suspended and `filterdb gc` removed what it had "
-            "written; nothing is committed, run again"
+            "written; nothing was committed, run again"
         )
 
 

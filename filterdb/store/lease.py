@@ -53,7 +53,7 @@ class Lease:
         if not self.files.read_many([self.name]):
             raise InterruptedRunError(
                 f"{self.files.url(self.name)}: this ingest's lease is gone; it was suspended and `filterdb gc` removed "
-                "what it had written; nothing is committed, run again"
+                "what it had written; nothing was committed, run again"
             )
 
 

@@ -108,7 +108,7 @@ def test_a_stopped_writer_whose_segment_was_collected(
         code, said = stopped.go_on()
     monkeypatch.undo() if where == "folder" else monkeypatch.setattr(lease, "LEASE_SECONDS", 900.0)
     assert code == 75, said
-    assert "`filterdb gc` removed what it had written; nothing is committed, run again" in said
+    assert "`filterdb gc` removed what it had written; nothing was committed, run again" in said
     assert len(said.splitlines()) == 1
     assert [state.action for state in snapshots.history(Files.at(url))] == ["ingest", "gc"]
     done = fdb.ingest(url, models[1:], chunk_rows=20)
@@ -129,7 +129,7 @@ def test_a_stopped_writer_whose_added_shapes_were_collected(
         code, said = stopped.go_on()
     monkeypatch.undo()
     assert (code, len(removed), len(said.splitlines())) == (75, 1, 1), said
-    assert "`filterdb gc` removed what it had written; nothing is committed, run again" in said
+    assert "`filterdb gc` removed what it had written; nothing was committed, run again" in said
     assert fdb.open(url).kernels == ((3, 3),)
     done = fdb.ingest(url, [model], chunk_rows=20)
     assert done.widened == [str(model)]
@@ -223,7 +223,7 @@ def test_whatever_is_gone_before_the_commit(
         return result
 
     monkeypatch.setattr(checkpoint, "store", rob)
-    with pytest.raises(InterruptedRunError, match="nothing is committed, run again"):
+    with pytest.raises(InterruptedRunError, match="nothing was committed, run again"):
         fdb.ingest(url, models, chunk_rows=20)
     assert Files.at(url).list("snapshots") == {}
     monkeypatch.setattr(checkpoint, "store", store)
