@@ -235,6 +235,16 @@ def test_a_long_table_says_what_is_not_printed(show: Show, made: Path, tmp_path:
     assert page.locator("[data-figure=models] .rows .tr").count() < 50
 
 
+def test_the_first_sheet_has_two_rows_of_the_card(show: Show) -> None:
+    """On A4 with the page's margins: else half of the sheet would be empty."""
+    page = show(round(8.27 * 96 - 2 * 13 / 25.4 * 96)).page
+    page.emulate_media(media="print")
+    bottoms = page.evaluate(
+        "[...document.querySelectorAll('.answer')].map((tile) => tile.getBoundingClientRect().bottom)"
+    )
+    assert max(bottoms[:4]) < 11.69 * 96 - 2 * 14 / 25.4 * 96
+
+
 def test_the_button_prints_when_everything_is_drawn(show: Show) -> None:
     page = show().page
     page.evaluate("window.print = () => { window.printed = document.querySelectorAll('[data-figure]:empty').length; }")

@@ -189,7 +189,7 @@ function crumbs(place) {
 
 function contents(sections, id) {
   const links = sections.map((part) => el("li", {}, el("a", { href: `#${id}/${part.id}` }, part.dataset.title)));
-  return el("nav", { id: "toc", "aria-label": "Contents" }, el("details", { open: matchMedia("(min-width: 66rem)").matches }, el("summary", {}, "Contents"), el("ul", {}, ...links)));
+  return el("nav", { id: "toc", "aria-label": "Contents" }, el("details", { open: matchMedia("(min-width: 66rem)").matches }, el("summary", {}, "On this page"), el("ul", {}, ...links)));
 }
 
 const footer = () => el("footer", {}, el("p", {}, core.made));
