@@ -179,7 +179,7 @@ def _show_shapes(answer: Answer) -> None:
     if without:
         where = "reference" if answer["snapshot"] is None else "database"
         has = ", ".join(map(_shown, compared))
-        say(f"no percentiles for {', '.join(map(_shown, without))}: the {where} has only {has} layers")
+        say(f"no percentiles for {', '.join(map(_shown, without))}: the {where} has only layers of {has}")
 
 
 def _show_stored(answer: Answer, files: dict[str, str]) -> None:

@@ -207,7 +207,7 @@ def test_the_kernel_is_in_every_form_of_the_answer(tmp_path: Path) -> None:
 def test_what_is_printed_of_several_shapes(tmp_path: Path) -> None:
     lines = run("check", mixed_file(tmp_path / "m.onnx"), code=1).stdout.splitlines()
     assert "layers by kernel: 3×3: 4, 5×5: 1, 1×1: 1 (1×1: only peak, sparsity and duplicates are checked)" in lines
-    assert "no percentiles for 5×5: the reference has only 3×3 layers" in lines
+    assert "no percentiles for 5×5: the reference has only layers of 3×3" in lines
     assert any("conv3" in line and "5×5" in line and "collapsed" in line for line in lines)
     only = run("check", tmp_path / "m.onnx", "--kernel", "5x5").stdout
     assert "not checked: 5 convolutions without a 5×5 weight (5 kernel)" in only
