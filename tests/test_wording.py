@@ -28,6 +28,7 @@ SEVERAL = {
     "{kernel_text(kernel)} filters",  # a shape
     "{answer['kernel'].replace('x', '×')} filters",
     "{shape} filters",
+    "{others} filters",  # shapes
     "{models} models",  # the name of a summary
     "{enough} files",  # of many processes
     "{where} has layers",

@@ -105,6 +105,7 @@ def show(answer: Answer) -> None:
     say(f"models: {came} · now {counts_line(answer)}" + (f" · also {others} filters" if others else ""))
     copies = answer["duplicates"]
     if copies:
-        one = f"1 added model ({copies[0]}) duplicates another"
-        what = one if len(copies) == 1 else f"{len(copies):,} added models (such as {copies[0]}) duplicate others"
+        is_one = len(copies) == 1
+        what = f"{counted(len(copies), 'added model')} ({'' if is_one else 'such as '}{copies[0]})"
+        what += " duplicates another" if is_one else " duplicate others"
         say(f"{what}; `--where duplicate_of=` leaves duplicates out")
