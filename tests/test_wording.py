@@ -31,7 +31,6 @@ SEVERAL = {
     "{others} filters",  # shapes
     "{models} models",  # the name of a summary
     "{enough} files",  # of many processes
-    "{where} has layers",
     "{size} of filters",
     "{len(groups) * (len(groups) - 1) // 2:,} pairs",  # of more groups than a matrix shows
     '{"pairs": list(map(parse_pair, pairs))} if pairs',  # no text

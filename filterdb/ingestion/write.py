@@ -24,6 +24,7 @@ from filterdb.models.spool import Spool
 from filterdb.store.ranged import again_if_changed
 from filterdb.store.remote import is_remote, store_errors
 from filterdb.store.segment import Segment
+from filterdb.wording import counted
 
 
 def taken(weights: int) -> tuple[Reduction, ...]:
@@ -123,8 +124,8 @@ class FromModels:
                 raise LostModelError(str(error), piece.source.id) from error
         if filled != len(buffer):  # the uninitialised rest of the buffer would be committed as filters
             raise InputError(
-                f"rows starting at {first:,}: expected {len(buffer):,} filters from the models of the plan, got "
-                f"{filled:,}; nothing was written, run again"
+                f"rows starting at {first:,}: expected {counted(len(buffer), 'filter')} from the models of the plan, "
+                f"got {filled:,}; nothing was written, run again"
             )
 
 
