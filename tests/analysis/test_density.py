@@ -20,6 +20,8 @@ from filterdb.store.segment import Segment
 from tests.models import chain, weights
 from tests.numerics import oracles
 
+pytestmark = pytest.mark.slow
+
 
 def coefficients(db: fdb.Database, *, scaled: bool, mode: ModeName) -> np.ndarray:
     """Of every filter of a view, (n, 9), by NumPy alone from the dataset."""

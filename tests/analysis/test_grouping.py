@@ -14,6 +14,8 @@ from filterdb.errors import InputError, UsageError
 from filterdb.numerics.depth import DECILES, depth_decile
 from tests.models import chain, weights
 
+pytestmark = pytest.mark.slow
+
 
 def test_deciles_at_every_edge() -> None:
     """Edges such as 0.3 are not exact in binary: the same rounding as pandas.cut."""

@@ -22,6 +22,8 @@ from tests.filters import moved, network, trained
 from tests.models import chain, conv, model, save, tensor, weights
 from tests.numerics import oracles
 
+pytestmark = pytest.mark.slow
+
 FAMILIES = ("alder", "birch", "cedar")
 
 

@@ -12,6 +12,8 @@ from filterdb.errors import InputError
 from tests.commands.running import answer, run
 from tests.models import chain
 
+pytestmark = pytest.mark.slow
+
 Shape = tuple[int, ...]
 
 SHAPES: dict[str, list[Shape]] = {

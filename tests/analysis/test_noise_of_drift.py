@@ -24,6 +24,8 @@ from filterdb.numerics import noise as numbers
 from filterdb.numerics.modes import PAPER, SOUND, ModeName
 from tests.analysis.families import MODELS, Frozen, ingested
 
+pytestmark = pytest.mark.slow
+
 A, B = "classify", "segment"
 MATRICES = ("floor", "floor_q95", "model_floor", "model_floor_q95")
 TESTS = ("p_value", "q_value", "detectable", "p_value_max")

@@ -13,6 +13,8 @@ from filterdb.numerics.depth import DECILES
 from filterdb.numerics.modes import ModeName
 from tests.numerics import oracles
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module", params=["many chunks", "one chunk"])
 def db(request: pytest.FixtureRequest) -> fdb.Database:

@@ -227,6 +227,7 @@ def test_a_row_for_each_part(results: Results, name: str, rows: Any, columns: li
     assert table["share"][table["part"] == "component"].sum() == pytest.approx(1) if name == "explain" else True
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted({*notebook.VIEWS, "drift within"}))
 def test_each_selection_has_a_table(results: Results, name: str) -> None:
     """One label of a dimension of the rows: xarray's table. A dimension that they do not have: the same rows."""

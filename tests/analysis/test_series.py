@@ -15,6 +15,8 @@ import filterdb as fdb
 from filterdb.errors import InputError, UsageError
 from tests.models import chain
 
+pytestmark = pytest.mark.slow
+
 COLUMNS = ["path", "name", "architecture", "training_dataset", "epoch", "seed"]
 
 

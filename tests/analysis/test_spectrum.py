@@ -18,6 +18,8 @@ from tests.filters import trained
 from tests.models import conv, model, save, tensor
 from tests.models.published import published
 
+pytestmark = pytest.mark.slow
+
 
 def coefficients(filters: np.ndarray) -> np.ndarray:
     """Return the squared DCT coefficients of filters, (n, 9)."""

@@ -19,6 +19,8 @@ from filterdb.numerics.eigen import Basis, covariance_angle
 from filterdb.reduce.basis import STALE_ANGLE
 from tests.models import chain
 
+pytestmark = pytest.mark.slow
+
 
 def smooth(seed: int, axis: int, size: int = 1_200) -> np.ndarray:
     """Filters that vary along one axis of the kernel more than along the other."""

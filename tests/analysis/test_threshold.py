@@ -15,6 +15,8 @@ from filterdb.numerics.quality import P1, randomness_threshold
 from filterdb.schema import as_kernel
 from tests.models import chain, weights
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def normal() -> xr.Dataset:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from distributed.security import Security
 from distributed.utils import LoopRunner
 
 from filterdb.cluster import await_workers
+from filterdb.cluster.starting import innermost_reason
 from filterdb.errors import StoreError, UsageError
 
 NOW = datetime.now(UTC)
@@ -119,8 +121,19 @@ def test_no_worker_ends_it_in_time(tmp_path: Path) -> None:
 
 def test_no_scheduler_ends_it_in_time(tmp_path: Path) -> None:
     settings = Authority().files(tmp_path / "tls")
-    with dask.config.set(settings), pytest.raises(StoreError, match=r"no scheduler within 2 s .*refused"):
+    with dask.config.set(settings), pytest.raises(StoreError, match=r"no scheduler within 2 s .*(refused|Timed out)"):
         await_workers.await_workers("tls://127.0.0.1:9", 2)
+
+
+def test_an_attempt_that_is_cut_off_is_no_reason() -> None:
+    """The last attempt within the time may be cancelled before it is refused."""
+    try:
+        try:
+            raise asyncio.CancelledError
+        except asyncio.CancelledError as error:
+            raise OSError("Timed out trying to connect to tls://127.0.0.1:9 after 2 s") from error
+    except OSError as error:
+        assert innermost_reason(error) == "Timed out trying to connect to tls://127.0.0.1:9 after 2 s"
 
 
 def test_the_command_ends_with_the_error_s_code(capsys: pytest.CaptureFixture[str]) -> None:

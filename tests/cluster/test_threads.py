@@ -16,6 +16,8 @@ from filterdb import cluster
 from filterdb.cluster import threads
 from filterdb.cluster.session import Session, session
 
+pytestmark = pytest.mark.slow
+
 
 def joined(name: str, *inputs: Any) -> str:
     """Stand for a task and all before it, in a text that does not grow with them."""

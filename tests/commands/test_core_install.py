@@ -16,6 +16,8 @@ from tests.commands.running import run
 from tests.filters import trained
 from tests.models import chain
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 
 COMMANDS = """

@@ -15,6 +15,8 @@ from filterdb.plotting.drawing import encode
 from tests.commands.running import answer, run
 from tests.filters import network
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def db(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -19,6 +19,8 @@ from tests.commands.running import run
 from tests.filters import trained
 from tests.models import chain
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 
 CLUSTER = ("distributed", "bokeh", "tornado", "cryptography")

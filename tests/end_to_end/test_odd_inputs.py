@@ -11,6 +11,8 @@ from filterdb.errors import FilterDBError, InputError
 from tests.commands.running import run
 from tests.models import chain, weights
 
+pytestmark = pytest.mark.slow
+
 ODD = [
     "http://[", "http://", "http:///x.onnx", "http://127.0.0.1:abc/x.onnx", "http://127.0.0.1:99999999/x.onnx",
     "http://a b/x.onnx", "http://ex\0ample/x.onnx", "http://./x.onnx", "http://../x.onnx", "https://[::1/x.onnx",

@@ -23,6 +23,8 @@ from filterdb.store import summary
 from filterdb.store.canonical import canonical, digest
 from tests.models import chain, weights
 
+pytestmark = pytest.mark.slow
+
 DATA = Path(__file__).parents[1] / "data"
 
 

@@ -30,6 +30,8 @@ from tests.faults.proxy import (
     status,
 )
 
+pytestmark = pytest.mark.slow
+
 BODY = bytes(range(256)) * 400
 Objects = dict[str, bytes]
 

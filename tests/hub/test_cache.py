@@ -19,6 +19,8 @@ from tests.hub.nets import filter_bytes, resnet50, safetensors
 from tests.hub.server import Fault, Hub, Repository
 from tests.hub.test_ranged import DIVISOR, FILE, TENSORS, assert_stored
 
+pytestmark = pytest.mark.slow
+
 
 def entries() -> list[Path]:
     return sorted(folder for folder in part_cache.root().iterdir() if (folder / "files").is_dir())

@@ -22,6 +22,8 @@ from tests.hub.server import SIGNATURE, Fault, Hub, Repository
 from tests.hub.test_ranged import DIVISOR, FILE, TENSORS, assert_stored
 from tests.models import chain, weights
 
+pytestmark = pytest.mark.slow
+
 TOKEN = "hf_" + "aB3dE5gH7jK9" * 3
 
 

@@ -22,6 +22,8 @@ from tests.hub.nets import filter_bytes, kernels, resnet50, safetensors
 from tests.hub.server import Fault, Hub, Repository
 from tests.models import chain, weights
 
+pytestmark = pytest.mark.slow
+
 DIVISOR = 4
 TENSORS = resnet50(DIVISOR)
 FILE = safetensors(TENSORS)

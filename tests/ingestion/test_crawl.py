@@ -22,6 +22,8 @@ from tests.ingestion.crawling import NAMES, catalog, crawl, sizes
 from tests.models import conv, model, tensor, weights
 from tests.site import Site
 
+pytestmark = pytest.mark.slow
+
 
 def filters(db: fdb.Database, name: str) -> np.ndarray:
     values: np.ndarray = db.select(model=name).dataset.filters.values

@@ -16,6 +16,8 @@ from tests.commands.running import run as run_command
 from tests.ingestion.crawling import NAMES, catalog, crawl, sizes
 from tests.site import Site
 
+pytestmark = pytest.mark.slow
+
 
 def test_on_s3(db: Path, contents: dict[str, bytes], s3: Callable[[], str]) -> None:
     """Models and database on a real S3 server; ETags spare the second fetch."""

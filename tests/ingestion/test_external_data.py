@@ -22,6 +22,8 @@ from filterdb.models.sandbox import Channel, Limits, sandbox
 from tests.commands.running import run
 from tests.models import chain, conv, model, save, weights
 
+pytestmark = pytest.mark.slow
+
 LAYERS = [weights(8, 3), weights(16, 8, 1)]
 
 

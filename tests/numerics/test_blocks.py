@@ -18,6 +18,8 @@ from numba import njit
 
 from filterdb.numerics import binning, blocks, compiled
 
+pytestmark = pytest.mark.slow
+
 TOP = 2**24
 """Significands of float32 are whole numbers below."""
 

@@ -28,6 +28,8 @@ from filterdb.numerics.codebook import (
     sums_of,
 )
 
+pytestmark = pytest.mark.slow
+
 
 def columns_of(weights: int, n: int, seed: int = 0) -> np.ndarray:
     """Filters of many scales, some all zero, some with equal weights, as columns."""

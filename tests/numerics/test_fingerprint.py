@@ -17,6 +17,8 @@ import pytest
 from filterdb.numerics.fingerprint import fingerprint, models_by_filters, same_filters
 from tests.filters import trained
 
+pytestmark = pytest.mark.slow
+
 SHAPES = [(1, 64), (3, 48), (8, 3), (16, 3), (20, 20), (32, 1), (64, 1), (64, 32), (256, 9), (2, 4200)]
 """Output channels and inputs per group: one channel, few, depthwise, many, and more inputs than one product has."""
 

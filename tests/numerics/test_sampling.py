@@ -12,6 +12,8 @@ from filterdb.numerics.histogram import sound_probabilities
 from filterdb.numerics.sampling import Z_RELATED, SamplingFloor
 from tests.numerics.distributions import WEIGHTS, bells
 
+pytestmark = pytest.mark.slow
+
 P = bells(np.linspace(1.0, 0.35, 9))
 WHOLE = np.random.default_rng(0).multinomial(40_000_000, bells(np.linspace(1.1, 0.3, 9), 0.1))
 

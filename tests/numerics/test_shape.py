@@ -10,6 +10,8 @@ from scipy import stats
 
 from filterdb.numerics.shape import FEW, POINT, SPIKES, SUN, SYMBOLS, Bounds, shape
 
+pytestmark = pytest.mark.slow
+
 EDGES = np.linspace(-3.05, 3.05, 71)
 """As in `sound` mode: bins of 0.087."""
 

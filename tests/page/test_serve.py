@@ -37,6 +37,8 @@ from tests.page.conftest import HOSTILE
 from tests.page.served import NAMES, Client, make_database, serving
 from tests.site import wait_until
 
+pytestmark = pytest.mark.slow
+
 PAGE, FILES = "/snapshot/0/", "/snapshot/0/files"
 SVG = "figures/contents.svg"
 

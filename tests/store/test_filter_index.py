@@ -19,6 +19,8 @@ from filterdb.store.run_length import RunLengthArray
 from tests.models import chain, weights
 from tests.store.labelled import MODELS, Act, Expected, Truth
 
+pytestmark = pytest.mark.slow
+
 DET = "detection"
 
 

@@ -21,6 +21,8 @@ from filterdb.store.pages import Entry
 from filterdb.store.stored_tables import StoredTables
 from tests.models import chain, weights
 
+pytestmark = pytest.mark.slow
+
 
 def huge(folder: Path) -> Database:
     """The published data set's size: 1,464,797,156 filters, 21,436 layers, 647 models; tables only, no filter."""

@@ -39,6 +39,8 @@ from tests.faults.proxy import (
 from tests.models import chain, weights
 from tests.store import emulators
 
+pytestmark = pytest.mark.slow
+
 DATA = np.random.default_rng(0).bytes(1000)
 
 

@@ -18,6 +18,8 @@ from filterdb.store.files import Files
 from filterdb.store.pages import Entry, located, paginate
 from tests.models import chain, weights
 
+pytestmark = pytest.mark.slow
+
 
 def entries(number: int) -> tuple[Entry, ...]:
     return tuple(Entry(f"{i:020}", i, 1, 1, 0, 20, {"pack": "0" * 64}) for i in range(number))

@@ -25,6 +25,8 @@ from filterdb.store.canonical import canonical, digest
 from filterdb.store.files import Files
 from tests.models import chain, weights
 
+pytestmark = pytest.mark.slow
+
 DATA = Path(__file__).parents[1] / "data"
 
 LAYERS = [weights(5, 7, seed=1), weights(8, 5, seed=2), weights(9, 8, seed=3)]
