@@ -31,7 +31,8 @@ def start_cluster(start: Callable[[], Any], where: str) -> Any:
 def innermost_reason(error: BaseException) -> str:
     """Return the innermost cause: the message of a socket or of TLS, not the timeout around it or what it cut off."""
     messages = [*reasons(error)]
-    return next((message for message in reversed(messages) if message != "CancelledError"), messages[-1])
+    cut_off = {"CancelledError", "TimeoutError"}  # without a message of their own
+    return next((message for message in reversed(messages) if message not in cut_off), messages[-1])
 
 
 def reasons(error: BaseException | None) -> Iterator[str]:

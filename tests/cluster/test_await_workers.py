@@ -125,12 +125,13 @@ def test_no_scheduler_ends_it_in_time(tmp_path: Path) -> None:
         await_workers.await_workers("tls://127.0.0.1:9", 2)
 
 
-def test_an_attempt_that_is_cut_off_is_no_reason() -> None:
+@pytest.mark.parametrize("cut_off", [asyncio.CancelledError, TimeoutError])
+def test_an_attempt_that_is_cut_off_is_no_reason(cut_off: type[BaseException]) -> None:
     """The last attempt within the time may be cancelled before it is refused."""
     try:
         try:
-            raise asyncio.CancelledError
-        except asyncio.CancelledError as error:
+            raise cut_off
+        except cut_off as error:
             raise OSError("Timed out trying to connect to tls://127.0.0.1:9 after 2 s") from error
     except OSError as error:
         assert innermost_reason(error) == "Timed out trying to connect to tls://127.0.0.1:9 after 2 s"
