@@ -47,7 +47,7 @@ VERDICTS = (
         _CANNOT_TELL,
         "?",
         "unknown",
-        "Too few models to tell: the filters at hand differ, but those of other models in these groups may not.",
+        "Too few models to tell: the filters at hand differ, but those of other models in these groups might not.",
     ),
     Verdict("", _CANNOT_TELL, "?", "unknown", "The noise of this pair was not computed."),
 )
@@ -61,7 +61,7 @@ QUALIFIED = {
     (
         BY_FILTERS,
         BY_LAYERS,
-    ): "One model does not stand for others: these two differ from layer to layer, others may not.",
+    ): "These two models differ from layer to layer, but other models of the groups might not.",
     (INDISTINGUISHABLE, BY_LAYERS): "Swapping layers between these two models can explain this drift.",
     (INDISTINGUISHABLE, BY_FEW_MODELS): _BY_NUMBERS,
     (INDISTINGUISHABLE, BY_SAMPLING): _BY_NUMBERS,

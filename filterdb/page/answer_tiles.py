@@ -39,7 +39,7 @@ DOUBTFUL = "differs, but as the largest of all pairs may do so by chance"
 MEANT = {
     "dead": "all weights are zero",
     "collapsed": "the filters are nearly multiples of a few",
-    "random": "the filters cannot be told from noise, as before training",
+    "random": "the filters cannot be distinguished from noise",
     "sparse": "most filters are near zero",
 }
 """What each verdict of a layer means, in the few words that a tile has room for."""
@@ -353,7 +353,7 @@ def _outlier(results: Results) -> Tile:
         question,
         "warn" if stands_out else "good",
         "stands out" if stands_out else "none stands out",
-        f"{'Far' if stands_out else 'Farthest, but not by much,'} from the others: median D {medians[most]:.2g}; "
+        f"{'Far' if is_far else 'Farthest, but not by much,'} from the others: median D {medians[most]:.2g}; "
         f"for a typical model it is {np.median(medians):.2g}.",
         names=(name,),
         are_models=True,
@@ -449,4 +449,4 @@ def _unread_line(results: Results) -> Line:
     number = results.unread.sizes["skipped"]
     if number:
         return Line(f"{counted(number, 'convolution')} could not be read", "warn", href=address("contents"))
-    return Line("Every convolution in the files was read", "good")
+    return Line("No convolution was unreadable", "good")

@@ -175,6 +175,7 @@ def test_a_model_within_its_noise_does_not_stand_out(whole: Results, code: str, 
     far = {(0, i): (1.0 + i / 100, other if i == 1 else code, 1.0) for i in range(1, 6)}
     tile = _outlier(replace(whole, drifts={"model": drifts_of(far, 6, "model")}))
     assert (tile.names, tile.word) == (("a",), word)
+    assert tile.answer.startswith("Far from the others")  # also where chance explains it
     assert ("Chance explains most of its drifts." in tile.note) is (word == "none stands out")
 
 
@@ -207,7 +208,7 @@ def test_a_view_speaks_of_its_own_models(tmp_path: Path) -> None:
         if unread:
             assert line == "2 convolutions could not be read" and {"Not read.", "Not stored."} <= leads
         else:
-            assert line.startswith("Every convolution") and not {"Not read.", "Not stored."} & leads
+            assert line == "No convolution was unreadable" and not {"Not read.", "Not stored."} & leads
         assert (context["unread"], context["rejected"]) == (unread, int(view is db))
         assert context["skipped"] == ([("unreadable", 2)] if unread else [])
 
