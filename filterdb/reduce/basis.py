@@ -188,10 +188,13 @@ def with_basis(db: Database) -> Database:
         return _in_memory(db, basis)
     try:
         stored = snapshots.write_basis(db.files, basis)
-        base = _after_fits(db)  # somebody may have committed a basis while this one was fitted
+        # Somebody may have committed a basis while this one was fitted, or does so between these two lines: the newest
+        # number first, so that what comes after it is found by `_after_fits` or by the commit.
+        newest = max(snapshots.numbers(db.files)[0])
+        base = _after_fits(db)
         if base.basis_of(db.kernel) is not None:
             return db.at(base)
-        if max(snapshots.numbers(db.files)[0]) == base.number:
+        if newest <= base.number:
             committed = snapshots.commit(db.files, base, lambda newest: _with_basis(newest, db, stored))
             if committed.basis_of(db.kernel) is not None and committed.has_content_of(db.state):
                 return db.at(committed)
