@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 
 from filterdb.analysis.findings import ERROR, IGNORED, NOT_CHECKED, Finding, findings
 from filterdb.analysis.rules import MODEL_RULES
-from filterdb.page.drawing import visible
+from filterdb.plotting.drawing import visible
 
 if TYPE_CHECKING:
     from filterdb.analysis.findings import Result

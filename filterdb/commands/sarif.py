@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from filterdb.analysis.findings import ERROR, IGNORED, MEANINGS, REMEDIES, Finding, findings
-from filterdb.page.drawing import visible
+from filterdb.plotting.drawing import visible
 from filterdb.schema import kernel_name
 from filterdb.version import __version__
 

@@ -15,11 +15,11 @@ import xarray as xr
 from filterdb.analysis.noise import FEW
 from filterdb.analysis.rules import Rules, fewest_directions
 from filterdb.numerics.divergence import symmetric_kl
-from filterdb.page.boxes import pairs
-from filterdb.page.drawing import visible
 from filterdb.page.first_filters import read_filters
 from filterdb.page.highlights import MANY, address, farthest, floor_behind, judged
 from filterdb.page.results import Results
+from filterdb.plotting.box_numbers import pairs
+from filterdb.plotting.drawing import visible
 from filterdb.verdicts import BY_FILTERS, DIFFERENT, JUDGED_BY, TOO_FEW, VERDICTS, Verdict, sentence, verdict_of
 from filterdb.wording import counted
 

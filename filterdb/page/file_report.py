@@ -29,10 +29,10 @@ from filterdb.models.limits import Limits
 from filterdb.page import model_data as parts
 from filterdb.page import payload
 from filterdb.page.bands import Bands, bands_of_layers, bands_of_reference
-from filterdb.page.drawing import visible, visible_all
 from filterdb.page.model_shell import shell
 from filterdb.page.place import folder_for
 from filterdb.page.verdict_words import verdict_words
+from filterdb.plotting.drawing import visible, visible_all
 from filterdb.schema import KERNEL
 from filterdb.version import __version__
 from filterdb.wording import none_readable

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from filterdb.errors import FilterDBError
-from filterdb.page.drawing import visible
+from filterdb.plotting.drawing import visible
 from filterdb.store import snapshot as snapshots
 from filterdb.store.database import Database
 

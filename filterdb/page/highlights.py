@@ -11,9 +11,9 @@ import xarray as xr
 from filterdb.analysis.noise import FLOOR_BEHIND
 from filterdb.numerics.depth import depth_decile
 from filterdb.numerics.significance import LEVEL
-from filterdb.page.boxes import pairs
-from filterdb.page.drawing import short, visible
 from filterdb.page.results import Results
+from filterdb.plotting.box_numbers import pairs
+from filterdb.plotting.drawing import short, visible
 from filterdb.schema import REJECTED, kernel_text
 from filterdb.verdicts import BY_FILTERS, BY_MODELS, DIFFERENT, TOO_FEW, verdict_of
 from filterdb.wording import counted

@@ -22,9 +22,9 @@ from filterdb.analysis.findings import (
 from filterdb.ledger import CODES, is_unread
 from filterdb.numerics.depth import DECILES, NO_DECILE
 from filterdb.numerics.percentiles import FEWEST_PEERS
-from filterdb.page.drawing import visible
 from filterdb.page.payload import pack
 from filterdb.page.verdict_words import verdict_place
+from filterdb.plotting.drawing import visible
 from filterdb.schema import parse_shape
 
 FIRST_FILTERS = 4

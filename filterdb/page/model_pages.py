@@ -21,11 +21,11 @@ from filterdb.columns import Columns
 from filterdb.page import model_data as parts
 from filterdb.page import payload
 from filterdb.page.bands import bands_of_layers
-from filterdb.page.drawing import visible, visible_all
 from filterdb.page.first_filters import affordable_layers, read_filters
 from filterdb.page.model_shell import shell
 from filterdb.page.results import Results
 from filterdb.page.verdict_words import verdict_words
+from filterdb.plotting.drawing import visible, visible_all
 from filterdb.schema import LABELS, REJECTED, UNKNOWN, kernel_name, kernel_text
 from filterdb.version import __version__
 

@@ -6,8 +6,9 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
-from filterdb.page import drawing, payload, tables
+from filterdb.page import payload, tables
 from filterdb.page.section import Picture, Section
+from filterdb.plotting import drawing
 
 FEWEST_FIGURES = 8
 """Figures for each process at least: one process starts in about two seconds and draws as many figures meanwhile."""

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from filterdb.page.boxes import pairs
 from filterdb.page.results import Results, family_of_models
+from filterdb.plotting.box_numbers import pairs
 from filterdb.schema import KERNEL, UNKNOWN
 
 TRAININGS, ARCHITECTURES = "two trainings of one net", "two architectures"

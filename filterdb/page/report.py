@@ -19,7 +19,6 @@ from filterdb.choices import COMPONENTS
 from filterdb.errors import InputError, MissingExtraError
 from filterdb.numerics.modes import ModeName
 from filterdb.page import payload, tables
-from filterdb.page.drawing import visible, visible_all
 from filterdb.page.header import header
 from filterdb.page.model_pages import ModelPages
 from filterdb.page.page_files import all_files, drawing_processes
@@ -30,6 +29,7 @@ from filterdb.page.results import Results, gather
 from filterdb.page.section import Section
 from filterdb.page.sections import section_classes
 from filterdb.page.verdict_words import verdict_words
+from filterdb.plotting.drawing import visible, visible_all
 from filterdb.schema import KERNEL, UNKNOWN, WEIGHTS, AnyKernel, kernel_name, kernel_text
 from filterdb.store.database import AnyDatabase, Database, as_database
 from filterdb.store.files import Files

@@ -14,7 +14,7 @@ from filterdb.analysis.drift_metrics import METRICS, HistogramMetric, Metric, as
 from filterdb.analysis.grouping import Key
 from filterdb.analysis.question import Question
 from filterdb.errors import UsageError
-from filterdb.page import figures
+from filterdb.plotting import figures
 from tests.analysis.families import MODELS, ingested
 
 

@@ -18,8 +18,8 @@ from PIL import Image
 
 import filterdb as fdb
 from filterdb.errors import UsageError
-from filterdb.page import figures, highlights, joint_densities, payload, results, tables
-from filterdb.plotting import drawing, panels
+from filterdb.page import highlights, joint_densities, payload, results, tables
+from filterdb.plotting import drawing, figures, panels
 from tests.models import chain, weights
 from tests.page.conftest import HOSTILE
 

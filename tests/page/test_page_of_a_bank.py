@@ -11,10 +11,10 @@ import pytest
 
 import filterdb as fdb
 from filterdb import schema
-from filterdb.page import figures
 from filterdb.page.model_pages import ModelPages
 from filterdb.page.report import model_links, page_folder
 from filterdb.page.results import gather
+from filterdb.plotting import figures
 from tests.models import chain, weights
 from tests.page.conftest import Opened
 

@@ -8,9 +8,10 @@ from typing import Any
 
 from filterdb.analysis.pca import pca
 from filterdb.choices import COMPONENTS
-from filterdb.page import figures, tables
+from filterdb.page import tables
 from filterdb.page.results import Results
 from filterdb.page.section import Picture, Section, Table
+from filterdb.plotting import figures
 
 
 class Basis(Section):

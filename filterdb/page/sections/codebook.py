@@ -10,10 +10,11 @@ import xarray as xr
 
 from filterdb.analysis.codebook import codebook
 from filterdb.errors import UsageError
-from filterdb.page import figures, tables
+from filterdb.page import tables
 from filterdb.page.joint_densities import is_affordable
 from filterdb.page.results import Results
 from filterdb.page.section import Picture, Section, Table
+from filterdb.plotting import figures
 
 CODES = 32
 """Codes on the page. With many more, noise is described nearly as well as filters."""

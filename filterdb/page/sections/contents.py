@@ -9,10 +9,11 @@ import numpy as np
 import pandas as pd
 
 from filterdb.analysis.surveys import statistics
-from filterdb.page import figures, tables
-from filterdb.page.drawing import visible_all
+from filterdb.page import tables
 from filterdb.page.results import LABELS, Results
 from filterdb.page.section import Picture, Section, Table
+from filterdb.plotting import figures
+from filterdb.plotting.drawing import visible_all
 from filterdb.schema import REJECTED
 
 MODEL_COLUMNS = ("model", "task", "visual_category", "training_dataset", "family", "filters", "layers", "producer")

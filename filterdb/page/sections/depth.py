@@ -15,9 +15,10 @@ from filterdb.analysis.grouping import provenance
 from filterdb.analysis.strata import align, strata
 from filterdb.analysis.surveys import filter_scale
 from filterdb.numerics.modes import ModeName
-from filterdb.page import boxes, figures, tables
+from filterdb.page import tables
 from filterdb.page.results import Results
 from filterdb.page.section import Picture, Section, Table
+from filterdb.plotting import box_numbers, figures
 from filterdb.store.database import Database
 
 NO_DECILES = "No two models have layers in the same tenth of the depth."
@@ -46,7 +47,7 @@ class Depth(Section):
         self.scale = filter_scale(raw, "model")
         has_groups = "model" in results.drifts and "depth_decile" in results.drifts
         deciles = _deciles(results.db, results.mode) if has_groups else None
-        self.deciles = deciles if deciles is not None and boxes.by_stratum(deciles) else None
+        self.deciles = deciles if deciles is not None and box_numbers.by_stratum(deciles) else None
 
     def is_listed(self) -> bool:
         """Return whether there are layers of known depth."""
@@ -63,8 +64,8 @@ class Depth(Section):
     def core(self) -> Any:
         """Return the box plots."""
         return {
-            "deciles": [] if self.deciles is None else boxes.as_json(boxes.by_stratum(self.deciles)),
-            "scale": boxes.as_json(boxes.by_decile(self.scale)),
+            "deciles": [] if self.deciles is None else box_numbers.as_json(box_numbers.by_stratum(self.deciles)),
+            "scale": box_numbers.as_json(box_numbers.by_decile(self.scale)),
         }
 
     def pictures(self) -> Iterator[Picture]:
@@ -86,7 +87,7 @@ class Depth(Section):
         yield Table("degeneration_boxes", tables.degeneration_groups(self.by_depth))
         yield Table("filter_scale", tables.filter_scale(self.scale))
         if self.deciles is not None:
-            yield Table("deciles", tables.box_rows(boxes.by_stratum(self.deciles)))
+            yield Table("deciles", tables.box_rows(box_numbers.by_stratum(self.deciles)))
 
 
 def _deciles(db: Database, mode: ModeName) -> xr.Dataset:

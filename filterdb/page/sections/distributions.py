@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 
 from filterdb.analysis.distributions import distributions
-from filterdb.page import figures, tables
-from filterdb.page.drawing import visible_all
-from filterdb.page.figures_density import extent
+from filterdb.page import tables
 from filterdb.page.joint_densities import JointDensities, fits, is_affordable, joint_densities
 from filterdb.page.payload import pack
 from filterdb.page.results import Results
 from filterdb.page.section import Picture, Section, Table
+from filterdb.plotting import figures
+from filterdb.plotting.drawing import visible_all
+from filterdb.plotting.figures_density import extent
 
 NEEDS_PASS = "Their densities need another pass over the filters: filterdb report --densities."
 

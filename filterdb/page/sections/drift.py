@@ -11,13 +11,14 @@ import xarray as xr
 
 from filterdb.analysis.drift import drift
 from filterdb.numerics.linkage import average_linkage
-from filterdb.page import boxes, figures, tables
-from filterdb.page.drawing import visible_all
+from filterdb.page import tables
 from filterdb.page.highlights import farthest
 from filterdb.page.leave_one_out import LeaveOneOut, without_models
 from filterdb.page.payload import pack
 from filterdb.page.results import GROUP_LIMIT, GROUPINGS, LABELS, Results, family_of_models, groups
 from filterdb.page.section import Picture, Section, Table
+from filterdb.plotting import box_numbers, figures
+from filterdb.plotting.drawing import visible_all
 from filterdb.verdicts import JUDGED_BY, VERDICTS
 
 NO_GROUPS = "There are no groups to compare, because every label has fewer than two known values."
@@ -69,7 +70,7 @@ class Drift(Section):
 
     def core(self) -> Any:
         """Return a box for each grouping, over all its pairs of groups."""
-        return {"groupings": boxes.as_json(boxes.by_grouping(self.groupings))}
+        return {"groupings": box_numbers.as_json(box_numbers.by_grouping(self.groupings))}
 
     def data(self) -> dict[str, Any]:
         """Return a data file for each grouping."""
@@ -101,9 +102,9 @@ class Drift(Section):
             yield Table(f"drift_{by}", tables.matrix(result))
             yield Table(f"pairs_{by}", pairs, len(pairs) <= tables.LONG)
             if "per_component" in result:
-                yield Table(f"components_{by}", tables.box_rows(boxes.by_component(result)))
+                yield Table(f"components_{by}", tables.box_rows(box_numbers.by_component(result)))
         if self.results.drifts:
-            yield Table("groupings", tables.box_rows(boxes.by_grouping(self.groupings)))
+            yield Table("groupings", tables.box_rows(box_numbers.by_grouping(self.groupings)))
 
 
 def _families(results: Results) -> np.ndarray | None:
@@ -124,12 +125,12 @@ def _drift_data(results: Results, result: xr.Dataset, without: LeaveOneOut) -> d
         "counts": pack(result["count"].values),
         "few": pack(result["few"].values),
         "probabilities": pack(result["probabilities"].values.ravel()),
-        "components": boxes.as_json(boxes.by_component(result)) if "per_component" in result else [],
+        "components": box_numbers.as_json(box_numbers.by_component(result)) if "per_component" in result else [],
         "farthest": farthest(result),
     }
     for name in ("drift", "floor_q95", "model_floor_q95", "layer_floor_q95", "q_value", "detectable"):
         if name in result and np.isfinite(result[name].values).any():
-            data[name] = pack(boxes.pairs(result[name].values))
+            data[name] = pack(box_numbers.pairs(result[name].values))
     if "verdict" in result:
         data["verdict"] = pack(_positions(result["verdict"], [verdict.code for verdict in VERDICTS]))
         data["judged"] = pack(_positions(result["judged_by"], JUDGED_BY))
@@ -138,7 +139,7 @@ def _drift_data(results: Results, result: xr.Dataset, without: LeaveOneOut) -> d
     data["bounded"] = "interval" in result
     if "interval" in result and np.isfinite(result["interval"].values).any():
         data["level"] = result["interval"].attrs["level"]
-        data["low"], data["high"] = (pack(boxes.pairs(result["interval"].values[..., bound])) for bound in (0, 1))
+        data["low"], data["high"] = (pack(box_numbers.pairs(result["interval"].values[..., bound])) for bound in (0, 1))
     position = {str(label): i for i, label in enumerate(result["group"].values)}
     data["without"] = {
         ",".join(map(str, sorted((position[a], position[b])))): [
@@ -159,7 +160,7 @@ def _drift_data(results: Results, result: xr.Dataset, without: LeaveOneOut) -> d
 
 def _positions(words: xr.DataArray, known: Sequence[str]) -> np.ndarray:
     """Return the index in `known` of the word of each pair of groups, (pairs,) uint8; 0 for others."""
-    values = boxes.pairs(words.values.astype(str))
+    values = box_numbers.pairs(words.values.astype(str))
     return np.select([values == word for word in known], range(len(known)), 0).astype(np.uint8)
 
 

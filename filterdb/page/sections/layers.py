@@ -11,12 +11,13 @@ import xarray as xr
 
 from filterdb.analysis.rules import VERDICTS, Rules, fewest_directions
 from filterdb.numerics.modes import as_mode
-from filterdb.page import figures, tables
-from filterdb.page.drawing import visible_all
+from filterdb.page import tables
 from filterdb.page.first_filters import first_filters
 from filterdb.page.payload import pack
 from filterdb.page.results import Results
 from filterdb.page.section import Picture, Section, Table
+from filterdb.plotting import figures
+from filterdb.plotting.drawing import visible_all
 
 MEASURES = {
     "depth": "conv_depth_norm",

@@ -10,9 +10,9 @@ import xarray as xr
 
 from filterdb.analysis.kinship import MODEL_LIMIT, has_sketches
 from filterdb.analysis.lineage import lineage
-from filterdb.page.drawing import visible_all
 from filterdb.page.results import Results
 from filterdb.page.section import Section, Table
+from filterdb.plotting.drawing import visible_all
 
 NO_FAMILIES = "No two models share an ancestor, as far as their weights show."
 NO_SKETCHES = (

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
-from filterdb.page import figures, tables
-from filterdb.page.drawing import visible, visible_all
+from filterdb.page import tables
 from filterdb.page.results import Results
 from filterdb.page.section import Picture, Section, Table
+from filterdb.plotting import figures
+from filterdb.plotting.drawing import visible, visible_all
 
 RETRAINING_FACTS = ("seeds", "mean_drift", "largest_drift", "to_nearest", "nearest", "to_others")
 

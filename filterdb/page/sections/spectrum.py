@@ -7,9 +7,10 @@ from functools import partial
 from typing import Any
 
 from filterdb.analysis.spectrum import spectrum
-from filterdb.page import figures, tables
+from filterdb.page import tables
 from filterdb.page.results import Results
 from filterdb.page.section import Picture, Section, Table
+from filterdb.plotting import figures
 
 
 class Spectrum(Section):
