@@ -166,20 +166,12 @@ lock: $(STAMP)
 	$(BIN)/$(LOCK) pyproject.toml $(EXTRAS) -o requirements/image.txt
 	printf '%s\n' 'hatchling>=1.27' 'hatch-fancy-pypi-readme>=25.1' | $(BIN)/$(LOCK) - -o requirements/build.txt
 	$(BIN)/$(LOCK) pyproject.toml --all-extras --group dev -o requirements/dev.txt
-	$(BIN)/$(LOCK) pyproject.toml --extra cluster --extra compiled --extra report --group docs -o requirements/docs.txt
 
 chart: $(STAMP)
 	$(BIN)/python -m tests.deploy.chart
 
-# Sphinx gets an environment of its own, with filterdb's dependencies: it imports the package for the reference.
-DOCS := $(VENV)-docs
-$(DOCS)/.installed: requirements/docs.txt
-	$(PYTHON) -m venv --clear $(DOCS)
-	$(DOCS)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/docs.txt
-	@touch $@
-
-docs: $(DOCS)/.installed
-	$(DOCS)/bin/python -m sphinx --quiet --fail-on-warning --keep-going docs docs/_build
+docs: $(STAMP)
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going docs docs/_build
 	@echo "docs/_build/index.html"
 
 # Peers are no dependencies: they get an environment of their own, beside what requirements/dev.txt pins.
