@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -34,6 +35,8 @@ every worker's stack and fifty looks at the event loop in a second, which took a
 os.environ.update(QUIET)
 os.environ["LOKY_MAX_CPU_COUNT"] = "1"  # pages draw their figures in this process: other tests have the other cores
 dask.config.refresh()
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell starts what runs in the background like this
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 fork_server.use()  # as commands do: a worker takes 0.1 s of CPU time to start instead of 3 s
 
 CACHE = Path(__file__).parent.parent / ".cache"

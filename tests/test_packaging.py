@@ -95,7 +95,8 @@ def undeclared(folder: str, declared: set[str]) -> dict[str, set[str]]:
 DEPENDENCIES = names(PROJECT["dependencies"])
 EXTRAS = {extra: names(requirements) - {"filterdb"} for extra, requirements in PROJECT["optional-dependencies"].items()}
 OPTIONAL = set().union(*EXTRAS.values())
-DEV = names(PYPROJECT["dependency-groups"]["dev"])
+GROUPS = PYPROJECT["dependency-groups"]
+DEV = names([requirement for group in GROUPS.values() for requirement in group if isinstance(requirement, str)])
 
 
 def test_every_direct_import_of_the_package_is_declared() -> None:
