@@ -16,6 +16,11 @@ def header(db: Database) -> dict[str, str]:
     return {"name": visible(database_name(db.url)), "created": first_commit(db), "changed": db.state.created}
 
 
+def page_title(name: str, kernel: str) -> str:
+    """Return the title of a database's page in the browser's tab."""
+    return f"{name} · {kernel} filters · filterdb"
+
+
 def database_name(url: str) -> str:
     """Return the last part of a database's path or URL, with the one before if it says nothing; all if it has no parts.
 

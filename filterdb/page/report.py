@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from importlib import resources
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -18,12 +17,12 @@ from filterdb.analysis.rules import VERDICTS
 from filterdb.choices import COMPONENTS
 from filterdb.errors import InputError, MissingExtraError
 from filterdb.numerics.modes import ModeName
-from filterdb.page import payload, tables
-from filterdb.page.header import header
+from filterdb.page import tables
+from filterdb.page.document import document, web_file
+from filterdb.page.header import header, page_title
 from filterdb.page.model_pages import ModelPages
 from filterdb.page.page_files import all_files, drawing_processes
 from filterdb.page.place import folder_for
-from filterdb.page.policy import content_hash
 from filterdb.page.reference_marks import reference_marks
 from filterdb.page.results import Results, gather
 from filterdb.page.section import Section
@@ -186,10 +185,11 @@ def page_html(
     ]
     drift = next(iter(results.drifts.values()), None)
     warnings = (result.attrs.get("basis_warning", "") for result in results.drifts.values())
-    html = environment.get_template("page.html").render(
+    head = header(db)
+    body = environment.get_template("page.html").render(
         kernel=kernel_text(db.kernel),
         url=visible(db.url),
-        **header(db),
+        **head,
         selection=visible(" and ".join(db.conditions)),
         snapshot=db.snapshot if drift is None else drift.attrs["snapshot"],
         mode=results.mode,
@@ -200,14 +200,16 @@ def page_html(
         contents=[(section.name(), section.title) for section in sections if section.is_listed()],
         missing=[row for section in sections for row in section.missing()],
         sections=parts,
-        script=script,
-        style=style,
-        script_hash=content_hash(script),
-        style_hash=content_hash(style),
         is_served=addition is not None,
-        core=payload.text(_core(results, sections) | ({} if addition is None else {"live": addition.data})),
     )
-    return html.encode("utf-8", "replace")
+    return document(
+        page_title(head["name"], kernel_text(db.kernel)),
+        body,
+        style=style,
+        script=script,
+        core=_core(results, sections) | ({} if addition is None else {"live": addition.data}),
+        is_served=addition is not None,
+    )
 
 
 def _script(sections: list[Section], addition: str) -> str:
@@ -215,11 +217,6 @@ def _script(sections: list[Section], addition: str) -> str:
     shared = "".join(web_file(f"{name}.js") for name in SCRIPTS)
     own = "".join(section.script() for section in sections)
     return f"(() => {{\n{shared}{own}{addition}{web_file('start.js')}}})();\n"
-
-
-def web_file(name: str) -> str:
-    """Return a file of `web`."""
-    return resources.files("filterdb.page").joinpath("web", name).read_text("utf-8")
 
 
 def _core(results: Results, sections: list[Section]) -> dict[str, Any]:

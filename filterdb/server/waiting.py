@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from importlib import resources
 
-from filterdb.page.header import database_name
-from filterdb.page.policy import content_hash
-from filterdb.page.report import web_file
+from filterdb.page.document import document, web_file
+from filterdb.page.header import database_name, page_title
 from filterdb.plotting.drawing import visible
 from filterdb.schema import kernel_name
 from filterdb.server.pages import Place
@@ -20,19 +19,17 @@ def waiting_page(db: Database, place: Place) -> bytes:
     folder = resources.files("filterdb.server").joinpath("web")
     style = web_file("page.css") + folder.joinpath("live.css").read_text("utf-8")
     script = folder.joinpath("waiting.js").read_text("utf-8")
-    kernel = place.folder.rstrip("/") or kernel_name(db.kernel)
+    name = visible(database_name(db.url))
+    kernel = (place.folder.rstrip("/") or kernel_name(db.kernel)).replace("x", "×")
     template = Environment(autoescape=True, undefined=StrictUndefined).from_string(
         folder.joinpath("waiting.html").read_text("utf-8")
     )
-    html = template.render(
-        name=visible(database_name(db.url)),
-        kernel=kernel.replace("x", "×"),
+    body = template.render(
+        name=name,
+        kernel=kernel,
         url=visible(db.url),
         selection=visible(" and ".join(db.conditions)),
         snapshot=place.snapshot,
-        style=style,
-        script=script,
-        style_hash=content_hash(style),
-        script_hash=content_hash(script),
     )
-    return html.encode("utf-8", "replace")
+    refresh = '<noscript><meta http-equiv="refresh" content="2"></noscript>\n'
+    return document(page_title(name, kernel), body, style=style, script=script, is_served=True, more=refresh)
