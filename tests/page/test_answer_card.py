@@ -15,7 +15,10 @@ import xarray as xr
 from playwright.sync_api import expect
 
 import filterdb as fdb
-from filterdb.page.answer_tiles import DOUBTFUL, SIGNS, Tile, _exclusions, _outlier, answer_tiles, grouping
+from filterdb.page.answers import answer_tiles
+from filterdb.page.answers.outlier import outlier_tile
+from filterdb.page.answers.pairs import DOUBTFUL, _exclusions, grouping
+from filterdb.page.answers.tile import SIGNS, Tile
 from filterdb.page.header import database_name
 from filterdb.page.highlights import farthest, highlights
 from filterdb.page.reference_marks import MEASURED, reference_marks
@@ -173,7 +176,7 @@ def test_a_model_within_its_noise_does_not_stand_out(whole: Results, code: str, 
     """Model a is far from all others; one of its drifts has the other verdict."""
     other = DIFFERENT if code == INDISTINGUISHABLE else INDISTINGUISHABLE
     far = {(0, i): (1.0 + i / 100, other if i == 1 else code, 1.0) for i in range(1, 6)}
-    tile = _outlier(replace(whole, drifts={"model": drifts_of(far, 6, "model")}))
+    tile = outlier_tile(replace(whole, drifts={"model": drifts_of(far, 6, "model")}))
     assert (tile.names, tile.word) == (("a",), word)
     assert tile.answer.startswith("Far from the others")  # also where chance explains it
     assert ("Chance explains most of its drifts." in tile.note) is (word == "none stands out")
@@ -182,7 +185,7 @@ def test_a_model_within_its_noise_does_not_stand_out(whole: Results, code: str, 
 def test_too_many_models_to_compare_are_not_too_few(page_db: fdb.Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("filterdb.page.results.GROUP_LIMIT", 4)
     results = results_of(page_db, "paper")
-    tile = _outlier(results)
+    tile = outlier_tile(results)
     assert tile.state == "unknown" and tile.answer.startswith(
         "Models are not compared: the grouping by model has 18 groups, too many for a picture"
     )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from filterdb.page.answer_tiles import answer_tiles, grouping
+from filterdb.page.answers import answer_tiles
+from filterdb.page.answers.pairs import grouping
 from filterdb.page.highlights import highlights
 from filterdb.page.results import Results
 from filterdb.page.section import Section
