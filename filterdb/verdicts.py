@@ -68,6 +68,11 @@ QUALIFIED = {
 }
 """Sentences that say more than that of the verdict alone, by code and `judged_by`."""
 
+OF_SEVERAL = (
+    "Above the noise of a single pair, but not shown to differ: of several pairs, one may drift so far by chance."
+)
+"""What is said of a pair like noise whose drift is above its noise: the verdict is about all pairs of the matrix."""
+
 FEW_MODELS = "°"
 """Mark in tables of verdicts that rest on the numbers of filters only, because there are too few models."""
 
@@ -85,9 +90,11 @@ def verdict_of(code: str | None) -> Verdict:
     return _VERDICT_OF[code or ""]
 
 
-def sentence(code: str | None, judged_by: str | None = "") -> str:
-    """Return what a verdict says, in view of what it was judged by."""
+def sentence(code: str | None, judged_by: str | None = "", *, is_above: bool = False) -> str:
+    """Return what a verdict says, in view of what it was judged by and whether the drift is above the pair's noise."""
     verdict = verdict_of(code)
+    if is_above and verdict.code == INDISTINGUISHABLE:
+        return OF_SEVERAL
     return QUALIFIED.get((verdict.code, judged_by or ""), verdict.sentence)
 
 

@@ -95,8 +95,8 @@ RULES_OF_ENTROPY = ("collapsed", "random")
 MEANINGS = {
     "dead": "Every weight of the layer is zero.",
     "sparse": "Most filters of the layer are far below its largest weight.",
-    "collapsed": "The filters of the layer use few of the directions that filters of their size have.",
-    "random": "The filters of the layer cannot be distinguished from isotropic noise.",
+    "collapsed": "The filters of the layer are combinations of only a few patterns, or nearly equal.",
+    "random": "The filters of the layer cannot be distinguished from noise, which is usual before a training only.",
     "untrained": "The model has hardly moved from its initialisation: its layers cannot be distinguished from "
     "isotropic noise.",
     "nonfinite": "The layer has weights that are NaN or infinite.",

@@ -15,7 +15,7 @@ from filterdb.page.results import Results
 from filterdb.plotting.box_numbers import pairs
 from filterdb.plotting.drawing import short, visible
 from filterdb.schema import REJECTED, kernel_text
-from filterdb.verdicts import BY_FILTERS, BY_MODELS, DIFFERENT, TOO_FEW, verdict_of
+from filterdb.verdicts import BY_FILTERS, BY_MODELS, DIFFERENT, INDISTINGUISHABLE, OF_SEVERAL, TOO_FEW, verdict_of
 from filterdb.wording import counted
 
 NAMED = 60
@@ -63,53 +63,70 @@ def highlights(results: Results, shown: str | None = None) -> list[Highlight]:
     return [sentence for sentence in sentences if sentence is not None]
 
 
-def is_telling(result: xr.Dataset) -> np.ndarray:
-    """Return which pairs (group, other) can be named: those that differ or, without verdicts, have enough filters.
+_NOISE_OF = {"floor_q95": "sampling of filters", "layer_floor_q95": "swapping layers of the two"}
+"""What the floors explain that are not about models."""
 
-    A pair that is named for its drift was chosen among all, so where models judge, chance must not explain the largest
-    of all drifts either.
+
+def is_telling(result: xr.Dataset) -> np.ndarray:
+    """Return which pairs (group, other) can be named for their drift: those that differ, else all with enough filters.
+
+    A pair that is named was chosen among all, so chance must not explain the largest of all drifts either. If no pair
+    differs, the largest drift is named with its own verdict.
     """
     if "verdict" in result:
-        largest = result["p_value_max"].values
-        differs = (result["verdict"].values == DIFFERENT) & ~(largest > LEVEL)
-        different: np.ndarray = differs | (result["verdict"].values == BY_FILTERS)
-        # Differences of these filters alone are named only where no pair of models differs.
-        return differs if differs.any() else different
+        differs: np.ndarray = (result["verdict"].values == DIFFERENT) & ~(result["p_value_max"].values > LEVEL)
+        if differs.any():
+            return differs
     few: np.ndarray = result["few"].values
-    both: np.ndarray = few[:, None] | few[None, :]
-    return ~both
+    both: np.ndarray = ~(few[:, None] | few)
+    return both
 
 
 def farthest(result: xr.Dataset) -> tuple[int, int] | None:
     """Return the pair with the largest drift among those that can be named, or None."""
-    values = np.where(is_telling(result), np.triu(np.nan_to_num(result["drift"].values), 1), 0.0)
+    values = np.where(is_telling(result) & comparable(result), np.nan_to_num(result["drift"].values), 0.0)
     i, j = np.unravel_index(int(np.argmax(values)), values.shape)
     return (int(i), int(j)) if values[i, j] > 0 else None
 
 
-def _farthest(by: str, result: xr.Dataset) -> Highlight | None:
+def _farthest(by: str, result: xr.Dataset) -> Highlight:
     lead = f"By {by.replace('_', ' ')}."
     pair = farthest(result)
     if pair is None:
-        if "verdict" not in result:
-            return None
-        text = (
-            "No two groups differ by more than chance explains."
-            if judged(result).any()
-            else "No two groups have enough filters and models for a verdict."
-        )
-        return Highlight(lead, text, "drift", by)
+        return Highlight(lead, "No two groups have enough filters to compare.", "drift", by)
     a, b = (short(result["group"].values[i], NAMED) for i in pair)
-    text = f"“{a}” and “{b}” are farthest apart: D = {result['drift'].values[pair]:.2g}"
+    of_those = " of those that differ" if larger_than(result, pair) else ""
+    text = f"“{a}” and “{b}” are farthest apart{of_those}: D = {result['drift'].values[pair]:.2g}"
     floor = floor_behind(result, *pair)
     if floor is None:
         return Highlight(lead, f"{text}.", "drift", by)
-    verdict = verdict_of(str(result["verdict"].values[pair])).text
-    if judged(result)[pair]:
-        return Highlight(lead, f"{text}, {verdict}: chance alone explains up to {floor:.2g}.", "drift", by)
-    what = "sampling of filters" if _floor_name(result, *pair) == "floor_q95" else "swapping layers of the two"
-    more = f"{what} alone explains up to {floor:.2g}, and there are too few models to say more"
-    return Highlight(lead, f"{text}, {verdict}: {more}.", "drift", by)
+    verdict = verdict_of(str(result["verdict"].values[pair]))
+    what = "chance" if judged(result)[pair] else _NOISE_OF.get(_floor_name(result, *pair), "chance")
+    if verdict.code == INDISTINGUISHABLE and result["drift"].values[pair] > floor:
+        return Highlight(lead, f"{text}, {verdict.text}. {OF_SEVERAL}", "drift", by)
+    if verdict.code != BY_FILTERS:
+        return Highlight(lead, f"{text}, {verdict.text}: {what} alone explains up to {floor:.2g}.", "drift", by)
+    others = "other models like these" if by == "model" else MANY[by]
+    why = "each side is a single model" if by == "model" else "there are too few models"
+    more = (
+        f"more than the {floor:.2g} that {what} alone explains; {verdict.text} whether {others} differ, because {why}"
+    )
+    return Highlight(lead, f"{text}, {more}.", "drift", by)
+
+
+def comparable(result: xr.Dataset) -> np.ndarray:
+    """Return the pairs (group, other) of which both have enough filters, each once."""
+    few = result["few"].values
+    both: np.ndarray = np.triu(~(few[:, None] | few) & np.isfinite(result["drift"].values), 1)
+    return both
+
+
+def larger_than(result: xr.Dataset, pair: tuple[int, int]) -> list[tuple[int, int]]:
+    """Return the comparable pairs with a larger drift than a pair, the largest first."""
+    drift = result["drift"].values
+    larger = np.argwhere(comparable(result) & (drift > drift[pair]))
+    order = np.argsort(-drift[tuple(larger.T)], kind="stable")
+    return [(int(i), int(j)) for i, j in larger[order]]
 
 
 def judged(result: xr.Dataset) -> np.ndarray:
@@ -141,7 +158,7 @@ def _different(drifts: dict[str, xr.Dataset]) -> Highlight | None:
             differ = int((by_models & (pairs(result["verdict"].values) == DIFFERENT)).sum())
             if number:
                 parts.append(f"{differ:,} of {number:,} pairs of {MANY[by]}")
-    text = f"{verdict_of(DIFFERENT).text} is the verdict on {', '.join(parts)}."
+    text = f"Judged by their models, {', '.join(parts)} differ."
     return Highlight("Beyond chance.", text, "drift") if parts else None
 
 

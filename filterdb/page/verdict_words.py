@@ -8,11 +8,15 @@ from filterdb.verdicts import JUDGED_BY, VERDICTS, sentence, verdict_of
 
 
 def verdict_words() -> list[dict[str, Any]]:
-    """Return the verdicts on pairs: code, word, symbol, tone, and the sentence for each of JUDGED_BY."""
+    """Return the verdicts on pairs: code, word, symbol, tone, and the sentence for each of JUDGED_BY.
+
+    `above` is the sentence for a drift above the noise of its pair.
+    """
     return [
         {
             **{name: getattr(verdict, name) for name in ("code", "word", "symbol", "tone")},
             "sentences": [sentence(verdict.code, judged_by) for judged_by in JUDGED_BY],
+            "above": [sentence(verdict.code, judged_by, is_above=True) for judged_by in JUDGED_BY],
         }
         for verdict in VERDICTS
     ]

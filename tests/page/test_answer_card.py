@@ -16,16 +16,17 @@ from playwright.sync_api import expect
 
 import filterdb as fdb
 from filterdb.page.answers import answer_tiles
+from filterdb.page.answers.flagged import _examples
 from filterdb.page.answers.outlier import outlier_tile
-from filterdb.page.answers.pairs import DOUBTFUL, _exclusions, grouping
+from filterdb.page.answers.pairs import DOUBTFUL, _exclusions, _pair_tile, grouping
 from filterdb.page.answers.tile import SIGNS, Tile
 from filterdb.page.header import database_name
-from filterdb.page.highlights import farthest, highlights
+from filterdb.page.highlights import _farthest, farthest, highlights
 from filterdb.page.reference_marks import MEASURED, reference_marks
 from filterdb.page.report import _numbers
 from filterdb.page.results import Results, gather
 from filterdb.page.sections.contents import Contents
-from filterdb.verdicts import BY_FILTERS, DIFFERENT, INDISTINGUISHABLE, RELATED, TOO_FEW, VERDICTS
+from filterdb.verdicts import BY_FILTERS, DIFFERENT, INDISTINGUISHABLE, OF_SEVERAL, RELATED, TOO_FEW, VERDICTS
 from tests.models import chain, weights
 from tests.page.conftest import HOSTILE, Opened
 
@@ -59,16 +60,30 @@ def test_what_is_flagged(tiles: dict[str, Tile]) -> None:
     assert (tile.state, tile.word, tile.answer) == (
         "warn",
         "33 layers",
-        "33 of 48 layers in 13 of 18 models: 1 dead, 1 sparse, 2 collapsed, 31 random.",
+        "1 layer is dead, 2 collapsed, 31 random, 1 sparse.",
     )
+    assert tile.note.startswith("33 of 48 layers, in 13 of 18 models; some have several verdicts.")
     assert [line.name for line in tile.lines[:2]] == ["model 4", "model 7"]
     texts = [line.text.partition(": ")[2] for line in tile.lines]
-    assert texts[0].startswith("dead, sparse, collapsed; 2 more layers flagged")
+    assert texts[0].startswith("dead, sparse, collapsed (drawn above: every weight is zero); 2 more layers flagged")
     assert texts[1].startswith("collapsed (uses 1 of 9 directions)")  # multiples of one filter
     assert re.match(r"random \(p = 0\.\d+\)", texts[2])
     dead, collapsed, random = tile.picture["filters"]
     assert not np.any(dead) and np.abs(collapsed).max() == np.abs(random).max() == 99
-    assert tile.lines[0].href == "model.html#4" and "Dead: all weights are zero." in tile.note
+    assert tile.lines[0].href == "model.html#4" and "Dead: every weight of the layer is zero." in tile.note
+
+
+def test_each_verdict_has_an_example() -> None:
+    """Of many dead models one is shown, so that there is room for a collapsed and a random one; in the same order."""
+    dead, collapsed, random, sparse = range(4)
+    ranked = [(f"model {i}", [i]) for i in range(9)]
+    for worst, shown in [
+        ([dead] * 9, [0, 1, 2]),
+        ([dead] * 5 + [collapsed] * 2 + [random] * 2, [0, 5, 7]),
+        ([dead] * 8 + [sparse], [0, 1, 8]),
+        ([dead, collapsed, random, *[sparse] * 6], [0, 1, 2]),
+    ]:
+        assert [name for name, _ in _examples(ranked, np.array(worst))] == [f"model {i}" for i in shown]
 
 
 def test_the_pairs_are_the_largest_and_smallest(tiles: dict[str, Tile], whole: Results) -> None:
@@ -98,7 +113,12 @@ def test_the_odd_one_out_is_the_farthest_model(tiles: dict[str, Tile], whole: Re
     values = result["drift"].values[np.ix_(keep, keep)] + np.where(np.eye(keep.sum(), dtype=bool), np.nan, 0.0)
     medians = np.nanmedian(values, axis=1)
     assert tiles["outlier"].names == (result["group"].values[keep][np.argmax(medians)],)
-    assert f"{medians.max():.2g}" in tiles["outlier"].answer
+    first, second = np.sort(medians)[:-3:-1]
+    assert f"is {first:#.2g}, of the second {second:#.2g}, of a typical model {np.median(medians):#.2g}." in (
+        tiles["outlier"].answer
+    )
+    assert f"the second is “{result['group'].values[keep][np.argsort(-medians)[1]]}”" in tiles["outlier"].note
+    assert tiles["outlier"].picture["medians"] == pytest.approx(np.sort(medians), rel=1e-3)
 
 
 def test_trust_counts_all_pairs(tiles: dict[str, Tile], whole: Results) -> None:
@@ -107,8 +127,9 @@ def test_trust_counts_all_pairs(tiles: dict[str, Tile], whole: Results) -> None:
     assert (
         tiles["trust"].state == "warn"
         and tiles["trust"].answer
-        == "For these filters, yes. In general, 3 of 6 pairs of tasks can be judged: 2 differ."
+        == "Yes, for these models. For other models of these tasks, 3 of 6 pairs can be judged: 2 differ."
     )
+    assert tiles["trust"].lines[0].text == "3 pairs cannot be judged: 1 of 4 tasks has fewer than 1,000 filters"
     del whole
 
 
@@ -129,6 +150,10 @@ def drifts_of(verdicts: dict[tuple[int, int], tuple[float, str, float]], groups:
             "p_value_max": (square, largest),
             "judged_by": (square, np.full((groups, groups), "model", object)),
             "few": ("group", np.zeros(groups, bool)),
+            "models": ("group", np.arange(1, groups + 1)),
+            "model_floor_q95": (square, np.full((groups, groups), 1.5)),
+            "weights": ("component", [0.5, 0.5]),
+            "probabilities": (("group", "component", "bin"), np.full((groups, 2, 4), 0.25)),
         },
         coords={"group": names, "other": names},
         attrs={"by": by},
@@ -141,16 +166,16 @@ def drifts_of(verdicts: dict[tuple[int, int], tuple[float, str, float]], groups:
         ([], "The largest D among all tasks."),
         (
             [(INDISTINGUISHABLE, 1.0)],
-            "The largest D that differs among all tasks; 1 pair has a larger D: 1 like noise.",
+            "The largest D that differs among all tasks. D is larger between “b” and “c”, 2, but: like noise.",
         ),
         (
             [(BY_FILTERS, 1.0), (INDISTINGUISHABLE, 1.0), (RELATED, 1.0), (TOO_FEW, 1.0)],
-            "The largest D that differs among all tasks; 4 pairs have a larger D: 2 cannot tell, 1 like noise, "
+            "The largest D that differs among all tasks. 4 pairs have a larger D: 2 cannot tell, 1 like noise, "
             "1 related.",
         ),
         (
             [(DIFFERENT, 0.2), (INDISTINGUISHABLE, 1.0)],
-            f"The largest D that differs beyond doubt among all tasks; 2 pairs have a larger D: 1 {DOUBTFUL}, "
+            f"The largest D that differs beyond doubt among all tasks. 2 pairs have a larger D: 1 {DOUBTFUL}, "
             "1 like noise.",
         ),
     ],
@@ -162,11 +187,45 @@ def test_larger_drifts_are_named_by_their_verdict(larger: list[tuple[str, float]
     assert _exclusions(result, "farthest", (0, 1)) == said
 
 
-def test_pairs_whose_filters_alone_differ_do_not_differ() -> None:
+def test_where_no_pair_differs_the_farthest_is_the_farthest() -> None:
+    """It has its own verdict, also if another pair has a verdict by its filters."""
     result = drifts_of({(0, 1): (1.0, BY_FILTERS, 1.0), (1, 2): (2.0, INDISTINGUISHABLE, 1.0)}, 3)
-    assert farthest(result) == (0, 1)
-    said = _exclusions(result, "farthest", (0, 1))
-    assert said.startswith("The largest D that is more than chance between these filters among all tasks; 1 pair has")
+    assert farthest(result) == (1, 2)
+    assert _exclusions(result, "farthest", (1, 2)) == "The largest D among all tasks."
+    far, near = (_pair_tile(result, key, key, pair) for key, pair in (("farthest", (1, 2)), ("closest", (0, 1))))
+    assert (far.word, far.lines[0].text) == ("like noise", f"{OF_SEVERAL} Here one does in 100% of the cases.")
+    assert near.word == "cannot tell" and near.lines[0].text.endswith(" “a” has 1 model, “b” has 2.")
+    assert _farthest("task", result).text == f"“b” and “c” are farthest apart: D = 2, ≈ like noise. {OF_SEVERAL}"
+
+
+@pytest.mark.parametrize(
+    ("code", "drift", "by", "said"),
+    [
+        (DIFFERENT, 2.0, "task", "D = 2, ≠ differs: chance alone explains up to 1.5."),
+        (INDISTINGUISHABLE, 1.0, "task", "D = 1, ≈ like noise: chance alone explains up to 1.5."),
+        (INDISTINGUISHABLE, 2.0, "task", f"D = 2, ≈ like noise. {OF_SEVERAL}"),
+        (
+            BY_FILTERS,
+            2.0,
+            "task",
+            "D = 2, more than the 0.5 that sampling of filters alone explains; ? cannot tell whether tasks differ, "
+            "because there are too few models.",
+        ),
+        (
+            BY_FILTERS,
+            2.0,
+            "model",
+            "D = 2, more than the 0.5 that sampling of filters alone explains; ? cannot tell whether other models like "
+            "these differ, because each side is a single model.",
+        ),
+    ],
+)
+def test_the_sentence_about_the_farthest_pair(code: str, drift: float, by: str, said: str) -> None:
+    result = drifts_of({(0, 1): (drift, code, 0.01)}, 3, by)
+    result["floor_q95"] = result["model_floor_q95"] / 3
+    if code == BY_FILTERS:
+        result["judged_by"] = xr.full_like(result["judged_by"], "sampling")
+    assert _farthest(by, result).text == f"“a” and “b” are farthest apart: {said}"
 
 
 @pytest.mark.parametrize(
@@ -278,7 +337,7 @@ def test_the_card_is_first_and_has_pictures(show: Show, page_db: fdb.Database, w
     name = f"{Path(page_db.url).parent.name}/db"
     assert page.title() == f"{name} · 3×3 filters · filterdb"
     assert page.locator("h1").inner_text() == f"{name} 3×3 filters"
-    assert "D, the drift, says how differently" in page.locator("#summary").inner_text()
+    assert "D, the drift, is how differently" in page.locator("#summary").inner_text()
     assert re.search(
         r"Created \d{4}-\d\d-\d\d · snapshot \d+, \d{4}-\d\d-\d\d", page.locator("header.top").inner_text()
     )
@@ -300,18 +359,17 @@ def test_the_ruler_has_the_noise_and_known_drifts(show: Show, whole: Results, ti
     opened = show()
     plot = opened.page.locator("[data-tile=farthest] .ruler svg")
     text = plot.get_attribute("aria-label") or ""
-    assert re.search(r"noise between models: [\d.]+; two trainings of one net: [\d.]+; two architectures: [\d.]+", text)
-    # A square root, as the heatmap's: the marks stand where their values are.
-    track, reach, noise = (
-        float(plot.locator(f".{kind}").get_attribute("width") or 0) for kind in ("track", "reach", "noise")
-    )
+    shown = dict(re.findall(r"([a-z][a-z, ]+): ([\d.]+)", text))
+    assert shown.keys() == {"this pair", "by chance, up to", "two trainings of one net", "two architectures"}
+    assert [float(value) for value in shown.values()] == sorted(float(value) for value in shown.values())
+    # From 0, and as long as the values are large.
+    reach, noise = (float(plot.locator(f"rect.{kind}").get_attribute("width") or 0) for kind in ("reach", "noise"))
     picture = tiles["farthest"].picture
-    assert noise / reach == pytest.approx((picture["floor"] / picture["drift"]) ** 0.5, rel=0.01)
-    assert 0 < noise < reach < track
-    opened.page.locator("[data-tile=farthest] .ruler .mark text").last.hover()
+    assert noise / reach == pytest.approx(picture["floor"] / picture["drift"], rel=0.01)
+    opened.page.locator("[data-tile=farthest] .ruler .gauge", has_text="two architectures").hover()
     assert "median of" in opened.page.locator("#tip").inner_text()
     opened.draw_all()
-    assert opened.page.locator("[data-figure=heatmap] .ruler-of svg .mark").count() == 3
+    assert opened.page.locator("[data-figure=heatmap] .ruler-of svg .gauge").count() == 4
     assert opened.page.locator("[data-figure=heatmap] .legend .mark").count() >= 1
     del whole
 

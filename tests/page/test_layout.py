@@ -202,6 +202,12 @@ def test_paper_has_every_figure_in_its_place(drawn: Opened) -> None:
         ".map((e) => e.outerHTML.slice(0, 80))"
     )
     assert beyond == []
+    hidden = page.evaluate(
+        "[...document.querySelectorAll('main svg :not(.cursor)')]"
+        ".filter((e) => e.closest('svg').checkVisibility() && getComputedStyle(e).display === 'none')"
+        ".map((e) => e.outerHTML.slice(0, 80))"
+    )
+    assert hidden == []  # a class that paper hides elsewhere
     stacks = page.evaluate(
         "[...document.querySelectorAll('.stack')]"
         ".map((e) => [...e.children].map((c) => c.getBoundingClientRect().width))"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from filterdb.analysis.findings import MEANINGS
 from filterdb.analysis.rules import Rules, fewest_directions
 from filterdb.page.answers.tile import CANNOT_TELL, Line, Tile
 from filterdb.page.first_filters import read_filters
@@ -12,15 +13,7 @@ from filterdb.page.results import Results
 from filterdb.plotting.drawing import visible
 from filterdb.wording import counted
 
-MEANT = {
-    "dead": "all weights are zero",
-    "collapsed": "the filters are nearly multiples of a few",
-    "random": "the filters cannot be distinguished from noise",
-    "sparse": "most filters are near zero",
-}
-"""What each verdict of a layer means, in the few words that a tile has room for."""
-
-SEVERITY = tuple(MEANT)
+SEVERITY = ("dead", "collapsed", "random", "sparse")
 """Verdicts of layers, the most severe first."""
 
 MODELS_SHOWN, FILTERS_SHOWN = 3, 10
@@ -31,7 +24,7 @@ def flagged_tile(results: Results) -> Tile:
     """Answer which layers have a verdict: by model, the most severe first."""
     result, question = results.degeneration, "What is flagged?"
     rules, hits = result["rule"].values.astype(str), result["verdict"].values.astype(bool)
-    rank = np.array([SEVERITY.index(rule) if rule in SEVERITY else len(SEVERITY) for rule in rules])
+    rank = np.array([_severity(rule) for rule in rules])
     worst = np.where(hits, rank, len(SEVERITY) + 1).min(axis=1)
     flagged = np.flatnonzero(hits.any(axis=1))
     if not len(flagged):
@@ -44,7 +37,7 @@ def flagged_tile(results: Results) -> Tile:
     for layer in flagged[np.lexsort((flagged, worst[flagged]))].tolist():
         of_model.setdefault(models[layer], []).append(layer)
     ranked = sorted(of_model.items(), key=lambda item: (worst[item[1][0]], -len(item[1])))
-    shown = ranked[:MODELS_SHOWN]
+    shown = _examples(ranked, worst)
     lines = [
         Line(
             f"{visible(result['layer_name'].values[layers[0]])}: {', '.join(rules[hits[layers[0]]])}"
@@ -55,28 +48,48 @@ def flagged_tile(results: Results) -> Tile:
         )
         for model, layers in shown
     ]
-    kinds = [f"{int(number):,} {rule}" for rule, number in zip(rules, hits.sum(axis=0), strict=True) if number]
+    number_of = dict(zip(rules.tolist(), hits.sum(axis=0).tolist(), strict=True))
+    kinds = [(rule, number_of[rule]) for rule in sorted(number_of, key=_severity) if number_of[rule]]
+    (worst_rule, number), *others = kinds
+    answer = f"{counted(number, 'layer')} {'is' if number == 1 else 'are'} {worst_rule}"
+    several = "; some have several verdicts" if (hits.sum(axis=1) > 1).any() else ""
+    scope = (
+        f"{len(flagged):,} of {counted(len(models), 'layer')}, in {len(ranked):,} of "
+        f"{counted(len(np.unique(models)), 'model')}{several}."
+    )
     left = len(ranked) - len(shown)
     return Tile(
         "flagged",
         question,
         "warn",
         counted(len(flagged), "layer"),
-        f"{len(flagged):,} of {counted(len(models), 'layer')} in {len(ranked):,} of "
-        f"{counted(len(np.unique(models)), 'model')}: {', '.join(kinds)}.",
+        ", ".join([answer, *(f"{number:,} {rule}" for rule, number in others)]) + ".",
         lines=tuple(lines),
-        note=_meanings(rules[hits.any(axis=0)].tolist(), left, overlap=bool((hits.sum(axis=1) > 1).any())),
+        note=f"{scope} {_meanings(rules[hits.any(axis=0)].tolist(), left)}",
         link=("See the layers", address("layers")),
         picture={"filters": _filters(results, [layers[0] for _, layers in shown])},
     )
 
 
+def _severity(rule: str) -> int:
+    return SEVERITY.index(rule) if rule in SEVERITY else len(SEVERITY)
+
+
+def _examples(ranked: list[tuple[str, list[int]]], worst: np.ndarray) -> list[tuple[str, list[int]]]:
+    """Return a model for each verdict, then the next ones; all in the order of `ranked`, of which they are a part."""
+    kinds = [int(worst[layers[0]]) for _, layers in ranked]
+    first = [kinds.index(kind) for kind in sorted(set(kinds))]
+    more = [place for place in range(len(ranked)) if place not in first]
+    return [ranked[place] for place in sorted([*first, *more][:MODELS_SHOWN])]
+
+
 def _evidence(results: Results, layer: int, rule: str) -> str:
-    """Return the number behind the most severe verdict of a layer, in parentheses; nothing for dead layers."""
+    """Return what is behind the most severe verdict of a layer, in parentheses."""
     result, weights = results.degeneration, results.db.weights
     entropy, sparsity, p = (float(result[name].values[layer]) for name in ("variance_entropy", "sparsity", "p_value"))
     is_narrow = 10**entropy < fewest_directions(Rules().collapsed, weights)
     texts = {
+        "dead": " (drawn above: every weight is zero)",
         "collapsed": f" (uses {10**entropy:.2g} of {weights} directions)"
         if is_narrow
         else " (its filters are nearly equal)",
@@ -111,11 +124,12 @@ def _nothing_flagged(results: Results, question: str, judged: int) -> Tile:
     )
 
 
-def _meanings(verdicts: list[str], left: int, *, overlap: bool) -> str:
+def _meanings(verdicts: list[str], left: int) -> str:
     """Say what verdicts mean, in the order of severity, and how many models are not named."""
-    texts = [f"The most severe first; {counted(left, 'more model')} in the table."] if left else []
-    texts += [f"{rule.capitalize()}: {MEANT[rule]}." for rule in SEVERITY if rule in verdicts]
-    return " ".join([*texts, *(["A layer can have several verdicts."] if overlap else [])])
+    texts = [f"Shown are examples, the most severe first; {counted(left, 'more model')} in the table."] if left else []
+    meanings = {rule: MEANINGS[rule] for rule in SEVERITY if rule in verdicts}
+    texts += [f"{rule.capitalize()}: {text[0].lower()}{text[1:]}" for rule, text in meanings.items()]
+    return " ".join(texts)
 
 
 def _filters(results: Results, layers: list[int]) -> list[list[list[int]]]:

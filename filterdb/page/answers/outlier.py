@@ -15,9 +15,6 @@ from filterdb.verdicts import BY_FILTERS, DIFFERENT, TOO_FEW
 FEWEST_FOR_OUTLIER = 4
 """Fewest models with enough filters among which one can be called the odd one out."""
 
-CELLS = 24
-"""Most cells of a strip."""
-
 
 def outlier_tile(results: Results) -> Tile:
     """Answer which model is farthest from the others, and whether it stands out."""
@@ -32,34 +29,36 @@ def outlier_tile(results: Results) -> Tile:
         return Tile("outlier", question, "unknown", CANNOT_TELL, answer)
     values = result["drift"].values[np.ix_(enough, enough)]
     other = ~np.eye(len(values), dtype=bool)
-    rows = np.array([np.sort(row[keep]) for row, keep in zip(values, other, strict=True)])
+    rows = np.array([row[keep] for row, keep in zip(values, other, strict=True)])
     medians = np.median(rows, axis=1)
-    most, typical = int(np.argmax(medians)), int(np.argsort(medians)[len(medians) // 2])
+    most = int(np.argmax(medians))
     low, high = np.quantile(medians, (0.25, 0.75))
     is_far = bool(medians[most] > high + 1.5 * (high - low))
     stands_out = is_far and _mostly_beyond_chance(result, int(np.flatnonzero(enough)[most]))
-    name = visible(result["group"].values[enough][most])
+    names = [visible(name) for name in result["group"].values[enough][np.argsort(-medians, kind="stable")[:2]]]
     few = int((~enough).sum())
-    notes = [f"Among the {enough.sum():,} models of at least 1,000 filters; {left_out(few)}."] if few else []
+    notes = [f"A ranking, not a test, of the {enough.sum():,} models of at least 1,000 filters"]
+    notes[0] += f"; {left_out(few)}." if few else "."
     notes += ["Chance explains most of its drifts."] if is_far and not stands_out else []
-    notes.append("Each cell is the D to another model; yellow is far.")
-    cells = np.unique(np.linspace(0, rows.shape[1] - 1, min(CELLS, rows.shape[1])).round().astype(int))
+    notes.append(f"Each line is a model; the second is “{names[1]}”.")
     return Tile(
         "outlier",
         question,
         "warn" if stands_out else "good",
         "stands out" if stands_out else "none stands out",
-        f"{'Far' if is_far else 'Farthest, but not by much,'} from the others: median D {medians[most]:.2g}; "
-        f"for a typical model it is {np.median(medians):.2g}.",
-        names=(name,),
+        f"{'Far' if is_far else 'Farthest, but not by much,'} from the others: its median D to them is "
+        f"{_short(medians[most])}, of the second {_short(np.sort(medians)[-2])}, of a typical model "
+        f"{_short(np.median(medians))}.",
+        names=(names[0],),
         are_models=True,
         note=" ".join(notes),
         link=("See all models", address("drift", by="model")),
-        picture={
-            "rows": [[float(f"{value:.4g}") for value in rows[i, cells]] for i in (most, typical)],
-            "largest": float(np.nanmax(values)),
-        },
+        picture={"medians": [float(f"{value:.4g}") for value in np.sort(medians)]},
     )
+
+
+def _short(value: float) -> str:
+    return f"{value:#.2g}".removesuffix(".")
 
 
 def _mostly_beyond_chance(result: xr.Dataset, model: int) -> bool:

@@ -7,10 +7,10 @@ import xarray as xr
 
 from filterdb.numerics.divergence import symmetric_kl
 from filterdb.page.answers.tile import CANNOT_TELL, Line, State, Tile, left_out
-from filterdb.page.highlights import MANY, address, farthest, floor_behind
+from filterdb.page.highlights import MANY, address, comparable, farthest, floor_behind, larger_than
 from filterdb.page.results import Results
 from filterdb.plotting.drawing import visible
-from filterdb.verdicts import BY_FILTERS, DIFFERENT, JUDGED_BY, Verdict, sentence, verdict_of
+from filterdb.verdicts import BY_FILTERS, DIFFERENT, JUDGED_BY, OF_SEVERAL, Verdict, sentence, verdict_of
 from filterdb.wording import counted
 
 STATE_OF_TONE: dict[str, State] = {"bad": "warn", "neutral": "unknown", "unknown": "unknown"}
@@ -37,14 +37,8 @@ def _number_differing(result: xr.Dataset) -> int:
     return int((result["verdict"].values == DIFFERENT).sum()) if "verdict" in result else 0
 
 
-def _comparable(result: xr.Dataset) -> np.ndarray:
-    """Return the pairs (group, other) of which both have enough filters, each once."""
-    enough = ~result["few"].values
-    return np.triu(enough[:, None] & enough & np.isfinite(result["drift"].values), 1)
-
-
 def _number_comparable(result: xr.Dataset) -> int:
-    return int(_comparable(result).sum())
+    return int(comparable(result).sum())
 
 
 def pair_tiles(results: Results, by: str | None) -> list[Tile]:
@@ -53,14 +47,16 @@ def pair_tiles(results: Results, by: str | None) -> list[Tile]:
         answer = "There are no two groups with enough filters to compare."
         return [Tile("farthest", "Farthest pair", "unknown", CANNOT_TELL, answer)]
     result = results.drifts[by]
-    comparable = _comparable(result)
-    values = np.where(comparable, result["drift"].values, np.nan)
-    named = farthest(result)
-    far = named or np.unravel_index(int(np.nanargmax(values)), values.shape)
+    values = np.where(comparable(result), result["drift"].values, np.nan)
+    far = farthest(result) or np.unravel_index(int(np.nanargmax(values)), values.shape)
     near = np.unravel_index(int(np.nanargmin(values)), values.shape)
-    tiles = [_pair_tile(result, "farthest", f"Farthest {MANY[by]}", (int(far[0]), int(far[1])))]
-    if comparable.sum() > 1:
-        tiles.append(_pair_tile(result, "closest", f"Closest {MANY[by]}", (int(near[0]), int(near[1]))))
+    pair = int(far[0]), int(far[1])
+    few = int(result["few"].sum())
+    groups = f"of {result.sizes['group'] - few:,} {MANY[by]}" if few else MANY[by]
+    farthest_of = f"Farthest {groups}{' that differ' if larger_than(result, pair) else ''}"
+    tiles = [_pair_tile(result, "farthest", farthest_of, pair)]
+    if np.isfinite(values).sum() > 1:
+        tiles.append(_pair_tile(result, "closest", f"Closest {groups}", (int(near[0]), int(near[1]))))
     return tiles
 
 
@@ -82,14 +78,13 @@ def _pair_tile(result: xr.Dataset, key: str, question: str, pair: tuple[int, int
         sign=verdict.symbol,
         names=(a, b),
         are_models=by == "model",
-        lines=(Line(sentence(verdict.code, judged_by)),),
+        lines=(Line(_sentence(result, pair, verdict, judged_by)),),
         note=_exclusions(result, key, pair),
         link=("Compare the two", address("drift", by=by, a=a, b=b)),
         picture={
             "drift": drift,
             "floor": floor_behind(result, i, j),
             "judged": JUDGED_BY.index(judged_by) if judged_by in JUDGED_BY else 0,
-            "largest": float(np.nanmax(result["drift"].values)),
             "component": component,
             "share": float(parts[component] / (parts.sum() or 1.0)),
             "p": [round(float(value), 5) for value in p[component]],
@@ -105,33 +100,45 @@ def _verdict(result: xr.Dataset, i: int, j: int) -> tuple[Verdict, str]:
     return verdict_of(str(result["verdict"].values[i, j])), str(result["judged_by"].values[i, j])
 
 
+def _sentence(result: xr.Dataset, pair: tuple[int, int], verdict: Verdict, judged_by: str) -> str:
+    """Return what the verdict of a pair says of it."""
+    floor = floor_behind(result, *pair)
+    is_above = floor is not None and bool(result["drift"].values[pair] > floor)
+    text = sentence(verdict.code, judged_by, is_above=is_above)
+    chance = float(result["p_value_max"].values[pair]) if "p_value_max" in result else np.nan
+    if text == OF_SEVERAL and np.isfinite(chance):
+        return f"{text} Here one does in {chance:.0%} of the cases."
+    return text + (_models(result, pair) if verdict.code == BY_FILTERS else "")
+
+
+def _models(result: xr.Dataset, pair: tuple[int, int]) -> str:
+    """Say how many models the groups of a pair have, unless they are models themselves."""
+    if result.attrs["by"] == "model":
+        return ""
+    (a, b), (n, m) = ([values[i] for i in pair] for values in (result["group"].values, result["models"].values))
+    return f" “{visible(a)}” has {counted(int(n), 'model')}, “{visible(b)}” has {int(m):,}."
+
+
 def _exclusions(result: xr.Dataset, key: str, pair: tuple[int, int]) -> str:
     """Say among which groups a pair has the largest or smallest drift, and why larger drifts are not named."""
     by = str(result.attrs["by"])
     few = int(result["few"].sum())
-    larger = _larger(result, pair) if key == "farthest" else {}
+    larger = larger_than(result, pair) if key == "farthest" else []
+    verdicts = [_verdict(result, *other)[0] for other in larger]
     what = "largest D" if key == "farthest" else "smallest D"
     if larger:
-        what += " that differs beyond doubt" if DOUBTFUL in larger else " that differs"
-        if _verdict(result, *pair)[0].code == BY_FILTERS:
-            what = "largest D that is more than chance between these filters"
+        what += (
+            " that differs beyond doubt" if any(verdict.code == DIFFERENT for verdict in verdicts) else " that differs"
+        )
     among = f"the {result.sizes['group'] - few:,} {MANY[by]} of at least 1,000 filters" if few else f"all {MANY[by]}"
     text = f"The {what} among {among}"
     if few:
         text += f"; {left_out(few)}"
+    words = [DOUBTFUL if verdict.code == DIFFERENT else verdict.word for verdict in verdicts]
+    if len(larger) == 1:
+        a, b = (visible(result["group"].values[k]) for k in larger[0])
+        return f"{text}. D is larger between “{a}” and “{b}”, {result['drift'].values[larger[0]]:.2g}, but: {words[0]}."
     if larger:
-        number = sum(larger.values())
-        verdicts = ", ".join(f"{of_word:,} {word}" for word, of_word in larger.items())
-        text += f"; {counted(number, 'pair')} {'has' if number == 1 else 'have'} a larger D: {verdicts}"
+        numbers = ", ".join(f"{words.count(word):,} {word}" for word in sorted(set(words)))
+        text += f". {len(larger):,} pairs have a larger D: {numbers}"
     return f"{text}."
-
-
-def _larger(result: xr.Dataset, pair: tuple[int, int]) -> dict[str, int]:
-    """Return the number of pairs with a larger drift than a pair by the word of their verdict."""
-    is_larger = _comparable(result) & (result["drift"].values > result["drift"].values[pair])
-    numbers: dict[str, int] = {}
-    for i, j in np.argwhere(is_larger).tolist():
-        verdict = _verdict(result, i, j)[0]
-        word = DOUBTFUL if verdict.code == DIFFERENT else verdict.word
-        numbers[word] = numbers.get(word, 0) + 1
-    return dict(sorted(numbers.items()))

@@ -19,7 +19,7 @@ class Summary(Section):
     template = """\
 <section id="summary">
 <h2>At a glance</h2>
-<p class="soft">D, the drift, says how differently the filters of two groups are distributed: 0 if alike, without an upper limit. The marks on each bar are known cases. c0 is the first of the components, the patterns that make up the filters.</p>
+<p class="soft">D, the drift, is how differently the filters of two groups are distributed: 0 if alike, without an upper limit. Two groups differ (≠), are like noise (≈; no difference is shown, which does not mean that they are alike), or one cannot tell (?; too few models or filters).</p>
 <ul class="answers n{{ tiles | length }}">
 {% for tile in tiles %}
 <li class="answer s-{{ tile.state }}" data-tile="{{ tile.key }}">

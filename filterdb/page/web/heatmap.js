@@ -16,7 +16,7 @@ function decoded(data) {
   data.n = data.groups.length;
   data.matrix = (name, i, j) => (i === j || !data[name] ? NaN : data[name][triangle(i, j, data.n)]);
   data.histogram = (group, component) => data.probabilities.subarray((group * core.weights.length + component) * 70, (group * core.weights.length + component + 1) * 70);
-  data.verdictOf = (i, j) => (data.verdict && i !== j ? verdictAt(data.verdict[triangle(i, j, data.n)], data.judged[triangle(i, j, data.n)]) : null);
+  data.verdictOf = (i, j) => (data.verdict && i !== j ? verdictAt(data.verdict[triangle(i, j, data.n)], data.judged[triangle(i, j, data.n)], data.matrix("drift", i, j) > data.floorOf(i, j).value) : null);
   data.floorOf = (i, j) => {
     const judged = data.judged?.[triangle(i, j, data.n)] ?? 0, [name, how] = FLOORS[judged];
     return { value: data.matrix(name, i, j), how, judged };

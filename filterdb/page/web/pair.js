@@ -25,7 +25,8 @@ function compare(node, data, i, j) {
   const main = order.filter((_, k) => total(order.slice(0, k).map((c) => share[c])) < 0.6);
   const verdict = data.verdictOf(i, j);
   const scale = el("div", { class: "ruler-of" });
-  ruler(scale, { drift: data.matrix("drift", i, j), floor: data.floorOf(i, j).value, judged: data.floorOf(i, j).judged, largest: data.largest });
+  const { value: floor, how } = data.floorOf(i, j);
+  ruler(scale, { drift: data.matrix("drift", i, j), floor, how });
   const head = el("div", { class: "versus" },
     el("h4", { tabindex: -1 }, groupName(data, i, "a"), el("span", { class: "soft" }, " against "), groupName(data, j, "b")),
     el("p", { class: "lead" }, el("b", {}, `D = ${digits(data.matrix("drift", i, j))}`), verdict ? verdictMark(verdict) : null),

@@ -1,31 +1,30 @@
-// A ruler for D: a bar from 0 to the drift of a pair, the zone that chance alone explains, and drifts that readers know.
+// D beside drifts that readers know: as bars in the heatmap's panel and the answer card, as marks below the heatmap's colours.
 
-// What the noise of a pair comes from, by what it is judged by (an index in FLOORS of heatmap.js).
-const NOISE = ["noise of sampling", "noise between models", "noise of sampling", "noise between layers"];
+// Draw into a node a bar for the drift of a pair, for what chance alone explains (`floor`) and for known drifts, the smallest first.
+function ruler(node, { drift, floor, how, isSmall }) {
+  mount(node, (width) => {
+    const known = core.reference.map((mark) => ({ ...mark, kind: "known" }));
+    const noise = floor !== null && Number.isFinite(floor) ? [{ label: "by chance, up to", value: floor, source: `${how}, in 95 % of the cases`, kind: "noise" }] : [];
+    const bars = [{ label: "this pair", value: drift, kind: "reach" }, ...noise, ...known].sort((a, b) => a.value - b.value);
+    const step = isSmall ? 16 : 18, left = 8 + 6.1 * Math.max(...bars.map(({ label }) => label.length)), right = width - 44;
+    const x = linear(0, Math.max(...bars.map(({ value }) => value), 1e-9), left, Math.max(left + 8, right));
+    const plot = picture(width, step * bars.length + 2, `D = ${digits(drift, 2)} beside known drifts. ${bars.map(({ label, value }) => `${label}: ${digits(value, 2)}`).join("; ")}`);
+    bars.forEach(({ label, value, source, kind }, k) => {
+      const y = k * step, text = kind === "reach" ? " strong" : "";
+      plot.append(hinted(svg("g", { class: "gauge" },
+        svg("rect", { x: 0, y, width, height: step, class: "ground" }),
+        svg("text", { x: left - 8, y: y + step - 4, class: `tick end${text}` }, label),
+        svg("rect", { x: left, y: y + 3, width: Math.max(1.5, x(value) - left), height: step - 6, class: kind }),
+        svg("text", { x: Math.max(left + 1.5, x(value)) + 5, y: y + step - 4, class: `tick${text}` }, digits(value, 2))), () => [`${label}: D = ${digits(value, 2)}`, ...(source ? [source] : [])]));
+    });
+    node.replaceChildren(plot);
+  });
+}
 
-// The scale is a square root, as in the heatmap, so that noise and the largest drift are both seen.
+// The colours' scale is a square root, so that noise and the largest drift are both seen.
 function rulerScale(most, width) {
   const end = Math.sqrt(most) || 1;
   return (value) => (Math.sqrt(Math.max(0, value)) / end) * width;
-}
-
-// Draw into a node the drift of a pair on a scale from 0 to `largest`. `floor` is the drift that chance alone explains.
-function ruler(node, { drift, floor, judged, largest, isSmall }) {
-  mount(node, (width) => {
-    const marks = core.reference, side = width - 2, top = 4, thick = isSmall ? 10 : 14;
-    const most = 1.06 * Math.max(largest || 0, drift, floor || 0, ...marks.map(({ value }) => value));
-    const x = rulerScale(most, side), y = top + thick;
-    const hasNoise = floor !== null && Number.isFinite(floor);
-    const named = [...(hasNoise ? [{ label: NOISE[judged ?? 0], value: floor, source: "chance alone explains as much in 95 % of cases" }] : []), ...marks];
-    const rows = placed(named.map(({ label, value }) => ({ label: `${label} ${digits(value, 2)}`, at: 1 + x(value) })), width);
-    const height = y + 10 + 13 * (1 + Math.max(0, ...rows.map(({ row }) => row)));
-    const plot = picture(width, height, `D = ${digits(drift, 2)} on a ruler from 0 to ${digits(most, 2)}. ${named.map(({ label, value }) => `${label}: ${digits(value, 2)}`).join("; ")}`,
-      svg("rect", { x: 1, y: top, width: side, height: thick, class: "track" }),
-      svg("rect", { x: 1, y: top + 2, width: Math.max(1.5, x(drift)), height: thick - 4, class: "reach" }));
-    if (hasNoise) plot.append(svg("rect", { x: 1, y: top, width: x(floor), height: thick, class: "noise" }));
-    plot.append(...markLines(named, rows, x, top - 3, y), ...markTexts(named, rows, y));
-    node.replaceChildren(plot);
-  });
 }
 
 // Return labels with a row, so that none covers another, or the line of another. A label begins at its mark, or ends there
@@ -53,6 +52,6 @@ function knownDrifts(largest, width) {
 }
 
 // Return the lines from the scale, whose edges are `top` and `base`, to the labels of marks.
-const markLines = (marks, rows, x, top, base) => marks.map(({ label, value }, k) => svg("line", { x1: 1 + x(value), x2: 1 + x(value), y1: top, y2: base + 2 + 13 * rows[k].row, class: NOISE.includes(label) ? "mark-line noise-mark" : "mark-line" }));
+const markLines = (marks, rows, x, top, base) => marks.map(({ value }, k) => svg("line", { x1: 1 + x(value), x2: 1 + x(value), y1: top, y2: base + 2 + 13 * rows[k].row, class: "mark-line" }));
 // Return the labels themselves, which cover the lines behind them.
 const markTexts = (marks, rows, base) => marks.map((mark, k) => hinted(svg("g", { class: "mark" }, svg("text", { x: rows[k].left, y: base + 11 + 13 * rows[k].row, class: rows[k].end ? "tick end" : "tick" }, rows[k].label)), () => [`${mark.label}: D = ${digits(mark.value, 2)}`, mark.source]));

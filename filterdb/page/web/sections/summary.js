@@ -13,22 +13,19 @@ const miniPictures = {
   },
   farthest: pairPicture,
   closest: pairPicture,
-  // Drift to the other models, sorted: the odd one above a typical one.
-  outlier(tile, { rows, largest }, node) {
-    if (!rows) return;
+  // A line for each model at its median drift to the others, on a scale from 0.
+  outlier(tile, { medians }, node) {
+    if (!medians) return;
     const strip = el("div");
     node.append(strip);
-    const names = ["this model", "a typical one"];
     mount(strip, (width) => {
-      const left = 84, high = 16, gap = 4, n = rows[0].length, cell = (width - left) / n;
-      const plot = picture(width, 2 * high + gap + 18, `Drift to the other models, sorted. ${names.map((name, r) => `${name}: ${digits(rows[r][0], 2)} to ${digits(rows[r].at(-1), 2)}`).join("; ")}`);
-      rows.forEach((values, r) => {
-        plot.append(svg("text", { x: left - 8, y: r * (high + gap) + 12, class: "end soft" }, names[r]));
-        values.forEach((value, k) => plot.append(hinted(svg("rect", { x: left + k * cell, y: r * (high + gap), width: Math.max(1, cell - 1), height: high, fill: css(colour(CIVIDIS, Math.sqrt(value / (largest || 1)))) }), () => [names[r], `D = ${digits(value, 2)} to one of the others`])));
-      });
-      const base = 2 * high + gap + 13;
-      plot.append(svg("text", { x: left, y: base, class: "tick" }, "nearest"), svg("text", { x: width, y: base, class: "tick end" }, "farthest"));
-      strip.replaceChildren(plot);
+      const most = medians.at(-1), typical = medians[Math.floor(medians.length / 2)], x = linear(0, most || 1, 2, width - 2), base = 22;
+      strip.replaceChildren(picture(width, base + 30, `Median drift of each model to the others, from 0 to ${digits(most, 2)}. A typical one: ${digits(typical, 2)}`,
+        svg("line", { x1: 0, x2: width, y1: base, y2: base, class: "base" }),
+        ...medians.map((value, k) => svg("line", { x1: x(value), x2: x(value), y1: k === medians.length - 1 ? 2 : 8, y2: base, class: k === medians.length - 1 ? "rod odd" : "rod" })),
+        svg("text", { x: 1, y: base + 13, class: "tick" }, "0"),
+        svg("text", { x: width - 1, y: base + 13, class: "tick end strong" }, `this model ${digits(most, 2)}`),
+        svg("text", { x: width / 2, y: base + 27, class: "tick middle" }, "median D to the other models")));
     });
   },
   // How many pairs have which verdict.
@@ -55,12 +52,12 @@ function pairPicture(tile, data, node) {
     const height = 62, base = height - 2, [low, high] = extent([data.p, data.q]);
     const x = linear(low, high, 1, width - 1), y = linear(0, Math.max(...data.p, ...data.q), base, 16);
     shape.replaceChildren(picture(width, height, `Distributions of component ${data.component}, ${percent(data.share)} of the drift`,
-      svg("text", { x: 1, y: 11, class: "soft" }, `c${data.component}`), svg("text", { x: width - 1, y: 11, class: "end soft" }, `accounts for ${percent(data.share)} of D`),
+      svg("text", { x: 1, y: 11, class: "soft" }, `most in component c${data.component}: ${percent(data.share)} of D`),
       svg("path", { d: outline(data.p, low, high, x, y, base, true), class: "fill-a" }),
       svg("path", { d: outline(data.q, low, high, x, y, base, false), class: "line-b" }),
       svg("line", { x1: 1, x2: width - 1, y1: base, y2: base, class: "base" })));
   });
-  ruler(scale, { ...data, isSmall: true });
+  ruler(scale, { ...data, how: FLOORS[data.judged][1], isSmall: true });
 }
 
 for (const tile of $$("[data-tile]")) miniPictures[tile.dataset.tile](tile, core.sections.summary[tile.dataset.tile], $(".mini", tile));
