@@ -55,7 +55,7 @@ VERDICTS = (
 
 _VERDICT_OF = {verdict.code: verdict for verdict in VERDICTS}
 
-_BY_NUMBERS = "Chance alone can explain this drift; judged by the numbers of filters, as there are too few models."
+_BY_NUMBERS = "Sampling of filters alone can explain this drift; there are too few models to judge by."
 
 QUALIFIED = {
     (
@@ -69,7 +69,7 @@ QUALIFIED = {
 """Sentences that say more than that of the verdict alone, by code and `judged_by`."""
 
 OF_SEVERAL = (
-    "Above the noise of a single pair, but not shown to differ: of several pairs, one may drift so far by chance."
+    "Above the noise of a single pair, but not shown to differ: one of several pairs may drift this far by chance."
 )
 """What is said of a pair like noise whose drift is above its noise: the verdict is about all pairs of the matrix."""
 

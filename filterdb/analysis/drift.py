@@ -138,8 +138,8 @@ def drift(
           about 80 % of the cases; NaN if there is none.
         - p_value_max (group, other): the probability that chance makes any pair of the matrix drift as much, relative
           to its mean. Up to 200 groups.
-        - interval (group, other, bound): 90 % interval of the drift (attribute `level`), which excludes 0 exactly if
-          p_value ≤ 0.10; NaN with fewer than 5 effective units or 1,000 filters in a group. interval_reason (group,
+        - interval (group, other, bound): 90 % interval of the drift (attribute `level`), which excludes 0 if and only
+          if p_value ≤ 0.10; NaN with fewer than 5 effective units or 1,000 filters in a group. interval_reason (group,
           other), str: why.
 
     Raises

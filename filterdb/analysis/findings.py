@@ -49,8 +49,8 @@ REMEDIES = {
     "filters that repeat cannot be removed without rewiring.",
     "outlier": "Look at the largest channel: a diverging or barely used one, or a scale that the export folded into "
     "the weight. One scale for the whole layer quantises its other channels badly; use one per channel.",
-    "dead-channels": "Remove these output channels here and the matching inputs of the following layers (each adds "
-    "only its bias), or find out why they died: too strong a weight decay, units that never fire.",
+    "dead-channels": "Remove these output channels (each adds only its bias) and the matching inputs of the "
+    "following layers, or find out why they died: too strong a weight decay, units that never fire.",
     "unread": "The layer was not checked. Do what the message says, or ignore the layer (FILE:LAYER).",
     "ambiguous": "Runtimes differ in which of the two they read. Remove one of them, or use the file from before a "
     "tool added the other.",
@@ -94,9 +94,9 @@ RULES_OF_ENTROPY = ("collapsed", "random")
 
 MEANINGS = {
     "dead": "Every weight of the layer is zero.",
-    "sparse": "Most filters of the layer are far below its largest weight.",
+    "sparse": "Most filters of the layer have only weights far below its largest.",
     "collapsed": "The filters of the layer are combinations of only a few patterns, or nearly equal.",
-    "random": "The filters of the layer cannot be distinguished from noise, which is usual before a training only.",
+    "random": "The filters of the layer cannot be distinguished from noise, which is usual only before training.",
     "untrained": "The model has hardly moved from its initialisation: its layers cannot be distinguished from "
     "isotropic noise.",
     "nonfinite": "The layer has weights that are NaN or infinite.",
@@ -242,7 +242,7 @@ def _message(rule: str, layer: Result, rules: dict[str, Any]) -> tuple[str, dict
     if rule == "dead":
         return f"all {filters:,} {noun} are zero", {"filters": filters}
     if rule == "sparse":
-        what = f"{sparsity:.1%} of {filters:,} {noun} are below 1 % of the layer's largest weight"
+        what = f"{sparsity:.1%} of {filters:,} {noun} have all weights below 1 % of the layer's largest"
         return f"{what} (at most {rules['sparse']:.0%} expected)", {"filters": filters, "sparsity": sparsity}
     if rule == "collapsed":
         spread, (rows, columns) = layer["relative_spread"].item(), kernel_of(layer)

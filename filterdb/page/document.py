@@ -20,20 +20,23 @@ def document(
     style: str,
     script: str,
     core: dict[str, Any] | None = None,
+    has_files: bool = True,
     is_served: bool = False,
     more: str = "",
 ) -> bytes:
     """Return the HTML of a page.
 
-    The content security policy allows this script and style, files beside the page, and, of a server, requests to it.
+    The content security policy allows this script and style, files beside the page if it has any, and, of a server,
+    requests to it.
     `body` is HTML, `core` the data that the script reads, and `more` HTML for the head. Neither Jinja nor matplotlib is
     needed, so that the page of a file opens quickly and without the extra `report`.
     """
+    files = "'self' file: " if has_files else ""
     policy = [
         "default-src 'none'",
-        f"script-src 'self' file: '{_hash(script)}'",
+        f"script-src {files}'{_hash(script)}'",
         f"style-src '{_hash(style)}'",
-        "img-src 'self' file: data:",
+        f"img-src {files}data:",
         "base-uri 'none'",
         "form-action 'none'",
         *(["connect-src 'self'"] if is_served else []),

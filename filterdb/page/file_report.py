@@ -175,7 +175,7 @@ def _sentence(file: CheckedFile, status: str, read: int, cards: int) -> str:
     if status == UNREADABLE:
         return visible(file.reason)
     if status == NOTHING_CHECKED:
-        return "The model has no convolution whose weight can be checked, which does not mean that it is fine."
+        return "The model has no convolution whose weight can be checked, so it may still be faulty."
     if status == INCOMPLETE:
         them = "it" if unread == 1 else "them"
         return f"{layers} checked; {unread:,} could not be read, so nothing is known about {them}."

@@ -8,14 +8,24 @@ from urllib.parse import urlencode
 import numpy as np
 import xarray as xr
 
-from filterdb.analysis.noise import FLOOR_BEHIND
 from filterdb.numerics.depth import depth_decile
-from filterdb.numerics.significance import LEVEL
+from filterdb.page.pairs import (
+    DOUBTFUL,
+    farthest,
+    floor_behind,
+    is_above,
+    is_doubtful,
+    judged,
+    larger_than,
+    meaning,
+    noise_of,
+    verdict_at,
+)
 from filterdb.page.results import Results
 from filterdb.plotting.box_numbers import pairs
 from filterdb.plotting.drawing import short, visible
 from filterdb.schema import REJECTED, kernel_text
-from filterdb.verdicts import BY_FILTERS, BY_MODELS, DIFFERENT, INDISTINGUISHABLE, OF_SEVERAL, TOO_FEW, verdict_of
+from filterdb.verdicts import BY_FILTERS, DIFFERENT, INDISTINGUISHABLE
 from filterdb.wording import counted
 
 NAMED = 60
@@ -63,32 +73,6 @@ def highlights(results: Results, shown: str | None = None) -> list[Highlight]:
     return [sentence for sentence in sentences if sentence is not None]
 
 
-_NOISE_OF = {"floor_q95": "sampling of filters", "layer_floor_q95": "swapping layers of the two"}
-"""What the floors explain that are not about models."""
-
-
-def is_telling(result: xr.Dataset) -> np.ndarray:
-    """Return which pairs (group, other) can be named for their drift: those that differ, else all with enough filters.
-
-    A pair that is named was chosen among all, so chance must not explain the largest of all drifts either. If no pair
-    differs, the largest drift is named with its own verdict.
-    """
-    if "verdict" in result:
-        differs: np.ndarray = (result["verdict"].values == DIFFERENT) & ~(result["p_value_max"].values > LEVEL)
-        if differs.any():
-            return differs
-    few: np.ndarray = result["few"].values
-    both: np.ndarray = ~(few[:, None] | few)
-    return both
-
-
-def farthest(result: xr.Dataset) -> tuple[int, int] | None:
-    """Return the pair with the largest drift among those that can be named, or None."""
-    values = np.where(is_telling(result) & comparable(result), np.nan_to_num(result["drift"].values), 0.0)
-    i, j = np.unravel_index(int(np.argmax(values)), values.shape)
-    return (int(i), int(j)) if values[i, j] > 0 else None
-
-
 def _farthest(by: str, result: xr.Dataset) -> Highlight:
     lead = f"By {by.replace('_', ' ')}."
     pair = farthest(result)
@@ -100,53 +84,19 @@ def _farthest(by: str, result: xr.Dataset) -> Highlight:
     floor = floor_behind(result, *pair)
     if floor is None:
         return Highlight(lead, f"{text}.", "drift", by)
-    verdict = verdict_of(str(result["verdict"].values[pair]))
-    what = "chance" if judged(result)[pair] else _NOISE_OF.get(_floor_name(result, *pair), "chance")
-    if verdict.code == INDISTINGUISHABLE and result["drift"].values[pair] > floor:
-        return Highlight(lead, f"{text}, {verdict.text}. {OF_SEVERAL}", "drift", by)
-    if verdict.code != BY_FILTERS:
-        return Highlight(lead, f"{text}, {verdict.text}: {what} alone explains up to {floor:.2g}.", "drift", by)
-    others = "other models like these" if by == "model" else MANY[by]
-    why = "each side is a single model" if by == "model" else "there are too few models"
-    more = (
-        f"more than the {floor:.2g} that {what} alone explains; {verdict.text} whether {others} differ, because {why}"
-    )
-    return Highlight(lead, f"{text}, {more}.", "drift", by)
-
-
-def comparable(result: xr.Dataset) -> np.ndarray:
-    """Return the pairs (group, other) of which both have enough filters, each once."""
-    few = result["few"].values
-    both: np.ndarray = np.triu(~(few[:, None] | few) & np.isfinite(result["drift"].values), 1)
-    return both
-
-
-def larger_than(result: xr.Dataset, pair: tuple[int, int]) -> list[tuple[int, int]]:
-    """Return the comparable pairs with a larger drift than a pair, the largest first."""
-    drift = result["drift"].values
-    larger = np.argwhere(comparable(result) & (drift > drift[pair]))
-    order = np.argsort(-drift[tuple(larger.T)], kind="stable")
-    return [(int(i), int(j)) for i, j in larger[order]]
-
-
-def judged(result: xr.Dataset) -> np.ndarray:
-    """Return the pairs (group, other) with a verdict by their models, which holds for other models of the same kind."""
-    by_models = result["judged_by"].values == BY_MODELS
-    judged: np.ndarray = by_models & (result["verdict"].values != TOO_FEW)
-    return judged
-
-
-def floor_behind(result: xr.Dataset, i: int, j: int) -> float | None:
-    """Return the drift that chance alone explains in 95 % of the cases; None without noise."""
-    name = _floor_name(result, i, j)
-    value = float(result[name].values[i, j]) if name in result else np.nan
-    return value if np.isfinite(value) else None
-
-
-def _floor_name(result: xr.Dataset, i: int, j: int) -> str:
-    """Return the variable of the floor behind a pair's verdict."""
-    judged_by = str(result["judged_by"].values[i, j]) if "judged_by" in result else ""
-    return FLOOR_BEHIND.get(judged_by, "floor_q95")
+    verdict, _ = verdict_at(result, pair)
+    noise = f"{noise_of(result, pair)} alone explains"
+    if verdict.code == BY_FILTERS:
+        few = "a single model on each side is too few" if by == "model" else "there are too few models"
+        others = "other models like these differ" if by == "model" else "the two differ in general"
+        return Highlight(
+            lead, f"{text}, more than the {floor:.2g} that {noise}; {few} to tell whether {others} (?).", "drift", by
+        )
+    if verdict.code == INDISTINGUISHABLE and is_above(result, pair):
+        return Highlight(lead, f"{text}, {verdict.text}. {meaning(result, pair)}", "drift", by)
+    if is_doubtful(result, pair):
+        return Highlight(lead, f"{text}, {verdict.symbol} {DOUBTFUL}.", "drift", by)
+    return Highlight(lead, f"{text}, {verdict.text}: {noise} up to {floor:.2g}.", "drift", by)
 
 
 def _different(drifts: dict[str, xr.Dataset]) -> Highlight | None:
@@ -157,8 +107,8 @@ def _different(drifts: dict[str, xr.Dataset]) -> Highlight | None:
             number = int(by_models.sum())
             differ = int((by_models & (pairs(result["verdict"].values) == DIFFERENT)).sum())
             if number:
-                parts.append(f"{differ:,} of {number:,} pairs of {MANY[by]}")
-    text = f"Judged by their models, {', '.join(parts)} differ."
+                parts.append(f"{differ:,} of {number:,} between {MANY[by]}")
+    text = f"Pairs that differ, judged by their models: {', '.join(parts)}."
     return Highlight("Beyond chance.", text, "drift") if parts else None
 
 
@@ -230,7 +180,7 @@ def _skipped(results: Results) -> Highlight | None:
     if rejected:
         parts.append(f"{counted(rejected, 'file')} not readable as a model")
     return (
-        Highlight("Not stored.", f"{'; '.join(parts)}. “filterdb layers” lists the reasons.", "contents")
+        Highlight("Not stored.", f"{'; '.join(parts)}. “filterdb layers --skipped” lists the reasons.", "contents")
         if parts
         else None
     )

@@ -92,7 +92,7 @@ def skipped_rows(skipped: Iterable[tuple[str, str, str]]) -> list[dict[str, Any]
 
 def _skipped_row(code: str, reason: str) -> dict[str, Any]:
     """Return a row about convolutions with this code and reason, without their names."""
-    meaning = CODES[code].meaning if code in CODES else "a kind of another version"
+    meaning = CODES[code].meaning if code in CODES else "unknown to this version"
     return {
         "code": visible(code),
         "meaning": meaning,

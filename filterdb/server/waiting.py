@@ -32,4 +32,6 @@ def waiting_page(db: Database, place: Place) -> bytes:
         snapshot=place.snapshot,
     )
     refresh = '<noscript><meta http-equiv="refresh" content="2"></noscript>\n'
-    return document(page_title(name, kernel), body, style=style, script=script, is_served=True, more=refresh)
+    return document(
+        page_title(name, kernel), body, style=style, script=script, has_files=False, is_served=True, more=refresh
+    )

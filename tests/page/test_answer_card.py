@@ -18,10 +18,12 @@ import filterdb as fdb
 from filterdb.page.answers import answer_tiles
 from filterdb.page.answers.flagged import _examples
 from filterdb.page.answers.outlier import outlier_tile
-from filterdb.page.answers.pairs import DOUBTFUL, _exclusions, _pair_tile, grouping
+from filterdb.page.answers.pairs import _exclusions, _pair_tile, grouping
 from filterdb.page.answers.tile import SIGNS, Tile
+from filterdb.page.answers.trust import trust_tile
 from filterdb.page.header import database_name
-from filterdb.page.highlights import _farthest, farthest, highlights
+from filterdb.page.highlights import _farthest, highlights
+from filterdb.page.pairs import DOUBTFUL, TOO_MANY, farthest, meaning
 from filterdb.page.reference_marks import MEASURED, reference_marks
 from filterdb.page.report import _numbers
 from filterdb.page.results import Results, gather
@@ -31,6 +33,8 @@ from tests.models import chain, weights
 from tests.page.conftest import HOSTILE, Opened
 
 Show = Callable[..., Opened]
+
+SWAPPED = "Swapping layers between these two models can explain this drift."
 
 KEYS = ["flagged", "trust", "farthest", "closest", "outlier"]
 
@@ -114,10 +118,10 @@ def test_the_odd_one_out_is_the_farthest_model(tiles: dict[str, Tile], whole: Re
     medians = np.nanmedian(values, axis=1)
     assert tiles["outlier"].names == (result["group"].values[keep][np.argmax(medians)],)
     first, second = np.sort(medians)[:-3:-1]
-    assert f"is {first:#.2g}, of the second {second:#.2g}, of a typical model {np.median(medians):#.2g}." in (
+    assert f"is {first:#.2g}, the second's {second:#.2g}, a typical model's {np.median(medians):#.2g}." in (
         tiles["outlier"].answer
     )
-    assert f"the second is “{result['group'].values[keep][np.argsort(-medians)[1]]}”" in tiles["outlier"].note
+    assert f"the second farthest is “{result['group'].values[keep][np.argsort(-medians)[1]]}”" in tiles["outlier"].note
     assert tiles["outlier"].picture["medians"] == pytest.approx(np.sort(medians), rel=1e-3)
 
 
@@ -131,6 +135,36 @@ def test_trust_counts_all_pairs(tiles: dict[str, Tile], whole: Results) -> None:
     )
     assert tiles["trust"].lines[0].text == "3 pairs cannot be judged: 1 of 4 tasks has fewer than 1,000 filters"
     del whole
+
+
+def test_trust_speaks_of_others_only_where_models_judge(whole: Results) -> None:
+    """And says yes only if noise was computed, the basis is fresh and everything was read."""
+    result = drifts_of({(0, 1): (1.0, DIFFERENT, 0.01)}, 3)
+    by_filters = result.assign(judged_by=xr.full_like(result["judged_by"], "sampling"))
+    for drift, word, answer, line in [
+        (result, "yes", "All 3 pairs of tasks can be judged: 1 differs.", "filters in 48 layers"),
+        (
+            by_filters,
+            "these models only",
+            "Yes, for these models, but not for other models of these tasks.",
+            "3 pairs cannot be judged: too few models",
+        ),
+        (
+            result.drop_vars(["verdict", "p_value_max", "judged_by"]),
+            "these models only",
+            "With care, for these models, but not for other models of these tasks.",
+            "No noise was computed, so it is unknown which drifts chance explains",
+        ),
+        (
+            by_filters.assign_attrs(basis_warning="stale"),
+            "these models only",
+            "With care, for these models, but not for other models of these tasks.",
+            "3 pairs cannot be judged: too few models",
+        ),
+    ]:
+        tile = trust_tile(replace(whole, drifts={"task": drift}), "task")
+        assert (tile.word, tile.answer) == (word, answer)
+        assert line in tile.lines[0].text
 
 
 def drifts_of(verdicts: dict[tuple[int, int], tuple[float, str, float]], groups: int, by: str = "task") -> xr.Dataset:
@@ -150,7 +184,8 @@ def drifts_of(verdicts: dict[tuple[int, int], tuple[float, str, float]], groups:
             "p_value_max": (square, largest),
             "judged_by": (square, np.full((groups, groups), "model", object)),
             "few": ("group", np.zeros(groups, bool)),
-            "models": ("group", np.arange(1, groups + 1)),
+            "models": ("group", np.arange(2, groups + 2)),
+            "units": ("group", np.minimum(np.arange(2, groups + 2), 2)),
             "model_floor_q95": (square, np.full((groups, groups), 1.5)),
             "weights": ("component", [0.5, 0.5]),
             "probabilities": (("group", "component", "bin"), np.full((groups, 2, 4), 0.25)),
@@ -161,22 +196,59 @@ def drifts_of(verdicts: dict[tuple[int, int], tuple[float, str, float]], groups:
 
 
 @pytest.mark.parametrize(
+    ("code", "judged_by", "drift", "chance", "said"),
+    [
+        (INDISTINGUISHABLE, "model", 1.0, 0.4, "Chance alone can explain this drift."),
+        (INDISTINGUISHABLE, "model", 2.0, 0.4, f"{OF_SEVERAL} Here, that happens in 40% of cases."),
+        (INDISTINGUISHABLE, "model", 2.0, 0.005, TOO_MANY),  # few permutations, many pairs
+        (INDISTINGUISHABLE, "model", 2.0, np.nan, OF_SEVERAL),  # more than 200 groups
+        (INDISTINGUISHABLE, "sampling", 2.0, 0.9, OF_SEVERAL),  # relabelled groups say nothing about sampling
+        (INDISTINGUISHABLE, "few models", 2.0, 0.9, OF_SEVERAL),
+        (INDISTINGUISHABLE, "layers", 2.0, 0.9, SWAPPED),  # above the swapped layers, not above the sampling
+        (INDISTINGUISHABLE, "layers", 4.0, 0.9, OF_SEVERAL),
+        (DIFFERENT, "model", 2.0, 0.01, "The groups differ by more than chance explains."),
+        (
+            DIFFERENT,
+            "model",
+            2.0,
+            0.2,
+            "The groups differ by more than chance explains. Still, chance may explain the largest of all drifts.",
+        ),
+    ],
+)
+def test_what_a_verdict_means_depends_on_its_noise_and_its_judge(
+    code: str, judged_by: str, drift: float, chance: float, said: str
+) -> None:
+    result = drifts_of({(0, 1): (drift, code, chance)}, 3)
+    result["judged_by"] = xr.full_like(result["judged_by"], judged_by)
+    result["floor_q95"] = result["model_floor_q95"] * (2 if judged_by == "layers" else 1)
+    result["layer_floor_q95"] = result["model_floor_q95"]
+    assert meaning(result, (0, 1)) == said
+
+
+def test_a_doubtful_difference_is_named_with_its_doubt() -> None:
+    """Where no pair differs beyond it, the sentence about the farthest pair does not hide it."""
+    result = drifts_of({(0, 1): (2.0, DIFFERENT, 0.2), (1, 2): (1.7, DIFFERENT, 0.4)}, 3)
+    assert _farthest("task", result).text == f"“a” and “b” are farthest apart: D = 2, ≠ {DOUBTFUL}."
+
+
+@pytest.mark.parametrize(
     ("larger", "said"),
     [
-        ([], "The largest D among all tasks."),
+        ([], "The farthest pair among all tasks."),
         (
             [(INDISTINGUISHABLE, 1.0)],
-            "The largest D that differs among all tasks. D is larger between “b” and “c”, 2, but: like noise.",
+            "The farthest pair that differs among all tasks. D is larger between “b” and “c”, 2 (like noise).",
         ),
         (
             [(BY_FILTERS, 1.0), (INDISTINGUISHABLE, 1.0), (RELATED, 1.0), (TOO_FEW, 1.0)],
-            "The largest D that differs among all tasks. 4 pairs have a larger D: 2 cannot tell, 1 like noise, "
-            "1 related.",
+            "The farthest pair that differs among all tasks. 4 pairs have a larger D: 2 (cannot tell), 1 (like noise), "
+            "1 (related).",
         ),
         (
             [(DIFFERENT, 0.2), (INDISTINGUISHABLE, 1.0)],
-            f"The largest D that differs beyond doubt among all tasks. 2 pairs have a larger D: 1 {DOUBTFUL}, "
-            "1 like noise.",
+            f"The farthest pair that clearly differs among all tasks. 2 pairs have a larger D: 1 ({DOUBTFUL}), "
+            "1 (like noise).",
         ),
     ],
 )
@@ -191,11 +263,14 @@ def test_where_no_pair_differs_the_farthest_is_the_farthest() -> None:
     """It has its own verdict, also if another pair has a verdict by its filters."""
     result = drifts_of({(0, 1): (1.0, BY_FILTERS, 1.0), (1, 2): (2.0, INDISTINGUISHABLE, 1.0)}, 3)
     assert farthest(result) == (1, 2)
-    assert _exclusions(result, "farthest", (1, 2)) == "The largest D among all tasks."
+    assert _exclusions(result, "farthest", (1, 2)) == "The farthest pair among all tasks."
     far, near = (_pair_tile(result, key, key, pair) for key, pair in (("farthest", (1, 2)), ("closest", (0, 1))))
-    assert (far.word, far.lines[0].text) == ("like noise", f"{OF_SEVERAL} Here one does in 100% of the cases.")
-    assert near.word == "cannot tell" and near.lines[0].text.endswith(" “a” has 1 model, “b” has 2.")
-    assert _farthest("task", result).text == f"“b” and “c” are farthest apart: D = 2, ≈ like noise. {OF_SEVERAL}"
+    assert (far.word, far.lines[0].text) == ("like noise", f"{OF_SEVERAL} Here, that happens in 100% of cases.")
+    assert near.word == "cannot tell" and near.lines[0].text.endswith(
+        " “a” has 2 models; “b” has 3 models, 2 of them independent."
+    )
+    said = "“b” and “c” are farthest apart: D = 2, ≈ like noise."
+    assert _farthest("task", result).text == f"{said} {meaning(result, (1, 2))}"
 
 
 @pytest.mark.parametrize(
@@ -203,20 +278,20 @@ def test_where_no_pair_differs_the_farthest_is_the_farthest() -> None:
     [
         (DIFFERENT, 2.0, "task", "D = 2, ≠ differs: chance alone explains up to 1.5."),
         (INDISTINGUISHABLE, 1.0, "task", "D = 1, ≈ like noise: chance alone explains up to 1.5."),
-        (INDISTINGUISHABLE, 2.0, "task", f"D = 2, ≈ like noise. {OF_SEVERAL}"),
+        (INDISTINGUISHABLE, 2.0, "task", f"D = 2, ≈ like noise. {TOO_MANY}"),
         (
             BY_FILTERS,
             2.0,
             "task",
-            "D = 2, more than the 0.5 that sampling of filters alone explains; ? cannot tell whether tasks differ, "
-            "because there are too few models.",
+            "D = 2, more than the 0.5 that sampling of filters alone explains; there are too few models to tell "
+            "whether the two differ in general (?).",
         ),
         (
             BY_FILTERS,
             2.0,
             "model",
-            "D = 2, more than the 0.5 that sampling of filters alone explains; ? cannot tell whether other models like "
-            "these differ, because each side is a single model.",
+            "D = 2, more than the 0.5 that sampling of filters alone explains; a single model on each side is too few "
+            "to tell whether other models like these differ (?).",
         ),
     ],
 )

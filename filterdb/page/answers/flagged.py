@@ -126,7 +126,7 @@ def _nothing_flagged(results: Results, question: str, judged: int) -> Tile:
 
 def _meanings(verdicts: list[str], left: int) -> str:
     """Say what verdicts mean, in the order of severity, and how many models are not named."""
-    texts = [f"Shown are examples, the most severe first; {counted(left, 'more model')} in the table."] if left else []
+    texts = [f"Examples, the most severe first; the table has {counted(left, 'more model')}."] if left else []
     meanings = {rule: MEANINGS[rule] for rule in SEVERITY if rule in verdicts}
     texts += [f"{rule.capitalize()}: {text[0].lower()}{text[1:]}" for rule, text in meanings.items()]
     return " ".join(texts)

@@ -40,20 +40,23 @@ def outlier_tile(results: Results) -> Tile:
     notes = [f"A ranking, not a test, of the {enough.sum():,} models of at least 1,000 filters"]
     notes[0] += f"; {left_out(few)}." if few else "."
     notes += ["Chance explains most of its drifts."] if is_far and not stands_out else []
-    notes.append(f"Each line is a model; the second is “{names[1]}”.")
+    notes.append(f"Lines are models; the second farthest is “{names[1]}”.")
     return Tile(
         "outlier",
         question,
         "warn" if stands_out else "good",
         "stands out" if stands_out else "none stands out",
         f"{'Far' if is_far else 'Farthest, but not by much,'} from the others: its median D to them is "
-        f"{_short(medians[most])}, of the second {_short(np.sort(medians)[-2])}, of a typical model "
+        f"{_short(medians[most])}, the second's {_short(np.sort(medians)[-2])}, a typical model's "
         f"{_short(np.median(medians))}.",
         names=(names[0],),
         are_models=True,
         note=" ".join(notes),
         link=("See all models", address("drift", by="model")),
-        picture={"medians": [float(f"{value:.4g}") for value in np.sort(medians)]},
+        picture={
+            "medians": [float(f"{value:.4g}") for value in np.sort(medians)],
+            "typical": float(np.median(medians)),
+        },
     )
 
 

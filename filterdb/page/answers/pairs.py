@@ -7,17 +7,15 @@ import xarray as xr
 
 from filterdb.numerics.divergence import symmetric_kl
 from filterdb.page.answers.tile import CANNOT_TELL, Line, State, Tile, left_out
-from filterdb.page.highlights import MANY, address, comparable, farthest, floor_behind, larger_than
+from filterdb.page.highlights import MANY, address
+from filterdb.page.pairs import DOUBTFUL, comparable, farthest, floor_behind, larger_than, meaning, verdict_at
 from filterdb.page.results import Results
 from filterdb.plotting.drawing import visible
-from filterdb.verdicts import BY_FILTERS, DIFFERENT, JUDGED_BY, OF_SEVERAL, Verdict, sentence, verdict_of
+from filterdb.verdicts import BY_FILTERS, DIFFERENT, JUDGED_BY
 from filterdb.wording import counted
 
 STATE_OF_TONE: dict[str, State] = {"bad": "warn", "neutral": "unknown", "unknown": "unknown"}
 """The state of a tile about a pair of groups, by the tone of its verdict."""
-
-DOUBTFUL = "differs, but as the largest of all pairs may do so by chance"
-"""What is said of a pair that differs and is not named: chance explains the largest of all drifts (`is_telling`)."""
 
 PREFERRED = ("task", "family", "model", "visual_category", "training_dataset", "depth_decile")
 """The groupings of which a pair is shown, in the order of preference."""
@@ -52,9 +50,12 @@ def pair_tiles(results: Results, by: str | None) -> list[Tile]:
     near = np.unravel_index(int(np.nanargmin(values)), values.shape)
     pair = int(far[0]), int(far[1])
     few = int(result["few"].sum())
-    groups = f"of {result.sizes['group'] - few:,} {MANY[by]}" if few else MANY[by]
-    farthest_of = f"Farthest {groups}{' that differ' if larger_than(result, pair) else ''}"
-    tiles = [_pair_tile(result, "farthest", farthest_of, pair)]
+    number = result.sizes["group"] - few
+    groups = f"of {number:,} {MANY[by]}" if few else MANY[by]
+    question = f"Farthest {groups}"
+    if larger_than(result, pair):
+        question = f"Farthest pair that differs, of {number:,} {MANY[by]}"
+    tiles = [_pair_tile(result, "farthest", question, pair)]
     if np.isfinite(values).sum() > 1:
         tiles.append(_pair_tile(result, "closest", f"Closest {groups}", (int(near[0]), int(near[1]))))
     return tiles
@@ -64,7 +65,7 @@ def _pair_tile(result: xr.Dataset, key: str, question: str, pair: tuple[int, int
     """Return the tile of a pair of groups: names, verdict, ruler, and the histograms of its main component."""
     by, (i, j) = str(result.attrs["by"]), pair
     a, b = (visible(result["group"].values[k]) for k in pair)
-    verdict, judged_by = _verdict(result, i, j)
+    verdict, judged_by = verdict_at(result, pair)
     p, q = (result["probabilities"].values[k] for k in pair)
     parts = result["weights"].values * symmetric_kl(p, q)
     component = int(np.argmax(parts))
@@ -78,7 +79,7 @@ def _pair_tile(result: xr.Dataset, key: str, question: str, pair: tuple[int, int
         sign=verdict.symbol,
         names=(a, b),
         are_models=by == "model",
-        lines=(Line(_sentence(result, pair, verdict, judged_by)),),
+        lines=(Line(meaning(result, pair) + (_models(result, pair) if verdict.code == BY_FILTERS else "")),),
         note=_exclusions(result, key, pair),
         link=("Compare the two", address("drift", by=by, a=a, b=b)),
         picture={
@@ -93,30 +94,16 @@ def _pair_tile(result: xr.Dataset, key: str, question: str, pair: tuple[int, int
     )
 
 
-def _verdict(result: xr.Dataset, i: int, j: int) -> tuple[Verdict, str]:
-    """Return the verdict of a pair and what it is judged by."""
-    if "verdict" not in result:
-        return verdict_of(None), ""
-    return verdict_of(str(result["verdict"].values[i, j])), str(result["judged_by"].values[i, j])
-
-
-def _sentence(result: xr.Dataset, pair: tuple[int, int], verdict: Verdict, judged_by: str) -> str:
-    """Return what the verdict of a pair says of it."""
-    floor = floor_behind(result, *pair)
-    is_above = floor is not None and bool(result["drift"].values[pair] > floor)
-    text = sentence(verdict.code, judged_by, is_above=is_above)
-    chance = float(result["p_value_max"].values[pair]) if "p_value_max" in result else np.nan
-    if text == OF_SEVERAL and np.isfinite(chance):
-        return f"{text} Here one does in {chance:.0%} of the cases."
-    return text + (_models(result, pair) if verdict.code == BY_FILTERS else "")
-
-
 def _models(result: xr.Dataset, pair: tuple[int, int]) -> str:
     """Say how many models the groups of a pair have, unless they are models themselves."""
     if result.attrs["by"] == "model":
         return ""
-    (a, b), (n, m) = ([values[i] for i in pair] for values in (result["group"].values, result["models"].values))
-    return f" “{visible(a)}” has {counted(int(n), 'model')}, “{visible(b)}” has {int(m):,}."
+    texts = []
+    for i in pair:
+        models, units = (int(result[name].values[i]) for name in ("models", "units"))
+        alike = f", {units:,} of them independent" if units < models else ""
+        texts.append(f"“{visible(result['group'].values[i])}” has {counted(models, 'model')}{alike}")
+    return f" {'; '.join(texts)}."
 
 
 def _exclusions(result: xr.Dataset, key: str, pair: tuple[int, int]) -> str:
@@ -124,12 +111,10 @@ def _exclusions(result: xr.Dataset, key: str, pair: tuple[int, int]) -> str:
     by = str(result.attrs["by"])
     few = int(result["few"].sum())
     larger = larger_than(result, pair) if key == "farthest" else []
-    verdicts = [_verdict(result, *other)[0] for other in larger]
-    what = "largest D" if key == "farthest" else "smallest D"
+    verdicts = [verdict_at(result, other)[0] for other in larger]
+    what = "farthest pair" if key == "farthest" else "closest pair"
     if larger:
-        what += (
-            " that differs beyond doubt" if any(verdict.code == DIFFERENT for verdict in verdicts) else " that differs"
-        )
+        what += " that clearly differs" if any(verdict.code == DIFFERENT for verdict in verdicts) else " that differs"
     among = f"the {result.sizes['group'] - few:,} {MANY[by]} of at least 1,000 filters" if few else f"all {MANY[by]}"
     text = f"The {what} among {among}"
     if few:
@@ -137,8 +122,8 @@ def _exclusions(result: xr.Dataset, key: str, pair: tuple[int, int]) -> str:
     words = [DOUBTFUL if verdict.code == DIFFERENT else verdict.word for verdict in verdicts]
     if len(larger) == 1:
         a, b = (visible(result["group"].values[k]) for k in larger[0])
-        return f"{text}. D is larger between “{a}” and “{b}”, {result['drift'].values[larger[0]]:.2g}, but: {words[0]}."
+        return f"{text}. D is larger between “{a}” and “{b}”, {result['drift'].values[larger[0]]:.2g} ({words[0]})."
     if larger:
-        numbers = ", ".join(f"{words.count(word):,} {word}" for word in sorted(set(words)))
+        numbers = ", ".join(f"{words.count(word):,} ({word})" for word in sorted(set(words)))
         text += f". {len(larger):,} pairs have a larger D: {numbers}"
     return f"{text}."

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
 import xarray as xr
 
 from filterdb.page.answers.tile import Line, State, Tile
-from filterdb.page.highlights import MANY, address, judged
+from filterdb.page.highlights import MANY, address
+from filterdb.page.pairs import judged
 from filterdb.page.results import Results
 from filterdb.plotting.box_numbers import pairs
-from filterdb.verdicts import BY_FILTERS, DIFFERENT, TOO_FEW, VERDICTS, verdict_of
+from filterdb.verdicts import DIFFERENT, TOO_FEW, VERDICTS
 from filterdb.wording import counted
 
 
@@ -16,31 +18,30 @@ def trust_tile(results: Results, by: str | None) -> Tile:
     """Answer how far the numbers of the page can be trusted: noise, sizes, basis, what was not read."""
     result = results.drifts.get(by or "")
     groups = MANY.get(by or "", "groups")
-    lines = [*_size_lines(results, result, groups), *_basis_lines(results), _unread_line(results)]
+    doubts, unread = _basis_lines(results), _unread_line(results)
+    lines = [*_size_lines(results, result, groups), *doubts, unread]
     words = dict.fromkeys((verdict.word for verdict in VERDICTS), 0)
-    total = 0
+    total = judgeable = differ = 0
     if result is not None and "verdict" in result:
-        codes = pairs(result["verdict"].values)
-        total = len(codes)
+        codes, by_models = pairs(result["verdict"].values), pairs(judged(result))
+        total, judgeable = len(codes), int(by_models.sum())
+        differ = int((by_models & (codes == DIFFERENT)).sum())
         for verdict in VERDICTS:
             words[verdict.word] += int((codes == verdict.code).sum())
-    judgeable = total - words[verdict_of(None).word]
+    sure = "Yes" if total and not doubts and unread.state == "good" else "With care"
     if result is None or not judgeable:
         state: State = "unknown"
-        word, answer = "these models only", f"Yes, for these models, but not for {_others(by)}."
+        word, answer = "these models only", f"{sure}, for these models, but not for {_others(by)}."
     else:
-        if not judged(result).any():
-            lines.insert(0, Line("Judged by the number of filters alone: too few models to generalise", "warn"))
         state = "warn" if any(line.state == "warn" for line in lines) else "good"
         word = "yes" if state == "good" else "with care"
         share = f"All {counted(total, 'pair')}" if judgeable == total else f"{judgeable:,} of {counted(total, 'pair')}"
-        differ = words[verdict_of(DIFFERENT).word]
-        outcome = (
-            "none is shown to differ" if not differ else "all differ" if differ == judgeable else f"{differ:,} differ"
-        )
+        outcome = f"{differ:,} differ{'s' if differ == 1 else ''}"
+        if differ in {0, judgeable}:
+            outcome = "all differ" if differ else "none is shown to differ"
         answer = f"{share} of {groups} can be judged: {outcome}."
         if judgeable < total:
-            answer = f"Yes, for these models. For {_others(by)}, {share} can be judged: {outcome}."
+            answer = f"{sure}, for these models. For {_others(by)}, {share} can be judged: {outcome}."
     return Tile(
         "trust",
         "Can I trust the numbers?",
@@ -69,13 +70,13 @@ def _size_lines(results: Results, result: xr.Dataset | None, groups: str) -> lis
     if "verdict" not in result:
         lines = [Line("No noise was computed, so it is unknown which drifts chance explains", "unknown")]
         return [*lines, Line(small, "warn")] if few else lines
-    codes = pairs(result["verdict"].values)
-    reasons = {TOO_FEW: small, BY_FILTERS: "too few models", "": "their noise was not computed"}
-    numbers = {code: int((codes == code).sum()) for code in reasons}
+    codes, by_models = pairs(result["verdict"].values), pairs(judged(result))
+    by_numbers = ~by_models & ~np.isin(codes, [TOO_FEW, ""])
+    reasons = [(codes == TOO_FEW, small), (by_numbers, "too few models"), (codes == "", "their noise was not computed")]
     lines = [
-        Line(f"{counted(numbers[code], 'pair')} cannot be judged: {reason}", "warn")
-        for code, reason in reasons.items()
-        if numbers[code]
+        Line(f"{counted(int(which.sum()), 'pair')} cannot be judged: {reason}", "warn")
+        for which, reason in reasons
+        if which.any()
     ]
     counts = results.db.counts
     return lines or [Line(f"{counts['filters']:,} filters in {counted(counts['layers'], 'layer')}", "good")]

@@ -12,8 +12,8 @@ import xarray as xr
 from filterdb.analysis.drift import drift
 from filterdb.numerics.linkage import average_linkage
 from filterdb.page import tables
-from filterdb.page.highlights import farthest
 from filterdb.page.leave_one_out import LeaveOneOut, without_models
+from filterdb.page.pairs import farthest
 from filterdb.page.payload import pack
 from filterdb.page.results import GROUP_LIMIT, GROUPINGS, LABELS, Results, family_of_models, groups
 from filterdb.page.section import Picture, Section, Table
@@ -63,7 +63,7 @@ class Drift(Section):
         """Return whether pairs are judged, and the further files of the matrix's menu."""
         drifts = self.results.drifts
         pairs = [by for by, result in drifts.items() if farthest(result) is not None]
-        more = [(f"the pair that differs most by {by.replace('_', ' ')}", f"pair_{by}", "") for by in pairs]
+        more = [(f"the farthest pair by {by.replace('_', ' ')}", f"pair_{by}", "") for by in pairs]
         if _families(self.results) is not None:
             more.insert(0, ("the matrix of models, by family", "families", ""))
         return {"judged": any("verdict" in result for result in drifts.values()), "more": more}

@@ -16,13 +16,13 @@ RETRAINING_FACTS = ("seeds", "mean_drift", "largest_drift", "to_nearest", "neare
 
 
 class Series(Section):
-    """Drift along a training and between retrainings."""
+    """Drift during training and between retrainings."""
 
     position = 70
-    title = "Along a training"
+    title = "During training"
     template = """\
 <section id="series">
-<h2>Along a training</h2>
+<h2>During training</h2>
 {{ figure("series", "Checkpoints and retrainings", "Lines show the drift of each checkpoint to the last one of its training; thin lines show the drift that chance alone explains. The table compares trainings with different seeds with each other and with the nearest other training.", "series", "series", holds="the drift of each checkpoint", more=more) }}
 </section>
 """  # noqa: E501
@@ -37,7 +37,7 @@ class Series(Section):
 
     def missing(self) -> list[tuple[str, str]]:
         """Return why there are none."""
-        return [] if self.is_listed() else [("along a training", self.why_missing)]
+        return [] if self.is_listed() else [("during training", self.why_missing)]
 
     def context(self) -> dict[str, Any]:
         """Return the further file of the menu."""

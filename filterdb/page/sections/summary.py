@@ -19,7 +19,7 @@ class Summary(Section):
     template = """\
 <section id="summary">
 <h2>At a glance</h2>
-<p class="soft">D, the drift, is how differently the filters of two groups are distributed: 0 if alike, without an upper limit. Two groups differ (≠), are like noise (≈; no difference is shown, which does not mean that they are alike), or one cannot tell (?; too few models or filters).</p>
+<p class="soft">D, the drift, is how differently the filters of two groups are distributed: 0 if alike, without an upper limit.{% if has_verdicts %} Two groups differ (≠) or are related (=), their D is like noise (≈; no difference is shown, but they may still differ), or filterdb cannot tell (?; too few models or filters).{% endif %}</p>
 <ul class="answers n{{ tiles | length }}">
 {% for tile in tiles %}
 <li class="answer s-{{ tile.state }}" data-tile="{{ tile.key }}">
@@ -56,7 +56,8 @@ class Summary(Section):
 
     def context(self) -> dict[str, Any]:
         """Return the tiles of the card and the other findings."""
-        return {"tiles": self.tiles, "highlights": self.highlights}
+        has_verdicts = any("verdict" in result for result in self.results.drifts.values())
+        return {"tiles": self.tiles, "highlights": self.highlights, "has_verdicts": has_verdicts}
 
     def core(self) -> Any:
         """Return the data of the tiles' pictures."""

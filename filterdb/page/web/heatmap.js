@@ -16,7 +16,12 @@ function decoded(data) {
   data.n = data.groups.length;
   data.matrix = (name, i, j) => (i === j || !data[name] ? NaN : data[name][triangle(i, j, data.n)]);
   data.histogram = (group, component) => data.probabilities.subarray((group * core.weights.length + component) * 70, (group * core.weights.length + component + 1) * 70);
-  data.verdictOf = (i, j) => (data.verdict && i !== j ? verdictAt(data.verdict[triangle(i, j, data.n)], data.judged[triangle(i, j, data.n)], data.matrix("drift", i, j) > data.floorOf(i, j).value) : null);
+  data.verdictOf = (i, j) => (data.verdict && i !== j ? verdictAt(data.verdict[triangle(i, j, data.n)], data.judged[triangle(i, j, data.n)], data.isAbove(i, j)) : null);
+  // As `is_above` in filterdb/page/pairs.py.
+  data.isAbove = (i, j) => {
+    const { value, judged } = data.floorOf(i, j), sampling = judged === 3 ? data.matrix("floor_q95", i, j) : 0;
+    return data.matrix("drift", i, j) > 1.001 * Math.max(value, sampling);
+  };
   data.floorOf = (i, j) => {
     const judged = data.judged?.[triangle(i, j, data.n)] ?? 0, [name, how] = FLOORS[judged];
     return { value: data.matrix(name, i, j), how, judged };

@@ -3,7 +3,7 @@ makers.heatmap = (node) => {
   onState(["a", "b", "sort", "cut", "only"], () => fromAddress());
   return grouped(node, (body, data, bar) => {
     const board = el("div", { class: "board" }), side = el("section", { class: "pair", "aria-label": "Comparison of two groups" }), controls = el("span", { class: "bar" });
-    // The pair in the address, or else the pair that differs most.
+    // The pair in the address, or else the farthest pair.
     const pair = () => {
       const [a, b] = ["a", "b"].map((key) => data.groups.indexOf(chosenState(key)));
       return a >= 0 && b >= 0 && a !== b ? [a, b] : data.farthest ?? [0, 1];

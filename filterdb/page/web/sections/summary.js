@@ -14,12 +14,12 @@ const miniPictures = {
   farthest: pairPicture,
   closest: pairPicture,
   // A line for each model at its median drift to the others, on a scale from 0.
-  outlier(tile, { medians }, node) {
+  outlier(tile, { medians, typical }, node) {
     if (!medians) return;
     const strip = el("div");
     node.append(strip);
     mount(strip, (width) => {
-      const most = medians.at(-1), typical = medians[Math.floor(medians.length / 2)], x = linear(0, most || 1, 2, width - 2), base = 22;
+      const most = medians.at(-1), x = linear(0, most || 1, 2, width - 2), base = 22;
       strip.replaceChildren(picture(width, base + 30, `Median drift of each model to the others, from 0 to ${digits(most, 2)}. A typical one: ${digits(typical, 2)}`,
         svg("line", { x1: 0, x2: width, y1: base, y2: base, class: "base" }),
         ...medians.map((value, k) => svg("line", { x1: x(value), x2: x(value), y1: k === medians.length - 1 ? 2 : 8, y2: base, class: k === medians.length - 1 ? "rod odd" : "rod" })),
@@ -52,7 +52,7 @@ function pairPicture(tile, data, node) {
     const height = 62, base = height - 2, [low, high] = extent([data.p, data.q]);
     const x = linear(low, high, 1, width - 1), y = linear(0, Math.max(...data.p, ...data.q), base, 16);
     shape.replaceChildren(picture(width, height, `Distributions of component ${data.component}, ${percent(data.share)} of the drift`,
-      svg("text", { x: 1, y: 11, class: "soft" }, `most in component c${data.component}: ${percent(data.share)} of D`),
+      svg("text", { x: 1, y: 11, class: "soft" }, `largest part of D: component c${data.component}, ${percent(data.share)}`),
       svg("path", { d: outline(data.p, low, high, x, y, base, true), class: "fill-a" }),
       svg("path", { d: outline(data.q, low, high, x, y, base, false), class: "line-b" }),
       svg("line", { x1: 1, x2: width - 1, y1: base, y2: base, class: "base" })));
