@@ -64,14 +64,14 @@ def test_what_is_flagged(tiles: dict[str, Tile]) -> None:
     assert (tile.state, tile.word, tile.answer) == (
         "warn",
         "33 layers",
-        "1 layer is dead, 2 collapsed, 31 random, 1 sparse.",
+        "1 layer is dead, 2 collapsed, 31 random, 1 sparse; 33 in all.",
     )
     assert tile.note.startswith("33 of 48 layers, in 13 of 18 models; some have several verdicts.")
     assert [line.name for line in tile.lines[:2]] == ["model 4", "model 7"]
     texts = [line.text.partition(": ")[2] for line in tile.lines]
     assert texts[0].startswith("dead, sparse, collapsed (drawn above: every weight is zero); 2 more layers flagged")
     assert texts[1].startswith("collapsed (uses 1 of 9 directions)")  # multiples of one filter
-    assert re.match(r"random \(p = 0\.\d+\)", texts[2])
+    assert re.match(r"random \(p = 0\.\d+ in a test against noise\)", texts[2])
     dead, collapsed, random = tile.picture["filters"]
     assert not np.any(dead) and np.abs(collapsed).max() == np.abs(random).max() == 99
     assert tile.lines[0].href == "model.html#4" and "Dead: every weight of the layer is zero." in tile.note
@@ -122,6 +122,10 @@ def test_the_odd_one_out_is_the_farthest_model(tiles: dict[str, Tile], whole: Re
         tiles["outlier"].answer
     )
     assert f"the second farthest is “{result['group'].values[keep][np.argsort(-medians)[1]]}”" in tiles["outlier"].note
+    layers = whole.degeneration
+    of_model = layers["layer_model"].values == tiles["outlier"].names[0]
+    flagged = int(layers["verdict"].values[of_model].any(axis=1).sum())
+    assert [line.text for line in tiles["outlier"].lines] == ([f"It has {flagged} flagged layers"] if flagged else [])
     assert tiles["outlier"].picture["medians"] == pytest.approx(np.sort(medians), rel=1e-3)
 
 
@@ -434,8 +438,8 @@ def test_the_ruler_has_the_noise_and_known_drifts(show: Show, whole: Results, ti
     opened = show()
     plot = opened.page.locator("[data-tile=farthest] .ruler svg")
     text = plot.get_attribute("aria-label") or ""
-    shown = dict(re.findall(r"([a-z][a-z, ]+): ([\d.]+)", text))
-    assert shown.keys() == {"this pair", "by chance, up to", "two trainings of one net", "two architectures"}
+    shown = dict(re.findall(r"([a-z][a-z ()]+): ([\d.]+)", text))
+    assert shown.keys() == {"this pair", "chance (models permuted)", "two trainings of one net", "two architectures"}
     assert [float(value) for value in shown.values()] == sorted(float(value) for value in shown.values())
     # From 0, and as long as the values are large.
     reach, noise = (float(plot.locator(f"rect.{kind}").get_attribute("width") or 0) for kind in ("reach", "noise"))

@@ -52,7 +52,8 @@ def flagged_tile(results: Results) -> Tile:
     kinds = [(rule, number_of[rule]) for rule in sorted(number_of, key=_severity) if number_of[rule]]
     (worst_rule, number), *others = kinds
     answer = f"{counted(number, 'layer')} {'is' if number == 1 else 'are'} {worst_rule}"
-    several = "; some have several verdicts" if (hits.sum(axis=1) > 1).any() else ""
+    has_several = bool((hits.sum(axis=1) > 1).any())
+    several = "; some have several verdicts" if has_several else ""
     scope = (
         f"{len(flagged):,} of {counted(len(models), 'layer')}, in {len(ranked):,} of "
         f"{counted(len(np.unique(models)), 'model')}{several}."
@@ -63,7 +64,8 @@ def flagged_tile(results: Results) -> Tile:
         question,
         "warn",
         counted(len(flagged), "layer"),
-        ", ".join([answer, *(f"{number:,} {rule}" for rule, number in others)]) + ".",
+        ", ".join([answer, *(f"{number:,} {rule}" for rule, number in others)])
+        + (f"; {len(flagged):,} in all." if has_several else "."),
         lines=tuple(lines),
         note=f"{scope} {_meanings(rules[hits.any(axis=0)].tolist(), left)}",
         link=("See the layers", address("layers")),
@@ -94,7 +96,7 @@ def _evidence(results: Results, layer: int, rule: str) -> str:
         if is_narrow
         else " (its filters are nearly equal)",
         "sparse": f" ({sparsity:.0%} of its filters near zero)",
-        "random": f" (p = {p:.2g})" if np.isfinite(p) else "",
+        "random": f" (p = {p:.2g} in a test against noise)" if np.isfinite(p) else "",
     }
     return texts.get(rule, "")
 

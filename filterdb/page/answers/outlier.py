@@ -6,11 +6,12 @@ import numpy as np
 import xarray as xr
 
 from filterdb.analysis.noise import FEW
-from filterdb.page.answers.tile import CANNOT_TELL, Tile, left_out
+from filterdb.page.answers.tile import CANNOT_TELL, Line, Tile, left_out
 from filterdb.page.highlights import address
 from filterdb.page.results import Results
 from filterdb.plotting.drawing import visible
 from filterdb.verdicts import BY_FILTERS, DIFFERENT, TOO_FEW
+from filterdb.wording import counted
 
 FEWEST_FOR_OUTLIER = 4
 """Fewest models with enough filters among which one can be called the odd one out."""
@@ -50,6 +51,7 @@ def outlier_tile(results: Results) -> Tile:
         f"{_short(medians[most])}, the second's {_short(np.sort(medians)[-2])}, a typical model's "
         f"{_short(np.median(medians))}.",
         names=(names[0],),
+        lines=_flagged_line(results, str(result["group"].values[enough][most])),
         are_models=True,
         note=" ".join(notes),
         link=("See all models", address("drift", by="model")),
@@ -58,6 +60,13 @@ def outlier_tile(results: Results) -> Tile:
             "typical": float(np.median(medians)),
         },
     )
+
+
+def _flagged_line(results: Results, model: str) -> tuple[Line, ...]:
+    """Say how many layers of a model are flagged, which may be why it is far; nothing for none."""
+    flagged = results.degeneration["verdict"].values.any(axis=1)
+    number = int(flagged[results.degeneration["layer_model"].values.astype(str) == model].sum())
+    return (Line(f"It has {counted(number, 'flagged layer')}", "warn"),) if number else ()
 
 
 def _short(value: float) -> str:

@@ -38,7 +38,7 @@ def trust_tile(results: Results, by: str | None) -> Tile:
         share = f"All {counted(total, 'pair')}" if judgeable == total else f"{judgeable:,} of {counted(total, 'pair')}"
         outcome = f"{differ:,} differ{'s' if differ == 1 else ''}"
         if differ in {0, judgeable}:
-            outcome = "all differ" if differ else "none is shown to differ"
+            outcome = "all differ" if differ else "none is shown to differ or to be alike"
         answer = f"{share} of {groups} can be judged: {outcome}."
         if judgeable < total:
             answer = f"{sure}, for these models. For {_others(by)}, {share} can be judged: {outcome}."

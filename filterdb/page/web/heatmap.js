@@ -5,7 +5,7 @@ const FLOORS = {
   0: ["floor_q95", "filters resampled"],
   1: ["model_floor_q95", "models permuted"],
   2: ["floor_q95", "filters resampled"],
-  3: ["layer_floor_q95", "layers of the two models swapped"],
+  3: ["layer_floor_q95", "layers swapped"],
 };
 
 function decoded(data) {
