@@ -73,6 +73,13 @@ OF_SEVERAL = (
 )
 """What is said of a pair like noise whose drift is above its noise: the verdict is about all pairs of the matrix."""
 
+CORRECTED = "Above its noise, but not clearly enough once corrected for the number of pairs."
+"""What is said of such a pair if chance rarely makes any pair drift as much."""
+
+WITHIN, ABOVE, UNCLEAR = range(3)
+"""Where a drift like noise stands: within the noise of its pair, above it, or above that of all pairs. The page's
+scripts use these numbers."""
+
 FEW_MODELS = "°"
 """Mark in tables of verdicts that rest on the numbers of filters only, because there are too few models."""
 
@@ -90,11 +97,11 @@ def verdict_of(code: str | None) -> Verdict:
     return _VERDICT_OF[code or ""]
 
 
-def sentence(code: str | None, judged_by: str | None = "", *, is_above: bool = False) -> str:
-    """Return what a verdict says, in view of what it was judged by and whether the drift is above the pair's noise."""
+def sentence(code: str | None, judged_by: str | None = "", *, standing: int = WITHIN) -> str:
+    """Return what a verdict says, in view of what it was judged by and where a drift like noise stands."""
     verdict = verdict_of(code)
-    if is_above and verdict.code == INDISTINGUISHABLE:
-        return OF_SEVERAL
+    if standing != WITHIN:
+        return {ABOVE: OF_SEVERAL, UNCLEAR: CORRECTED}[standing]
     return QUALIFIED.get((verdict.code, judged_by or ""), verdict.sentence)
 
 

@@ -13,19 +13,19 @@ from filterdb.page.pairs import (
     DOUBTFUL,
     farthest,
     floor_behind,
-    is_above,
     is_doubtful,
     judged,
     larger_than,
     meaning,
     noise_of,
+    standings,
     verdict_at,
 )
 from filterdb.page.results import Results
 from filterdb.plotting.box_numbers import pairs
 from filterdb.plotting.drawing import short, visible
 from filterdb.schema import REJECTED, kernel_text
-from filterdb.verdicts import BY_FILTERS, DIFFERENT, INDISTINGUISHABLE
+from filterdb.verdicts import BY_FILTERS, DIFFERENT, WITHIN
 from filterdb.wording import counted
 
 NAMED = 60
@@ -81,7 +81,7 @@ def _farthest(by: str, result: xr.Dataset) -> Highlight:
     a, b = (short(result["group"].values[i], NAMED) for i in pair)
     of_those = " of those that differ" if larger_than(result, pair) else ""
     text = f"“{a}” and “{b}” are farthest apart{of_those}: D = {result['drift'].values[pair]:.2g}"
-    floor = floor_behind(result, *pair)
+    floor = floor_behind(result, pair)
     if floor is None:
         return Highlight(lead, f"{text}.", "drift", by)
     verdict, _ = verdict_at(result, pair)
@@ -92,7 +92,7 @@ def _farthest(by: str, result: xr.Dataset) -> Highlight:
         return Highlight(
             lead, f"{text}, more than the {floor:.2g} that {noise}; {few} to tell whether {others} (?).", "drift", by
         )
-    if verdict.code == INDISTINGUISHABLE and is_above(result, pair):
+    if standings(result, pair) != WITHIN:
         return Highlight(lead, f"{text}, {verdict.text}. {meaning(result, pair)}", "drift", by)
     if is_doubtful(result, pair):
         return Highlight(lead, f"{text}, {verdict.symbol} {DOUBTFUL}.", "drift", by)

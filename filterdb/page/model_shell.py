@@ -18,4 +18,11 @@ def shell(core: dict[str, Any]) -> bytes:
     """
     script = f"(() => {{\n{''.join(web_file(f'{name}.js') for name in SCRIPTS)}}})();\n"
     style = web_file("page.css") + web_file("model.css")
-    return document(f"{core['title']} · filterdb", web_file("model.html"), style=style, script=script, core=core)
+    return document(
+        f"{core['title']} · filterdb",
+        web_file("model.html"),
+        style=style,
+        script=script,
+        core=core,
+        has_files="pages" not in core,
+    )

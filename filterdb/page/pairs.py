@@ -2,31 +2,32 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 import xarray as xr
 
 from filterdb.analysis.noise import FLOOR_BEHIND
 from filterdb.numerics.significance import LEVEL
 from filterdb.verdicts import (
+    ABOVE,
     BY_LAYERS,
     BY_MODELS,
+    BY_SAMPLING,
     DIFFERENT,
     INDISTINGUISHABLE,
-    OF_SEVERAL,
+    JUDGED_BY,
     TOO_FEW,
+    UNCLEAR,
+    WITHIN,
     Verdict,
     sentence,
     verdict_of,
 )
 
-DOUBTFUL = "differs, though chance may explain the largest of all drifts"
-"""What is said of a pair that differs while chance explains the largest of all drifts (`is_doubtful`)."""
-
-TOO_MANY = "Above its noise, but not clearly enough for a verdict on so many pairs."
-"""What is said of a pair like noise for which only the number of pairs speaks against a difference."""
-
-_NOISE_OF = {"floor_q95": "sampling of filters", "layer_floor_q95": "swapping layers of the two"}
-"""What the floors explain that are not about models."""
+DOUBTFUL = "differs, though one of several pairs may drift this far by chance"
+"""What is said of a doubtful pair."""
 
 _ROUNDED = 1.001
 """Drifts in the page's files are exact to 0.03 %, so a drift is above its noise from this factor on."""
@@ -42,11 +43,13 @@ def comparable(result: xr.Dataset) -> np.ndarray:
 def is_telling(result: xr.Dataset) -> np.ndarray:
     """Return which pairs (group, other) can be named for their drift: those that differ, else all with enough filters.
 
-    A pair that is named was chosen among all, so chance must not explain the largest of all drifts either. If no pair
+    A pair that is named was chosen among all, so chance must not make some pair drift as much either. If no pair
     differs, the largest drift is named with its own verdict.
     """
     if "verdict" in result:
-        differs: np.ndarray = (result["verdict"].values == DIFFERENT) & ~(result["p_value_max"].values > LEVEL)
+        differs: np.ndarray = result["verdict"].values == DIFFERENT
+        if comparable(result).sum() > 1:
+            differs = differs & ~(result["p_value_max"].values > LEVEL)
         if differs.any():
             return differs
     few: np.ndarray = result["few"].values
@@ -83,48 +86,76 @@ def verdict_at(result: xr.Dataset, pair: tuple[int, int]) -> tuple[Verdict, str]
     return verdict_of(str(result["verdict"].values[pair])), str(result["judged_by"].values[pair])
 
 
-def floor_behind(result: xr.Dataset, i: int, j: int) -> float | None:
+def judges(result: xr.Dataset, where: Any = ...) -> npt.NDArray[Any]:
+    """Return what the verdicts of pairs rest on, as in `judged_by`, at some index of the matrix.
+
+    A drift like noise that is judged by layers is within the noise of sampling, where that is the larger one.
+    """
+    if "judged_by" not in result:
+        return np.full(result["drift"].values[where].shape, "")
+    names = np.asarray(result["judged_by"].values[where], str)
+    if "layer_floor_q95" not in result:
+        return names
+    alike = np.asarray(result["verdict"].values[where], str) == INDISTINGUISHABLE
+    is_larger = result["floor_q95"].values[where] > result["layer_floor_q95"].values[where]
+    return np.where((names == BY_LAYERS) & alike & is_larger, BY_SAMPLING, names)
+
+
+def floors(result: xr.Dataset, where: Any = ...) -> npt.NDArray[np.float64]:
+    """Return the drift that chance alone explains in 95 % of the cases, by what verdicts rest on; NaN without noise."""
+    names = judges(result, where)
+    values = np.full(names.shape, np.nan)
+    for judge in {*JUDGED_BY, ""}:
+        name = FLOOR_BEHIND.get(judge, "floor_q95")
+        if name in result:
+            values = np.where(names == judge, result[name].values[where], values)
+    return values
+
+
+def standings(result: xr.Dataset, where: Any = ...) -> npt.NDArray[np.int8]:
+    """Return where drifts like noise stand: WITHIN the noise of their pair or without verdict, ABOVE it, or UNCLEAR.
+
+    UNCLEAR ones are above what chance makes of any pair, too: only the correction for the number of pairs speaks
+    against a difference. Units of models that are permuted tell this; other judges do not.
+    """
+    drift = result["drift"].values[where]
+    if "verdict" not in result:
+        return np.full(drift.shape, WITHIN, np.int8)
+    alike = np.asarray(result["verdict"].values[where], str) == INDISTINGUISHABLE
+    with np.errstate(invalid="ignore"):
+        above = alike & (drift > _ROUNDED * floors(result, where))
+        unclear = above & (judges(result, where) == BY_MODELS) & (result["p_value_max"].values[where] <= LEVEL)
+    return np.where(unclear, UNCLEAR, np.where(above, ABOVE, WITHIN)).astype(np.int8)
+
+
+def floor_behind(result: xr.Dataset, pair: tuple[int, int]) -> float | None:
     """Return the drift that chance alone explains in 95 % of the cases; None without noise."""
-    name = _floor_name(result, i, j)
-    value = float(result[name].values[i, j]) if name in result else np.nan
+    value = float(floors(result, pair))
     return value if np.isfinite(value) else None
 
 
 def noise_of(result: xr.Dataset, pair: tuple[int, int]) -> str:
     """Return what the floor behind a pair's verdict is about."""
-    return "chance" if judged(result)[pair] else _NOISE_OF.get(_floor_name(result, *pair), "chance")
-
-
-def _floor_name(result: xr.Dataset, i: int, j: int) -> str:
-    """Return the variable of the floor behind a pair's verdict."""
-    judged_by = str(result["judged_by"].values[i, j]) if "judged_by" in result else ""
-    return FLOOR_BEHIND.get(judged_by, "floor_q95")
-
-
-def is_above(result: xr.Dataset, pair: tuple[int, int]) -> bool:
-    """Return whether the drift of a pair is above all noise that its verdict compares with."""
-    floor = floor_behind(result, *pair)
-    if floor is None:
-        return False
-    if verdict_at(result, pair)[1] == BY_LAYERS:
-        floor = max(floor, float(result["floor_q95"].values[pair]))
-    return bool(result["drift"].values[pair] > _ROUNDED * floor)
+    return {BY_MODELS: "chance", BY_LAYERS: "swapping layers of the two"}.get(
+        str(judges(result, pair)), "sampling of filters"
+    )
 
 
 def is_doubtful(result: xr.Dataset, pair: tuple[int, int]) -> bool:
-    """Return whether a pair differs while chance explains the largest of all drifts."""
-    return verdict_at(result, pair)[0].code == DIFFERENT and bool(result["p_value_max"].values[pair] > LEVEL)
+    """Return whether a pair differs, but not beyond what chance makes of some pair among several."""
+    if verdict_at(result, pair)[0].code != DIFFERENT or comparable(result).sum() < 2:
+        return False
+    return bool(result["p_value_max"].values[pair] > LEVEL)
 
 
-def meaning(result: xr.Dataset, pair: tuple[int, int]) -> str:
-    """Return the sentence about the verdict of a pair."""
-    verdict, judged_by = verdict_at(result, pair)
-    if is_doubtful(result, pair):
-        return f"{sentence(verdict.code, judged_by)} Still, chance may explain the largest of all drifts."
-    if verdict.code != INDISTINGUISHABLE or not is_above(result, pair):
-        return sentence(verdict.code, judged_by)
-    # Only where units of models are permuted does this say how often chance makes some pair drift as much.
-    chance = float(result["p_value_max"].values[pair]) if judged_by == BY_MODELS else np.nan
-    if chance <= LEVEL:
-        return TOO_MANY
-    return f"{OF_SEVERAL} Here, that happens in {chance:.0%} of cases." if np.isfinite(chance) else OF_SEVERAL
+def meaning(result: xr.Dataset, pair: tuple[int, int], *, is_chosen: bool = False) -> str:
+    """Return the sentence about the verdict of a pair, which may be chosen among all as the farthest."""
+    verdict, _ = verdict_at(result, pair)
+    standing = int(standings(result, pair))
+    text = sentence(verdict.code, str(judges(result, pair)), standing=standing)
+    if is_chosen and is_doubtful(result, pair):
+        return f"{text} Still, one of several pairs may drift this far by chance."
+    if standing == ABOVE and str(judges(result, pair)) == BY_MODELS:
+        chance = float(result["p_value_max"].values[pair])
+        return f"{text} Here, that happens in {chance:.0%} of cases." if np.isfinite(chance) else text
+    return text

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from filterdb.verdicts import JUDGED_BY, VERDICTS, sentence, verdict_of
+from filterdb.verdicts import ABOVE, JUDGED_BY, UNCLEAR, VERDICTS, sentence, verdict_of
 
 
 def verdict_words() -> list[dict[str, Any]]:
     """Return the verdicts on pairs: code, word, symbol, tone, and the sentence for each of JUDGED_BY.
 
-    `above` is the sentence for a drift above the noise of its pair.
+    `above` has the sentences for drifts like noise that are ABOVE their noise, and UNCLEAR.
     """
     return [
         {
             **{name: getattr(verdict, name) for name in ("code", "word", "symbol", "tone")},
             "sentences": [sentence(verdict.code, judged_by) for judged_by in JUDGED_BY],
-            "above": [sentence(verdict.code, judged_by, is_above=True) for judged_by in JUDGED_BY],
+            "above": [sentence(verdict.code, standing=standing) for standing in (ABOVE, UNCLEAR)],
         }
         for verdict in VERDICTS
     ]

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import urlencode
 
 import dask
 import numpy as np
@@ -17,24 +18,35 @@ from playwright.sync_api import expect
 import filterdb as fdb
 from filterdb.page.answers import answer_tiles
 from filterdb.page.answers.flagged import _examples
-from filterdb.page.answers.outlier import outlier_tile
+from filterdb.page.answers.outlier import _flagged_line, outlier_tile
 from filterdb.page.answers.pairs import _exclusions, _pair_tile, grouping
 from filterdb.page.answers.tile import SIGNS, Tile
 from filterdb.page.answers.trust import trust_tile
 from filterdb.page.header import database_name
 from filterdb.page.highlights import _farthest, highlights
-from filterdb.page.pairs import DOUBTFUL, TOO_MANY, farthest, meaning
+from filterdb.page.page_files import data_files
+from filterdb.page.pairs import DOUBTFUL, farthest, floor_behind, meaning
 from filterdb.page.reference_marks import MEASURED, reference_marks
-from filterdb.page.report import _numbers
+from filterdb.page.report import _numbers, compute_sections, page_html
 from filterdb.page.results import Results, gather
 from filterdb.page.sections.contents import Contents
-from filterdb.verdicts import BY_FILTERS, DIFFERENT, INDISTINGUISHABLE, OF_SEVERAL, RELATED, TOO_FEW, VERDICTS
+from filterdb.verdicts import (
+    BY_FILTERS,
+    CORRECTED,
+    DIFFERENT,
+    INDISTINGUISHABLE,
+    OF_SEVERAL,
+    RELATED,
+    TOO_FEW,
+    VERDICTS,
+)
 from tests.models import chain, weights
 from tests.page.conftest import HOSTILE, Opened
 
 Show = Callable[..., Opened]
 
 SWAPPED = "Swapping layers between these two models can explain this drift."
+SAMPLED = "Sampling of filters alone can explain this drift; there are too few models to judge by."
 
 KEYS = ["flagged", "trust", "farthest", "closest", "outlier"]
 
@@ -123,9 +135,14 @@ def test_the_odd_one_out_is_the_farthest_model(tiles: dict[str, Tile], whole: Re
     )
     assert f"the second farthest is “{result['group'].values[keep][np.argsort(-medians)[1]]}”" in tiles["outlier"].note
     layers = whole.degeneration
-    of_model = layers["layer_model"].values == tiles["outlier"].names[0]
-    flagged = int(layers["verdict"].values[of_model].any(axis=1).sum())
-    assert [line.text for line in tiles["outlier"].lines] == ([f"It has {flagged} flagged layers"] if flagged else [])
+    models, flagged = layers["layer_model"].values.astype(str), layers["verdict"].values.any(axis=1)
+    numbers = {name: int(flagged[models == name].sum()) for name in np.unique(models).tolist()}
+    assert {0, 1, 3} <= set(numbers.values())
+    for name, number in numbers.items():
+        said = [line.text for line in _flagged_line(whole, name)]
+        assert said == ([f"It has {number} flagged layer{'s' if number > 1 else ''}"] if number else [])
+    assert tiles["outlier"].lines == _flagged_line(whole, tiles["outlier"].names[0])
+    assert tiles["outlier"].picture["typical"] == np.median(medians)
     assert tiles["outlier"].picture["medians"] == pytest.approx(np.sort(medians), rel=1e-3)
 
 
@@ -151,7 +168,7 @@ def test_trust_speaks_of_others_only_where_models_judge(whole: Results) -> None:
             by_filters,
             "these models only",
             "Yes, for these models, but not for other models of these tasks.",
-            "3 pairs cannot be judged: too few models",
+            "3 pairs cannot be judged for other models: too few models",
         ),
         (
             result.drop_vars(["verdict", "p_value_max", "judged_by"]),
@@ -163,7 +180,26 @@ def test_trust_speaks_of_others_only_where_models_judge(whole: Results) -> None:
             by_filters.assign_attrs(basis_warning="stale"),
             "these models only",
             "With care, for these models, but not for other models of these tasks.",
-            "3 pairs cannot be judged: too few models",
+            "3 pairs cannot be judged for other models: too few models",
+        ),
+        (
+            drifts_of({(0, 1): (0.01, RELATED, 1.0)}, 3),
+            "yes",
+            "All 3 pairs of tasks can be judged: none is shown to differ, 1 is related.",
+            "filters in 48 layers",
+        ),
+        (
+            by_filters.assign(verdict=xr.where(result["verdict"] == "", "", RELATED)),
+            "these models only",
+            "Yes, for these models, but not for other models of these tasks.",
+            "filters in 48 layers",  # a common origin needs no other models
+        ),
+        (drifts_of({(0, 1): (1.0, DIFFERENT, 0.01)}, 2), "yes", "The one pair of tasks can be judged: it differs.", ""),
+        (
+            drifts_of({}, 2),
+            "yes",
+            "The one pair of tasks can be judged: it is not shown to differ or to be alike.",
+            "",
         ),
     ]:
         tile = trust_tile(replace(whole, drifts={"task": drift}), "task")
@@ -204,11 +240,12 @@ def drifts_of(verdicts: dict[tuple[int, int], tuple[float, str, float]], groups:
     [
         (INDISTINGUISHABLE, "model", 1.0, 0.4, "Chance alone can explain this drift."),
         (INDISTINGUISHABLE, "model", 2.0, 0.4, f"{OF_SEVERAL} Here, that happens in 40% of cases."),
-        (INDISTINGUISHABLE, "model", 2.0, 0.005, TOO_MANY),  # few permutations, many pairs
+        (INDISTINGUISHABLE, "model", 2.0, 0.005, CORRECTED),  # few permutations, many pairs
         (INDISTINGUISHABLE, "model", 2.0, np.nan, OF_SEVERAL),  # more than 200 groups
         (INDISTINGUISHABLE, "sampling", 2.0, 0.9, OF_SEVERAL),  # relabelled groups say nothing about sampling
         (INDISTINGUISHABLE, "few models", 2.0, 0.9, OF_SEVERAL),
-        (INDISTINGUISHABLE, "layers", 2.0, 0.9, SWAPPED),  # above the swapped layers, not above the sampling
+        (INDISTINGUISHABLE, "layers", 1.0, 0.9, SWAPPED),
+        (INDISTINGUISHABLE, "sampling and layers", 2.0, 0.9, SAMPLED),  # above the swapped layers, not the sampling
         (INDISTINGUISHABLE, "layers", 4.0, 0.9, OF_SEVERAL),
         (DIFFERENT, "model", 2.0, 0.01, "The groups differ by more than chance explains."),
         (
@@ -216,7 +253,7 @@ def drifts_of(verdicts: dict[tuple[int, int], tuple[float, str, float]], groups:
             "model",
             2.0,
             0.2,
-            "The groups differ by more than chance explains. Still, chance may explain the largest of all drifts.",
+            "The groups differ by more than chance explains. Still, one of several pairs may drift this far by chance.",
         ),
     ],
 )
@@ -224,10 +261,18 @@ def test_what_a_verdict_means_depends_on_its_noise_and_its_judge(
     code: str, judged_by: str, drift: float, chance: float, said: str
 ) -> None:
     result = drifts_of({(0, 1): (drift, code, chance)}, 3)
-    result["judged_by"] = xr.full_like(result["judged_by"], judged_by)
-    result["floor_q95"] = result["model_floor_q95"] * (2 if judged_by == "layers" else 1)
+    result["judged_by"] = xr.full_like(
+        result["judged_by"], judged_by.rpartition(" ")[2] if " and " in judged_by else judged_by
+    )
+    sampling = {"sampling and layers": 2.0, "layers": 0.5}.get(judged_by, 1.0)
+    result["floor_q95"] = result["model_floor_q95"] * sampling
     result["layer_floor_q95"] = result["model_floor_q95"]
-    assert meaning(result, (0, 1)) == said
+    assert meaning(result, (0, 1), is_chosen=True) == said
+    assert floor_behind(result, (0, 1)) == 1.5 * max(1.0, sampling)
+    if "Still" in said:  # neither of a pair that was not chosen, nor where there is no other
+        assert meaning(result, (0, 1)) == "The groups differ by more than chance explains."
+        two = result.isel(group=[0, 1], other=[0, 1])
+        assert meaning(two, (0, 1), is_chosen=True) == "The groups differ by more than chance explains."
 
 
 def test_a_doubtful_difference_is_named_with_its_doubt() -> None:
@@ -282,7 +327,7 @@ def test_where_no_pair_differs_the_farthest_is_the_farthest() -> None:
     [
         (DIFFERENT, 2.0, "task", "D = 2, ≠ differs: chance alone explains up to 1.5."),
         (INDISTINGUISHABLE, 1.0, "task", "D = 1, ≈ like noise: chance alone explains up to 1.5."),
-        (INDISTINGUISHABLE, 2.0, "task", f"D = 2, ≈ like noise. {TOO_MANY}"),
+        (INDISTINGUISHABLE, 2.0, "task", f"D = 2, ≈ like noise. {CORRECTED}"),
         (
             BY_FILTERS,
             2.0,
@@ -492,4 +537,35 @@ def test_a_verdict_has_one_word_on_the_page(show: Show, page_db: fdb.Database) -
         said = page.locator("[data-figure=heatmap] section.pair .verdict").inner_text()
         verdict = words[result["verdict"].sel(group=names[0], other=other).item()]
         assert said == f"{verdict.symbol} {verdict.word}"
+        pair = 0, names.index(other)
+        assert meaning(result, pair) in page.locator("[data-figure=heatmap] section.pair").inner_text()
         board.focus()
+
+
+@pytest.mark.slow
+def test_the_panel_says_where_a_drift_like_noise_stands(show: Show, whole: Results, tmp_path: Path) -> None:
+    """Above the noise of its pair, above that of all pairs, and within it: as the card says it."""
+    result = whole.drifts["task"].copy(deep=True)
+    names = [name for name, few in zip(result["group"].values, result["few"].values, strict=True) if not few]
+    pairs = [(names[0], names[1]), (names[0], names[2]), (names[1], names[2])]
+    for (a, b), share, chance in zip(pairs, (0.5, 0.5, 2.0), (0.4, 0.005, 0.4), strict=True):
+        for key in ({"group": a, "other": b}, {"group": b, "other": a}):
+            result["verdict"].loc[key] = INDISTINGUISHABLE
+            result["judged_by"].loc[key] = "model"
+            result["model_floor_q95"].loc[key] = share * result["drift"].loc[key]
+            result["p_value_max"].loc[key] = chance
+    results = replace(whole, drifts={"task": result})
+    sections = compute_sections(results)
+    (tmp_path / "data").mkdir()
+    for section in sections:
+        for path, data in data_files(section).items():
+            (tmp_path / path).write_bytes(data)
+    (tmp_path / "index.html").write_bytes(page_html(results, sections, []))
+    sentences = (OF_SEVERAL, CORRECTED, "Chance alone can explain this drift.")
+    position = result["group"].values.tolist().index
+    for (a, b), said in zip(pairs, sentences, strict=True):
+        assert meaning(result, (position(a), position(b))).startswith(said)
+        opened = show(where=tmp_path / f"index.html#drift?{urlencode({'by': 'task', 'a': a, 'b': b})}")
+        panel = opened.page.locator("[data-figure=heatmap] section.pair")
+        expect(panel).to_contain_text(said)
+        assert opened.complaints == []

@@ -29,9 +29,10 @@ from filterdb.page.results import gather
 from filterdb.server import placing
 from filterdb.server.access import Access, names_of
 from filterdb.server.app import MOST_UPLOADS
-from filterdb.server.pages import Cache
+from filterdb.server.pages import Cache, Place
 from filterdb.server.placing import Answer
 from filterdb.server.uploads import Upload, base_name
+from filterdb.server.waiting import waiting_page
 from filterdb.server.worker import MOST_WAITING, BusyError, Worker
 from tests.page.conftest import HOSTILE
 from tests.page.served import NAMES, Client, make_database, serving
@@ -191,6 +192,8 @@ def test_every_answer_has_the_headers(client: Client) -> None:
             headers["X-Content-Type-Options"] == "nosniff" and headers["Cross-Origin-Resource-Policy"] == "same-origin"
         )
         assert "frame-ancestors 'none'" in headers["Content-Security-Policy"] and headers["Server"] == "filterdb"
+    waiting = waiting_page(client.server._site.pages.db, Place(0, "")).decode()
+    assert "script-src 'sha256-" in waiting and "file:" not in waiting  # it has no files beside it
     policy = re.search(r'Content-Security-Policy" content="([^"]+)"', client.send(PAGE).body.decode())
     assert policy and policy[1].endswith("form-action 'none'; connect-src 'self'") and "unsafe" not in policy[1]
 

@@ -8,7 +8,7 @@ import xarray as xr
 from filterdb.numerics.divergence import symmetric_kl
 from filterdb.page.answers.tile import CANNOT_TELL, Line, State, Tile, left_out
 from filterdb.page.highlights import MANY, address
-from filterdb.page.pairs import DOUBTFUL, comparable, farthest, floor_behind, larger_than, meaning, verdict_at
+from filterdb.page.pairs import DOUBTFUL, comparable, farthest, floor_behind, judges, larger_than, meaning, verdict_at
 from filterdb.page.results import Results
 from filterdb.plotting.drawing import visible
 from filterdb.verdicts import BY_FILTERS, DIFFERENT, JUDGED_BY
@@ -65,11 +65,13 @@ def _pair_tile(result: xr.Dataset, key: str, question: str, pair: tuple[int, int
     """Return the tile of a pair of groups: names, verdict, ruler, and the histograms of its main component."""
     by, (i, j) = str(result.attrs["by"]), pair
     a, b = (visible(result["group"].values[k]) for k in pair)
-    verdict, judged_by = verdict_at(result, pair)
+    verdict, judge = verdict_at(result, pair)[0], str(judges(result, pair))
     p, q = (result["probabilities"].values[k] for k in pair)
     parts = result["weights"].values * symmetric_kl(p, q)
     component = int(np.argmax(parts))
     drift = float(result["drift"].values[i, j])
+    text = meaning(result, pair, is_chosen=key == "farthest")
+    text += _models(result, pair) if verdict.code == BY_FILTERS else ""
     return Tile(
         key,
         question,
@@ -79,13 +81,13 @@ def _pair_tile(result: xr.Dataset, key: str, question: str, pair: tuple[int, int
         sign=verdict.symbol,
         names=(a, b),
         are_models=by == "model",
-        lines=(Line(meaning(result, pair) + (_models(result, pair) if verdict.code == BY_FILTERS else "")),),
+        lines=(Line(text),),
         note=_exclusions(result, key, pair),
         link=("Compare the two", address("drift", by=by, a=a, b=b)),
         picture={
             "drift": drift,
-            "floor": floor_behind(result, i, j),
-            "judged": JUDGED_BY.index(judged_by) if judged_by in JUDGED_BY else 0,
+            "floor": floor_behind(result, pair),
+            "judged": JUDGED_BY.index(judge) if judge in JUDGED_BY else 0,
             "component": component,
             "share": float(parts[component] / (parts.sum() or 1.0)),
             "p": [round(float(value), 5) for value in p[component]],

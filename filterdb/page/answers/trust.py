@@ -10,7 +10,7 @@ from filterdb.page.highlights import MANY, address
 from filterdb.page.pairs import judged
 from filterdb.page.results import Results
 from filterdb.plotting.box_numbers import pairs
-from filterdb.verdicts import DIFFERENT, TOO_FEW, VERDICTS
+from filterdb.verdicts import DIFFERENT, RELATED, TOO_FEW, VERDICTS
 from filterdb.wording import counted
 
 
@@ -21,27 +21,22 @@ def trust_tile(results: Results, by: str | None) -> Tile:
     doubts, unread = _basis_lines(results), _unread_line(results)
     lines = [*_size_lines(results, result, groups), *doubts, unread]
     words = dict.fromkeys((verdict.word for verdict in VERDICTS), 0)
-    total = judgeable = differ = 0
+    codes, by_models = np.empty(0, str), np.empty(0, bool)
     if result is not None and "verdict" in result:
         codes, by_models = pairs(result["verdict"].values), pairs(judged(result))
-        total, judgeable = len(codes), int(by_models.sum())
-        differ = int((by_models & (codes == DIFFERENT)).sum())
         for verdict in VERDICTS:
             words[verdict.word] += int((codes == verdict.code).sum())
-    sure = "Yes" if total and not doubts and unread.state == "good" else "With care"
-    if result is None or not judgeable:
+    is_sound = not doubts and unread.state == "good"
+    sure = "Yes" if is_sound and (len(codes) or result is None) else "With care"
+    if not by_models.any():
         state: State = "unknown"
         word, answer = "these models only", f"{sure}, for these models, but not for {_others(by)}."
     else:
         state = "warn" if any(line.state == "warn" for line in lines) else "good"
-        word = "yes" if state == "good" else "with care"
-        share = f"All {counted(total, 'pair')}" if judgeable == total else f"{judgeable:,} of {counted(total, 'pair')}"
-        outcome = f"{differ:,} differ{'s' if differ == 1 else ''}"
-        if differ in {0, judgeable}:
-            outcome = "all differ" if differ else "none is shown to differ or to be alike"
-        answer = f"{share} of {groups} can be judged: {outcome}."
-        if judgeable < total:
-            answer = f"{sure}, for these models. For {_others(by)}, {share} can be judged: {outcome}."
+        word = "yes" if state == "good" else "in part" if is_sound else "with care"
+        answer = _judgement(codes, by_models, groups)
+        if not by_models.all():
+            answer = f"{sure}, for these models. For {_others(by)}, {_judgement(codes, by_models, '')}"
     return Tile(
         "trust",
         "Can I trust the numbers?",
@@ -52,6 +47,26 @@ def trust_tile(results: Results, by: str | None) -> Tile:
         link=("How it was judged", address("drift", by=by or "")),
         picture={"words": [[word, number] for word, number in words.items() if number]},
     )
+
+
+def _judgement(codes: np.ndarray, by_models: np.ndarray, groups: str) -> str:
+    """Say how many pairs can be judged by their models, and what the verdicts are."""
+    number = int(by_models.sum())
+    share = f"{number:,} of {counted(len(codes), 'pair')}" if number < len(codes) else f"All {counted(number, 'pair')}"
+    share = f"{'The one pair' if len(codes) == 1 else share}{groups and f' of {groups}'} can be judged"
+    differ, related = (int((by_models & (codes == code)).sum()) for code in (DIFFERENT, RELATED))
+    if differ == number:
+        return f"{share}: {'it differs' if number == 1 else 'all differ'}."
+    if differ:
+        outcome = f"{differ:,} differ{'s' if differ == 1 else ''}"
+    else:
+        outcome = f"{'it' if number == 1 else 'none'} is {'not ' if number == 1 else ''}shown to differ"
+        outcome += "" if related else " or to be alike"
+    return f"{share}: {outcome}{f', {related:,} {_is(related)} related' if related else ''}."
+
+
+def _is(number: int) -> str:
+    return "is" if number == 1 else "are"
 
 
 def _others(by: str | None) -> str:
@@ -71,12 +86,14 @@ def _size_lines(results: Results, result: xr.Dataset | None, groups: str) -> lis
         lines = [Line("No noise was computed, so it is unknown which drifts chance explains", "unknown")]
         return [*lines, Line(small, "warn")] if few else lines
     codes, by_models = pairs(result["verdict"].values), pairs(judged(result))
-    by_numbers = ~by_models & ~np.isin(codes, [TOO_FEW, ""])
-    reasons = [(codes == TOO_FEW, small), (by_numbers, "too few models"), (codes == "", "their noise was not computed")]
+    by_numbers = ~by_models & ~np.isin(codes, [TOO_FEW, RELATED, ""])
+    reasons = [
+        (codes == TOO_FEW, f"be judged: {small}"),
+        (by_numbers, "be judged for other models: too few models"),
+        (codes == "", "be judged: their noise was not computed"),
+    ]
     lines = [
-        Line(f"{counted(int(which.sum()), 'pair')} cannot be judged: {reason}", "warn")
-        for which, reason in reasons
-        if which.any()
+        Line(f"{counted(int(which.sum()), 'pair')} cannot {reason}", "warn") for which, reason in reasons if which.any()
     ]
     counts = results.db.counts
     return lines or [Line(f"{counts['filters']:,} filters in {counted(counts['layers'], 'layer')}", "good")]

@@ -13,7 +13,7 @@ from filterdb.analysis.drift import drift
 from filterdb.numerics.linkage import average_linkage
 from filterdb.page import tables
 from filterdb.page.leave_one_out import LeaveOneOut, without_models
-from filterdb.page.pairs import farthest
+from filterdb.page.pairs import farthest, judges, standings
 from filterdb.page.payload import pack
 from filterdb.page.results import GROUP_LIMIT, GROUPINGS, LABELS, Results, family_of_models, groups
 from filterdb.page.section import Picture, Section, Table
@@ -132,8 +132,11 @@ def _drift_data(results: Results, result: xr.Dataset, without: LeaveOneOut) -> d
         if name in result and np.isfinite(result[name].values).any():
             data[name] = pack(box_numbers.pairs(result[name].values))
     if "verdict" in result:
-        data["verdict"] = pack(_positions(result["verdict"], [verdict.code for verdict in VERDICTS]))
-        data["judged"] = pack(_positions(result["judged_by"], JUDGED_BY))
+        data["verdict"] = pack(_positions(result["verdict"].values, [verdict.code for verdict in VERDICTS]))
+        data["judged"] = pack(_positions(judges(result), JUDGED_BY))
+        standing = box_numbers.pairs(standings(result))
+        if standing.any():
+            data["standing"] = pack(standing)
     if "units" in result:
         data["units"] = pack(result["units"].values)
     data["bounded"] = "interval" in result
@@ -158,9 +161,9 @@ def _drift_data(results: Results, result: xr.Dataset, without: LeaveOneOut) -> d
     return data
 
 
-def _positions(words: xr.DataArray, known: Sequence[str]) -> np.ndarray:
+def _positions(words: np.ndarray, known: Sequence[str]) -> np.ndarray:
     """Return the index in `known` of the word of each pair of groups, (pairs,) uint8; 0 for others."""
-    values = box_numbers.pairs(words.values.astype(str))
+    values = box_numbers.pairs(words.astype(str))
     return np.select([values == word for word in known], range(len(known)), 0).astype(np.uint8)
 
 

@@ -10,21 +10,19 @@ const FLOORS = {
 
 function decoded(data) {
   if (data.matrix) return data;
-  const names = ["drift", "floor_q95", "model_floor_q95", "layer_floor_q95", "low", "high", "q_value", "detectable", "units", "verdict", "judged", "probabilities", "counts", "few", "models"];
+  const names = ["drift", "floor_q95", "model_floor_q95", "layer_floor_q95", "low", "high", "q_value", "detectable", "units", "verdict", "judged", "standing", "probabilities", "counts", "few", "models"];
   for (const name of names) data[name] = unpack(data[name]);
   for (const name of Object.keys(data.clusters ?? {})) data.clusters[name] = unpack(data.clusters[name]);
   data.n = data.groups.length;
   data.matrix = (name, i, j) => (i === j || !data[name] ? NaN : data[name][triangle(i, j, data.n)]);
   data.histogram = (group, component) => data.probabilities.subarray((group * core.weights.length + component) * 70, (group * core.weights.length + component + 1) * 70);
-  data.verdictOf = (i, j) => (data.verdict && i !== j ? verdictAt(data.verdict[triangle(i, j, data.n)], data.judged[triangle(i, j, data.n)], data.isAbove(i, j)) : null);
-  // As `is_above` in filterdb/page/pairs.py.
-  data.isAbove = (i, j) => {
-    const { value, judged } = data.floorOf(i, j), sampling = judged === 3 ? data.matrix("floor_q95", i, j) : 0;
-    return data.matrix("drift", i, j) > 1.001 * Math.max(value, sampling);
+  data.verdictOf = (i, j) => {
+    const pair = triangle(i, j, data.n);
+    return data.verdict && i !== j ? verdictAt(data.verdict[pair], data.judged[pair], data.standing?.[pair]) : null;
   };
   data.floorOf = (i, j) => {
     const judged = data.judged?.[triangle(i, j, data.n)] ?? 0, [name, how] = FLOORS[judged];
-    return { value: data.matrix(name, i, j), how, judged };
+    return { value: data.matrix(name, i, j), how };
   };
   data.largest = data.drift.reduce((most, value) => (value > most ? value : most), 0) || 1;
   return data;
