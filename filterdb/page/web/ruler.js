@@ -6,7 +6,7 @@ function ruler(node, { drift, floor, how, isSmall }) {
     const known = core.reference.map((mark) => ({ ...mark, kind: "known" }));
     const noise = floor !== null && Number.isFinite(floor) ? [{ label: `chance (${how})`, value: floor, source: "at most as much in 95 % of cases", kind: "noise" }] : [];
     const bars = [{ label: "this pair", value: drift, kind: "reach" }, ...noise, ...known].sort((a, b) => a.value - b.value);
-    const step = isSmall ? 16 : 18, left = 8 + 6.1 * Math.max(...bars.map(({ label }) => label.length)), right = width - 44;
+    const step = isSmall ? 16 : 18, left = 8 + 6.4 * Math.max(...bars.map(({ label }) => label.length)), right = width - 44;
     const x = linear(0, Math.max(...bars.map(({ value }) => value), 1e-9), left, Math.max(left + 8, right));
     const plot = picture(width, step * bars.length + 2, `D = ${digits(drift, 2)} beside known drifts. ${bars.map(({ label, value }) => `${label}: ${digits(value, 2)}`).join("; ")}`);
     bars.forEach(({ label, value, source, kind }, k) => {
