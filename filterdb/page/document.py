@@ -26,10 +26,9 @@ def document(
 ) -> bytes:
     """Return the HTML of a page.
 
-    The content security policy allows this script and style, files beside the page if it has any, and, of a server,
-    requests to it.
-    `body` is HTML, `core` the data that the script reads, and `more` HTML for the head. Neither Jinja nor matplotlib is
-    needed, so that the page of a file opens quickly and without the extra `report`.
+    The content security policy allows this script and style, files beside the page (`has_files`), and requests to the
+    server (`is_served`). `body` is HTML, `core` the data that the script reads, and `more` HTML for the head. Neither
+    Jinja nor matplotlib is needed, so that the page of a file opens quickly and without the extra `report`.
     """
     files = "'self' file: " if has_files else ""
     policy = [

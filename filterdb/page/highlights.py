@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from filterdb.numerics.depth import depth_decile
-from filterdb.page.pairs import (
+from filterdb.page.pair_verdicts import (
     DOUBTFUL,
     farthest,
     floor_behind,
@@ -84,7 +84,7 @@ def _farthest(by: str, result: xr.Dataset) -> Highlight:
     floor = floor_behind(result, pair)
     if floor is None:
         return Highlight(lead, f"{text}.", "drift", by)
-    verdict, _ = verdict_at(result, pair)
+    verdict = verdict_at(result, pair)
     noise = f"{noise_of(result, pair)} alone explains"
     if verdict.code == BY_FILTERS:
         few = "a single model on each side is too few" if by == "model" else "there are too few models"

@@ -41,7 +41,7 @@ def save(name: str, data: bytes, *, width: int | None = None) -> None:
 def opened(browser: Browser, path: Path, folder: Path, **options: Any) -> Page:
     """Open a page and wait until it is drawn."""
     page = browser.new_page(**{"viewport": SCREEN, **options})
-    page.goto(path.as_uri() if path.suffix else str(path))
+    page.goto(path.as_uri())
     page.wait_for_function("document.documentElement.dataset.ready === 'true'")
     page.wait_for_timeout(1_000)
     page.evaluate(ANONYMOUS, str(folder))

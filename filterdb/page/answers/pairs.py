@@ -8,7 +8,16 @@ import xarray as xr
 from filterdb.numerics.divergence import symmetric_kl
 from filterdb.page.answers.tile import CANNOT_TELL, Line, State, Tile, left_out
 from filterdb.page.highlights import MANY, address
-from filterdb.page.pairs import DOUBTFUL, comparable, farthest, floor_behind, judges, larger_than, meaning, verdict_at
+from filterdb.page.pair_verdicts import (
+    DOUBTFUL,
+    comparable,
+    farthest,
+    floor_behind,
+    judges,
+    larger_than,
+    meaning,
+    verdict_at,
+)
 from filterdb.page.results import Results
 from filterdb.plotting.drawing import visible
 from filterdb.verdicts import BY_FILTERS, DIFFERENT, JUDGED_BY
@@ -65,7 +74,7 @@ def _pair_tile(result: xr.Dataset, key: str, question: str, pair: tuple[int, int
     """Return the tile of a pair of groups: names, verdict, ruler, and the histograms of its main component."""
     by, (i, j) = str(result.attrs["by"]), pair
     a, b = (visible(result["group"].values[k]) for k in pair)
-    verdict, judge = verdict_at(result, pair)[0], str(judges(result, pair))
+    verdict, judge = verdict_at(result, pair), str(judges(result, pair))
     p, q = (result["probabilities"].values[k] for k in pair)
     parts = result["weights"].values * symmetric_kl(p, q)
     component = int(np.argmax(parts))
@@ -113,7 +122,7 @@ def _exclusions(result: xr.Dataset, key: str, pair: tuple[int, int]) -> str:
     by = str(result.attrs["by"])
     few = int(result["few"].sum())
     larger = larger_than(result, pair) if key == "farthest" else []
-    verdicts = [verdict_at(result, other)[0] for other in larger]
+    verdicts = [verdict_at(result, other) for other in larger]
     what = "farthest pair" if key == "farthest" else "closest pair"
     if larger:
         what += " that clearly differs" if any(verdict.code == DIFFERENT for verdict in verdicts) else " that differs"

@@ -7,7 +7,7 @@ import xarray as xr
 
 from filterdb.page.answers.tile import Line, State, Tile
 from filterdb.page.highlights import MANY, address
-from filterdb.page.pairs import judged
+from filterdb.page.pair_verdicts import judged
 from filterdb.page.results import Results
 from filterdb.plotting.box_numbers import pairs
 from filterdb.verdicts import DIFFERENT, RELATED, TOO_FEW, VERDICTS
@@ -55,18 +55,15 @@ def _judgement(codes: np.ndarray, by_models: np.ndarray, groups: str) -> str:
     share = f"{number:,} of {counted(len(codes), 'pair')}" if number < len(codes) else f"All {counted(number, 'pair')}"
     share = f"{'The one pair' if len(codes) == 1 else share}{groups and f' of {groups}'} can be judged"
     differ, related = (int((by_models & (codes == code)).sum()) for code in (DIFFERENT, RELATED))
-    if differ == number:
-        return f"{share}: {'it differs' if number == 1 else 'all differ'}."
-    if differ:
-        outcome = f"{differ:,} differ{'s' if differ == 1 else ''}"
-    else:
-        outcome = f"{'it' if number == 1 else 'none'} is {'not ' if number == 1 else ''}shown to differ"
-        outcome += "" if related else " or to be alike"
-    return f"{share}: {outcome}{f', {related:,} {_is(related)} related' if related else ''}."
-
-
-def _is(number: int) -> str:
-    return "is" if number == 1 else "are"
+    if number == 1:
+        outcome = "it differs" if differ else "it is related" if related else "it is not shown to differ or to be alike"
+        return f"{share}: {outcome}."
+    outcome = f"{differ:,} differ{'s' if differ == 1 else ''}"
+    if differ in {0, number}:
+        outcome = "all differ" if differ else "none is shown to differ"
+    if related:
+        outcome += f", {related:,} {'is' if related == 1 else 'are'} related"
+    return f"{share}: {outcome}{'' if differ or related else ' or to be alike'}."
 
 
 def _others(by: str | None) -> str:

@@ -13,7 +13,7 @@ from filterdb.analysis.drift import drift
 from filterdb.numerics.linkage import average_linkage
 from filterdb.page import tables
 from filterdb.page.leave_one_out import LeaveOneOut, without_models
-from filterdb.page.pairs import farthest, judges, standings
+from filterdb.page.pair_verdicts import farthest, judges, standings
 from filterdb.page.payload import pack
 from filterdb.page.results import GROUP_LIMIT, GROUPINGS, LABELS, Results, family_of_models, groups
 from filterdb.page.section import Picture, Section, Table

@@ -29,8 +29,8 @@ from filterdb.verdicts import (
 DOUBTFUL = "differs, though one of several pairs may drift this far by chance"
 """What is said of a doubtful pair."""
 
-_ROUNDED = 1.001
-"""Drifts in the page's files are exact to 0.03 %, so a drift is above its noise from this factor on."""
+_TIE = 1 + 1e-5
+"""From this factor on a drift is above its floor, which may be that very drift, permuted in single precision."""
 
 
 def comparable(result: xr.Dataset) -> np.ndarray:
@@ -79,17 +79,15 @@ def judged(result: xr.Dataset) -> np.ndarray:
     return judged
 
 
-def verdict_at(result: xr.Dataset, pair: tuple[int, int]) -> tuple[Verdict, str]:
-    """Return the verdict of a pair and what it is judged by."""
-    if "verdict" not in result:
-        return verdict_of(None), ""
-    return verdict_of(str(result["verdict"].values[pair])), str(result["judged_by"].values[pair])
+def verdict_at(result: xr.Dataset, pair: tuple[int, int]) -> Verdict:
+    """Return the verdict of a pair; that without a code if there are no verdicts."""
+    return verdict_of(str(result["verdict"].values[pair]) if "verdict" in result else None)
 
 
 def judges(result: xr.Dataset, where: Any = ...) -> npt.NDArray[Any]:
     """Return what the verdicts of pairs rest on, as in `judged_by`, at some index of the matrix.
 
-    A drift like noise that is judged by layers is within the noise of sampling, where that is the larger one.
+    A verdict like noise that is judged by layers rests on sampling where sampling has more noise than swapped layers.
     """
     if "judged_by" not in result:
         return np.full(result["drift"].values[where].shape, "")
@@ -123,7 +121,7 @@ def standings(result: xr.Dataset, where: Any = ...) -> npt.NDArray[np.int8]:
         return np.full(drift.shape, WITHIN, np.int8)
     alike = np.asarray(result["verdict"].values[where], str) == INDISTINGUISHABLE
     with np.errstate(invalid="ignore"):
-        above = alike & (drift > _ROUNDED * floors(result, where))
+        above = alike & (drift > _TIE * floors(result, where))
         unclear = above & (judges(result, where) == BY_MODELS) & (result["p_value_max"].values[where] <= LEVEL)
     return np.where(unclear, UNCLEAR, np.where(above, ABOVE, WITHIN)).astype(np.int8)
 
@@ -143,14 +141,14 @@ def noise_of(result: xr.Dataset, pair: tuple[int, int]) -> str:
 
 def is_doubtful(result: xr.Dataset, pair: tuple[int, int]) -> bool:
     """Return whether a pair differs, but not beyond what chance makes of some pair among several."""
-    if verdict_at(result, pair)[0].code != DIFFERENT or comparable(result).sum() < 2:
+    if verdict_at(result, pair).code != DIFFERENT or comparable(result).sum() < 2:
         return False
     return bool(result["p_value_max"].values[pair] > LEVEL)
 
 
 def meaning(result: xr.Dataset, pair: tuple[int, int], *, is_chosen: bool = False) -> str:
     """Return the sentence about the verdict of a pair, which may be chosen among all as the farthest."""
-    verdict, _ = verdict_at(result, pair)
+    verdict = verdict_at(result, pair)
     standing = int(standings(result, pair))
     text = sentence(verdict.code, str(judges(result, pair)), standing=standing)
     if is_chosen and is_doubtful(result, pair):
